@@ -1,0 +1,4 @@
+"""The contract between Ocelli's parts: the Classifier resource and what operator, gateway, trainer and servers tell each other.
+
+Everything here is plain data and pure functions. It knows no Kubernetes client, no HTTP, no store and no tensor.
+"""

@@ -1,0 +1,34 @@
+"""The v3 status of a Classifier: one pure function of spec and status, computed alike by operator and gateway."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import ConditionType
+from ocelli_api.revision import current_revision
+
+
+class Lifecycle(StrEnum):
+    """`status` as v3 shows it."""
+
+    TRAINING = "training"
+    READY = "ready"
+    RETRAINING = "retraining"
+    FAILED = "failed"
+
+
+def lifecycle(classifier: Classifier) -> Lifecycle:
+    """What v3 says of it.
+
+    Scaling, other edits of `serving`, transient errors and rollouts of the same revision never change it, because it rests on
+    the revisions and nonces that status recorded when work ended, and on no condition that such things touch.
+    """
+    status = classifier.status
+    current = current_revision(classifier.spec)
+    nonce_observed = status.observed_retrain_nonce == classifier.spec.retrain_nonce
+    if nonce_observed and status.failed_revision == current and status.is_true(ConditionType.STALLED):
+        return Lifecycle.FAILED
+    if nonce_observed and status.settled_revision == current:
+        return Lifecycle.READY
+    return Lifecycle.RETRAINING if status.served_revision else Lifecycle.TRAINING

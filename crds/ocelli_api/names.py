@@ -1,0 +1,47 @@
+"""Names: v3 classifier ids, names of objects, and what a class may be called."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+STEM_LIMIT = 36
+NUMBER_LIMIT = 2**31 - 1
+FORBIDDEN_CLASS_CHARACTERS = "$*-{}\\|/'\"`[]"
+
+_CLASSIFIER_ID = re.compile(r"[A-Za-z0-9]+_[0-9]{1,10}", re.ASCII)
+
+
+def is_classifier_id(text: str) -> bool:
+    """Whether the text has the form of a v3 `classifier_id`."""
+    return _CLASSIFIER_ID.fullmatch(text) is not None
+
+
+def build_stem(name: str) -> str:
+    """The stem of an id: the name without white space, every other character outside `A-Za-z0-9` as `x`, cut to 36."""
+    kept = (character for character in name if not character.isspace())
+    return "".join(character if character.isascii() and character.isalnum() else "x" for character in kept)[:STEM_LIMIT]
+
+
+def build_classifier_id(name: str, number: int) -> str:
+    """The v3 id of a classifier of that name; `number` is 1 to 2^31 - 1."""
+    return f"{build_stem(name)}_{number}"
+
+
+def build_object_name(classifier_id: str) -> str:
+    """The name of the Classifier object that the gateway makes for an id: `Dogs_19` becomes `dogs-19`."""
+    return classifier_id.lower().replace("_", "-")
+
+
+def class_name_fault(name: str) -> str | None:
+    """Why a class may not have this name, as the end of a sentence, or None where it may."""
+    if not name.strip():
+        return "is empty; give the class a name"
+    if len(name) > 128:
+        return f"has {len(name)} characters; at most 128 are allowed"
+    for character in name:
+        if character in FORBIDDEN_CLASS_CHARACTERS:
+            return f"contains {character!r}; leave out the characters {' '.join(FORBIDDEN_CLASS_CHARACTERS)}"
+        if unicodedata.category(character) == "Cc":
+            return f"contains the control character U+{ord(character):04X}; leave it out"
+    return None

@@ -1,0 +1,156 @@
+"""The trainer's outcome: what a finished training says, as its container's termination message and, with detail, in the store.
+
+A termination message holds at most 4,096 bytes and other tools read it too, hence the limit of 2 KiB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+TERMINATION_MESSAGE_LIMIT_BYTES = 2048
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the trainer that the Job's `podFailurePolicy` tells apart."""
+
+    SUCCEEDED = 0
+    FAILED = 1
+    """Something unexpected, or a transient fault that outlasted the trainer's own retries: the Job may try again."""
+    INVALID_DATA = 64
+    """The examples or their sources do not allow a training: trying again without a change is in vain."""
+    MISCONFIGURED = 65
+    """The installation lacks something that this training names, such as a backbone: trying again is in vain."""
+
+
+class OutcomeReason(StrEnum):
+    """Why a training ended."""
+
+    SUCCEEDED = "Succeeded"
+    INVALID_DATA = "InvalidData"
+    """The bytes that were read do not allow a training."""
+    SOURCE_UNREADABLE = "SourceUnreadable"
+    """A source could not be fetched."""
+    BACKBONE_UNAVAILABLE = "BackboneUnavailable"
+    """The named backbone is not installed or could not be loaded."""
+    FAILED = "Failed"
+    """Anything else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How an attempt at a revision ended."""
+
+    reason: OutcomeReason
+    message: str
+    """One sentence or two: object, fact, remedy."""
+    revision: str
+    attempt: int
+    accuracy: float | None = None
+    artifact_digest: str | None = None
+    backbone: str | None = None
+    """The backbone as resolved, with why, such as `HogColor (Auto: no other backbone is installed)`."""
+    backbone_digest: str | None = None
+    finished_at: str | None = None
+    """RFC 3339, UTC, with milliseconds."""
+
+    @property
+    def succeeded(self) -> bool:
+        return self.reason is OutcomeReason.SUCCEEDED
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that is stored; absent values are left out."""
+        document = {
+            "reason": str(self.reason),
+            "message": self.message,
+            "revision": self.revision,
+            "attempt": self.attempt,
+            "accuracy": self.accuracy,
+            "artifactDigest": self.artifact_digest,
+            "backbone": self.backbone,
+            "backboneDigest": self.backbone_digest,
+            "finishedAt": self.finished_at,
+        }
+        return {key: value for key, value in document.items() if value is not None}
+
+    def to_termination_message(self) -> str:
+        """The same as JSON of at most 2 KiB: a message that is too long is cut, everything else stays."""
+        document = self.to_json()
+        text = json.dumps(document, ensure_ascii=False)
+        message = self.message
+        while len(text.encode()) > TERMINATION_MESSAGE_LIMIT_BYTES and message:
+            excess = len(text.encode()) - TERMINATION_MESSAGE_LIMIT_BYTES
+            message = message[: max(0, len(message) - max(1, excess // 4) - 1)]
+            text = json.dumps({**document, "message": message + "…"}, ensure_ascii=False)
+        return text
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Outcome:
+        """Type a stored outcome.
+
+        Raises:
+            KeyError, ValueError: it is none.
+        """
+        return cls(
+            reason=OutcomeReason(document["reason"]),
+            message=document["message"],
+            revision=document["revision"],
+            attempt=document["attempt"],
+            accuracy=document.get("accuracy"),
+            artifact_digest=document.get("artifactDigest"),
+            backbone=document.get("backbone"),
+            backbone_digest=document.get("backboneDigest"),
+            finished_at=document.get("finishedAt"),
+        )
+
+
+def parse_termination_message(text: str) -> Outcome | None:
+    """The outcome in a termination message, or None where it holds none (a crash, a kill)."""
+    try:
+        document = json.loads(text)
+        return Outcome.parse(document) if isinstance(document, dict) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+class Stage(StrEnum):
+    """What a running training is doing."""
+
+    READING = "Reading"
+    """Sources are fetched and checked."""
+    EXTRACTING = "Extracting"
+    """Backbone features are computed."""
+    FITTING = "Fitting"
+    EVALUATING = "Evaluating"
+    STORING = "Storing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressReport:
+    """The small file that a trainer rewrites in the store every two seconds."""
+
+    stage: Stage
+    percent: int
+    data_valid: bool
+    """Every source was read and the examples suffice."""
+    estimated_completion: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "stage": str(self.stage),
+            "percent": self.percent,
+            "dataValid": self.data_valid,
+            "estimatedCompletion": self.estimated_completion,
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> ProgressReport:
+        return cls(
+            stage=Stage(document["stage"]),
+            percent=int(document["percent"]),
+            data_valid=bool(document["dataValid"]),
+            estimated_completion=document.get("estimatedCompletion"),
+        )

@@ -1,0 +1,57 @@
+"""What the operator tells the Pods it starts: labels, environment, ports. Trainer, inference server and gateway read it.
+
+The environment is the whole interface: the same variables on a kubelet and on the local process node.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, GROUP
+
+__all__ = ["CLASSIFIER_ID_LABEL", "CLASSIFIER_LABEL", "COMPONENT_LABEL", "REVISION_LABEL", "Component", "Environment"]
+
+CLASSIFIER_LABEL = f"{GROUP}/classifier"
+"""Name of the Classifier object that something belongs to."""
+REVISION_LABEL = f"{GROUP}/revision"
+"""Revision that a Pod learns or serves."""
+COMPONENT_LABEL = f"{GROUP}/component"
+
+INFERENCE_PORT = 8080
+"""Port of every inference server, on its Pod's own IP."""
+INFERENCE_PORT_NAME = "http"
+
+
+class Component(StrEnum):
+    """Values of the component label."""
+
+    TRAINING = "training"
+    INFERENCE = "inference"
+
+
+class Environment(StrEnum):
+    """Variables of trainers and inference servers."""
+
+    STORE_URL = "OCELLI_STORE_URL"
+    """The object store: `file:///…`."""
+    CLASSIFIER = "OCELLI_CLASSIFIER"
+    """`namespace/name`, for messages."""
+    NAMESPACE = "OCELLI_NAMESPACE"
+    """The tenant, as the store's layout needs it."""
+    CLASSIFIER_ID = "OCELLI_CLASSIFIER_ID"
+    REVISION = "OCELLI_REVISION"
+    ATTEMPT = "OCELLI_ATTEMPT"
+    """Trainer only: the attempt, a number that the outcome carries back."""
+    BACKBONES = "OCELLI_BACKBONES"
+    """Trainer only: backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `Auto` takes the first that is listed."""
+    FILE_SOURCES_FOLDER = "OCELLI_FILE_SOURCES_FOLDER"
+    """Trainer only: the folder that `file://` sources are resolved in; empty: `file://` sources are refused."""
+    SCRATCH_FOLDER = "OCELLI_SCRATCH_FOLDER"
+    """Trainer only: a folder for temporary files (an emptyDir)."""
+    TERMINATION_MESSAGE_PATH = "TERMINATION_MESSAGE_PATH"
+    """Where the termination message goes; default `/dev/termination-log`."""
+    CPU_LIMIT = "OCELLI_CPU_LIMIT"
+    """Whole cores the container may use, rounded up (`resourceFieldRef: limits.cpu`)."""
+    BIND_ADDRESS = "POD_IP"
+    """Inference server only: the address it binds to (`fieldRef: status.podIP`)."""
+    LOG_LEVEL = "OCELLI_LOG_LEVEL"

@@ -1,0 +1,84 @@
+"""The prediction call: what the gateway asks an inference server, and what it answers.
+
+    POST /predictions                     body: the bytes of one image, as they came
+    Ocelli-Revision: 0123456789           the revision that the caller expects; another one here: 421
+
+    200 {"classifierID": "dogs_19", "revision": "0123456789", "predictions": [{"class": "beagle", "score": 0.93}, …]}
+    400 {"error": {"kind": "NotAnImage", "message": "…"}}          this image cannot be predicted, see `ImageFault`
+    421 {"error": {"kind": "OtherRevision", …}}                    ask another Pod
+    429 {"error": {"kind": "QueueFull", …}}, Retry-After           the queue is full
+    503 {"error": {"kind": "NotReady", …}}, Retry-After            not loaded yet, or shutting down
+
+Classes come in the order of the definition; scores have at most 6 decimals. One image a call: the server batches what waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+PREDICTIONS_PATH = "/predictions"
+REVISION_HEADER = "Ocelli-Revision"
+SCORE_DECIMALS = 6
+
+
+class ImageFault(StrEnum):
+    """Why an image cannot be predicted or learned from."""
+
+    NOT_AN_IMAGE = "NotAnImage"
+    """The bytes are of no supported kind."""
+    CORRUPT = "Corrupt"
+    """They cannot be decoded."""
+    TOO_SMALL = "TooSmall"
+    """A side is under 10 pixels."""
+    TOO_MANY_PIXELS = "TooManyPixels"
+    """More than 100 megapixels."""
+    TOO_LARGE = "TooLarge"
+    """More than 10 MB of bytes."""
+
+
+class Refusal(StrEnum):
+    """Why a server does not answer though the image may be good."""
+
+    OTHER_REVISION = "OtherRevision"
+    QUEUE_FULL = "QueueFull"
+    NOT_READY = "NotReady"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class and its score, 0 to 1."""
+
+    class_name: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """All scores of one image."""
+
+    classifier_id: str
+    revision: str
+    scores: tuple[ClassScore, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "classifierID": self.classifier_id,
+            "revision": self.revision,
+            "predictions": [{"class": item.class_name, "score": item.score} for item in self.scores],
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Prediction:
+        """Type an answer.
+
+        Raises:
+            KeyError, ValueError: it is none.
+        """
+        return cls(
+            classifier_id=document["classifierID"],
+            revision=document["revision"],
+            scores=tuple(ClassScore(class_name=item["class"], score=float(item["score"])) for item in document["predictions"]),
+        )

@@ -1,0 +1,98 @@
+"""Revisions: ten hex digits that name what is learned.
+
+The hash covers a canonical, versioned form of every field that changes what is learned, with defaults left out, so that a new
+field with a default does not retrain every Classifier on upgrade.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from ocelli_api.classifier import ClassifierSpec, Evaluation, ModelRecipe, Source, Training
+
+CANONICAL_FORM_VERSION = 1
+REVISION_LENGTH = 10
+
+
+def definition(spec: ClassifierSpec) -> dict[str, Any]:
+    """What is learned, as JSON in the words of the CRD: classes, sources and recipe. Stored with every artifact."""
+    document: dict[str, Any] = {
+        "classes": [
+            {"name": item.name, "examples": [_source_document(source) for source in item.examples]} for item in spec.classes
+        ],
+    }
+    if spec.negative_examples:
+        document["negativeExamples"] = [_source_document(source) for source in spec.negative_examples]
+    model = _without_defaults(
+        {"backbone": spec.model.backbone, "strategy": spec.model.strategy, "seed": spec.model.seed},
+        {"backbone": ModelRecipe.backbone, "strategy": ModelRecipe.strategy, "seed": ModelRecipe.seed},
+    )
+    if model:
+        document["model"] = model
+    evaluation = _without_defaults(
+        {"holdoutFraction": spec.evaluation.holdout_fraction}, {"holdoutFraction": Evaluation.holdout_fraction}
+    )
+    if evaluation:
+        document["evaluation"] = evaluation
+    return document
+
+
+def spec_revision(spec: ClassifierSpec) -> str:
+    """The revision of what the spec describes, whatever is pinned."""
+    document = definition(spec)
+    canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
+    canonical["classes"] = [
+        {"name": item.name, "examples": [_canonical_source(source) for source in item.examples]} for item in spec.classes
+    ]
+    if spec.negative_examples:
+        canonical["negativeExamples"] = [_canonical_source(source) for source in spec.negative_examples]
+    # What an unpinned address holds may change: raising the nonce must read it again, hence make another revision.
+    if any(source.pinned_digest is None for source in spec.sources) and spec.retrain_nonce:
+        canonical["retrainNonce"] = spec.retrain_nonce
+    return _digest(canonical)[:REVISION_LENGTH]
+
+
+def current_revision(spec: ClassifierSpec) -> str:
+    """The revision that should be served: the pinned one if there is a pin, else that of the spec."""
+    return spec.pinned_revision or spec_revision(spec)
+
+
+def training_hash(training: Training) -> str:
+    """Ten hex digits over `spec.training`: a failed revision is tried again when they change."""
+    return _digest(
+        {
+            "resources": {kind: dict(values) for kind, values in training.resources.items()},
+            "nodeSelector": dict(training.node_selector),
+            "tolerations": [dict(toleration) for toleration in training.tolerations],
+            "priorityClassName": training.priority_class_name,
+            "backoffLimit": training.backoff_limit,
+            "activeDeadlineSeconds": training.active_deadline_seconds,
+        }
+    )[:REVISION_LENGTH]
+
+
+def _source_document(source: Source) -> dict[str, Any]:
+    values = {"url": source.url, "upload": source.upload, "sha256": source.sha256}
+    document: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    if source.round != Source.round:
+        document["round"] = source.round
+    return document
+
+
+def _canonical_source(source: Source) -> dict[str, Any]:
+    digest = source.pinned_digest
+    canonical: dict[str, Any] = {"url": source.url} if digest is None else {"sha256": digest}
+    if source.round != Source.round:
+        canonical["round"] = source.round
+    return canonical
+
+
+def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value != defaults[key]}
+
+
+def _digest(document: dict[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""Where things lie in the object store.
+
+    backbones/<digest>/…                                          written by the installation only, readable by all
+    tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples that came by REST
+    tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
+    tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: with it the artifact exists
+
+The classifier id, not the UID, is the key: a restored backup finds its artifacts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TENANTS = "tenants"
+BACKBONES = "backbones"
+ARTIFACT_METADATA = "artifact.json"
+DEFINITION = "definition.json"
+PROGRESS = "progress.json"
+OUTCOME = "outcome.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierLocation:
+    """Everything stored for one classifier."""
+
+    namespace: str
+    classifier_id: str
+
+    @property
+    def prefixes(self) -> tuple[str, str, str]:
+        """The prefixes below which all of it lies: uploads, trainings, artifacts."""
+        return (self._prefix("uploads"), self._prefix("trainings"), self._prefix("artifacts"))
+
+    @property
+    def uploads_prefix(self) -> str:
+        return self._prefix("uploads")
+
+    @property
+    def artifacts_prefix(self) -> str:
+        return self._prefix("artifacts")
+
+    def upload_key(self, sha256: str) -> str:
+        """Key of the uploaded zip with that digest (hex)."""
+        return f"{self._prefix('uploads')}/{sha256}.zip"
+
+    def training_key(self, revision: str, attempt: int, file: str) -> str:
+        """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
+        return f"{self._prefix('trainings')}/{revision}/{attempt}/{file}"
+
+    def artifact_key(self, revision: str, file: str) -> str:
+        """Key of a file of the artifact of a revision."""
+        return f"{self._prefix('artifacts')}/{revision}/{file}"
+
+    def _prefix(self, kind: str) -> str:
+        return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
+
+
+def backbone_key(digest: str, file: str) -> str:
+    """Key of a file of an installed backbone."""
+    return f"{BACKBONES}/{digest}/{file}"
