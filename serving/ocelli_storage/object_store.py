@@ -112,7 +112,7 @@ class ObjectStore:
             raise _unavailable("look up", key, error) from error
         return True
 
-    async def list(self, prefix: str) -> list[StoredObject]:
+    async def list_objects(self, prefix: str) -> list[StoredObject]:
         """Every object below a prefix (whole path segments), in no order. Raises StoreUnavailableError."""
         found: list[StoredObject] = []
         try:
@@ -143,7 +143,7 @@ class ObjectStore:
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every object below a prefix and say how many there were. Raises StoreUnavailableError."""
-        objects = await self.list(prefix)
+        objects = await self.list_objects(prefix)
         for item in objects:
             await self.delete(item.key)
         return len(objects)
