@@ -1,0 +1,142 @@
+# Ocelli: everything a developer or a curious user runs. `make help` lists the targets.
+#
+# A new machine needs Python 3.11+, make and Go; the rest is installed into .venv from locked, hashed requirements, and the
+# Kubernetes control plane is built once into a cache outside the checkout (OCELLI_CACHE_DIR, default ~/.cache/ocelli).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+STATE_DIR ?= .state
+PORT ?=
+OCELLI_USER ?= demo
+OCELLI_PASSWORD ?=
+# PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
+TORCH_INDEX_URL ?=
+TEST_WORKERS ?= 2
+PYTEST_ARGS ?=
+
+# No target may touch the cluster that the user's own kubeconfig points to.
+export KUBECONFIG := /dev/null
+export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD
+
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+## help: this list
+.PHONY: help
+help:
+	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
+	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@echo; echo "Settings: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), TORCH_INDEX_URL, PYTHON ($(PYTHON))"
+
+$(BIN)/uv: requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1); Ocelli needs Python 3.11 or newer: set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "set-up: virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "make: $(PYTHON) -m venv failed; install the venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/.local: requirements/local.txt pyproject.toml $(BIN)/uv
+	@echo "set-up: Python packages (without PyTorch)"
+	@$(UV) --require-hashes -r requirements/local.txt
+	@$(UV) --no-deps --no-build-isolation -e .
+	@touch $@
+
+ifeq ($(TORCH_INDEX_URL),)
+$(VENV)/.torch: requirements/torch.txt $(VENV)/.local
+	@echo "set-up: PyTorch (CUDA build, several GB; set TORCH_INDEX_URL to take PyTorch's CPU wheels instead)"
+	@$(UV) --require-hashes -r requirements/torch.txt
+	@touch $@
+else
+$(VENV)/.torch: requirements/torch-cpu.txt requirements/torch-cpu-wheels.txt $(VENV)/.local
+	@echo "set-up: PyTorch from TORCH_INDEX_URL"
+	@$(UV) --require-hashes -r requirements/torch-cpu.txt
+	@$(UV) --no-deps --index-url "$(TORCH_INDEX_URL)" -r requirements/torch-cpu-wheels.txt
+	@touch $@
+endif
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.torch
+	@echo "set-up: development tools"
+	@$(UV) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# `make run` does without PyTorch, unless there is a GPU for it or the user says where to take it from.
+RUN_ENVIRONMENT := $(VENV)/.local
+ifneq ($(TORCH_INDEX_URL)$(shell command -v nvidia-smi 2>/dev/null),)
+RUN_ENVIRONMENT := $(VENV)/.torch
+endif
+
+## run: cluster, operator and gateway on this machine, until Ctrl-C
+.PHONY: run
+run: $(RUN_ENVIRONMENT)
+	@exec $(BIN)/python -m ocelli_quickstart run
+
+## demo: the whole tutorial, against `make run` or a cluster of its own
+.PHONY: demo
+demo: $(RUN_ENVIRONMENT)
+	@exec $(BIN)/python -m ocelli_quickstart demo
+
+## control-plane: build the Kubernetes control plane into the cache, if it is not there
+.PHONY: control-plane
+control-plane: $(VENV)/.local
+	@$(BIN)/python -m ocelli_local build
+
+## test: format, lint, types, import rules and every test
+.PHONY: test
+test: $(VENV)/.dev control-plane lint
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+## test-unit: only the tests that need no cluster, under a minute
+.PHONY: test-unit
+test-unit: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not cluster" $(PYTEST_ARGS)
+
+## lint: format, lint, types and import rules, changing nothing
+.PHONY: lint
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check --quiet . || { echo "lint: run 'make format'" >&2; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+## format: write the format and the lint fixes that are safe
+.PHONY: format
+format: $(VENV)/.dev
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --fix --quiet .
+
+## golden: rewrite the golden manifests from the builders
+.PHONY: golden
+golden: $(VENV)/.dev
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
+
+## benchmark: measure speed and accuracy; prints goal and value, fails only if it cannot measure
+.PHONY: benchmark
+benchmark: $(VENV)/.dev control-plane
+	@$(BIN)/python -m tests.benchmarks
+
+## lock: write requirements/*.txt anew, with hashes
+COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --quiet --custom-compile-command "make lock"
+.PHONY: lock
+lock: $(BIN)/uv
+	@$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
+	@$(COMPILE) pyproject.toml --extra local -c requirements/bootstrap.txt -o requirements/local.txt
+	@$(COMPILE) pyproject.toml --extra torch -c requirements/local.txt -c requirements/bootstrap.txt -o requirements/torch.txt
+	@$(COMPILE) requirements/torch-cpu.in -c requirements/local.txt -c requirements/torch.txt -o requirements/torch-cpu.txt
+	@sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2/p' requirements/torch.txt > requirements/torch-cpu-wheels.txt
+	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
+	  -o requirements/dev.txt
+
+## clean: forget the state of `make run` and caches; the built binaries stay
+.PHONY: clean
+clean:
+	@if [ -x $(BIN)/python ] && [ -e "$(STATE_DIR)" ]; then $(BIN)/python -m ocelli_quickstart clean; fi
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
