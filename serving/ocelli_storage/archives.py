@@ -247,6 +247,7 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
         self.close()
 
     def _open(self, source: IO[bytes]) -> zipfile.ZipFile:
+        source.seek(0)
         head = source.read(4)
         if not head:
             raise ArchiveError(ArchiveFault.EMPTY, "the file is empty; send a zip of images")

@@ -1,0 +1,336 @@
+"""The zip rules, on zips made here."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ocelli_storage.archives import (
+    CLASSIFY_KINDS,
+    EXAMPLE_KINDS,
+    IMAGE_BYTES_LIMIT,
+    ArchiveError,
+    ArchiveFault,
+    ArchiveImage,
+    ArchiveLimits,
+    EntryFault,
+    ImageArchive,
+    ImageKind,
+    SkippedEntry,
+    image_kind,
+    is_hidden,
+    shown_name,
+)
+
+JPEG = b"\xff\xd8\xff\xe0" + bytes(40)
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
+
+
+def make_zip(files: Mapping[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    file.seek(0)
+    return file
+
+
+def read(file: io.BytesIO, limits: ArchiveLimits | None = None) -> list[ArchiveImage | SkippedEntry]:
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=limits) as archive:
+        return list(archive)
+
+
+def names(file: io.BytesIO) -> list[str]:
+    return [item.name for item in read(file) if isinstance(item, ArchiveImage)]
+
+
+def faults(file: io.BytesIO, limits: ArchiveLimits | None = None) -> dict[str, EntryFault]:
+    return {item.name: item.fault for item in read(file, limits) if isinstance(item, SkippedEntry)}
+
+
+def refusal(file: io.BytesIO, limits: ArchiveLimits | None = None) -> ArchiveFault:
+    with pytest.raises(ArchiveError) as caught:
+        read(file, limits)
+    return caught.value.fault
+
+
+def patch(file: io.BytesIO, old: bytes, new: bytes) -> io.BytesIO:
+    data = file.getvalue()
+    assert old in data
+    return io.BytesIO(data.replace(old, new))
+
+
+def test_images_come_in_the_order_of_the_zip_with_their_bytes() -> None:
+    file = make_zip({"b.jpg": JPEG, "a.png": PNG})
+    assert read(file) == [
+        ArchiveImage(name="b.jpg", kind=ImageKind.JPEG, data=JPEG),
+        ArchiveImage(name="a.png", kind=ImageKind.PNG, data=PNG),
+    ]
+
+
+def test_content_and_not_the_name_says_what_an_image_is() -> None:
+    assert names(make_zip({"x.txt": JPEG, "y": PNG})) == ["x.txt", "y"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "folder/",
+        "__MACOSX/cars/._0.jpg",
+        "sub/__MACOSX/x.jpg",
+        ".hidden.jpg",
+        "cars/._0.jpg",
+        "Thumbs.db",
+        "cars/thumbs.db",
+        "desktop.ini",
+        "cars\\Desktop.ini",
+    ],
+)
+def test_what_file_managers_leave_behind_is_passed_over_without_a_word(name: str) -> None:
+    assert is_hidden(name)
+    assert [item.name for item in read(make_zip({name: JPEG, "a.jpg": JPEG}))] == ["a.jpg"]
+
+
+def test_empty_files_are_passed_over_without_a_word() -> None:
+    assert [item.name for item in read(make_zip({"empty.jpg": b"", "a.jpg": JPEG}))] == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "C:\\x.jpg", "..\\x.jpg", "käfer/größe.jpg", "鳥.jpg"]
+)
+def test_any_name_is_just_a_name(name: str) -> None:
+    assert names(make_zip({name: JPEG})) == [name]
+
+
+def test_two_files_of_one_base_name_are_two_images() -> None:
+    assert names(make_zip({"a/1.jpg": JPEG, "b/1.jpg": JPEG})) == ["a/1.jpg", "b/1.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_duplicate_names_are_two_images() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.jpg", JPEG)
+        archive.writestr("a.jpg", PNG)
+    assert [item.kind for item in read(file) if isinstance(item, ArchiveImage)] == [ImageKind.JPEG, ImageKind.PNG]
+
+
+def test_utf8_names_without_the_flag_that_says_so_are_read_as_utf8() -> None:
+    data = make_zip({"xyz.jpg": JPEG}).getvalue().replace(b"xyz.jpg", "ü1.jpg".encode())
+    assert names(io.BytesIO(data)) == ["ü1.jpg"]
+
+
+def test_zip64_entries_are_read() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, archive.open("a.jpg", "w", force_zip64=True) as entry:
+        entry.write(JPEG)
+    assert names(file) == ["a.jpg"]
+
+
+def test_streamed_zips_are_read() -> None:
+    class Stream(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def seek(self, *_: object) -> int:
+            raise io.UnsupportedOperation
+
+    file = Stream()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.jpg", JPEG)
+    assert names(io.BytesIO(file.getvalue())) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"just text, and a little more of it", b"BM" + bytes(60), b"RIFF0000WEBPVP8 ", b"\xff\xd8", b"x"]
+)
+def test_other_bytes_are_skipped_as_no_image(data: bytes) -> None:
+    assert faults(make_zip({"notes.txt": data, "a.jpg": JPEG})) == {"notes.txt": EntryFault.NOT_AN_IMAGE}
+
+
+def test_zips_in_zips_are_not_opened() -> None:
+    assert faults(make_zip({"inner.zip": make_zip({"a.jpg": JPEG}).getvalue()})) == {"inner.zip": EntryFault.NOT_AN_IMAGE}
+
+
+def test_gifs_are_no_examples_but_can_be_classified() -> None:
+    file = make_zip({"a.gif": b"GIF89a" + bytes(20)})
+    assert faults(file) == {"a.gif": EntryFault.NOT_AN_IMAGE}
+    with ImageArchive(file, kinds=CLASSIFY_KINDS) as archive:
+        assert archive.inspect().usable == 1
+
+
+def test_symbolic_links_are_skipped() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        link = zipfile.ZipInfo("link.jpg")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(link, "/etc/passwd")
+    assert faults(file) == {"link.jpg": EntryFault.SYMBOLIC_LINK}
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressions_that_cannot_be_bounded_are_skipped(compression: int) -> None:
+    assert faults(make_zip({"a.jpg": JPEG}, compression)) == {"a.jpg": EntryFault.UNSUPPORTED_COMPRESSION}
+
+
+def test_an_image_of_exactly_the_limit_is_usable() -> None:
+    data = JPEG + bytes(IMAGE_BYTES_LIMIT - len(JPEG))
+    assert [len(item.data) for item in read(make_zip({"a.jpg": data})) if isinstance(item, ArchiveImage)] == [IMAGE_BYTES_LIMIT]
+
+
+def test_an_image_one_byte_above_the_limit_is_skipped() -> None:
+    assert faults(make_zip({"a.jpg": JPEG + bytes(IMAGE_BYTES_LIMIT - len(JPEG) + 1)})) == {"a.jpg": EntryFault.TOO_LARGE}
+
+
+def make_bomb(claimed_bytes: int) -> io.BytesIO:
+    """A zip of one JPEG of 64 MB, all zeros, that claims another size and no checksum that could be right."""
+    real_bytes = 64 * 1024 * 1024
+    file = make_zip({"a.jpg": JPEG + bytes(real_bytes - len(JPEG))})
+    return patch(file, struct.pack("<L", real_bytes), struct.pack("<L", claimed_bytes))
+
+
+def test_a_bomb_costs_one_skipped_entry() -> None:
+    file = make_zip({"bomb.jpg": JPEG + bytes(64 * 1024 * 1024), "a.jpg": JPEG})
+    assert len(file.getvalue()) < 100_000
+    assert faults(file) == {"bomb.jpg": EntryFault.TOO_LARGE}
+    assert names(file) == ["a.jpg"]
+
+
+def test_a_bomb_that_claims_to_be_small_is_skipped() -> None:
+    assert faults(make_bomb(claimed_bytes=1000)) == {"a.jpg": EntryFault.DAMAGED}
+
+
+def test_an_entry_with_a_wrong_checksum_is_skipped() -> None:
+    file = make_zip({"a.jpg": JPEG, "b.png": PNG}, zipfile.ZIP_STORED)
+    damaged = patch(file, JPEG, JPEG[:-1] + b"!")
+    assert faults(damaged) == {"a.jpg": EntryFault.DAMAGED}
+    assert names(damaged) == ["b.png"]
+
+
+def make_overlapping_bomb(copies: int, inflated_bytes: int) -> io.BytesIO:
+    """Many directory entries that all point at one and the same compressed file."""
+    name = b"a.jpg"
+    data = JPEG + bytes(inflated_bytes - len(JPEG))
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = deflate.compress(data) + deflate.flush()
+    sizes = struct.pack("<LLL", zlib.crc32(data), len(packed), len(data))
+    local = b"PK\x03\x04" + struct.pack("<HHHHH", 20, 0, 8, 0, 33) + sizes + struct.pack("<HH", len(name), 0) + name + packed
+    entry = b"PK\x01\x02" + struct.pack("<HHHHHH", 20, 20, 0, 8, 0, 33) + sizes
+    entry += struct.pack("<HHHHHLL", len(name), 0, 0, 0, 0, 0, 0) + name
+    directory = entry * copies
+    end = b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, copies, copies, len(directory), len(local), 0)
+    return io.BytesIO(local + directory + end)
+
+
+def test_overlapping_entries_stop_at_the_limit_of_the_whole_zip() -> None:
+    file = make_overlapping_bomb(copies=1000, inflated_bytes=1024 * 1024)
+    assert len(file.getvalue()) < 100_000
+    assert refusal(file, ArchiveLimits(inflated_bytes=8 * 1024 * 1024)) is ArchiveFault.TOO_MUCH_DATA
+
+
+def test_inspecting_inflates_no_more_than_signatures() -> None:
+    file = make_overlapping_bomb(copies=1000, inflated_bytes=1024 * 1024)
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=ArchiveLimits(inflated_bytes=8 * 1000)) as archive:
+        assert archive.inspect().usable == 1000
+
+
+def test_too_many_images_are_refused() -> None:
+    file = make_zip({f"{number}.jpg": JPEG for number in range(4)})
+    assert refusal(file, ArchiveLimits(images=3)) is ArchiveFault.TOO_MANY_IMAGES
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=ArchiveLimits(images=3)) as archive, pytest.raises(ArchiveError):
+        archive.inspect()
+
+
+def test_files_that_are_no_images_do_not_count_as_images() -> None:
+    file = make_zip({"1.txt": b"text", "2.txt": b"text", "a.jpg": JPEG})
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=ArchiveLimits(images=1)) as archive:
+        assert archive.inspect().usable == 1
+
+
+def test_too_many_entries_are_refused() -> None:
+    file = make_zip({f"__MACOSX/{number}.jpg": JPEG for number in range(4)} | {"a.jpg": JPEG})
+    assert refusal(file, ArchiveLimits(entries=4)) is ArchiveFault.TOO_MANY_ENTRIES
+
+
+def test_a_directory_of_excessive_size_is_refused_before_it_is_read() -> None:
+    file = make_zip({f"{number}.jpg": JPEG for number in range(100)})
+    assert refusal(file, ArchiveLimits(directory_bytes=1000)) is ArchiveFault.TOO_MANY_ENTRIES
+
+
+def test_an_encrypted_zip_is_refused() -> None:
+    file = make_zip({"a.jpg": JPEG}, zipfile.ZIP_STORED)
+    data = bytearray(file.getvalue())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    assert refusal(io.BytesIO(bytes(data))) is ArchiveFault.ENCRYPTED
+
+
+@pytest.mark.parametrize("data", [b"<html>not here</html>", PNG, b"P"])
+def test_other_files_are_refused_as_no_zip(data: bytes) -> None:
+    assert refusal(io.BytesIO(data)) is ArchiveFault.NOT_A_ZIP
+
+
+@pytest.mark.parametrize("kept_bytes", [10, 60, -1, -20])
+def test_a_zip_that_is_cut_off_is_refused_as_damaged(kept_bytes: int) -> None:
+    data = make_zip({"a.jpg": JPEG, "b.jpg": JPEG}).getvalue()
+    assert refusal(io.BytesIO(data[:kept_bytes])) is ArchiveFault.DAMAGED
+
+
+@pytest.mark.parametrize("file", [io.BytesIO(), make_zip({}), make_zip({"folder/": b"", ".DS_Store": b"x"})])
+def test_a_zip_without_files_is_refused_as_empty(file: io.BytesIO) -> None:
+    assert refusal(file) is ArchiveFault.EMPTY
+
+
+def test_inspecting_counts_usable_entries_and_names_the_others() -> None:
+    with ImageArchive(make_zip({"a.jpg": JPEG, "notes.txt": b"text"}), kinds=EXAMPLE_KINDS) as archive:
+        inspection = archive.inspect()
+    assert (inspection.usable, inspection.skipped) == (1, (SkippedEntry(name="notes.txt", fault=EntryFault.NOT_AN_IMAGE),))
+
+
+def test_entries_are_read_only_when_their_turn_comes() -> None:
+    file = make_overlapping_bomb(copies=1000, inflated_bytes=1024 * 1024)
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=ArchiveLimits(inflated_bytes=2 * 1024 * 1024)) as archive:
+        assert archive.candidates == 1000
+        assert isinstance(next(iter(archive)), ArchiveImage)
+
+
+def test_a_zip_is_read_from_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(make_zip({"a.jpg": JPEG}).getvalue())
+    with ImageArchive(path, kinds=EXAMPLE_KINDS) as archive:
+        assert archive.inspect().usable == 1
+
+
+def test_bigtiff_and_both_byte_orders_are_tiff() -> None:
+    assert {image_kind(head + bytes(8)) for head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")} == {ImageKind.TIFF}
+
+
+def test_shown_names_have_no_control_characters_and_are_short() -> None:
+    shown = shown_name("a\x1b[31m\n" + "b" * 70_000)
+    assert shown.isprintable()
+    assert len(shown) <= 120
+
+
+WHOLE = make_zip({"a.jpg": JPEG * 20, "ä.png": PNG, "notes.txt": b"text"}).getvalue()
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=8), st.integers(0, len(WHOLE))
+)
+def test_no_damage_raises_anything_but_a_refusal(changes: list[tuple[int, int]], length: int) -> None:
+    data = bytearray(WHOLE)
+    for position, value in changes:
+        data[position] = value
+    for file in (io.BytesIO(bytes(data)), io.BytesIO(bytes(data[:length]))):
+        with suppress(ArchiveError), ImageArchive(file, kinds=CLASSIFY_KINDS) as archive:
+            archive.inspect()
+            list(archive)
