@@ -1,0 +1,64 @@
+"""`python -m ocelli_quickstart run|demo|clean`, with the settings of `make run` in the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from ocelli_local import ClusterError
+from ocelli_local.binaries import BinariesError
+from ocelli_quickstart.client import Service, TutorialError
+from ocelli_quickstart.demo import play_tutorial
+from ocelli_quickstart.digits import write_samples
+from ocelli_quickstart.run import RunError, RunSettings, run, running_ocelli
+from ocelli_quickstart.state import StateError, StateFolder
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def demo(settings: RunSettings) -> None:
+    """The tutorial against a running instance, else against one that lives only as long as the demo."""
+    state = StateFolder(settings.state_dir)
+    running = state.running()
+    if running is not None:
+        instance, password = running
+        write_samples(state.samples)
+        say(f"playing the tutorial against {instance.address}")
+        await play_tutorial(Service(address=instance.address, user=instance.user, password=password), state.samples, say)
+        return
+    say("`make run` is not up: starting a cluster of the demo's own")
+    with tempfile.TemporaryDirectory(prefix="ocelli-demo-") as folder:
+        own = RunSettings(state_dir=Path(folder) / "state", port=None, user=settings.user, password=settings.password)
+        async with running_ocelli(own, say) as (_, service, own_state):
+            await play_tutorial(service, own_state.samples, say)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 0 where everything went as it should, 1 with a one-line reason where not, 2 for wrong usage."""
+    try:
+        settings = RunSettings.from_environment(os.environ)
+        match arguments:
+            case ["run"]:
+                asyncio.run(run(settings, say))
+            case ["demo"]:
+                asyncio.run(demo(settings))
+            case ["clean"]:
+                StateFolder(settings.state_dir).delete()
+            case _:
+                print("usage: python -m ocelli_quickstart run|demo|clean", file=sys.stderr)
+                return 2
+    except (RunError, StateError, TutorialError, ClusterError, BinariesError) as error:
+        print(f"ocelli: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

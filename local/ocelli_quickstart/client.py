@@ -1,0 +1,87 @@
+"""The tutorial's REST calls, as a program makes them. It shows each as the curl command that does the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+VERSION = "2018-03-19"
+
+
+class TutorialError(Exception):
+    """The service answered something else than the tutorial expects."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Where the gateway is and who is asking."""
+
+    address: str
+    user: str
+    password: str
+
+    def curl(self, method: str, path: str, form: Mapping[str, str | Path] | None = None, **query: str) -> str:
+        """The curl command of a call, ready to paste."""
+        words = ["curl"] + ([] if method == "GET" else ["-X", method]) + ["-u", f'"{self.user}:{self.password}"']
+        for name, value in (form or {}).items():
+            words.append(f'-F "{name}=@{value}"' if isinstance(value, Path) else f'-F "{name}={value}"')
+        pairs = "&".join(f"{name}={value}" for name, value in {"version": VERSION, **query}.items())
+        return " ".join([*words, f'"{self.address}{path}?{pairs}"'])
+
+
+class TutorialClient:
+    """Calls over one kept-alive connection pool."""
+
+    def __init__(self, service: Service, session: aiohttp.ClientSession) -> None:
+        self.service = service
+        self._session = session
+        self._credentials = aiohttp.BasicAuth(service.user, service.password, encoding="utf-8")
+
+    async def call(
+        self, method: str, path: str, form: Mapping[str, str | Path] | None = None, *, expect: int = 200, **query: str
+    ) -> dict[str, Any]:
+        """One call.
+
+        Raises:
+            TutorialError: another status than the expected one.
+        """
+        data: aiohttp.FormData | None = None
+        if form is not None:
+            data = aiohttp.FormData()
+            for name, value in form.items():
+                if isinstance(value, Path):
+                    data.add_field(name, value.read_bytes(), filename=value.name, content_type="application/octet-stream")
+                else:
+                    data.add_field(name, value)
+        url = self.service.address + path
+        parameters = {"version": VERSION, **query}
+        async with self._session.request(method, url, params=parameters, data=data, auth=self._credentials) as response:
+            text = await response.text()
+            if response.status != expect:
+                raise TutorialError(f"{method} {path} answered {response.status}, not {expect}: {text}")
+            document: dict[str, Any] = json.loads(text)
+            return document
+
+    async def wait_until_settled(self, classifier_id: str, timeout_seconds: float = 300) -> dict[str, Any]:
+        """Poll until the classifier is `ready`.
+
+        Raises:
+            TutorialError: it failed, or the time is over.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            details = await self.call("GET", f"/v3/classifiers/{classifier_id}")
+            if details["status"] == "ready":
+                return details
+            if details["status"] == "failed":
+                raise TutorialError(f"{classifier_id} failed: {details.get('explanation')}")
+            if time.monotonic() > deadline:
+                raise TutorialError(f"{classifier_id} is still {details['status']} after {timeout_seconds:.0f} s")
+            await asyncio.sleep(0.25)

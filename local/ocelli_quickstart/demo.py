@@ -1,0 +1,139 @@
+"""`make demo`: the tutorial from create to delete, each step checked; any surprise ends it with an error."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ocelli_quickstart.client import Service, TutorialClient, TutorialError
+
+Say = Callable[[str], None]
+
+
+async def play_tutorial(service: Service, samples: Path, say: Say) -> None:
+    """Play the whole tutorial.
+
+    Raises:
+        TutorialError: a step did not go as it should.
+    """
+    async with aiohttp.ClientSession() as session:
+        await _Tutorial(TutorialClient(service, session), samples, say).play()
+
+
+class _Tutorial:
+    def __init__(self, client: TutorialClient, samples: Path, say: Say) -> None:
+        self._client = client
+        self._samples = samples
+        self._say = say
+        self._started = time.monotonic()
+
+    async def play(self) -> None:
+        classifier_id = await self._create()
+        try:
+            await self._classify_first(classifier_id)
+            await self._retrain_while_classifying(classifier_id)
+            await self._classify_all(classifier_id)
+        finally:
+            await self._delete(classifier_id)
+        self._say(f"\nThe whole tutorial took {time.monotonic() - self._started:.1f} s and every answer was as it should be.")
+
+    async def _create(self) -> str:
+        form: dict[str, str | Path] = {
+            "name": "digits",
+            "zero_positive_examples": self._samples / "zero.zip",
+            "one_positive_examples": self._samples / "one.zip",
+            "negative_examples": self._samples / "other-digits.zip",
+        }
+        self._step("Create a classifier from two classes and negative examples", "POST", "/v3/classifiers", form)
+        created = await self._client.call("POST", "/v3/classifiers", form)
+        classifier_id: str = created["classifier_id"]
+        self._say(f"  {classifier_id} is {created['status']}")
+        self._step("Wait until it is ready", "GET", f"/v3/classifiers/{classifier_id}")
+        started = time.monotonic()
+        ready = await self._client.wait_until_settled(classifier_id)
+        self._say(f"  {ready['status']} after {time.monotonic() - started:.1f} s, classes: {_class_names(ready)}")
+        return classifier_id
+
+    async def _classify_first(self, classifier_id: str) -> None:
+        form: dict[str, str | Path] = {"images_file": self._samples / "test-one.png", "classifier_ids": classifier_id}
+        self._step("Classify an image it has not seen", "POST", "/v3/classify", form)
+        answer = await self._client.call("POST", "/v3/classify", form)
+        self._expect_top(answer, classifier_id, "one")
+        form["threshold"] = "0.0"
+        self._step("The same with every score", "POST", "/v3/classify", form)
+        answer = await self._client.call("POST", "/v3/classify", form)
+        self._say(f"  {_scores(answer, classifier_id)}")
+        form = {"images_file": self._samples / "test-seven.png", "classifier_ids": classifier_id}
+        self._step("A seven is none of the classes", "POST", "/v3/classify", form)
+        answer = await self._client.call("POST", "/v3/classify", form)
+        if _scores(answer, classifier_id):
+            raise TutorialError(f"a seven was taken for {_scores(answer, classifier_id)}")
+        self._say("  no class reached 0.5")
+
+    async def _retrain_while_classifying(self, classifier_id: str) -> None:
+        form: dict[str, str | Path] = {
+            "two_positive_examples": self._samples / "two.zip",
+            "one_positive_examples": self._samples / "more-ones.zip",
+        }
+        self._step(
+            "Retrain: a third class, more ones; classify goes on meanwhile", "POST", f"/v3/classifiers/{classifier_id}", form
+        )
+        retraining = await self._client.call("POST", f"/v3/classifiers/{classifier_id}", form)
+        if retraining["classifier_id"] != classifier_id or retraining["status"] != "retraining":
+            raise TutorialError(f"retrain answered {retraining}")
+        settled = asyncio.create_task(self._client.wait_until_settled(classifier_id))
+        query: dict[str, str | Path] = {"images_file": self._samples / "test-one.png", "classifier_ids": classifier_id}
+        answered = 0
+        while not settled.done():
+            self._expect_top(await self._client.call("POST", "/v3/classify", query), classifier_id, "one", silent=True)
+            answered += 1
+        ready = await settled
+        self._say(f"  ready again, classes: {_class_names(ready)}; {answered} classify requests meanwhile, none failed")
+
+    async def _classify_all(self, classifier_id: str) -> None:
+        form: dict[str, str | Path] = {
+            "images_file": self._samples / "tests.zip",
+            "classifier_ids": f"{classifier_id},default",
+        }
+        self._step("Classify a zip of fifteen images, with the colours of `default`", "POST", "/v3/classify", form)
+        answer = await self._client.call("POST", "/v3/classify", form)
+        right = 0
+        for image in answer["images"]:
+            expected = image["image"].split("/")[-2]
+            scores = next(item["classes"] for item in image["classifiers"] if item["classifier_id"] == classifier_id)
+            right += bool(scores) and scores[0]["class"] == expected
+        self._say(f"  {right} of {answer['images_processed']} right")
+        if right < 12:
+            raise TutorialError(f"only {right} of {answer['images_processed']} images were recognised")
+
+    async def _delete(self, classifier_id: str) -> None:
+        path = f"/v3/classifiers/{classifier_id}"
+        self._step("Delete it", "DELETE", path)
+        await self._client.call("DELETE", path)
+        await self._client.call("GET", path, expect=404)
+        self._say("  gone: the next GET answers 404")
+
+    def _expect_top(self, answer: dict[str, Any], classifier_id: str, expected: str, *, silent: bool = False) -> None:
+        scores = _scores(answer, classifier_id)
+        if not scores.startswith(f"{expected} "):
+            raise TutorialError(f"expected {expected!r}, got {scores!r}: {answer}")
+        if not silent:
+            self._say(f"  {scores}")
+
+    def _step(self, title: str, method: str, path: str, form: dict[str, str | Path] | None = None) -> None:
+        self._say(f"\n{title}\n  $ {self._client.service.curl(method, path, form)}")
+
+
+def _class_names(details: dict[str, Any]) -> str:
+    return ", ".join(sorted(item["class"] for item in details["classes"]))
+
+
+def _scores(answer: dict[str, Any], classifier_id: str) -> str:
+    image = answer["images"][0]
+    classes = next(item["classes"] for item in image["classifiers"] if item["classifier_id"] == classifier_id)
+    return ", ".join(f"{item['class']} {item['score']:.3f}" for item in classes)

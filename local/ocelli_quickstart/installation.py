@@ -1,0 +1,87 @@
+"""Installing Ocelli into a local cluster: the shipped manifests, with what differs on one machine put in.
+
+Operator and gateway run as Pods under the ServiceAccounts and Roles of `deploy/`, as they do on any cluster.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocelli_gateway.credentials import build_credential_set, build_credentials_secret
+from ocelli_model.publish import publish_backbone
+
+from ocelli_local import LocalCluster
+from ocelli_local.access import load_manifests
+from ocelli_storage.object_store import ObjectStore
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CRDS = CHECKOUT / "crds" / "classifier.yaml"
+MANIFESTS = CHECKOUT / "deploy"
+SYSTEM_NAMESPACE = "ocelli-system"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstallationOptions:
+    """What differs from the shipped manifests.
+
+    `operator_environment` and `gateway_environment` hold further settings of these programs.
+    """
+
+    store_url: str
+    file_sources_folder: Path
+    gateway_port: int
+    user: str
+    password: str
+    namespace: str = "default"
+    owner: str = "demo"
+    operator_environment: Mapping[str, str]
+    gateway_environment: Mapping[str, str]
+
+
+async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
+    """Apply everything; returns when the API server has taken it, before operator and gateway are up."""
+    backbone = await publish_backbone(ObjectStore.from_url(options.store_url), "HogColor")
+    operator = {
+        "OCELLI_STORE_URL": options.store_url,
+        "OCELLI_BACKBONES": str(backbone),
+        "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
+        **options.operator_environment,
+    }
+    gateway = {
+        "OCELLI_STORE_URL": options.store_url,
+        "OCELLI_GATEWAY_HOST": "127.0.0.1",
+        "OCELLI_GATEWAY_PORT": str(options.gateway_port),
+        **options.gateway_environment,
+    }
+    credential = build_credential_set(
+        user=options.user, password=options.password, namespace=options.namespace, owner=options.owner
+    )
+    manifests = [
+        *load_manifests(CRDS),
+        *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
+        build_credentials_secret([credential]),
+    ]
+    environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
+    await cluster.apply([_localise(manifest, environments) for manifest in manifests], namespace=SYSTEM_NAMESPACE)
+
+
+def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]]) -> Manifest:
+    name = manifest["metadata"]["name"]
+    if manifest["kind"] != "Deployment" or name not in environments:
+        return manifest
+    localised = copy.deepcopy(manifest)
+    pod = localised["spec"]["template"]["spec"]
+    if name == "ocelli-gateway":
+        # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
+        pod["hostNetwork"] = True
+    for container in pod["containers"]:
+        values = environments[name]
+        kept = [item for item in container.get("env", []) if item["name"] not in values]
+        container["env"] = kept + [{"name": key, "value": value} for key, value in values.items()]
+    return localised

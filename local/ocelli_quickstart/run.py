@@ -1,0 +1,267 @@
+"""`make run`: everything on this machine until Ctrl-C, saying what happens while it happens, in plain lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
+from ocelli_api.conditions import ConditionType
+from ocelli_local import ClusterOptions, LocalCluster
+from ocelli_quickstart.client import Service
+from ocelli_quickstart.digits import write_samples
+from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install
+from ocelli_quickstart.state import RunningInstance, StateFolder
+
+DEFAULT_PORT = 8080
+PORTS_TRIED = 100
+START_TIMEOUT_SECONDS = 90.0
+
+Say = Callable[[str], None]
+
+
+class RunError(Exception):
+    """It cannot run here and now; the message names object, fact and remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a user sets."""
+
+    state_dir: Path
+    port: int | None
+    user: str
+    password: str | None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> RunSettings:
+        """Settings of `make run`.
+
+        Raises:
+            RunError: PORT is no port.
+        """
+        port = environment.get("PORT", "").strip()
+        if port and not (port.isdigit() and 0 < int(port) < 65536):
+            raise RunError(f"PORT={port!r} is no port; set a number from 1 to 65535, or leave it out")
+        return cls(
+            state_dir=Path(environment.get("STATE_DIR") or ".state"),
+            port=int(port) if port else None,
+            user=environment.get("OCELLI_USER") or "demo",
+            password=environment.get("OCELLI_PASSWORD") or None,
+        )
+
+
+@contextlib.asynccontextmanager
+async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple[LocalCluster, Service, StateFolder]]:
+    """Cluster, operator and gateway; a create would succeed when the block is entered.
+
+    Raises:
+        RunError, StateError, and the errors of the cluster: see there.
+    """
+    state = StateFolder(settings.state_dir)
+    state.prepare()
+    port = choose_port(settings.port)
+    password = state.password(settings.password)
+    started = time.monotonic()
+
+    def step(text: str) -> None:
+        say(f"{time.monotonic() - started:5.1f} s  {text}")
+
+    samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
+    step("starting the Kubernetes control plane")
+    async with LocalCluster(ClusterOptions(state_dir=state.cluster), report=step) as cluster:
+        expose_kubeconfig(cluster.kubeconfig, state.kubeconfig)
+        step("starting operator and gateway")
+        await samples
+        await install(
+            cluster,
+            InstallationOptions(
+                store_url=state.store.as_uri(),
+                file_sources_folder=state.samples,
+                gateway_port=port,
+                user=settings.user,
+                password=password,
+                operator_environment={},
+                gateway_environment={},
+            ),
+        )
+        service = Service(address=f"http://127.0.0.1:{port}", user=settings.user, password=password)
+        await _wait_until_healthy(cluster, service)
+        step("ready")
+        instance = RunningInstance(process_id=os.getpid(), address=service.address, user=service.user)
+        state.say_running(instance, password)
+        try:
+            yield cluster, service, state
+        finally:
+            state.say_stopped()
+
+
+async def run(settings: RunSettings, say: Say) -> None:
+    """Run until SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    task = asyncio.create_task(_run(settings, say, stop))
+
+    def ask_to_stop() -> None:
+        # While it starts there is nothing to wait for: the start is cancelled and takes everything down with it.
+        stop.set()
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ask_to_stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+    say("stopped; the state is kept, `make clean` forgets it")
+
+
+async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
+    async with running_ocelli(settings, say) as (cluster, service, state):
+        say(describe(service, state))
+        try:
+            await _show_what_happens(cluster, say)
+        finally:
+            if stop.is_set():
+                say("stopping")
+
+
+def describe(service: Service, state: StateFolder) -> str:
+    """Address, credentials and the tutorial's commands, ready to paste."""
+    samples = _short(state.samples)
+    identity = "$ID"
+    create = {
+        "name": "digits",
+        "zero_positive_examples": samples / "zero.zip",
+        "one_positive_examples": samples / "one.zip",
+        "negative_examples": samples / "other-digits.zip",
+    }
+    test = {"images_file": samples / "test-one.png", "classifier_ids": identity}
+    retrain = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
+    several = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
+    commands = [
+        ("create a classifier; the answer names its classifier_id", service.curl("POST", "/v3/classifiers", create)),
+        ("paste that id here", "ID=digits_..."),
+        ("poll until its status is ready", service.curl("GET", f"/v3/classifiers/{identity}")),
+        ("classify", service.curl("POST", "/v3/classify", test)),
+        ("classify, with every score", service.curl("POST", "/v3/classify", {**test, "threshold": "0.0"})),
+        ("retrain: a third class, more ones", service.curl("POST", f"/v3/classifiers/{identity}", retrain)),
+        ("a zip of images, and colours", service.curl("POST", "/v3/classify", several)),
+        ("delete", service.curl("DELETE", f"/v3/classifiers/{identity}")),
+    ]
+    lines = [
+        "",
+        f"Ocelli answers at {service.address}",
+        f"  user {service.user}, password {service.password} (or user apikey with the same password)",
+        f"  export KUBECONFIG={_short(state.kubeconfig)}   # kubectl get clf; kubectl apply -f crds/examples/digits.yaml",
+        f"  kubectl -n {SYSTEM_NAMESPACE} logs -f deployment/ocelli-operator   # or ocelli-gateway",
+        "",
+        "The tutorial, ready to paste (or, in another terminal: make demo)",
+        "",
+    ]
+    for comment, command in commands:
+        lines += [f"# {comment}", command, ""]
+    lines.append("Ctrl-C stops everything. What happens from here on:")
+    return "\n".join(lines)
+
+
+def choose_port(wanted: int | None) -> int:
+    """The wanted port, else 8080 or the next free one.
+
+    Raises:
+        RunError: the wanted one is taken, or none is free.
+    """
+    if wanted is not None:
+        if not _is_free(wanted):
+            raise RunError(f"port {wanted} of 127.0.0.1 is taken; set PORT to another one, or leave it out")
+        return wanted
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
+        if _is_free(port):
+            return port
+    raise RunError(f"no port from {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} is free; set PORT")
+
+
+def expose_kubeconfig(source: Path, target: Path) -> None:
+    """Put the administrator's kubeconfig where the README says it is."""
+    temporary = target.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(source.read_text())
+    temporary.replace(target)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _short(path: Path) -> Path:
+    """The path as a user in this folder would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+async def _wait_until_healthy(cluster: LocalCluster, service: Service) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    said = "it does not listen"
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+        while time.monotonic() < deadline:
+            try:
+                async with session.get(f"{service.address}/healthz") as response:
+                    if response.status == 200:
+                        return
+                    said = (await response.text()).strip()
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            await asyncio.sleep(0.05)
+    logs = await cluster.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/ocelli-gateway", "--tail=5", check=False)
+    raise RunError(f"the gateway is not healthy after {START_TIMEOUT_SECONDS:.0f} s: {said}\n{logs.stdout}{logs.stderr}")
+
+
+async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
+    """A line for each change of any Classifier, until cancelled."""
+    path = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
+    shown: dict[str, str] = {}
+    while True:
+        listing: dict[str, Any] = await cluster.access.client.get(path)
+        alive: dict[str, str] = {}
+        for item in listing["items"]:
+            classifier = parse_classifier(item)
+            alive[f"{classifier.namespace}/{classifier.name}"] = _summary(classifier)
+        for key, text in alive.items():
+            if shown.get(key) != text:
+                say(f"{time.strftime('%H:%M:%S')}  {key}: {text}")
+        for key in shown.keys() - alive.keys():
+            say(f"{time.strftime('%H:%M:%S')}  {key}: deleted")
+        shown = alive
+        await asyncio.sleep(0.5)
+
+
+def _summary(classifier: Classifier) -> str:
+    ready = classifier.status.condition(ConditionType.READY)
+    if ready is None:
+        return "seen, not started yet"
+    progress = classifier.status.progress
+    text = str(ready.reason)
+    if progress is not None:
+        text += f", {progress.stage} {progress.percent} %"
+    if classifier.status.is_true(ConditionType.STALLED):
+        text += f": {ready.message}"
+    elif ready.status == "True" and classifier.status.accuracy:
+        text += f", revision {classifier.status.served_revision}, accuracy {classifier.status.accuracy}"
+    return text

@@ -1,0 +1,115 @@
+"""An instance of what `make run` starts: starting, stopping, and reaching it by REST and kubectl only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+VERSION = {"version": "2018-03-19"}
+START_TIMEOUT_SECONDS = 120.0
+
+Document = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ocelli:
+    """A running instance."""
+
+    address: str
+    user: str
+    password: str
+    state_dir: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def samples(self) -> Path:
+        return self.state_dir / "samples"
+
+    def client(self) -> httpx.Client:
+        """A REST client with the user's credentials and a version, over kept-alive connections."""
+        return httpx.Client(base_url=self.address, auth=(self.user, self.password), params=VERSION, timeout=60)
+
+    def kubectl(self, *arguments: str, input_text: str | None = None, check: bool = True) -> str:
+        """Output of kubectl as administrator of the local cluster."""
+        description = json.loads((self.state_dir / "cluster" / "cluster.json").read_text())
+        command = [description["kubectl"], f"--kubeconfig={self.state_dir / 'kubeconfig'}", *arguments]
+        done = subprocess.run(command, input=input_text, capture_output=True, text=True, timeout=120, check=False)
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+        return done.stdout if check else done.stdout + done.stderr
+
+    def get(self, kind: str, name: str) -> Document:
+        document: Document = json.loads(self.kubectl("get", kind, name, "-o", "json"))
+        return document
+
+    def items(self, kind: str, selector: str) -> list[Document]:
+        found: list[Document] = json.loads(self.kubectl("get", kind, "-l", selector, "-o", "json"))["items"]
+        return found
+
+    def apply(self, manifest: Document) -> None:
+        self.kubectl("apply", "-f", "-", input_text=json.dumps(manifest))
+
+
+def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60) -> T:
+    """Poll until `condition` gives something true, and return that."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout_seconds:.0f} s: {what} (last value: {value!r})"
+        time.sleep(0.1)
+
+
+def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.Popen[str]:
+    """Start what `make run` starts, in a process group of its own, and return when it answers."""
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ocelli_quickstart", "run"],
+            cwd=CHECKOUT,
+            env={**os.environ, "STATE_DIR": str(state_dir), "KUBECONFIG": "/dev/null", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + START_TIMEOUT_SECONDS
+    while True:
+        assert process.poll() is None, f"make run ended with {process.returncode}:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"make run is not ready in time:\n{log.read_text()}"
+        try:
+            if json.loads((state_dir / "run.json").read_text())["processID"] == process.pid:
+                return process
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.1)
+
+
+def stop_ocelli(process: subprocess.Popen[str]) -> int:
+    """What Ctrl-C does; the exit code."""
+    process.send_signal(signal.SIGINT)
+    return process.wait(timeout=30)
+
+
+def connect(state_dir: Path, process: subprocess.Popen[str]) -> Ocelli:
+    running = json.loads((state_dir / "run.json").read_text())
+    return Ocelli(
+        address=running["address"],
+        user=running["user"],
+        password=running["password"],
+        state_dir=state_dir,
+        process=process,
+    )

@@ -1,0 +1,276 @@
+"""Bad input ends in an HTTP error or a condition that names object, fact and remedy, and harms nothing that serves."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.product.instance import Document, Ocelli, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("bad-input")]
+
+
+def png(seed: int) -> bytes:
+    noise = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def build_zip(entries: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def images(count: int, seed: int = 0, name: str = "{}.png") -> dict[str, bytes]:
+    return {name.format(index): png(seed * 1000 + index) for index in range(count)}
+
+
+GOOD = build_zip(images(12, seed=1))
+OTHER = build_zip(images(12, seed=2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedUpload:
+    """A create request that is refused."""
+
+    what: str
+    status: int
+    words: tuple[str, ...]
+    parts: list[tuple[str, bytes]]
+
+
+REFUSED = [
+    RefusedUpload(
+        what="a zip of text files",
+        status=400,
+        words=("bad", "10"),
+        parts=[
+            ("bad_positive_examples", build_zip({f"{index}.txt": b"text" for index in range(20)})),
+            ("good_positive_examples", GOOD),
+        ],
+    ),
+    RefusedUpload(
+        what="nine images",
+        status=400,
+        words=("bad", "9", "10"),
+        parts=[("bad_positive_examples", build_zip(images(9))), ("good_positive_examples", GOOD)],
+    ),
+    RefusedUpload(
+        what="two equal classes",
+        status=400,
+        words=("good",),
+        parts=[("good_positive_examples", GOOD), ("good_positive_examples", OTHER)],
+    ),
+    RefusedUpload(
+        what="a class name with $",
+        status=400,
+        words=("$",),
+        parts=[("a$b_positive_examples", GOOD), ("good_positive_examples", OTHER)],
+    ),
+    RefusedUpload(
+        what="a zip bomb",
+        status=400,
+        words=("bad", "10"),
+        parts=[
+            ("bad_positive_examples", build_zip({f"{index}.png": bytes(30 * 2**20) for index in range(12)})),
+            ("good_positive_examples", GOOD),
+        ],
+    ),
+    RefusedUpload(
+        what="no zip",
+        status=400,
+        words=("bad", "zip"),
+        parts=[("bad_positive_examples", b"hello"), ("good_positive_examples", GOOD)],
+    ),
+]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.what)
+def test_rest_refuses_with_an_error_that_names_the_part_and_the_fact(client: httpx.Client, case: RefusedUpload) -> None:
+    response = client.post(
+        "/v3/classifiers", data={"name": "refused"}, files=[(name, (f"{name}.zip", data)) for name, data in case.parts]
+    )
+    body = response.json()
+    assert (response.status_code, [word for word in case.words if word not in body["error"]]) == (case.status, []), body
+
+
+@pytest.mark.parametrize(
+    ("what", "entries"),
+    [
+        ("a corrupt image among good ones", {**images(12), "broken.png": png(99)[:200]}),
+        ("names that climb out", images(12, name="../../{}.png")),
+    ],
+)
+def test_rest_learns_from_the_good_images_beside(
+    client: httpx.Client, ocelli: Ocelli, what: str, entries: dict[str, bytes]
+) -> None:
+    files = {"bad_positive_examples": build_zip(entries), "good_positive_examples": OTHER}
+    identity = client.post("/v3/classifiers", data={"name": what}, files=files).json()["classifier_id"]
+    wait_for("ready", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "ready")
+    client.delete(f"/v3/classifiers/{identity}")
+
+
+def test_no_entry_name_leads_out_of_the_store(client: httpx.Client, ocelli: Ocelli) -> None:
+    files = {"bad_positive_examples": build_zip(images(12, name="../../../escaped-{}.png")), "good_positive_examples": OTHER}
+    identity = client.post("/v3/classifiers", data={"name": "escape"}, files=files).json()["classifier_id"]
+    wait_for("ready", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "ready")
+    client.delete(f"/v3/classifiers/{identity}")
+    assert list(ocelli.state_dir.parent.rglob("escaped-*")) == []
+
+
+def build_manifest(name: str, bad: Document, **spec: object) -> Document:
+    return {
+        "apiVersion": "ocelli.dev/v1alpha1",
+        "kind": "Classifier",
+        "metadata": {"name": name},
+        "spec": {
+            "classes": [{"name": "bad", "examples": [bad]}, {"name": "good", "examples": [{"url": "file:///one.zip"}]}],
+            **spec,
+        },
+    }
+
+
+def stalled(ocelli: Ocelli, name: str) -> Document | None:
+    status = ocelli.get("classifier", name).get("status", {})
+    found = [item for item in status.get("conditions", []) if item["type"] == "Stalled" and item["status"] == "True"]
+    return found[0] if found else None
+
+
+def serve_text_files(folder_of: Ocelli) -> Document:
+    (folder_of.samples / "texts.zip").write_bytes(build_zip({f"{index}.txt": b"text" for index in range(12)}))
+    return {"url": "file:///texts.zip"}
+
+
+def serve_nine(folder_of: Ocelli) -> Document:
+    (folder_of.samples / "nine.zip").write_bytes(build_zip(images(9, seed=3)))
+    return {"url": "file:///nine.zip"}
+
+
+def refuse_connection(_: Ocelli) -> Document:
+    # Port 9 (discard) of an address that no Pod uses: nothing listens there.
+    return {"url": "http://127.255.255.254:9/cats.zip"}
+
+
+def wrong_pin(_: Ocelli) -> Document:
+    return {"url": "file:///zero.zip", "sha256": "0" * 64}
+
+
+def climb_out(_: Ocelli) -> Document:
+    return {"url": "file:///../password"}
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (refuse_connection, ("127.255.255.254",)),
+        (serve_text_files, ("bad", "0 usable", "10")),
+        (serve_nine, ("bad", "9 usable", "1")),
+        (wrong_pin, ("zero.zip", "sha256")),
+        (climb_out, ("password",)),
+    ],
+    ids=["unreadable address", "zip of text files", "nine images", "wrong digest", "path that climbs out"],
+)
+def test_bad_sources_stall_with_a_message_that_names_the_source(
+    ocelli: Ocelli, source: Callable[[Ocelli], Document], words: tuple[str, ...]
+) -> None:
+    name = f"bad-{source.__name__.replace('_', '-')}"
+    ocelli.apply(build_manifest(name, source(ocelli)))
+    found = wait_for("Stalled", lambda: stalled(ocelli, name), 90)
+    assert [word for word in words if word not in found["message"]] == [], found
+
+
+def test_bad_data_is_tried_once(ocelli: Ocelli) -> None:
+    ocelli.apply(build_manifest("tried-once", serve_nine(ocelli)))
+    wait_for("Stalled", lambda: stalled(ocelli, "tried-once"), 90)
+    pods = ocelli.items("pods", "ocelli.dev/classifier=tried-once,ocelli.dev/component=training")
+    assert len(pods) <= 1
+
+
+def test_a_trainer_out_of_memory_stalls_and_says_how_to_give_it_more(ocelli: Ocelli) -> None:
+    limits = {"resources": {"limits": {"memory": "16Mi"}, "requests": {"memory": "16Mi"}}}
+    ocelli.apply(build_manifest("out-of-memory", {"url": "file:///zero.zip"}, training=limits))
+    found = wait_for("Stalled", lambda: stalled(ocelli, "out-of-memory"), 90)
+    assert [word for word in ("memory", "16Mi", "spec.training.resources.limits.memory") if word not in found["message"]] == []
+
+
+def test_more_memory_is_a_reason_to_try_again(ocelli: Ocelli) -> None:
+    limits = {"resources": {"limits": {"memory": "16Mi"}, "requests": {"memory": "16Mi"}}}
+    ocelli.apply(build_manifest("more-memory", {"url": "file:///zero.zip"}, training=limits))
+    wait_for("Stalled", lambda: stalled(ocelli, "more-memory"), 90)
+    ocelli.apply(build_manifest("more-memory", {"url": "file:///zero.zip"}))
+    ocelli.kubectl("wait", "--for=condition=Ready", "classifier/more-memory", "--timeout=90s")
+
+
+def test_a_pod_that_fits_no_node_is_reported_in_the_schedulers_words(ocelli: Ocelli) -> None:
+    ocelli.apply(
+        build_manifest("unschedulable", {"url": "file:///zero.zip"}, training={"nodeSelector": {"disk": "holographic"}})
+    )
+
+    def reported() -> str | None:
+        conditions = ocelli.get("classifier", "unschedulable").get("status", {}).get("conditions", [])
+        found = [item for item in conditions if item["type"] == "Trained" and item["reason"] == "Unschedulable"]
+        return found[0]["message"] if found else None
+
+    message = wait_for("Trained says Unschedulable", reported)
+    assert "0/1 nodes are available" in message
+
+
+def test_a_failed_retrain_leaves_the_served_revision_answering(ocelli: Ocelli, client: httpx.Client) -> None:
+    ocelli.apply(build_manifest("survivor", {"url": "file:///zero.zip"}))
+    ocelli.kubectl("wait", "--for=condition=Ready", "classifier/survivor", "--timeout=90s")
+    served = ocelli.get("classifier", "survivor")["status"]
+    ocelli.apply(build_manifest("survivor", serve_nine(ocelli)))
+    wait_for("Stalled", lambda: stalled(ocelli, "survivor"), 90)
+    answer = client.post(
+        "/v3/classify",
+        files={"images_file": (ocelli.samples / "test-one.png").read_bytes()},
+        data={"classifier_ids": served["classifierID"]},
+    )
+    assert answer.json()["images"][0]["classifiers"][0]["classes"][0]["class"] == "good"
+
+
+def test_v3_explains_a_failed_retrain_and_shows_the_old_classes(ocelli: Ocelli, client: httpx.Client) -> None:
+    ocelli.apply(build_manifest("explained", {"url": "file:///zero.zip"}))
+    ocelli.kubectl("wait", "--for=condition=Ready", "classifier/explained", "--timeout=90s")
+    identity = ocelli.get("classifier", "explained")["status"]["classifierID"]
+    changed = build_manifest("explained", serve_nine(ocelli))
+    changed["spec"]["classes"][0]["name"] = "worse"
+    ocelli.apply(changed)
+    details = wait_for(
+        "failed", lambda: (body := client.get(f"/v3/classifiers/{identity}").json())["status"] == "failed" and body, 90
+    )
+    assert ("worse" in details["explanation"], sorted(item["class"] for item in details["classes"])) == (True, ["bad", "good"])
+
+
+@pytest.mark.parametrize(
+    ("what", "change", "words"),
+    [
+        ("two equal classes", {"classes": [{"name": "a", "examples": [{"url": "file:///one.zip"}]}] * 2}, ("Duplicate",)),
+        (
+            "a class name with $",
+            {"classes": [{"name": name, "examples": [{"url": "file:///one.zip"}]} for name in ("a$", "b")]},
+            ("a$",),
+        ),
+        ("one example set", {"classes": [{"name": "a", "examples": [{"url": "file:///one.zip"}]}]}, ("negativeExamples",)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_api_server_refuses_a_bad_manifest_and_says_what_to_do(
+    ocelli: Ocelli, what: str, change: Document, words: tuple[str, ...]
+) -> None:
+    manifest = build_manifest("refused", {"url": "file:///zero.zip"})
+    manifest["spec"].update(change)
+    output = ocelli.kubectl("apply", "-f", "-", input_text=json.dumps(manifest), check=False)
+    assert [word for word in words if word not in output] == [], output
