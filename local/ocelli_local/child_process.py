@@ -1,0 +1,125 @@
+"""One operating system process that this runner started.
+
+Owns starting a process so that it dies with the runner, waiting for its end without a thread, and signals. It knows
+nothing of Kubernetes, of containers or of what the process is for.
+
+Two things take care that nothing outlives the runner. The kernel sends SIGKILL to each direct child when the *thread*
+that started it ends (`setpriv --pdeathsig`), so processes are started on the event loop's own thread, never from an
+executor. And each child carries `CLUSTER_MARKER` in its environment, so that `kill_leftovers` finds whatever slipped
+through when the next runner starts on the same state folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CLUSTER_MARKER = "OCELLI_LOCAL_CLUSTER"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What to start: arguments, whole environment, folder, and where output goes (file descriptors)."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    folder: Path
+    stdout: int = subprocess.DEVNULL
+    stderr: int = subprocess.DEVNULL
+
+
+class ChildProcess:
+    """A started process. `wait` may be awaited by any number of tasks, at any time."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = popen.pid
+        self._popen = popen
+        self._exit_code: asyncio.Future[int] = loop.create_future()
+        self._pidfd = os.pidfd_open(popen.pid)
+        loop.add_reader(self._pidfd, self._on_exit)
+
+    @classmethod
+    def start(cls, command: Command) -> ChildProcess:
+        """Start `command` in a session of its own; raises OSError where the program can't be started."""
+        setpriv = shutil.which("setpriv")
+        dies_with_runner = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        return cls(
+            subprocess.Popen(
+                [*dies_with_runner, *command.argv],
+                env=dict(command.env),
+                cwd=command.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=command.stdout,
+                stderr=command.stderr,
+                start_new_session=True,
+            )
+        )
+
+    def _on_exit(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._popen.wait()
+        if not self._exit_code.done():
+            self._exit_code.set_result(code if code >= 0 else 128 - code)
+
+    @property
+    def running(self) -> bool:
+        return not self._exit_code.done()
+
+    async def wait(self) -> int:
+        """The exit code; 128 + N for a process that signal N ended."""
+        return await asyncio.shield(self._exit_code)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Signal the process itself; no error if it is gone."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill_session(self) -> None:
+        """SIGKILL for the process and for what stayed in its process group."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def stop(self, *, grace_seconds: float) -> int:
+        """SIGTERM, then SIGKILL when `grace_seconds` are over; returns the exit code."""
+        self.send_signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(self.wait(), grace_seconds)
+        except TimeoutError:
+            self.kill_session()
+            return await self.wait()
+
+
+def find_marked_processes(marker: str) -> list[int]:
+    """Process ids of all readable processes that carry `marker` (NAME=VALUE) in their environment."""
+    wanted = marker.encode()
+    found = []
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/environ", "rb") as environ:
+                variables = environ.read().split(b"\0")
+        except OSError:
+            continue
+        if wanted in variables and int(entry.name) != os.getpid():
+            found.append(int(entry.name))
+    return found
+
+
+def kill_leftovers(marker: str) -> list[int]:
+    """Kill what an earlier runner of the same cluster left behind; returns the process ids."""
+    leftovers = find_marked_processes(marker)
+    for pid in leftovers:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+    return leftovers

@@ -1,0 +1,72 @@
+"""Fixtures for tests on a real control plane: `-p ocelli_local.pytest_plugin`, or `pytest_plugins` in a conftest.
+
+`local_cluster` is one cluster for each pytest process (with pytest-xdist: for each worker), run by a process of its
+own, so that a test may block and a killed test run leaves nothing. `namespace` is a fresh namespace for each test.
+Override the session fixture `local_cluster_arguments` to give `ocelli-local up` further arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from ocelli_local.access import SyncClusterAccess
+from ocelli_local.binaries import BinaryStore
+from ocelli_local.cluster_process import ClusterProcess
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test: a build takes longer than any test may."""
+    if session.config.option.collectonly:
+        return
+    if any("local_cluster" in getattr(item, "fixturenames", ()) for item in session.items):
+        store = BinaryStore(os.environ)
+        if store.find() is None:
+            capture = session.config.pluginmanager.getplugin("capturemanager")
+            with capture.global_and_fixture_disabled():
+                store.find_or_build(lambda line: print(line, file=sys.stderr, flush=True))
+
+
+@pytest.fixture(scope="session")
+def local_cluster_arguments() -> Sequence[str]:
+    """Further arguments of `ocelli-local up`."""
+    return ()
+
+
+@pytest.fixture(scope="session")
+def local_cluster(
+    tmp_path_factory: pytest.TempPathFactory, local_cluster_arguments: Sequence[str]
+) -> Iterator[SyncClusterAccess]:
+    """An administrator's access to this test process's cluster."""
+    process = ClusterProcess(tmp_path_factory.mktemp("cluster"), ["--not-durable", *local_cluster_arguments])
+    access = process.start().open()
+    try:
+        yield access
+    finally:
+        access.close()
+        process.stop()
+        # The logs stay for whoever looks into a failure; the rest is large.
+        for folder in ("etcd", "node"):
+            shutil.rmtree(process.state_dir / folder, ignore_errors=True)
+
+
+@pytest.fixture
+def namespace(local_cluster: SyncClusterAccess, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own; it goes afterwards, and nobody waits for that."""
+    stem = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:40].strip("-")
+    name = f"{stem or 'test'}-{secrets.token_hex(3)}"
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    local_cluster.apply(manifest)
+    # Pods are refused until the controller-manager has made it.
+    local_cluster.wait_for(
+        f"namespace {name} has its default ServiceAccount",
+        lambda: local_cluster.get("v1", "ServiceAccount", "default", namespace=name),
+    )
+    yield name
+    local_cluster.delete(manifest)
