@@ -117,6 +117,11 @@ format: $(VENV)/.dev
 golden: $(VENV)/.dev
 	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
 
+## reference: rewrite the generated pages of docs/reference
+.PHONY: reference
+reference: $(VENV)/.dev
+	@$(BIN)/python docs/reference/generate.py
+
 ## benchmark: measure speed and accuracy; prints goal and value, fails only if it cannot measure
 .PHONY: benchmark
 benchmark: $(VENV)/.dev control-plane

@@ -108,8 +108,11 @@ class ReconcilingReason(StrEnum):
     """Reasons of `Reconciling`."""
 
     TRAINING = "Training"
+    """The first training runs or waits."""
     RETRAINING = "Retraining"
+    """A later training runs or waits."""
     ROLLING_OUT = "RollingOut"
+    """Inference servers are being replaced."""
 
 
 class StalledReason(StrEnum):
