@@ -1,0 +1,1 @@
+"""The Kubernetes API for operator and gateway: client, resources and the list-and-watch cache."""

@@ -1,0 +1,390 @@
+"""The Kubernetes API as Ocelli calls it: typed errors, dicts in and out, server-side apply, raw watch streams.
+
+Configuration, TLS and connections are those of the official package (`kubernetes.aio`); its generated models and its dynamic
+client are not used, because they copy every object several times. It must not know what the objects mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.resources import Resource
+
+APPLY_CONTENT_TYPE = "application/apply-patch+yaml"
+MERGE_PATCH_CONTENT_TYPE = "application/merge-patch+json"
+
+CREDENTIALS_LIFE_SECONDS = 60.0
+"""Projected ServiceAccount tokens rotate; files are read again after this time, and at once after a 401."""
+REQUEST_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+PAGE_SIZE = 500
+CONNECTIONS_LIMIT = 200
+THROTTLED_ATTEMPTS = 4
+"""429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
+THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
+
+_WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+
+class ClusterError(Exception):
+    """The Kubernetes API did not do what it was asked to."""
+
+
+class UnreachableError(ClusterError):
+    """No answer came: nobody knows whether a write took effect."""
+
+
+class CredentialsError(ClusterError):
+    """There is no way to log in."""
+
+
+class ApiError(ClusterError):
+    """The API server refused. `status` is the HTTP code, `reason` the API's word for it, `message` its sentence."""
+
+    def __init__(self, status: int, message: str, reason: str = "") -> None:
+        super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
+        self.status = status
+        self.message = message
+        self.reason = reason
+
+
+class NotFoundError(ApiError):
+    """404: no such object (or no such kind)."""
+
+
+class ConflictError(ApiError):
+    """409: it exists already, or somebody changed it since it was read, or another field manager owns the field."""
+
+    @property
+    def already_exists(self) -> bool:
+        return self.reason == "AlreadyExists"
+
+
+class GoneError(ApiError):
+    """410: the resourceVersion is too old to watch from; list again."""
+
+
+class InvalidError(ApiError):
+    """422 (and 400): the object breaks its schema or a rule."""
+
+
+_ERRORS: Mapping[int, type[ApiError]] = {
+    400: InvalidError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: GoneError,
+    422: InvalidError,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """What it takes to log in, for libraries that keep connections of their own."""
+
+    server: str
+    ca_path: str | None
+    insecure: bool
+    authorization: str | None
+    """Value of the `Authorization` header."""
+    certificate_path: str | None
+    private_key_path: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """All objects of a kind at one moment."""
+
+    items: tuple[Manifest, ...]
+    resource_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchEvent:
+    """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Manifest
+
+
+class ClusterClient:
+    """One connection pool to one API server. Build it with `connect`, inside the event loop that uses it."""
+
+    def __init__(self, configuration: Configuration, load: Callable[[Configuration], Any]) -> None:
+        self._configuration = configuration
+        self._load = load
+        self._loaded_at = time.monotonic()
+        self._loading = asyncio.Lock()
+        self._rest = RESTClientObject(configuration)
+        self.on_write: Callable[[str, str], None] | None = None
+        """Called with method and plural before every request that writes."""
+
+    @classmethod
+    async def connect(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Log in with the file that `KUBECONFIG` names, else with the ServiceAccount of the Pod. Sends nothing yet.
+
+        Never falls back to `~/.kube/config`: no part of Ocelli acts on a cluster that nobody named.
+
+        Raises:
+            CredentialsError: neither is there, or it cannot be read.
+        """
+        kubeconfig = environment.get("KUBECONFIG")
+
+        async def load(configuration: Configuration) -> None:
+            try:
+                if kubeconfig:
+                    await kubernetes_config.load_kube_config(
+                        config_file=kubeconfig, client_configuration=configuration, persist_config=False
+                    )
+                else:
+                    kubernetes_config.load_incluster_config(client_configuration=configuration, try_refresh_token=False)
+            except (kubernetes_config.ConfigException, OSError) as error:
+                place = f"the kubeconfig {kubeconfig!r}" if kubeconfig else "the ServiceAccount of this Pod"
+                raise CredentialsError(f"cannot log in to Kubernetes with {place}: {error}; set KUBECONFIG") from error
+
+        configuration = Configuration()
+        configuration.connection_pool_maxsize = CONNECTIONS_LIMIT
+        # Retries belong to the callers, who know whether a second write does harm.
+        configuration.retries = None
+        await load(configuration)
+        return cls(configuration, load)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._rest.close()
+
+    async def credentials(self) -> Credentials:
+        """The credentials as of now. Raises CredentialsError."""
+        await self._refresh(CREDENTIALS_LIFE_SECONDS)
+        configuration = self._configuration
+        return Credentials(
+            server=configuration.host,
+            ca_path=configuration.ssl_ca_cert,
+            insecure=not configuration.verify_ssl,
+            authorization=configuration.api_key.get("BearerToken"),
+            certificate_path=configuration.cert_file,
+            private_key_path=configuration.key_file,
+        )
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        """One object. Raises NotFoundError, ApiError, UnreachableError."""
+        return await self._call("GET", resource, namespace, name)
+
+    async def list_objects(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> Listing:
+        """All objects of a namespace, or of every namespace (None), page by page. Raises ApiError, UnreachableError."""
+        items: list[Manifest] = []
+        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
+        while True:
+            page = await self._call("GET", resource, namespace, query=query)
+            items.extend(page.get("items") or ())
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return Listing(items=tuple(items), resource_version=metadata.get("resourceVersion", ""))
+            query = {**query, "continue": metadata["continue"]}
+
+    async def create(self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None) -> Manifest:
+        """Create an object; the answer is what was stored. Raises ConflictError (it exists), InvalidError, ApiError."""
+        query = {"fieldManager": field_manager} if field_manager else {}
+        return await self._call("POST", resource, namespace, query=query, body=body)
+
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
+        """Replace an object; with `metadata.resourceVersion` in the body only if nobody changed it since (ConflictError)."""
+        return await self._call("PUT", resource, namespace, name, body=body)
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, patch: Manifest, *, field_manager: str | None = None
+    ) -> Manifest:
+        """Merge a patch (RFC 7386); with `metadata.resourceVersion` only if nobody changed the object since (ConflictError)."""
+        query = {"fieldManager": field_manager} if field_manager else {}
+        return await self._call(
+            "PATCH", resource, namespace, name, query=query, body=patch, content_type=MERGE_PATCH_CONTENT_TYPE
+        )
+
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        body: Manifest,
+        *,
+        field_manager: str,
+        subresource: str | None = None,
+    ) -> Manifest:
+        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it."""
+        return await self._call(
+            "PATCH",
+            resource,
+            namespace,
+            name,
+            subresource=subresource,
+            query={"fieldManager": field_manager, "force": "true"},
+            body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+            content_type=APPLY_CONTENT_TYPE,
+        )
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
+    ) -> None:
+        """Delete an object and, in the background, what it owns. Raises NotFoundError, ConflictError (another uid)."""
+        preconditions = {key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
+        body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
+        if preconditions:
+            body["preconditions"] = preconditions
+        await self._call("DELETE", resource, namespace, name, body=body)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None,
+        label_selector: str | None,
+        resource_version: str,
+        timeout_seconds: int,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """An open watch, which the server ends after the timeout.
+
+        Raises:
+            GoneError, ApiError, UnreachableError: at once, or while its events are read.
+        """
+        query = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(timeout_seconds),
+        }
+        if label_selector:
+            query["labelSelector"] = label_selector
+        # The server ends the stream; the client's own limit is for connections that died without a word.
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds + 10, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        response = await self._send("GET", self._url(resource.path(namespace), query), None, "application/json", timeout)
+        try:
+            yield _watch_events(response)
+        finally:
+            response.close()
+
+    async def _call(
+        self,
+        method: str,
+        resource: Resource,
+        namespace: str | None,
+        name: str | None = None,
+        *,
+        subresource: str | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        if self.on_write is not None and method in _WRITING_METHODS:
+            self.on_write(method, resource.plural)
+        url = self._url(resource.path(namespace, name, subresource), query or {})
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        response = await self._send(method, url, body, content_type, timeout)
+        try:
+            answer = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise UnreachableError(f"the answer of the Kubernetes API to {method} {url} broke off: {error!r}") from error
+        if not isinstance(answer, dict):
+            raise UnreachableError(f"the Kubernetes API answered {method} {url} with no object")
+        return answer
+
+    async def _send(
+        self, method: str, url: str, body: Manifest | None, content_type: str, timeout: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        """The response to a request that succeeded, its body unread."""
+        await self._refresh(CREDENTIALS_LIFE_SECONDS)
+        renewed = False
+        attempt = 1
+        while True:
+            headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ocelli"}
+            authorization = self._configuration.api_key.get("BearerToken")
+            if authorization:
+                headers["Authorization"] = authorization
+            try:
+                answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
+                response: aiohttp.ClientResponse = answer.response
+                if response.status < 400:
+                    return response
+                text = await response.text(errors="replace")
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                raise UnreachableError(f"the Kubernetes API did not answer {method} {url}: {error!r}") from error
+            if response.status == 401 and not renewed:
+                renewed = True
+                await self._refresh(0.0)
+            elif response.status == 429 and attempt < THROTTLED_ATTEMPTS:
+                attempt += 1
+                await asyncio.sleep(_pause_seconds(response))
+            else:
+                raise _error(response.status, text)
+
+    async def _refresh(self, life_seconds: float) -> None:
+        if time.monotonic() - self._loaded_at < life_seconds:
+            return
+        async with self._loading:
+            if time.monotonic() - self._loaded_at < life_seconds:
+                return
+            self._loaded_at = time.monotonic()
+            await self._load(self._configuration)
+
+    def _url(self, path: str, query: Mapping[str, str]) -> str:
+        return f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[WatchEvent]:
+    while True:
+        try:
+            line = await response.content.readline()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise UnreachableError(f"a watch broke off: {error!r}") from error
+        if not line:
+            return
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            # A server that stops may cut the last line.
+            raise UnreachableError(f"a watch broke off within a line: {error}") from error
+        if event["type"] == "ERROR":
+            status = event["object"]
+            code = status.get("code", 500)
+            raise _ERRORS.get(code, ApiError)(code, status.get("message", ""), status.get("reason", ""))
+        yield WatchEvent(type=event["type"], object=event["object"])
+
+
+def _pause_seconds(response: aiohttp.ClientResponse) -> float:
+    try:
+        wanted = float(response.headers.get("Retry-After", "1"))
+    except ValueError:
+        wanted = 1.0
+    return min(max(wanted, 0.1), THROTTLED_PAUSE_LIMIT_SECONDS)
+
+
+def _error(status: int, text: str) -> ApiError:
+    message, reason = text.strip()[:500], ""
+    try:
+        document = json.loads(text)
+        if isinstance(document, dict):
+            message, reason = document.get("message", message), document.get("reason", "")
+    except ValueError:
+        pass
+    return _ERRORS.get(status, ApiError)(status, message, reason)

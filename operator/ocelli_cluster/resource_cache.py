@@ -1,0 +1,240 @@
+"""The one list-and-watch cache: what the API server holds of one kind, projected to what its reader uses.
+
+It lists, then watches with set timeouts and bookmarks, lists again when its place in history is gone, and backs off on errors.
+Every change that it takes in is reported, vanished objects too, after it can be read here: whoever acts on a report never reads
+something older than what woke them. It must not know what the objects mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ClusterClient, ClusterError, UnreachableError
+from ocelli_cluster.resources import ObjectKey, Resource
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_LIMIT_SECONDS = 5.0
+RECONNECT_GRACE_SECONDS = 2.0
+"""Between the planned end of one watch and the start of the next one a cache still counts as fresh for this long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchTimeouts:
+    """How long one watch lasts: between the two, drawn anew each time so that watches don't end together."""
+
+    least_seconds: int = 30
+    most_seconds: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change(Generic[T]):
+    """One object before and after: None where it was not there."""
+
+    key: ObjectKey
+    before: T | None
+    after: T | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry(Generic[T]):
+    value: T
+    resource_version: int
+
+
+class ResourceCache(Generic[T]):
+    """The objects of one kind, in one namespace or in all (`namespace=None`), that a label selector matches.
+
+    `project` turns a manifest into what is kept; where it raises, the object counts as absent and the log says so. `on_change`
+    is called within the event loop for each change; it must not block. Run `run()` as a task of its own.
+    """
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        resource: Resource,
+        *,
+        project: Callable[[Manifest], T],
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        on_change: Callable[[Change[T]], None] | None = None,
+        timeouts: WatchTimeouts = WatchTimeouts(),
+    ) -> None:
+        self.resource = resource
+        self.namespace = namespace
+        self.synced = asyncio.Event()
+        """Set once the first complete list was taken in."""
+        self.lists = 0
+        """How many complete lists were taken in."""
+        self._client = client
+        self._project = project
+        self._label_selector = label_selector
+        self._on_change = on_change
+        self._timeouts = timeouts
+        self._entries: dict[ObjectKey, _Entry[T]] = {}
+        self._resource_version = ""
+        self._connected = False
+        self._contact_at = time.monotonic()
+
+    @property
+    def resource_version(self) -> str:
+        """The latest resourceVersion seen; empty before the first list."""
+        return self._resource_version
+
+    def get(self, namespace: str, name: str) -> T | None:
+        """The object, or None where there is none."""
+        entry = self._entries.get(ObjectKey(namespace, name))
+        return None if entry is None else entry.value
+
+    def items(self) -> list[tuple[ObjectKey, T]]:
+        """Every object with its key."""
+        return [(key, entry.value) for key, entry in self._entries.items()]
+
+    def values(self) -> list[T]:
+        """Every object."""
+        return [entry.value for entry in self._entries.values()]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def contact_age_seconds(self) -> float:
+        """Seconds since the API server was heard of: a list, an event, a bookmark, or the start or planned end of a watch."""
+        return time.monotonic() - self._contact_at
+
+    def is_fresh(self) -> bool:
+        """Whether what is read here is at most as old as the delay of a watch.
+
+        False before the first list, while the watch is broken, and when nothing was heard for longer than a watch may last.
+        """
+        if not self.synced.is_set():
+            return False
+        limit_seconds = self._timeouts.most_seconds + 10 if self._connected else RECONNECT_GRACE_SECONDS
+        return self.contact_age_seconds < limit_seconds
+
+    def take(self, manifest: Manifest) -> None:
+        """Take in the answer to a write of one's own, so that it is read here before the watch brings it. Reports no change."""
+        key, version = _key(manifest), _version(manifest)
+        entry = self._entries.get(key)
+        # An object that is not here although the watch is past the write was deleted since.
+        seen = entry.resource_version if entry is not None else int(self._resource_version or 0)
+        if version > seen:
+            self._store(key, version, manifest)
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        backoff_seconds = BACKOFF_FIRST_SECONDS
+        while True:
+            started_at = time.monotonic()
+            try:
+                if not self._resource_version:
+                    await self._list()
+                await self._watch()
+                continue
+            except UnreachableError as error:
+                logger.warning(
+                    "watch is broken: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace}
+                )
+            except ClusterError as error:
+                # The place in history is gone, or of another history (a restored backup): start over from a list.
+                logger.info("listing again: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace})
+                self._resource_version = ""
+            except Exception:
+                # A cache that ended silently would leave its reader blind.
+                logger.exception("watch failed, listing again", extra={"resource": self.resource.plural})
+                self._resource_version = ""
+            finally:
+                self._connected = False
+            if time.monotonic() - started_at > BACKOFF_LIMIT_SECONDS:
+                backoff_seconds = BACKOFF_FIRST_SECONDS
+            await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))
+            backoff_seconds = min(backoff_seconds * 2, BACKOFF_LIMIT_SECONDS)
+
+    async def _list(self) -> None:
+        listing = await self._client.list_objects(self.resource, self.namespace, self._label_selector)
+        found: set[ObjectKey] = set()
+        changes: list[Change[T]] = []
+        for manifest in listing.items:
+            key, version = _key(manifest), _version(manifest)
+            found.add(key)
+            before = self._entries.get(key)
+            if before is not None and before.resource_version == version:
+                continue
+            self._store(key, version, manifest)
+            changes.append(self._change(key, before))
+        for key in [key for key in self._entries if key not in found]:
+            before = self._entries.pop(key)
+            changes.append(self._change(key, before))
+        self._resource_version = listing.resource_version
+        self._contact_at = time.monotonic()
+        self.lists += 1
+        self.synced.set()
+        self._report(changes)
+
+    async def _watch(self) -> None:
+        timeout_seconds = random.randint(self._timeouts.least_seconds, self._timeouts.most_seconds)
+        async with self._client.watch(
+            self.resource,
+            namespace=self.namespace,
+            label_selector=self._label_selector,
+            resource_version=self._resource_version,
+            timeout_seconds=timeout_seconds,
+        ) as events:
+            self._connected = True
+            self._contact_at = time.monotonic()
+            async for event in events:
+                self._contact_at = time.monotonic()
+                metadata = event.object.get("metadata") or {}
+                self._resource_version = metadata.get("resourceVersion", self._resource_version)
+                if event.type == "BOOKMARK":
+                    continue
+                key, version = _key(event.object), _version(event.object)
+                before = self._entries.get(key)
+                if before is not None and before.resource_version > version:
+                    continue
+                if event.type == "DELETED":
+                    self._entries.pop(key, None)
+                else:
+                    self._store(key, version, event.object)
+                self._report([self._change(key, before)])
+            self._contact_at = time.monotonic()
+
+    def _store(self, key: ObjectKey, version: int, manifest: Manifest) -> None:
+        try:
+            self._entries[key] = _Entry(value=self._project(manifest), resource_version=version)
+        except Exception:
+            logger.exception("object does not fit its schema and counts as absent", extra={"object": str(key)})
+            self._entries.pop(key, None)
+
+    def _change(self, key: ObjectKey, before: _Entry[T] | None) -> Change[T]:
+        after = self._entries.get(key)
+        return Change(key=key, before=None if before is None else before.value, after=None if after is None else after.value)
+
+    def _report(self, changes: Iterable[Change[T]]) -> None:
+        if self._on_change is None:
+            return
+        for change in changes:
+            try:
+                self._on_change(change)
+            except Exception:
+                logger.exception("a change could not be reported", extra={"object": str(change.key)})
+
+
+def _key(manifest: Manifest) -> ObjectKey:
+    metadata = manifest["metadata"]
+    return ObjectKey(metadata["namespace"], metadata["name"])
+
+
+def _version(manifest: Manifest) -> int:
+    """Versions of one kind are decimal numbers that grow (promised by the API since Kubernetes 1.35, true before)."""
+    return int(manifest["metadata"]["resourceVersion"])
