@@ -1,0 +1,270 @@
+"""The dataset: which image is an example of what, and whether the examples suffice. Pure: no I/O, no pixels.
+
+An image is its bytes: files of the same content are one image, named by its SHA-256. An image that several sets claim belongs to
+the later round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is none
+of them"; and among classes to the later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ocelli_api.classifier import ClassifierSpec, Source
+from ocelli_api.prediction import ImageFault
+from ocelli_storage.archives import EntryFault, shown_name
+from ocelli_training.sources import shown_source
+
+EXAMPLES_MINIMUM = 10
+"""Usable examples that each class and the negatives, and each uploaded zip, must have."""
+DISTINCT_MINIMUM = 2
+"""Different images that each of them must have: one cannot both learn from an image and be judged by it."""
+OFFENDERS_SHOWN = 5
+SUBJECTS_SHOWN = 3
+FILES_REPORTED = 1000
+
+_PHRASES: Mapping[str, str] = {
+    EntryFault.NOT_AN_IMAGE: "not a JPEG or PNG image",
+    EntryFault.TOO_LARGE: "more than 10 MB",
+    EntryFault.DAMAGED: "damaged",
+    EntryFault.UNSUPPORTED_COMPRESSION: "compressed by another method than deflate",
+    EntryFault.SYMBOLIC_LINK: "a symbolic link",
+    ImageFault.CORRUPT: "cannot be decoded",
+    ImageFault.TOO_SMALL: "a side under 10 pixels",
+    ImageFault.TOO_MANY_PIXELS: "more than 100 megapixels",
+}
+
+
+class DatasetError(Exception):
+    """The examples do not suffice for a training. The message names the Classifier and the first offenders."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSet:
+    """The sources of one class, or of the negatives."""
+
+    class_name: str | None
+    """None: the negatives."""
+    sources: tuple[Source, ...]
+
+    def __str__(self) -> str:
+        return "the negative examples" if self.class_name is None else f'class "{shown_name(self.class_name)}"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileReading:
+    """One file of a source: an image by its digest, or why it is none."""
+
+    name: str
+    digest: str | None = None
+    """SHA-256 (hex) of the bytes of a usable image."""
+    fault: EntryFault | ImageFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceReading:
+    """All files of one source that are not hidden, in its order."""
+
+    source: Source
+    files: tuple[FileReading, ...]
+
+    @property
+    def usable(self) -> int:
+        return sum(file.digest is not None for file in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One image that is learned from, or judged by."""
+
+    digest: str
+    set_index: int
+    """Index into the example sets: the classes in their order, then the negatives."""
+    name: str
+    """Of the first file that holds it."""
+    source: str
+    """Of that file, as messages show it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedFile:
+    """A file that is not learned from, with the reason as people read it."""
+
+    source: str
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{shown_name(self.name)} ({self.reason})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetReport:
+    """What became of the files of one example set."""
+
+    example_set: ExampleSet
+    files: int
+    usable: int
+    """Files whose image belongs to this set, repeats included."""
+    distinct: int
+    """Images that belong to this set."""
+    skipped: tuple[SkippedFile, ...]
+    given_away: tuple[SkippedFile, ...]
+    """Files whose image belongs to another set."""
+
+    @property
+    def duplicates(self) -> int:
+        """Files that repeat an image of this set."""
+        return self.usable - self.distinct
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "class": self.example_set.class_name,
+            "files": self.files,
+            "usable": self.usable,
+            "distinct": self.distinct,
+            "duplicates": self.duplicates,
+            "skippedCount": len(self.skipped),
+            "skipped": [_file_json(file) for file in self.skipped[:FILES_REPORTED]],
+            "givenAwayCount": len(self.given_away),
+            "givenAway": [_file_json(file) for file in self.given_away[:FILES_REPORTED]],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """All examples of one revision, classes in their order, then the negatives, each set ordered by digest."""
+
+    class_names: tuple[str, ...]
+    examples: tuple[Example, ...]
+    reports: tuple[SetReport, ...]
+    """One for each example set."""
+
+
+def example_sets(definition: ClassifierSpec) -> tuple[ExampleSet, ...]:
+    """The example sets of a definition: the classes in their order, then the negatives if there are any."""
+    sets = tuple(ExampleSet(class_name=item.name, sources=item.examples) for item in definition.classes)
+    if definition.negative_examples:
+        sets += (ExampleSet(class_name=None, sources=definition.negative_examples),)
+    return sets
+
+
+def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> Dataset:
+    """Decide which image belongs where; `readings` has for each set those of its sources, in their order."""
+    owners = _find_owners(sets, readings)
+    examples: list[Example] = []
+    reports: list[SetReport] = []
+    for set_index, example_set in enumerate(sets):
+        own: dict[str, Example] = {}
+        usable = 0
+        skipped: list[SkippedFile] = []
+        given_away: list[SkippedFile] = []
+        for reading in readings[set_index]:
+            shown = shown_source(reading.source)
+            for file in reading.files:
+                if file.digest is None:
+                    reason = _PHRASES[file.fault] if file.fault is not None else ""
+                    skipped.append(SkippedFile(source=shown, name=file.name, reason=reason))
+                elif owners[file.digest] != set_index:
+                    reason = f"also an example of {sets[owners[file.digest]]}, which comes first in line for it"
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason))
+                else:
+                    usable += 1
+                    own.setdefault(file.digest, Example(digest=file.digest, set_index=set_index, name=file.name, source=shown))
+        examples.extend(own[digest] for digest in sorted(own))
+        reports.append(
+            SetReport(
+                example_set=example_set,
+                files=sum(len(reading.files) for reading in readings[set_index]),
+                usable=usable,
+                distinct=len(own),
+                skipped=tuple(skipped),
+                given_away=tuple(given_away),
+            )
+        )
+    return Dataset(
+        class_names=tuple(item.class_name for item in sets if item.class_name is not None),
+        examples=tuple(examples),
+        reports=tuple(reports),
+    )
+
+
+def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence[SourceReading]]) -> None:
+    """Refuse what cannot be learned. `classifier` is its `namespace/name`.
+
+    Raises:
+        DatasetError: an example set, or an uploaded zip, has too few usable examples.
+    """
+    if len(dataset.reports) < 2:
+        raise DatasetError(
+            f"Classifier {classifier}: there is one class and nothing to tell it from; add a class or negative examples"
+        )
+    faults: list[str] = []
+    for report, set_readings in zip(dataset.reports, readings, strict=True):
+        fault = _set_fault(report) or _upload_fault(report, set_readings)
+        if fault is not None:
+            faults.append(fault)
+    if faults:
+        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def join_faults(faults: Sequence[str]) -> str:
+    """The first faults as one text, with the number of those left out."""
+    text = " | ".join(faults[:SUBJECTS_SHOWN])
+    more = len(faults) - SUBJECTS_SHOWN
+    return f"{text} | and {more} more like these" if more > 0 else text
+
+
+def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> dict[str, int]:
+    """For every digest the index of the set that the image belongs to."""
+    claims: dict[str, tuple[int, bool, int]] = {}
+    for set_index, (example_set, set_readings) in enumerate(zip(sets, readings, strict=True)):
+        for reading in set_readings:
+            claim = (reading.source.round, example_set.class_name is not None, set_index)
+            for file in reading.files:
+                if file.digest is not None:
+                    claims[file.digest] = max(claims.get(file.digest, claim), claim)
+    return {digest: set_index for digest, (_, _, set_index) in claims.items()}
+
+
+def _set_fault(report: SetReport) -> str | None:
+    if report.usable >= EXAMPLES_MINIMUM and report.distinct >= DISTINCT_MINIMUM:
+        return None
+    subject = report.example_set
+    verb = "have" if subject.class_name is None else "has"
+    if report.usable < EXAMPLES_MINIMUM:
+        fact = f"{subject} {verb} {_count(report.usable, 'usable example')} of {_count(report.files, 'file')}"
+        return f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_offenders((*report.skipped, *report.given_away))}"
+    fact = f"{subject} {verb} {_count(report.usable, 'usable example')}, all of them the same image"
+    return f"{fact}; add at least {DISTINCT_MINIMUM - report.distinct} more that differ"
+
+
+def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str | None:
+    for reading in readings:
+        if reading.source.upload is not None and reading.usable < EXAMPLES_MINIMUM:
+            shown = shown_source(reading.source)
+            fact = f"{_count(reading.usable, 'usable example')} of {_count(len(reading.files), 'file')}"
+            skipped = [file for file in report.skipped if file.source == shown]
+            missing = EXAMPLES_MINIMUM - reading.usable
+            return f"{report.example_set}: its {shown} has {fact}; add at least {missing} to that zip{_offenders(skipped)}"
+    return None
+
+
+def _offenders(files: Sequence[SkippedFile]) -> str:
+    if not files:
+        return ""
+    more = len(files) - OFFENDERS_SHOWN
+    return f". Skipped: {_listed(files[:OFFENDERS_SHOWN])}{f' and {more} more' if more > 0 else ''}"
+
+
+def _listed(files: Iterable[SkippedFile]) -> str:
+    return ", ".join(str(file) for file in files)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _file_json(file: SkippedFile) -> dict[str, str]:
+    return {"source": file.source, "name": shown_name(file.name), "reason": file.reason}

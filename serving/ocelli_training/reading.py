@@ -1,0 +1,156 @@
+"""Reading: every source of a definition fetched, opened and decoded, in parallel and with bounded memory.
+
+Images of the same bytes are decoded once. What comes out does not depend on which source was finished first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Source
+from ocelli_api.prediction import ImageFault
+from ocelli_model.preprocessing import ImageError
+from ocelli_storage.archives import SkippedEntry
+from ocelli_training.dataset import ExampleSet, FileReading, SourceReading, join_faults
+from ocelli_training.pixel_file import PixelFile
+from ocelli_training.sources import FetchedSource, SourceError, SourceReader
+
+
+class SourcesError(Exception):
+    """Some sources cannot be used. The message names the first of them in the order of the definition."""
+
+    def __init__(self, message: str, first: SourceError) -> None:
+        super().__init__(message)
+        self.first = first
+        """The error that decides what becomes of the training: one that will not pass, if there is any."""
+
+
+class ImageReader:
+    """Reads all images of sources into a `PixelFile`."""
+
+    def __init__(
+        self,
+        *,
+        sources: SourceReader,
+        decode: Callable[[bytes], NDArray[np.uint8]],
+        pixels: PixelFile,
+        decoding_threads: int,
+    ) -> None:
+        """`decode` turns the bytes of an image into pixels of the file's size, or raises `ImageError`."""
+        self._sources = sources
+        self._decode = decode
+        self._pixels = pixels
+        self._decoded: dict[str, int | ImageFault] = {}
+        self._seen: set[str] = set()
+        self._lock = threading.Lock()
+        # An image waits in memory with all its bytes: so many may wait, whatever the number of sources.
+        self._slots = threading.BoundedSemaphore(2 * decoding_threads)
+        self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
+
+    async def read(
+        self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
+    ) -> tuple[tuple[SourceReading, ...], ...]:
+        """Read every source of every set. `on_progress` is told the part done, 0 to 1, from any thread.
+
+        Raises:
+            SourcesError: sources that cannot be used, after all were tried.
+        """
+        flat = [(example_set, source) for example_set in sets for source in example_set.sources]
+        progress = _PartsDone(len(flat), on_progress)
+        results = await asyncio.gather(
+            *(self._read_source(source, index, progress) for index, (_, source) in enumerate(flat)), return_exceptions=True
+        )
+        errors: list[tuple[ExampleSet, SourceError]] = []
+        readings: dict[int, list[SourceReading]] = {}
+        for (example_set, _), result in zip(flat, results, strict=True):
+            if isinstance(result, SourceError):
+                errors.append((example_set, result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                readings.setdefault(id(example_set), []).append(result)
+        if errors:
+            # One that will not pass comes first: it decides whether another attempt makes sense.
+            errors.sort(key=lambda item: item[1].transient)
+            faults = join_faults([f"{example_set}: {error}" for example_set, error in errors])
+            raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
+        return tuple(tuple(readings.get(id(example_set), ())) for example_set in sets)
+
+    def pixel_number(self, digest: str) -> int:
+        """The number in the `PixelFile` of the usable image with that digest."""
+        number = self._decoded[digest]
+        if isinstance(number, ImageFault):
+            raise KeyError(digest)
+        return number
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+
+    async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> SourceReading:
+        async with self._sources.fetch(source) as fetched:
+            entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
+        progress.report(index, 1)
+        return SourceReading(source=source, files=tuple(self._judge(name, entry) for name, entry in entries))
+
+    def _read_entries(
+        self, fetched: FetchedSource, on_progress: Callable[[float], None]
+    ) -> list[tuple[str, str | SkippedEntry]]:
+        """Name of each entry with the digest of its bytes, or why it is skipped; all of them decoded by the end."""
+        entries: list[tuple[str, str | SkippedEntry]] = []
+        futures: list[Future[None]] = []
+        with fetched.refusals(), fetched.open() as images:
+            for item in images:
+                if isinstance(item, SkippedEntry):
+                    entries.append((item.name, item))
+                else:
+                    digest = hashlib.sha256(item.data).hexdigest()
+                    entries.append((item.name, digest))
+                    future = self._decode_once(digest, item.data)
+                    if future is not None:
+                        futures.append(future)
+                on_progress(len(entries) / images.candidates)
+        for future in futures:
+            future.result()
+        return entries
+
+    def _decode_once(self, digest: str, data: bytes) -> Future[None] | None:
+        with self._lock:
+            if digest in self._seen:
+                return None
+            self._seen.add(digest)
+        self._slots.acquire()
+        future = self._decoders.submit(self._decode_image, digest, data)
+        future.add_done_callback(lambda _: self._slots.release())
+        return future
+
+    def _decode_image(self, digest: str, data: bytes) -> None:
+        try:
+            self._decoded[digest] = self._pixels.append(self._decode(data))
+        except ImageError as error:
+            self._decoded[digest] = error.kind
+
+    def _judge(self, name: str, entry: str | SkippedEntry) -> FileReading:
+        if isinstance(entry, SkippedEntry):
+            return FileReading(name=name, fault=entry.fault)
+        result = self._decoded[entry]
+        return FileReading(name=name, fault=result) if isinstance(result, ImageFault) else FileReading(name=name, digest=entry)
+
+
+class _PartsDone:
+    """How much of several parts is done, reported from several threads."""
+
+    def __init__(self, count: int, on_progress: Callable[[float], None]) -> None:
+        self._done = [0.0] * count
+        self._on_progress = on_progress
+
+    def report(self, index: int, part: float) -> None:
+        self._done[index] = part
+        self._on_progress(sum(self._done) / len(self._done))

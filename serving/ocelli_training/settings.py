@@ -1,0 +1,116 @@
+"""What the environment tells the trainer. The variables are those of `ocelli_api.pods.Environment`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocelli_api.pods import Environment
+from ocelli_storage.layout import ClassifierLocation
+
+DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class SettingsError(Exception):
+    """The environment does not say what the trainer needs. The message names the variable."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstalledBackbone:
+    """A backbone on hand, as `OCELLI_BACKBONES` lists it."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What to learn, from where and where to, and with how much of the machine."""
+
+    store_url: str
+    classifier: str
+    """`namespace/name`, for messages."""
+    location: ClassifierLocation
+    revision: str
+    attempt: int
+    backbones: tuple[InstalledBackbone, ...]
+    file_sources_folder: Path | None
+    """The folder that `file://` sources are resolved in; None: they are refused."""
+    scratch_folder: Path
+    cpu_count: int
+    """Whole cores the process may use: at most so many threads compute at a time."""
+    log_level: str
+
+
+def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Settings:
+    """Type the environment; `usable_cores` counts where no CPU limit is set, and bounds one that is higher.
+
+    Raises:
+        SettingsError: a variable is missing or wrong.
+    """
+    folder = environment.get(Environment.FILE_SOURCES_FOLDER, "")
+    return Settings(
+        store_url=_required(environment, Environment.STORE_URL),
+        classifier=_required(environment, Environment.CLASSIFIER),
+        location=ClassifierLocation(
+            namespace=_required(environment, Environment.NAMESPACE),
+            classifier_id=_required(environment, Environment.CLASSIFIER_ID),
+        ),
+        revision=_required(environment, Environment.REVISION),
+        attempt=_count(Environment.ATTEMPT, _required(environment, Environment.ATTEMPT)),
+        backbones=_parse_backbones(environment.get(Environment.BACKBONES, "")),
+        file_sources_folder=Path(folder) if folder else None,
+        scratch_folder=Path(environment.get(Environment.SCRATCH_FOLDER) or tempfile.gettempdir()),
+        cpu_count=_cpu_count(environment, usable_cores),
+        log_level=_log_level(environment),
+    )
+
+
+def count_usable_cores() -> int:
+    """How many cores the scheduler lets this process run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def termination_message_path(environment: Mapping[str, str]) -> Path:
+    """Where the termination message goes. Apart from the settings: it is needed when those are wrong, too."""
+    return Path(environment.get(Environment.TERMINATION_MESSAGE_PATH) or DEFAULT_TERMINATION_MESSAGE_PATH)
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise SettingsError(f"environment variable {name} is missing; set it on the trainer's container")
+    return value
+
+
+def _parse_backbones(text: str) -> tuple[InstalledBackbone, ...]:
+    return tuple(_parse_backbone(item.strip()) for item in text.split(",") if item.strip())
+
+
+def _parse_backbone(item: str) -> InstalledBackbone:
+    name, separator, digest = item.partition("=")
+    if not (name.strip() and separator and digest.strip()):
+        raise SettingsError(f"environment variable {Environment.BACKBONES} lists {item!r}; give NAME=DIGEST,NAME=DIGEST")
+    return InstalledBackbone(name=name.strip(), digest=digest.strip())
+
+
+def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
+    text = environment.get(Environment.CPU_LIMIT, "")
+    return min(_count(Environment.CPU_LIMIT, text), usable_cores) if text else usable_cores
+
+
+def _count(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise SettingsError(f"environment variable {name} is {text!r}; give a whole number, 1 or more")
+    return int(text)
+
+
+def _log_level(environment: Mapping[str, str]) -> str:
+    text = (environment.get(Environment.LOG_LEVEL) or "INFO").upper()
+    if text not in LOG_LEVELS:
+        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {text!r}; give one of {', '.join(LOG_LEVELS)}")
+    return text
