@@ -1,0 +1,57 @@
+"""`python -m ocelli_inference`: serve the revision that the environment names until a signal ends it.
+
+Exit code 0 after a drain. 1 where it could not begin: the log and the termination message then say why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+import uvloop
+
+from ocelli_inference.logs import configure_logging
+from ocelli_inference.settings import Settings, SettingsError, count_usable_cores, parse_settings, termination_message_path
+
+_log = logging.getLogger("ocelli_inference")
+
+
+def main() -> int:
+    """Run the server and return the exit code."""
+    configure_logging("INFO")
+    try:
+        settings = parse_settings(os.environ, usable_cores=count_usable_cores())
+    except SettingsError as error:
+        return _fail(str(error))
+    configure_logging(settings.log_level)
+    _limit_numpy_threads(settings)
+    from ocelli_inference.loading import LoadError
+    from ocelli_inference.server import BindError, run_server
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run_server(settings))
+    except (BindError, LoadError) as error:
+        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error}")
+    return 0
+
+
+def _limit_numpy_threads(settings: Settings) -> None:
+    """OpenBLAS reads its thread count when NumPy is imported; by default it takes every core of the node."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(settings.cpu_count))
+
+
+def _fail(message: str) -> int:
+    _log.error("cannot serve", extra={"error": message})
+    path = termination_message_path(os.environ)
+    try:
+        path.write_text(message)
+    except OSError as error:
+        _log.warning("no termination message", extra={"path": str(path), "error": error.strerror})
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""Dynamic batching: images of many requests go through the backbone together.
+
+Decoding runs in a few threads beside the one thread that runs the backbone. A batch leaves when it is full, when nothing else is
+being decoded, or when its oldest image has waited for the deadline. So a lone image never waits, and under load the time that
+the backbone is busy gathers the next batch. This module knows nothing of HTTP, nor of classes: what it gives is features, which
+any number of heads can score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_inference.metrics import Metrics
+
+_log = logging.getLogger(__name__)
+
+
+class FeatureEngine(Protocol):
+    """What runs a backbone."""
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Features of shape [N, D] of images of shape [N, H, W, 3]; each row depends on its own image alone."""
+        ...
+
+
+class BatcherClosedError(Exception):
+    """The batcher takes no more images."""
+
+
+class BackboneError(Exception):
+    """The backbone failed on a batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRules:
+    """When a batch leaves."""
+
+    limit_images: int = 16
+    wait_seconds: float = 0.005
+    """How long a decoded image waits, at most, for others that are being decoded, while the backbone is idle."""
+
+
+@dataclass(eq=False, kw_only=True)
+class _Decoded:
+    image: NDArray[np.uint8]
+    features: asyncio.Future[NDArray[np.float32]]
+    decoded_at: float
+
+
+class FeatureBatcher:
+    """Image files in, features out. Belongs to one event loop; use it as an asynchronous context manager."""
+
+    def __init__(
+        self,
+        *,
+        decode: Callable[[bytes], NDArray[np.uint8]],
+        engine: FeatureEngine,
+        decode_threads: int,
+        rules: BatchRules,
+        metrics: Metrics,
+    ) -> None:
+        self._decode = decode
+        self._engine = engine
+        self._rules = rules
+        self._metrics = metrics
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._backbone = ThreadPoolExecutor(1, thread_name_prefix="backbone")
+        self._decoding = 0
+        self._decoded: deque[_Decoded] = deque()
+        self._changed = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> FeatureBatcher:
+        self._worker = asyncio.create_task(self._run(), name="batches")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop at once: who still waits gets BatcherClosedError."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.cancel()
+            await asyncio.wait([worker])
+        _fail(self._decoded, BatcherClosedError)
+        self._decoded.clear()
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        self._backbone.shutdown(wait=False, cancel_futures=True)
+
+    async def features(self, data: bytes) -> NDArray[np.float32]:
+        """Features of shape [D] of the bytes of an image file. Cancelling the call takes the image out of the queue.
+
+        Raises:
+            BatcherClosedError, BackboneError, and what `decode` raises.
+        """
+        image = await self._decode_one(data)
+        if self._worker is None:
+            raise BatcherClosedError
+        loop = asyncio.get_running_loop()
+        item = _Decoded(image=image, features=loop.create_future(), decoded_at=loop.time())
+        self._decoded.append(item)
+        self._changed.set()
+        try:
+            return await item.features
+        finally:
+            if item.features.cancelled() and item in self._decoded:
+                self._decoded.remove(item)
+
+    async def _decode_one(self, data: bytes) -> NDArray[np.uint8]:
+        if self._worker is None:
+            raise BatcherClosedError
+        self._decoding += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, self._timed_decode, data)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._worker is None and task is not None and not task.cancelling():
+                raise BatcherClosedError from None  # the pool dropped what it had not begun; nobody cancelled the caller
+            raise
+        finally:
+            self._decoding -= 1
+            # Fewer images on their way may be what the next batch waits for, also where this one could not be decoded.
+            self._changed.set()
+
+    def _timed_decode(self, data: bytes) -> NDArray[np.uint8]:
+        started = time.perf_counter()
+        image = self._decode(data)
+        self._metrics.decode_seconds.observe(time.perf_counter() - started)
+        return image
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._next_batch()
+            try:
+                features = await loop.run_in_executor(self._backbone, self._timed_features, [item.image for item in batch])
+            except asyncio.CancelledError:
+                _fail(batch, BatcherClosedError)
+                raise
+            except Exception:
+                _log.exception("the backbone failed", extra={"batch_images": len(batch)})
+                _fail(batch, BackboneError)
+            else:
+                for item, row in zip(batch, features, strict=True):
+                    if not item.features.done():
+                        item.features.set_result(row)
+
+    def _timed_features(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        started = time.perf_counter()
+        features = self._engine.features(np.stack(images))
+        self._metrics.batch_seconds.observe(time.perf_counter() - started)
+        self._metrics.batch_images.observe(len(images))
+        return features
+
+    async def _next_batch(self) -> list[_Decoded]:
+        loop = asyncio.get_running_loop()
+        while not self._batch_is_due(loop.time()):
+            self._changed.clear()
+            try:
+                deadline = self._decoded[0].decoded_at + self._rules.wait_seconds if self._decoded else None
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+        size = min(len(self._decoded), self._rules.limit_images)
+        return [self._decoded.popleft() for _ in range(size)]
+
+    def _batch_is_due(self, now: float) -> bool:
+        if not self._decoded:
+            return False
+        if len(self._decoded) >= self._rules.limit_images or self._decoding == 0:
+            return True
+        return now >= self._decoded[0].decoded_at + self._rules.wait_seconds
+
+
+def _fail(batch: Iterable[_Decoded], kind: type[Exception]) -> None:
+    for item in batch:
+        if not item.features.done():
+            item.features.set_exception(kind())

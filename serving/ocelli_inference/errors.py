@@ -1,0 +1,108 @@
+"""Errors as answers: the only module that knows HTTP status codes.
+
+The prediction call and the Open Inference Protocol share the codes and differ in their bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from ocelli_api.prediction import ImageFault, Refusal
+from ocelli_inference.admission import QueueFullError
+from ocelli_inference.batching import BatcherClosedError
+from ocelli_inference.metrics import RequestOutcome
+from ocelli_inference.open_inference import InvalidRequestError, UnknownModelError
+from ocelli_inference.request_body import BodyStalledError, BodyTooLargeError, ClientGoneError
+from ocelli_inference.service import NotReadyError
+from ocelli_model.preprocessing import ImageError
+
+RETRY_AFTER_SECONDS = 1
+_LINGER_SECONDS = 2.0
+_CLIENT_CLOSED_REQUEST = 499
+
+
+class OtherRevisionError(Exception):
+    """The caller wants another revision than the one that is served here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorAnswer:
+    """How an error is told."""
+
+    status: int
+    kind: str
+    message: str
+    retry: bool = False
+    """Whether the same request may succeed soon."""
+    body_unread: bool = False
+
+
+def answer_error(error: Exception) -> ErrorAnswer | None:
+    """How to tell an error, or None for one that nobody expected."""
+    match error:
+        case ImageError():
+            return ErrorAnswer(status=400, kind=error.kind, message=str(error))
+        case BodyTooLargeError():
+            message = f"{error}; send less"
+            return ErrorAnswer(status=400, kind=ImageFault.TOO_LARGE, message=message, body_unread=True)
+        case BodyStalledError():
+            return ErrorAnswer(status=400, kind=ImageFault.CORRUPT, message=str(error), body_unread=True)
+        case OtherRevisionError():
+            return ErrorAnswer(status=421, kind=Refusal.OTHER_REVISION, message=str(error))
+        case QueueFullError():
+            return ErrorAnswer(status=429, kind=Refusal.QUEUE_FULL, message=str(error), retry=True)
+        case NotReadyError():
+            return ErrorAnswer(status=503, kind=Refusal.NOT_READY, message=str(error), retry=True)
+        case BatcherClosedError():
+            return ErrorAnswer(status=503, kind=Refusal.NOT_READY, message="the server is ending", retry=True)
+        case InvalidRequestError():
+            return ErrorAnswer(status=400, kind=RequestOutcome.INVALID_REQUEST, message=str(error))
+        case UnknownModelError():
+            return ErrorAnswer(status=404, kind=RequestOutcome.INVALID_REQUEST, message=str(error))
+        case ClientGoneError():
+            return ErrorAnswer(status=_CLIENT_CLOSED_REQUEST, kind=RequestOutcome.CLIENT_GONE, message="the client hung up")
+    return None
+
+
+def internal_error() -> ErrorAnswer:
+    return ErrorAnswer(
+        status=500,
+        kind=RequestOutcome.INTERNAL_ERROR,
+        message="the prediction failed; the server's log says why",
+    )
+
+
+def build_error_response(request: Request, answer: ErrorAnswer, body: object) -> Response:
+    """The answer with its headers; `body` is the JSON document."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if answer.retry else {}
+    if answer.body_unread:
+        return _LingeringResponse(body, request.receive, status_code=answer.status, headers=headers | {"Connection": "close"})
+    return JSONResponse(body, status_code=answer.status, headers=headers)
+
+
+class _LingeringResponse(JSONResponse):
+    """An answer before the end of the body, then a moment of listening before the connection closes.
+
+    A server that closes with unread bytes resets the connection, and the client may never see the answer.
+    """
+
+    def __init__(self, body: object, receive: Receive, *, status_code: int, headers: dict[str, str]) -> None:
+        super().__init__(body, status_code=status_code, headers=headers)
+        self._receive = receive
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        try:
+            async with asyncio.timeout(_LINGER_SECONDS):
+                message = await self._receive()
+                while message["type"] == "http.request" and message.get("more_body", False):
+                    message = await self._receive()
+        except TimeoutError:
+            pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,0 +1,133 @@
+"""The process: binds, loads, serves, drains. The composition root of the inference server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+
+from ocelli_api.pods import INFERENCE_PORT
+from ocelli_inference.admission import Admission, AdmissionLimits
+from ocelli_inference.app import build_app
+from ocelli_inference.batching import BatchRules
+from ocelli_inference.loading import open_predictor
+from ocelli_inference.metrics import Metrics
+from ocelli_inference.service import DrainRules, InferenceService
+from ocelli_inference.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+# Longer than a client keeps an idle connection (aiohttp: 15 seconds): else a request may meet a connection that just closed.
+_KEEP_ALIVE_SECONDS = 75
+# What still runs when the drain is over gets so long; then the process ends anyway.
+_LAST_ANSWERS_SECONDS = 5
+_BACKLOG = 2048
+
+
+class BindError(Exception):
+    """The address cannot be bound."""
+
+
+async def run_server(settings: Settings) -> None:
+    """Serve until a signal and its drain end it.
+
+    Raises:
+        BindError, LoadError: it could not begin.
+    """
+    rules = BatchRules()
+    metrics = Metrics(batch_limit_images=rules.limit_images)
+    service = InferenceService(
+        classifier_id=settings.classifier_id,
+        revision=settings.revision,
+        admission=Admission(AdmissionLimits(), metrics),
+        metrics=metrics,
+    )
+    listener = _bind(settings.bind_address)
+    config = uvicorn.Config(
+        build_app(service),
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+        backlog=_BACKLOG,
+    )
+    server = _DrainingServer(config, service, DrainRules())
+    # The probes are answered while the revision loads: alive, not ready.
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
+    loading = asyncio.create_task(_load_and_serve(settings, rules, service, serving), name="loading")
+    try:
+        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+        loading.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await loading
+    finally:
+        server.should_exit = True
+        await serving
+
+
+async def _load_and_serve(
+    settings: Settings, rules: BatchRules, service: InferenceService, serving: asyncio.Task[None]
+) -> None:
+    async with open_predictor(settings, rules, service.metrics) as predictor:
+        service.begin_serving(predictor)
+        _log.info(
+            "ready",
+            extra={
+                "classifier": settings.classifier,
+                "classifier_id": settings.classifier_id,
+                "revision": settings.revision,
+                "engine": predictor.engine_name,
+                "cpu_count": settings.cpu_count,
+                "memory_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            },
+        )
+        try:
+            await asyncio.shield(serving)
+        finally:
+            service.end_serving()
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn, except that a signal begins a drain; uvicorn's own handler would close the door at once."""
+
+    def __init__(self, config: uvicorn.Config, service: InferenceService, rules: DrainRules) -> None:
+        super().__init__(config)
+        self._service = service
+        self._rules = rules
+        self._drain: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        yield
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._drain is None:
+            _log.info("draining", extra={"signal": number.name})
+            self._drain = asyncio.create_task(self._drain_and_exit(), name="drain")
+        elif number is signal.SIGINT:
+            self.should_exit = self.force_exit = True
+
+    async def _drain_and_exit(self) -> None:
+        await self._service.drain(self._rules)
+        self.should_exit = True
+
+
+def _bind(address: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, INFERENCE_PORT), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise BindError(f"cannot listen on {address} port {INFERENCE_PORT}: {error.strerror}; free the address") from error

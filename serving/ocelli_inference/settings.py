@@ -1,0 +1,94 @@
+"""What the environment tells the inference server. The variables are those of `ocelli_api.pods.Environment`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from ocelli_api.pods import Environment
+
+DEFAULT_BIND_ADDRESS = "0.0.0.0"
+DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+class SettingsError(Exception):
+    """The environment does not say what the server needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which revision to serve, from where, and with how much of the machine."""
+
+    store_url: str
+    classifier: str
+    """`namespace/name`, for messages."""
+    namespace: str
+    classifier_id: str
+    revision: str
+    bind_address: str
+    cpu_count: int
+    """Whole cores the process may use: at most so many threads compute at a time."""
+    log_level: str
+
+
+def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Settings:
+    """Type the environment; `usable_cores` counts where no CPU limit is set, and bounds one that is higher.
+
+    Raises:
+        SettingsError: a variable is missing or wrong; the message names it.
+    """
+    return Settings(
+        store_url=_required(environment, Environment.STORE_URL),
+        classifier=_required(environment, Environment.CLASSIFIER),
+        namespace=_required(environment, Environment.NAMESPACE),
+        classifier_id=_required(environment, Environment.CLASSIFIER_ID),
+        revision=_required(environment, Environment.REVISION),
+        bind_address=_bind_address(environment),
+        cpu_count=_cpu_count(environment, usable_cores),
+        log_level=_log_level(environment),
+    )
+
+
+def count_usable_cores() -> int:
+    """How many cores the scheduler lets this process run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def termination_message_path(environment: Mapping[str, str]) -> Path:
+    """Where the termination message goes. Apart from the settings: it is needed when those are wrong, too."""
+    return Path(environment.get(Environment.TERMINATION_MESSAGE_PATH) or DEFAULT_TERMINATION_MESSAGE_PATH)
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise SettingsError(f"environment variable {name} is missing; set it on the container")
+    return value
+
+
+def _bind_address(environment: Mapping[str, str]) -> str:
+    text = environment.get(Environment.BIND_ADDRESS) or DEFAULT_BIND_ADDRESS
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise SettingsError(f"environment variable {Environment.BIND_ADDRESS} is {text!r}; give an IP address") from None
+
+
+def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
+    text = environment.get(Environment.CPU_LIMIT, "")
+    if not text:
+        return usable_cores
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise SettingsError(f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more")
+    return min(int(text), usable_cores)
+
+
+def _log_level(environment: Mapping[str, str]) -> str:
+    text = environment.get(Environment.LOG_LEVEL) or "INFO"
+    if text.upper() not in LOG_LEVELS:
+        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {text!r}; give one of {', '.join(LOG_LEVELS)}")
+    return text.upper()

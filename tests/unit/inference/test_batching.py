@@ -1,0 +1,226 @@
+"""When batches form, what they give back, and what cancelling and closing do. Decoder and engine are gates held by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ocelli_inference.batching import BackboneError, BatcherClosedError, BatchRules, FeatureBatcher
+from ocelli_inference.metrics import Metrics
+
+pytestmark = pytest.mark.anyio
+PATIENCE_SECONDS = 10.0
+
+
+class GatedEngine:
+    """An engine whose features are the images' sums; it waits while its gate is closed."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.failure: Exception | None = None
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(images))
+        assert self.gate.wait(PATIENCE_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+        return images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)[:, None]
+
+
+class GatedDecoder:
+    """A decoder of one-byte files; it waits on the ones that a test holds back."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, threading.Event] = {}
+        self.decoded: list[bytes] = []
+
+    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+        if data in self.held:
+            assert self.held[data].wait(PATIENCE_SECONDS)
+        if data == b"!":
+            raise ValueError("not decodable")
+        self.decoded.append(data)
+        return np.full((1, 1, 1), data[0], dtype=np.uint8)
+
+    def hold(self, data: bytes) -> threading.Event:
+        self.held[data] = threading.Event()
+        return self.held[data]
+
+
+class Rig:
+    def __init__(self, batcher: FeatureBatcher, engine: GatedEngine, decoder: GatedDecoder) -> None:
+        self.batcher = batcher
+        self.engine = engine
+        self.decoder = decoder
+
+    def submit(self, data: bytes) -> asyncio.Task[NDArray[np.float32]]:
+        return asyncio.create_task(self.batcher.features(data))
+
+
+@asynccontextmanager
+async def open_rig(metrics: Metrics, *, limit_images: int = 4, wait_seconds: float = 30.0, threads: int = 4) -> AsyncIterator[Rig]:
+    engine, decoder = GatedEngine(), GatedDecoder()
+    rules = BatchRules(limit_images=limit_images, wait_seconds=wait_seconds)
+    batcher = FeatureBatcher(decode=decoder, engine=engine, decode_threads=threads, rules=rules, metrics=metrics)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS), batcher:
+            yield Rig(batcher, engine, decoder)
+    finally:
+        engine.gate.set()
+        for event in decoder.held.values():
+            event.set()
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_lone_image_does_not_wait_for_the_deadline(metrics: Metrics) -> None:
+    async with open_rig(metrics, wait_seconds=3600) as rig:
+        assert (await rig.submit(b"\x07")).tolist() == [7.0]
+
+
+async def test_images_that_arrive_while_the_backbone_is_busy_form_the_next_batch(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        rig.engine.gate.clear()
+        first = rig.submit(b"\x01")
+        await until(lambda: rig.engine.batches == [1])
+        rest = [rig.submit(bytes([number])) for number in (2, 3, 4)]
+        await until(lambda: len(rig.decoder.decoded) == 4)
+        rig.engine.gate.set()
+        assert [(await task)[0] for task in (first, *rest)] == [1.0, 2.0, 3.0, 4.0]
+        assert rig.engine.batches == [1, 3]
+
+
+async def test_no_batch_exceeds_the_limit(metrics: Metrics) -> None:
+    async with open_rig(metrics, limit_images=4) as rig:
+        rig.engine.gate.clear()
+        tasks = [rig.submit(b"\x01")]
+        await until(lambda: rig.engine.batches == [1])
+        tasks += [rig.submit(b"\x01") for _ in range(10)]
+        await until(lambda: len(rig.decoder.decoded) == 11)
+        rig.engine.gate.set()
+        await asyncio.gather(*tasks)
+        assert rig.engine.batches == [1, 4, 4, 2]
+
+
+async def test_an_idle_backbone_waits_for_images_that_are_being_decoded(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        slow = rig.decoder.hold(b"\x02")
+        tasks = [rig.submit(b"\x01"), rig.submit(b"\x02")]
+        await until(lambda: rig.decoder.decoded == [b"\x01"])
+        slow.set()
+        await asyncio.gather(*tasks)
+        assert rig.engine.batches == [2]
+
+
+async def test_the_deadline_ends_the_wait_for_an_image_that_decodes_slowly(metrics: Metrics) -> None:
+    async with open_rig(metrics, wait_seconds=0.01) as rig:
+        slow = rig.decoder.hold(b"\x02")
+        late = rig.submit(b"\x02")
+        assert (await rig.submit(b"\x01")).tolist() == [1.0]
+        assert not late.done()
+        slow.set()
+        await late
+        assert rig.engine.batches == [1, 1]
+
+
+async def test_an_image_that_cannot_be_decoded_holds_up_nobody(metrics: Metrics) -> None:
+    async with open_rig(metrics, wait_seconds=3600) as rig:
+        bad_gate = rig.decoder.hold(b"!")
+        bad = rig.submit(b"!")
+        good = rig.submit(b"\x05")
+        await until(lambda: rig.decoder.decoded == [b"\x05"])
+        bad_gate.set()
+        assert (await good).tolist() == [5.0]
+        with pytest.raises(ValueError, match="not decodable"):
+            await bad
+
+
+async def test_a_cancelled_image_never_reaches_the_backbone(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        rig.engine.gate.clear()
+        first = rig.submit(b"\x01")
+        await until(lambda: rig.engine.batches == [1])
+        kept, dropped = rig.submit(b"\x02"), rig.submit(b"\x03")
+        await until(lambda: len(rig.decoder.decoded) == 3)
+        dropped.cancel()
+        await asyncio.wait([dropped])
+        rig.engine.gate.set()
+        await asyncio.gather(first, kept)
+        assert rig.engine.batches == [1, 1]
+
+
+async def test_a_cancelled_image_that_waits_for_a_decoder_is_not_decoded(metrics: Metrics) -> None:
+    async with open_rig(metrics, threads=1) as rig:
+        gate = rig.decoder.hold(b"\x01")
+        first, dropped = rig.submit(b"\x01"), rig.submit(b"\x02")
+        await asyncio.sleep(0)
+        dropped.cancel()
+        await asyncio.wait([dropped])
+        gate.set()
+        await first
+        assert (await rig.submit(b"\x03")).tolist() == [3.0]
+        assert rig.decoder.decoded == [b"\x01", b"\x03"]
+
+
+async def test_cancelling_an_image_of_the_running_batch_leaves_the_others_their_answers(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        rig.engine.gate.clear()
+        first = rig.submit(b"\x01")
+        await until(lambda: rig.engine.batches == [1])
+        dropped, kept = rig.submit(b"\x02"), rig.submit(b"\x03")
+        await until(lambda: len(rig.decoder.decoded) == 3)
+        rig.engine.gate.set()
+        await first
+        dropped.cancel()
+        assert (await kept).tolist() == [3.0]
+
+
+async def test_a_failing_backbone_fails_its_batch_and_not_the_next(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        rig.engine.failure = RuntimeError("out of memory")
+        with pytest.raises(BackboneError):
+            await rig.submit(b"\x01")
+        rig.engine.failure = None
+        assert (await rig.submit(b"\x02")).tolist() == [2.0]
+
+
+async def test_closing_answers_those_who_wait(metrics: Metrics) -> None:
+    async with open_rig(metrics, threads=1) as rig:
+        rig.engine.gate.clear()
+        running = rig.submit(b"\x01")
+        await until(lambda: rig.engine.batches == [1])
+        waiting = rig.submit(b"\x02")
+        await until(lambda: len(rig.decoder.decoded) == 2)
+        gate = rig.decoder.hold(b"\x03")
+        decoding, queued = rig.submit(b"\x03"), rig.submit(b"\x04")
+        await asyncio.sleep(0)
+        await rig.batcher.__aexit__(None, None, None)
+        gate.set()
+        results = await asyncio.gather(running, waiting, decoding, queued, return_exceptions=True)
+        assert [type(result) for result in results] == [BatcherClosedError] * 4
+
+
+async def test_a_closed_batcher_refuses(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        await rig.batcher.__aexit__(None, None, None)
+        with pytest.raises(BatcherClosedError):
+            await rig.batcher.features(b"\x01")
+
+
+async def test_batch_sizes_are_measured(metrics: Metrics) -> None:
+    async with open_rig(metrics) as rig:
+        await rig.submit(b"\x01")
+        assert metrics.registry.get_sample_value("ocelli_inference_batch_images_sum") == 1.0
