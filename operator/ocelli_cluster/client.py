@@ -203,9 +203,20 @@ class ClusterClient:
                 return Listing(items=tuple(items), resource_version=metadata.get("resourceVersion", ""))
             query = {**query, "continue": metadata["continue"]}
 
-    async def create(self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None) -> Manifest:
-        """Create an object; the answer is what was stored. Raises ConflictError (it exists), InvalidError, ApiError."""
-        query = {"fieldManager": field_manager} if field_manager else {}
+    async def create(
+        self,
+        resource: Resource,
+        namespace: str,
+        body: Manifest,
+        *,
+        field_manager: str | None = None,
+        dry_run: bool = False,
+    ) -> Manifest:
+        """Create an object; the answer is what was stored. Raises ConflictError (it exists), InvalidError, ApiError.
+
+        A dry run checks everything and stores nothing.
+        """
+        query = ({"fieldManager": field_manager} if field_manager else {}) | ({"dryRun": "All"} if dry_run else {})
         return await self._call("POST", resource, namespace, query=query, body=body)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
