@@ -284,6 +284,16 @@ class SyncClusterAccess:
             raise error
         return completed
 
+    def start_kubectl(self, *arguments: str) -> subprocess.Popen[str]:
+        """kubectl in the background, for `logs -f` and its like; the caller ends it."""
+        return subprocess.Popen(
+            [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
     def wait_for(self, what: str, condition: Callable[[], T | None], *, timeout_seconds: float = 30.0) -> T:
         """Poll until `condition` gives something true, and return that; raises TimeoutError that names `what`."""
         deadline = time.monotonic() + timeout_seconds

@@ -124,6 +124,21 @@ class ClusterProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, *, timeout_seconds: float) -> int:
+        """The runner's exit code; raises subprocess.TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(timeout_seconds)
+
+    def let_go(self) -> None:
+        """Close what ties the runner to this process, as this process's end would."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     def kill(self) -> None:
         """SIGKILL for the runner alone, as an accident would."""
         assert self._process is not None

@@ -287,6 +287,8 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
+            # So that the node is the one to refuse, with a reason.
+            "--allow-privileged",
             "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-client-certificate={certificates.kubelet_client.certificate}",
             f"--kubelet-client-key={certificates.kubelet_client.key}",

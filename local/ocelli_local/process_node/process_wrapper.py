@@ -14,7 +14,7 @@ from pathlib import Path
 
 # The inner shell is there because a first process of a namespace ignores SIGTERM unless it handles it; its own words
 # about how the command ended must not get into the container's log.
-SHELL_SCRIPT = 'exec 3>&2 2>/dev/null; "$@" 2>&3 3>&-; exit $?'
+SHELL_SCRIPT = 'exec 3>&2 2>/dev/null; (exec "$@" 2>&3 3>&-); exit $?'
 NAMESPACE = ("--user", "--map-current-user", "--pid", "--fork", "--kill-child")
 
 

@@ -118,7 +118,8 @@ def exit_code(status: Manifest) -> int | None:
 
 def is_initialized(status: Manifest, sidecar_names: frozenset[str]) -> bool:
     if status["name"] in sidecar_names:
-        return bool(status.get("started"))
+        # One that ran and ended had let the others start.
+        return bool(status.get("started") or "terminated" in status["state"] or status["lastState"])
     return exit_code(status) == 0
 
 

@@ -1,0 +1,163 @@
+"""Clusters starting, stopping, being killed, coming back, and living side by side."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from ocelli_local import SyncClusterAccess
+from ocelli_local.child_process import CLUSTER_MARKER, find_marked_processes
+from ocelli_local.cluster import ClusterError, build_marker
+from ocelli_local.cluster_process import ClusterDescription, ClusterProcess, is_locked, stop_running_cluster
+
+from tests.integration.local.pods import Manifest, PodHandle, build_container, build_pod, container_status, terminated
+
+pytestmark = pytest.mark.cluster
+
+GONE_WITHIN_SECONDS = 2.0
+
+
+def find_processes(state_dir: Path) -> list[int]:
+    return find_marked_processes(f"{CLUSTER_MARKER}={build_marker(state_dir)}")
+
+
+def seconds_until_gone(state_dir: Path) -> float:
+    began = time.monotonic()
+    while find_processes(state_dir):
+        if time.monotonic() - began > 10:
+            pytest.fail(f"still there: {find_processes(state_dir)}")
+        time.sleep(0.02)
+    return time.monotonic() - began
+
+
+def run_pod(access: SyncClusterAccess, script: str, *, name: str, policy: str) -> PodHandle:
+    access.wait_for("the default ServiceAccount", lambda: access.get("v1", "ServiceAccount", "default"))
+    access.apply(build_pod(build_container(script), name=name, restartPolicy=policy))
+    return PodHandle(access, "default", name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KilledAndRestarted:
+    """A cluster that was killed under running Pods and started again on the same state folder."""
+
+    processes_before: int
+    seconds_until_gone: float
+    address_before: str
+    access: SyncClusterAccess
+    job_pod: PodHandle
+    server_pod: PodHandle
+    done_pod: PodHandle
+
+
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRestarted]:
+    process = ClusterProcess(tmp_path_factory.mktemp("killed"), ["--not-durable"])
+    access = process.start().open()
+    # `setsid` takes the second process out of every group and session that could be killed as a whole.
+    job = run_pod(access, "setsid sleep 600 & exec sleep 600", name="job", policy="Never")
+    server = run_pod(access, "exec sleep 600", name="server", policy="Always")
+    done = run_pod(access, "echo finished; exit 0", name="done", policy="Never")
+    for pod in (job, server):
+        pod.wait_for_phase("Running")
+    done.wait_for_phase("Succeeded")
+    processes_before = len(find_processes(process.state_dir))
+    address_before = access.url
+    access.close()
+    process.kill()
+    seconds = seconds_until_gone(process.state_dir)
+    again = ClusterProcess(process.state_dir, ["--not-durable"])
+    access = again.start().open()
+    try:
+        yield KilledAndRestarted(
+            processes_before=processes_before,
+            seconds_until_gone=seconds,
+            address_before=address_before,
+            access=access,
+            job_pod=PodHandle(access, "default", "job"),
+            server_pod=PodHandle(access, "default", "server"),
+            done_pod=PodHandle(access, "default", "done"),
+        )
+    finally:
+        access.close()
+        again.stop()
+
+
+def test_killed_runner_leaves_nothing_behind(restarted: KilledAndRestarted) -> None:
+    # Four components, and for each running Pod a wrapper, its shell and the command at least.
+    assert restarted.processes_before >= 10
+    assert restarted.seconds_until_gone < GONE_WITHIN_SECONDS
+
+
+def test_restarted_cluster_answers_at_the_same_address(restarted: KilledAndRestarted) -> None:
+    assert restarted.access.url == restarted.address_before
+
+
+def test_pod_that_is_never_restarted_fails_as_disrupted(restarted: KilledAndRestarted) -> None:
+    failed = restarted.job_pod.wait_for_phase("Failed")
+    assert (terminated(failed)["exitCode"], terminated(failed)["reason"]) == (137, "ContainerStatusUnknown")
+    conditions = {condition["type"]: condition for condition in failed["status"]["conditions"]}
+    assert conditions["DisruptionTarget"]["status"] == "True"
+
+
+def test_pod_that_is_always_restarted_runs_again_in_place(restarted: KilledAndRestarted) -> None:
+    def runs_again(pod: Manifest) -> bool:
+        status = container_status(pod)
+        return "running" in status["state"] and status["restartCount"] == 1
+
+    running = restarted.server_pod.wait_until("runs again", runs_again)
+    assert container_status(running)["lastState"]["terminated"]["reason"] == "ContainerStatusUnknown"
+    assert len(running["status"]["podIPs"]) == 1
+
+
+def test_pod_that_was_done_stays_done_with_its_log(restarted: KilledAndRestarted) -> None:
+    assert restarted.done_pod.wait_for_phase("Succeeded")["status"]["phase"] == "Succeeded"
+    assert restarted.done_pod.log() == "finished\n"
+
+
+def test_interrupt_stops_everything(tmp_path: Path) -> None:
+    process = ClusterProcess(tmp_path, ["--not-durable"])
+    access = process.start().open()
+    run_pod(access, "trap '' TERM; while true; do sleep 0.1; done", name="stubborn", policy="Always").wait_for_phase("Running")
+    access.close()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout_seconds=15)
+    assert find_processes(tmp_path) == []
+    assert not is_locked(tmp_path)
+
+
+def test_two_clusters_live_side_by_side(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> None:
+    process = ClusterProcess(tmp_path, ["--not-durable", "--resource", "example.com/gpu=2"])
+    access = process.start().open()
+    try:
+        assert access.url != local_cluster.url
+        assert access.get("v1", "Namespace", namespace) is None
+        node = access.get("v1", "Node", "local")
+        assert node is not None
+        assert node["status"]["allocatable"]["example.com/gpu"] == "2"
+    finally:
+        access.close()
+        process.stop()
+
+
+def test_second_runner_on_one_state_folder_is_refused(local_cluster: SyncClusterAccess) -> None:
+    with pytest.raises(ClusterError, match="already running"):
+        ClusterProcess(local_cluster.folder, ["--not-durable"]).start()
+
+
+def test_cluster_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
+    process = ClusterProcess(tmp_path, ["--not-durable"])
+    process.start()
+    process.let_go()
+    process.wait(timeout_seconds=15)
+    assert find_processes(tmp_path) == []
+
+
+def test_detached_cluster_can_be_stopped_by_its_folder(tmp_path: Path) -> None:
+    ClusterProcess(tmp_path, ["--not-durable"], follow_parent=False).start()
+    assert ClusterDescription.load(tmp_path) is not None
+    assert stop_running_cluster(tmp_path)
+    assert find_processes(tmp_path) == []
