@@ -1,0 +1,161 @@
+"""The artifact of a revision: what was learned, with everything that is needed to use it.
+
+    model.safetensors   the heads
+    artifact.json       all else, with the digest of every other file; written last: with it the artifact exists
+
+`artifact.json` holds nothing that differs between two trainings of the same revision on one kind of machine, such as times,
+so its digest, the artifact's digest, is reproducible. Never a pickle. Reports lie beside the artifact and are not part of it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from ocelli_model.canonical_json import canonical_bytes, sha256_hex
+from ocelli_model.heads import DECISION_THRESHOLD, Heads
+from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.layout import ARTIFACT_METADATA
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+
+FORMAT_VERSION = 1
+HEADS_FILE = "model.safetensors"
+
+_LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
+
+
+class ArtifactError(Exception):
+    """What lies in the store is no artifact that this program can use."""
+
+
+def library_versions() -> Mapping[str, str]:
+    """The versions of the libraries that determine what is learned."""
+    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Artifact:
+    """What a training learned."""
+
+    classifier_id: str
+    revision: str
+    class_names: tuple[str, ...]
+    """In the definition's order, which is that of the heads."""
+    heads: Heads
+    backbone_name: str
+    backbone_digest: str
+    preprocessing: Preprocessing
+    metrics: Mapping[str, Any]
+    """A summary of the evaluation, as JSON."""
+    definition: Mapping[str, Any]
+    """The learned definition (classes, sources, recipe), as JSON; this module does not look into it."""
+    library_versions: Mapping[str, str] = field(default_factory=library_versions)
+
+    def __post_init__(self) -> None:
+        if len(self.class_names) != self.heads.class_count:
+            raise ValueError(
+                f"artifact: {len(self.class_names)} class names do not fit heads of {self.heads.class_count} classes"
+            )
+
+    def to_files(self) -> tuple[bytes, Mapping[str, bytes]]:
+        """The bytes of `artifact.json`, and the other files by name."""
+        heads = safetensors.numpy.save({"weights": self.heads.weights, "bias": self.heads.bias})
+        document = {
+            "formatVersion": FORMAT_VERSION,
+            "classifierID": self.classifier_id,
+            "revision": self.revision,
+            "classes": [
+                {"name": name, "threshold": DECISION_THRESHOLD, "calibration": {"slope": float(slope), "offset": float(offset)}}
+                for name, slope, offset in zip(self.class_names, self.heads.slope, self.heads.offset, strict=True)
+            ],
+            "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
+            "preprocessing": self.preprocessing.to_json(),
+            "metrics": self.metrics,
+            "definition": self.definition,
+            "libraryVersions": dict(self.library_versions),
+            "files": {HEADS_FILE: sha256_hex(heads)},
+        }
+        return canonical_bytes(document), {HEADS_FILE: heads}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of `artifact.json`; it pins every other file."""
+        return sha256_hex(self.to_files()[0])
+
+
+async def save_artifact(store: ObjectStore, prefix: str, artifact: Artifact) -> str:
+    """Write an artifact below a prefix (`ClassifierLocation.artifact_prefix`) and return its digest.
+
+    Raises:
+        StoreUnavailableError: see there.
+    """
+    metadata, files = artifact.to_files()
+    for name, data in files.items():
+        await store.put(f"{prefix}/{name}", data)
+    await store.put(f"{prefix}/{ARTIFACT_METADATA}", metadata)
+    return sha256_hex(metadata)
+
+
+async def load_artifact(store: ObjectStore, prefix: str, *, expected_digest: str | None = None) -> Artifact:
+    """Read the artifact below a prefix and verify every digest; the artifact's own too, where it is given.
+
+    Raises:
+        ArtifactError: there is none, it is damaged or another one, or this program cannot read its version.
+        StoreUnavailableError: see there.
+    """
+    metadata = await _get(store, prefix, ARTIFACT_METADATA)
+    digest = sha256_hex(metadata)
+    if expected_digest is not None and digest != expected_digest:
+        raise ArtifactError(
+            f"artifact {prefix}: its digest is {digest}, expected is {expected_digest}; train the revision again"
+        )
+    try:
+        document = json.loads(metadata)
+        version = document["formatVersion"]
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"artifact {prefix}: {ARTIFACT_METADATA} has format version {version}, this program reads {FORMAT_VERSION}; "
+                "use one version of Ocelli for all its parts"
+            )
+        heads_file = await _get(store, prefix, HEADS_FILE)
+        if sha256_hex(heads_file) != document["files"][HEADS_FILE]:
+            raise ArtifactError(
+                f"artifact {prefix}: {HEADS_FILE} has another digest than {ARTIFACT_METADATA} says; train again"
+            )
+        tensors = safetensors.numpy.load(heads_file)
+        classes = document["classes"]
+        if any(item["threshold"] != DECISION_THRESHOLD for item in classes):
+            raise ArtifactError(f"artifact {prefix}: a class has a threshold other than {DECISION_THRESHOLD}; train again")
+        return Artifact(
+            classifier_id=document["classifierID"],
+            revision=document["revision"],
+            class_names=tuple(item["name"] for item in classes),
+            heads=Heads(
+                weights=tensors["weights"],
+                bias=tensors["bias"],
+                slope=np.array([item["calibration"]["slope"] for item in classes], dtype=np.float32),
+                offset=np.array([item["calibration"]["offset"] for item in classes], dtype=np.float32),
+            ),
+            backbone_name=document["backbone"]["name"],
+            backbone_digest=document["backbone"]["digest"],
+            preprocessing=Preprocessing.parse(document["preprocessing"]),
+            metrics=document["metrics"],
+            definition=document["definition"],
+            library_versions=document["libraryVersions"],
+        )
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise ArtifactError(f"artifact {prefix}: it cannot be read ({error}); train the revision again") from error
+
+
+async def _get(store: ObjectStore, prefix: str, file: str) -> bytes:
+    try:
+        return await store.get(f"{prefix}/{file}")
+    except ObjectNotFoundError as error:
+        raise ArtifactError(f"artifact {prefix}: the object store has no {file}; train the revision") from error

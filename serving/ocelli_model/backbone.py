@@ -1,0 +1,227 @@
+"""A backbone as installed: what is known of it, and its files below `backbones/<digest>/` in the object store.
+
+`backbone.json` names every other file with its digest, and the digest of `backbone.json` names the backbone: it pins all.
+Nothing here runs a network or knows PyTorch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ocelli_model.canonical_json import canonical_bytes, sha256_hex
+from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.layout import backbone_key
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+
+FORMAT_VERSION = 1
+METADATA_FILE = "backbone.json"
+ONNX_FILE = "model.onnx"
+"""The network: uint8[N, height, width, 3] to float32[N, features], normalisation included."""
+WEIGHTS_FILE = "model.safetensors"
+"""The weights for PyTorch; absent where the network has none."""
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class BackboneError(Exception):
+    """An installed backbone cannot be used: it is missing, damaged, or of another version of Ocelli."""
+
+
+class BackboneUnavailableError(BackboneError):
+    """A backbone cannot be had: its name is unknown, or its published weights are not at hand."""
+
+
+class Precision(StrEnum):
+    """With which numbers an engine may compute."""
+
+    FLOAT32 = "Float32"
+    """Only with 32 bits: features would change with fewer."""
+    FASTEST = "Fastest"
+    """With bfloat16 too, where the processor has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Where published weights came from."""
+
+    origin: str
+    """The file's name or URL, without credentials."""
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"origin": self.origin, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneMetadata:
+    """What `backbone.json` says."""
+
+    name: str
+    """`HogColor`, or the name of a torchvision classification model."""
+    version: str
+    """Of the code that made the files."""
+    preprocessing: Preprocessing
+    feature_count: int
+    precision: Precision
+    weights: Weights | None
+    """None: the backbone needs none."""
+    licence: str | None
+    """SPDX identifier, where it is known."""
+    files: Mapping[str, str]
+    """SHA-256 (hex) by file name."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "formatVersion": FORMAT_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "preprocessing": self.preprocessing.to_json(),
+            "featureCount": self.feature_count,
+            "precision": str(self.precision),
+            "weights": None if self.weights is None else self.weights.to_json(),
+            "licence": self.licence,
+            "files": dict(self.files),
+        }
+
+    def to_bytes(self) -> bytes:
+        """The contents of `backbone.json`."""
+        return canonical_bytes(self.to_json())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of `backbone.json`: the name of the backbone in the store."""
+        return sha256_hex(self.to_bytes())
+
+    @classmethod
+    def parse(cls, data: bytes, *, digest: str) -> BackboneMetadata:
+        """Type the contents of `backbone.json` and check that they have the digest that they were asked for by.
+
+        Raises:
+            BackboneError: they are no metadata of this version, or others than the digest names.
+        """
+        if sha256_hex(data) != digest:
+            raise BackboneError(f"backbone {digest}: {METADATA_FILE} has another digest; publish the backbone again")
+        try:
+            document = json.loads(data)
+            version = document["formatVersion"]
+            if version != FORMAT_VERSION:
+                raise BackboneError(
+                    f"backbone {digest}: {METADATA_FILE} has format version {version}, this program reads {FORMAT_VERSION}; "
+                    "use one version of Ocelli for all its parts"
+                )
+            weights = document["weights"]
+            return cls(
+                name=document["name"],
+                version=document["version"],
+                preprocessing=Preprocessing.parse(document["preprocessing"]),
+                feature_count=document["featureCount"],
+                precision=Precision(document["precision"]),
+                weights=None if weights is None else Weights(origin=weights["origin"], sha256=weights["sha256"]),
+                licence=document["licence"],
+                files=document["files"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BackboneError(
+                f"backbone {digest}: {METADATA_FILE} cannot be read ({error}); publish the backbone again"
+            ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A backbone whose files, those that were asked for, lie in a local folder, verified."""
+
+    metadata: BackboneMetadata
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def digest(self) -> str:
+        return self.metadata.digest
+
+
+async def load_backbone(store: ObjectStore, digest: str, *, cache: Path, files: Iterable[str] = (ONNX_FILE,)) -> Backbone:
+    """Bring files of an installed backbone to `<cache>/<digest>/`; those that lie there undamaged are not fetched again.
+
+    Several processes may share the cache: a file appears complete or not at all. Of `files`, those that this backbone does
+    not have are passed over; `ocelli_model.engine.needed_files` says which an engine needs.
+
+    Raises:
+        BackboneError: no such backbone is installed, or what lies there is damaged.
+        StoreUnavailableError: see there.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise BackboneError(f"backbone {digest!r}: a digest has 64 hex digits; take it from the output of ocelli_model.publish")
+    folder = cache / digest
+    metadata = await load_backbone_metadata(store, digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        expected = metadata.files.get(file)
+        if expected is None:
+            continue
+        path = folder / file
+        if path.exists() and await asyncio.to_thread(_file_digest, path) == expected:
+            continue
+        data = await _get(store, digest, file)
+        if sha256_hex(data) != expected:
+            raise BackboneError(
+                f"backbone {metadata.name} ({digest}): {file} is damaged in the store; publish the backbone again"
+            )
+        await asyncio.to_thread(_write_whole, path, data)
+    return Backbone(metadata=metadata, folder=folder)
+
+
+async def load_backbone_metadata(store: ObjectStore, digest: str) -> BackboneMetadata:
+    """What is known of an installed backbone. Raises as `load_backbone`."""
+    return BackboneMetadata.parse(await _get(store, digest, METADATA_FILE), digest=digest)
+
+
+async def save_backbone(store: ObjectStore, metadata: BackboneMetadata, files: Mapping[str, bytes]) -> str:
+    """Install a backbone and return its digest. `backbone.json` comes last: with it the backbone exists.
+
+    Raises:
+        ValueError: the files are not those that the metadata name.
+        StoreUnavailableError: see there.
+    """
+    if {name: sha256_hex(data) for name, data in files.items()} != dict(metadata.files):
+        raise ValueError(f"backbone {metadata.name}: files and digests differ")
+    digest = metadata.digest
+    for name, data in files.items():
+        await store.put(backbone_key(digest, name), data)
+    await store.put(backbone_key(digest, METADATA_FILE), metadata.to_bytes())
+    return digest
+
+
+async def _get(store: ObjectStore, digest: str, file: str) -> bytes:
+    try:
+        return await store.get(backbone_key(digest, file))
+    except ObjectNotFoundError as error:
+        raise BackboneError(
+            f"backbone {digest}: the object store has no {error.key}; publish it with python -m ocelli_model.publish"
+        ) from error
+
+
+def _file_digest(path: Path) -> str:
+    return sha256_hex(path.read_bytes())
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -1,0 +1,197 @@
+"""Torchvision's classification models as backbones: by torchvision's name, without the layer that classifies.
+
+Weights are always published ones: a network that was only initialised is never made into a backbone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms import InterpolationMode
+
+from ocelli_model.backbone import WEIGHTS_FILE, Backbone, BackboneUnavailableError
+from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
+
+VERSION = "1"
+"""Raise it with any change that alters features."""
+
+_CLASSES = 1000  # torchvision's models classify ImageNet-1k
+# GoogLeNet and Inception take their input in another scale, and their published weights hold auxiliary layers.
+_TRANSFORMING = frozenset({"googlenet", "inception_v3"})
+_INTERPOLATIONS = {InterpolationMode.BILINEAR: Interpolation.BILINEAR, InterpolationMode.BICUBIC: Interpolation.BICUBIC}
+# The published DenseNet weights are older than torchvision's present names for these layers.
+_DENSENET_OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))")
+
+
+class TorchvisionBackbone(nn.Module):
+    """uint8[N, height, width, 3] to float32[N, features], normalisation included."""
+
+    def __init__(self, body: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.body = body
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(preprocessing.standard_deviation).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 3, 1, 2).float() / 255.0
+        features: Tensor = self.body((pixels - self.get_buffer("mean")) / self.get_buffer("deviation"))
+        return features.flatten(1).float()
+
+
+def weights_file_names(name: str) -> list[str]:
+    """The file names under which torchvision publishes weights for a model, its default first.
+
+    Raises:
+        BackboneUnavailableError: torchvision has no classification model of that name.
+    """
+    return [_file_name(entry) for entry in _published(name)]
+
+
+def preprocessing_for(name: str, file_name: str) -> tuple[Preprocessing, str | None]:
+    """The preprocessing that goes with a file of weights, and the weights' licence where torchvision states one.
+
+    A file that torchvision does not publish is taken to want what torchvision's default weights want.
+
+    Raises:
+        BackboneUnavailableError: torchvision has no such model, or one whose images are prepared in a way Ocelli cannot.
+    """
+    published = _published(name)
+    entry = next((entry for entry in published if _file_name(entry) == file_name), published[0])
+    transforms = entry.transforms()
+    try:
+        (crop,), (resize,) = transforms.crop_size, transforms.resize_size
+        red, green, blue = transforms.mean
+        red_deviation, green_deviation, blue_deviation = transforms.std
+        interpolation = _INTERPOLATIONS[transforms.interpolation]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BackboneUnavailableError(
+            f"backbone {name}: torchvision prepares its images in a way that Ocelli does not know; choose another model"
+        ) from error
+    preprocessing = Preprocessing(
+        height=crop,
+        width=crop,
+        resize=ResizeMode.SHORT_SIDE_CROP,
+        short_side_pixels=resize,
+        interpolation=interpolation,
+        mean=(red, green, blue),
+        standard_deviation=(red_deviation, green_deviation, blue_deviation),
+    )
+    return preprocessing, entry.meta.get("license")
+
+
+def build_network(name: str, weights: Path, preprocessing: Preprocessing) -> nn.Module:
+    """A torchvision model with the weights of a file (.safetensors, or a pickle read with `weights_only`), in evaluation mode.
+
+    Raises:
+        BackboneUnavailableError: the file cannot be read, or holds no weights of this model.
+    """
+    # The classifier of the file goes with the layer: it may have any number of classes.
+    network, head = _empty_network(name, preprocessing)
+    state = {key: value for key, value in _read_state(name, weights).items() if not key.startswith(f"{head}.")}
+    _fill(network.body, state, f"backbone {name}: {weights.name}")
+    return network.eval()
+
+
+def load_installed_network(backbone: Backbone) -> nn.Module:
+    """The network of an installed backbone, in evaluation mode. Raises BackboneError."""
+    network, _ = _empty_network(backbone.name, backbone.metadata.preprocessing)
+    state = _read_state(backbone.name, backbone.folder / WEIGHTS_FILE)
+    _fill(network, state, f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}")
+    return network.eval()
+
+
+def network_weights(network: nn.Module) -> bytes:
+    """What `load_installed_network` reads, as safetensors."""
+    return safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
+
+
+def _published(name: str) -> list[Any]:
+    try:
+        if name not in models.list_models(module=models):
+            raise ValueError(name)
+        entries = models.get_model_weights(name)
+        default = entries["DEFAULT"]
+    except (KeyError, ValueError) as error:
+        raise BackboneUnavailableError(
+            f"backbone {name!r}: torchvision {torchvision.__version__} has no classification model with "
+            "published weights of that name; choose HogColor or a name from torchvision.models.list_models()"
+        ) from error
+    return [default, *(entry for entry in entries if entry is not default)]
+
+
+def _file_name(entry: Any) -> str:
+    return str(entry.url).rsplit("/", 1)[-1]
+
+
+def _empty_network(name: str, preprocessing: Preprocessing) -> tuple[TorchvisionBackbone, str]:
+    """The network before its weights, and the name of the layer that was taken off."""
+    options: dict[str, Any] = {}
+    if name in _TRANSFORMING:
+        options = {"transform_input": True, "aux_logits": True, "init_weights": False}
+    elif name.startswith("vit_"):
+        options = {"image_size": preprocessing.height}
+    body = models.get_model(name, weights=None, **options)
+    modules = list(body.named_modules())
+    linear = [key for key, module in modules if isinstance(module, nn.Linear)]
+    # SqueezeNet classifies by a convolution.
+    head = linear[-1] if linear else [key for key, module in modules if isinstance(module, nn.Conv2d)][-1]
+    layer = body.get_submodule(head)
+    if getattr(layer, "out_features", getattr(layer, "out_channels", None)) != _CLASSES:
+        raise BackboneUnavailableError(f"backbone {name}: its last layer {head} does not classify; choose another model")
+    body.set_submodule(head, nn.Identity())
+    return TorchvisionBackbone(body, preprocessing), head
+
+
+def _read_state(name: str, path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            state: Any = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise BackboneUnavailableError(
+            f"backbone {name}: {path.name} cannot be read as weights ({reason}); fetch the file again, "
+            "or give one that holds a state_dict"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BackboneUnavailableError(
+            f"backbone {name}: {path.name} holds no state_dict; give the file that torchvision publishes"
+        )
+    return {_present_name(key): value for key, value in state.items()}
+
+
+def _present_name(key: str) -> str:
+    key = key.removeprefix("module.")
+    match = _DENSENET_OLD_NAME.fullmatch(key)
+    return f"{match[1]}{match[2]}" if match else key
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    try:
+        missing, unexpected = network.load_state_dict(dict(state), strict=False)
+    except RuntimeError as error:
+        raise BackboneUnavailableError(f"{what} has weights of other shapes; give the weights of this very model") from error
+    # Counters that only training uses; old files lack them.
+    missing = [key for key in missing if not key.endswith(".num_batches_tracked")]
+    if missing or unexpected:
+        example = (missing or unexpected)[0]
+        raise BackboneUnavailableError(
+            f"{what} does not fit: {len(missing)} weights are missing and {len(unexpected)} are unknown, such as {example}; "
+            "give the weights of this very model"
+        )
+    if not all(torch.isfinite(value).all() for value in network.state_dict().values() if value.is_floating_point()):
+        raise BackboneUnavailableError(f"{what} has weights that are no finite numbers; fetch the file again")

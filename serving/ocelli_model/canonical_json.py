@@ -1,0 +1,23 @@
+"""One byte form of a JSON document, so that its digest names it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def canonical_bytes(document: Mapping[str, Any]) -> bytes:
+    """Keys sorted, no spaces, UTF-8.
+
+    Raises:
+        ValueError: it holds a NaN or an infinite number.
+        TypeError: it holds something that is no JSON.
+    """
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 as 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,198 @@
+"""Engines: what runs a backbone. OpenVINO on a CPU, PyTorch on a GPU; trainer and inference server use the same ones.
+
+An image's features do not depend on what else is computed with it: OpenVINO gets every image alone, on one thread, as many
+images at a time as there are threads; PyTorch gets batches of one size, filled up. Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneError, BackboneMetadata, Precision
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Device(StrEnum):
+    """Where an engine runs."""
+
+    AUTO = "Auto"
+    """On a GPU if there is one that PyTorch can use, else on the CPU."""
+    CPU = "CPU"
+    GPU = "GPU"
+
+
+class Engine(Protocol):
+    """A backbone, ready to run."""
+
+    @property
+    def name(self) -> str:
+        """For logs and metrics, such as `OpenVINO CPU float32`."""
+        ...
+
+    @property
+    def metadata(self) -> BackboneMetadata:
+        """The backbone that it runs."""
+        ...
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Compute uint8[N, height, width, 3] to float32[N, features]; N may be 0. Blocks; one call at a time runs, others wait.
+
+        A row depends on its image only, to the bit.
+
+        Raises:
+            ValueError: the images have another shape or dtype than the backbone's preprocessing gives.
+        """
+        ...
+
+
+def available_device(device: Device = Device.AUTO) -> Device:
+    """CPU or GPU: what `device` comes to on this machine. Imports torch only where an NVIDIA driver is present.
+
+    Raises:
+        BackboneError: a GPU is asked for and there is none that PyTorch can use.
+    """
+    if device is Device.CPU:
+        return device
+    if Path("/dev/nvidiactl").exists() and importlib.util.find_spec("torch") is not None:
+        import torch
+
+        if torch.cuda.is_available():
+            return Device.GPU
+    if device is Device.GPU:
+        raise BackboneError(
+            "engine: device GPU is asked for, but PyTorch finds none here; run on a node with a GPU or choose CPU"
+        )
+    return Device.CPU
+
+
+def needed_files(device: Device) -> Sequence[str]:
+    """The files of a backbone that `load_engine` needs on a device that `available_device` named."""
+    return (WEIGHTS_FILE,) if device is Device.GPU else (ONNX_FILE,)
+
+
+def load_engine(backbone: Backbone, *, threads: int, device: Device = Device.AUTO) -> Engine:
+    """Load a backbone and run it once, so that the first image is not the slow one.
+
+    Raises:
+        BackboneError: the files cannot be run, or no such device is here.
+    """
+    if threads < 1:
+        raise ValueError(f"engine: {threads} threads are asked for; ask for 1 at least")
+    engine: Engine
+    if available_device(device) is Device.GPU:
+        engine = TorchEngine(backbone, torch_device="cuda", threads=threads)
+    else:
+        engine = OpenVinoEngine(backbone, threads=threads)
+    preprocessing = backbone.metadata.preprocessing
+    engine.features(np.zeros((threads, preprocessing.height, preprocessing.width, 3), dtype=np.uint8))
+    return engine
+
+
+class OpenVinoEngine:
+    """A backbone's ONNX file in OpenVINO on the CPU."""
+
+    def __init__(self, backbone: Backbone, *, threads: int) -> None:
+        import openvino
+
+        self.metadata = backbone.metadata
+        preprocessing = self.metadata.preprocessing
+        core = openvino.Core()
+        precision = "f32"
+        if self.metadata.precision is Precision.FASTEST and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            precision = "bf16"
+        self.name = f"OpenVINO CPU {'bfloat16' if precision == 'bf16' else 'float32'}"
+        try:
+            model = core.read_model(backbone.folder / ONNX_FILE)
+            model.reshape([1, preprocessing.height, preprocessing.width, 3])
+            compiled = core.compile_model(
+                model,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "INFERENCE_NUM_THREADS": threads,
+                    "NUM_STREAMS": threads,
+                    # Pods share a node's cores: pinned to them, two servers would queue on one core beside an idle one.
+                    "ENABLE_CPU_PINNING": False,
+                },
+            )
+        except RuntimeError as error:
+            raise BackboneError(
+                f"backbone {backbone.name} ({backbone.digest}): OpenVINO cannot run {ONNX_FILE} ({error}); publish it again"
+            ) from error
+        self._requests = openvino.AsyncInferQueue(compiled, threads)
+        self._requests.set_callback(_copy_features)
+        self._lock = threading.Lock()
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        _refuse_images(images, self.metadata)
+        features = np.empty((len(images), self.metadata.feature_count), dtype=np.float32)
+        with self._lock:
+            for index in range(len(images)):
+                self._requests.start_async({0: images[index : index + 1]}, (features, index))
+            self._requests.wait_all()
+        return features
+
+
+class TorchEngine:
+    """A backbone's PyTorch network, with float32 or, on a GPU and where the backbone allows it, bfloat16."""
+
+    def __init__(self, backbone: Backbone, *, torch_device: str, threads: int) -> None:
+        import torch
+
+        from ocelli_model.backbones.networks import load_network
+
+        self.metadata = backbone.metadata
+        self._device = torch.device(torch_device)
+        on_gpu = self._device.type == "cuda"
+        if not on_gpu:
+            torch.set_num_threads(threads)
+        self._autocast = on_gpu and self.metadata.precision is Precision.FASTEST and torch.cuda.is_bf16_supported()
+        self.name = f"PyTorch {'GPU' if on_gpu else 'CPU'} {'bfloat16' if self._autocast else 'float32'}"
+        # One size for all batches: libraries choose their algorithms, and with them the rounding, by the batch's size.
+        self._batch_size = 32 if on_gpu else 4
+        self._network = load_network(backbone).to(self._device)
+        self._lock = threading.Lock()
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        _refuse_images(images, self.metadata)
+        features = np.empty((len(images), self.metadata.feature_count), dtype=np.float32)
+        with self._lock, torch.inference_mode():
+            for start in range(0, len(images), self._batch_size):
+                chunk = images[start : start + self._batch_size]
+                features[start : start + len(chunk)] = self._run(chunk)[: len(chunk)].float().cpu().numpy()
+        return features
+
+    def _run(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+
+        batch = np.zeros((self._batch_size, *images.shape[1:]), dtype=np.uint8)
+        batch[: len(images)] = images
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._autocast):
+            answer: torch.Tensor = self._network(torch.from_numpy(batch).to(self._device))
+        return answer
+
+
+def _copy_features(request: Any, target: tuple[NDArray[np.float32], int]) -> None:
+    features, index = target
+    features[index] = request.get_output_tensor().data[0]
+
+
+def _refuse_images(images: NDArray[np.uint8], metadata: BackboneMetadata) -> None:
+    wanted = (metadata.preprocessing.height, metadata.preprocessing.width, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
+        raise ValueError(
+            f"backbone {metadata.name}: images are {images.dtype}{list(images.shape)}, not uint8{['N', *wanted]}; "
+            "decode them with this backbone's preprocessing"
+        )

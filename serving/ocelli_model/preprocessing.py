@@ -1,0 +1,270 @@
+"""From the bytes of an image to the pixels that a backbone takes.
+
+The one description, `Preprocessing`, travels with backbone and artifact, so that trainer, inference server and exports cannot
+differ. Scaling happens here; normalisation (`mean`, `standard_deviation`) is part of the network. Nothing here knows networks.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from ocelli_api.prediction import ImageFault
+from ocelli_storage.archives import CLASSIFY_KINDS, IMAGE_BYTES_LIMIT, MEGABYTE, ImageKind, image_kind
+
+SIDE_LIMIT_PIXELS = 10
+"""The shortest side that an image may have."""
+PIXELS_LIMIT = 100_000_000
+
+# Pillow's own limit is lower and warns; ours refuses, by the same check of every frame's header.
+Image.MAX_IMAGE_PIXELS = PIXELS_LIMIT
+
+_NOT_AN_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
+_TOO_SMALL = "Image resolution is smaller than the minimum limit"
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDES_SWAPPED = frozenset({5, 6, 7, 8})
+# What Pillow's readers raise over damaged bytes, found by reading them and by fuzzing.
+_MALFORMED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    EOFError,
+    ArithmeticError,
+    AssertionError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageError(Exception):
+    """An image cannot be predicted or learned from. The message is fit for the user who sent it."""
+
+    def __init__(self, kind: ImageFault, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class ResizeMode(StrEnum):
+    """How an image of any shape comes to the backbone's shape."""
+
+    SQUASH = "Squash"
+    """Scaled to height and width, each on its own."""
+    SHORT_SIDE_CROP = "ShortSideCrop"
+    """Scaled so that the shorter side is `short_side_pixels`, then the centre is cut out."""
+
+
+class Interpolation(StrEnum):
+    """The filter of the resize; all of them average over the source pixels when they shrink (antialiasing)."""
+
+    BILINEAR = "Bilinear"
+    BICUBIC = "Bicubic"
+
+
+_FILTERS = {Interpolation.BILINEAR: Image.Resampling.BILINEAR, Interpolation.BICUBIC: Image.Resampling.BICUBIC}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes the input of a backbone.
+
+    `mean` and `standard_deviation` are per channel (red, green, blue), on a scale of 0 to 1; the network applies them.
+    """
+
+    height: int
+    width: int
+    resize: ResizeMode = ResizeMode.SQUASH
+    short_side_pixels: int | None = None
+    """Set for `SHORT_SIDE_CROP` only."""
+    interpolation: Interpolation = Interpolation.BILINEAR
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    standard_deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if (self.resize is ResizeMode.SHORT_SIDE_CROP) != (self.short_side_pixels is not None):
+            raise ValueError(f"preprocessing: short_side_pixels goes with {ResizeMode.SHORT_SIDE_CROP}, and only with it")
+        if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
+            raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {
+            "height": self.height,
+            "width": self.width,
+            "resize": str(self.resize),
+            "interpolation": str(self.interpolation),
+            "mean": list(self.mean),
+            "standardDeviation": list(self.standard_deviation),
+        }
+        if self.short_side_pixels is not None:
+            document["shortSidePixels"] = self.short_side_pixels
+        return document
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Preprocessing:
+        """Type a stored description.
+
+        Raises:
+            KeyError, ValueError, TypeError: it is none.
+        """
+        red, green, blue = (float(value) for value in document["mean"])
+        deviations = tuple(float(value) for value in document["standardDeviation"])
+        return cls(
+            height=int(document["height"]),
+            width=int(document["width"]),
+            resize=ResizeMode(document["resize"]),
+            short_side_pixels=document.get("shortSidePixels"),
+            interpolation=Interpolation(document["interpolation"]),
+            mean=(red, green, blue),
+            standard_deviation=(deviations[0], deviations[1], deviations[2]),
+        )
+
+    def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width after scaling and before cropping, for an upright image of that size."""
+        if self.short_side_pixels is None:
+            return self.height, self.width
+        if height <= width:
+            return self.short_side_pixels, max(self.width, int(self.short_side_pixels * width / height))
+        return max(self.height, int(self.short_side_pixels * height / width)), self.short_side_pixels
+
+
+def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> NDArray[np.uint8]:
+    """Decode an image and bring it to the backbone's size. Safe to call from several threads.
+
+    The kind is told by content; `kinds` are those accepted. Orientation by EXIF is applied, transparency lies on white, of
+    several frames the first counts. Work and memory are bounded: the size is judged by the header, before decoding.
+
+    Returns:
+        uint8[height, width, 3], red, green, blue; a pure function of bytes and preprocessing.
+
+    Raises:
+        ImageError: see its `kind`.
+    """
+    if len(data) > IMAGE_BYTES_LIMIT:
+        raise ImageError(
+            ImageFault.TOO_LARGE,
+            f"Image has {len(data) / MEGABYTE:.1f} MB; the limit is {IMAGE_BYTES_LIMIT // MEGABYTE} MB",
+        )
+    kind = image_kind(data)
+    if kind is None or kind not in kinds:
+        raise ImageError(ImageFault.NOT_AN_IMAGE, _NOT_AN_IMAGE)
+    try:
+        with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            _refuse_size(*image.size)
+            orientation = _orientation(image)
+            height, width = (image.width, image.height) if orientation in _SIDES_SWAPPED else (image.height, image.width)
+            scaled = preprocessing._scaled_size(height, width)
+            stored = scaled[::-1] if orientation in _SIDES_SWAPPED else scaled
+            pixels = _decode_plain_jpeg(data, stored) if kind is ImageKind.JPEG and image.mode in ("RGB", "L") else None
+            upright = Image.fromarray(pixels) if pixels is not None else _decode_any(image, stored)
+            upright = _resized(upright, stored, preprocessing.interpolation)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(ImageFault.TOO_MANY_PIXELS, _too_many_pixels()) from error
+    except _MALFORMED as error:
+        raise ImageError(ImageFault.CORRUPT, _NOT_AN_IMAGE) from error
+    if orientation in _TRANSPOSITIONS:
+        upright = upright.transpose(_TRANSPOSITIONS[orientation])
+    # Rounded as torchvision's centre crop does.
+    top, left = round((scaled[0] - preprocessing.height) / 2), round((scaled[1] - preprocessing.width) / 2)
+    return np.ascontiguousarray(np.asarray(upright)[top : top + preprocessing.height, left : left + preprocessing.width])
+
+
+def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The images flipped left to right, for training. uint8[..., height, width, 3] to the same."""
+    return np.ascontiguousarray(images[..., ::-1, :])
+
+
+def _refuse_size(width: int, height: int) -> None:
+    if min(width, height) < SIDE_LIMIT_PIXELS:
+        raise ImageError(ImageFault.TOO_SMALL, _TOO_SMALL)
+    if width * height > PIXELS_LIMIT:
+        raise ImageError(ImageFault.TOO_MANY_PIXELS, _too_many_pixels(width * height))
+
+
+def _too_many_pixels(pixels: int | None = None) -> str:
+    limit = f"{PIXELS_LIMIT // 1_000_000} megapixels"
+    return f"Image has more than {limit}" if pixels is None else f"Image has {pixels / 1e6:.1f} of at most {limit}"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG)
+    except _MALFORMED:
+        # Damaged EXIF data say nothing about the pixels: viewers show such an image as stored.
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _decode_plain_jpeg(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Decode with scaling by DCT, to at least twice the wanted height and width so that the filter still has a choice.
+
+    None where the bytes are not flawless: Pillow then decides what is a blemish and what is a cut-off file.
+    """
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data, colorspace="RGB", min_height=2 * size[0], min_width=2 * size[1], min_factor=1
+        )
+    except ValueError:
+        return None
+    return pixels
+
+
+def _decode_any(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The first frame as RGB (or RGBA where it has transparency), decoded completely."""
+    image.draft(None, (2 * size[1], 2 * size[0]))
+    image.load()
+    mode = image.mode
+    if mode.startswith(("I", "F")):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if "transparency" in image.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Grey values of 16 or 32 bits, or floating point, as uint8[height, width].
+
+    Integers are taken as 16-bit ones, which is what files hold; floating point as 0 to 1 if nothing is above, else 0 to 255,
+    else 0 to 65,535.
+    """
+    if values.dtype.kind == "f":
+        finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        highest = float(finite.max())
+        return np.clip(finite * (255.0 if highest <= 1 else 1.0 if highest <= 255 else 1 / 257), 0, 255).astype(np.uint8)
+    return (np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+
+
+def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
+    height, width = size
+    if image.size != (width, height):
+        # The gap only bounds the work for large images; at three it leaves no visible trace.
+        image = image.resize((width, height), _FILTERS[interpolation], reducing_gap=3.0)
+    if image.mode != "RGBA":
+        return image
+    # On white only now: `resize` weighs colours by their opacity.
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image).convert("RGB")
