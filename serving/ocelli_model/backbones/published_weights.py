@@ -102,8 +102,8 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
     in_name = _DIGEST_IN_NAME.search(path.name)
     if in_name and not described.weights.sha256.startswith(in_name[1]):
         raise BackboneUnavailableError(
-            f"backbone {name}: weights from {shown} have SHA-256 {described.weights.sha256}, not the {in_name[1]}… of their name; "
-            "what lies there is damaged or another file"
+            f"backbone {name}: weights from {shown} have SHA-256 {described.weights.sha256}, "
+            f"not the {in_name[1]}… of their name; what lies there is damaged or another file"
         )
     return described
 
