@@ -1,8 +1,8 @@
 """The dataset: which image is an example of what, and whether the examples suffice. Pure: no I/O, no pixels.
 
-An image is its bytes: files of the same content are one image, named by its SHA-256. An image that several sets claim belongs to
-the later round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is none
-of them"; and among classes to the later one.
+An image is its bytes: files of the same content are one image, named by its SHA-256. An image that several sets claim belongs
+to the later round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is
+none of them"; and among classes to the later one.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                     reason = _PHRASES[file.fault] if file.fault is not None else ""
                     skipped.append(SkippedFile(source=shown, name=file.name, reason=reason))
                 elif owners[file.digest] != set_index:
-                    reason = f"also an example of {sets[owners[file.digest]]}, which comes first in line for it"
+                    reason = f"belongs to {sets[owners[file.digest]]}, which has the same image"
                     given_away.append(SkippedFile(source=shown, name=file.name, reason=reason))
                 else:
                     usable += 1

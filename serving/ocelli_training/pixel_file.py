@@ -39,7 +39,7 @@ class PixelFile(AbstractContextManager["PixelFile"]):
         with self._lock:
             number = self._count
             self._count += 1
-        data = memoryview(np.ascontiguousarray(pixels, dtype=np.uint8)).cast("B")
+        data = memoryview(pixels.tobytes())
         offset = number * self._image_bytes
         while data:
             written = os.pwrite(self._file.fileno(), data, offset)

@@ -62,26 +62,28 @@ class ImageReader:
         Raises:
             SourcesError: sources that cannot be used, after all were tried.
         """
-        flat = [(example_set, source) for example_set in sets for source in example_set.sources]
+        flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
         results = await asyncio.gather(
             *(self._read_source(source, index, progress) for index, (_, source) in enumerate(flat)), return_exceptions=True
         )
         errors: list[tuple[ExampleSet, SourceError]] = []
-        readings: dict[int, list[SourceReading]] = {}
-        for (example_set, _), result in zip(flat, results, strict=True):
+        readings: list[list[SourceReading]] = [[] for _ in sets]
+        for (set_index, source), result in zip(flat, results, strict=True):
             if isinstance(result, SourceError):
-                errors.append((example_set, result))
+                errors.append((sets[set_index], result))
             elif isinstance(result, BaseException):
                 raise result
             else:
-                readings.setdefault(id(example_set), []).append(result)
+                # Only now: an image that two sources share may have been in the decoder for one when the other was done.
+                files = tuple(self._judge(name, entry) for name, entry in result)
+                readings[set_index].append(SourceReading(source=source, files=files))
         if errors:
             # One that will not pass comes first: it decides whether another attempt makes sense.
             errors.sort(key=lambda item: item[1].transient)
             faults = join_faults([f"{example_set}: {error}" for example_set, error in errors])
             raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
-        return tuple(tuple(readings.get(id(example_set), ())) for example_set in sets)
+        return tuple(tuple(set_readings) for set_readings in readings)
 
     def pixel_number(self, digest: str) -> int:
         """The number in the `PixelFile` of the usable image with that digest."""
@@ -94,11 +96,11 @@ class ImageReader:
         """Let go of the threads."""
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
-    async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> SourceReading:
+    async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> list[tuple[str, str | SkippedEntry]]:
         async with self._sources.fetch(source) as fetched:
             entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
         progress.report(index, 1)
-        return SourceReading(source=source, files=tuple(self._judge(name, entry) for name, entry in entries))
+        return entries
 
     def _read_entries(
         self, fetched: FetchedSource, on_progress: Callable[[float], None]

@@ -1,0 +1,185 @@
+"""Which image belongs where, and whether the examples suffice: tables, no files."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
+from ocelli_api.prediction import ImageFault
+from ocelli_storage.archives import EntryFault
+from ocelli_training.dataset import (
+    Dataset,
+    DatasetError,
+    ExampleSet,
+    FileReading,
+    SourceReading,
+    build_dataset,
+    check_dataset,
+    example_sets,
+)
+
+NEGATIVES = None
+NUMBERS = itertools.count()
+
+
+def make_set(class_name: str | None, *readings: SourceReading) -> tuple[ExampleSet, tuple[SourceReading, ...]]:
+    return ExampleSet(class_name=class_name, sources=tuple(reading.source for reading in readings)), readings
+
+
+def make_reading(
+    digests: str = "", *, count: int = 0, faults: int = 0, round_number: int = 1, upload: bool = False
+) -> SourceReading:
+    """A source with an image for each letter, further images that nothing else has, and files that are no images."""
+    number = next(NUMBERS)
+    source = Source(upload=f"{number:064x}") if upload else Source(url=f"https://data.example/{number}.zip", round=round_number)
+    images = [*digests, *(f"own-{next(NUMBERS)}" for _ in range(count))]
+    files = [FileReading(name=f"{index}.jpg", digest=digest) for index, digest in enumerate(images)]
+    files += [FileReading(name=f"{index}.txt", fault=EntryFault.NOT_AN_IMAGE) for index in range(faults)]
+    return SourceReading(source=source, files=tuple(files))
+
+
+def build(*sets: tuple[ExampleSet, tuple[SourceReading, ...]]) -> Dataset:
+    return build_dataset([item for item, _ in sets], [readings for _, readings in sets])
+
+
+def check(*sets: tuple[ExampleSet, tuple[SourceReading, ...]]) -> None:
+    check_dataset("team-a/dogs", build(*sets), [readings for _, readings in sets])
+
+
+def refusal(*sets: tuple[ExampleSet, tuple[SourceReading, ...]]) -> str:
+    with pytest.raises(DatasetError) as caught:
+        check(*sets)
+    return str(caught.value)
+
+
+def owned(dataset: Dataset) -> list[str]:
+    """The letters of the images that each set has."""
+    letters = ["" for _ in dataset.reports]
+    for example in dataset.examples:
+        letters[example.set_index] += example.digest
+    return letters
+
+
+def test_an_image_in_two_classes_belongs_to_the_later_class() -> None:
+    assert owned(build(make_set("a", make_reading("xy")), make_set("b", make_reading("yz")))) == ["x", "yz"]
+
+
+def test_an_image_in_two_classes_belongs_to_the_later_round_first() -> None:
+    assert owned(build(make_set("a", make_reading("xy", round_number=2)), make_set("b", make_reading("yz")))) == ["xy", "z"]
+
+
+def test_a_class_gets_an_image_rather_than_the_negatives() -> None:
+    assert owned(build(make_set("a", make_reading("xy")), make_set(NEGATIVES, make_reading("yz")))) == ["xy", "z"]
+
+
+def test_negatives_of_a_later_round_get_an_image_rather_than_a_class() -> None:
+    assert owned(build(make_set("a", make_reading("xy")), make_set(NEGATIVES, make_reading("yz", round_number=2)))) == [
+        "x",
+        "yz",
+    ]
+
+
+def test_the_latest_of_several_rounds_of_one_class_counts() -> None:
+    sets = (
+        make_set("a", make_reading("x"), make_reading("x", round_number=3)),
+        make_set("b", make_reading("x", round_number=2)),
+    )
+    assert owned(build(*sets)) == ["x", ""]
+
+
+def test_files_of_the_same_bytes_are_one_image_and_counted_as_duplicates() -> None:
+    report = build(make_set("a", make_reading("xxy"), make_reading("x")), make_set("b", make_reading("z"))).reports[0]
+    assert (report.files, report.usable, report.distinct, report.duplicates) == (4, 4, 2, 2)
+
+
+def test_images_given_away_are_named_with_the_set_they_belong_to() -> None:
+    report = build(make_set("a", make_reading("x")), make_set("b", make_reading("x"))).reports[0]
+    assert [str(file) for file in report.given_away] == ['0.jpg (belongs to class "b", which has the same image)']
+
+
+def test_the_order_of_sources_within_a_class_changes_nothing() -> None:
+    one, other, rest = make_reading("xz"), make_reading("y"), make_set("b", make_reading("q"))
+    assert owned(build(make_set("a", one, other), rest)) == owned(build(make_set("a", other, one), rest))
+
+
+def test_negatives_come_after_the_classes() -> None:
+    spec = ClassifierSpec(
+        classes=(ExampleClass(name="a", examples=(Source(url="https://a"),)),), negative_examples=(Source(url="https://n"),)
+    )
+    assert [item.class_name for item in example_sets(spec)] == ["a", None]
+
+
+def test_ten_usable_examples_suffice() -> None:
+    check(make_set("a", make_reading(count=10)), make_set("b", make_reading(count=4), make_reading(count=6)))
+
+
+def test_too_few_examples_are_refused_with_object_fact_remedy_and_offenders() -> None:
+    text = refusal(make_set("husky", make_reading(count=3, faults=9)), make_set("b", make_reading(count=10)))
+    assert text.startswith(
+        'Classifier team-a/dogs: class "husky" has 3 usable examples of 12 files; add at least 7. Skipped: '
+        "0.txt (not a JPEG or PNG image), 1.txt (not a JPEG or PNG image)"
+    )
+    assert text.endswith("and 4 more")
+
+
+def test_too_few_negatives_are_refused() -> None:
+    text = refusal(make_set("a", make_reading(count=10)), make_set(NEGATIVES, make_reading(count=9)))
+    assert "the negative examples have 9 usable examples of 9 files; add at least 1" in text
+
+
+def test_an_image_given_away_does_not_count() -> None:
+    text = refusal(make_set("a", make_reading("x", count=9)), make_set("b", make_reading("x", count=9)))
+    assert 'class "a" has 9 usable examples of 10 files; add at least 1. Skipped: 0.jpg (belongs to class "b"' in text
+
+
+def test_a_class_given_away_completely_is_refused() -> None:
+    both = "abcdefghijkl"
+    assert 'class "a" has 0 usable examples of 12 files' in refusal(
+        make_set("a", make_reading(both)), make_set("b", make_reading(both))
+    )
+
+
+def test_repeats_of_an_image_count_as_usable_files() -> None:
+    check(make_set("a", make_reading("xxxxxyyyyy")), make_set("b", make_reading(count=10)))
+
+
+def test_ten_copies_of_one_image_are_refused() -> None:
+    text = refusal(make_set("a", make_reading("x" * 10)), make_set("b", make_reading(count=10)))
+    assert 'class "a" has 10 usable examples, all of them the same image; add at least 1 more that differ' in text
+
+
+def test_every_uploaded_zip_needs_ten_usable_examples_of_its_own() -> None:
+    text = refusal(
+        make_set("a", make_reading(count=20, upload=True), make_reading(count=8, faults=2, upload=True)),
+        make_set("b", make_reading(count=10)),
+    )
+    assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt" in text
+
+
+def test_an_upload_whose_images_moved_to_another_class_is_not_too_small() -> None:
+    shared = "abc"
+    check(
+        make_set("a", make_reading(count=20), make_reading(shared, count=7, upload=True)),
+        make_set("b", make_reading(shared, count=9)),
+    )
+
+
+def test_only_the_first_offending_classes_are_listed() -> None:
+    text = refusal(*(make_set(f"class {number}", make_reading(count=1)) for number in range(7)))
+    assert 'class "class 2"' in text
+    assert 'class "class 3"' not in text
+    assert text.endswith("and 4 more like these")
+
+
+def test_one_class_without_negatives_is_refused() -> None:
+    assert "there is one class and nothing to tell it from" in refusal(make_set("a", make_reading(count=20)))
+
+
+@pytest.mark.parametrize("fault", [*EntryFault, ImageFault.CORRUPT, ImageFault.TOO_SMALL, ImageFault.TOO_MANY_PIXELS])
+def test_every_fault_of_a_file_has_words(fault: EntryFault | ImageFault) -> None:
+    source = Source(url="https://data.example/a.zip")
+    reading = SourceReading(source=source, files=(FileReading(name="a.jpg", fault=fault),))
+    report = build(make_set("a", reading), make_set("b", make_reading("x"))).reports[0]
+    assert report.skipped[0].reason not in ("", str(fault))

@@ -1,0 +1,160 @@
+"""Reading all sources of a definition: decoded once, in an order that does not depend on chance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Source
+from ocelli_api.prediction import ImageFault
+from ocelli_model.preprocessing import Preprocessing, decode_image
+from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.dataset import ExampleSet, SourceReading
+from ocelli_training.pixel_file import PixelFile
+from ocelli_training.reading import ImageReader, SourcesError
+from ocelli_training.sources import SourceLimits, SourceReader
+
+PREPROCESSING = Preprocessing(height=16, width=16)
+
+
+class Sources:
+    """Example sets as files of a folder, read with threads of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "sources"
+        self.folder.mkdir()
+        self.scratch = folder
+        self.sets: list[ExampleSet] = []
+        self.decoded = 0
+        self.progress: list[float] = []
+        self.pixels: dict[str, NDArray[np.uint8]] = {}
+
+    def add(self, class_name: str, *zips: bytes | str) -> None:
+        """Add a class with a source for each zip; a text is an address."""
+        sources = []
+        for number, data in enumerate(zips):
+            if isinstance(data, bytes):
+                name = f"{class_name}-{number}.zip"
+                (self.folder / name).write_bytes(data)
+                data = f"file:///{name}"
+            sources.append(Source(url=data))
+        self.sets.append(ExampleSet(class_name=class_name, sources=tuple(sources)))
+
+    def read(self, threads: int = 2) -> Sequence[Sequence[SourceReading]]:
+        return asyncio.run(self._read(threads))
+
+    def _decode(self, data: bytes) -> NDArray[np.uint8]:
+        self.decoded += 1
+        return decode_image(data, PREPROCESSING)
+
+    async def _read(self, threads: int) -> Sequence[Sequence[SourceReading]]:
+        sources = SourceReader(
+            store=ObjectStore.from_url((self.scratch / "store").as_uri()),
+            location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
+            file_sources_folder=self.folder,
+            scratch_folder=self.scratch,
+            limits=SourceLimits(retry_delays_seconds=()),
+        )
+        with PixelFile(self.scratch / "pixels", height=16, width=16) as pixels:
+            reader = ImageReader(sources=sources, decode=self._decode, pixels=pixels, decoding_threads=threads)
+            async with sources:
+                readings = await reader.read("team-a/dogs", self.sets, self.progress.append)
+            digests = {file.digest for item in readings for reading in item for file in reading.files if file.digest}
+            self.pixels = {digest: pixels.read([reader.pixel_number(digest)])[0] for digest in digests}
+            reader.close()
+        return readings
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Sources:
+    return Sources(tmp_path)
+
+
+def test_every_image_is_read_with_its_pixels(sources: Sources, make_zip: Any, make_image: Any) -> None:
+    image = make_image(7)
+    sources.add("a", make_zip({"7.png": image}))
+    digest = sources.read()[0][0].files[0].digest
+    assert digest is not None
+    np.testing.assert_array_equal(sources.pixels[digest], decode_image(image, PREPROCESSING))
+
+
+def test_images_of_the_same_bytes_are_decoded_once(sources: Sources, make_example_zip: Any) -> None:
+    sources.add("a", make_example_zip(12), make_example_zip(12))
+    sources.add("b", make_example_zip(12))
+    sources.read()
+    assert sources.decoded == 12
+
+
+def test_files_come_in_the_order_of_the_zip_whatever_is_decoded_first(sources: Sources, make_zip: Any, make_image: Any) -> None:
+    files = {f"{seed}.png": make_image(seed, size=(600, 600) if seed == 0 else (12, 12)) for seed in range(6)}
+    sources.add("a", make_zip(files))
+    assert [file.name for file in sources.read(threads=3)[0][0].files] == list(files)
+
+
+def test_a_damaged_image_among_good_ones_is_skipped(sources: Sources, make_example_zip: Any, make_image: Any) -> None:
+    sources.add("a", make_example_zip(3, others={"broken.png": make_image(9)[:60]}))
+    faults = {file.name: file.fault for file in sources.read()[0][0].files if file.fault is not None}
+    assert faults == {"broken.png": ImageFault.CORRUPT}
+
+
+def test_an_image_that_is_too_small_is_skipped(sources: Sources, make_example_zip: Any, make_image: Any) -> None:
+    sources.add("a", make_example_zip(3, others={"tiny.png": make_image(9, size=(9, 40))}))
+    assert [file.fault for file in sources.read()[0][0].files if file.fault] == [ImageFault.TOO_SMALL]
+
+
+def test_all_unusable_sources_are_named_in_the_order_of_the_definition(sources: Sources, make_example_zip: Any) -> None:
+    sources.add("husky", "file:///missing.zip", b"no zip")
+    sources.add("beagle", make_example_zip(3), "file:///gone.zip")
+    with pytest.raises(SourcesError) as caught:
+        sources.read()
+    text = str(caught.value)
+    assert text.startswith('Classifier team-a/dogs: class "husky": file:///missing.zip: there is no such file')
+    assert 'class "husky": file:///husky-1.zip: the file is not a zip' in text
+    assert 'class "beagle": file:///gone.zip' in text
+
+
+def test_a_fault_that_stays_decides_over_one_that_may_pass(sources: Sources) -> None:
+    sources.add("husky", "http://no-such-host.invalid/a.zip", "file:///missing.zip")
+    with pytest.raises(SourcesError) as caught:
+        sources.read()
+    assert not caught.value.first.transient
+    assert "file:///missing.zip" in str(caught.value.first)
+
+
+def test_progress_rises_to_one(sources: Sources, make_example_zip: Any) -> None:
+    sources.add("a", make_example_zip(5))
+    sources.add("b", make_example_zip(5, first_seed=50))
+    sources.read()
+    assert sources.progress[-1] == 1
+    assert all(0 < part <= 1 for part in sources.progress)
+
+
+def test_an_unexpected_fault_of_the_decoder_is_not_swallowed(
+    sources: Sources, make_example_zip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: bytes) -> NDArray[np.uint8]:
+        raise MemoryError
+
+    sources.add("a", make_example_zip(3))
+    monkeypatch.setattr(sources, "_decode", fail)
+    with pytest.raises(MemoryError):
+        sources.read()
+
+
+def test_pixels_of_another_size_are_refused(tmp_path: Path) -> None:
+    with PixelFile(tmp_path / "pixels", height=4, width=4) as pixels, pytest.raises(ValueError, match="does not fit"):
+        pixels.append(np.zeros((5, 4, 3), dtype=np.uint8))
+
+
+def test_pixels_are_read_in_the_order_asked_for(tmp_path: Path) -> None:
+    images = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
+    with PixelFile(tmp_path / "pixels", height=4, width=4) as pixels:
+        numbers = [pixels.append(image) for image in images]
+        np.testing.assert_array_equal(pixels.read([numbers[2], numbers[0]]), images[[2, 0]])
