@@ -1,0 +1,97 @@
+"""Progress: the small file in the store that says how far a training is, rewritten every two seconds and with every stage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from types import TracebackType
+
+from ocelli_api.outcome import ProgressReport, Stage
+from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
+
+INTERVAL_SECONDS = 2
+# Shares of a training's time, by which parts of stages become one percentage: measured, rounded, and no promise.
+_FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
+_LAST_PERCENT = 99
+"""A training that is not over is not at 100 %."""
+_ESTIMATE_AFTER_SECONDS = 5
+_ESTIMATE_FROM_PERCENT = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Progress(AbstractAsyncContextManager["Progress"]):
+    """Writes the progress file while it is entered. A store that does not answer is no reason to end a training."""
+
+    def __init__(
+        self, store: ObjectStore, key: str, *, now: Callable[[], datetime], interval_seconds: float = INTERVAL_SECONDS
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._now = now
+        self._interval_seconds = interval_seconds
+        self._started_at = now()
+        self._stage = Stage.READING
+        self._part = 0.0
+        self._data_valid = False
+        self._writing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Progress:
+        await self._write()
+        self._task = asyncio.create_task(self._write_regularly())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
+        """Enter a stage and write so."""
+        self._stage, self._part, self._data_valid = stage, 0.0, data_valid
+        await self._write()
+
+    def report(self, part: float) -> None:
+        """Say how much of the stage is done, 0 to 1. From any thread; a smaller number than before changes nothing."""
+        self._part = max(self._part, min(part, 1.0))
+
+    def build_report(self) -> ProgressReport:
+        """What the file says now."""
+        stages = list(_FIRST_PERCENT)
+        first = _FIRST_PERCENT[self._stage]
+        following = stages[stages.index(self._stage) + 1 :]
+        last = _FIRST_PERCENT[following[0]] if following else _LAST_PERCENT
+        percent = int(first + (last - first) * self._part)
+        return ProgressReport(
+            stage=self._stage,
+            percent=percent,
+            data_valid=self._data_valid,
+            estimated_completion=self._estimate(percent),
+        )
+
+    def _estimate(self, percent: int) -> str | None:
+        now = self._now()
+        elapsed_seconds = (now - self._started_at).total_seconds()
+        if elapsed_seconds < _ESTIMATE_AFTER_SECONDS or percent < _ESTIMATE_FROM_PERCENT:
+            return None
+        remaining = timedelta(seconds=elapsed_seconds * (100 - percent) / percent)
+        return (now + remaining).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def _write_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            await self._write()
+
+    async def _write(self) -> None:
+        async with self._writing:
+            try:
+                await self._store.put(self._key, json.dumps(self.build_report().to_json()).encode())
+            except StoreUnavailableError as error:
+                logger.warning("progress.not_written", extra={"error": str(error)})
