@@ -3,7 +3,8 @@
     backbones/<digest>/…                                          written by the installation only, readable by all
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples that came by REST
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
-    tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: with it the artifact exists
+    tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: with it the artifact exists;
+                                                                  `report.json` and `report.html` lie beside it
 
 The classifier id, not the UID, is the key: a restored backup finds its artifacts.
 """
@@ -18,6 +19,8 @@ ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
 PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +51,13 @@ class ClassifierLocation:
         """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
         return f"{self._prefix('trainings')}/{revision}/{attempt}/{file}"
 
+    def artifact_prefix(self, revision: str) -> str:
+        """Prefix below which the artifact of a revision lies."""
+        return f"{self._prefix('artifacts')}/{revision}"
+
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
-        return f"{self._prefix('artifacts')}/{revision}/{file}"
+        return f"{self.artifact_prefix(revision)}/{file}"
 
     def _prefix(self, kind: str) -> str:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
