@@ -207,7 +207,9 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     return JSONResponse({"error": message}, status_code=error.status_code, headers=error.headers)
 
 
-async def _predict_all(predict: Callable[[bytes], Coroutine[Any, Any, Prediction]], images: Sequence[bytes]) -> list[Prediction]:
+async def _predict_all(
+    predict: Callable[[bytes], Coroutine[Any, Any, Prediction]], images: Sequence[bytes]
+) -> list[Prediction]:
     """All predictions, or the error of the first image that has one, which the message then names."""
 
     async def predict_one(position: int, image: bytes) -> Prediction:

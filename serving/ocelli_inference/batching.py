@@ -1,9 +1,9 @@
 """Dynamic batching: images of many requests go through the backbone together.
 
-Decoding runs in a few threads beside the one thread that runs the backbone. A batch leaves when it is full, when nothing else is
-being decoded, or when its oldest image has waited for the deadline. So a lone image never waits, and under load the time that
-the backbone is busy gathers the next batch. This module knows nothing of HTTP, nor of classes: what it gives is features, which
-any number of heads can score.
+Decoding runs in a few threads beside the one thread that runs the backbone. A batch leaves when it is full, when nothing else
+is being decoded, or when its oldest image has waited for the deadline. So a lone image never waits, and under load the time
+that the backbone is busy gathers the next batch. This module knows nothing of HTTP, nor of classes: what it gives is features,
+which any number of heads can score.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -37,7 +38,7 @@ class BatcherClosedError(Exception):
     """The batcher takes no more images."""
 
 
-class BackboneError(Exception):
+class BatchFailedError(Exception):
     """The backbone failed on a batch."""
 
 
@@ -45,7 +46,7 @@ class BackboneError(Exception):
 class BatchRules:
     """When a batch leaves."""
 
-    limit_images: int = 16
+    limit_images: int = 8
     wait_seconds: float = 0.005
     """How long a decoded image waits, at most, for others that are being decoded, while the backbone is idle."""
 
@@ -99,7 +100,7 @@ class FeatureBatcher:
         """Features of shape [D] of the bytes of an image file. Cancelling the call takes the image out of the queue.
 
         Raises:
-            BatcherClosedError, BackboneError, and what `decode` raises.
+            BatcherClosedError, BatchFailedError, and what `decode` raises.
         """
         image = await self._decode_one(data)
         if self._worker is None:
@@ -145,9 +146,9 @@ class FeatureBatcher:
             except asyncio.CancelledError:
                 _fail(batch, BatcherClosedError)
                 raise
-            except Exception:
+            except Exception as error:
                 _log.exception("the backbone failed", extra={"batch_images": len(batch)})
-                _fail(batch, BackboneError)
+                _fail(batch, partial(BatchFailedError, f"the backbone failed on a batch of {len(batch)} images: {error}"))
             else:
                 for item, row in zip(batch, features, strict=True):
                     if not item.features.done():
@@ -181,7 +182,8 @@ class FeatureBatcher:
         return now >= self._decoded[0].decoded_at + self._rules.wait_seconds
 
 
-def _fail(batch: Iterable[_Decoded], kind: type[Exception]) -> None:
+def _fail(batch: Iterable[_Decoded], build_error: Callable[[], Exception]) -> None:
     for item in batch:
         if not item.features.done():
-            item.features.set_exception(kind())
+            # An error of its own for each: raising one adds to its traceback.
+            item.features.set_exception(build_error())

@@ -12,6 +12,7 @@ from prometheus_client.process_collector import ProcessCollector
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0)
+_SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -29,7 +30,7 @@ class RequestOutcome(StrEnum):
 class Metrics:
     """All metrics, on a registry of their own."""
 
-    def __init__(self, *, batch_limit_images: int) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
@@ -50,7 +51,8 @@ class Metrics:
         self.requests = Counter(
             "ocelli_inference_requests_total",
             "Finished prediction requests by outcome: Predicted, a fault of the image (NotAnImage, Corrupt, TooSmall, "
-            "TooManyPixels, TooLarge), a refusal (OtherRevision, QueueFull, NotReady), InvalidRequest, ClientGone, InternalError.",
+            "TooManyPixels, TooLarge), a refusal (OtherRevision, QueueFull, NotReady), InvalidRequest, ClientGone or "
+            "InternalError.",
             ["outcome"],
             registry=self.registry,
         )
@@ -75,7 +77,7 @@ class Metrics:
         self.batch_images = Histogram(
             "ocelli_inference_batch_images",
             "Images in one batch.",
-            buckets=[float(size) for size in range(1, batch_limit_images + 1)],
+            buckets=_SIZE_BUCKETS,
             registry=self.registry,
         )
         self.queued_images = Gauge(

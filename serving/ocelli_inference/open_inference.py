@@ -133,7 +133,9 @@ def _parse_image(position: int, text: object) -> bytes:
     except (ValueError, binascii.Error):
         image = None
     if image is None:
-        raise InvalidRequestError(f'item {position} of the "data" of input "{_INPUT}" is no base64 string; encode the image file')
+        raise InvalidRequestError(
+            f'item {position} of the "data" of input "{_INPUT}" is no base64 string; encode the image file'
+        )
     if len(image) > IMAGE_BYTES_LIMIT:
         raise InvalidRequestError(
             f'item {position} of the "data" of input "{_INPUT}" has {len(image):,} bytes; send at most {IMAGE_BYTES_LIMIT:,}'
@@ -150,7 +152,7 @@ def _parse_outputs(document: dict[str, Any]) -> tuple[str, ...]:
     names = [item.get("name") if isinstance(item, dict) else None for item in requested]
     for name in names:
         if name not in _OUTPUTS:
-            raise InvalidRequestError(f'output {_shown(name)} is not known; this model\'s outputs are {", ".join(_OUTPUTS)}')
+            raise InvalidRequestError(f"output {_shown(name)} is not known; this model's outputs are {', '.join(_OUTPUTS)}")
     return tuple(dict.fromkeys(str(name) for name in names))
 
 

@@ -46,7 +46,7 @@ class Predictor:
 
         Raises:
             ImageError: this image cannot be predicted.
-            BatcherClosedError, BackboneError: see there.
+            BatcherClosedError, BatchFailedError: see there.
         """
         features = await self._batcher.features(data)
         # One row at a time: a product over a whole batch may round differently than one over a single image.

@@ -15,7 +15,6 @@ import uvicorn
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app
-from ocelli_inference.batching import BatchRules
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.service import DrainRules, InferenceService
@@ -40,8 +39,7 @@ async def run_server(settings: Settings) -> None:
     Raises:
         BindError, LoadError: it could not begin.
     """
-    rules = BatchRules()
-    metrics = Metrics(batch_limit_images=rules.limit_images)
+    metrics = Metrics()
     service = InferenceService(
         classifier_id=settings.classifier_id,
         revision=settings.revision,
@@ -64,7 +62,7 @@ async def run_server(settings: Settings) -> None:
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
-    loading = asyncio.create_task(_load_and_serve(settings, rules, service, serving), name="loading")
+    loading = asyncio.create_task(_load_and_serve(settings, service, serving), name="loading")
     try:
         await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
         loading.cancel()
@@ -75,10 +73,8 @@ async def run_server(settings: Settings) -> None:
         await serving
 
 
-async def _load_and_serve(
-    settings: Settings, rules: BatchRules, service: InferenceService, serving: asyncio.Task[None]
-) -> None:
-    async with open_predictor(settings, rules, service.metrics) as predictor:
+async def _load_and_serve(settings: Settings, service: InferenceService, serving: asyncio.Task[None]) -> None:
+    async with open_predictor(settings, service.metrics) as predictor:
         service.begin_serving(predictor)
         _log.info(
             "ready",
@@ -107,7 +103,7 @@ class _DrainingServer(uvicorn.Server):
         self._drain: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)

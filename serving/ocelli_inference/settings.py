@@ -83,7 +83,9 @@ def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
     if not text:
         return usable_cores
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise SettingsError(f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more")
+        raise SettingsError(
+            f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more"
+        )
     return min(int(text), usable_cores)
 
 

@@ -14,4 +14,4 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    return Metrics(batch_limit_images=8)
+    return Metrics()

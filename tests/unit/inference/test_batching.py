@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,48 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ocelli_inference.batching import BackboneError, BatcherClosedError, BatchRules, FeatureBatcher
+from ocelli_inference.batching import BatcherClosedError, BatchFailedError, BatchRules, FeatureBatcher
 from ocelli_inference.metrics import Metrics
+from tests.unit.inference.gates import PATIENCE_SECONDS, GatedDecoder, GatedEngine, until
 
 pytestmark = pytest.mark.anyio
-PATIENCE_SECONDS = 10.0
-
-
-class GatedEngine:
-    """An engine whose features are the images' sums; it waits while its gate is closed."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.batches: list[int] = []
-        self.failure: Exception | None = None
-
-    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.batches.append(len(images))
-        assert self.gate.wait(PATIENCE_SECONDS)
-        if self.failure is not None:
-            raise self.failure
-        return images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)[:, None]
-
-
-class GatedDecoder:
-    """A decoder of one-byte files; it waits on the ones that a test holds back."""
-
-    def __init__(self) -> None:
-        self.held: dict[bytes, threading.Event] = {}
-        self.decoded: list[bytes] = []
-
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        if data in self.held:
-            assert self.held[data].wait(PATIENCE_SECONDS)
-        if data == b"!":
-            raise ValueError("not decodable")
-        self.decoded.append(data)
-        return np.full((1, 1, 1), data[0], dtype=np.uint8)
-
-    def hold(self, data: bytes) -> threading.Event:
-        self.held[data] = threading.Event()
-        return self.held[data]
 
 
 class Rig:
@@ -66,7 +28,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(metrics: Metrics, *, limit_images: int = 4, wait_seconds: float = 30.0, threads: int = 4) -> AsyncIterator[Rig]:
+async def open_rig(
+    metrics: Metrics, *, limit_images: int = 4, wait_seconds: float = 30.0, threads: int = 4
+) -> AsyncIterator[Rig]:
     engine, decoder = GatedEngine(), GatedDecoder()
     rules = BatchRules(limit_images=limit_images, wait_seconds=wait_seconds)
     batcher = FeatureBatcher(decode=decoder, engine=engine, decode_threads=threads, rules=rules, metrics=metrics)
@@ -77,13 +41,6 @@ async def open_rig(metrics: Metrics, *, limit_images: int = 4, wait_seconds: flo
         engine.gate.set()
         for event in decoder.held.values():
             event.set()
-
-
-async def until(condition: object) -> None:
-    assert callable(condition)
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def test_a_lone_image_does_not_wait_for_the_deadline(metrics: Metrics) -> None:
@@ -191,7 +148,7 @@ async def test_cancelling_an_image_of_the_running_batch_leaves_the_others_their_
 async def test_a_failing_backbone_fails_its_batch_and_not_the_next(metrics: Metrics) -> None:
     async with open_rig(metrics) as rig:
         rig.engine.failure = RuntimeError("out of memory")
-        with pytest.raises(BackboneError):
+        with pytest.raises(BatchFailedError):
             await rig.submit(b"\x01")
         rig.engine.failure = None
         assert (await rig.submit(b"\x02")).tolist() == [2.0]

@@ -1,0 +1,93 @@
+"""From the store to a predictor that has answered: artifact, backbone, engine, warm-up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from ocelli_api.prediction import Prediction
+from ocelli_inference.batching import BatchRules, FeatureBatcher
+from ocelli_inference.decoding import ImageDecoder
+from ocelli_inference.metrics import Metrics
+from ocelli_inference.predictor import Predictor, ServedClassifier
+from ocelli_inference.settings import Settings
+from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
+from ocelli_model.backbone import BackboneError, load_backbone
+from ocelli_model.engine import Device, Engine, available_device, load_engine, needed_files
+from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+
+_log = logging.getLogger(__name__)
+
+# An engine on the CPU runs the images of a batch side by side, one on each thread: a few rounds keep the threads busy, and a
+# larger batch would only make its first image wait for its last. On a GPU a batch runs as one.
+_ROUNDS_IN_A_BATCH = 4
+_BATCH_ON_GPU = 32
+
+
+class LoadError(Exception):
+    """The revision cannot be served. The message names the object, the fact and the remedy."""
+
+
+@asynccontextmanager
+async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[Predictor]:
+    """The revision of the settings, loaded, verified and warm: its predictor has answered a real prediction.
+
+    Raises:
+        LoadError: artifact or backbone are missing or damaged, or do not work.
+    """
+    try:
+        artifact, engine, rules = await _load(settings)
+    except (ObjectStoreError, ArtifactError, BackboneError) as error:
+        raise LoadError(str(error)) from error
+    batcher = FeatureBatcher(
+        decode=ImageDecoder(artifact.preprocessing),
+        engine=engine,
+        decode_threads=settings.cpu_count,
+        rules=rules,
+        metrics=metrics,
+    )
+    classifier = ServedClassifier(
+        classifier_id=settings.classifier_id,
+        revision=settings.revision,
+        class_names=artifact.class_names,
+        head=artifact.heads,
+    )
+    async with batcher:
+        predictor = Predictor(classifier, batcher, engine_name=engine.name)
+        await _warm_up(predictor)
+        yield predictor
+
+
+async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
+    store = ObjectStore.from_url(settings.store_url)
+    location = ClassifierLocation(namespace=settings.namespace, classifier_id=settings.classifier_id)
+    artifact = await load_artifact(store, location, settings.revision)
+    device = await asyncio.to_thread(available_device)
+    # Nothing of a backbone is read after it was loaded, so that no cache has to be found, shared and cleaned.
+    with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
+        backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=needed_files(device))
+        engine = await asyncio.to_thread(load_engine, backbone, threads=settings.cpu_count, device=device)
+    limit_images = _BATCH_ON_GPU if device is Device.GPU else _ROUNDS_IN_A_BATCH * settings.cpu_count
+    return artifact, engine, BatchRules(limit_images=limit_images)
+
+
+async def _warm_up(predictor: Predictor) -> Prediction:
+    """Predict a picture of noise along the way that every image takes."""
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    try:
+        prediction = await predictor.predict(simplejpeg.encode_jpeg(noise))
+    except Exception as error:
+        _log.exception("the first prediction failed")
+        raise LoadError(f"the first prediction failed ({error}); the log says more, train again if it stays") from error
+    if not all(math.isfinite(item.score) for item in prediction.scores):
+        raise LoadError("the first prediction has scores that are no numbers; train again")
+    return prediction

@@ -1,0 +1,75 @@
+"""A small artifact in a store of its own: HogColor as it is packaged, heads of fixed random weights, two classes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from ocelli_inference.settings import Settings
+from ocelli_model.artifact import Artifact, save_artifact
+from ocelli_model.backbone import load_backbone_metadata
+from ocelli_model.heads import Heads
+from ocelli_model.publish import HOG_COLOR, publish_backbone
+from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+
+NAMESPACE = "team-a"
+CLASSIFIER_ID = "dogs_19"
+REVISION = "0123456789"
+CLASS_NAMES = ("beagle", "husky")
+LOCATION = ClassifierLocation(namespace=NAMESPACE, classifier_id=CLASSIFIER_ID)
+
+
+def install_artifact(folder: Path) -> str:
+    """Publish backbone and artifact below the folder; the URL of the store."""
+    url = folder.as_uri()
+    asyncio.run(_install(ObjectStore.from_url(url)))
+    return url
+
+
+def make_settings(store_url: str, *, revision: str = REVISION) -> Settings:
+    return Settings(
+        store_url=store_url,
+        classifier="team-a/dogs",
+        namespace=NAMESPACE,
+        classifier_id=CLASSIFIER_ID,
+        revision=revision,
+        bind_address="127.0.0.1",
+        cpu_count=2,
+        log_level="INFO",
+    )
+
+
+def make_jpeg(seed: int, *, height: int = 213, width: int = 320) -> bytes:
+    """A picture of large coloured squares, another one for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(coarse[rows][:, columns]))
+
+
+async def _install(store: ObjectStore) -> None:
+    backbone = await publish_backbone(store, HOG_COLOR)
+    metadata = await load_backbone_metadata(store, backbone.digest)
+    random = np.random.default_rng(0)
+    ones = np.ones(len(CLASS_NAMES), dtype=np.float32)
+    heads = Heads(
+        weights=random.normal(0, 0.5, (len(CLASS_NAMES), metadata.feature_count)).astype(np.float32),
+        bias=0 * ones,
+        slope=ones,
+        offset=0 * ones,
+    )
+    artifact = Artifact(
+        classifier_id=CLASSIFIER_ID,
+        revision=REVISION,
+        class_names=CLASS_NAMES,
+        heads=heads,
+        backbone_name=metadata.name,
+        backbone_digest=backbone.digest,
+        preprocessing=metadata.preprocessing,
+        metrics={},
+        definition={},
+    )
+    await save_artifact(store, LOCATION, artifact)

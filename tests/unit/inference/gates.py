@@ -1,0 +1,55 @@
+"""A decoder and an engine that wait where a test wants them to."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATIENCE_SECONDS = 10.0
+
+
+class GatedEngine:
+    """An engine whose features are the images' sums; it waits while its gate is closed."""
+
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[int] = []
+        self.failure: Exception | None = None
+
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(images))
+        assert self.gate.wait(PATIENCE_SECONDS)
+        if self.failure is not None:
+            raise self.failure
+        return images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)[:, None]
+
+
+class GatedDecoder:
+    """A decoder of one-byte files; it waits on the ones that a test holds back."""
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, threading.Event] = {}
+        self.decoded: list[bytes] = []
+
+    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+        if data in self.held:
+            assert self.held[data].wait(PATIENCE_SECONDS)
+        if data == b"!":
+            raise ValueError("not decodable")
+        self.decoded.append(data)
+        return np.full((1, 1, 1), data[0], dtype=np.uint8)
+
+    def hold(self, data: bytes) -> threading.Event:
+        self.held[data] = threading.Event()
+        return self.held[data]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 (what is waited for happens in other threads)
+            await asyncio.sleep(0.001)
