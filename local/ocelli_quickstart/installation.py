@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ocelli_gateway.credentials import build_credential_set, build_credentials_secret
-from ocelli_model.publish import publish_backbone
-
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
+from ocelli_model.publish import publish_backbone
 from ocelli_storage.object_store import ObjectStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -68,7 +67,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         build_credentials_secret([credential]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
-    await cluster.apply([_localise(manifest, environments) for manifest in manifests], namespace=SYSTEM_NAMESPACE)
+    await cluster.access.apply([_localise(manifest, environments) for manifest in manifests], namespace=SYSTEM_NAMESPACE)
 
 
 def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]]) -> Manifest:
