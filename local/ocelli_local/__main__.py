@@ -123,20 +123,31 @@ async def run_until_stopped(cluster: LocalCluster, *, until_stdin_closes: bool) 
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
+
+    def request_stop() -> None:
+        # Only the first request counts: a second one would cut the stopping short, which has deadlines of its own.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: None)
+        if until_stdin_closes:
+            loop.remove_reader(sys.stdin.fileno())
+        report("stopping")
+        task.cancel()
+
+    def on_stdin() -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            request_stop()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, request_stop)
     if until_stdin_closes:
-        loop.add_reader(sys.stdin.fileno(), task.cancel)
+        loop.add_reader(sys.stdin.fileno(), on_stdin)
     with contextlib.suppress(asyncio.CancelledError):
-        try:
-            async with cluster:
-                description = ClusterDescription.load(cluster.state_dir)
-                assert description is not None
-                print_usable(description)
-                await asyncio.Event().wait()
-        finally:
-            # Stopping must not be cut short by a second signal's cancellation; it has its own deadlines.
-            report("stopped")
+        async with cluster:
+            description = ClusterDescription.load(cluster.state_dir)
+            assert description is not None
+            print_usable(description)
+            await asyncio.Event().wait()
+    report("stopped")
 
 
 def run_down(options: argparse.Namespace) -> int:

@@ -207,7 +207,7 @@ class ClusterAccess:
     async def _wait_until_established(self, path: str) -> Manifest:
         async def established() -> Manifest | None:
             definition = await self.client.get(path)
-            conditions = definition.get("status", {}).get("conditions", [])
+            conditions = definition.get("status", {}).get("conditions") or []
             return definition if any(c["type"] == "Established" and c["status"] == "True" for c in conditions) else None
 
         return await self.wait_for(f"{path} is Established", established)

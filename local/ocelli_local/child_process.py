@@ -17,6 +17,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +117,17 @@ def find_marked_processes(marker: str) -> list[int]:
     return found
 
 
-def kill_leftovers(marker: str) -> list[int]:
-    """Kill what an earlier runner of the same cluster left behind; returns the process ids."""
-    leftovers = find_marked_processes(marker)
-    for pid in leftovers:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, signal.SIGKILL)
-    return leftovers
+def kill_leftovers(marker: str, *, timeout_seconds: float = 5.0) -> list[int]:
+    """Kill what an earlier runner of the same cluster left behind, and see it gone; returns the process ids."""
+    killed: set[int] = set()
+    deadline = time.monotonic() + timeout_seconds
+    while leftovers := find_marked_processes(marker):
+        killed.update(leftovers)
+        for pid in leftovers:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            break
+        # Their ports are free only when they are gone.
+        time.sleep(0.01)
+    return sorted(killed)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import yaml
 
 from ocelli_local.addresses import LoopbackRange, find_free_port
@@ -210,11 +212,6 @@ class ControlPlane:
         await self._wait_until_ready(time.monotonic() + 60)
 
     async def _wait_until_ready(self, deadline: float) -> None:
-        # A bare TLS request: the API client of others would report the refused connections of this phase.
-        import ssl
-
-        import aiohttp
-
         context = ssl.create_default_context(cafile=str(self.api_address.authority))
         admin = self.certificates.admin
         context.load_cert_chain(admin.certificate, admin.key)

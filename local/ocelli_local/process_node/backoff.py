@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+RECOVERED_AFTER_SECONDS = 600.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestartBackoff:
@@ -14,7 +16,7 @@ class RestartBackoff:
 
 
 class RestartDelays:
-    """The delays of one container. A run of twice the limit counts as recovered, and starts from the beginning."""
+    """The delays of one container. After a run of ten minutes they start from the beginning."""
 
     def __init__(self, backoff: RestartBackoff) -> None:
         self._backoff = backoff
@@ -22,7 +24,7 @@ class RestartDelays:
 
     def next_delay(self, *, ran_for_seconds: float) -> float:
         """Seconds between the end of a run that took `ran_for_seconds` and the start of the next one."""
-        if ran_for_seconds >= 2 * self._backoff.limit_seconds:
+        if ran_for_seconds >= RECOVERED_AFTER_SECONDS:
             self._next = 0.0
         delay = self._next
         self._next = min(max(delay * 2, self._backoff.initial_seconds), self._backoff.limit_seconds)

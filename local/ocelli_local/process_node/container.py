@@ -246,7 +246,7 @@ class Container:
     async def _run_once(self) -> bool:
         """One run, from environment to exit code. False if there was none, because the container is to stop."""
         arguments = await self._prepare_arguments()
-        if arguments is None:
+        if arguments is None or self._stopping.is_set():
             return False
         termination_file = self._termination_file()
         problem = find_start_problem(arguments, self._working_folder())
@@ -258,11 +258,15 @@ class Container:
         try:
             await self._attend(run)
         finally:
+            # On every way out, an error's or a cancellation's too, nothing of the run stays.
+            run.process.kill_session()
             self._services.node.memory.remove(run.process.pid)
             for probe in run.probes:
                 probe.cancel()
             if run.termination is not None:
                 run.termination.cancel()
+            self._output.close()
+            run.log.close()
             self._run = None
         return True
 
@@ -398,8 +402,6 @@ class Container:
         # What the process wrote last is in the pipe still; a grandchild that keeps it open must not keep us.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._output_task), 0.5)
-        self._output.close()
-        run.process.kill_session()
         run.log.close()
         self._ready, self._started = False, False
         self._state = {"terminated": self._build_terminated(run, code)}

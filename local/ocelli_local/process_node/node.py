@@ -278,6 +278,8 @@ class ProcessNode:
         except Exception:
             name = f"{runner.pod['metadata']['namespace']}/{runner.pod['metadata']['name']}"
             logger.exception("pod runner failed: pod=%s", name)
+            message = f"Pod {name}: the process node failed on it; its log has the traceback"
+            self._events.record(runner.pod, "Warning", "ProcessNodeError", message)
             runner.kill()
         finally:
             self._runner_tasks.pop(runner.uid, None)

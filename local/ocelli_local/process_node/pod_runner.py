@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Manifest = dict[str, Any]
 
 VOLUME_RETRY_LIMIT_SECONDS = 5.0
-VOLUME_REFRESH_SECONDS = 30.0
+VOLUME_REFRESH_SECONDS = 60.0
 # Replacing a refused Pod would only make another one that is refused: those of these owners wait instead of failing.
 OWNERS_THAT_REPLACE = {"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"}
 REFUSED_REASON = "RefusedByProcessNode"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from ocelli_local import SyncClusterAccess
 from ocelli_local.child_process import CLUSTER_MARKER, find_marked_processes
 from ocelli_local.cluster import ClusterError, build_marker
 from ocelli_local.cluster_process import ClusterDescription, ClusterProcess, is_locked, stop_running_cluster
-
 from tests.integration.local.pods import Manifest, PodHandle, build_container, build_pod, container_status, terminated
 
 pytestmark = pytest.mark.cluster

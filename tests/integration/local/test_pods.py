@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ocelli_local import SyncClusterAccess
 
+from ocelli_local import SyncClusterAccess
 from tests.integration.local.pods import (
     Manifest,
     PodHandle,

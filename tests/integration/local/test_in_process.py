@@ -1,0 +1,105 @@
+"""The cluster inside the caller's own event loop, and what an outage of its API server does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from ocelli_local import ClusterOptions, LocalCluster
+from tests.integration.local.pods import Manifest, build_container, build_pod
+
+pytestmark = pytest.mark.cluster
+
+CRD: Manifest = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "things.example.com"},
+    "spec": {
+        "group": "example.com",
+        "names": {"kind": "Thing", "plural": "things"},
+        "scope": "Namespaced",
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+
+
+class InProcessCluster:
+    """A cluster in an event loop that runs only while a test's coroutine does."""
+
+    def __init__(self, runner: asyncio.Runner, cluster: LocalCluster) -> None:
+        self.run = runner.run
+        self.cluster = cluster
+
+
+@pytest.fixture(scope="module")
+def in_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessCluster]:
+    options = ClusterOptions(state_dir=tmp_path_factory.mktemp("cluster"), durable=False, container_env={"GREETING": "hello"})
+    with asyncio.Runner() as runner:
+        cluster = LocalCluster(options)
+        runner.run(cluster.__aenter__())
+        yield InProcessCluster(runner, cluster)
+        runner.run(cluster.__aexit__(None, None, None))
+
+
+def test_custom_resource_applies_together_with_its_definition(in_process: InProcessCluster) -> None:
+    thing = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "one"}, "spec": {"size": 1}}
+    in_process.run(in_process.cluster.apply([thing, CRD]))
+    assert in_process.run(in_process.cluster.get("example.com/v1", "Thing", "one"))
+
+
+def test_service_account_kubeconfig_is_the_accounts_and_private(in_process: InProcessCluster) -> None:
+    path = in_process.run(in_process.cluster.service_account_kubeconfig("default", "default"))
+    question = ["--kubeconfig", str(path), "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]
+    answer = in_process.run(in_process.cluster.kubectl(*question))
+    assert answer.stdout == "system:serviceaccount:default:default"
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_containers_have_the_variables_of_the_cluster_options(in_process: InProcessCluster) -> None:
+    cluster = in_process.cluster
+
+    async def scenario() -> None:
+        await cluster.apply(build_pod(build_container("echo $GREETING"), name="greeter"))
+
+        async def greets() -> bool:
+            return (await cluster.kubectl("logs", "greeter", check=False)).stdout == "hello\n"
+
+        await cluster.wait_for("the container greets", greets)
+
+    in_process.run(scenario())
+
+
+def test_pods_outlive_an_outage_of_the_api_server_and_are_still_followed(in_process: InProcessCluster) -> None:
+    cluster = in_process.cluster
+    manifest = build_pod(build_container("exec sleep 60"), name="survivor", restartPolicy="Always")
+
+    async def read() -> Manifest | None:
+        return await cluster.get("v1", "Pod", "survivor")
+
+    async def runs() -> bool:
+        return ((await read()) or {}).get("status", {}).get("phase") == "Running"
+
+    async def is_gone() -> bool:
+        return await read() is None
+
+    async def scenario() -> Manifest | None:
+        await cluster.apply(manifest)
+        await cluster.wait_for("the Pod runs", runs)
+        await cluster.control_plane.restart_component("kube-apiserver")
+        after = await read()
+        await cluster.delete(manifest)
+        await cluster.wait_for("the Pod is gone", is_gone)
+        return after
+
+    after = in_process.run(scenario())
+    assert after is not None
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
