@@ -45,7 +45,7 @@ class Metrics:
         )
         self.load_seconds = Gauge(
             "ocelli_inference_load_seconds",
-            "Seconds from the process's start to its first prediction, the one of the warm-up.",
+            "Seconds that loading the revision and its first prediction, the one of the warm-up, took.",
             registry=self.registry,
         )
         self.requests = Counter(

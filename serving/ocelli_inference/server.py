@@ -8,6 +8,7 @@ import logging
 import resource
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import uvicorn
@@ -74,7 +75,10 @@ async def run_server(settings: Settings) -> None:
 
 
 async def _load_and_serve(settings: Settings, service: InferenceService, serving: asyncio.Task[None]) -> None:
+    started = time.monotonic()
     async with open_predictor(settings, service.metrics) as predictor:
+        load_seconds = time.monotonic() - started
+        service.metrics.load_seconds.set(load_seconds)
         service.begin_serving(predictor)
         _log.info(
             "ready",
@@ -84,6 +88,7 @@ async def _load_and_serve(settings: Settings, service: InferenceService, serving
                 "revision": settings.revision,
                 "engine": predictor.engine_name,
                 "cpu_count": settings.cpu_count,
+                "load_seconds": round(load_seconds, 3),
                 "memory_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             },
         )

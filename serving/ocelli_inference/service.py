@@ -71,6 +71,7 @@ class InferenceService:
     def begin_serving(self, predictor: Predictor) -> None:
         """The predictor has answered a real prediction: ask for traffic."""
         self._predictor = predictor
+        self.metrics.info.labels(self.classifier_id, self.revision, predictor.engine_name).set(1)
         self.metrics.ready.set(int(self.ready))
 
     def end_serving(self) -> None:
