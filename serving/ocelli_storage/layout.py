@@ -51,13 +51,9 @@ class ClassifierLocation:
         """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
         return f"{self._prefix('trainings')}/{revision}/{attempt}/{file}"
 
-    def artifact_prefix(self, revision: str) -> str:
-        """Prefix below which the artifact of a revision lies."""
-        return f"{self._prefix('artifacts')}/{revision}"
-
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
-        return f"{self.artifact_prefix(revision)}/{file}"
+        return f"{self._prefix('artifacts')}/{revision}/{file}"
 
     def _prefix(self, kind: str) -> str:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
