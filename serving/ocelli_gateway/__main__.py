@@ -1,0 +1,76 @@
+"""`python -m ocelli_gateway`: serves until SIGTERM, then finishes what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import uvicorn
+
+from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_gateway.app import Dependencies, build_app, running_gateway
+from ocelli_gateway.http_protocol import ContractProtocol
+from ocelli_gateway.logs import configure_logging
+from ocelli_gateway.metrics import Metrics
+from ocelli_gateway.settings import GatewaySettings, SettingsError
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+
+KEEP_ALIVE_SECONDS = 75
+"""Clients poll every few seconds over one connection, and load balancers keep theirs for a minute."""
+SHUTDOWN_SECONDS = 25
+
+
+async def serve(settings: GatewaySettings) -> None:
+    """Serve until a signal says to stop.
+
+    Raises:
+        StoreConfigurationError, CredentialsError: store or cluster cannot be used as set.
+    """
+    objects = ObjectStore.from_url(settings.store_url)
+    metrics = Metrics()
+    async with await ClusterClient.connect() as client:
+        dependencies = Dependencies(settings=settings, client=client, objects=objects, metrics=metrics)
+        async with running_gateway(dependencies) as gateway:
+            config = uvicorn.Config(
+                build_app(gateway, metrics),
+                host=settings.host,
+                port=settings.port,
+                http=ContractProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            )
+            await uvicorn.Server(config).serve()
+
+
+def main() -> int:
+    """Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot start."""
+    try:
+        settings = GatewaySettings.from_environment(os.environ)
+    except SettingsError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    configure_logging(settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(serve(settings))
+    except (StoreConfigurationError, CredentialsError) as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

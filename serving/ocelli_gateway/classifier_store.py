@@ -1,0 +1,365 @@
+"""Classifiers and their inference servers as the Kubernetes API holds them: read from watch caches, written with preconditions.
+
+Reads for classify come from the caches; a miss, a classifier that answers nothing yet, and a broken watch are settled by one
+live read. What a live read or a write of one's own brought is never forgotten in favour of something older. It must not know
+HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
+from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
+from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
+from ocelli_cluster.resource_cache import ResourceCache
+from ocelli_cluster.resources import CLASSIFIERS, PODS
+
+FIELD_MANAGER = "ocelli-gateway"
+GONE_SECONDS = 600.0
+"""A deleted object is remembered for so long: longer than a cache may lag and still count as fresh."""
+SINGLE_READS_LIMIT = 8
+"""Of more classifiers than these the whole namespace is read in one go."""
+_NUMBER_DIGITS = 10
+
+
+class ClassifierStoreError(Exception):
+    """A Classifier could not be read or written."""
+
+
+class ClassifierNotFoundError(ClassifierStoreError):
+    """No such classifier in the namespace."""
+
+
+class ClassifierChangedError(ClassifierStoreError):
+    """Somebody else changed the object since it was read."""
+
+
+class NameTakenError(ClassifierStoreError):
+    """An object of that name exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownClassifier:
+    """What classify needs of a Classifier."""
+
+    namespace: str
+    name: str
+    uid: str
+    classifier_id: str
+    display_name: str
+    created_at: str
+    served_revision: str | None
+    deleted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceServer:
+    """One Pod that answers predictions."""
+
+    uid: str
+    address: str
+    """Its own IP."""
+    classifier_id: str
+    revision: str
+    takes_requests: bool
+    """It is Ready and not terminating."""
+
+
+@dataclass(kw_only=True)
+class _NamespaceWatch:
+    classifiers: ResourceCache[KnownClassifier | None]
+    servers: ResourceCache[InferenceServer | None]
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    gone: dict[str, float] = field(default_factory=dict)
+    """UIDs of objects that were deleted here, and when: the cache may have them a little longer."""
+
+    def bury(self, uid: str) -> None:
+        now = time.monotonic()
+        self.gone = {key: at for key, at in self.gone.items() if now - at < GONE_SECONDS}
+        self.gone[uid] = now
+
+
+class ClassifierStore:
+    """The Classifiers of the namespaces that credentials name."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+        self._watches: dict[str, _NamespaceWatch] = {}
+
+    def watch_namespaces(self, namespaces: Iterable[str]) -> None:
+        """Watch these namespaces and no others."""
+        wanted = set(namespaces)
+        for namespace in wanted - self._watches.keys():
+            self._watches[namespace] = self._start(namespace)
+        for namespace in self._watches.keys() - wanted:
+            for task in self._watches.pop(namespace).tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Stop watching."""
+        tasks = [task for watch in self._watches.values() for task in watch.tasks]
+        self._watches.clear()
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def unsynced(self) -> list[str]:
+        """The namespaces of which no complete list was read yet."""
+        return sorted(
+            namespace
+            for namespace, watch in self._watches.items()
+            if not (watch.classifiers.synced.is_set() and watch.servers.synced.is_set())
+        )
+
+    async def find(self, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
+        """The classifiers of these ids as classify needs them; ids that there are none of are left out.
+
+        Raises:
+            ClusterError: a live read was needed and failed.
+        """
+        found: dict[str, KnownClassifier] = {}
+        missing: list[str] = []
+        watch = self._watches.get(namespace)
+        fresh = watch is not None and watch.classifiers.is_fresh()
+        for classifier_id in filter(may_exist, classifier_ids):
+            known = self._cached(watch, namespace, classifier_id) if watch is not None and fresh else None
+            # One that serves nothing may have begun to: another replica may have shown it as ready already.
+            if known is not None and known.served_revision is not None:
+                found[classifier_id] = known
+            else:
+                missing.append(classifier_id)
+        if len(missing) > SINGLE_READS_LIMIT:
+            everything = {known.classifier_id: known for known in await self._list_live(namespace)}
+            found.update({key: everything[key] for key in missing if key in everything})
+        else:
+            for classifier_id in missing:
+                live = await self.find_live(namespace, classifier_id)
+                if live is not None:
+                    found[classifier_id] = live
+        return found
+
+    async def find_live(self, namespace: str, classifier_id: str) -> KnownClassifier | None:
+        """The same, read from the API server. Raises ClusterError."""
+        try:
+            return _project(await self._read(namespace, classifier_id))
+        except ClassifierNotFoundError:
+            return None
+
+    async def find_all(self, namespace: str) -> list[KnownClassifier]:
+        """Every classifier of a namespace, oldest first. Raises ClusterError."""
+        watch = self._watches.get(namespace)
+        if watch is not None and watch.classifiers.is_fresh():
+            found = [item for item in watch.classifiers.values() if item is not None and item.uid not in watch.gone]
+        else:
+            found = await self._list_live(namespace)
+        return sorted((item for item in found if not item.deleted), key=lambda item: (item.created_at, item.name))
+
+    def servers(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
+        """The inference servers of a revision that take requests, as far as the cache knows."""
+        watch = self._watches.get(namespace)
+        return [] if watch is None else _serving(watch.servers.values(), classifier_id, revision)
+
+    async def servers_live(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
+        """The same, read from the API server. Raises ClusterError."""
+        selector = f"{COMPONENT_LABEL}={Component.INFERENCE},{CLASSIFIER_ID_LABEL}={classifier_id},{REVISION_LABEL}={revision}"
+        listing = await self._client.list_objects(PODS, namespace, selector)
+        watch = self._watches.get(namespace)
+        if watch is not None:
+            for item in listing.items:
+                watch.servers.take(item)
+        return _serving((_project_server(item) for item in listing.items), classifier_id, revision)
+
+    async def read(self, namespace: str, classifier_id: str) -> Classifier:
+        """The Classifier as the API server has it now; classify on this replica is at least as new from then on.
+
+        Raises:
+            ClassifierNotFoundError: there is none.
+            ClusterError: the API server cannot be asked.
+        """
+        return parse_classifier(await self._read(namespace, classifier_id))
+
+    async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
+        """Create a Classifier.
+
+        Raises:
+            NameTakenError: the name is in use.
+            ClusterError: it was refused, or nobody knows.
+        """
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        try:
+            created = await self._client.create(CLASSIFIERS, namespace, manifest, field_manager=FIELD_MANAGER, dry_run=dry_run)
+        except ConflictError as error:
+            if error.already_exists:
+                raise NameTakenError(f"Classifier {namespace}/{name} exists") from error
+            raise
+        except UnreachableError:
+            created = await self._created_unheard(manifest)
+        if not dry_run:
+            self._take(created)
+        return parse_classifier(created)
+
+    async def change(self, classifier: Classifier, patch: Manifest) -> Classifier:
+        """Merge a patch into a Classifier, if it is still as it was read.
+
+        Raises:
+            ClassifierChangedError: it is not.
+            ClassifierNotFoundError: it is gone.
+            ClusterError: the change was refused, or nobody knows.
+        """
+        guarded = {**patch, "metadata": {"resourceVersion": classifier.resource_version}}
+        try:
+            changed = await self._client.patch(
+                CLASSIFIERS, classifier.namespace, classifier.name, guarded, field_manager=FIELD_MANAGER
+            )
+        except ConflictError as error:
+            raise ClassifierChangedError(f"{classifier} was changed meanwhile") from error
+        except NotFoundError as error:
+            raise ClassifierNotFoundError(f"{classifier} is gone") from error
+        self._take(changed)
+        return parse_classifier(changed)
+
+    async def delete(self, classifier: Classifier) -> None:
+        """Delete a Classifier; it is unknown on this replica from then on.
+
+        Raises:
+            ClassifierNotFoundError: it is gone already.
+            ClusterError: it was refused, or nobody knows.
+        """
+        try:
+            await self._client.delete(CLASSIFIERS, classifier.namespace, classifier.name, uid=classifier.uid)
+        except (NotFoundError, ConflictError) as error:
+            raise ClassifierNotFoundError(f"{classifier} is gone") from error
+        watch = self._watches.get(classifier.namespace)
+        if watch is not None:
+            watch.bury(classifier.uid)
+
+    async def _created_unheard(self, manifest: Manifest) -> Manifest:
+        """The object of a create whose answer was lost. Raises UnreachableError where it is not there, or still unknown."""
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        try:
+            found = await self._client.get(CLASSIFIERS, namespace, name)
+        except NotFoundError as error:
+            raise UnreachableError(f"the Kubernetes API did not create Classifier {namespace}/{name}") from error
+        if found["spec"].get("classes") != manifest["spec"]["classes"]:
+            raise NameTakenError(f"Classifier {namespace}/{name} exists")
+        return found
+
+    async def _list_live(self, namespace: str) -> list[KnownClassifier]:
+        listing = await self._client.list_objects(CLASSIFIERS, namespace)
+        for item in listing.items:
+            self._take(item)
+        found = (_project(item) for item in listing.items)
+        return [known for known in found if known is not None and not known.deleted]
+
+    async def _read(self, namespace: str, classifier_id: str) -> Manifest:
+        if not may_exist(classifier_id):
+            raise ClassifierNotFoundError(f"no classifier has an id of the form {classifier_id[:64]!r}")
+        watch = self._watches.get(namespace)
+        cached = None if watch is None else self._cached(watch, namespace, classifier_id)
+        name = build_object_name(classifier_id) if cached is None else cached.name
+        try:
+            found = [await self._client.get(CLASSIFIERS, namespace, name)]
+        except NotFoundError:
+            found = []
+        if not any(_is_alive(item, classifier_id) for item in found):
+            # One that a manifest made has any name.
+            listing = await self._client.list_objects(CLASSIFIERS, namespace, f"{CLASSIFIER_ID_LABEL}={classifier_id}")
+            found = [item for item in listing.items if _is_alive(item, classifier_id)]
+        if not found:
+            raise ClassifierNotFoundError(f"namespace {namespace} has no classifier {classifier_id}")
+        self._take(found[0])
+        return found[0]
+
+    def _take(self, manifest: Manifest) -> None:
+        watch = self._watches.get(manifest["metadata"]["namespace"])
+        if watch is not None:
+            watch.classifiers.take(manifest)
+
+    def _cached(self, watch: _NamespaceWatch, namespace: str, classifier_id: str) -> KnownClassifier | None:
+        likely = watch.classifiers.get(namespace, build_object_name(classifier_id))
+        if likely is None or likely.classifier_id != classifier_id:
+            candidates = (item for item in watch.classifiers.values() if item is not None)
+            likely = next((item for item in candidates if item.classifier_id == classifier_id), None)
+        if likely is None or likely.deleted or likely.uid in watch.gone:
+            return None
+        return likely
+
+    def _start(self, namespace: str) -> _NamespaceWatch:
+        watch = _NamespaceWatch(
+            classifiers=ResourceCache(self._client, CLASSIFIERS, project=_project, namespace=namespace),
+            servers=ResourceCache(
+                self._client,
+                PODS,
+                project=_project_server,
+                namespace=namespace,
+                label_selector=f"{COMPONENT_LABEL}={Component.INFERENCE}",
+            ),
+        )
+        watch.tasks = [asyncio.create_task(watch.classifiers.run()), asyncio.create_task(watch.servers.run())]
+        return watch
+
+
+def may_exist(classifier_id: str) -> bool:
+    """Whether any classifier may have this id: only such ids are looked up."""
+    return is_classifier_id(classifier_id) and len(classifier_id) <= STEM_LIMIT + 1 + _NUMBER_DIGITS
+
+
+def _is_alive(manifest: Manifest, classifier_id: str) -> bool:
+    known = _project(manifest)
+    return known is not None and known.classifier_id == classifier_id and not known.deleted
+
+
+def _project(manifest: Manifest) -> KnownClassifier | None:
+    """None for one that has no id yet: nobody can ask for it."""
+    metadata: Mapping[str, object] = manifest["metadata"]
+    status = manifest.get("status") or {}
+    labels = metadata.get("labels")
+    classifier_id = status.get("classifierID") or (labels.get(CLASSIFIER_ID_LABEL) if isinstance(labels, Mapping) else None)
+    if not classifier_id:
+        return None
+    return KnownClassifier(
+        namespace=manifest["metadata"]["namespace"],
+        name=manifest["metadata"]["name"],
+        uid=manifest["metadata"]["uid"],
+        classifier_id=classifier_id,
+        display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
+        created_at=manifest["metadata"]["creationTimestamp"],
+        served_revision=status.get("servedRevision"),
+        deleted=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def _project_server(manifest: Manifest) -> InferenceServer | None:
+    """None for a Pod that has no address yet, or is not labelled as ours are."""
+    metadata, status = manifest["metadata"], manifest.get("status") or {}
+    labels = metadata.get("labels") or {}
+    address, classifier_id, revision = status.get("podIP"), labels.get(CLASSIFIER_ID_LABEL), labels.get(REVISION_LABEL)
+    if not (address and classifier_id and revision):
+        return None
+    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in status.get("conditions") or ())
+    return InferenceServer(
+        uid=metadata["uid"],
+        address=address,
+        classifier_id=classifier_id,
+        revision=revision,
+        takes_requests=ready and not metadata.get("deletionTimestamp"),
+    )
+
+
+def _serving(servers: Iterable[InferenceServer | None], classifier_id: str, revision: str) -> list[InferenceServer]:
+    return [
+        server
+        for server in servers
+        if server is not None
+        and server.takes_requests
+        and server.classifier_id == classifier_id
+        and server.revision == revision
+    ]

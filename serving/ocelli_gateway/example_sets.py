@@ -1,0 +1,113 @@
+"""Example sets as they come by REST: which parts of a form they are, and whether their zips may be learned from.
+
+Decoding is left to the trainer: here entries are judged by their signatures. It must not know where the zips go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ocelli_api.names import class_name_fault
+from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, ParameterError
+from ocelli_gateway.uploads import Form, SpooledFile
+from ocelli_storage.archives import (
+    EXAMPLE_KINDS,
+    ArchiveError,
+    ArchiveFault,
+    EntryFault,
+    ImageArchive,
+    Inspection,
+    shown_name,
+)
+
+POSITIVE_SUFFIX = "_positive_examples"
+NEGATIVE_PART = "negative_examples"
+NAME_PART = "name"
+LEAST_IMAGES = 10
+_SHOWN_SKIPPED = 3
+_ENTRY_FAULTS = {
+    EntryFault.NOT_AN_IMAGE: "is no JPEG or PNG image",
+    EntryFault.TOO_LARGE: "is larger than 10 MB",
+    EntryFault.DAMAGED: "is damaged",
+    EntryFault.UNSUPPORTED_COMPRESSION: "is compressed in a way other than deflate",
+    EntryFault.SYMBOLIC_LINK: "is a symbolic link",
+}
+_LIMIT_FAULTS = (ArchiveFault.TOO_MANY_ENTRIES, ArchiveFault.TOO_MANY_IMAGES)
+
+
+class ExampleParts:
+    """Which parts of create and retrain are files, and which are text."""
+
+    def is_file(self, name: str) -> bool:
+        return name.endswith(POSITIVE_SUFFIX) or name == NEGATIVE_PART
+
+    def is_text(self, name: str) -> bool:
+        return name == NAME_PART
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleSet:
+    """One zip of examples."""
+
+    class_name: str | None
+    """None: negative examples."""
+    file: SpooledFile
+
+
+def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
+    """The example sets of a form, in their order.
+
+    Raises:
+        ParameterError: a class has a name that it may not have, or comes twice.
+    """
+    sets: list[ExampleSet] = []
+    seen: set[str] = set()
+    for file in form.files:
+        if file.part_name == NEGATIVE_PART:
+            sets.append(ExampleSet(class_name=None, file=file))
+            continue
+        class_name = file.part_name.removesuffix(POSITIVE_SUFFIX)
+        fault = class_name_fault(class_name)
+        if fault is not None:
+            raise ParameterError(f'The class name of the part "{shown_name(file.part_name)}" {fault}.')
+        if class_name in seen:
+            raise ParameterError(f'The class "{class_name}" is in the request twice; put all its images into one zip.')
+        seen.add(class_name)
+        sets.append(ExampleSet(class_name=class_name, file=file))
+    return tuple(sets)
+
+
+async def check_archives(sets: Sequence[ExampleSet]) -> None:
+    """Look into every zip.
+
+    Raises:
+        InputError, LimitExceededError: one cannot be learned from.
+    """
+    for example_set in sets:
+        await asyncio.to_thread(_check_archive, example_set.file)
+
+
+def _check_archive(file: SpooledFile) -> None:
+    part = shown_name(file.part_name)
+    try:
+        with ImageArchive(file.path, kinds=EXAMPLE_KINDS) as archive:
+            inspection = archive.inspect()
+    except ArchiveError as error:
+        kind: type[GatewayError] = LimitExceededError if error.fault in _LIMIT_FAULTS else InputError
+        raise kind(f'The example set "{part}" cannot be used: {error}.') from error
+    if inspection.usable < LEAST_IMAGES:
+        missing = LEAST_IMAGES - inspection.usable
+        raise InputError(
+            f'The example set "{part}" has {inspection.usable} usable images and needs at least {LEAST_IMAGES}; '
+            f"add {missing} or more JPEG or PNG images.{_describe_skipped(inspection)}"
+        )
+
+
+def _describe_skipped(inspection: Inspection) -> str:
+    if not inspection.skipped:
+        return ""
+    shown = [f"{shown_name(entry.name)} {_ENTRY_FAULTS[entry.fault]}" for entry in inspection.skipped[:_SHOWN_SKIPPED]]
+    more = len(inspection.skipped) - len(shown)
+    return f" Skipped: {', '.join(shown)}{f', and {more} more' if more else ''}."

@@ -1,0 +1,72 @@
+"""uvicorn's HTTP protocol, held to the contract where uvicorn answers by itself: every answer is JSON, and there is always one.
+
+It must not know what the requests mean.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+TRANSACTION_HEADER = "X-Global-Transaction-Id"
+HEAD_LIMIT_BYTES = 64 * 1024
+_OUTSIDE_ASCII = re.compile(rb"[^\x21-\x7e]")
+
+
+def new_transaction_id() -> str:
+    """A fresh value for the header that every answer carries."""
+    return uuid.uuid4().hex
+
+
+class ContractProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    _head_bytes = 0
+    _reads_head = True
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._reads_head = True
+
+    def on_url(self, url: bytes) -> None:
+        # Scripts send `/v3/classifiers/ü` as raw UTF-8; uvicorn takes addresses for ASCII and would drop the request.
+        super().on_url(_OUTSIDE_ASCII.sub(lambda match: b"%%%02X" % match[0][0], url))
+
+    def on_headers_complete(self) -> None:
+        self._reads_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        if self._reads_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # The parser keeps an unfinished head in memory, however long it grows.
+        if self._reads_head and self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's address and headers exceed {HEAD_LIMIT_BYTES // 1024} KB; send fewer.")
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that has said all it will may still listen: whoever cuts a body off gets the 400 that says so."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return None
+        cycle.keep_alive = False
+        if cycle.more_body:
+            cycle.more_body = False
+            cycle.message_event.set()
+        return True
+
+    def send_400_response(self, msg: str) -> None:
+        body = json.dumps({"code": 400, "error": msg, "error_id": "parameter_error"}).encode()
+        head = (
+            "HTTP/1.1 400 Bad Request\r\n"
+            "content-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n"
+            f"{TRANSACTION_HEADER.lower()}: {new_transaction_id()}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()

@@ -1,0 +1,126 @@
+"""The images that a classify request brings: single files and zips of them, found by content and read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ocelli_api.prediction import ImageFault
+from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, TooLargeError
+from ocelli_gateway.uploads import SpooledFile
+from ocelli_storage.archives import (
+    CLASSIFY_KINDS,
+    IMAGE_BYTES_LIMIT,
+    MEGABYTE,
+    SIGNATURE_BYTES,
+    ArchiveError,
+    ArchiveImage,
+    EntryFault,
+    ImageArchive,
+    image_kind,
+    is_zip,
+)
+
+IMAGES_LIMIT = 20
+INVALID_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
+TOO_SMALL = "Image resolution is smaller than the minimum limit"
+TOO_MANY_PIXELS = "The image has more than 100 megapixels."
+TOO_LARGE = f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadImage:
+    """One image: its bytes, or why it cannot be used."""
+
+    name: str
+    data: bytes = b""
+    error: GatewayError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvalidZip:
+    """A zip of which nothing can be read."""
+
+    name: str
+    error: GatewayError
+
+
+def image_error(fault: ImageFault) -> GatewayError:
+    """What is said of an image that has this fault."""
+    match fault:
+        case ImageFault.TOO_SMALL:
+            return InputError(TOO_SMALL)
+        case ImageFault.TOO_MANY_PIXELS:
+            return LimitExceededError(TOO_MANY_PIXELS)
+        case ImageFault.TOO_LARGE:
+            return TooLargeError(TOO_LARGE)
+        case ImageFault.NOT_AN_IMAGE | ImageFault.CORRUPT:
+            return InputError(INVALID_IMAGE)
+
+
+class ImageFiles:
+    """The images of all files of one request. It blocks: use it in a thread, one at a time."""
+
+    def __init__(self, files: Sequence[SpooledFile]) -> None:
+        self.invalid_zips: list[InvalidZip] = []
+        self.count = 0
+        """Images in all the files, those beyond the limit too."""
+        self._sources: list[tuple[str, SpooledFile | ImageArchive]] = []
+        for file in files:
+            if file.size_bytes:
+                self._add(file)
+
+    def __iter__(self) -> Iterator[ReadImage]:
+        """The first images, at most `IMAGES_LIMIT`."""
+        left = min(self.count, IMAGES_LIMIT)
+        for name, source in self._sources:
+            images = _read_archive(name, source) if isinstance(source, ImageArchive) else iter([_read_file(name, source)])
+            for image in images:
+                if not left:
+                    return
+                left -= 1
+                yield image
+
+    def close(self) -> None:
+        """Close the zips."""
+        for _, source in self._sources:
+            if isinstance(source, ImageArchive):
+                source.close()
+
+    def _add(self, file: SpooledFile) -> None:
+        name = file.filename or file.part_name
+        with file.path.open("rb") as stream:
+            head = stream.read(SIGNATURE_BYTES)
+        if not is_zip(head):
+            self._sources.append((name, file))
+            self.count += 1
+            return
+        try:
+            archive = ImageArchive(file.path, kinds=CLASSIFY_KINDS)
+        except ArchiveError as error:
+            self.invalid_zips.append(InvalidZip(name=name, error=InputError(f"{INVALID_IMAGE} {name}: {error}.")))
+            return
+        self._sources.append((name, archive))
+        self.count += archive.candidates
+
+
+def _read_file(name: str, file: SpooledFile) -> ReadImage:
+    if file.size_bytes > IMAGE_BYTES_LIMIT:
+        return ReadImage(name=name, error=image_error(ImageFault.TOO_LARGE))
+    data = file.path.read_bytes()
+    if image_kind(data[:SIGNATURE_BYTES]) is None:
+        return ReadImage(name=name, error=image_error(ImageFault.NOT_AN_IMAGE))
+    return ReadImage(name=name, data=data)
+
+
+def _read_archive(zip_name: str, archive: ImageArchive) -> Iterator[ReadImage]:
+    try:
+        for entry in archive:
+            name = f"{zip_name}/{entry.name}"
+            if isinstance(entry, ArchiveImage):
+                yield ReadImage(name=name, data=entry.data)
+            else:
+                fault = ImageFault.TOO_LARGE if entry.fault is EntryFault.TOO_LARGE else ImageFault.NOT_AN_IMAGE
+                yield ReadImage(name=name, error=image_error(fault))
+    except ArchiveError as error:
+        yield ReadImage(name=zip_name, error=InputError(f"{INVALID_IMAGE} {error}."))

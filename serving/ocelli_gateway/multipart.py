@@ -1,0 +1,233 @@
+"""Reading `multipart/form-data` as it streams in, as real clients send it.
+
+`python-multipart` finds the boundaries; this module names the parts and hands their bytes on. What a part is follows from its
+name alone: clients put file names on text, leave them off files of megabytes, and declare any media type. It must not know what
+the parts mean.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Callable, Coroutine
+from dataclasses import dataclass
+from enum import Enum, auto
+from itertools import islice
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser
+
+PARTS_LIMIT = 1000
+_PART_HEADER_BYTES_LIMIT = 8 * 1024
+_PARAMETERS_LIMIT = 8
+_EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
+_PARAMETER = re.compile(r"""\s*;\s*([^\s=;]+)\s*=\s*(?:"((?:[^"\\]|\\.|"(?!\s*(?:;|$)))*)"|([^;]*))""", re.DOTALL)
+# HTML escapes exactly these three in names; the SDKs' HTTP libraries follow it.
+_HTML_ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"))
+
+
+class MultipartError(Exception):
+    """The body is no complete multipart message. The message says the fact as a sentence without a full stop."""
+
+
+class TooManyPartsError(MultipartError):
+    """The message has more parts than are read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartHead:
+    """What a part says of itself."""
+
+    name: str
+    filename: str | None
+
+
+class PartSink(Protocol):
+    """Takes the bytes of one part."""
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    async def close(self) -> None:
+        """There are no more bytes."""
+
+
+class _EventKind(Enum):
+    HEAD = auto()
+    DATA = auto()
+    END = auto()
+
+
+_Event = tuple[_EventKind, Any]
+OpenSink = Callable[[PartHead], Coroutine[Any, Any, PartSink]]
+
+
+def parse_boundary(content_type: str | None) -> bytes:
+    """The boundary that a `Content-Type` header names.
+
+    Raises:
+        MultipartError: it is not that of a multipart form, or names no boundary.
+    """
+    media_type, _, parameters = (content_type or "").partition(";")
+    if media_type.strip().lower() != "multipart/form-data":
+        raise MultipartError("The body must be multipart/form-data")
+    boundary = _parse_parameters(";" + parameters).get("boundary", "")
+    if not boundary:
+        raise MultipartError("The Content-Type multipart/form-data lacks its boundary")
+    try:
+        return boundary.encode("latin-1")
+    except UnicodeEncodeError as error:
+        raise MultipartError("The boundary in Content-Type has characters outside Latin-1") from error
+
+
+async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: OpenSink) -> None:
+    """Read a multipart message; the bytes of each part go to the sink that `open_sink` gives for it.
+
+    Raises:
+        MultipartError: the message is malformed or cut off.
+    """
+    reader = _Reader(boundary)
+    sink: PartSink | None = None
+    async for chunk in chunks:
+        for kind, value in reader.feed(chunk):
+            if kind is _EventKind.HEAD:
+                sink = await open_sink(value)
+            elif kind is _EventKind.DATA and sink is not None:
+                await sink.write(value)
+            elif kind is _EventKind.END and sink is not None:
+                await sink.close()
+                sink = None
+    if not reader.ended:
+        raise MultipartError("The multipart body is cut off before its closing boundary")
+
+
+class _Reader:
+    """Turns the parser's callbacks into events, so that sinks may be asynchronous."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self.ended = False
+        self._events: list[_Event] = []
+        self._parts = 0
+        self._field = b""
+        self._value = b""
+        self._disposition: bytes | None = None
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._on_part_begin,
+                    "on_header_field": self._on_header_field,
+                    "on_header_value": self._on_header_value,
+                    "on_header_end": self._on_header_end,
+                    "on_headers_finished": self._on_headers_finished,
+                    "on_part_data": self._on_part_data,
+                    "on_part_end": self._on_part_end,
+                    "on_end": self._on_end,
+                },
+                max_header_size=_PART_HEADER_BYTES_LIMIT,
+            )
+        except FormParserError as error:
+            raise MultipartError("The boundary in Content-Type is too long") from error
+
+    def feed(self, data: bytes) -> list[_Event]:
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise MultipartError(
+                "The body is not what its Content-Type promises: it is damaged, or has another boundary"
+            ) from error
+        events, self._events = self._events, []
+        return events
+
+    def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > PARTS_LIMIT:
+            raise TooManyPartsError(f"The request has more than {PARTS_LIMIT} parts")
+        self._disposition = None
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._field.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._field = self._value = b""
+
+    def _on_headers_finished(self) -> None:
+        self._events.append((_EventKind.HEAD, parse_part_head(self._disposition)))
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._events.append((_EventKind.DATA, data[start:end]))
+
+    def _on_part_end(self) -> None:
+        self._events.append((_EventKind.END, None))
+
+    def _on_end(self) -> None:
+        self.ended = True
+
+
+def parse_part_head(disposition: bytes | None) -> PartHead:
+    """What a part's `Content-Disposition` says.
+
+    Raises:
+        MultipartError: there is none, it names no part, or the name is not UTF-8.
+    """
+    if disposition is None:
+        raise MultipartError("A part of the form lacks its Content-Disposition header")
+    try:
+        text = disposition.decode("utf-8")
+    except UnicodeDecodeError:
+        # A file's name is only shown, a part's name has a meaning: a lone surrogate in the latter is refused below.
+        text = disposition.decode("utf-8", errors="surrogateescape")
+    kind, separator, rest = text.partition(";")
+    parameters = _parse_parameters(separator + rest)
+    name = parameters.get("name")
+    if kind.strip().lower() != "form-data" or name is None:
+        raise MultipartError('A part of the form lacks its name (Content-Disposition: form-data; name="…")')
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MultipartError("The name of a part is not UTF-8") from error
+    filename = parameters.get("filename")
+    if filename is not None:
+        filename = filename.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
+    return PartHead(name=name, filename=filename)
+
+
+def _parse_parameters(text: str) -> dict[str, str]:
+    """The parameters of a header; an extended one (`filename*=UTF-8''…`) wins over the plain one."""
+    plain: dict[str, str] = {}
+    extended: dict[str, str] = {}
+    # A few are enough for every client; a header made of thousands would cost the square of its length.
+    for match in islice(_PARAMETER.finditer(text), _PARAMETERS_LIMIT):
+        key, quoted, bare = match[1].lower(), match[2], match[3]
+        value = _unescape(quoted) if quoted is not None else (bare or "").strip()
+        if key.endswith("*"):
+            decoded = _decode_extended(value)
+            if decoded is not None:
+                extended.setdefault(key[:-1], decoded)
+        else:
+            plain.setdefault(key, value)
+    return plain | extended
+
+
+def _unescape(quoted: str) -> str:
+    text = re.sub(r'\\(["\\])', r"\1", quoted)
+    for escape, character in _HTML_ESCAPES:
+        text = text.replace(escape, character)
+    return text
+
+
+def _decode_extended(value: str) -> str | None:
+    charset, _, rest = value.partition("'")
+    _, _, encoded = rest.partition("'")
+    if charset.lower() not in _EXTENDED_CHARSETS:
+        return None
+    try:
+        return unquote_to_bytes(encoded).decode(charset)
+    except UnicodeDecodeError:
+        return None

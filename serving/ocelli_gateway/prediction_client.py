@@ -1,0 +1,205 @@
+"""Asking inference servers for predictions: always the served revision, balanced over the Pods that are Ready.
+
+What a Pod refuses or does not answer is asked of another one, then of what the API server says now: a switch to another
+revision thereby leaves no gap. It must not know the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import aiohttp
+
+from ocelli_api.pods import INFERENCE_PORT
+from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER, ImageFault, Prediction, Refusal
+from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, KnownClassifier
+from ocelli_gateway.metrics import Metrics
+
+CONNECT_TIMEOUT_SECONDS = 2.0
+KEEP_ALIVE_SECONDS = 4.0
+"""Less than the servers keep an idle connection, lest a request meets its closing."""
+CALLS_AT_ONCE = 256
+LIVE_READS = 3
+LIVE_READ_PAUSE_SECONDS = 0.2
+ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
+UNREACHABLE = "Unreachable"
+
+
+class PredictionError(Exception):
+    """There is no prediction. The message is one sentence."""
+
+
+class ImageFaultError(PredictionError):
+    """This image cannot be predicted, by any server."""
+
+    def __init__(self, fault: ImageFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class ClassifierGoneError(PredictionError):
+    """The classifier was deleted meanwhile."""
+
+
+class NoServerError(PredictionError):
+    """No inference server answers."""
+
+
+class QueueFullError(PredictionError):
+    """Every inference server has as much work as it takes."""
+
+    def __init__(self, message: str, retry_after_seconds: int) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Refused:
+    """Why one server did not answer."""
+
+    refusal: str
+    retry_after_seconds: int = 1
+
+
+class PredictionClient:
+    """One pool of kept-alive connections to all inference servers."""
+
+    def __init__(
+        self,
+        store: ClassifierStore,
+        metrics: Metrics,
+        *,
+        timeout_seconds: float,
+        port: int = INFERENCE_PORT,
+    ) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._timeout_seconds = timeout_seconds
+        self._port = port
+        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._outstanding: Counter[str] = Counter()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            # Half of the whole, so that a server which hangs leaves time for another one.
+            timeout=aiohttp.ClientTimeout(total=timeout_seconds / 2, sock_connect=CONNECT_TIMEOUT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+    async def predict(self, classifier: KnownClassifier, image: bytes) -> Prediction:
+        """All scores of one image by the definition that is served.
+
+        Raises:
+            ImageFaultError: the image cannot be predicted.
+            ClassifierGoneError: the classifier was deleted.
+            NoServerError, QueueFullError: nobody answers, or nobody can now.
+            ClusterError: the API server was needed and did not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds), self._calls:
+                return await self._predict(classifier, image)
+        except TimeoutError as error:
+            raise NoServerError(_no_server(classifier)) from error
+
+    async def _predict(self, classifier: KnownClassifier, image: bytes) -> Prediction:
+        revision = classifier.served_revision or ""
+        servers = self._store.servers(classifier.namespace, classifier.classifier_id, revision)
+        answer = await self._ask_any(servers, classifier.classifier_id, revision, image)
+        reads = 0
+        while isinstance(answer, _Refused):
+            if answer.refusal == Refusal.QUEUE_FULL:
+                raise QueueFullError(
+                    f"Every server of the classifier {classifier.classifier_id} is busy; try again.", answer.retry_after_seconds
+                )
+            if reads == LIVE_READS:
+                raise NoServerError(_no_server(classifier))
+            if reads:
+                await asyncio.sleep(LIVE_READ_PAUSE_SECONDS)
+            reads += 1
+            known = await self._store.find_live(classifier.namespace, classifier.classifier_id)
+            if known is None:
+                raise ClassifierGoneError(f"The classifier {classifier.classifier_id} was deleted.")
+            revision = known.served_revision or revision
+            servers = await self._store.servers_live(classifier.namespace, classifier.classifier_id, revision)
+            answer = await self._ask_any(servers, classifier.classifier_id, revision, image)
+        return answer
+
+    async def _ask_any(
+        self, servers: Iterable[InferenceServer], classifier_id: str, revision: str, image: bytes
+    ) -> Prediction | _Refused:
+        """Ask one after the other, the least busy first; where all refuse, a full queue counts more than a silent server."""
+        untried = list(servers)
+        refused = _Refused(refusal=UNREACHABLE)
+        while untried:
+            server = min(untried, key=lambda item: self._outstanding[item.uid])
+            untried.remove(server)
+            self._outstanding[server.uid] += 1
+            try:
+                answer = await self._ask(server, classifier_id, revision, image)
+            finally:
+                self._outstanding[server.uid] -= 1
+                if not self._outstanding[server.uid]:
+                    del self._outstanding[server.uid]
+            if isinstance(answer, Prediction):
+                return answer
+            if refused.refusal != Refusal.QUEUE_FULL:
+                refused = answer
+        return refused
+
+    async def _ask(self, server: InferenceServer, classifier_id: str, revision: str, image: bytes) -> Prediction | _Refused:
+        host = f"[{server.address}]" if ":" in server.address else server.address
+        started = time.monotonic()
+        try:
+            async with self._session.post(
+                f"http://{host}:{self._port}{PREDICTIONS_PATH}",
+                data=image,
+                headers={REVISION_HEADER: revision, "Content-Type": "application/octet-stream"},
+                allow_redirects=False,
+            ) as response:
+                document = json.loads(await _read_bounded(response))
+                retry_after = response.headers.get("Retry-After", "1")
+                status = response.status
+            if status == 200:
+                prediction = Prediction.parse(document)
+            elif status == 400:
+                fault, message = ImageFault(document["error"]["kind"]), str(document["error"]["message"])
+            else:
+                refusal = Refusal(document["error"]["kind"])
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+            self._metrics.predictions.labels(UNREACHABLE).inc()
+            return _Refused(refusal=UNREACHABLE)
+        if status == 400:
+            self._metrics.predictions.labels("ImageFault").inc()
+            raise ImageFaultError(fault, message)
+        if status != 200:
+            self._metrics.predictions.labels(str(refusal)).inc()
+            return _Refused(refusal=refusal, retry_after_seconds=int(retry_after) if retry_after.isdigit() else 1)
+        # An address may have passed to another Pod since it was read.
+        if prediction.revision != revision or prediction.classifier_id != classifier_id:
+            self._metrics.predictions.labels(str(Refusal.OTHER_REVISION)).inc()
+            return _Refused(refusal=Refusal.OTHER_REVISION)
+        self._metrics.predictions.labels("Predicted").inc()
+        self._metrics.prediction_seconds.observe(time.monotonic() - started)
+        return prediction
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in response.content.iter_chunked(64 * 1024):
+        data += chunk
+        if len(data) > ANSWER_BYTES_LIMIT:
+            raise ValueError("the answer is longer than any prediction")
+    return bytes(data)
+
+
+def _no_server(classifier: KnownClassifier) -> str:
+    return f"No server of the classifier {classifier.classifier_id} answers now; try again."

@@ -1,0 +1,140 @@
+"""The public bodies of v3, field for field. It must not know where their values come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from ocelli_api.lifecycle import Lifecycle
+from ocelli_gateway.errors import GatewayError
+
+
+def wire_time(timestamp: str) -> str:
+    """An RFC 3339 time as v3 writes it: UTC with milliseconds and `Z`."""
+    moment = datetime.fromisoformat(timestamp).astimezone(UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierDetails:
+    """A classifier as create, retrain and details show it."""
+
+    classifier_id: str
+    name: str
+    owner: str
+    status: Lifecycle
+    class_names: tuple[str, ...]
+    created_at: str
+    retrained_at: str | None
+    explanation: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The body."""
+        created = wire_time(self.created_at)
+        retrained = None if self.retrained_at is None else wire_time(self.retrained_at)
+        body: dict[str, Any] = {
+            "classifier_id": self.classifier_id,
+            "name": self.name,
+            "owner": self.owner,
+            "status": str(self.status),
+            "core_ml_enabled": False,
+            "created": created,
+            "updated": retrained or created,
+            "classes": [{"class": name} for name in self.class_names],
+        }
+        if retrained is not None:
+            body["retrained"] = retrained
+        if self.status is Lifecycle.FAILED:
+            body["explanation"] = self.explanation or "The training failed."
+        return body
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredClass:
+    """One class in an answer of classify."""
+
+    class_name: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {"class": self.class_name, "score": self.score}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierAnswer:
+    """What one classifier says of one image: the classes that reach the threshold."""
+
+    classifier_id: str
+    name: str
+    is_custom: bool
+    classes: tuple[ScoredClass, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "classifier_id": self.classifier_id,
+            "name": self.name,
+            "classes": [item.to_json() for item in self.classes],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAnswer:
+    """What is said of one image: answers, or an error."""
+
+    image: str
+    classifiers: tuple[ClassifierAnswer, ...] = ()
+    error: GatewayError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"classifiers": [item.to_json() for item in self.classifiers], "image": self.image}
+        if self.error is not None:
+            body["error"] = {
+                "code": self.error.status,
+                "description": self.error.message,
+                "error_id": self.error.error_id,
+            }
+        return body
+
+
+class WarningId(StrEnum):
+    """The warnings of classify."""
+
+    LIMIT_REACHED = "limit_reached"
+    UNKNOWN_CLASSIFIER_IDS = "unknown_classifier_ids"
+    CLASSIFIER_NOT_READY = "classifier_not_ready"
+    CLASSIFIER_UNAVAILABLE = "classifier_unavailable"
+    INVALID_ZIP = "invalid_zip"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyWarning:
+    """Something that the caller should know though there is an answer."""
+
+    warning_id: WarningId
+    description: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"warning_id": str(self.warning_id), "description": self.description}
+
+
+def classify_body(images: Sequence[ImageAnswer], warnings: Iterable[ClassifyWarning]) -> dict[str, Any]:
+    """The body of classify. `custom_classes` counts the distinct pairs of custom classifier and class that it holds."""
+    pairs = {
+        (answer.classifier_id, item.class_name)
+        for image in images
+        for answer in image.classifiers
+        if answer.is_custom
+        for item in answer.classes
+    }
+    body: dict[str, Any] = {
+        "images": [image.to_json() for image in images],
+        "images_processed": len(images),
+        "custom_classes": len(pairs),
+    }
+    found = [warning.to_json() for warning in warnings]
+    if found:
+        body["warnings"] = found
+    return body
