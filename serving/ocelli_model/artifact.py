@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads
 from ocelli_model.preprocessing import Preprocessing
-from ocelli_storage.layout import ARTIFACT_METADATA
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
 
 FORMAT_VERSION = 1
@@ -90,49 +90,52 @@ class Artifact:
         return sha256_hex(self.to_files()[0])
 
 
-async def save_artifact(store: ObjectStore, prefix: str, artifact: Artifact) -> str:
-    """Write an artifact below a prefix (`ClassifierLocation.artifact_prefix`) and return its digest.
+async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifact: Artifact) -> str:
+    """Write the artifact of a revision and return its digest.
 
     Raises:
         StoreUnavailableError: see there.
     """
     metadata, files = artifact.to_files()
     for name, data in files.items():
-        await store.put(f"{prefix}/{name}", data)
-    await store.put(f"{prefix}/{ARTIFACT_METADATA}", metadata)
+        await store.put(location.artifact_key(artifact.revision, name), data)
+    await store.put(location.artifact_key(artifact.revision, ARTIFACT_METADATA), metadata)
     return sha256_hex(metadata)
 
 
-async def load_artifact(store: ObjectStore, prefix: str, *, expected_digest: str | None = None) -> Artifact:
-    """Read the artifact below a prefix and verify every digest; the artifact's own too, where it is given.
+async def load_artifact(
+    store: ObjectStore, location: ClassifierLocation, revision: str, *, expected_digest: str | None = None
+) -> Artifact:
+    """Read the artifact of a revision and verify every digest; the artifact's own too, where it is given.
 
     Raises:
         ArtifactError: there is none, it is damaged or another one, or this program cannot read its version.
         StoreUnavailableError: see there.
     """
-    metadata = await _get(store, prefix, ARTIFACT_METADATA)
+    what = f"artifact of {location.classifier_id}, revision {revision}"
+    metadata = await _get(store, location.artifact_key(revision, ARTIFACT_METADATA), what)
     digest = sha256_hex(metadata)
     if expected_digest is not None and digest != expected_digest:
-        raise ArtifactError(
-            f"artifact {prefix}: its digest is {digest}, expected is {expected_digest}; train the revision again"
-        )
+        raise ArtifactError(f"{what}: its digest is {digest}, expected is {expected_digest}; train the revision again")
     try:
         document = json.loads(metadata)
         version = document["formatVersion"]
         if version != FORMAT_VERSION:
             raise ArtifactError(
-                f"artifact {prefix}: {ARTIFACT_METADATA} has format version {version}, this program reads {FORMAT_VERSION}; "
+                f"{what}: {ARTIFACT_METADATA} has format version {version}, this program reads {FORMAT_VERSION}; "
                 "use one version of Ocelli for all its parts"
             )
-        heads_file = await _get(store, prefix, HEADS_FILE)
+        heads_file = await _get(store, location.artifact_key(revision, HEADS_FILE), what)
         if sha256_hex(heads_file) != document["files"][HEADS_FILE]:
-            raise ArtifactError(
-                f"artifact {prefix}: {HEADS_FILE} has another digest than {ARTIFACT_METADATA} says; train again"
-            )
+            raise ArtifactError(f"{what}: {HEADS_FILE} has another digest than {ARTIFACT_METADATA} says; train again")
         tensors = safetensors.numpy.load(heads_file)
         classes = document["classes"]
         if any(item["threshold"] != DECISION_THRESHOLD for item in classes):
-            raise ArtifactError(f"artifact {prefix}: a class has a threshold other than {DECISION_THRESHOLD}; train again")
+            raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train again")
+        if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
+            raise ArtifactError(
+                f"{what}: it says it is revision {document['revision']} of {document['classifierID']}; train again"
+            )
         return Artifact(
             classifier_id=document["classifierID"],
             revision=document["revision"],
@@ -151,11 +154,11 @@ async def load_artifact(store: ObjectStore, prefix: str, *, expected_digest: str
             library_versions=document["libraryVersions"],
         )
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"artifact {prefix}: it cannot be read ({error}); train the revision again") from error
+        raise ArtifactError(f"{what}: it cannot be read ({error}); train the revision again") from error
 
 
-async def _get(store: ObjectStore, prefix: str, file: str) -> bytes:
+async def _get(store: ObjectStore, key: str, what: str) -> bytes:
     try:
-        return await store.get(f"{prefix}/{file}")
+        return await store.get(key)
     except ObjectNotFoundError as error:
-        raise ArtifactError(f"artifact {prefix}: the object store has no {file}; train the revision") from error
+        raise ArtifactError(f"{what}: the object store has no {key}; train the revision") from error

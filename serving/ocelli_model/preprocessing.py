@@ -254,8 +254,11 @@ def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype.kind == "f":
         finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
         highest = float(finite.max())
-        return np.clip(finite * (255.0 if highest <= 1 else 1.0 if highest <= 255 else 1 / 257), 0, 255).astype(np.uint8)
-    return (np.clip(values, 0, 65535).astype(np.uint16) >> 8).astype(np.uint8)
+        scaled: NDArray[Any] = finite * (255.0 if highest <= 1 else 1.0 if highest <= 255 else 1 / 257)
+    else:
+        scaled = np.clip(values, 0, 65535).astype(np.uint16) >> 8
+    eight_bits: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
+    return eight_bits
 
 
 def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
