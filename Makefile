@@ -16,12 +16,15 @@ OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
 # PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
 TORCH_INDEX_URL ?=
+# torchvision backbones that `make run` installs beside HogColor, and where their weights are (default: torch hub's cache).
+BACKBONES ?=
+WEIGHTS ?=
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
 # No target may touch the cluster that the user's own kubeconfig points to.
 export KUBECONFIG := /dev/null
-export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD
+export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -67,9 +70,9 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.torch
 	@$(UV) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-# `make run` does without PyTorch, unless there is a GPU for it or the user says where to take it from.
+# `make run` does without PyTorch, unless there is a GPU for it, a backbone to export with it, or a place to take it from.
 RUN_ENVIRONMENT := $(VENV)/.local
-ifneq ($(TORCH_INDEX_URL)$(shell command -v nvidia-smi 2>/dev/null),)
+ifneq ($(TORCH_INDEX_URL)$(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
 RUN_ENVIRONMENT := $(VENV)/.torch
 endif
 

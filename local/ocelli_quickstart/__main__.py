@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ocelli_local import ClusterError
 from ocelli_local.binaries import BinariesError
+from ocelli_model.backbone import BackboneError
 from ocelli_quickstart.client import Service, TutorialError
 from ocelli_quickstart.demo import play_tutorial
 from ocelli_quickstart.digits import write_samples
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
             case _:
                 print("usage: python -m ocelli_quickstart run|demo|clean", file=sys.stderr)
                 return 2
-    except (RunError, StateError, TutorialError, ClusterError, BinariesError) as error:
+    except (RunError, StateError, TutorialError, ClusterError, BinariesError, BackboneError) as error:
         print(f"ocelli: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

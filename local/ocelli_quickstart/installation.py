@@ -14,7 +14,7 @@ from typing import Any
 from ocelli_gateway.credentials import build_credential_set, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
-from ocelli_model.publish import publish_backbone
+from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.object_store import ObjectStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -27,10 +27,7 @@ Manifest = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class InstallationOptions:
-    """What differs from the shipped manifests.
-
-    `operator_environment` and `gateway_environment` hold further settings of these programs.
-    """
+    """What differs from the shipped manifests."""
 
     store_url: str
     file_sources_folder: Path
@@ -39,24 +36,30 @@ class InstallationOptions:
     password: str
     namespace: str = "default"
     owner: str = "demo"
-    operator_environment: Mapping[str, str]
-    gateway_environment: Mapping[str, str]
+    backbones: tuple[str, ...] = ()
+    """torchvision backbones to install beside HogColor; `Auto` takes the first."""
+    weights: str | None = None
+    """Where their weights are: a folder, a file or a URL; None: torch hub's cache."""
 
 
 async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
-    """Apply everything; returns when the API server has taken it, before operator and gateway are up."""
-    backbone = await publish_backbone(ObjectStore.from_url(options.store_url), "HogColor")
+    """Apply everything; returns when the API server has taken it, before operator and gateway are up.
+
+    Raises:
+        BackboneUnavailableError: a backbone has no weights here.
+    """
+    store = ObjectStore.from_url(options.store_url)
+    backbones = [await publish_backbone(store, name, weights=options.weights) for name in options.backbones]
+    backbones.append(await publish_backbone(store, HOG_COLOR))
     operator = {
         "OCELLI_STORE_URL": options.store_url,
-        "OCELLI_BACKBONES": str(backbone),
+        "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),
         "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
-        **options.operator_environment,
     }
     gateway = {
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_GATEWAY_HOST": "127.0.0.1",
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),
-        **options.gateway_environment,
     }
     credential = build_credential_set(
         user=options.user, password=options.password, namespace=options.namespace, owner=options.owner

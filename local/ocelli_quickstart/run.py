@@ -28,6 +28,7 @@ PORTS_TRIED = 100
 START_TIMEOUT_SECONDS = 90.0
 
 Say = Callable[[str], None]
+Form = dict[str, str | Path]
 
 
 class RunError(Exception):
@@ -42,6 +43,8 @@ class RunSettings:
     port: int | None
     user: str
     password: str | None
+    backbones: tuple[str, ...] = ()
+    weights: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> RunSettings:
@@ -58,6 +61,8 @@ class RunSettings:
             port=int(port) if port else None,
             user=environment.get("OCELLI_USER") or "demo",
             password=environment.get("OCELLI_PASSWORD") or None,
+            backbones=tuple(environment.get("BACKBONES", "").replace(",", " ").split()),
+            weights=environment.get("WEIGHTS") or None,
         )
 
 
@@ -91,8 +96,8 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 gateway_port=port,
                 user=settings.user,
                 password=password,
-                operator_environment={},
-                gateway_environment={},
+                backbones=settings.backbones,
+                weights=settings.weights,
             ),
         )
         service = Service(address=f"http://127.0.0.1:{port}", user=settings.user, password=password)
@@ -141,15 +146,15 @@ def describe(service: Service, state: StateFolder) -> str:
     """Address, credentials and the tutorial's commands, ready to paste."""
     samples = _short(state.samples)
     identity = "$ID"
-    create = {
+    create: Form = {
         "name": "digits",
         "zero_positive_examples": samples / "zero.zip",
         "one_positive_examples": samples / "one.zip",
         "negative_examples": samples / "other-digits.zip",
     }
-    test = {"images_file": samples / "test-one.png", "classifier_ids": identity}
-    retrain = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
-    several = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
+    test: Form = {"images_file": samples / "test-one.png", "classifier_ids": identity}
+    retrain: Form = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
+    several: Form = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
     commands = [
         ("create a classifier; the answer names its classifier_id", service.curl("POST", "/v3/classifiers", create)),
         ("paste that id here", "ID=digits_..."),
