@@ -169,7 +169,9 @@ def run_status(options: argparse.Namespace) -> int:
     report(f"logs        {description.logs}")
     for name, pid in {"runner": description.runner, **description.components}.items():
         report(f"{name:<24} pid {pid:<8} {process_resident_bytes(pid) >> 20} MiB")
-    pods = description.open().list("/api/v1/pods")
+    access = description.open()
+    pods = access.list_objects("/api/v1/pods")
+    access.close()
     report(f"pods        {len(pods)}, running {sum(pod['status'].get('phase') == 'Running' for pod in pods)}")
     return 0
 

@@ -7,11 +7,10 @@ also serve a cluster that another process runs.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,6 +109,11 @@ class ClusterAccess:
                 return None
             raise
 
+    async def list_objects(self, path: str, query: Mapping[str, str] | None = None) -> list[Manifest]:
+        """The items under an API path, e.g. `/api/v1/namespaces/a/pods`, with `labelSelector` and its like."""
+        items: list[Manifest] = (await self.client.get(path, query))["items"]
+        return items
+
     async def service_account_kubeconfig(self, namespace: str, name: str, *, expiration_seconds: int = 24 * 3600) -> Path:
         """A kubeconfig that speaks as the ServiceAccount, with a token of TokenRequest."""
         answer = await self.client.create(
@@ -151,14 +155,11 @@ class ClusterAccess:
             raise error
         return completed
 
-    async def wait_for(
-        self, what: str, condition: Callable[[], T | None] | Callable[[], Awaitable[T | None]], *, timeout_seconds: float = 30.0
-    ) -> T:
+    async def wait_for(self, what: str, condition: Callable[[], Awaitable[T | None]], *, timeout_seconds: float = 30.0) -> T:
         """Poll until `condition` gives something true, and return that; raises TimeoutError that names `what`."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            result = condition()
-            value: T | None = await result if inspect.isawaitable(result) else result
+            value = await condition()
             if value:
                 return value
             if time.monotonic() > deadline:
@@ -258,10 +259,9 @@ class SyncClusterAccess:
     def get(self, api_version: str, kind: str, name: str, *, namespace: str = "default") -> Manifest | None:
         return self._thread.run(self._access.get(api_version, kind, name, namespace=namespace))
 
-    def list(self, path: str, **query: str) -> list[Manifest]:
+    def list_objects(self, path: str, **query: str) -> list[Manifest]:
         """The items under an API path, e.g. `/api/v1/namespaces/a/pods`, with `labelSelector=` and its like."""
-        items: list[Manifest] = self._thread.run(self._access.client.get(path, query))["items"]
-        return items
+        return self._thread.run(self._access.list_objects(path, query))
 
     def service_account_kubeconfig(self, namespace: str, name: str, *, expiration_seconds: int = 24 * 3600) -> Path:
         return self._thread.run(self._access.service_account_kubeconfig(namespace, name, expiration_seconds=expiration_seconds))

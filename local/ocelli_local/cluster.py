@@ -120,9 +120,7 @@ class LocalCluster:
         """A coroutine, because the node that kubectl asks for logs lives in this very event loop."""
         return await self.access.kubectl(*arguments, check=check)
 
-    async def wait_for(
-        self, what: str, condition: Callable[[], T | None] | Callable[[], Awaitable[T | None]], *, timeout_seconds: float = 30.0
-    ) -> T:
+    async def wait_for(self, what: str, condition: Callable[[], Awaitable[T | None]], *, timeout_seconds: float = 30.0) -> T:
         return await self.access.wait_for(what, condition, timeout_seconds=timeout_seconds)
 
     # --- start and stop
@@ -185,6 +183,9 @@ class LocalCluster:
         if self._control_plane is not None:
             await self._control_plane.stop()
             self._control_plane = None
+        if self._lock is not None:
+            # Where the kernel allows no namespaces, containers may have left something behind.
+            kill_leftovers(f"{CLUSTER_MARKER}={build_marker(self.state_dir)}")
         if self._loopback is not None:
             self._loopback.release()
             self._loopback = None

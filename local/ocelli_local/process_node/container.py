@@ -483,18 +483,22 @@ class Container:
             ended.cancel()
             deadline = max(deadline, time.monotonic() + LEAST_GRACE_SECONDS)
         if grace_seconds > 0 and run.process.running:
-            self._signal_main_process(run)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.process.wait(), max(0.0, deadline - time.monotonic()))
+                async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                    await self._signal_main_process(run)
+                    await run.process.wait()
         run.process.kill_session()
 
-    def _signal_main_process(self, run: Run) -> None:
+    async def _signal_main_process(self, run: Run) -> None:
         name = self.spec.get("lifecycle", {}).get("stopSignal", "SIGTERM")
         number = getattr(signal, name, signal.SIGTERM)
-        main = self._services.node.wrapper.main_process(run.process.pid)
-        if main is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(main, number)
+        # In its first milliseconds the wrapper has not started the command yet.
+        while (main := self._services.node.wrapper.main_process(run.process.pid)) is None:
+            if not run.process.running:
+                return
+            await asyncio.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(main, number)
 
     # --- probes and hooks
 

@@ -74,7 +74,7 @@ class PodHandle:
 
     def wait_for_event(self, reason: str) -> Manifest:
         def condition() -> Manifest | None:
-            events = self._cluster.list(f"/api/v1/namespaces/{self.namespace}/events")
+            events = self._cluster.list_objects(f"/api/v1/namespaces/{self.namespace}/events")
             mine = [e for e in events if e["involvedObject"]["name"] == self.name and e["reason"] == reason]
             return mine[0] if mine else None
 

@@ -86,7 +86,7 @@ def test_pods_outlive_an_outage_of_the_api_server_and_are_still_followed(in_proc
         return await cluster.get("v1", "Pod", "survivor")
 
     async def runs() -> bool:
-        return ((await read()) or {}).get("status", {}).get("phase") == "Running"
+        return str((await read() or {}).get("status", {}).get("phase")) == "Running"
 
     async def is_gone() -> bool:
         return await read() is None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_local import SyncClusterAccess
+from ocelli_local.__main__ import main
 from ocelli_local.child_process import CLUSTER_MARKER, find_marked_processes
 from ocelli_local.cluster import ClusterError, build_marker
 from ocelli_local.cluster_process import ClusterDescription, ClusterProcess, is_locked, stop_running_cluster
@@ -161,3 +162,9 @@ def test_detached_cluster_can_be_stopped_by_its_folder(tmp_path: Path) -> None:
     assert ClusterDescription.load(tmp_path) is not None
     assert stop_running_cluster(tmp_path)
     assert find_processes(tmp_path) == []
+
+
+def test_status_says_what_runs(local_cluster: SyncClusterAccess, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["status", "--state-dir", str(local_cluster.folder)]) == 0
+    assert "kube-apiserver" in capsys.readouterr().out
+    assert main(["status", "--state-dir", str(tmp_path)]) == 3

@@ -109,7 +109,7 @@ class ReadyWatch:
 
     def _run(self) -> None:
         while not self._stopping.wait(0.05):
-            pods = self._cluster.list(f"/api/v1/namespaces/{self._namespace}/pods")
+            pods = self._cluster.list_objects(f"/api/v1/namespaces/{self._namespace}/pods")
             ready = [pod for pod in pods if condition_status(pod, "Ready") == "True"]
             self._least = min(self._least, len(ready))
 
@@ -119,12 +119,12 @@ def test_refused_pods_of_a_deployment_are_not_replaced_for_ever(local_cluster: S
     local_cluster.apply(build_deployment("refused", volumes=volumes), namespace=namespace)
 
     def all_refused() -> list[Manifest]:
-        pods = local_cluster.list(f"/api/v1/namespaces/{namespace}/pods")
+        pods = local_cluster.list_objects(f"/api/v1/namespaces/{namespace}/pods")
         return [pod for pod in pods if "persistentVolumeClaim" in str(pod["status"].get("containerStatuses"))]
 
     local_cluster.wait_for("both Pods say that they are refused", lambda: len(all_refused()) == 2)
     assert {pod["status"]["phase"] for pod in all_refused()} == {"Pending"}
-    assert len(local_cluster.list(f"/api/v1/namespaces/{namespace}/pods")) == 2
+    assert len(local_cluster.list_objects(f"/api/v1/namespaces/{namespace}/pods")) == 2
 
 
 def test_extended_resource_that_no_node_has_leaves_the_pod_unscheduled(run_pod: RunPod) -> None:

@@ -10,4 +10,5 @@ from ocelli_local.access import load_manifests
 def test_folders_files_lists_and_dicts_become_manifests(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text("kind: B\n---\nkind: C\n---\n")
     (tmp_path / "a.yml").write_text("kind: List\nitems: [{kind: A}]\n")
-    assert [m["kind"] for m in load_manifests([tmp_path, {"kind": "D"}])] == ["A", "B", "C", "D"]
+    assert [manifest["kind"] for manifest in load_manifests([tmp_path])] == ["A", "B", "C"]
+    assert load_manifests({"kind": "D"}) == [{"kind": "D"}]

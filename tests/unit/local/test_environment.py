@@ -23,7 +23,9 @@ from ocelli_local.process_node.environment import (
 Manifest = dict[str, Any]
 
 
-def make_input(container: Manifest, *, objects: NamedObjects | None = None, **mounts: str) -> EnvironmentInput:
+def make_input(
+    container: Manifest, *, objects: NamedObjects | None = None, mounts: dict[str, str] | None = None
+) -> EnvironmentInput:
     container = {"name": "main", "command": ["run"], **container}
     return EnvironmentInput(
         pod={
@@ -34,7 +36,7 @@ def make_input(container: Manifest, *, objects: NamedObjects | None = None, **mo
         network=PodNetwork(pod_address="127.5.1.1", host_address="127.5.0.1"),
         objects=objects or NamedObjects(),
         paths=ContainerPaths(
-            mounts={path: Path(real) for path, real in mounts.items()},
+            mounts={path: Path(real) for path, real in (mounts or {}).items()},
             volumes={},
             termination_message=Path("/real/termination"),
         ),
@@ -160,7 +162,7 @@ def test_paths_below_a_mount_are_translated(text: str, translated: str) -> None:
 def test_translation_reaches_env_command_and_args() -> None:
     given = make_input(
         {"command": ["/data/bin"], "args": ["/data/in"], "env": [{"name": "X", "value": "/data/out"}]},
-        **{"/data": "/real"},
+        mounts={"/data": "/real"},
     )
     made = build_process_arguments(given)
     assert (made.argv, made.env["X"]) == (["/real/bin", "/real/in"], "/real/out")

@@ -38,7 +38,7 @@ def make_facts(*containers: Manifest, policy: str = "Always", init: list[Manifes
         "spec": {"restartPolicy": policy, "containers": [{"name": c["name"]} for c in containers]},
         "status": fields.pop("status", {}),
     }
-    pod["spec"].update(fields.pop("spec", {}))  # type: ignore[attr-defined]
+    pod["spec"].update(fields.pop("spec", {}))
     given: dict[str, Any] = {
         "pod": pod,
         "now": NOW,
