@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 TRANSACTION_HEADER = "X-Global-Transaction-Id"
 HEAD_LIMIT_BYTES = 64 * 1024
-_OUTSIDE_ASCII = re.compile(rb"[^\x21-\x7e]")
+_OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
 
 
 def new_transaction_id() -> str:
@@ -26,14 +26,16 @@ class ContractProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _reads_head = True
+    _between_requests = True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._reads_head = True
+        self._between_requests = False
 
-    def on_url(self, url: bytes) -> None:
-        # Scripts send `/v3/classifiers/ü` as raw UTF-8; uvicorn takes addresses for ASCII and would drop the request.
-        super().on_url(_OUTSIDE_ASCII.sub(lambda match: b"%%%02X" % match[0][0], url))
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._between_requests = True
 
     def on_headers_complete(self) -> None:
         self._reads_head = False
@@ -41,6 +43,11 @@ class ContractProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self._between_requests:
+            # Scripts send `/v3/classifiers/ü` as raw UTF-8; the parser takes addresses for ASCII.
+            line, newline, rest = data.partition(b"\n")
+            if not line.isascii():
+                data = _OUTSIDE_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line) + newline + rest
         if self._reads_head:
             self._head_bytes += len(data)
         super().data_received(data)

@@ -1,0 +1,411 @@
+"""Rules for every request: addresses, version, credentials, headers, errors (sections 0 and C1 of the REST contract)."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.unit.gateway.harness import (
+    MULTIPART_TYPE,
+    NAMESPACE,
+    OTHER_KEY,
+    OTHER_USER,
+    PASSWORD,
+    TWO_SETS,
+    USER,
+    VERSION,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    basic,
+    body_of,
+    connect,
+    exchange,
+    head,
+    multipart,
+    png,
+    status_of,
+    wait_for,
+)
+
+ERROR_IDS = {
+    "parameter_error",
+    "input_error",
+    "limit_exceeded",
+    "classifier_not_ready",
+    "not_found",
+    "conflict",
+    "unavailable",
+    "unauthorized",
+    "internal_error",
+}
+QUERY = "?version=2018-03-19"
+
+
+def assert_error(response: httpx.Response, status: int, error_id: str | None = None, *words: str) -> None:
+    """The body of 0.5, whole."""
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert body["code"] == status
+    assert isinstance(body["error"], str)
+    assert body["error_id"] in ERROR_IDS
+    assert error_id in (None, body["error_id"])
+    assert [word for word in words if word not in body["error"]] == [], body["error"]
+    assert response.headers["content-type"].startswith("application/json")
+    assert response.headers["x-global-transaction-id"]
+
+
+# 0.1 Addresses
+
+
+@pytest.mark.parametrize("path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"])
+def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: str) -> None:
+    assert client.http.post(path, data={"name": "prefix"}, files=list(TWO_SETS)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v3",
+        "/v3/nothing",
+        "/v3/classifiers/a_1/b",
+        "/v3/detect_faces",
+        "/v3/collections",
+        "/v3/recognize_text",
+        "/v3/classifiers/a_1/core_ml_model",
+        "/v4/classifiers",
+        "/",
+        "/V3/classifiers",
+    ],
+)
+def test_unknown_path_is_404(client: V3Client, path: str) -> None:
+    assert_error(client.http.get(path), 404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v3/classifiers", "POST"),
+        ("PUT", "/v3/classifiers/a_1", "DELETE, GET, HEAD, POST"),
+        ("PATCH", "/v3/classifiers/a_1", "DELETE, GET, HEAD, POST"),
+        ("GET", "/v3/classify", "POST"),
+        ("OPTIONS", "/v3/classify/", "POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+    ],
+)
+def test_known_path_with_another_method_is_405_with_allow(client: V3Client, method: str, path: str, allow: str) -> None:
+    response = client.http.request(method, path)
+    assert_error(response, 405)
+    assert response.headers["allow"] == allow
+
+
+def test_head_answers_like_get_without_a_body(client: V3Client) -> None:
+    classifier_id = client.created("head")
+    response = client.http.head(f"/v3/classifiers/{classifier_id}")
+    assert (response.status_code, response.content) == (200, b"")
+    assert int(response.headers["content-length"]) == len(client.get(classifier_id).content)
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/v3/classifiers/ü_1", "/v3/classifiers/..%2Fx", "/v3/classifiers/%00", "/v3/classifiers/" + "a" * 5000 + "_1", "/v3/classifiers/%FF%FE"],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_id_of_strange_form_is_404(gateway: GatewayInstance, method: str, target: str) -> None:
+    request = head(method, target + QUERY, "Content-Length: 0", "Connection: close")
+    assert status_of(exchange(gateway, request)) == 404
+
+
+# 0.2 Version
+
+
+@pytest.mark.parametrize("version", ["2016-05-17", "2018-03-19", "9999-12-31", "2020-02-29"])
+def test_any_real_date_is_a_version(client: V3Client, version: str) -> None:
+    response = client.http.get("/v3/classifiers/none_1", params={"version": version})
+    assert_error(response, 404)
+
+
+@pytest.mark.parametrize(
+    "version", ["", "2018-13-45", "2018-02-30", "20180319", "2018-3-19", "latest", "0000-01-01", "2018-03-19T00:00:00", "٢٠١٨-٠٣-١٩"]
+)
+def test_no_date_is_no_version(client: V3Client, version: str) -> None:
+    assert_error(client.http.get("/v3/classifiers/none_1", params={"version": version}), 400, "parameter_error", "version")
+
+
+def test_missing_version_is_400(gateway: GatewayInstance) -> None:
+    response = httpx.get(f"{gateway.address}/v3/classifiers/none_1", auth=(USER, PASSWORD))
+    assert_error(response, 400, "parameter_error", "version")
+
+
+# 0.3 Credentials
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Basic",
+        "Basic !!!",
+        "Basic " + "QQ==",
+        "Basic //79",
+        basic("anna", "wrong"),
+        basic("nobody", PASSWORD),
+        basic("apikey", "wrong"),
+        basic("ANNA", PASSWORD),
+        basic("anna", PASSWORD + " "),
+        basic("bert", OTHER_KEY),
+        basic("anna", "x" * 5000),
+        "Digest " + PASSWORD,
+    ],
+)
+def test_no_or_wrong_credentials_are_401(gateway: GatewayInstance, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    response = httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers)
+    assert_error(response, 401)
+    assert response.json() == {"code": 401, "error": "Unauthorized", "error_id": "unauthorized"}
+    assert response.headers["www-authenticate"].startswith('Basic realm="')
+
+
+@pytest.mark.parametrize(
+    ("user", "password"),
+    [("anna", PASSWORD), ("apikey", PASSWORD), (OTHER_USER, "other"), ("apikey", OTHER_KEY)],
+    ids=["password with a colon", "password as api key", "password beside a key", "separate api key"],
+)
+def test_basic_credentials_are_accepted(gateway: GatewayInstance, user: str, password: str) -> None:
+    headers = {"Authorization": basic(user, password)}
+    response = httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers)
+    assert response.status_code == 404
+
+
+def test_password_beside_a_separate_key_is_no_api_key(gateway: GatewayInstance) -> None:
+    headers = {"Authorization": basic("apikey", "other")}
+    assert httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers).status_code == 401
+
+
+def test_user_names_and_passwords_are_utf_8(stage: Stage, gateway: GatewayInstance) -> None:
+    stage.write_credentials("utf8.json", user="jürgen", password="pässwörd✓", namespace="team-c", owner="c")
+    headers = {"Authorization": basic("jürgen", "pässwörd✓")}
+
+    def accepted() -> bool:
+        return httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers).status_code == 404
+
+    wait_for(accepted, "the new credential set is used without a restart")
+
+
+@pytest.mark.parametrize(
+    ("headers", "query", "word"),
+    [({"Authorization": "Bearer eyJ"}, {}, "Bearer"), ({}, {"api_key": PASSWORD}, "api_key")],
+    ids=["bearer token", "api_key"],
+)
+def test_forms_of_the_next_issue_are_401_that_says_so(
+    gateway: GatewayInstance, headers: dict[str, str], query: dict[str, str], word: str
+) -> None:
+    response = httpx.get(f"{gateway.address}/v3/classifiers/none_1", params={**VERSION, **query}, headers=headers)
+    assert_error(response, 401, "unauthorized", word, "Basic")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v3/classifiers/x_1?version=nonsense"), ("GET", "/v3/nothing"), ("PUT", "/v3/classify"), ("POST", "/v3/classifiers")],
+    ids=["bad version", "unknown path", "other method", "body of another kind"],
+)
+def test_credentials_are_looked_at_before_anything_else(gateway: GatewayInstance, method: str, path: str) -> None:
+    assert httpx.request(method, gateway.address + path, content=b"x").status_code == 401
+
+
+def test_classifiers_of_another_owner_are_absent(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+    classifier_id = client.ready("mine")
+    other = connect(gateway, stage, OTHER_USER, "other")
+    statuses = [
+        other.get(classifier_id).status_code,
+        other.retrain(classifier_id, TWO_SETS).status_code,
+        other.delete(classifier_id).status_code,
+        other.classify(("a.png", png()), classifier_ids=classifier_id).status_code,
+    ]
+    assert statuses == [404, 404, 404, 404]
+
+
+# 0.4 Headers and ids
+
+
+def test_every_answer_has_a_transaction_id_of_its_own(client: V3Client) -> None:
+    responses = [client.get("none_1"), client.http.get("/v3/nothing"), client.http.get("/healthz"), client.create()]
+    seen = [response.headers["x-global-transaction-id"] for response in responses]
+    assert len(set(filter(None, seen))) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("Dog Breeds", "DogBreeds"),
+        ("sdk-test", "sdkxtest"),
+        ("ünïcode", "xnxcode"),
+        ("日本", "xx"),
+        ("a\tb", "ab"),
+        ("2018", "2018"),
+        ("n" * 100, "n" * 36),
+    ],
+)
+def test_classifier_id_is_made_of_the_name(client: V3Client, name: str, stem: str) -> None:
+    classifier_id = client.created(name)
+    assert re.fullmatch(r"[A-Za-z0-9]+_[0-9]{1,10}", classifier_id)
+    assert classifier_id.rpartition("_")[0] == stem
+    assert 0 < int(classifier_id.rpartition("_")[2]) < 2**31
+
+
+def test_ids_are_case_sensitive(client: V3Client) -> None:
+    classifier_id = client.ready("Case")
+    assert client.get(classifier_id.swapcase()).status_code == 404
+    assert client.classify(("a.png", png()), classifier_ids=classifier_id.lower()).status_code == 404
+
+
+def test_unknown_parameters_fields_and_headers_are_ignored(client: V3Client) -> None:
+    response = client.http.post(
+        "/v3/classifiers",
+        params={**VERSION, "verbose": "perhaps"},
+        data={"name": "unknown", "color": "red"},
+        files=[*TWO_SETS, ("readme", ("readme.txt", b"text"))],
+        headers={"X-Watson-Test": "1", "X-IBMCloud-SDK-Analytics": "service_name=watson_vision_combined"},
+    )
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize("header", ["X-Watson-Learning-Opt-Out", "X-Watson-Metadata"])
+def test_headers_of_the_next_issue_are_400_that_names_them(client: V3Client, header: str) -> None:
+    assert_error(client.create(headers={header: "true"}), 400, None, header)
+
+
+# C1 Any request
+
+
+@pytest.mark.parametrize("path", ["/v3/classifiers", "/v3/classify"])
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("multipart/form-data", b"--x\r\n"),
+        ("multipart/form-data; boundary=", b"--x\r\n"),
+        ("multipart/form-data; boundary=" + "b" * 5000, b"--x\r\n"),
+        ("multipart/form-data; boundary=x", b"no boundary here"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nbirds"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\nbirds\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\nbirds\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"\xff\"\r\n\r\nbirds\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b"--x\r\nbroken header\r\n\r\n--x--\r\n"),
+    ],
+    ids=[
+        "another type",
+        "no boundary",
+        "empty boundary",
+        "endless boundary",
+        "other boundary in the body",
+        "cut off",
+        "part without a name",
+        "part without headers",
+        "name that is not UTF-8",
+        "broken header",
+    ],
+)
+def test_body_that_is_no_multipart_form_is_400(client: V3Client, path: str, content_type: str, body: bytes) -> None:
+    assert_error(client.http.post(path, content=body, headers={"Content-Type": content_type}), 400)
+
+
+def test_body_shorter_than_it_says_is_400(gateway: GatewayInstance) -> None:
+    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 5000")
+    answer = exchange(gateway, request + multipart([('Content-Disposition: form-data; name="name"', b"birds")]), finish=True)
+    assert status_of(answer) == 400
+
+
+@pytest.mark.parametrize(("path", "megabytes"), [("/v3/classifiers", 256), ("/v3/classify", 110)])
+@pytest.mark.parametrize("expect", [[], ["Expect: 100-continue"]], ids=["plain", "expecting 100"])
+def test_declared_length_above_the_limit_is_413_without_reading_on(
+    gateway: GatewayInstance, path: str, megabytes: int, expect: list[str]
+) -> None:
+    length = f"Content-Length: {megabytes * 1024 * 1024 + 1}"
+    answer = exchange(gateway, head("POST", path + QUERY, f"Content-Type: {MULTIPART_TYPE}", length, *expect))
+    assert status_of(answer) == 413
+    assert body_of(answer)["error_id"] == "limit_exceeded"
+
+
+def test_body_of_undeclared_length_that_grows_past_the_limit_is_413(gateway: GatewayInstance, client: V3Client) -> None:
+    def body() -> Any:
+        # Parts that are nobody's: only the body as a whole is too large.
+        for index in range(4):
+            yield f'--BOUNDARY\r\nContent-Disposition: form-data; name="other{index}"\r\n\r\n'.encode()
+            for _ in range(40):
+                yield bytes(1024 * 1024)
+            yield b"\r\n"
+
+    response = client.http.post("/v3/classify", content=body(), headers={"Content-Type": MULTIPART_TYPE})
+    assert_error(response, 413, "limit_exceeded")
+
+
+def test_more_than_1000_parts_are_400(client: V3Client) -> None:
+    parts = [(f'Content-Disposition: form-data; name="p{index}"', b"x") for index in range(1001)]
+    response = client.http.post("/v3/classify", content=multipart(parts), headers={"Content-Type": MULTIPART_TYPE})
+    assert_error(response, 400, "limit_exceeded", "1000")
+
+
+def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
+    impatient = stage.start_gateway(body_timeout_seconds=0.2)
+    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 500", "Connection: close")
+    started = time.monotonic()
+    assert status_of(exchange(impatient, request + b"--BOUNDARY\r\n")) == 400
+    assert time.monotonic() - started < 8
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"nonsense\r\n\r\n", b"GET /v3 HTTP/1.1\r\nHost x\r\n\r\n", b"GET " + b"/" + b"x" * 100_000, b"GET /v3 HTTP/1.1\r\nContent-Length: x\r\n\r\n"],
+    ids=["no HTTP", "broken header", "endless address", "length that is no number"],
+)
+def test_what_is_no_http_request_is_a_json_400(gateway: GatewayInstance, request_bytes: bytes) -> None:
+    answer = exchange(gateway, request_bytes)
+    assert status_of(answer) == 400
+    assert body_of(answer)["code"] == 400
+    assert b"x-global-transaction-id: " in answer
+
+
+def test_kubernetes_that_does_not_answer_is_503_with_retry_after(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created("unreachable")
+    stage.cluster.reachable = False
+    try:
+        response = client.get(classifier_id)
+    finally:
+        stage.cluster.reachable = True
+    assert_error(response, 503, "unavailable")
+    assert response.headers["retry-after"].isdigit()
+
+
+def test_healthz_says_why_a_create_would_not_succeed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    stage = Stage(folder=tmp_path_factory.mktemp("unhealthy"))
+    try:
+        instance = stage.start_gateway()
+        for file in stage.credentials_folder.iterdir():
+            file.unlink()
+        # A good answer holds for some seconds; what matters is that it does not hold for ever.
+        wait_for(lambda: httpx.get(f"{instance.address}/healthz").status_code == 503, "not healthy without credentials", 15)
+        assert "credential" in httpx.get(f"{instance.address}/healthz").json()["error"]
+    finally:
+        stage.close()
+
+
+def test_metrics_count_answers_by_route_and_code(gateway: GatewayInstance, client: V3Client) -> None:
+    client.get("metrics_1")
+    text = httpx.get(f"{gateway.address}/metrics").text
+    assert re.search(
+        r'ocelli_gateway_requests_total\{code="404",method="GET",route="/v3/classifiers/\{classifier_id\}"\} [1-9]', text
+    )
+
+
+def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
+    assert httpx.get(f"{gateway.address}/livez").status_code == 200
+
+
+def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client) -> None:
+    assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE

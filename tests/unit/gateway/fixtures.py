@@ -1,0 +1,28 @@
+"""One stage and one gateway for all tests of a module; each test makes classifiers of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.gateway.harness import GatewayInstance, Stage, V3Client, connect
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    built = Stage(folder=tmp_path_factory.mktemp("stage"))
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(stage: Stage) -> GatewayInstance:
+    return stage.start_gateway()
+
+
+@pytest.fixture(scope="module")
+def client(gateway: GatewayInstance, stage: Stage) -> Iterator[V3Client]:
+    connected = connect(gateway, stage)
+    yield connected
+    connected.http.close()

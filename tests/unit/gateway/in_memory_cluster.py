@@ -1,0 +1,190 @@
+"""A fake of the Kubernetes API at the border of `ocelli_cluster.client`: objects in memory, versions, watches, preconditions.
+
+Only what the gateway calls. Validation by the CRD is not part of it: that is tested against a real API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ConflictError, Listing, NotFoundError, UnreachableError, WatchEvent
+from ocelli_cluster.resources import Resource
+
+Key = tuple[str, str, str]
+
+
+class InMemoryCluster:
+    """Use it within one event loop."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.reads = 0
+        self.watching = True
+        """While False no watch delivers anything: a replica that lags behind."""
+        self.before_patch: Callable[[], None] | None = None
+        """Called once before the next patch is applied: somebody else writes in between."""
+        self.create_error: Exception | None = None
+        """Raised by the next create."""
+        self._objects: dict[Key, Manifest] = {}
+        self._version = 100
+        self._watchers: list[tuple[Resource, str | None, str | None, asyncio.Queue[WatchEvent]]] = []
+        self._held: list[tuple[str, str, Manifest]] = []
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        self._read()
+        return copy.deepcopy(self._find(resource, namespace, name))
+
+    async def list_objects(self, resource: Resource, namespace: str | None = None, label_selector: str | None = None) -> Listing:
+        self._read()
+        items = tuple(
+            copy.deepcopy(item)
+            for (plural, place, _), item in self._objects.items()
+            if plural == resource.plural and namespace in (None, place) and _matches(item, label_selector)
+        )
+        return Listing(items=items, resource_version=str(self._version))
+
+    async def create(
+        self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None, dry_run: bool = False
+    ) -> Manifest:
+        self._check_reachable()
+        if self.create_error is not None:
+            error, self.create_error = self.create_error, None
+            raise error
+        key = (resource.plural, namespace, body["metadata"]["name"])
+        if key in self._objects:
+            raise ConflictError(409, f"{key[2]} already exists", "AlreadyExists")
+        if dry_run:
+            return body
+        return self.put(resource, namespace, body)
+
+    async def patch(
+        self, resource: Resource, namespace: str, name: str, patch: Manifest, *, field_manager: str | None = None
+    ) -> Manifest:
+        self._check_reachable()
+        if self.before_patch is not None:
+            hook, self.before_patch = self.before_patch, None
+            hook()
+        current = self._find(resource, namespace, name)
+        wanted = patch.get("metadata", {}).get("resourceVersion")
+        if wanted is not None and wanted != current["metadata"]["resourceVersion"]:
+            raise ConflictError(409, f"{name} has been modified", "Conflict")
+        return self.put(resource, namespace, _merge(copy.deepcopy(current), patch))
+
+    async def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
+    ) -> None:
+        self._check_reachable()
+        current = self._find(resource, namespace, name)
+        if uid is not None and uid != current["metadata"]["uid"]:
+            raise ConflictError(409, "the uid in the precondition differs", "Conflict")
+        self.remove(resource, namespace, name)
+
+    @asynccontextmanager
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None,
+        label_selector: str | None,
+        resource_version: str,
+        timeout_seconds: int,
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        self._check_reachable()
+        queue: asyncio.Queue[WatchEvent] = asyncio.Queue()
+        watcher = (resource, namespace, label_selector, queue)
+        self._watchers.append(watcher)
+
+        async def events() -> AsyncIterator[WatchEvent]:
+            while True:
+                yield await queue.get()
+
+        try:
+            yield events()
+        finally:
+            self._watchers.remove(watcher)
+
+    def put(self, resource: Resource, namespace: str, body: Manifest) -> Manifest:
+        """Store an object as the API server would, and tell the watches."""
+        stored = copy.deepcopy(body)
+        key = (resource.plural, namespace, stored["metadata"]["name"])
+        before = self._objects.get(key)
+        self._version += 1
+        metadata = stored["metadata"]
+        metadata["namespace"] = namespace
+        metadata["resourceVersion"] = str(self._version)
+        metadata.setdefault("uid", str(uuid.uuid4()))
+        metadata.setdefault("creationTimestamp", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        self._objects[key] = stored
+        self._tell(resource, "ADDED" if before is None else "MODIFIED", stored)
+        return copy.deepcopy(stored)
+
+    def remove(self, resource: Resource, namespace: str, name: str) -> None:
+        stored = self._objects.pop((resource.plural, namespace, name))
+        self._version += 1
+        gone = copy.deepcopy(stored)
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(resource, "DELETED", gone)
+
+    def find(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
+        return copy.deepcopy(self._objects.get((resource.plural, namespace, name)))
+
+    def all(self, resource: Resource, namespace: str) -> list[Manifest]:
+        return [copy.deepcopy(item) for (plural, place, _), item in self._objects.items() if (plural, place) == (resource.plural, namespace)]
+
+    def deliver(self) -> None:
+        """Let the watches deliver again, with all that they held back."""
+        self.watching = True
+        held, self._held = self._held, []
+        for plural, kind, stored in held:
+            self._send(plural, kind, stored)
+
+    def _tell(self, resource: Resource, kind: str, stored: Manifest) -> None:
+        if self.watching:
+            self._send(resource.plural, kind, stored)
+        else:
+            self._held.append((resource.plural, kind, copy.deepcopy(stored)))
+
+    def _send(self, plural: str, kind: str, stored: Manifest) -> None:
+        for resource, namespace, selector, queue in self._watchers:
+            if resource.plural == plural and namespace in (None, stored["metadata"]["namespace"]) and _matches(stored, selector):
+                queue.put_nowait(WatchEvent(type=kind, object=copy.deepcopy(stored)))
+
+    def _find(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        try:
+            return self._objects[(resource.plural, namespace, name)]
+        except KeyError:
+            raise NotFoundError(404, f"{resource.plural} {name} not found", "NotFound") from None
+
+    def _read(self) -> None:
+        self._check_reachable()
+        self.reads += 1
+
+    def _check_reachable(self) -> None:
+        if not self.reachable:
+            raise UnreachableError("the Kubernetes API did not answer")
+
+
+def _matches(item: Manifest, selector: str | None) -> bool:
+    labels = item["metadata"].get("labels") or {}
+    pairs = (pair.partition("=") for pair in (selector or "").split(",") if pair)
+    return all(labels.get(key) == value for key, _, value in pairs)
+
+
+def _merge(target: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge(merged.get(key), value)
+    return merged
