@@ -175,6 +175,8 @@ class ClassifierStatus:
     """The current revision when `Stalled` was set: the failure is about it and no other."""
     failed_training_hash: str | None = None
     """Hash of `spec.training` under which `failedRevision` failed: another one is a reason to try again."""
+    failed_rollout_hash: str | None = None
+    """Hash of the Deployment whose rollout failed: another one (`spec.serving`, another image) is a reason to try again."""
     history: tuple[HistoryEntry, ...] = ()
     endpoint: str | None = None
     accuracy: str | None = None
@@ -295,6 +297,7 @@ def parse_status(status: Mapping[str, Any]) -> ClassifierStatus:
         observed_retrain_nonce=status.get("observedRetrainNonce", 0),
         failed_revision=status.get("failedRevision"),
         failed_training_hash=status.get("failedTrainingHash"),
+        failed_rollout_hash=status.get("failedRolloutHash"),
         history=tuple(
             HistoryEntry(
                 revision=item["revision"],

@@ -98,11 +98,11 @@ class ResourceCache(Generic[T]):
 
     def items(self) -> list[tuple[ObjectKey, T]]:
         """Every object with its key."""
-        return [(key, entry.value) for key, entry in self._entries.items()]
+        return [(key, entry.value) for key, entry in list(self._entries.items())]
 
     def values(self) -> list[T]:
-        """Every object."""
-        return [entry.value for entry in self._entries.values()]
+        """Every object; may be called from another thread."""
+        return [entry.value for entry in list(self._entries.values())]
 
     def __len__(self) -> int:
         return len(self._entries)

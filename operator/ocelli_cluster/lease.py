@@ -1,0 +1,129 @@
+"""Election by a Lease: of several candidates one holds it, and stops before another one can take it.
+
+Written here because the official package's election gives up on the first request that does not get through, and sets no limit
+to how long one may take. Whether the holder is alive is judged by whether its Lease changes, never by comparing clocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ClusterClient, ClusterError, NotFoundError
+from ocelli_cluster.resources import LEASES
+
+logger = logging.getLogger(__name__)
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseTimes:
+    """How long a Lease lasts without renewal, how often it is renewed, and after how long without success its holder stops.
+
+    The holder stops well before others take over; others take over within `duration` and one retry of a dead one's last sign.
+    """
+
+    duration_seconds: int = 6
+    renew_seconds: float = 1.5
+    give_up_seconds: float = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseName:
+    """Which Lease, and under which name it is held."""
+
+    namespace: str
+    name: str
+    identity: str
+
+
+class LeaderLease:
+    """One candidate for one Lease."""
+
+    def __init__(self, client: ClusterClient, name: LeaseName, times: LeaseTimes = LeaseTimes()) -> None:
+        self._client = client
+        self._name = name
+        self._times = times
+        self._seen: tuple[Any, ...] = ()
+        self._seen_at = 0.0
+        self._renewed_at = 0.0
+
+    async def acquire(self) -> None:
+        """Wait until the Lease is held."""
+        while not await self._try():  # noqa: ASYNC110 - what is waited for happens in another process
+            await asyncio.sleep(self._times.renew_seconds / 2)
+        logger.info("lease is held", extra={"lease": self._name.name, "identity": self._name.identity})
+
+    async def keep(self) -> None:
+        """Renew until that has failed for too long; returns when the Lease must be taken for lost."""
+        while True:
+            await asyncio.sleep(self._times.renew_seconds)
+            if not await self._try() and time.monotonic() - self._renewed_at > self._times.give_up_seconds:
+                logger.warning("lease is lost", extra={"lease": self._name.name, "identity": self._name.identity})
+                return
+
+    async def release(self) -> None:
+        """Let others take over at once."""
+        try:
+            manifest = await self._client.get(LEASES, self._name.namespace, self._name.name)
+            if manifest["spec"].get("holderIdentity") == self._name.identity:
+                manifest["spec"]["holderIdentity"] = ""
+                await self._client.replace(LEASES, self._name.namespace, self._name.name, manifest)
+        except ClusterError as error:
+            logger.info("lease could not be released: %s", error)
+
+    async def _try(self) -> bool:
+        asked_at = time.monotonic()
+        try:
+            held = await asyncio.wait_for(self._acquire_or_renew(), self._times.give_up_seconds / 2)
+        except (ClusterError, TimeoutError) as error:
+            logger.warning("lease could not be renewed: %s", error or "no answer in time", extra={"lease": self._name.name})
+            return False
+        if held:
+            # The time of asking, not of the answer: the server may have counted from then.
+            self._renewed_at = asked_at
+        return held
+
+    async def _acquire_or_renew(self) -> bool:
+        name = self._name
+        try:
+            manifest = await self._client.get(LEASES, name.namespace, name.name)
+        except NotFoundError:
+            body: Manifest = {
+                "apiVersion": LEASES.api_version,
+                "kind": LEASES.kind,
+                "metadata": {"name": name.name, "namespace": name.namespace},
+                "spec": self._spec({}),
+            }
+            await self._client.create(LEASES, name.namespace, body)
+            return True
+        spec = manifest.get("spec") or {}
+        seen = (spec.get("holderIdentity"), spec.get("renewTime"), spec.get("leaseTransitions"))
+        now = time.monotonic()
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, now
+        holder = spec.get("holderIdentity")
+        duration_seconds = spec.get("leaseDurationSeconds") or self._times.duration_seconds
+        if holder not in ("", None, name.identity) and now - self._seen_at < duration_seconds:
+            return False
+        # With the resourceVersion that was read: of two candidates one gets a conflict.
+        await self._client.replace(LEASES, name.namespace, name.name, {**manifest, "spec": self._spec(spec)})
+        return True
+
+    def _spec(self, before: Manifest) -> Manifest:
+        now = datetime.now(UTC).strftime(TIME_FORMAT)
+        same = before.get("holderIdentity") == self._name.identity
+        transitions = int(before.get("leaseTransitions") or 0)
+        return {
+            "holderIdentity": self._name.identity,
+            "leaseDurationSeconds": self._times.duration_seconds,
+            "acquireTime": before.get("acquireTime", now) if same else now,
+            "renewTime": now,
+            "leaseTransitions": transitions if same or not before else transitions + 1,
+        }

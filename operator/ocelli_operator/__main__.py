@@ -1,0 +1,46 @@
+"""`python -m ocelli_operator`: the composition root. Settings come from the environment, see `config`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+
+from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_operator.config import ConfigError, OperatorConfig, parse_config
+from ocelli_operator.handlers import run_operator
+from ocelli_operator.logs import configure_logging
+from ocelli_operator.operation import Operation
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+
+logger = logging.getLogger("ocelli_operator")
+
+EXIT_MISCONFIGURED = 2
+
+
+async def run(config: OperatorConfig) -> None:
+    """Run the operator until a signal comes."""
+    store = ObjectStore.from_url(config.children.store_url)
+    async with await ClusterClient.connect() as client:
+        await run_operator(Operation(client, store, config), client, config)
+
+
+def main() -> int:
+    """The exit code."""
+    try:
+        config = parse_config(os.environ)
+    except ConfigError as error:
+        print(f"ocelli-operator: {error}", file=sys.stderr)
+        return EXIT_MISCONFIGURED
+    configure_logging(config.log_level)
+    try:
+        asyncio.run(run(config))
+    except (CredentialsError, StoreConfigurationError) as error:
+        logger.error("cannot start: %s", error)
+        return EXIT_MISCONFIGURED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

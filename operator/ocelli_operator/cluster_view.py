@@ -1,0 +1,225 @@
+"""All that the operator watches: Classifiers and their children, found by the Classifier they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from ocelli_api.classifier import Classifier, Manifest, parse_classifier
+from ocelli_api.pods import CLASSIFIER_LABEL
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resource_cache import Change, ResourceCache, WatchTimeouts
+from ocelli_cluster.resources import (
+    AUTOSCALERS,
+    CLASSIFIERS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    JOBS,
+    PODS,
+    SERVICES,
+    ObjectKey,
+    Resource,
+)
+from ocelli_operator.observed import (
+    ChildIdentity,
+    ChildKind,
+    ObservedChild,
+    ObservedDeployment,
+    ObservedJob,
+    ObservedPod,
+    project_child,
+    project_deployment,
+    project_job,
+    project_pod,
+)
+
+
+class _Child(Protocol):
+    @property
+    def identity(self) -> ChildIdentity: ...
+
+
+C = TypeVar("C", bound=_Child)
+
+RESOURCE_OF_KIND: dict[ChildKind, Resource] = {
+    ChildKind.JOB: JOBS,
+    ChildKind.DEPLOYMENT: DEPLOYMENTS,
+    ChildKind.SERVICE: SERVICES,
+    ChildKind.AUTOSCALER: AUTOSCALERS,
+    ChildKind.DISRUPTION_BUDGET: DISRUPTION_BUDGETS,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewScope:
+    """What is watched: these namespaces (none: every namespace), with these timeouts."""
+
+    namespaces: tuple[str, ...]
+    timeouts: WatchTimeouts
+
+
+@dataclass(kw_only=True)
+class _Children(Generic[C]):
+    """Children of one kind, with an index by the Classifier that their label names."""
+
+    resource: Resource
+    project: Callable[[Manifest], C]
+    caches: list[ResourceCache[C]] = field(default_factory=list)
+    names: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
+
+    def of(self, classifier: ObjectKey) -> tuple[C, ...]:
+        found = (cache.get(*key) for key in sorted(self.names.get(classifier, ())) for cache in self.caches)
+        return tuple(child for child in found if child is not None)
+
+    def index(self, key: ObjectKey, before: C | None, after: C | None) -> set[ObjectKey]:
+        """Note the change; the Classifiers that it concerns."""
+        concerned: set[ObjectKey] = set()
+        for child, add in ((before, False), (after, True)):
+            if child is None:
+                continue
+            owner = ObjectKey(child.identity.namespace, child.identity.classifier)
+            concerned.add(owner)
+            if add:
+                self.names[owner].add(key)
+            else:
+                self.names[owner].discard(key)
+                if not self.names[owner]:
+                    del self.names[owner]
+        return concerned
+
+
+class ClusterView:
+    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers and disruption budgets.
+
+    `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away.
+    """
+
+    def __init__(
+        self,
+        client: ClusterClient,
+        scope: ViewScope,
+        on_change: Callable[[ObjectKey], None],
+        on_deleted: Callable[[Classifier], None],
+    ) -> None:
+        self._client = client
+        self._scope = scope
+        self._on_change = on_change
+        self._on_deleted = on_deleted
+        self._jobs: _Children[ObservedJob] = _Children(resource=JOBS, project=project_job)
+        self._pods: _Children[ObservedPod] = _Children(resource=PODS, project=project_pod)
+        self._deployments: _Children[ObservedDeployment] = _Children(resource=DEPLOYMENTS, project=project_deployment)
+        self._services: _Children[ObservedChild] = _Children(resource=SERVICES, project=project_child)
+        self._autoscalers: _Children[ObservedChild] = _Children(resource=AUTOSCALERS, project=project_child)
+        self._budgets: _Children[ObservedChild] = _Children(resource=DISRUPTION_BUDGETS, project=project_child)
+        self._kinds: tuple[_Children[Any], ...] = (
+            self._jobs,
+            self._pods,
+            self._deployments,
+            self._services,
+            self._autoscalers,
+            self._budgets,
+        )
+        self._classifiers: list[ResourceCache[Classifier]] = []
+        for namespace in scope.namespaces or (None,):
+            self._classifiers.append(
+                ResourceCache(
+                    client,
+                    CLASSIFIERS,
+                    project=parse_classifier,
+                    namespace=namespace,
+                    on_change=self._classifier_changed,
+                    timeouts=scope.timeouts,
+                )
+            )
+            for children in self._kinds:
+                self._watch_children(children, namespace)
+
+    async def run(self) -> None:
+        """List and watch until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for cache in self._caches():
+                tasks.create_task(cache.run())
+
+    async def wait_until_synced(self) -> None:
+        """Return when every kind was listed."""
+        for cache in self._caches():
+            await cache.synced.wait()
+
+    @property
+    def contact_age_seconds(self) -> float:
+        """The longest time for which one of the watches has heard nothing of the API server."""
+        return max(cache.contact_age_seconds for cache in self._caches())
+
+    def classifier(self, key: ObjectKey) -> Classifier | None:
+        """The Classifier of that key."""
+        return next((found for cache in self._classifiers if (found := cache.get(*key)) is not None), None)
+
+    def classifiers(self) -> list[Classifier]:
+        """Every Classifier."""
+        return [classifier for cache in self._classifiers for classifier in cache.values()]
+
+    def jobs(self, classifier: ObjectKey) -> tuple[ObservedJob, ...]:
+        return self._jobs.of(classifier)
+
+    def pods(self, classifier: ObjectKey) -> tuple[ObservedPod, ...]:
+        return self._pods.of(classifier)
+
+    def deployments(self, classifier: ObjectKey) -> tuple[ObservedDeployment, ...]:
+        return self._deployments.of(classifier)
+
+    def services(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
+        return self._services.of(classifier)
+
+    def autoscalers(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
+        return self._autoscalers.of(classifier)
+
+    def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
+        return self._budgets.of(classifier)
+
+    def take_classifier(self, manifest: Manifest) -> None:
+        """Take in the answer to a write of a Classifier, so that the next look does not miss it."""
+        for cache in self._classifiers:
+            if cache.namespace in (None, manifest["metadata"]["namespace"]):
+                cache.take(manifest)
+
+    def take_child(self, kind: ChildKind, manifest: Manifest) -> None:
+        """Take in the answer to a write of a child."""
+        namespace = manifest["metadata"]["namespace"]
+        key = ObjectKey(namespace, manifest["metadata"]["name"])
+        children = next(item for item in self._kinds if item.resource == RESOURCE_OF_KIND[kind])
+        for cache in children.caches:
+            if cache.namespace in (None, namespace):
+                before = cache.get(*key)
+                cache.take(manifest)
+                children.index(key, before, cache.get(*key))
+
+    def _caches(self) -> Iterable[ResourceCache[Any]]:
+        yield from self._classifiers
+        for children in self._kinds:
+            yield from children.caches
+
+    def _watch_children(self, children: _Children[Any], namespace: str | None) -> None:
+        def changed(change: Change[Any]) -> None:
+            for concerned in children.index(change.key, change.before, change.after):
+                self._on_change(concerned)
+
+        children.caches.append(
+            ResourceCache(
+                self._client,
+                children.resource,
+                project=children.project,
+                namespace=namespace,
+                label_selector=CLASSIFIER_LABEL,
+                on_change=changed,
+                timeouts=self._scope.timeouts,
+            )
+        )
+
+    def _classifier_changed(self, change: Change[Classifier]) -> None:
+        gone = change.after is None or (change.before is not None and change.before.uid != change.after.uid)
+        if change.before is not None and gone:
+            self._on_deleted(change.before)
+        self._on_change(change.key)

@@ -1,0 +1,259 @@
+"""The operator's settings, all from the environment. Every variable is listed and explained in `SETTINGS`."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ocelli_cluster.resource_cache import WatchTimeouts
+
+Resources = Mapping[str, Mapping[str, Any]]
+
+
+class ConfigError(Exception):
+    """A setting is missing or wrong: the message names the variable, the value and what it should be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One variable. `default` is its text where it is not set; None: it must be set."""
+
+    name: str
+    default: str | None
+    meaning: str
+
+
+STORE_URL = Setting(
+    name="OCELLI_STORE_URL",
+    default=None,
+    meaning="Object store of the installation: `file:///folder`. Handed on to trainers and inference servers.",
+)
+TRAINER_IMAGE = Setting(name="OCELLI_TRAINER_IMAGE", default="ocelli-trainer:latest", meaning="Image of training Jobs.")
+INFERENCE_IMAGE = Setting(
+    name="OCELLI_INFERENCE_IMAGE", default="ocelli-inference:latest", meaning="Image of inference servers."
+)
+IMAGE_PULL_POLICY = Setting(
+    name="OCELLI_IMAGE_PULL_POLICY",
+    default="IfNotPresent",
+    meaning="When nodes fetch the two images: `Always`, `IfNotPresent` or `Never`.",
+)
+BACKBONES = Setting(
+    name="OCELLI_BACKBONES",
+    default="",
+    meaning="Backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `model.backbone: Auto` takes the first, else `HogColor`.",
+)
+FILE_SOURCES_FOLDER = Setting(
+    name="OCELLI_FILE_SOURCES_FOLDER",
+    default="",
+    meaning="Folder in which trainers resolve `file://` sources; empty: such sources are refused.",
+)
+TRAINER_RESOURCES = Setting(
+    name="OCELLI_TRAINER_RESOURCES",
+    default='{"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}',
+    meaning="Resources (JSON) of a trainer whose Classifier names none in `spec.training.resources`.",
+)
+INFERENCE_RESOURCES = Setting(
+    name="OCELLI_INFERENCE_RESOURCES",
+    default='{"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}',
+    meaning="Resources (JSON) of an inference server whose Classifier names none in `spec.serving.resources`.",
+)
+ROLLOUT_DEADLINE_SECONDS = Setting(
+    name="OCELLI_ROLLOUT_DEADLINE_SECONDS",
+    default="600",
+    meaning="After how many seconds without progress a new revision's rollout has failed.",
+)
+JOB_TTL_SECONDS = Setting(
+    name="OCELLI_JOB_TTL_SECONDS",
+    default="21600",
+    meaning="How long a finished training Job, with the log of its Pod, is kept.",
+)
+NAMESPACES = Setting(name="OCELLI_NAMESPACES", default="", meaning="Namespaces to look after, `a,b`; empty: every namespace.")
+WORKERS = Setting(name="OCELLI_WORKERS", default="8", meaning="How many Classifiers are reconciled at the same time.")
+WATCH_SECONDS = Setting(
+    name="OCELLI_WATCH_SECONDS",
+    default="30-60",
+    meaning="How long one watch lasts, `LEAST-MOST`: a connection that died without a word is noticed ten seconds after.",
+)
+BLIND_LIMIT_SECONDS = Setting(
+    name="OCELLI_BLIND_LIMIT_SECONDS",
+    default="180",
+    meaning="Liveness fails when a watch has heard nothing of the API server for this many seconds.",
+)
+SWEEP_INTERVAL_SECONDS = Setting(
+    name="OCELLI_SWEEP_INTERVAL_SECONDS",
+    default="900",
+    meaning="How often stored bytes that no Classifier refers to are looked for.",
+)
+SWEEP_MINIMUM_AGE_SECONDS = Setting(
+    name="OCELLI_SWEEP_MINIMUM_AGE_SECONDS",
+    default="3600",
+    meaning="Stored bytes younger than this are spared, unless their Classifier was seen to be deleted.",
+)
+BIND_ADDRESS = Setting(name="POD_IP", default="127.0.0.1", meaning="Address that health and metrics are served on.")
+HEALTH_PORT = Setting(name="OCELLI_HEALTH_PORT", default="8081", meaning="Port of `/healthz`.")
+METRICS_PORT = Setting(name="OCELLI_METRICS_PORT", default="9090", meaning="Port of `/metrics`.")
+POD_NAME = Setting(
+    name="POD_NAME",
+    default="",
+    meaning="Name under which this operator holds the Lease; empty: one of its own, drawn at the start. A container that "
+    "restarts in its Pod takes the Lease over at once, because it has the name of its predecessor.",
+)
+POD_NAMESPACE = Setting(
+    name="POD_NAMESPACE", default="ocelli-system", meaning="Namespace of the Lease `ocelli-operator`: the operator's own."
+)
+LOG_LEVEL = Setting(name="OCELLI_LOG_LEVEL", default="INFO", meaning="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
+
+SETTINGS: tuple[Setting, ...] = (
+    STORE_URL,
+    TRAINER_IMAGE,
+    INFERENCE_IMAGE,
+    IMAGE_PULL_POLICY,
+    BACKBONES,
+    FILE_SOURCES_FOLDER,
+    TRAINER_RESOURCES,
+    INFERENCE_RESOURCES,
+    ROLLOUT_DEADLINE_SECONDS,
+    JOB_TTL_SECONDS,
+    NAMESPACES,
+    WORKERS,
+    WATCH_SECONDS,
+    BLIND_LIMIT_SECONDS,
+    SWEEP_INTERVAL_SECONDS,
+    SWEEP_MINIMUM_AGE_SECONDS,
+    BIND_ADDRESS,
+    HEALTH_PORT,
+    METRICS_PORT,
+    POD_NAME,
+    POD_NAMESPACE,
+    LOG_LEVEL,
+)
+
+_BACKBONES_FORM = re.compile(r"([A-Za-z0-9_.]+=[0-9a-f]{64}(,[A-Za-z0-9_.]+=[0-9a-f]{64})*)?")
+_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildSettings:
+    """What the manifests of a Classifier's children need to know of the installation."""
+
+    store_url: str
+    trainer_image: str
+    inference_image: str
+    image_pull_policy: str
+    backbones: str
+    file_sources_folder: str
+    trainer_resources: Resources
+    inference_resources: Resources
+    rollout_deadline_seconds: int
+    job_ttl_seconds: int
+    log_level: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorConfig:
+    """Everything that can be set."""
+
+    children: ChildSettings
+    namespaces: tuple[str, ...]
+    """Empty: every namespace."""
+    workers: int
+    watch_timeouts: WatchTimeouts
+    blind_limit_seconds: int
+    sweep_interval_seconds: int
+    sweep_minimum_age_seconds: int
+    bind_address: str
+    health_port: int
+    metrics_port: int
+    identity: str
+    lease_namespace: str
+    log_level: str
+
+
+def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
+    """Type the environment.
+
+    Raises:
+        ConfigError: a variable is missing or wrong.
+    """
+    log_level = _one_of(environment, LOG_LEVEL, _LOG_LEVELS)
+    backbones = _text(environment, BACKBONES)
+    if _BACKBONES_FORM.fullmatch(backbones) is None:
+        raise ConfigError(f"{BACKBONES.name}={backbones!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
+    children = ChildSettings(
+        store_url=_text(environment, STORE_URL),
+        trainer_image=_text(environment, TRAINER_IMAGE),
+        inference_image=_text(environment, INFERENCE_IMAGE),
+        image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),
+        backbones=backbones,
+        file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
+        trainer_resources=_resources(environment, TRAINER_RESOURCES),
+        inference_resources=_resources(environment, INFERENCE_RESOURCES),
+        rollout_deadline_seconds=_number(environment, ROLLOUT_DEADLINE_SECONDS, least=1),
+        job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
+        log_level=log_level,
+    )
+    return OperatorConfig(
+        children=children,
+        namespaces=tuple(name.strip() for name in _text(environment, NAMESPACES).split(",") if name.strip()),
+        workers=_number(environment, WORKERS, least=1),
+        watch_timeouts=_watch_timeouts(environment),
+        blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
+        sweep_interval_seconds=_number(environment, SWEEP_INTERVAL_SECONDS, least=1),
+        sweep_minimum_age_seconds=_number(environment, SWEEP_MINIMUM_AGE_SECONDS, least=0),
+        bind_address=_text(environment, BIND_ADDRESS),
+        health_port=_number(environment, HEALTH_PORT, least=1),
+        metrics_port=_number(environment, METRICS_PORT, least=1),
+        identity=_text(environment, POD_NAME) or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        lease_namespace=_text(environment, POD_NAMESPACE),
+        log_level=log_level,
+    )
+
+
+def _text(environment: Mapping[str, str], setting: Setting) -> str:
+    value = environment.get(setting.name) or setting.default
+    if value is None:
+        raise ConfigError(f"{setting.name} is not set; set it: {setting.meaning}")
+    return value
+
+
+def _one_of(environment: Mapping[str, str], setting: Setting, choices: tuple[str, ...]) -> str:
+    value = _text(environment, setting)
+    if value not in choices:
+        raise ConfigError(f"{setting.name}={value!r} is none of {', '.join(choices)}; set one of them")
+    return value
+
+
+def _number(environment: Mapping[str, str], setting: Setting, *, least: int) -> int:
+    text = _text(environment, setting)
+    if not text.isascii() or not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{setting.name}={text!r} is no whole number of at least {least}; set one")
+    return int(text)
+
+
+def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:
+    text = _text(environment, WATCH_SECONDS)
+    match = re.fullmatch(r"([0-9]{1,4})-([0-9]{1,4})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"{WATCH_SECONDS.name}={text!r} is not of the form LEAST-MOST, such as 30-60; correct it")
+    return WatchTimeouts(least_seconds=int(match[1]), most_seconds=int(match[2]))
+
+
+def _resources(environment: Mapping[str, str], setting: Setting) -> Resources:
+    text = _text(environment, setting)
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error
+    if (
+        not isinstance(document, dict)
+        or not document.keys() <= {"requests", "limits"}
+        or not all(isinstance(quantities, dict) for quantities in document.values())
+    ):
+        raise ConfigError(f"{setting.name}={text!r} is no object of requests and limits; correct it")
+    return document

@@ -1,0 +1,118 @@
+"""Names, labels and owners of a Classifier's children: the one place that makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, GROUP, KIND, Classifier, Manifest
+from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component
+
+FIELD_MANAGER = "ocelli-operator"
+MANAGED_BY = "ocelli-operator"
+
+MANIFEST_HASH_ANNOTATION = f"{GROUP}/manifest-hash"
+"""Hash of the manifest as it was last applied: what differs from it is applied again."""
+TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
+"""On a Job: hash of the `spec.training` that it was made from."""
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+"""On training Jobs and their Pods: the attempt."""
+SCRATCH_PATH = "/scratch"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildOwner:
+    """The Classifier that children are made for, and the id under which the store knows it."""
+
+    classifier: Classifier
+    classifier_id: str
+
+    @property
+    def namespace(self) -> str:
+        return self.classifier.namespace
+
+    @property
+    def name(self) -> str:
+        return self.classifier.name
+
+
+def job_name(classifier_name: str, revision: str, attempt: int) -> str:
+    """Jobs are immutable: each revision and attempt needs a name of its own."""
+    return f"{classifier_name}-{revision}-{attempt}"
+
+
+def deployment_name(classifier_name: str, revision: str) -> str:
+    """Each revision that serves, or is about to, has a Deployment of its own."""
+    return f"{classifier_name}-{revision}"
+
+
+def service_name(classifier_name: str) -> str:
+    """A Service's name must not begin with a digit, a Classifier's may."""
+    return f"clf-{classifier_name}"
+
+
+def endpoint(classifier: Classifier) -> str:
+    """Address of the inference servers inside the cluster."""
+    return f"http://{service_name(classifier.name)}.{classifier.namespace}.svc:{INFERENCE_PORT}"
+
+
+def selector_labels(classifier_name: str, component: Component, revision: str) -> dict[str, str]:
+    """Labels that select the Pods of one revision."""
+    return {CLASSIFIER_LABEL: classifier_name, COMPONENT_LABEL: str(component), REVISION_LABEL: revision}
+
+
+def build_labels(owner: ChildOwner, component: Component, revision: str) -> dict[str, str]:
+    """Labels of a child and, where it has Pods, of these."""
+    program = "ocelli-trainer" if component is Component.TRAINING else "ocelli-inference"
+    return {
+        **selector_labels(owner.name, component, revision),
+        CLASSIFIER_ID_LABEL: owner.classifier_id,
+        "app.kubernetes.io/name": program,
+        "app.kubernetes.io/instance": owner.name,
+        "app.kubernetes.io/component": str(component),
+        "app.kubernetes.io/part-of": "ocelli",
+        "app.kubernetes.io/managed-by": MANAGED_BY,
+    }
+
+
+def build_owner_reference(classifier: Classifier) -> Manifest:
+    """`blockOwnerDeletion` is false: setting it needs a right on finalizers, and nobody waits for the children."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": classifier.name,
+        "uid": classifier.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def build_metadata(owner: ChildOwner, name: str, labels: dict[str, str]) -> Manifest:
+    """Metadata of a child."""
+    return {
+        "name": name,
+        "namespace": owner.namespace,
+        "labels": labels,
+        "ownerReferences": [build_owner_reference(owner.classifier)],
+    }
+
+
+def build_pod_security_context() -> Manifest:
+    """What the `restricted` Pod Security Standard asks of a Pod."""
+    return {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def build_container_security_context() -> Manifest:
+    """What the `restricted` Pod Security Standard asks of a container, and a root file system that nobody writes to."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """Sixteen hex digits over a manifest."""
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

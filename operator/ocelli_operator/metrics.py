@@ -1,0 +1,73 @@
+"""The operator's Prometheus metrics. `docs/reference/metrics.md` lists them."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable
+from http.server import ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ocelli_api.classifier import Classifier
+from ocelli_api.lifecycle import Lifecycle, lifecycle
+
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class OperatorMetrics:
+    """Counts of what the operator did, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconciles = Counter(
+            "ocelli_reconciles",
+            "Passes over a Classifier, by result: `unchanged` (nothing was written), `changed`, `conflict`, `error`.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "ocelli_reconcile_seconds", "Duration of a pass.", buckets=_BUCKETS, registry=self.registry
+        )
+        self.jobs_started = Counter("ocelli_training_jobs_started", "Training Jobs created.", registry=self.registry)
+        self.revisions_stalled = Counter(
+            "ocelli_revisions_stalled", "Revisions that stalled, by reason.", ["reason"], registry=self.registry
+        )
+        self.writes = Counter(
+            "ocelli_api_writes",
+            "Requests that write, sent to the API server, by method and kind (leases and events included).",
+            ["method", "resource"],
+            registry=self.registry,
+        )
+        self.queue_length = Gauge("ocelli_queue_length", "Classifiers that wait for a pass.", registry=self.registry)
+        self.leader = Gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.", registry=self.registry)
+        self.watch_age_seconds = Gauge(
+            "ocelli_watch_age_seconds",
+            "The longest time for which one of the watches has heard nothing of the API server.",
+            registry=self.registry,
+        )
+        self.swept_objects = Counter(
+            "ocelli_swept_objects", "Stored objects deleted because nothing refers to them.", registry=self.registry
+        )
+
+    def observe_classifiers(self, classifiers: Callable[[], Iterable[Classifier]]) -> None:
+        """Count Classifiers by lifecycle at each scrape."""
+        self.registry.register(_ClassifierCollector(classifiers))
+
+    def serve(self, address: str, port: int) -> ThreadingHTTPServer:
+        """Serve `/metrics` from a thread; `shutdown()` ends it."""
+        server, _ = start_http_server(port, addr=address, registry=self.registry)
+        return server  # type: ignore[return-value]
+
+
+class _ClassifierCollector(Collector):
+    def __init__(self, classifiers: Callable[[], Iterable[Classifier]]) -> None:
+        self._classifiers = classifiers
+
+    def collect(self) -> Iterable[Metric]:
+        counts = Tally(lifecycle(classifier) for classifier in self._classifiers())
+        family = GaugeMetricFamily("ocelli_classifiers", "Classifiers by v3 status.", labels=["lifecycle"])
+        for state in Lifecycle:
+            family.add_metric([str(state)], counts[state])
+        yield family

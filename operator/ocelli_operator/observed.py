@@ -1,0 +1,317 @@
+"""What the operator reads: Jobs, Deployments, Pods and other children projected to the fields that decisions rest on, and all
+that is known of one Classifier at one moment. Pure: manifests in, frozen values out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from ocelli_api.classifier import Classifier, Manifest
+from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
+from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_operator.manifests.metadata import ATTEMPT_LABEL, MANIFEST_HASH_ANNOTATION, TRAINING_HASH_ANNOTATION
+
+_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|)")
+_QUANTITY_UNITS = {
+    "": Decimal(1),
+    **{unit: Decimal(10) ** (3 * power) for power, unit in ((-3, "n"), (-2, "u"), (-1, "m"), (1, "k"), (2, "M"), (3, "G"))},
+    **{unit: Decimal(10) ** (3 * power) for power, unit in ((4, "T"), (5, "P"), (6, "E"))},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
+}
+
+
+class ChildKind(StrEnum):
+    """Kinds of objects that are made for a Classifier."""
+
+    JOB = "Job"
+    DEPLOYMENT = "Deployment"
+    SERVICE = "Service"
+    AUTOSCALER = "HorizontalPodAutoscaler"
+    DISRUPTION_BUDGET = "PodDisruptionBudget"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildIdentity:
+    """Which object it is, and whose."""
+
+    namespace: str
+    name: str
+    uid: str
+    owner_uid: str
+    """UID of the controlling owner; empty where there is none."""
+    classifier: str
+    """Name of the Classifier by its label."""
+    revision: str
+    deleting: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedJob:
+    """A training Job."""
+
+    identity: ChildIdentity
+    attempt: int
+    training_hash: str
+    finished: bool
+    """It has completed or failed; no Pod of it runs."""
+    succeeded: bool
+    failure_reason: str
+    """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
+    failure_message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedPod:
+    """A trainer or an inference server."""
+
+    identity: ChildIdentity
+    component: str
+    attempt: int
+    phase: str
+    ready: bool
+    created_at: str
+    unschedulable: str
+    """The scheduler's own sentence, where no node can take the Pod; else empty."""
+    waiting: str
+    """Why its container waits, such as `CrashLoopBackOff: back-off 10s …`; empty where it doesn't."""
+    exit_code: int | None
+    """Of the container's last end; None where it never ended."""
+    exit_reason: str
+    """Of the container's last end, such as `OOMKilled`."""
+    termination_message: str
+    memory_limit: str
+
+    @property
+    def terminal(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether somebody may still send it a new request."""
+        return self.ready and not self.identity.deleting and not self.terminal
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The trainer's outcome, where it left one."""
+        return parse_termination_message(self.termination_message) if self.termination_message else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedChild:
+    """An object that is applied: Service, autoscaler, disruption budget; the part of a Deployment that is desired."""
+
+    identity: ChildIdentity
+    generation: int
+    """`metadata.generation`; 0 for kinds that have none."""
+    manifest_hash: str
+    content: bytes
+    """JSON of labels and spec, kept packed because a parsed one takes six times the memory."""
+
+    def matches(self, desired: Manifest) -> bool:
+        """Whether every desired label and field of the spec is as desired; what others added does not count."""
+        content = json.loads(self.content)
+        wanted = {"labels": desired["metadata"]["labels"], "spec": desired["spec"]}
+        return _contains(content, wanted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservedDeployment:
+    """The inference servers of one revision."""
+
+    child: ObservedChild
+    replicas_wanted: int
+    up_to_date: bool
+    """The Deployment controller has seen the latest spec."""
+    complete: bool
+    """Every replica is of the latest template, none of an older one runs, and once all of them were available."""
+    replicas_available: int
+    deadline_exceeded: bool
+
+    @property
+    def identity(self) -> ChildIdentity:
+        return self.child.identity
+
+    @property
+    def available(self) -> bool:
+        """Every wanted replica is of the latest template and available."""
+        return self.up_to_date and self.complete and self.replicas_available >= self.replicas_wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredArtifact:
+    """What the store says of the artifact of a revision."""
+
+    revision: str
+    accuracy: str | None
+    digest: str | None
+    backbone: str | None
+    finished_at: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observed:
+    """Everything known of one Classifier at one moment."""
+
+    classifier: Classifier
+    now: datetime
+    jobs: tuple[ObservedJob, ...] = ()
+    pods: tuple[ObservedPod, ...] = ()
+    deployments: tuple[ObservedDeployment, ...] = ()
+    services: tuple[ObservedChild, ...] = ()
+    autoscalers: tuple[ObservedChild, ...] = ()
+    disruption_budgets: tuple[ObservedChild, ...] = ()
+    artifact: StoredArtifact | None = None
+    """The artifact of the current revision; None where the store holds none."""
+    outcome: Outcome | None = None
+    """The stored outcome of the attempt under way; None where the store holds none, or nobody needed it."""
+    progress: ProgressReport | None = None
+    progress_written_at: datetime | None = None
+    """When status last got a progress by this process; None before."""
+    fresh_classifier_id: str = ""
+    """An id that is free in the namespace, for a Classifier that has none."""
+    id_taken: bool = False
+    """Another, older Classifier of the namespace has the id that this one's label names."""
+    applied_generations: Mapping[str, int] = field(default_factory=dict)
+    """For each child's UID: the generation that this process's last apply led to. Where a webhook rewrites what was applied, it
+    differs from what is desired for ever, and would be applied for ever."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """For the hash of each manifest that the API server called invalid: its sentence. Sending it again is in vain."""
+
+    @property
+    def trainers(self) -> tuple[ObservedPod, ...]:
+        return tuple(pod for pod in self.pods if pod.component == Component.TRAINING)
+
+    @property
+    def inference_servers(self) -> tuple[ObservedPod, ...]:
+        return tuple(pod for pod in self.pods if pod.component == Component.INFERENCE)
+
+
+def project_job(manifest: Manifest) -> ObservedJob:
+    """Type a Job."""
+    metadata = manifest["metadata"]
+    conditions = {
+        item["type"]: item for item in (manifest.get("status") or {}).get("conditions") or () if item.get("status") == "True"
+    }
+    failed = conditions.get("Failed")
+    return ObservedJob(
+        identity=_identity(manifest),
+        attempt=_number((metadata.get("labels") or {}).get(ATTEMPT_LABEL)),
+        training_hash=(metadata.get("annotations") or {}).get(TRAINING_HASH_ANNOTATION, ""),
+        finished=failed is not None or "Complete" in conditions,
+        succeeded="Complete" in conditions,
+        failure_reason="" if failed is None else failed.get("reason", ""),
+        failure_message="" if failed is None else failed.get("message", ""),
+    )
+
+
+def project_pod(manifest: Manifest) -> ObservedPod:
+    """Type a Pod; it has one container."""
+    status = manifest.get("status") or {}
+    conditions = {item["type"]: item for item in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    container: Manifest = (status.get("containerStatuses") or ({},))[0]
+    state = container.get("state") or {}
+    terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    waiting = state.get("waiting") or {}
+    unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    labels = manifest["metadata"].get("labels") or {}
+    limits = (manifest["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+    return ObservedPod(
+        identity=_identity(manifest),
+        component=labels.get(COMPONENT_LABEL, ""),
+        attempt=_number(labels.get(ATTEMPT_LABEL)),
+        phase=status.get("phase", "Pending"),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        created_at=manifest["metadata"].get("creationTimestamp") or "",
+        unschedulable=scheduled.get("message", "") if unschedulable else "",
+        waiting=_waiting_text(waiting),
+        exit_code=terminated.get("exitCode"),
+        exit_reason=terminated.get("reason", ""),
+        termination_message=terminated.get("message", ""),
+        memory_limit=str(limits.get("memory", "")),
+    )
+
+
+def project_child(manifest: Manifest) -> ObservedChild:
+    """Type an object that is applied."""
+    metadata = manifest["metadata"]
+    content = {"labels": metadata.get("labels") or {}, "spec": manifest.get("spec") or {}}
+    return ObservedChild(
+        identity=_identity(manifest),
+        generation=metadata.get("generation", 0),
+        manifest_hash=(metadata.get("annotations") or {}).get(MANIFEST_HASH_ANNOTATION, ""),
+        content=json.dumps(content, separators=(",", ":")).encode(),
+    )
+
+
+def project_deployment(manifest: Manifest) -> ObservedDeployment:
+    """Type a Deployment."""
+    status = manifest.get("status") or {}
+    wanted = manifest["spec"].get("replicas", 1)
+    progressing: Manifest = next((item for item in status.get("conditions") or () if item["type"] == "Progressing"), {})
+    updated = status.get("updatedReplicas", 0)
+    return ObservedDeployment(
+        child=project_child(manifest),
+        replicas_wanted=wanted,
+        up_to_date=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
+        complete=progressing.get("reason") == "NewReplicaSetAvailable" and updated == status.get("replicas", 0) == wanted,
+        replicas_available=status.get("availableReplicas", 0),
+        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+    )
+
+
+def _identity(manifest: Manifest) -> ChildIdentity:
+    metadata = manifest["metadata"]
+    labels = metadata.get("labels") or {}
+    owner: Manifest = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
+    return ChildIdentity(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        owner_uid=owner.get("uid", ""),
+        classifier=labels.get(CLASSIFIER_LABEL, ""),
+        revision=labels.get(REVISION_LABEL, ""),
+        deleting=bool(metadata.get("deletionTimestamp")),
+    )
+
+
+def _waiting_text(waiting: Mapping[str, Any]) -> str:
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    # What every container passes through on its way is nothing to report.
+    if reason in ("", "ContainerCreating", "PodInitializing"):
+        return ""
+    return f"{reason}: {message}" if message else reason
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
+
+
+def _contains(observed: Any, desired: Any) -> bool:
+    if isinstance(desired, dict):
+        return isinstance(observed, dict) and all(
+            key in observed and _contains(observed[key], value) for key, value in desired.items()
+        )
+    if isinstance(desired, list):
+        return (
+            isinstance(observed, list)
+            and len(observed) == len(desired)
+            and all(_contains(*pair) for pair in zip(observed, desired, strict=True))
+        )
+    return bool(observed == desired) or _is_same_quantity(observed, desired)
+
+
+def _is_same_quantity(observed: Any, desired: Any) -> bool:
+    """The API server writes quantities in its own way: `1000m` comes back as `1`."""
+    if not isinstance(observed, str) or not isinstance(desired, str | int):
+        return False
+    pair = [_QUANTITY.fullmatch(str(value)) for value in (observed, desired)]
+    amounts = [Decimal(match[1]) * _QUANTITY_UNITS[match[2]] for match in pair if match]
+    return len(amounts) == 2 and amounts[0] == amounts[1]

@@ -1,0 +1,280 @@
+"""What status says: conditions and their sentences, the status document, the Events of a transition. Pure.
+
+It judges nothing: `plan` decides what is the case, this module words it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from ocelli_api.classifier import HISTORY_LIMIT, Classifier, ClassifierStatus, HistoryEntry
+from ocelli_api.conditions import (
+    AvailableReason,
+    Condition,
+    ConditionStatus,
+    ConditionType,
+    DataValidReason,
+    ReadyReason,
+    ReconcilingReason,
+    StalledReason,
+    TrainedReason,
+    merge_conditions,
+)
+
+MESSAGE_LIMIT = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Status, reason and message of one condition."""
+
+    status: ConditionStatus
+    reason: StrEnum
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a person must act."""
+
+    reason: StalledReason
+    message: str
+    """Object, fact and remedy."""
+    data_valid: Verdict
+    trained: Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What is the case, for every condition. `reconciling` and `stalled` are None where they are absent."""
+
+    data_valid: Verdict
+    trained: Verdict
+    available: Verdict
+    ready: Verdict
+    reconciling: Verdict | None
+    stalled: Verdict | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occurrence:
+    """What an Event tells."""
+
+    type: str
+    """`Normal` or `Warning`."""
+    reason: str
+    action: str
+    note: str
+
+
+def true(reason: StrEnum, message: str) -> Verdict:
+    return Verdict(status=ConditionStatus.TRUE, reason=reason, message=message)
+
+
+def false(reason: StrEnum, message: str) -> Verdict:
+    return Verdict(status=ConditionStatus.FALSE, reason=reason, message=message)
+
+
+def unknown(reason: StrEnum, message: str) -> Verdict:
+    return Verdict(status=ConditionStatus.UNKNOWN, reason=reason, message=message)
+
+
+def format_time(time: datetime) -> str:
+    """RFC 3339, UTC, with milliseconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}Z"
+
+
+NOT_CHECKED = unknown(DataValidReason.NOT_CHECKED, "the sources have not been read yet")
+DATA_CHECKED = true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
+
+
+def learned(revision: str, accuracy: str | None) -> Verdict:
+    """`Trained` where the artifact is there."""
+    measured = "" if accuracy is None else f" with an accuracy of {accuracy} on held-out examples"
+    return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
+
+
+def failed_training(message: str) -> Failure:
+    """A training that ended for a reason other than its examples."""
+    return Failure(
+        reason=StalledReason.TRAINING_FAILED,
+        message=message,
+        data_valid=NOT_CHECKED,
+        trained=false(TrainedReason.TRAINING_FAILED, message),
+    )
+
+
+def failed_data(message: str, reason: DataValidReason = DataValidReason.INVALID_DATA) -> Failure:
+    """A training that ended because of its examples."""
+    return Failure(
+        reason=StalledReason.INVALID_DATA,
+        message=message,
+        data_valid=false(reason, message),
+        trained=false(TrainedReason.INVALID_DATA, message),
+    )
+
+
+def missing_revision(classifier: Classifier, revision: str) -> Failure:
+    """A pin that names a revision which was never learned, or is pruned."""
+    known = ", ".join(entry.revision for entry in classifier.status.history)
+    choice = f"pin one of {known}, or remove the pin" if known else "remove the pin"
+    message = f"{classifier}: spec.pinnedRevision names revision {revision}, which has no artifact; {choice}"
+    return Failure(
+        reason=StalledReason.REVISION_NOT_FOUND,
+        message=message,
+        data_valid=NOT_CHECKED,
+        trained=false(TrainedReason.REVISION_NOT_FOUND, message),
+    )
+
+
+READY_REASON_OF: dict[StrEnum, ReadyReason] = {
+    StalledReason.INVALID_DATA: ReadyReason.INVALID_DATA,
+    StalledReason.TRAINING_FAILED: ReadyReason.TRAINING_FAILED,
+    StalledReason.ROLLOUT_FAILED: ReadyReason.ROLLOUT_FAILED,
+    StalledReason.REVISION_NOT_FOUND: ReadyReason.REVISION_NOT_FOUND,
+    ReconcilingReason.TRAINING: ReadyReason.TRAINING,
+    ReconcilingReason.RETRAINING: ReadyReason.RETRAINING,
+    ReconcilingReason.ROLLING_OUT: ReadyReason.ROLLING_OUT,
+}
+
+
+def judge_available(served_revision: str | None, ready_servers: int) -> Verdict:
+    """`Available`: whether some revision answers predictions now."""
+    if served_revision is None:
+        return false(AvailableReason.NEVER_SERVED, "no revision was served yet")
+    if ready_servers == 0:
+        return false(
+            AvailableReason.NO_SERVER_READY,
+            f"revision {served_revision} is to be served, but no inference server of it is ready now",
+        )
+    servers = "1 inference server answers" if ready_servers == 1 else f"{ready_servers} inference servers answer"
+    return true(AvailableReason.SERVING, f"{servers} with revision {served_revision}")
+
+
+def build_conditions(
+    judgement: Judgement, before: Iterable[Condition], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """The list of conditions; `lastTransitionTime` moves only where the status does."""
+    verdicts = {
+        ConditionType.READY: judgement.ready,
+        ConditionType.AVAILABLE: judgement.available,
+        ConditionType.TRAINED: judgement.trained,
+        ConditionType.DATA_VALID: judgement.data_valid,
+        ConditionType.RECONCILING: judgement.reconciling,
+        ConditionType.STALLED: judgement.stalled,
+    }
+    conditions = [
+        Condition(
+            type=str(condition_type),
+            status=verdict.status,
+            reason=str(verdict.reason),
+            message=verdict.message[:MESSAGE_LIMIT],
+            observed_generation=generation,
+        )
+        for condition_type, verdict in verdicts.items()
+        if verdict is not None
+    ]
+    return merge_conditions(before, conditions, format_time(now))
+
+
+def extend_history(
+    history: tuple[HistoryEntry, ...], entry: HistoryEntry, keep: frozenset[str | None]
+) -> tuple[HistoryEntry, ...]:
+    """`history` with the entry first; of more than ten the oldest goes that is none of `keep`."""
+    if any(item.revision == entry.revision for item in history):
+        return history
+    entries = [entry, *history]
+    while len(entries) > HISTORY_LIMIT:
+        spare = [item for item in entries[1:] if item.revision not in keep]
+        entries.remove(spare[-1] if spare else entries[-1])
+    return tuple(entries)
+
+
+def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
+    """`status` as the CRD has it; what is absent is left out."""
+    progress = status.progress
+    document: dict[str, Any] = {
+        "observedGeneration": status.observed_generation,
+        "classifierID": status.classifier_id,
+        "conditions": [condition.to_json() for condition in status.conditions],
+        "servedRevision": status.served_revision,
+        "settledRevision": status.settled_revision,
+        "trainingRevision": status.training_revision,
+        "attempt": status.attempt,
+        "observedRetrainNonce": status.observed_retrain_nonce,
+        "failedRevision": status.failed_revision,
+        "failedTrainingHash": status.failed_training_hash,
+        "failedRolloutHash": status.failed_rollout_hash,
+        "history": [
+            _without_none(
+                {
+                    "revision": entry.revision,
+                    "trainedAt": entry.trained_at,
+                    "accuracy": entry.accuracy,
+                    "artifactDigest": entry.artifact_digest,
+                    "backbone": entry.backbone,
+                }
+            )
+            for entry in status.history
+        ],
+        "endpoint": status.endpoint,
+        "accuracy": status.accuracy,
+        "backbone": status.backbone,
+        "progress": None
+        if progress is None
+        else _without_none(
+            {
+                "percent": progress.percent,
+                "stage": progress.stage,
+                "estimatedCompletion": progress.estimated_completion,
+            }
+        ),
+        "trainedAt": status.trained_at,
+        "retrainedAt": status.retrained_at,
+    }
+    return _without_none(document)
+
+
+def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
+    """The Events of a status write: one for each transition that somebody who looks on wants to know."""
+    found: list[Occurrence] = []
+
+    def add(occurrence_type: str, condition_type: ConditionType, action: str) -> None:
+        condition = after.condition(condition_type)
+        if condition is not None:
+            found.append(Occurrence(type=occurrence_type, reason=condition.reason, action=action, note=condition.message))
+
+    def became(condition_type: ConditionType, status: ConditionStatus) -> bool:
+        old, new = before.condition(condition_type), after.condition(condition_type)
+        return new is not None and new.status is status and (old is None or old.status is not status)
+
+    if became(ConditionType.TRAINED, ConditionStatus.TRUE):
+        add("Normal", ConditionType.TRAINED, "Train")
+    if after.served_revision != before.served_revision and after.served_revision is not None:
+        note = f"revision {after.served_revision} is served"
+        if before.served_revision is not None:
+            note += f" in place of {before.served_revision}"
+        found.append(Occurrence(type="Normal", reason="Switched", action="Serve", note=note))
+    if became(ConditionType.READY, ConditionStatus.TRUE):
+        add("Normal", ConditionType.READY, "Serve")
+    if became(ConditionType.AVAILABLE, ConditionStatus.FALSE) and before.served_revision is not None:
+        add("Warning", ConditionType.AVAILABLE, "Serve")
+    new_ready, old_ready = after.condition(ConditionType.READY), before.condition(ConditionType.READY)
+    if (
+        new_ready is not None
+        and new_ready.reason == ReadyReason.UNSCHEDULABLE
+        and (old_ready is None or old_ready.reason != new_ready.reason)
+    ):
+        add("Warning", ConditionType.READY, "Schedule")
+    stalled, was_stalled = after.condition(ConditionType.STALLED), before.condition(ConditionType.STALLED)
+    if stalled is not None and (was_stalled is None or was_stalled.message != stalled.message):
+        add("Warning", ConditionType.STALLED, "Stall")
+    return tuple(found)
+
+
+def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}

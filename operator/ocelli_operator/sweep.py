@@ -1,0 +1,161 @@
+"""The sweep of the object store: bytes that no living Classifier refers to go.
+
+It takes the place of a finalizer, which would block deletions while the operator is down. What is judged is listed first, the
+Classifiers after it, live and complete, so that whatever a living Classifier refers to is seen to be referred to; and bytes
+younger than an hour are spared, because an upload comes before its Classifier. Where a Classifier was seen to be deleted its
+bytes go at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from ocelli_api.classifier import Classifier, parse_classifier
+from ocelli_api.revision import current_revision, definition
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_storage.layout import ARTIFACT_METADATA, TENANTS, ClassifierLocation
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoredObject
+
+logger = logging.getLogger(__name__)
+
+_KINDS = ("uploads", "trainings", "artifacts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class References:
+    """What one living Classifier refers to."""
+
+    revisions: frozenset[str]
+    """Revisions whose artifacts are kept."""
+    training: tuple[str, int] | None
+    """Revision and attempt whose training documents are kept."""
+    uploads: frozenset[str] | None
+    """Digests of the uploads that are kept; None where nobody can tell: all of them."""
+
+    def keeps(self, kind: str, parts: Sequence[str]) -> bool:
+        """Whether something is referred to: `parts` is what follows the classifier id in its key."""
+        if kind == "artifacts":
+            return parts[0] in self.revisions
+        if kind == "trainings":
+            return len(parts) > 1 and (parts[0], parts[1]) == (self.training and (self.training[0], str(self.training[1])))
+        return self.uploads is None or parts[0].removesuffix(".zip") in self.uploads
+
+
+def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    """The uploads that a definition names."""
+    sources = [source for item in document.get("classes") or () for source in item.get("examples") or ()]
+    sources += document.get("negativeExamples") or ()
+    return frozenset(source["upload"] for source in sources if source.get("upload"))
+
+
+def find_revisions(classifier: Classifier) -> frozenset[str]:
+    """The revisions of a Classifier that are never pruned: of its history, and the ones in use."""
+    status = classifier.status
+    named = (current_revision(classifier.spec), status.served_revision, status.settled_revision, status.training_revision)
+    return frozenset(revision for revision in named if revision) | {entry.revision for entry in status.history}
+
+
+def find_waste(
+    objects: Iterable[StoredObject], references: Mapping[tuple[str, str], References], spared_since: datetime
+) -> list[str]:
+    """Keys of what lies below `tenants/` and nothing refers to. Pure.
+
+    Of a classifier that is not there, nothing goes while something of it is younger than `spared_since`: an upload may wait for
+    its Classifier to be created, and a restored backup for its objects.
+    """
+    by_classifier: dict[tuple[str, str], list[tuple[str, list[str], StoredObject]]] = {}
+    for item in objects:
+        parts = item.key.split("/")
+        if len(parts) >= 5 and parts[0] == TENANTS and parts[2] in _KINDS:
+            by_classifier.setdefault((parts[1], parts[3]), []).append((parts[2], parts[4:], item))
+    waste: list[str] = []
+    for classifier, found in by_classifier.items():
+        kept = references.get(classifier)
+        if kept is None:
+            if all(item.modified_at < spared_since for _, _, item in found):
+                waste += [item.key for _, _, item in found]
+        else:
+            waste += [
+                item.key for kind, parts, item in found if item.modified_at < spared_since and not kept.keeps(kind, parts)
+            ]
+    return waste
+
+
+class StoreSweep:
+    """Deletes what is of no use any more from the object store of these namespaces (none: of every namespace)."""
+
+    def __init__(self, client: ClusterClient, store: ObjectStore, namespaces: tuple[str, ...]) -> None:
+        self._client = client
+        self._store = store
+        self._namespaces = namespaces
+
+    async def sweep(self, now: datetime, minimum_age: timedelta) -> int:
+        """Delete what nothing refers to; says how many objects went. Raises ClusterError, ObjectStoreError."""
+        prefixes = [f"{TENANTS}/{namespace}" for namespace in self._namespaces] or [TENANTS]
+        objects = [item for prefix in prefixes for item in await self._store.list_objects(prefix)]
+        if not objects:
+            return 0
+        references = {}
+        for classifier in await self._living():
+            if classifier.classifier_id is not None:
+                references[(classifier.namespace, classifier.classifier_id)] = await self._references(classifier)
+        waste = find_waste(objects, references, now - minimum_age)
+        for key in waste:
+            await self._store.delete(key)
+        if waste:
+            logger.info("store swept", extra={"deleted": len(waste), "examined": len(objects)})
+        return len(waste)
+
+    async def delete_classifier(self, namespace: str, classifier_id: str) -> int:
+        """Delete all that is stored for a classifier that was seen to be deleted, unless one with its id lives again."""
+        if any(
+            classifier.namespace == namespace and classifier.classifier_id == classifier_id
+            for classifier in await self._living(namespace)
+        ):
+            return 0
+        location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
+        deleted = 0
+        for prefix in location.prefixes:
+            deleted += await self._store.delete_prefix(prefix)
+        if deleted:
+            logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
+        return deleted
+
+    async def _living(self, namespace: str | None = None) -> list[Classifier]:
+        scopes: Sequence[str | None] = (namespace,) if namespace is not None else (self._namespaces or (None,))
+        found = []
+        for scope in scopes:
+            listing = await self._client.list_objects(CLASSIFIERS, scope)
+            # One that does not fit its schema ends the sweep: what it refers to is unknown.
+            found += [parse_classifier(manifest) for manifest in listing.items]
+        return found
+
+    async def _references(self, classifier: Classifier) -> References:
+        status = classifier.status
+        revisions = find_revisions(classifier)
+        return References(
+            revisions=revisions,
+            training=(status.training_revision, status.attempt) if status.training_revision else None,
+            uploads=await self._uploads(classifier, revisions),
+        )
+
+    async def _uploads(self, classifier: Classifier, revisions: frozenset[str]) -> frozenset[str] | None:
+        assert classifier.classifier_id is not None
+        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id)
+        digests = set(find_upload_digests(definition(classifier.spec)))
+        for revision in revisions:
+            try:
+                metadata = json.loads(await self._store.get(location.artifact_key(revision, ARTIFACT_METADATA)))
+                digests |= find_upload_digests(metadata["definition"])
+            except ObjectNotFoundError:
+                continue
+            except (ValueError, KeyError, TypeError, AttributeError):
+                logger.warning("artifact metadata names no definition, uploads are kept", extra={"revision": revision})
+                return None
+        return frozenset(digests)
