@@ -15,7 +15,7 @@ import sys
 import uvloop
 
 from ocelli_inference.logs import configure_logging
-from ocelli_inference.settings import Settings, SettingsError, count_usable_cores, parse_settings, termination_message_path
+from ocelli_inference.settings import SettingsError, count_usable_cores, parse_settings, termination_message_path
 
 _log = logging.getLogger("ocelli_inference")
 
@@ -31,7 +31,7 @@ def main() -> int:
     except SettingsError as error:
         return _fail(str(error))
     configure_logging(settings.log_level)
-    _limit_numpy_threads(settings)
+    _limit_numpy_threads()
     _return_large_blocks()
     from ocelli_inference.loading import LoadError
     from ocelli_inference.server import BindError, run_server
@@ -41,12 +41,15 @@ def main() -> int:
             runner.run(run_server(settings))
     except (BindError, LoadError) as error:
         return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error}")
+    except Exception as error:
+        _log.exception("unexpected error")
+        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error!r}; the log says more")
     return 0
 
 
-def _limit_numpy_threads(settings: Settings) -> None:
-    """OpenBLAS reads its thread count when NumPy is imported; by default it takes every core of the node."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(settings.cpu_count))
+def _limit_numpy_threads() -> None:
+    """Products with a head are small, and OpenBLAS would start a thread for every core of the node. Read at NumPy's import."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _return_large_blocks() -> None:

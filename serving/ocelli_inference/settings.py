@@ -12,6 +12,8 @@ from ocelli_api.pods import Environment
 
 DEFAULT_BIND_ADDRESS = "0.0.0.0"
 DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
+CPU_COUNT_LIMIT = 16
+"""More cores than one process can feed with images; a Pod without a CPU limit would take all of a node's, and their memory."""
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -36,7 +38,7 @@ class Settings:
 
 
 def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Settings:
-    """Type the environment; `usable_cores` counts where no CPU limit is set, and bounds one that is higher.
+    """Type the environment; `usable_cores` counts where no CPU limit is set, and bounds one that is higher, as 16 does.
 
     Raises:
         SettingsError: a variable is missing or wrong; the message names it.
@@ -81,12 +83,12 @@ def _bind_address(environment: Mapping[str, str]) -> str:
 def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
     text = environment.get(Environment.CPU_LIMIT, "")
     if not text:
-        return usable_cores
+        return min(usable_cores, CPU_COUNT_LIMIT)
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise SettingsError(
             f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more"
         )
-    return min(int(text), usable_cores)
+    return min(int(text), usable_cores, CPU_COUNT_LIMIT)
 
 
 def _log_level(environment: Mapping[str, str]) -> str:

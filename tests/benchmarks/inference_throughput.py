@@ -106,7 +106,7 @@ def main() -> int:
     os.sched_setaffinity(0, cores)
     address = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as folder:
-        environment = {
+        environment: dict[str, str] = {
             Environment.STORE_URL: install_artifact(Path(folder) / "store"),
             Environment.CLASSIFIER: "benchmark/dogs",
             Environment.NAMESPACE: NAMESPACE,

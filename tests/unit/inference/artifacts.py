@@ -47,7 +47,8 @@ def make_jpeg(seed: int, *, height: int = 213, width: int = 320) -> bytes:
     """A picture of large coloured squares, another one for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     rows, columns = np.arange(height) * 8 // height, np.arange(width) * 8 // width
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(coarse[rows][:, columns]))
+    encoded: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(coarse[rows][:, columns]))
+    return encoded
 
 
 async def _install(store: ObjectStore) -> None:

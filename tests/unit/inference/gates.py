@@ -26,7 +26,8 @@ class GatedEngine:
         assert self.gate.wait(PATIENCE_SECONDS)
         if self.failure is not None:
             raise self.failure
-        return images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)[:, None]
+        sums: NDArray[np.float32] = images.reshape(len(images), -1).sum(axis=1, dtype=np.float32)
+        return sums[:, None]
 
 
 class GatedDecoder:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_inference.settings import SettingsError, parse_settings, termination_message_path
+from ocelli_inference.settings import CPU_COUNT_LIMIT, SettingsError, parse_settings, termination_message_path
 
 ENVIRONMENT = {
     "OCELLI_STORE_URL": "file:///var/lib/ocelli",
@@ -33,6 +33,10 @@ def test_the_cpu_limit_counts_where_it_is_lower_than_the_cores() -> None:
 
 def test_a_cpu_limit_above_the_cores_starts_no_more_threads_than_there_are_cores() -> None:
     assert parse_settings({**ENVIRONMENT, "OCELLI_CPU_LIMIT": "64"}, usable_cores=2).cpu_count == 2
+
+
+def test_a_node_of_many_cores_is_not_taken_whole() -> None:
+    assert parse_settings({**ENVIRONMENT, "OCELLI_CPU_LIMIT": "96"}, usable_cores=96).cpu_count == CPU_COUNT_LIMIT
 
 
 @pytest.mark.parametrize(
