@@ -1,0 +1,102 @@
+"""`python -m ocelli_training`: the trainer. Everything it needs to know stands in its environment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
+from ocelli_api.pods import Environment
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+from ocelli_training.logs import configure_logging
+from ocelli_training.settings import (
+    Settings,
+    SettingsError,
+    count_usable_cores,
+    parse_settings,
+    termination_message_path,
+)
+
+_SIGNALLED = 128
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run one attempt and return the exit code."""
+    configure_logging("INFO")
+    try:
+        settings = parse_settings(os.environ, usable_cores=count_usable_cores())
+        configure_logging(settings.log_level)
+        store = ObjectStore.from_url(settings.store_url)
+        scratch = _make_scratch_folder(settings)
+    except (SettingsError, StoreConfigurationError) as error:
+        logger.error("settings.refused", extra={"error": str(error)})
+        outcome, exit_code = _refuse(os.environ, error), ExitCode.MISCONFIGURED
+    else:
+        _end_at_signals(scratch)
+        # Numerical libraries read this once, when they are imported, and else start a thread for every core of the node.
+        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+            os.environ[name] = str(settings.cpu_count)
+        from ocelli_training.attempt import run_attempt
+
+        try:
+            outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch))
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    _write_termination_message(outcome)
+    return exit_code
+
+
+def _make_scratch_folder(settings: Settings) -> Path:
+    try:
+        settings.scratch_folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="training-", dir=settings.scratch_folder))
+    except OSError as error:
+        raise SettingsError(
+            f"environment variable {Environment.SCRATCH_FOLDER}: {settings.scratch_folder} cannot be written ({error}); "
+            "name a folder for temporary files"
+        ) from error
+
+
+def _end_at_signals(scratch: Path) -> None:
+    """End at once when Kubernetes asks for it. An attempt that is cut short has no outcome: the Job decides what follows."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        logger.warning("training.stopped", extra={"signal": signal.Signals(number).name})
+        shutil.rmtree(scratch, ignore_errors=True)
+        # Threads in the middle of an image cannot be asked to stop, and an ordinary exit would wait for them.
+        os._exit(_SIGNALLED + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:
+    attempt = environment.get(Environment.ATTEMPT, "")
+    return Outcome(
+        reason=OutcomeReason.FAILED,
+        message=f"Classifier {environment.get(Environment.CLASSIFIER, '')}: the trainer is not set up right: {error}",
+        revision=environment.get(Environment.REVISION, ""),
+        attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else 0,
+    )
+
+
+def _write_termination_message(outcome: Outcome) -> None:
+    path = termination_message_path(os.environ)
+    try:
+        path.write_text(outcome.to_termination_message(), encoding="utf-8")
+    except OSError as error:
+        logger.warning("termination_message.not_written", extra={"path": path, "error": str(error)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""What each error means to the operator."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from ocelli_api.outcome import ExitCode, OutcomeReason
+from ocelli_model.backbone import BackboneError
+from ocelli_storage.object_store import StoreUnavailableError
+from ocelli_training.backbone_choice import BackboneNotInstalledError
+from ocelli_training.dataset import DatasetError
+from ocelli_training.ending import judge_error
+from ocelli_training.fit import FitError
+from ocelli_training.reading import SourcesError
+from ocelli_training.sources import SourceError
+from ocelli_training.training import DefinitionError
+
+
+def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
+    return SourcesError("Classifier team-a/dogs: gone", SourceError("gone", reason=reason, transient=transient))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "exit_code"),
+    [
+        (DatasetError("few"), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
+        (FitError("few"), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
+        (sources_error(OutcomeReason.INVALID_DATA, transient=False), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
+        (
+            sources_error(OutcomeReason.SOURCE_UNREADABLE, transient=False),
+            OutcomeReason.SOURCE_UNREADABLE,
+            ExitCode.INVALID_DATA,
+        ),
+        (sources_error(OutcomeReason.SOURCE_UNREADABLE, transient=True), OutcomeReason.SOURCE_UNREADABLE, ExitCode.FAILED),
+        (BackboneError("gone"), OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED),
+        (BackboneNotInstalledError("gone"), OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED),
+        (StoreUnavailableError("down"), OutcomeReason.FAILED, ExitCode.FAILED),
+        (DefinitionError("gone"), OutcomeReason.FAILED, ExitCode.FAILED),
+        (OSError(errno.ENOSPC, "full"), OutcomeReason.FAILED, ExitCode.FAILED),
+        (MemoryError(), OutcomeReason.FAILED, ExitCode.FAILED),
+        (ZeroDivisionError(), OutcomeReason.FAILED, ExitCode.FAILED),
+    ],
+)
+def test_an_error_has_a_reason_and_an_exit_code(error: Exception, reason: OutcomeReason, exit_code: ExitCode) -> None:
+    ending = judge_error("team-a/dogs", error)
+    assert (ending.reason, ending.exit_code) == (reason, exit_code)
+
+
+def test_every_message_names_the_classifier_once() -> None:
+    for error in (sources_error(OutcomeReason.INVALID_DATA, transient=False), BackboneError("gone"), MemoryError(), KeyError("x")):
+        assert judge_error("team-a/dogs", error).message.count("Classifier team-a/dogs") == 1
+
+
+def test_only_faults_of_the_program_are_unexpected() -> None:
+    assert not judge_error("team-a/dogs", ZeroDivisionError()).expected
+    assert judge_error("team-a/dogs", MemoryError()).expected
