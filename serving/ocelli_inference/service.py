@@ -27,8 +27,8 @@ class DrainRules:
 
     quiet_seconds: float = 3.0
     """It stops after so long without a new request: gateways and kube-proxies take a moment to look elsewhere."""
-    limit_seconds: float = 20.0
-    """It stops after so long in any case. Below the usual 30 seconds of grace."""
+    limit_seconds: float = 15.0
+    """It stops after so long in any case. With the last answers it stays below the usual 30 seconds of grace."""
 
 
 class InferenceService:
