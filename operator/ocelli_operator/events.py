@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import time
 from datetime import UTC, datetime
 
 from ocelli_api.classifier import API_VERSION, KIND, Classifier, Manifest
@@ -30,7 +30,8 @@ class EventRecorder:
         body: Manifest = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            "metadata": {"name": f"{classifier.name}.{secrets.token_hex(8)}", "namespace": classifier.namespace},
+            # Named by time, as other controllers do: kubectl shows Events of one second in the order of their names.
+            "metadata": {"name": f"{classifier.name}.{time.time_ns():x}", "namespace": classifier.namespace},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": REPORTING_CONTROLLER,
             "reportingInstance": self._identity[:128],
