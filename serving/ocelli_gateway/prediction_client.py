@@ -21,7 +21,7 @@ from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, Kn
 from ocelli_gateway.metrics import Metrics
 
 CONNECT_TIMEOUT_SECONDS = 2.0
-KEEP_ALIVE_SECONDS = 4.0
+KEEP_ALIVE_SECONDS = 30.0
 """Less than the servers keep an idle connection, lest a request meets its closing."""
 CALLS_AT_ONCE = 256
 LIVE_READS = 3

@@ -21,6 +21,7 @@ from tests.unit.gateway.harness import (
     GatewayInstance,
     Stage,
     V3Client,
+    assert_error,
     basic,
     body_of,
     connect,
@@ -32,37 +33,15 @@ from tests.unit.gateway.harness import (
     wait_for,
 )
 
-ERROR_IDS = {
-    "parameter_error",
-    "input_error",
-    "limit_exceeded",
-    "classifier_not_ready",
-    "not_found",
-    "conflict",
-    "unavailable",
-    "unauthorized",
-    "internal_error",
-}
 QUERY = "?version=2018-03-19"
-
-
-def assert_error(response: httpx.Response, status: int, error_id: str | None = None, *words: str) -> None:
-    """The body of 0.5, whole."""
-    assert response.status_code == status, response.text
-    body = response.json()
-    assert body["code"] == status
-    assert isinstance(body["error"], str)
-    assert body["error_id"] in ERROR_IDS
-    assert error_id in (None, body["error_id"])
-    assert [word for word in words if word not in body["error"]] == [], body["error"]
-    assert response.headers["content-type"].startswith("application/json")
-    assert response.headers["x-global-transaction-id"]
 
 
 # 0.1 Addresses
 
 
-@pytest.mark.parametrize("path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"])
+@pytest.mark.parametrize(
+    "path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"]
+)
 def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: str) -> None:
     assert client.http.post(path, data={"name": "prefix"}, files=list(TWO_SETS)).status_code == 200
 
@@ -112,7 +91,13 @@ def test_head_answers_like_get_without_a_body(client: V3Client) -> None:
 
 @pytest.mark.parametrize(
     "target",
-    ["/v3/classifiers/ü_1", "/v3/classifiers/..%2Fx", "/v3/classifiers/%00", "/v3/classifiers/" + "a" * 5000 + "_1", "/v3/classifiers/%FF%FE"],
+    [
+        "/v3/classifiers/ü_1",
+        "/v3/classifiers/..%2Fx",
+        "/v3/classifiers/%00",
+        "/v3/classifiers/" + "a" * 5000 + "_1",
+        "/v3/classifiers/%FF%FE",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_id_of_strange_form_is_404(gateway: GatewayInstance, method: str, target: str) -> None:
@@ -130,7 +115,8 @@ def test_any_real_date_is_a_version(client: V3Client, version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["", "2018-13-45", "2018-02-30", "20180319", "2018-3-19", "latest", "0000-01-01", "2018-03-19T00:00:00", "٢٠١٨-٠٣-١٩"]
+    "version",
+    ["", "2018-13-45", "2018-02-30", "20180319", "2018-3-19", "latest", "0000-01-01", "2018-03-19T00:00:00", "٢٠١٨-٠٣-١٩"],
 )
 def test_no_date_is_no_version(client: V3Client, version: str) -> None:
     assert_error(client.http.get("/v3/classifiers/none_1", params={"version": version}), 400, "parameter_error", "version")
@@ -211,7 +197,12 @@ def test_forms_of_the_next_issue_are_401_that_says_so(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/v3/classifiers/x_1?version=nonsense"), ("GET", "/v3/nothing"), ("PUT", "/v3/classify"), ("POST", "/v3/classifiers")],
+    [
+        ("GET", "/v3/classifiers/x_1?version=nonsense"),
+        ("GET", "/v3/nothing"),
+        ("PUT", "/v3/classify"),
+        ("POST", "/v3/classifiers"),
+    ],
     ids=["bad version", "unknown path", "other method", "body of another kind"],
 )
 def test_credentials_are_looked_at_before_anything_else(gateway: GatewayInstance, method: str, path: str) -> None:
@@ -292,10 +283,10 @@ def test_headers_of_the_next_issue_are_400_that_names_them(client: V3Client, hea
         ("multipart/form-data; boundary=", b"--x\r\n"),
         ("multipart/form-data; boundary=" + "b" * 5000, b"--x\r\n"),
         ("multipart/form-data; boundary=x", b"no boundary here"),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nbirds"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\nbirds'),
         ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\nbirds\r\n--x--\r\n"),
         ("multipart/form-data; boundary=x", b"--x\r\n\r\nbirds\r\n--x--\r\n"),
-        ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data; name=\"\xff\"\r\n\r\nbirds\r\n--x--\r\n"),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nbirds\r\n--x--\r\n'),
         ("multipart/form-data; boundary=x", b"--x\r\nbroken header\r\n\r\n--x--\r\n"),
     ],
     ids=[
@@ -353,7 +344,9 @@ def test_more_than_1000_parts_are_400(client: V3Client) -> None:
 
 def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
     impatient = stage.start_gateway(body_timeout_seconds=0.2)
-    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 500", "Connection: close")
+    request = head(
+        "POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 500", "Connection: close"
+    )
     started = time.monotonic()
     assert status_of(exchange(impatient, request + b"--BOUNDARY\r\n")) == 400
     assert time.monotonic() - started < 8
@@ -361,7 +354,12 @@ def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
 
 @pytest.mark.parametrize(
     "request_bytes",
-    [b"nonsense\r\n\r\n", b"GET /v3 HTTP/1.1\r\nHost x\r\n\r\n", b"GET " + b"/" + b"x" * 100_000, b"GET /v3 HTTP/1.1\r\nContent-Length: x\r\n\r\n"],
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v3 HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET " + b"/" + b"x" * 100_000,
+        b"GET /v3 HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+    ],
     ids=["no HTTP", "broken header", "endless address", "length that is no number"],
 )
 def test_what_is_no_http_request_is_a_json_400(gateway: GatewayInstance, request_bytes: bytes) -> None:

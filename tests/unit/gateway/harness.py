@@ -1,4 +1,4 @@
-"""A gateway on real sockets, over a fake of the Kubernetes API, stubs of inference servers and a real folder as object store."""
+"""A gateway on real sockets, over a fake of the Kubernetes API, stubs of inference servers and a folder as object store."""
 
 from __future__ import annotations
 
@@ -261,7 +261,12 @@ class Stage:
         return self.call(lambda: self.cluster.put(CLASSIFIERS, namespace, manifest))
 
     def finish_training(
-        self, classifier_id: str, scores: Mapping[str, float] | None = None, *, retrained_at: str | None = None, replicas: int = 1
+        self,
+        classifier_id: str,
+        scores: Mapping[str, float] | None = None,
+        *,
+        retrained_at: str | None = None,
+        replicas: int = 1,
     ) -> list[StubInferenceServer]:
         """The spec as it stands was learned and is served, by stubs that give these scores."""
         manifest = self.classifier(classifier_id)
@@ -335,6 +340,32 @@ class Stage:
         self.call(lambda: self.cluster.remove(PODS, NAMESPACE, server.name))
 
 
+ERROR_IDS = {
+    "parameter_error",
+    "input_error",
+    "limit_exceeded",
+    "classifier_not_ready",
+    "not_found",
+    "conflict",
+    "unavailable",
+    "unauthorized",
+    "internal_error",
+}
+
+
+def assert_error(response: httpx.Response, status: int, error_id: str | None = None, *words: str) -> None:
+    """The body of section 0.5, whole, with these words in its sentence."""
+    assert response.status_code == status, response.text[:500]
+    body = response.json()
+    assert body["code"] == status
+    assert isinstance(body["error"], str)
+    assert body["error_id"] in ERROR_IDS
+    assert error_id in (None, body["error_id"])
+    assert [word for word in words if word not in body["error"]] == [], body["error"]
+    assert response.headers["content-type"].startswith("application/json")
+    assert response.headers["x-global-transaction-id"]
+
+
 Files = Iterable[tuple[str, tuple[str, bytes] | bytes]]
 
 
@@ -352,7 +383,7 @@ class V3Client:
 
     def created(self, name: str = "birds", files: Files | None = None) -> str:
         response = self.create(name, files)
-        assert response.status_code == 200, response.text
+        assert response.status_code == 200, response.text[:500]
         classifier_id: str = response.json()["classifier_id"]
         return classifier_id
 
@@ -409,12 +440,17 @@ def exchange(instance: GatewayInstance, request: bytes, *, finish: bool = False,
         connection.sendall(request)
         if finish:
             connection.shutdown(socket.SHUT_WR)
-        answer = b""
-        while not _is_whole(answer):
-            chunk = connection.recv(65536)
-            if not chunk:
-                break
-            answer += chunk
+        return read_answer(connection)
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """One answer, or what came of it before the gateway closed the connection."""
+    answer = b""
+    while not _is_whole(answer):
+        chunk = connection.recv(65536)
+        if not chunk:
+            break
+        answer += chunk
     return answer
 
 
@@ -439,9 +475,7 @@ def head(method: str, target: str, *headers: str, user: str = USER, password: st
 
 def multipart(parts: Iterable[tuple[str, bytes]], *, boundary: str = "BOUNDARY", closed: bool = True) -> bytes:
     """A body of parts, each given by its raw headers and its bytes."""
-    body = b"".join(
-        f"--{boundary}\r\n{headers}\r\n\r\n".encode() + data + b"\r\n" for headers, data in parts
-    )
+    body = b"".join(f"--{boundary}\r\n{headers}\r\n\r\n".encode() + data + b"\r\n" for headers, data in parts)
     return body + (f"--{boundary}--\r\n".encode() if closed else b"")
 
 

@@ -41,7 +41,9 @@ class InMemoryCluster:
         self._read()
         return copy.deepcopy(self._find(resource, namespace, name))
 
-    async def list_objects(self, resource: Resource, namespace: str | None = None, label_selector: str | None = None) -> Listing:
+    async def list_objects(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> Listing:
         self._read()
         items = tuple(
             copy.deepcopy(item)
@@ -136,7 +138,11 @@ class InMemoryCluster:
         return copy.deepcopy(self._objects.get((resource.plural, namespace, name)))
 
     def all(self, resource: Resource, namespace: str) -> list[Manifest]:
-        return [copy.deepcopy(item) for (plural, place, _), item in self._objects.items() if (plural, place) == (resource.plural, namespace)]
+        return [
+            copy.deepcopy(item)
+            for (plural, place, _), item in self._objects.items()
+            if (plural, place) == (resource.plural, namespace)
+        ]
 
     def deliver(self) -> None:
         """Let the watches deliver again, with all that they held back."""
@@ -153,7 +159,11 @@ class InMemoryCluster:
 
     def _send(self, plural: str, kind: str, stored: Manifest) -> None:
         for resource, namespace, selector, queue in self._watchers:
-            if resource.plural == plural and namespace in (None, stored["metadata"]["namespace"]) and _matches(stored, selector):
+            if (
+                resource.plural == plural
+                and namespace in (None, stored["metadata"]["namespace"])
+                and _matches(stored, selector)
+            ):
                 queue.put_nowait(WatchEvent(type=kind, object=copy.deepcopy(stored)))
 
     def _find(self, resource: Resource, namespace: str, name: str) -> Manifest:

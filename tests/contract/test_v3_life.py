@@ -1,0 +1,339 @@
+"""Status, retrain and delete (sections A3, A4 and A6 of the REST contract)."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ocelli_api.classifier import REST_WRITES_ANNOTATION
+from ocelli_api.names import build_stem
+from ocelli_cluster.resources import CLASSIFIERS
+from tests.unit.gateway.harness import (
+    NAMESPACE,
+    TWO_SETS,
+    Files,
+    Stage,
+    V3Client,
+    assert_error,
+    connect,
+    examples,
+    png,
+)
+
+STORK: Files = [("stork_positive_examples", ("stork.zip", examples(3)))]
+CRANE: Files = [("crane_positive_examples", ("crane.zip", examples(4)))]
+MORE_OWLS: Files = [("owl_positive_examples", ("more.zip", examples(5)))]
+MORE_NEGATIVES: Files = [("negative_examples", ("negatives.zip", examples(6)))]
+RETRAINED_AT = "2026-04-02T08:15:07.204Z"
+
+
+def class_names(body: dict[str, object]) -> list[str]:
+    classes = body["classes"]
+    assert isinstance(classes, list)
+    return [item["class"] for item in classes]
+
+
+def apply_manifest(stage: Stage, name: str, **metadata: object) -> str:
+    """A classifier that a manifest made; its id."""
+    classifier_id = f"{build_stem(name)}_77"
+    source = {"url": "https://data.example.com/a.zip"}
+    stage.put_classifier(
+        {
+            "metadata": {"name": name, "labels": {"ocelli.dev/classifier-id": classifier_id}, **metadata},
+            "spec": {"classes": [{"name": "a", "examples": [source]}, {"name": "b", "examples": [source]}]},
+        }
+    )
+    return classifier_id
+
+
+# A3
+
+
+def test_first_training_shows_as_training(client: V3Client) -> None:
+    assert client.get(client.created()).json()["status"] == "training"
+
+
+def test_served_definition_shows_as_ready(client: V3Client) -> None:
+    body = client.get(client.ready()).json()
+    assert (body["status"], class_names(body), "explanation" in body, "retrained" in body) == (
+        "ready",
+        ["heron", "owl"],
+        False,
+        False,
+    )
+
+
+def test_failed_first_training_shows_why(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    stage.fail_training(classifier_id, 'class "owl" has 3 usable images; add at least 7')
+    body = client.get(classifier_id).json()
+    assert (body["status"], body["explanation"]) == ("failed", 'class "owl" has 3 usable images; add at least 7')
+
+
+def test_details_are_those_of_create(client: V3Client) -> None:
+    created = client.create("equal").json()
+    assert client.get(created["classifier_id"]).json() == created
+
+
+def test_classifier_made_by_a_manifest_is_shown_under_its_own_name(stage: Stage, client: V3Client) -> None:
+    body = client.get(apply_manifest(stage, "by-manifest")).json()
+    assert (body["name"], class_names(body), body["status"]) == ("by-manifest", ["a", "b"], "training")
+
+
+def test_classifier_that_is_being_deleted_is_unknown(stage: Stage, client: V3Client) -> None:
+    classifier_id = apply_manifest(stage, "dying", deletionTimestamp="2026-01-01T00:00:00Z")
+    assert_error(client.get(classifier_id), 404, "not_found")
+
+
+def test_ready_is_a_promise_on_every_replica(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    other = connect(stage.start_gateway(), stage)
+    assert other.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 400
+    stage.call(lambda: setattr(stage.cluster, "watching", False))
+    try:
+        stage.finish_training(classifier_id, {"heron": 0.7, "owl": 0.1})
+        assert client.get(classifier_id).json()["status"] == "ready"
+        answers = [item.classify(("a.png", png()), classifier_ids=classifier_id).status_code for item in (client, other)]
+    finally:
+        stage.call(stage.cluster.deliver)
+    assert answers == [200, 200]
+
+
+def test_ready_after_a_retrain_never_gets_the_old_definition(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready(scores={"heron": 0.9, "owl": 0.8})
+    old = stage.finish_training(classifier_id, {"heron": 0.9, "owl": 0.8})
+    client.retrain(classifier_id, STORK)
+    stage.call(lambda: setattr(stage.cluster, "watching", False))
+    try:
+        stage.finish_training(classifier_id, {"heron": 0.1, "owl": 0.1, "stork": 0.95})
+        assert client.get(classifier_id).json()["status"] == "ready"
+        body = client.classify(("a.png", png()), classifier_ids=classifier_id).json()
+    finally:
+        stage.call(stage.cluster.deliver)
+    assert body["images"][0]["classifiers"][0]["classes"] == [{"class": "stork", "score": 0.95}]
+    assert [server.asked for server in old] == [0]
+
+
+def test_first_ready_waits_for_the_watches_of_other_replicas(stage: Stage, client: V3Client) -> None:
+    careful = connect(stage.start_gateway(replica_delay_seconds=0.4), stage)
+    classifier_id = client.ready()
+
+    def seconds() -> float:
+        started = time.monotonic()
+        assert careful.get(classifier_id).json()["status"] == "ready"
+        return time.monotonic() - started
+
+    first, second = seconds(), seconds()
+    assert first >= 0.4 > second
+
+
+# A4
+
+
+def test_retrain_shows_the_new_classes_and_keeps_the_rest(client: V3Client) -> None:
+    classifier_id = client.ready("birds")
+    before = client.get(classifier_id).json()
+    body = client.retrain(classifier_id, STORK).json()
+    assert class_names(body) == ["heron", "owl", "stork"]
+    assert body["status"] == "retraining"
+    assert {key: body[key] for key in ("classifier_id", "name", "created", "owner")} == {
+        key: before[key] for key in ("classifier_id", "name", "created", "owner")
+    }
+    assert client.get(classifier_id).json() == body
+
+
+def test_retrain_keeps_earlier_images_and_adds_a_later_round(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, [*MORE_OWLS, *MORE_NEGATIVES])
+    spec = stage.classifier(classifier_id)["spec"]
+    rounds = {item["name"]: [source.get("round", 1) for source in item["examples"]] for item in spec["classes"]}
+    assert rounds == {"heron": [1], "owl": [1, 2]}
+    assert [source["round"] for source in spec["negativeExamples"]] == [2]
+    assert spec["retrainNonce"] == 1
+
+
+def test_name_is_ignored(client: V3Client) -> None:
+    classifier_id = client.ready("before")
+    response = client.http.post(f"/v3/classifiers/{classifier_id}", data={"name": "after"}, files=list(STORK))
+    assert response.json()["name"] == "before"
+
+
+def test_classify_uses_the_old_definition_while_it_runs(client: V3Client) -> None:
+    classifier_id = client.ready(scores={"heron": 0.9, "owl": 0.8})
+    client.retrain(classifier_id, STORK)
+    answer = client.classify(("a.png", png()), classifier_ids=classifier_id, threshold="0").json()
+    assert [item["class"] for item in answer["images"][0]["classifiers"][0]["classes"]] == ["heron", "owl"]
+
+
+def test_finished_retraining_is_ready_with_its_time(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    stage.finish_training(classifier_id, retrained_at=RETRAINED_AT)
+    body = client.get(classifier_id).json()
+    assert (body["status"], body["retrained"], body["updated"]) == ("ready", RETRAINED_AT, RETRAINED_AT)
+    assert class_names(body) == ["heron", "owl", "stork"]
+
+
+def test_overlapping_retrain_replaces_the_one_under_way(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    body = client.retrain(classifier_id, CRANE).json()
+    assert (body["status"], class_names(body)) == ("retraining", ["heron", "owl", "crane"])
+    spec = stage.classifier(classifier_id)["spec"]
+    assert (spec["retrainNonce"], [source["round"] for source in spec["classes"][-1]["examples"]]) == (2, [2])
+
+
+def test_failed_retraining_goes_back_to_the_old_classes(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    stage.finish_training(classifier_id, retrained_at=RETRAINED_AT)
+    client.retrain(classifier_id, CRANE)
+    stage.fail_training(classifier_id, "bad data")
+    body = client.get(classifier_id).json()
+    assert (body["status"], body["explanation"], body["retrained"]) == ("failed", "bad data", RETRAINED_AT)
+    assert class_names(body) == ["heron", "owl", "stork"]
+
+
+def test_retrain_after_a_failed_one_starts_from_what_is_served(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    stage.fail_training(classifier_id, "bad data")
+    body = client.retrain(classifier_id, CRANE).json()
+    assert (body["status"], class_names(body)) == ("retraining", ["heron", "owl", "crane"])
+
+
+def test_retrain_after_a_failed_first_training_starts_from_the_spec(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    stage.fail_training(classifier_id, "too few owls")
+    body = client.retrain(classifier_id, MORE_OWLS).json()
+    assert (body["status"], class_names(body)) == ("training", ["heron", "owl"])
+
+
+def test_retrain_of_a_pinned_classifier_starts_from_the_pin_and_ends_it(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    pinned = stage.classifier(classifier_id)["status"]["servedRevision"]
+    client.retrain(classifier_id, STORK)
+    stage.finish_training(classifier_id)
+    manifest = stage.classifier(classifier_id)
+    manifest["spec"]["pinnedRevision"] = pinned
+    manifest["status"] |= {"servedRevision": pinned, "settledRevision": pinned}
+    stage.put_classifier(manifest)
+    assert class_names(client.get(classifier_id).json()) == ["heron", "owl"]
+    assert class_names(client.retrain(classifier_id, CRANE).json()) == ["heron", "owl", "crane"]
+    assert "pinnedRevision" not in stage.classifier(classifier_id)["spec"]
+
+
+def test_retrain_survives_a_write_in_between(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+
+    def touch() -> None:
+        manifest = stage.cluster.find(CLASSIFIERS, NAMESPACE, classifier_id.replace("_", "-"))
+        assert manifest is not None
+        manifest["status"]["progress"] = {"percent": 3, "stage": "Reading"}
+        stage.cluster.put(CLASSIFIERS, NAMESPACE, manifest)
+
+    stage.call(lambda: setattr(stage.cluster, "before_patch", touch))
+    assert client.retrain(classifier_id, STORK).status_code == 200
+    assert stage.classifier(classifier_id)["status"]["progress"]["percent"] == 3
+
+
+def test_retrain_while_training_is_refused_and_changes_nothing(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    before = (stage.classifier(classifier_id), stage.stored_uploads())
+    assert_error(client.retrain(classifier_id, STORK), 400, "classifier_not_ready", classifier_id)
+    assert (stage.classifier(classifier_id), stage.stored_uploads()) == before
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [("other", ("x", b"x"))],
+        [("bad_positive_examples", ("bad.zip", b"text"))],
+        [("bad_positive_examples", ("bad.zip", examples(1, 9)))],
+        [*STORK, *STORK],
+        [("a$_positive_examples", ("a.zip", examples(1)))],
+    ],
+    ids=["no example set", "no zip", "nine images", "class twice", "class name"],
+)
+def test_invalid_retrain_is_400_and_changes_nothing(stage: Stage, client: V3Client, files: Files) -> None:
+    classifier_id = client.ready()
+    before = (stage.classifier(classifier_id), stage.stored_uploads())
+    assert_error(client.retrain(classifier_id, files), 400)
+    assert (stage.classifier(classifier_id), stage.stored_uploads()) == before
+
+
+def test_more_than_500_classes_in_all_are_refused(stage: Stage, client: V3Client) -> None:
+    files = [(f"c{index}_positive_examples", ("c.zip", examples(1))) for index in range(500)]
+    classifier_id = client.ready(files=files)
+    assert_error(client.retrain(classifier_id, STORK), 400, "limit_exceeded", "501", "500")
+
+
+def test_more_than_2000_example_sets_in_all_are_refused(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    manifest = stage.classifier(classifier_id)
+    for item in manifest["spec"]["classes"]:
+        item["examples"] = [{"upload": f"{index:064x}"} for index in range(1000)]
+    stage.put_classifier(manifest)
+    stage.finish_training(classifier_id)
+    assert_error(client.retrain(classifier_id, STORK), 400, "limit_exceeded", "2001", "2000")
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_manifest_made_classifier_refuses_rest_writes(stage: Stage, client: V3Client, method: str) -> None:
+    classifier_id = apply_manifest(stage, f"closed-{method.lower()}")
+    files = list(STORK) if method == "POST" else None
+    response = client.http.request(method, f"/v3/classifiers/{classifier_id}", files=files)
+    assert_error(response, 409, "conflict", NAMESPACE, REST_WRITES_ANNOTATION)
+    assert client.get(classifier_id).status_code == 200
+
+
+def test_manifest_made_classifier_may_allow_rest_writes(stage: Stage, client: V3Client) -> None:
+    classifier_id = apply_manifest(stage, "open", annotations={REST_WRITES_ANNOTATION: "Allowed"})
+    assert client.delete(classifier_id).status_code == 200
+
+
+# A6
+
+
+def test_delete_answers_an_empty_object(client: V3Client) -> None:
+    response = client.delete(client.ready())
+    assert (response.status_code, response.json()) == (200, {})
+
+
+@pytest.mark.parametrize("state", ["training", "ready", "retraining"])
+def test_deleted_classifier_is_unknown_at_once(stage: Stage, client: V3Client, state: str) -> None:
+    classifier_id = client.created() if state == "training" else client.ready()
+    if state == "retraining":
+        client.retrain(classifier_id, STORK)
+    stage.call(lambda: setattr(stage.cluster, "watching", False))
+    try:
+        client.delete(classifier_id)
+        answers = [
+            client.get(classifier_id),
+            client.retrain(classifier_id, STORK),
+            client.delete(classifier_id),
+            client.classify(("a.png", png()), classifier_ids=classifier_id),
+        ]
+        mine = client.classify(("a.png", png()), owners="me").text
+    finally:
+        stage.call(stage.cluster.deliver)
+    assert [response.status_code for response in answers] == [404, 404, 404, 404]
+    assert classifier_id not in mine
+
+
+def test_other_replicas_know_when_a_delete_is_answered(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    other = connect(stage.start_gateway(), stage)
+    careful = connect(stage.start_gateway(replica_delay_seconds=0.3), stage)
+    assert other.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 200
+    started = time.monotonic()
+    careful.delete(classifier_id)
+    assert time.monotonic() - started >= 0.3
+    assert other.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_unknown_id_is_404(client: V3Client, method: str) -> None:
+    files = list(TWO_SETS) if method == "POST" else None
+    assert_error(client.http.request(method, "/v3/classifiers/nobody_12", files=files), 404, "not_found", "nobody_12")

@@ -1,0 +1,192 @@
+"""What clients do on the wire (Part D of the REST contract), byte by byte."""
+
+from __future__ import annotations
+
+import socket
+
+import httpx
+import pytest
+
+from tests.unit.gateway.harness import (
+    MULTIPART_TYPE,
+    USER,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    build_zip,
+    examples,
+    head,
+    multipart,
+    png,
+    read_answer,
+    status_of,
+)
+
+QUERY = "?version=2018-03-19"
+POSITIVE = 'Content-Disposition: form-data; name="{}_positive_examples"'
+
+
+def post(client: V3Client, path: str, parts: list[tuple[str, bytes]], boundary: str = "BOUNDARY") -> httpx.Response:
+    content_type = f"multipart/form-data; boundary={boundary}"
+    return client.http.post(path, content=multipart(parts, boundary=boundary), headers={"Content-Type": content_type})
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        POSITIVE.format("heron"),
+        POSITIVE.format("heron") + '; filename="_"',
+        POSITIVE.format("heron") + '; filename=""',
+        POSITIVE.format("heron") + "; filename=heron.zip",
+        "content-disposition: FORM-DATA; NAME=heron_positive_examples; filename*=UTF-8''h%C3%A9ron.zip",
+        "Content-Type: image/jpeg\r\n" + POSITIVE.format("heron"),
+        POSITIVE.format("heron") + "\r\nContent-Type: text/plain; charset=us-ascii\r\nContent-Transfer-Encoding: binary",
+    ],
+    ids=["no file name", "node sdk", "empty file name", "bare file name", "extended file name", "image/jpeg", "text/plain"],
+)
+def test_part_is_an_example_set_by_its_name_alone(client: V3Client, disposition: str) -> None:
+    parts = [
+        ('Content-Disposition: form-data; name="name"', b"birds"),
+        (disposition, examples(1)),
+        (POSITIVE.format("owl"), examples(2)),
+    ]
+    response = post(client, "/v3/classifiers", parts)
+    assert (response.status_code, [item["class"] for item in response.json()["classes"]]) == (200, ["heron", "owl"])
+
+
+def test_nameless_file_part_may_have_megabytes(client: V3Client) -> None:
+    noise = {f"{index}.png": png(index, (500, 500)) for index in range(12)}
+    parts = [
+        ('Content-Disposition: form-data; name="name"', b"large"),
+        (POSITIVE.format("a"), build_zip(noise)),
+        (POSITIVE.format("b"), examples(1)),
+    ]
+    assert sum(map(len, noise.values())) > 5_000_000
+    assert post(client, "/v3/classifiers", parts).status_code == 200
+
+
+def test_text_part_may_come_as_a_file(client: V3Client) -> None:
+    parts = [
+        (
+            'Content-Disposition: form-data; name="name"; filename="name.txt"\r\nContent-Type: application/json',
+            "bïrds".encode(),
+        ),
+        (POSITIVE.format("a"), examples(1)),
+        (POSITIVE.format("b"), examples(2)),
+    ]
+    assert post(client, "/v3/classifiers", parts).json()["name"] == "bïrds"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ['name="Grün_positive_examples"', "name*=UTF-8''Gr%C3%BCn_positive_examples", "name=Grün_positive_examples"],
+    ids=["raw UTF-8", "extended", "bare"],
+)
+def test_part_names_are_utf_8(client: V3Client, name: str) -> None:
+    parts = [
+        ('Content-Disposition: form-data; name="name"', b"names"),
+        (f"Content-Disposition: form-data; {name}", examples(1)),
+        (POSITIVE.format("b"), examples(2)),
+    ]
+    assert post(client, "/v3/classifiers", parts).json()["classes"][0] == {"class": "Grün"}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "shown"),
+    [
+        ('filename="vögel.jpg"', "vögel.jpg"),
+        ("filename*=UTF-8''v%C3%B6gel.jpg", "vögel.jpg"),
+        ("filename=\"x.jpg\"; filename*=utf-8'de'v%C3%B6gel.jpg", "vögel.jpg"),
+        ('filename="a \\"quoted\\"; name.jpg"', 'a "quoted"; name.jpg'),
+        ('filename="a%22b.jpg"', 'a"b.jpg'),
+        ('filename="C:\\folder\\x.jpg"', "C:\\folder\\x.jpg"),
+        ("", "images_file"),
+    ],
+)
+def test_file_names_are_shown_as_they_were_meant(client: V3Client, parameter: str, shown: str) -> None:
+    disposition = 'Content-Disposition: form-data; name="images_file"' + (f"; {parameter}" if parameter else "")
+    assert post(client, "/v3/classify", [(disposition, png())]).json()["images"][0]["image"] == shown
+
+
+def test_file_name_that_is_not_utf_8_still_gets_an_answer(client: V3Client) -> None:
+    body = (
+        b'--BOUNDARY\r\nContent-Disposition: form-data; name="images_file"; filename="v\xf6gel.jpg"\r\n\r\n'
+        + png()
+        + b"\r\n--BOUNDARY--\r\n"
+    )
+    response = client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE})
+    assert response.json()["images"][0]["image"] == "v\N{REPLACEMENT CHARACTER}gel.jpg"
+
+
+@pytest.mark.parametrize("boundary", ["----WebKitFormBoundaryABC", "x" * 70, "a'()+_,-./:=?b"])
+def test_boundaries_of_all_kinds_are_read(client: V3Client, boundary: str) -> None:
+    quoted = f'multipart/form-data; charset=utf-8; boundary="{boundary}"'
+    body = multipart([('Content-Disposition: form-data; name="images_file"', png())], boundary=boundary)
+    assert client.http.post("/v3/classify", content=body, headers={"Content-Type": quoted}).status_code == 200
+
+
+def test_data_full_of_half_boundaries_arrives_whole(client: V3Client) -> None:
+    data = png() + b"\r\n--BOUNDAR\r\n--\r\r\n-\r\n--BOUNDARX--" * 3000
+    disposition = 'Content-Disposition: form-data; name="images_file"'
+    assert post(client, "/v3/classify", [(disposition, data)]).status_code == 200
+
+
+def test_epilogue_and_leading_line_break_are_passed_over(client: V3Client) -> None:
+    body = b"\r\n" + multipart([('Content-Disposition: form-data; name="images_file"', png())]) + b"epilogue"
+    assert client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE}).status_code == 200
+
+
+def test_expect_100_continue_is_answered_before_the_body(gateway: GatewayInstance) -> None:
+    body = multipart([('Content-Disposition: form-data; name="images_file"', png())])
+    request = head(
+        "POST",
+        "/v3/classify" + QUERY,
+        f"Content-Type: {MULTIPART_TYPE}",
+        f"Content-Length: {len(body)}",
+        "Expect: 100-continue",
+    )
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(request)
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert status_of(read_answer(connection)) == 200
+
+
+def test_expecting_client_without_credentials_is_refused_before_the_body(gateway: GatewayInstance) -> None:
+    request = head("POST", "/v3/classify" + QUERY, "Content-Length: 500000", "Expect: 100-continue", password="wrong")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(request)
+        assert status_of(read_answer(connection)) == 401
+
+
+def test_refused_upload_is_read_on_for_a_while_so_that_the_answer_arrives(gateway: GatewayInstance) -> None:
+    # A client that sends everything before it listens.
+    response = httpx.post(f"{gateway.address}/v3/classifiers{QUERY}", content=bytes(20 * 1024 * 1024), auth=(USER, "wrong"))
+    assert response.status_code == 401
+
+
+def test_polling_goes_over_one_connection(gateway: GatewayInstance) -> None:
+    request = head("GET", "/v3/classifiers/none_1" + QUERY)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        statuses = []
+        for _ in range(3):
+            connection.sendall(request)
+            statuses.append(status_of(read_answer(connection)))
+    assert statuses == [404, 404, 404]
+
+
+def test_chunked_upload_is_read(client: V3Client) -> None:
+    body = multipart([('Content-Disposition: form-data; name="images_file"', png())])
+    chunks = (body[index : index + 7] for index in range(0, len(body), 7))
+    assert client.http.post("/v3/classify", content=chunks, headers={"Content-Type": MULTIPART_TYPE}).status_code == 200
+
+
+def test_broken_upload_leaves_nothing(stage: Stage, gateway: GatewayInstance) -> None:
+    before = stage.stored_uploads()
+    part = multipart([(POSITIVE.format("owl"), examples(1))], closed=False)
+    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 5000000")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(request + part)
+        connection.shutdown(socket.SHUT_WR)
+        assert status_of(read_answer(connection)) == 400
+    assert (stage.stored_uploads(), list(stage.upload_folder.iterdir())) == (before, [])
