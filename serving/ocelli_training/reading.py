@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +19,12 @@ from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
 from ocelli_model.preprocessing import ImageError
 from ocelli_storage.archives import SkippedEntry
-from ocelli_training.dataset import ExampleSet, FileReading, SourceReading, join_faults
+from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.sources import FetchedSource, SourceError, SourceReader
+
+_Entries: TypeAlias = list[tuple[str, str | SkippedEntry]]
+"""Name of each entry of a source, with the digest of its bytes or why it is skipped."""
 
 
 class SourcesError(Exception):
@@ -53,6 +57,7 @@ class ImageReader:
         # An image waits in memory with all its bytes: so many may wait, whatever the number of sources.
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
+        self._closed = threading.Event()
 
     async def read(
         self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
@@ -60,29 +65,27 @@ class ImageReader:
         """Read every source of every set. `on_progress` is told the part done, 0 to 1, from any thread.
 
         Raises:
-            SourcesError: sources that cannot be used, after all were tried.
+            SourcesError: there are sources that cannot be used. After a few of them no further ones are tried.
         """
         flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
-        results = await asyncio.gather(
-            *(self._read_source(source, index, progress) for index, (_, source) in enumerate(flat)), return_exceptions=True
-        )
-        errors: list[tuple[ExampleSet, SourceError]] = []
-        readings: list[list[SourceReading]] = [[] for _ in sets]
-        for (set_index, source), result in zip(flat, results, strict=True):
-            if isinstance(result, SourceError):
-                errors.append((sets[set_index], result))
-            elif isinstance(result, BaseException):
-                raise result
-            else:
-                # Only now: an image that two sources share may have been in the decoder for one when the other was done.
-                files = tuple(self._judge(name, entry) for name, entry in result)
-                readings[set_index].append(SourceReading(source=source, files=files))
+        tasks = [asyncio.create_task(self._read_source(source, index, progress)) for index, (_, source) in enumerate(flat)]
+        try:
+            errors = await _wait_for_all(tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         if errors:
             # One that will not pass comes first: it decides whether another attempt makes sense.
-            errors.sort(key=lambda item: item[1].transient)
-            faults = join_faults([f"{example_set}: {error}" for example_set, error in errors])
+            errors.sort(key=lambda item: (item[1].transient, item[0]))
+            faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
             raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
+        readings: list[list[SourceReading]] = [[] for _ in sets]
+        for (set_index, source), task in zip(flat, tasks, strict=True):
+            # Only now: an image that two sources share may have been in the decoder for one when the other was done.
+            files = tuple(self._judge(name, entry) for name, entry in task.result())
+            readings[set_index].append(SourceReading(source=source, files=files))
         return tuple(tuple(set_readings) for set_readings in readings)
 
     def pixel_number(self, digest: str) -> int:
@@ -93,23 +96,24 @@ class ImageReader:
         return number
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """End what is still being read or decoded."""
+        self._closed.set()
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
-    async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> list[tuple[str, str | SkippedEntry]]:
+    async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> _Entries:
         async with self._sources.fetch(source) as fetched:
             entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
         progress.report(index, 1)
         return entries
 
-    def _read_entries(
-        self, fetched: FetchedSource, on_progress: Callable[[float], None]
-    ) -> list[tuple[str, str | SkippedEntry]]:
+    def _read_entries(self, fetched: FetchedSource, on_progress: Callable[[float], None]) -> _Entries:
         """Name of each entry with the digest of its bytes, or why it is skipped; all of them decoded by the end."""
-        entries: list[tuple[str, str | SkippedEntry]] = []
+        entries: _Entries = []
         futures: list[Future[None]] = []
         with fetched.refusals(), fetched.open() as images:
             for item in images:
+                if self._closed.is_set():
+                    break
                 if isinstance(item, SkippedEntry):
                     entries.append((item.name, item))
                 else:
@@ -144,6 +148,24 @@ class ImageReader:
             return FileReading(name=name, fault=entry.fault)
         result = self._decoded[entry]
         return FileReading(name=name, fault=result) if isinstance(result, ImageFault) else FileReading(name=name, digest=entry)
+
+
+async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:
+    """Wait until all are done or enough have failed; the failures with their indices.
+
+    Thousands of sources on a server that is down would else be tried one after the other, for hours.
+    """
+    errors: list[tuple[int, SourceError]] = []
+    indices = {task: index for index, task in enumerate(tasks)}
+    pending = set(tasks)
+    while pending and len(errors) < SUBJECTS_SHOWN:
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            try:
+                task.result()
+            except SourceError as error:
+                errors.append((indices[task], error))
+    return errors
 
 
 class _PartsDone:

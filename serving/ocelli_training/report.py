@@ -75,17 +75,19 @@ def image_name(example: Example) -> str:
 def find_near_duplicates(dataset: Dataset, prints: NDArray[np.uint64], fit: Fit) -> tuple[Example, ...]:
     """Evaluated images with a near duplicate among those that their judges learned from: they flatter the evaluation.
 
-    With cross-validation, among all other images: most of those were learned from by its judges. `prints` are the fingerprints
-    of the dataset's examples.
+    Only those of the same example set: a copy in another one misleads, and does not flatter. With cross-validation, among all
+    other images: most of those were learned from by its judges. `prints` are the fingerprints of the dataset's examples.
     """
-    rows = fit.evaluated_rows
-    if fit.protocol is Protocol.HOLDOUT:
-        learned = np.ones(len(prints), dtype=np.bool_)
-        learned[rows] = False
-        leaked = have_near_duplicate(prints[rows], prints[learned])
-    else:
-        leaked = have_near_duplicate(prints[rows], prints, least_matches=2)
-    return tuple(dataset.examples[row] for row in rows[leaked])
+    sets = np.array([example.set_index for example in dataset.examples])
+    judged = np.zeros(len(prints), dtype=np.bool_)
+    judged[fit.evaluated_rows] = True
+    learned, own_matches = (~judged, 0) if fit.protocol is Protocol.HOLDOUT else (np.ones_like(judged), 1)
+    leaked = np.zeros_like(judged)
+    for set_index in range(len(dataset.reports)):
+        rows = np.flatnonzero(judged & (sets == set_index))
+        candidates = prints[learned & (sets == set_index)]
+        leaked[rows] = have_near_duplicate(prints[rows], candidates, least_matches=own_matches + 1)
+    return tuple(dataset.examples[row] for row in np.flatnonzero(leaked))
 
 
 def render_page(report: Mapping[str, Any]) -> str:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import io
+import json
+import os
+import subprocess
+import sys
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
+from ocelli_api.pods import Environment
+from ocelli_model.publish import publish_backbone
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.attempt import run_attempt
+from ocelli_training.settings import parse_settings
 
 MakeImage = Callable[..., bytes]
 MakeZip = Callable[[Mapping[str, bytes]], bytes]
@@ -28,6 +44,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     declared_bytes: int | None = None
     """What `Content-Length` says, where it is not the truth: the connection is closed after the body."""
+    delay_seconds: float = 0
 
 
 class WebServer:
@@ -47,6 +64,7 @@ class WebServer:
                 web_server.headers.append(dict(self.headers.items()))
                 answers = web_server.answers.get(self.path.split("?")[0], [Answer(status=404)])
                 answer = answers.pop(0) if len(answers) > 1 else answers[0]
+                time.sleep(answer.delay_seconds)
                 self.send_response(answer.status)
                 length = len(answer.body) if answer.declared_bytes is None else answer.declared_bytes
                 self.send_header("Content-Length", str(length))
@@ -118,3 +136,128 @@ def make_example_zip(make_image: MakeImage, make_zip: MakeZip) -> MakeExampleZip
         return make_zip({**images, **(others or {})})
 
     return make
+
+
+class Trainer:
+    """A trainer with a store and folders of its own, run in this process or as the program that a Job starts."""
+
+    location = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+    revision = "0123456789"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file_sources = folder / "examples"
+        self.scratch = folder / "scratch"
+        self.termination_message = folder / "termination-log"
+        for path in (self.file_sources, self.scratch):
+            path.mkdir()
+        self.store = ObjectStore.from_url((folder / "store").as_uri())
+        self.backbone = asyncio.run(publish_backbone(self.store, "HogColor"))
+        self.environment: dict[str, str] = {
+            Environment.STORE_URL: self.store.url,
+            Environment.CLASSIFIER: "team-a/dogs",
+            Environment.NAMESPACE: self.location.namespace,
+            Environment.CLASSIFIER_ID: self.location.classifier_id,
+            Environment.REVISION: self.revision,
+            Environment.BACKBONES: str(self.backbone),
+            Environment.FILE_SOURCES_FOLDER: str(self.file_sources),
+            Environment.SCRATCH_FOLDER: str(self.scratch),
+            Environment.TERMINATION_MESSAGE_PATH: str(self.termination_message),
+            Environment.ATTEMPT: "1",
+        }
+        self.definition: dict[str, Any] = {"classes": []}
+
+    def add_class(self, name: str, *sources: bytes | Mapping[str, Any]) -> None:
+        """Add a class with sources: the bytes of zips, which become files, or sources as a definition has them."""
+        self.definition["classes"].append({"name": name, "examples": [self._source(source) for source in sources]})
+
+    def add_negatives(self, *sources: bytes | Mapping[str, Any]) -> None:
+        self.definition["negativeExamples"] = [self._source(source) for source in sources]
+
+    def upload(self, data: bytes, **fields: Any) -> dict[str, Any]:
+        """A source whose zip lies in the store, as if it came by REST."""
+        digest = hashlib.sha256(data).hexdigest()
+        self.put(self.location.upload_key(digest), data)
+        return {"upload": digest, **fields}
+
+    def run(self, attempt: int = 1) -> tuple[Outcome, ExitCode]:
+        """Run an attempt in this process."""
+        self.environment[Environment.ATTEMPT] = str(attempt)
+        self.put_definition()
+        settings = parse_settings(self.environment, usable_cores=2)
+        scratch = self.scratch / f"attempt-{attempt}"
+        scratch.mkdir()
+        return asyncio.run(run_attempt(settings, self.store, scratch))
+
+    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[str]:
+        """Start the program. Its environment is what an operator sets, and no more."""
+        self.environment[Environment.ATTEMPT] = str(attempt)
+        self.put_definition()
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        return subprocess.Popen(
+            [sys.executable, "-m", "ocelli_training"],
+            env={**kept, **self.environment, **environment},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def put_definition(self) -> None:
+        key = self.location.training_key(self.revision, self._attempt, DEFINITION)
+        self.put(key, json.dumps(self.definition).encode())
+
+    def put(self, key: str, data: bytes) -> None:
+        asyncio.run(self.store.put(key, data))
+
+    def get(self, key: str) -> bytes:
+        return asyncio.run(self.store.get(key))
+
+    def exists(self, key: str) -> bool:
+        return asyncio.run(self.store.exists(key))
+
+    @property
+    def outcome_key(self) -> str:
+        return self.location.training_key(self.revision, self._attempt, OUTCOME)
+
+    @property
+    def progress_key(self) -> str:
+        return self.location.training_key(self.revision, self._attempt, PROGRESS)
+
+    @property
+    def artifact_key(self) -> str:
+        return self.location.artifact_key(self.revision, ARTIFACT_METADATA)
+
+    @property
+    def outcome(self) -> Outcome:
+        return Outcome.parse(json.loads(self.get(self.outcome_key)))
+
+    @property
+    def progress(self) -> ProgressReport:
+        return ProgressReport.parse(json.loads(self.get(self.progress_key)))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.get(self.location.artifact_key(self.revision, REPORT)))
+        return document
+
+    @property
+    def report_page(self) -> str:
+        return self.get(self.location.artifact_key(self.revision, REPORT_PAGE)).decode()
+
+    def delete_artifact(self) -> None:
+        asyncio.run(self.store.delete_prefix(self.location.artifacts_prefix))
+
+    @property
+    def _attempt(self) -> int:
+        return int(self.environment[Environment.ATTEMPT])
+
+    def _source(self, source: bytes | Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(source, bytes):
+            return dict(source)
+        name = f"{len(list(self.file_sources.iterdir()))}.zip"
+        (self.file_sources / name).write_bytes(source)
+        return {"url": f"file:///{name}"}
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Trainer:
+    return Trainer(tmp_path)

@@ -49,7 +49,12 @@ def test_an_error_has_a_reason_and_an_exit_code(error: Exception, reason: Outcom
 
 
 def test_every_message_names_the_classifier_once() -> None:
-    for error in (sources_error(OutcomeReason.INVALID_DATA, transient=False), BackboneError("gone"), MemoryError(), KeyError("x")):
+    for error in (
+        sources_error(OutcomeReason.INVALID_DATA, transient=False),
+        BackboneError("gone"),
+        MemoryError(),
+        KeyError("x"),
+    ):
         assert judge_error("team-a/dogs", error).message.count("Classifier team-a/dogs") == 1
 
 

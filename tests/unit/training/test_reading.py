@@ -33,6 +33,7 @@ class Sources:
         self.scratch = folder
         self.sets: list[ExampleSet] = []
         self.decoded = 0
+        self.limits = SourceLimits(retry_delays_seconds=())
         self.progress: list[float] = []
         self.pixels: dict[str, NDArray[np.uint8]] = {}
 
@@ -60,7 +61,7 @@ class Sources:
             location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
             file_sources_folder=self.folder,
             scratch_folder=self.scratch,
-            limits=SourceLimits(retry_delays_seconds=()),
+            limits=self.limits,
         )
         with PixelFile(self.scratch / "pixels", height=16, width=16) as pixels:
             reader = ImageReader(sources=sources, decode=self._decode, pixels=pixels, decoding_threads=threads)
@@ -126,6 +127,14 @@ def test_a_fault_that_stays_decides_over_one_that_may_pass(sources: Sources) -> 
         sources.read()
     assert not caught.value.first.transient
     assert "file:///missing.zip" in str(caught.value.first)
+
+
+def test_after_a_few_unusable_sources_no_further_ones_are_tried(sources: Sources, web_server: Any) -> None:
+    sources.limits = SourceLimits(retry_delays_seconds=(), concurrent_fetches=1)
+    sources.add("husky", *(f"{web_server.url}/{number}.zip" for number in range(30)))
+    with pytest.raises(SourcesError):
+        sources.read()
+    assert len(web_server.requests) < 10
 
 
 def test_progress_rises_to_one(sources: Sources, make_example_zip: Any) -> None:

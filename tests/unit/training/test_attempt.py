@@ -1,0 +1,335 @@
+"""Whole attempts, good and bad, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_api.outcome import ExitCode, OutcomeReason, Stage
+from ocelli_api.pods import Environment
+from ocelli_model.artifact import load_artifact
+from ocelli_storage.object_store import StoreUnavailableError
+
+BLUE, RED = 0, 190
+"""Two values of red by which made images are easily told apart."""
+
+
+@pytest.fixture
+def blue(make_example_zip: Any) -> bytes:
+    data: bytes = make_example_zip(12, red=BLUE)
+    return data
+
+
+@pytest.fixture
+def red(make_example_zip: Any) -> bytes:
+    data: bytes = make_example_zip(12, red=RED)
+    return data
+
+
+def refusal(trainer: Any, reason: OutcomeReason = OutcomeReason.INVALID_DATA) -> str:
+    """The message of an attempt that ends for good because of its data."""
+    outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (reason, ExitCode.INVALID_DATA)
+    assert trainer.outcome == outcome
+    assert outcome.message.startswith("Classifier team-a/dogs: ")
+    return str(outcome.message)
+
+
+def test_a_training_ends_with_an_artifact_and_its_outcome(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    outcome, exit_code = trainer.run()
+    artifact = asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision))
+    assert (outcome.reason, exit_code) == (OutcomeReason.SUCCEEDED, ExitCode.SUCCEEDED)
+    assert trainer.outcome == outcome
+    assert outcome.artifact_digest == artifact.digest
+    assert outcome.accuracy == artifact.metrics["accuracy"] == 1.0
+    assert outcome.backbone == "HogColor (Auto: no other backbone is installed)"
+    assert outcome.backbone_digest == artifact.backbone_digest == trainer.backbone.digest
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", outcome.finished_at)
+
+
+def test_classes_keep_the_order_of_the_definition(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("zebra", blue)
+    trainer.add_class("Äpfel & Birnen", red)
+    trainer.run()
+    artifact = asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision))
+    assert artifact.class_names == ("zebra", "Äpfel & Birnen")
+    assert artifact.definition == trainer.definition
+
+
+def test_one_class_and_negatives_suffice(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", trainer.upload(blue))
+    trainer.add_negatives(trainer.upload(red))
+    outcome, _ = trainer.run()
+    assert (outcome.reason, outcome.accuracy) == (OutcomeReason.SUCCEEDED, 1.0)
+
+
+def test_progress_ends_with_the_last_stage_and_valid_data(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.run()
+    assert (trainer.progress.stage, trainer.progress.data_valid) == (Stage.STORING, True)
+
+
+def test_progress_of_bad_data_never_says_that_it_is_valid(trainer: Any, blue: bytes, make_example_zip: Any) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", make_example_zip(9))
+    trainer.run()
+    assert (trainer.progress.stage, trainer.progress.data_valid) == (Stage.READING, False)
+
+
+def test_an_artifact_of_an_earlier_attempt_is_reused(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    first, _ = trainer.run(attempt=1)
+    for path in trainer.file_sources.iterdir():
+        path.unlink()
+    second, exit_code = trainer.run(attempt=2)
+    assert exit_code is ExitCode.SUCCEEDED
+    assert (second.artifact_digest, second.accuracy, second.backbone) == (first.artifact_digest, first.accuracy, first.backbone)
+    assert second.attempt == 2
+
+
+def test_a_damaged_artifact_of_an_earlier_attempt_is_replaced(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.put(trainer.artifact_key, b'{"formatVersion": 1}')
+    outcome, _ = trainer.run()
+    assert outcome.succeeded
+    assert asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision)).digest == outcome.artifact_digest
+
+
+def test_the_scratch_folder_is_left_without_copies_of_sources(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", trainer.upload(blue))
+    trainer.add_class("red", trainer.upload(red))
+    trainer.run()
+    assert [path.name for path in trainer.scratch.rglob("source-*")] == []
+
+
+def test_a_retrain_that_adds_images_uses_those_of_all_rounds(
+    trainer: Any, blue: bytes, red: bytes, make_example_zip: Any
+) -> None:
+    trainer.add_class("blue", trainer.upload(blue), trainer.upload(make_example_zip(10, first_seed=100), round=2))
+    trainer.add_class("red", trainer.upload(red))
+    trainer.run()
+    assert trainer.report["data"]["images"] == 34
+
+
+def test_the_report_counts_what_was_skipped_and_why(trainer: Any, make_example_zip: Any, make_image: Any, red: bytes) -> None:
+    broken = make_image(99)[:70]
+    trainer.add_class(
+        "blue", make_example_zip(12, others={"notes.txt": b"notes", "broken.png": broken, "copy.png": make_image(3)})
+    )
+    trainer.add_class("red", red)
+    trainer.run()
+    report = trainer.report["data"]["sets"][0]
+    assert (report["files"], report["usable"], report["distinct"], report["duplicates"]) == (15, 13, 12, 1)
+    assert {file["name"]: file["reason"] for file in report["skipped"]} == {
+        "notes.txt": "not a JPEG or PNG image",
+        "broken.png": "cannot be decoded",
+    }
+
+
+def test_the_report_names_judged_images_that_are_nearly_learned_from(
+    trainer: Any, make_zip: Any, make_image: Any, red: bytes
+) -> None:
+    images = {f"{seed}.png": make_image(seed) for seed in range(12)}
+    trainer.add_class("blue", make_zip({**images, "saved-again.png": make_image(3) + b"\0"}))
+    trainer.add_class("red", red)
+    trainer.run()
+    names = [name.partition(" › ")[2] for name in trainer.report["data"]["nearDuplicates"]]
+    assert sorted(names) == ["3.png", "saved-again.png"]
+
+
+def test_the_page_shows_names_as_text_and_loads_nothing(trainer: Any, make_example_zip: Any, red: bytes) -> None:
+    trainer.add_class("<script>alert(1)</script>", make_example_zip(12, others={"<img src=x>.txt": b"notes"}))
+    trainer.add_class("red", red)
+    trainer.run()
+    page = trainer.report_page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<img" not in page
+    assert "<script" not in page
+    assert not re.search(r"<[^>]+(src|href)=|url\(|@import", page)
+
+
+def test_the_page_shows_the_accuracy_and_every_class(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.run()
+    assert "100.0 %" in trainer.report_page
+    assert all(f"<td>{name}</td>" in trainer.report_page for name in ("blue", "red"))
+
+
+def test_a_zip_of_text_files_is_refused(trainer: Any, make_zip: Any, red: bytes) -> None:
+    trainer.add_class("blue", make_zip({f"{number}.jpg": b"text" for number in range(12)}))
+    trainer.add_class("red", red)
+    text = refusal(trainer)
+    assert 'class "blue" has 0 usable examples of 12 files; add at least 10. Skipped: 0.jpg (not a JPEG or PNG image)' in text
+
+
+def test_nine_images_are_refused(trainer: Any, make_example_zip: Any, red: bytes) -> None:
+    trainer.add_class("blue", make_example_zip(9))
+    trainer.add_class("red", red)
+    assert 'class "blue" has 9 usable examples of 9 files; add at least 1' in refusal(trainer)
+
+
+def test_an_upload_of_which_decoding_leaves_nine_is_refused(
+    trainer: Any, blue: bytes, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class(
+        "blue", trainer.upload(blue), trainer.upload(make_example_zip(9, first_seed=50, others={"x.png": make_image()[:99]}))
+    )
+    trainer.add_class("red", trainer.upload(red))
+    text = refusal(trainer)
+    assert "has 9 usable examples of 10 files; add at least 1 to that zip. Skipped: x.png (cannot be decoded)" in text
+
+
+def test_a_corrupt_image_among_good_ones_is_no_reason_to_fail(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", make_example_zip(10, others={"broken.png": make_image()[:60]}))
+    trainer.add_class("red", red)
+    assert trainer.run()[0].succeeded
+
+
+def test_a_bomb_among_good_images_is_skipped(trainer: Any, make_example_zip: Any, red: bytes) -> None:
+    bomb = b"\x89PNG\r\n\x1a\n" + bytes(40 * 1024 * 1024)
+    trainer.add_class("blue", make_example_zip(10, others={"bomb.png": bomb}))
+    trainer.add_class("red", red)
+    assert trainer.run()[0].succeeded
+    assert trainer.report["data"]["sets"][0]["skipped"][0]["reason"] == "more than 10 MB"
+
+
+def test_names_that_lead_elsewhere_are_just_names(trainer: Any, make_zip: Any, make_image: Any, red: bytes) -> None:
+    trainer.add_class("blue", make_zip({f"../../{seed}.png": make_image(seed) for seed in range(10)}))
+    trainer.add_class("red", red)
+    assert trainer.run()[0].succeeded
+    assert list(trainer.folder.parent.glob("*.png")) == []
+
+
+def test_images_of_two_classes_go_to_the_later_one(trainer: Any, make_example_zip: Any) -> None:
+    trainer.add_class("blue", make_example_zip(14))
+    trainer.add_class("red", make_example_zip(12, first_seed=12, red=BLUE))
+    assert trainer.run()[0].succeeded
+    assert [item["distinct"] for item in trainer.report["data"]["sets"]] == [12, 12]
+    assert trainer.report["data"]["sets"][0]["givenAway"][0]["reason"] == 'belongs to class "red", which has the same image'
+
+
+def test_two_classes_of_the_same_images_are_refused(trainer: Any, blue: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("azure", blue)
+    assert 'class "blue" has 0 usable examples of 12 files' in refusal(trainer)
+
+
+def test_an_empty_file_is_refused(trainer: Any, red: bytes) -> None:
+    trainer.add_class("blue", b"")
+    trainer.add_class("red", red)
+    assert 'class "blue": file:///0.zip: the file is empty' in refusal(trainer)
+
+
+def test_a_truncated_zip_is_refused(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue[:-40])
+    trainer.add_class("red", red)
+    assert 'class "blue": file:///0.zip: the zip is cut off or damaged' in refusal(trainer)
+
+
+def test_a_wrong_pin_is_refused(trainer: Any, blue: bytes, red: bytes) -> None:
+    (trainer.file_sources / "blue.zip").write_bytes(blue)
+    trainer.add_class("blue", {"url": "file:///blue.zip", "sha256": "0" * 64})
+    trainer.add_class("red", red)
+    assert "its SHA-256 is " in refusal(trainer)
+
+
+def test_a_path_out_of_the_folder_is_refused(trainer: Any, blue: bytes, red: bytes) -> None:
+    (trainer.folder / "blue.zip").write_bytes(blue)
+    trainer.add_class("blue", {"url": "file:///../blue.zip"})
+    trainer.add_class("red", red)
+    assert "leads out of the folder of file sources" in refusal(trainer, OutcomeReason.SOURCE_UNREADABLE)
+
+
+def test_an_address_that_is_not_found_is_refused_for_good(trainer: Any, web_server: Any, red: bytes) -> None:
+    trainer.add_class("blue", {"url": f"{web_server.url}/missing.zip?token=s3cret"})
+    trainer.add_class("red", red)
+    text = refusal(trainer, OutcomeReason.SOURCE_UNREADABLE)
+    assert f'class "blue": {web_server.url}/missing.zip?…: the server answered 404 Not Found' in text
+
+
+def test_a_web_page_is_refused(trainer: Any, web_server: Any, red: bytes) -> None:
+    trainer.add_class("blue", {"url": web_server.answer("/a.zip", body=b"<html>log in</html>")})
+    trainer.add_class("red", red)
+    assert "is a web page and not a zip" in refusal(trainer)
+
+
+def test_a_server_that_is_down_is_worth_another_pod(trainer: Any, red: bytes) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        trainer.add_class("blue", {"url": f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"})
+        trainer.add_class("red", red)
+        outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (OutcomeReason.SOURCE_UNREADABLE, ExitCode.FAILED)
+
+
+def test_an_outcome_that_an_earlier_pod_left_does_not_stay(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.put(trainer.outcome_key, b'{"reason": "SourceUnreadable"}')
+    trainer.run()
+    assert trainer.outcome.succeeded
+
+
+def test_a_backbone_that_is_not_installed_is_never_replaced(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.definition["model"] = {"backbone": "resnet50"}
+    outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
+    assert '"resnet50" is not installed; name one of HogColor' in outcome.message
+
+
+def test_a_listed_backbone_that_cannot_be_loaded_is_never_replaced(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.environment[Environment.BACKBONES] = f"resnet50={'ab' * 32},{trainer.backbone}"
+    outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
+    assert not trainer.exists(trainer.artifact_key)
+
+
+def test_a_definition_that_is_missing_or_no_definition_is_named(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer.definition = {"klassen": []}
+    assert "definition.json is no definition" in trainer.run()[0].message
+    asyncio.run(trainer.store.delete_prefix("tenants"))
+    monkeypatch.setattr(trainer, "put_definition", lambda: None)
+    assert "the object store has no tenants/team-a/trainings/dogs_1/0123456789/2/definition.json" in trainer.run(2)[0].message
+
+
+def test_a_store_that_refuses_the_outcome_is_worth_another_pod(
+    trainer: Any, blue: bytes, make_example_zip: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = trainer.store.put
+
+    async def refuse_outcome(key: str, data: bytes | Path) -> None:
+        if key == trainer.outcome_key:
+            raise StoreUnavailableError("object store: down")
+        await put(key, data)
+
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", make_example_zip(3))
+    monkeypatch.setattr(trainer.store, "put", refuse_outcome)
+    outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (OutcomeReason.INVALID_DATA, ExitCode.FAILED)
+
+
+def test_the_termination_message_of_a_long_failure_fits(trainer: Any, make_zip: Any) -> None:
+    for number in range(20):
+        trainer.add_class(f"class {number} " + "ä" * 100, make_zip({f"{'ü' * 200}-{n}.txt": b"text" for n in range(20)}))
+    message = trainer.run()[0].to_termination_message()
+    assert len(message.encode()) <= 2048
+    assert json.loads(message)["reason"] == "InvalidData"
