@@ -1,0 +1,239 @@
+"""What the operator may observe, made from what a test cares about: everything else is as it is for a healthy Classifier."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest, parse_spec
+from ocelli_api.outcome import Outcome, OutcomeReason
+from ocelli_api.pods import Component
+from ocelli_api.revision import current_revision, training_hash
+from ocelli_operator.config import ChildSettings, parse_config
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, job_name
+from ocelli_operator.observed import (
+    ChildIdentity,
+    ChildKind,
+    Observed,
+    ObservedChild,
+    ObservedDeployment,
+    ObservedJob,
+    ObservedPod,
+    StoredArtifact,
+)
+from ocelli_operator.plan import ApplyChild, DeleteChild, Plan, plan_classifier
+
+NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
+LATER = datetime(2026, 5, 4, 13, 0, 0, tzinfo=UTC)
+UID = "uid-dogs"
+CLASSIFIER_ID = "dogs_19"
+PINNED = "a" * 64
+
+
+def make_settings(**environment: str) -> ChildSettings:
+    return parse_config({"OCELLI_STORE_URL": "file:///store", **environment}).children
+
+
+def make_spec(**fields: Any) -> Manifest:
+    classes = [
+        {"name": name, "examples": [{"url": f"https://data.test/{name}.zip", "sha256": PINNED}]} for name in ("cat", "dog")
+    ]
+    return {"classes": classes, **fields}
+
+
+def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str, str] | None = None, **spec: Any) -> Classifier:
+    """One that the operator adopted already, unless a status says otherwise."""
+    return Classifier(
+        namespace="team-a",
+        name="dogs",
+        uid=UID,
+        generation=1,
+        resource_version="7",
+        created_at="2026-05-04T11:00:00Z",
+        deleted=False,
+        labels={CLASSIFIER_ID_LABEL: CLASSIFIER_ID} if labels is None else labels,
+        annotations={},
+        spec=parse_spec(make_spec(**spec)),
+        status=ClassifierStatus(classifier_id=CLASSIFIER_ID, observed_generation=1) if status is None else status,
+    )
+
+
+def make_identity(name: str, revision: str, *, owner_uid: str = UID, deleting: bool = False) -> ChildIdentity:
+    return ChildIdentity(
+        namespace="team-a",
+        name=name,
+        uid=f"uid-{name}",
+        owner_uid=owner_uid,
+        classifier="dogs",
+        revision=revision,
+        deleting=deleting,
+    )
+
+
+def make_job(classifier: Classifier, attempt: int = 1, *, revision: str | None = None, **fields: Any) -> ObservedJob:
+    revision = revision or current_revision(classifier.spec)
+    values: dict[str, Any] = {
+        "identity": make_identity(job_name("dogs", revision, attempt), revision),
+        "attempt": attempt,
+        "training_hash": training_hash(classifier.spec.training),
+        "finished": False,
+        "succeeded": False,
+        "failure_reason": "",
+        "failure_message": "",
+    }
+    return ObservedJob(**{**values, **fields})
+
+
+def make_pod(component: Component, revision: str, **fields: Any) -> ObservedPod:
+    name = fields.pop("name", f"dogs-{revision}-pod")
+    values: dict[str, Any] = {
+        "identity": make_identity(name, revision, deleting=fields.pop("deleting", False)),
+        "component": str(component),
+        "attempt": 1,
+        "phase": "Running",
+        "ready": component is Component.INFERENCE,
+        "created_at": "2026-05-04T11:30:00Z",
+        "unschedulable": "",
+        "waiting": "",
+        "exit_code": None,
+        "exit_reason": "",
+        "termination_message": "",
+        "memory_limit": "",
+    }
+    return ObservedPod(**{**values, **fields})
+
+
+def make_outcome(classifier: Classifier, reason: OutcomeReason, message: str, attempt: int = 1) -> Outcome:
+    return Outcome(reason=reason, message=message, revision=current_revision(classifier.spec), attempt=attempt)
+
+
+def make_artifact(classifier: Classifier) -> StoredArtifact:
+    return StoredArtifact(
+        revision=current_revision(classifier.spec),
+        accuracy="0.934",
+        digest="d" * 64,
+        backbone="HogColor",
+        finished_at="2026-05-04T11:50:00.000Z",
+    )
+
+
+def find_applied(plan: Plan, kind: ChildKind) -> list[Manifest]:
+    return [action.manifest for action in plan.actions if isinstance(action, ApplyChild) and action.kind is kind]
+
+
+def as_child(manifest: Manifest) -> ObservedChild:
+    """The manifest as the API server would hold it."""
+    return ObservedChild(
+        identity=make_identity(manifest["metadata"]["name"], manifest["metadata"]["labels"]["ocelli.dev/revision"]),
+        generation=1,
+        manifest_hash=manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION],
+        content=json.dumps({"labels": manifest["metadata"]["labels"], "spec": manifest["spec"]}).encode(),
+    )
+
+
+def as_deployment(manifest: Manifest, **fields: Any) -> ObservedDeployment:
+    """The same as a Deployment that is fully available."""
+    replicas = manifest["spec"]["replicas"]
+    values: dict[str, Any] = {
+        "child": as_child(manifest),
+        "replicas_wanted": replicas,
+        "up_to_date": True,
+        "complete": True,
+        "replicas_available": replicas,
+        "deadline_exceeded": False,
+    }
+    return ObservedDeployment(**{**values, **fields})
+
+
+class World:
+    """A Classifier and all around it; `step` plans, and does what the plan says as the API server would."""
+
+    def __init__(self, **spec: Any) -> None:
+        self.settings = make_settings()
+        self.observed = Observed(classifier=make_classifier(**spec), now=NOW)
+
+    @property
+    def status(self) -> ClassifierStatus:
+        return self.observed.classifier.status
+
+    @property
+    def revision(self) -> str:
+        return current_revision(self.observed.classifier.spec)
+
+    def see(self, **fields: Any) -> None:
+        """Something else is observed from now on."""
+        self.observed = replace(self.observed, **fields)
+
+    def edit(self, **spec: Any) -> None:
+        """A user changes the spec."""
+        classifier = self.observed.classifier
+        changed = replace(classifier, spec=parse_spec(make_spec(**spec)), generation=classifier.generation + 1)
+        self.see(classifier=changed, artifact=None, progress=None, outcome=None)
+
+    def plan(self) -> Plan:
+        return plan_classifier(self.observed, self.settings)
+
+    def step(self, *, available: bool = True) -> Plan:
+        """One pass. New Deployments are available at once, unless said otherwise, and have their Pods."""
+        plan = self.plan()
+        deployments = {item.identity.name: item for item in self.observed.deployments}
+        children = {
+            ChildKind.SERVICE: list(self.observed.services),
+            ChildKind.AUTOSCALER: list(self.observed.autoscalers),
+            ChildKind.DISRUPTION_BUDGET: list(self.observed.disruption_budgets),
+        }
+        pods = list(self.observed.pods)
+        for action in plan.actions:
+            if isinstance(action, ApplyChild) and action.kind is ChildKind.DEPLOYMENT:
+                made = as_deployment(action.manifest)
+                if not available:
+                    made = replace(made, complete=False, replicas_available=0)
+                deployments[made.identity.name] = made
+                revision = made.identity.revision
+                pods = [pod for pod in pods if pod.identity.revision != revision or pod.component == Component.TRAINING]
+                pods.append(make_pod(Component.INFERENCE, revision, ready=available))
+            elif isinstance(action, ApplyChild):
+                children[action.kind] = [as_child(action.manifest)]
+            elif isinstance(action, DeleteChild):
+                gone = action.identity
+                deployments.pop(gone.name, None)
+                if action.kind is ChildKind.DEPLOYMENT:
+                    pods = [pod for pod in pods if pod.identity.revision != gone.revision]
+                self.see(jobs=tuple(job for job in self.observed.jobs if job.identity != gone))
+        self.see(
+            deployments=tuple(deployments.values()),
+            services=tuple(children[ChildKind.SERVICE]),
+            autoscalers=tuple(children[ChildKind.AUTOSCALER]),
+            disruption_budgets=tuple(children[ChildKind.DISRUPTION_BUDGET]),
+            pods=tuple(pods),
+            classifier=replace(self.observed.classifier, status=plan.status),
+        )
+        return plan
+
+    def learn(self) -> None:
+        """The training of the current revision succeeds."""
+        self.see(artifact=make_artifact(self.observed.classifier))
+
+    def settle(self, passes: int = 8) -> None:
+        """Passes until nothing is left to do."""
+        for _ in range(passes):
+            before = self.status
+            plan = self.step()
+            if not plan.actions and plan.status == before:
+                return
+        raise AssertionError(f"not settled after {passes} passes: {plan}")
+
+
+def settled_world(**spec: Any) -> World:
+    """A Classifier whose first revision is served."""
+    world = World(**spec)
+    world.step()
+    world.learn()
+    world.settle()
+    return world
+
+
+def make_history(count: int) -> tuple[HistoryEntry, ...]:
+    return tuple(HistoryEntry(revision=f"{number:010d}", trained_at="2026-01-01T00:00:00.000Z") for number in range(count))

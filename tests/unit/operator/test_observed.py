@@ -1,0 +1,109 @@
+"""Projections: what is read of the API's objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ocelli_operator.observed import project_child, project_deployment, project_job, project_pod
+
+METADATA = {
+    "namespace": "team-a",
+    "name": "dogs-1",
+    "uid": "u1",
+    "resourceVersion": "1",
+    "labels": {"ocelli.dev/classifier": "dogs", "ocelli.dev/revision": "0123456789", "ocelli.dev/component": "training"},
+    "ownerReferences": [{"uid": "owner", "controller": True}],
+}
+
+
+def make_pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": METADATA, "spec": {"containers": [{"resources": {"limits": {"memory": "1Gi"}}}]}, "status": status}
+
+
+def test_the_schedulers_sentence_is_read_from_an_unschedulable_pod_only() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
+    assert project_pod(make_pod(conditions=[condition])).unschedulable == "no node"
+    assert project_pod(make_pod(conditions=[{**condition, "reason": "SchedulingGated"}])).unschedulable == ""
+
+
+@pytest.mark.parametrize("place", ["state", "lastState"])
+def test_the_last_end_is_read_from_a_container_that_is_dead_or_restarts(place: str) -> None:
+    ended = {"exitCode": 137, "reason": "OOMKilled", "message": "bye"}
+    pod = project_pod(make_pod(containerStatuses=[{place: {"terminated": ended}}]))
+    assert (pod.exit_code, pod.exit_reason, pod.termination_message, pod.memory_limit) == (137, "OOMKilled", "bye", "1Gi")
+
+
+def test_a_container_on_its_way_is_no_trouble() -> None:
+    assert project_pod(make_pod(containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}])).waiting == ""
+
+
+def test_a_fresh_pod_without_a_status_is_pending() -> None:
+    assert (project_pod(make_pod()).phase, project_pod(make_pod()).takes_requests) == ("Pending", False)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "finished", "succeeded"),
+    [
+        ([], False, False),
+        ([{"type": "Complete", "status": "True"}], True, True),
+        ([{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}], True, False),
+        # The Job controller announces an end while Pods still run.
+        ([{"type": "FailureTarget", "status": "True"}], False, False),
+    ],
+)
+def test_a_job_has_finished_when_no_pod_of_it_runs(conditions: list[dict[str, str]], finished: bool, succeeded: bool) -> None:
+    job = project_job({"metadata": METADATA, "status": {"conditions": conditions}})
+    assert (job.finished, job.succeeded) == (finished, succeeded)
+
+
+def make_deployment(**status: Any) -> dict[str, Any]:
+    progressing = {"type": "Progressing", "reason": "NewReplicaSetAvailable", "status": "True"}
+    healthy = {
+        "observedGeneration": 2,
+        "replicas": 2,
+        "updatedReplicas": 2,
+        "availableReplicas": 2,
+        "conditions": [progressing],
+    }
+    return {"metadata": {**METADATA, "generation": 2}, "spec": {"replicas": 2}, "status": {**healthy, **status}}
+
+
+@pytest.mark.parametrize(
+    ("status", "available"),
+    [
+        ({}, True),
+        ({"observedGeneration": 1}, False),
+        ({"availableReplicas": 1}, False),
+        ({"updatedReplicas": 1}, False),
+        ({"replicas": 3}, False),
+        ({"conditions": []}, False),
+    ],
+)
+def test_a_deployment_is_available_when_every_replica_is_new_and_ready(status: dict[str, Any], available: bool) -> None:
+    assert project_deployment(make_deployment(**status)).available is available
+
+
+def test_a_server_that_died_does_not_make_a_deployment_incomplete() -> None:
+    assert project_deployment(make_deployment(availableReplicas=1)).complete
+
+
+@pytest.mark.parametrize(
+    ("observed", "desired", "matches"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": 1}, False),
+        ({"a": [1, 2]}, {"a": [1]}, False),
+        ({"cpu": "1"}, {"cpu": "1000m"}, True),
+        ({"cpu": "1"}, {"cpu": 1}, True),
+        ({"memory": "1Gi"}, {"memory": "1024Mi"}, True),
+        ({"memory": "1Gi"}, {"memory": "1G"}, False),
+    ],
+)
+def test_a_child_matches_when_every_desired_field_is_as_desired(
+    observed: dict[str, Any], desired: dict[str, Any], matches: bool
+) -> None:
+    child = project_child({"metadata": METADATA, "spec": observed})
+    assert child.matches({"metadata": {"labels": {}}, "spec": desired}) is matches

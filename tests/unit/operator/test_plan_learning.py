@@ -1,0 +1,441 @@
+"""Is the current revision learned? Every reason of `Trained`, `DataValid` and `Stalled` is reached here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus
+from ocelli_api.conditions import ConditionStatus, ConditionType
+from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
+from ocelli_api.pods import Component
+from ocelli_api.revision import current_revision
+from ocelli_operator.manifests.metadata import manifest_hash
+from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod
+from ocelli_operator.plan import DeleteChild, Plan, RestoreLabel, StartTraining, plan_classifier
+from tests.unit.operator.factories import (
+    NOW,
+    World,
+    make_classifier,
+    make_identity,
+    make_job,
+    make_outcome,
+    make_pod,
+    make_settings,
+    settled_world,
+)
+
+
+def condition_of(plan: Plan, condition_type: ConditionType) -> tuple[str, str] | None:
+    condition = plan.status.condition(condition_type)
+    return None if condition is None else (str(condition.status), condition.reason)
+
+
+def message_of(plan: Plan, condition_type: ConditionType) -> str:
+    condition = plan.status.condition(condition_type)
+    assert condition is not None
+    return condition.message
+
+
+def starts_of(plan: Plan) -> list[tuple[str, int]]:
+    return [(action.revision, action.attempt) for action in plan.actions if isinstance(action, StartTraining)]
+
+
+def deleted_jobs(plan: Plan) -> list[str]:
+    return [action.identity.name for action in plan.actions if isinstance(action, DeleteChild) and action.kind is ChildKind.JOB]
+
+
+def world_in_training(**fields: object) -> World:
+    """One whose first Job was created."""
+    world = World(**fields)
+    world.step()
+    world.see(jobs=(make_job(world.observed.classifier),))
+    return world
+
+
+class TestAdoption:
+    def observe(self, labels: dict[str, str], *, taken: bool = False) -> Observed:
+        classifier = make_classifier(ClassifierStatus(), labels=labels)
+        return Observed(classifier=classifier, now=NOW, fresh_classifier_id="dogs_77", id_taken=taken)
+
+    def test_an_id_is_drawn_where_there_is_none(self) -> None:
+        assert plan_classifier(self.observe({}), make_settings()).status.classifier_id == "dogs_77"
+
+    def test_the_id_in_the_label_is_kept(self) -> None:
+        observed = self.observe({CLASSIFIER_ID_LABEL: "birds_5"})
+        assert plan_classifier(observed, make_settings()).status.classifier_id == "birds_5"
+
+    def test_an_id_that_an_older_object_has_is_not_taken_over(self) -> None:
+        observed = self.observe({CLASSIFIER_ID_LABEL: "birds_5"}, taken=True)
+        assert plan_classifier(observed, make_settings()).status.classifier_id == "dogs_77"
+
+    def test_a_label_that_is_no_id_is_replaced(self) -> None:
+        observed = self.observe({CLASSIFIER_ID_LABEL: "not-an-id"})
+        assert plan_classifier(observed, make_settings()).status.classifier_id == "dogs_77"
+
+    def test_nothing_is_made_before_the_id_is_written(self) -> None:
+        plan = plan_classifier(self.observe({}), make_settings())
+        assert (plan.actions, plan.requeue_after_seconds) == ((), 0.0)
+
+    def test_a_changed_label_is_restored(self) -> None:
+        world = settled_world()
+        world.see(classifier=replace(world.observed.classifier, labels={CLASSIFIER_ID_LABEL: "cats_1"}))
+        assert world.plan().actions == (RestoreLabel(classifier_id="dogs_19"),)
+
+
+def test_a_new_classifier_gets_a_job() -> None:
+    world = World()
+    plan = world.plan()
+    assert starts_of(plan) == [(world.revision, 1)]
+    assert (plan.status.training_revision, plan.status.attempt) == (world.revision, 1)
+
+
+def test_a_job_that_exists_is_not_created_again_after_its_status_write_was_lost() -> None:
+    world = World()
+    world.see(jobs=(make_job(world.observed.classifier),))
+    plan = world.plan()
+    assert starts_of(plan) == []
+    assert (plan.status.training_revision, plan.status.attempt) == (world.revision, 1)
+
+
+def test_an_artifact_in_the_store_makes_a_job_needless() -> None:
+    world = World()
+    world.learn()
+    plan = world.plan()
+    assert starts_of(plan) == []
+    assert condition_of(plan, ConditionType.TRAINED) == ("True", "ArtifactStored")
+
+
+def test_a_job_that_somebody_deleted_is_created_again_under_its_name() -> None:
+    world = world_in_training()
+    world.step()
+    world.see(jobs=())
+    assert starts_of(world.plan()) == [(world.revision, 1)]
+
+
+def test_no_second_trainer_of_a_revision_starts_while_one_lives() -> None:
+    world = world_in_training()
+    world.step()
+    world.see(jobs=(), pods=(make_pod(Component.TRAINING, world.revision),))
+    plan = world.plan()
+    assert starts_of(plan) == []
+    assert "has to end first" in message_of(plan, ConditionType.TRAINED)
+
+
+def test_a_job_of_an_earlier_object_of_the_name_goes_first() -> None:
+    world = World()
+    job = make_job(world.observed.classifier)
+    foreign = replace(job, identity=replace(job.identity, owner_uid="uid-of-the-earlier-one"))
+    world.see(jobs=(foreign,))
+    plan = world.plan()
+    assert deleted_jobs(plan) == [job.identity.name]
+    assert starts_of(plan) == []
+
+
+def test_an_edit_while_a_job_runs_replaces_the_job() -> None:
+    world = world_in_training()
+    world.step()
+    old = world.observed.jobs[0].identity.name
+    world.edit(model={"seed": 1})
+    plan = world.plan()
+    assert deleted_jobs(plan) == [old]
+    assert starts_of(plan) == [(world.revision, 2)]
+
+
+def test_an_edit_of_serving_leaves_a_running_job_alone() -> None:
+    world = world_in_training()
+    world.see(pods=(make_pod(Component.TRAINING, world.revision),))
+    world.step()
+    world.edit(serving={"replicas": 3})
+    plan = world.plan()
+    assert (deleted_jobs(plan), starts_of(plan)) == ([], [])
+
+
+def test_an_edit_of_training_leaves_a_running_trainer_alone() -> None:
+    world = world_in_training()
+    world.see(pods=(make_pod(Component.TRAINING, world.revision),))
+    world.step()
+    world.edit(training={"backoffLimit": 5})
+    assert deleted_jobs(world.plan()) == []
+
+
+def test_an_edit_of_training_replaces_a_job_that_waits_for_a_node() -> None:
+    world = world_in_training()
+    world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable="0/1 nodes are available."),))
+    world.step()
+    old = world.observed.jobs[0].identity.name
+    world.edit(training={"resources": {"requests": {"cpu": "1"}}})
+    plan = world.step()
+    assert deleted_jobs(plan) == [old]
+    world.see(pods=())
+    assert starts_of(world.plan()) == [(world.revision, 2)]
+
+
+class TestRunning:
+    def test_a_job_without_a_pod_is_queued(self) -> None:
+        assert condition_of(world_in_training().plan(), ConditionType.TRAINED) == ("False", "Queued")
+
+    def test_a_waiting_container_is_told(self) -> None:
+        world = world_in_training()
+        pod = make_pod(Component.TRAINING, world.revision, phase="Pending", waiting="ImagePullBackOff: no such image")
+        world.see(pods=(pod,))
+        assert "ImagePullBackOff: no such image" in message_of(world.plan(), ConditionType.TRAINED)
+
+    def test_a_running_pod_is_training(self) -> None:
+        world = world_in_training()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
+        plan = world.plan()
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "Training")
+        assert condition_of(plan, ConditionType.RECONCILING) == ("True", "Training")
+        assert condition_of(plan, ConditionType.READY) == ("False", "Training")
+
+    def test_progress_is_polled_only_while_a_trainer_runs(self) -> None:
+        world = world_in_training()
+        assert world.plan().requeue_after_seconds is None
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
+        assert world.plan().requeue_after_seconds == 2.0
+
+    def test_the_schedulers_own_sentence_is_told_with_a_remedy(self) -> None:
+        world = world_in_training()
+        sentence = "0/1 nodes are available: 1 Insufficient memory."
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence),))
+        plan = world.plan()
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "Unschedulable")
+        assert condition_of(plan, ConditionType.READY) == ("False", "Unschedulable")
+        assert "1 Insufficient memory" in message_of(plan, ConditionType.READY)
+        assert "lower spec.training.resources" in message_of(plan, ConditionType.READY)
+        assert condition_of(plan, ConditionType.STALLED) is None
+
+    def test_checked_data_is_told_before_the_training_ends(self) -> None:
+        world = world_in_training()
+        world.step()
+        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=60, data_valid=True))
+        assert condition_of(world.plan(), ConditionType.DATA_VALID) == ("True", "Checked")
+
+    def test_unchecked_data_is_unknown(self) -> None:
+        assert condition_of(world_in_training().plan(), ConditionType.DATA_VALID) == ("Unknown", "NotChecked")
+
+
+class TestProgress:
+    def world(self) -> World:
+        world = world_in_training()
+        world.step()
+        world.see(progress=ProgressReport(stage=Stage.READING, percent=10, data_valid=False), progress_written_at=NOW)
+        world.step()
+        return world
+
+    def percent(self, world: World) -> int:
+        progress = world.plan().status.progress
+        assert progress is not None
+        return progress.percent
+
+    def test_it_is_not_written_twice_in_ten_seconds(self) -> None:
+        world = self.world()
+        world.see(progress=ProgressReport(stage=Stage.READING, percent=20, data_valid=False), now=NOW + timedelta(seconds=9))
+        assert self.percent(world) == 10
+
+    def test_it_is_written_after_ten_seconds(self) -> None:
+        world = self.world()
+        world.see(progress=ProgressReport(stage=Stage.READING, percent=20, data_valid=False), now=NOW + timedelta(seconds=10))
+        assert self.percent(world) == 20
+
+    def test_a_new_stage_is_written_at_once(self) -> None:
+        world = self.world()
+        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True))
+        assert self.percent(world) == 20
+
+    def test_it_goes_when_the_training_ends(self) -> None:
+        world = self.world()
+        world.learn()
+        assert world.plan().status.progress is None
+
+
+class TestFailure:
+    def failed(self, *pods: ObservedPod, job: dict[str, object] | None = None, **seen: object) -> Plan:
+        world = world_in_training()
+        world.step()
+        ended = {"finished": True, "failure_reason": "PodFailurePolicy", **(job or {})}
+        made: ObservedJob = make_job(world.observed.classifier, **ended)
+        world.see(jobs=(made,), pods=pods, **seen)
+        return world.plan()
+
+    def revision(self) -> str:
+        return current_revision(make_classifier().spec)
+
+    def dead_trainer(self, **fields: object) -> ObservedPod:
+        return make_pod(Component.TRAINING, self.revision(), phase="Failed", **fields)
+
+    def test_bad_data_is_told_in_the_trainers_words(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')
+        plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
+        assert condition_of(plan, ConditionType.DATA_VALID) == ("False", "InvalidData")
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "InvalidData")
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "InvalidData")
+        assert condition_of(plan, ConditionType.READY) == ("False", "InvalidData")
+        assert condition_of(plan, ConditionType.RECONCILING) is None
+        assert message_of(plan, ConditionType.STALLED) == 'class "cat" has 3 examples; add at least 7'
+
+    def test_an_unreadable_source_is_told(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
+        plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
+        assert condition_of(plan, ConditionType.DATA_VALID) == ("False", "SourceUnreadable")
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "InvalidData")
+
+    def test_the_store_tells_where_the_pod_is_gone(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.BACKBONE_UNAVAILABLE, "backbone resnet50 is not installed")
+        plan = self.failed(outcome=outcome)
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "TrainingFailed")
+        assert message_of(plan, ConditionType.TRAINED) == "backbone resnet50 is not installed"
+
+    def test_an_outcome_of_another_attempt_does_not_count(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, "an old story", attempt=7)
+        plan = self.failed(self.dead_trainer(exit_code=1, termination_message=outcome.to_termination_message()))
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "TrainingFailed")
+
+    @pytest.mark.parametrize(
+        ("pod", "job", "said"),
+        [
+            (
+                {"exit_code": 137, "exit_reason": "OOMKilled", "memory_limit": "64Mi"},
+                {},
+                "killed for want of memory at its limit of 64Mi; raise spec.training.resources.limits.memory",
+            ),
+            ({"exit_code": 137}, {}, "was killed (exit code 137)"),
+            ({"exit_code": 3, "termination_message": "Traceback: boom"}, {}, "exit code 3 and said: Traceback: boom"),
+            ({"exit_code": None}, {"failure_message": "Job was odd"}, "Job was odd; raise spec.retrainNonce"),
+            (
+                {"exit_code": None},
+                {"failure_reason": "DeadlineExceeded"},
+                "did not end within 3600 seconds; raise spec.training.activeDeadlineSeconds",
+            ),
+        ],
+    )
+    def test_every_other_end_names_the_job_the_fact_and_the_remedy(
+        self, pod: dict[str, object], job: dict[str, object], said: str
+    ) -> None:
+        reason = {"failure_reason": "PodFailurePolicy", **job}
+        world = world_in_training()
+        world.step()
+        made: ObservedJob = make_job(world.observed.classifier, finished=True, **reason)
+        world.see(jobs=(made,), pods=(self.dead_trainer(**pod),))
+        plan = world.plan()
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "TrainingFailed")
+        assert f"training Job dogs-{self.revision()}-1" in message_of(plan, ConditionType.STALLED)
+        assert said in message_of(plan, ConditionType.STALLED)
+
+    def test_want_of_a_node_is_told_when_the_deadline_ends_the_wait(self) -> None:
+        world = world_in_training()
+        sentence = "0/1 nodes are available: 1 Insufficient cpu."
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence),))
+        world.step()
+        job: ObservedJob = make_job(world.observed.classifier, finished=True, failure_reason="DeadlineExceeded")
+        world.see(jobs=(job,), pods=())
+        assert "1 Insufficient cpu" in message_of(world.plan(), ConditionType.STALLED)
+
+    def test_a_success_without_an_artifact_is_a_failure(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.SUCCEEDED, "done")
+        pod = make_pod(
+            Component.TRAINING,
+            self.revision(),
+            phase="Succeeded",
+            exit_code=0,
+            termination_message=outcome.to_termination_message(),
+        )
+        plan = self.failed(pod, job={"succeeded": True, "failure_reason": ""})
+        assert "holds no artifact" in message_of(plan, ConditionType.STALLED)
+
+
+class TestAfterAFailure:
+    def world(self) -> World:
+        world = world_in_training()
+        world.step()
+        world.see(
+            jobs=(make_job(world.observed.classifier, finished=True, failure_reason="BackoffLimitExceeded"),),
+            pods=(make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=1),),
+        )
+        world.step()
+        return world
+
+    def test_it_is_final(self) -> None:
+        world = self.world()
+        plan = world.plan()
+        assert (plan.actions, plan.status) == ((), world.status)
+        assert lifecycle(world.observed.classifier) is Lifecycle.FAILED
+
+    def test_it_is_final_without_its_job(self) -> None:
+        world = self.world()
+        world.see(jobs=(), pods=())
+        assert (world.plan().actions, world.plan().status) == ((), world.status)
+
+    def test_an_edit_of_serving_does_not_try_again(self) -> None:
+        world = self.world()
+        world.edit(serving={"replicas": 2})
+        assert starts_of(world.plan()) == []
+        assert condition_of(world.plan(), ConditionType.STALLED) == ("True", "TrainingFailed")
+
+    @pytest.mark.parametrize("change", [{"retrainNonce": 1}, {"training": {"resources": {"limits": {"memory": "8Gi"}}}}])
+    def test_a_raised_nonce_or_other_training_resources_try_again(self, change: dict[str, object]) -> None:
+        world = self.world()
+        world.edit(**change)
+        plan = world.plan()
+        assert starts_of(plan) == [(world.revision, 2)]
+        assert condition_of(plan, ConditionType.STALLED) is None
+        assert plan.status.failed_revision is None
+
+    def test_another_spec_is_another_revision(self) -> None:
+        world = self.world()
+        world.edit(model={"seed": 3})
+        assert starts_of(world.plan()) == [(world.revision, 2)]
+
+
+def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> None:
+    world = World(training={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})
+    (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
+    world.see(refusals={manifest_hash(start.manifest): "requests must be at most limits"})
+    plan = world.plan()
+    assert starts_of(plan) == []
+    assert "requests must be at most limits; correct spec.training" in message_of(plan, ConditionType.STALLED)
+
+
+class TestPin:
+    def test_a_pin_to_an_unknown_revision_stalls(self) -> None:
+        world = settled_world()
+        served = world.status.served_revision
+        world.edit(pinnedRevision="0123456789")
+        plan = world.step()
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "RevisionNotFound")
+        assert f"pin one of {served}, or remove the pin" in message_of(plan, ConditionType.STALLED)
+        assert plan.status.served_revision == served
+
+    def test_a_pin_to_the_revision_of_the_spec_itself_trains(self) -> None:
+        revision = current_revision(make_classifier().spec)
+        world = World(pinnedRevision=revision)
+        assert starts_of(world.plan()) == [(revision, 1)]
+
+
+def test_a_deleted_classifier_is_left_alone() -> None:
+    world = settled_world()
+    world.see(classifier=replace(world.observed.classifier, deleted=True), deployments=(), services=())
+    plan = world.plan()
+    assert (plan.actions, plan.status) == ((), world.status)
+
+
+def test_a_superseded_job_that_is_going_already_is_not_deleted_twice() -> None:
+    world = World()
+    going = make_job(
+        world.observed.classifier,
+        revision="0123456789",
+        identity=make_identity("dogs-0123456789-1", "0123456789", deleting=True),
+    )
+    world.see(jobs=(going,))
+    assert deleted_jobs(world.plan()) == []
+
+
+def test_unknown_is_not_ready() -> None:
+    plan = world_in_training().plan()
+    condition = plan.status.condition(ConditionType.DATA_VALID)
+    assert condition is not None
+    assert condition.status is ConditionStatus.UNKNOWN

@@ -1,0 +1,379 @@
+"""Which Deployments should there be, and who answers? The switch between revisions, and what may go wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ocelli_api.conditions import ConditionType
+from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.pods import Component
+from ocelli_operator.observed import ChildKind
+from ocelli_operator.plan import DeleteChild, Plan
+from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, settled_world
+
+
+def reason_of(plan: Plan, condition_type: ConditionType) -> str | None:
+    condition = plan.status.condition(condition_type)
+    return None if condition is None else f"{condition.status}/{condition.reason}"
+
+
+def message_of(plan: Plan, condition_type: ConditionType) -> str:
+    condition = plan.status.condition(condition_type)
+    assert condition is not None
+    return condition.message
+
+
+def deletions(plan: Plan) -> list[tuple[ChildKind, str]]:
+    return [(action.kind, action.identity.name) for action in plan.actions if isinstance(action, DeleteChild)]
+
+
+def learned_world(**spec: object) -> World:
+    world = World(**spec)
+    world.step()
+    world.learn()
+    return world
+
+
+def retrained_world(**spec: object) -> World:
+    """Settled, then edited and learned again; nothing of the new revision is rolled out yet."""
+    world = settled_world(**spec)
+    world.edit(model={"seed": 1}, **spec)
+    world.step()
+    world.learn()
+    return world
+
+
+class TestFirstRollout:
+    def test_the_deployment_comes_before_the_address(self) -> None:
+        world = learned_world()
+        plan = world.step(available=False)
+        assert [item["metadata"]["name"] for item in find_applied(plan, ChildKind.DEPLOYMENT)] == [f"dogs-{world.revision}"]
+        assert find_applied(plan, ChildKind.SERVICE) == []
+        assert plan.status.served_revision is None
+
+    def test_it_is_rolling_out_until_a_server_is_ready(self) -> None:
+        world = learned_world()
+        world.step(available=False)
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
+        assert reason_of(plan, ConditionType.AVAILABLE) == "False/NeverServed"
+        assert "0 of 1 inference servers" in message_of(plan, ConditionType.READY)
+
+    def test_the_switch_comes_before_ready(self) -> None:
+        world = learned_world()
+        world.step()
+        plan = world.step()
+        assert plan.status.served_revision == world.revision
+        assert plan.status.settled_revision is None
+        assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
+        assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+
+    def test_ready_comes_with_the_address(self) -> None:
+        world = learned_world()
+        world.settle()
+        assert world.status.settled_revision == world.revision
+        assert world.status.endpoint == "http://clf-dogs.team-a.svc:8080"
+        assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
+        assert (world.status.accuracy, world.status.trained_at) == ("0.934", "2026-05-04T11:50:00.000Z")
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_a_first_training_is_no_retraining(self) -> None:
+        assert settled_world().status.retrained_at is None
+
+    def test_a_settled_pass_does_nothing(self) -> None:
+        world = settled_world()
+        world.see(now=LATER)
+        plan = world.plan()
+        assert (plan.actions, plan.status, plan.requeue_after_seconds) == ((), world.status, None)
+
+
+class TestNextRevision:
+    def test_the_old_revision_goes_on_serving_while_the_new_one_comes_up(self) -> None:
+        world = retrained_world()
+        old = world.status.served_revision
+        plan = world.step(available=False)
+        assert plan.status.served_revision == old
+        assert deletions(plan) == []
+        assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+        assert lifecycle(world.observed.classifier) is Lifecycle.RETRAINING
+
+    def test_nothing_old_goes_in_the_pass_of_the_switch(self) -> None:
+        world = retrained_world()
+        world.step()
+        plan = world.step()
+        assert plan.status.served_revision == world.revision
+        assert deletions(plan) == []
+
+    def test_the_address_moves_before_the_old_deployment_goes(self) -> None:
+        world = retrained_world()
+        old = world.status.served_revision
+        world.step()
+        world.step()
+        plan = world.plan()
+        kinds = [type(action).__name__ for action in plan.actions]
+        assert kinds == ["ApplyChild", "DeleteChild"]
+        assert deletions(plan) == [(ChildKind.DEPLOYMENT, f"dogs-{old}")]
+
+    def test_ready_waits_for_old_servers_to_take_no_more_requests(self) -> None:
+        world = retrained_world()
+        old = world.status.served_revision
+        assert old is not None
+        for _ in range(4):
+            world.step()
+        lingering = make_pod(Component.INFERENCE, old)
+        world.see(pods=(*world.observed.pods, lingering))
+        assert "earlier revisions are still to go" in message_of(world.plan(), ConditionType.READY)
+        world.see(
+            pods=tuple(
+                replace(pod, identity=replace(pod.identity, deleting=True)) if pod is lingering else pod
+                for pod in world.observed.pods
+            )
+        )
+        assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
+
+    def test_a_retraining_is_noted_when_it_is_ready(self) -> None:
+        world = retrained_world()
+        world.see(now=LATER)
+        world.settle()
+        assert world.status.retrained_at == "2026-05-04T13:00:00.000Z"
+        assert world.status.history[0].revision == world.revision
+        assert len(world.status.history) == 2
+
+    def test_a_revision_that_is_wanted_no_more_while_it_comes_up_is_removed(self) -> None:
+        world = retrained_world()
+        world.step(available=False)
+        unwanted = world.revision
+        world.edit(model={"seed": 2})
+        assert (ChildKind.DEPLOYMENT, f"dogs-{unwanted}") in deletions(world.plan())
+
+    def test_going_back_needs_no_training(self) -> None:
+        world = retrained_world()
+        world.settle()
+        world.edit()
+        world.learn()
+        world.settle()
+        assert (world.status.served_revision, world.status.attempt) == (world.revision, 2)
+
+    def test_a_raised_nonce_on_pinned_data_is_a_retraining_without_a_job(self) -> None:
+        world = settled_world()
+        world.edit(retrainNonce=1)
+        world.learn()
+        assert lifecycle(world.observed.classifier) is Lifecycle.RETRAINING
+        world.see(now=LATER)
+        plan = world.step()
+        assert plan.actions == ()
+        assert (plan.status.retrained_at, plan.status.observed_retrain_nonce) == ("2026-05-04T13:00:00.000Z", 1)
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+
+class TestFailedRollout:
+    def failing(self, **pod: object) -> World:
+        world = retrained_world()
+        world.step(available=False)
+        (new,) = [item for item in world.observed.deployments if item.identity.revision == world.revision]
+        dead = replace(new, deadline_exceeded=True)
+        others = tuple(item for item in world.observed.deployments if item is not new)
+        pods = tuple(item for item in world.observed.pods if item.identity.revision != world.revision)
+        trouble = make_pod(Component.INFERENCE, world.revision, ready=False, **pod)
+        world.see(deployments=(*others, dead), pods=(*pods, trouble))
+        return world
+
+    def test_it_stalls_with_the_pods_own_words(self) -> None:
+        world = self.failing(
+            waiting="CrashLoopBackOff: back-off 10s", exit_code=3, termination_message="the artifact is broken"
+        )
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.STALLED) == "True/RolloutFailed"
+        message = message_of(plan, ConditionType.STALLED)
+        assert "CrashLoopBackOff: back-off 10s; it ended with exit code 3; the artifact is broken" in message
+        assert "not available within 600 seconds" in message
+        assert "change spec.serving" in message
+
+    def test_want_of_memory_is_told_with_its_remedy(self) -> None:
+        world = self.failing(waiting="CrashLoopBackOff", exit_code=137, exit_reason="OOMKilled", memory_limit="32Mi")
+        assert "at its limit of 32Mi; raise spec.serving.resources" in message_of(world.plan(), ConditionType.STALLED)
+
+    def test_the_old_revision_goes_on_serving(self) -> None:
+        world = self.failing()
+        old = world.status.served_revision
+        world.settle()
+        assert world.status.served_revision == old
+        assert reason_of(world.plan(), ConditionType.AVAILABLE) == "True/Serving"
+        assert [item.identity.revision for item in world.observed.deployments] == [old]
+        assert lifecycle(world.observed.classifier) is Lifecycle.FAILED
+
+    def test_nothing_restarts_for_ever(self) -> None:
+        world = self.failing()
+        failed = world.revision
+        plan = world.step()
+        assert (ChildKind.DEPLOYMENT, f"dogs-{failed}") in deletions(plan)
+        assert find_applied(world.plan(), ChildKind.DEPLOYMENT) == []
+
+    @pytest.mark.parametrize("change", [{"serving": {"resources": {"limits": {"memory": "4Gi"}}}}, {"retrainNonce": 1}])
+    def test_other_resources_or_a_raised_nonce_try_again(self, change: dict[str, object]) -> None:
+        world = self.failing()
+        world.settle()
+        world.edit(model={"seed": 1}, **change)
+        world.learn()
+        plan = world.plan()
+        assert f"dogs-{world.revision}" in [item["metadata"]["name"] for item in find_applied(plan, ChildKind.DEPLOYMENT)]
+        assert reason_of(plan, ConditionType.STALLED) is None
+
+    def test_a_deployment_past_its_deadline_is_made_anew_when_it_is_tried_again(self) -> None:
+        world = self.failing()
+        kept = world.observed.deployments
+        world.step()
+        # The operator was killed before it removed the failed one, and the nonce was raised meanwhile.
+        world.see(deployments=kept)
+        world.edit(model={"seed": 1}, retrainNonce=1)
+        world.learn()
+        plan = world.plan()
+        assert (ChildKind.DEPLOYMENT, f"dogs-{world.revision}") in deletions(plan)
+        assert reason_of(plan, ConditionType.STALLED) is None
+
+    def test_a_pod_without_a_node_is_told_before_the_deadline(self) -> None:
+        world = retrained_world()
+        world.step(available=False)
+        pods = tuple(item for item in world.observed.pods if item.identity.revision != world.revision)
+        waiting = make_pod(Component.INFERENCE, world.revision, ready=False, unschedulable="0/1 nodes are available.")
+        world.see(pods=(*pods, waiting))
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.READY) == "False/Unschedulable"
+        assert "0/1 nodes are available" in message_of(plan, ConditionType.READY)
+        assert reason_of(plan, ConditionType.STALLED) is None
+
+    def test_a_deployment_that_the_api_server_calls_invalid_stalls(self) -> None:
+        world = retrained_world()
+        (desired,) = [
+            item for item in find_applied(world.plan(), ChildKind.DEPLOYMENT) if world.revision in item["metadata"]["name"]
+        ]
+        world.see(refusals={desired["metadata"]["annotations"]["ocelli.dev/manifest-hash"]: "must be less than its limit"})
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.STALLED) == "True/RolloutFailed"
+        assert "must be less than its limit; correct spec.serving" in message_of(plan, ConditionType.STALLED)
+        assert plan.status.served_revision != world.revision
+
+
+class TestServingChanges:
+    def test_scaling_leaves_the_lifecycle_ready(self) -> None:
+        world = settled_world()
+        world.edit(serving={"replicas": 3})
+        world.learn()
+        plan = world.step(available=False)
+        assert [item["spec"]["replicas"] for item in find_applied(plan, ChildKind.DEPLOYMENT)] == [3]
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_a_disruption_budget_is_there_above_one_replica_only(self) -> None:
+        world = settled_world(serving={"replicas": 2})
+        assert len(world.observed.disruption_budgets) == 1
+        world.edit(serving={"replicas": 1})
+        world.learn()
+        assert (ChildKind.DISRUPTION_BUDGET, "dogs") in deletions(world.plan())
+
+    def test_an_autoscaler_is_there_where_it_is_asked_for_only(self) -> None:
+        world = settled_world(serving={"autoscaling": {"maxReplicas": 4}})
+        assert len(world.observed.autoscalers) == 1
+        world.edit()
+        world.learn()
+        assert (ChildKind.AUTOSCALER, "dogs") in deletions(world.plan())
+
+    def test_what_the_autoscaler_decided_is_left_alone(self) -> None:
+        world = settled_world(serving={"autoscaling": {"maxReplicas": 4}})
+        (deployment,) = world.observed.deployments
+        content = deployment.child.content.replace(b'"replicas": 1', b'"replicas": 3')
+        scaled = replace(deployment, replicas_wanted=3, replicas_available=3, child=replace(deployment.child, content=content))
+        world.see(deployments=(scaled,))
+        assert world.plan().actions == ()
+
+    def test_a_new_revision_starts_at_the_old_ones_replicas(self) -> None:
+        spec = {"serving": {"autoscaling": {"maxReplicas": 4}}}
+        world = settled_world(**spec)
+        (deployment,) = world.observed.deployments
+        world.see(deployments=(replace(deployment, replicas_wanted=3, replicas_available=3),))
+        world.edit(model={"seed": 1}, **spec)
+        world.learn()
+        (new,) = [
+            item for item in find_applied(world.plan(), ChildKind.DEPLOYMENT) if world.revision in item["metadata"]["name"]
+        ]
+        assert new["spec"]["replicas"] == 3
+
+
+class TestDrift:
+    def test_a_deployment_that_somebody_scaled_is_repaired(self) -> None:
+        world = settled_world()
+        (deployment,) = world.observed.deployments
+        changed = deployment.child.content.replace(b'"replicas": 1', b'"replicas": 0')
+        world.see(deployments=(replace(deployment, replicas_wanted=0, child=replace(deployment.child, content=changed)),))
+        assert len(find_applied(world.plan(), ChildKind.DEPLOYMENT)) == 1
+
+    def test_what_a_webhook_rewrites_is_not_applied_for_ever(self) -> None:
+        world = settled_world()
+        (deployment,) = world.observed.deployments
+        changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
+        world.see(deployments=(replace(deployment, child=replace(deployment.child, content=changed)),))
+        assert len(world.plan().actions) == 1
+        world.see(applied_generations={deployment.identity.uid: 1})
+        assert world.plan().actions == ()
+
+    @pytest.mark.parametrize("kind", ["deployments", "services"])
+    def test_what_somebody_deleted_comes_back(self, kind: str) -> None:
+        world = settled_world()
+        world.see(**{kind: ()})
+        assert len(world.plan().actions) == 1
+
+    def test_a_child_of_an_earlier_object_of_the_name_goes_first(self) -> None:
+        world = settled_world()
+        (service,) = world.observed.services
+        world.see(services=(replace(service, identity=make_identity("clf-dogs", world.revision, owner_uid="uid-earlier")),))
+        plan = world.plan()
+        assert deletions(plan) == [(ChildKind.SERVICE, "clf-dogs")]
+        assert find_applied(plan, ChildKind.SERVICE) == []
+
+
+class TestOutage:
+    def test_without_a_ready_server_it_is_not_available_and_still_ready_in_v3(self) -> None:
+        world = settled_world()
+        world.see(pods=tuple(replace(pod, ready=False) for pod in world.observed.pods))
+        plan = world.step()
+        assert reason_of(plan, ConditionType.AVAILABLE) == "False/NoServerReady"
+        assert reason_of(plan, ConditionType.READY) == "False/NoServerReady"
+        assert reason_of(plan, ConditionType.STALLED) is None
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_it_recovers_without_a_new_retraining_time(self) -> None:
+        world = settled_world()
+        pods = world.observed.pods
+        world.see(pods=tuple(replace(pod, ready=False) for pod in pods))
+        world.step()
+        world.see(pods=pods, now=LATER)
+        plan = world.step()
+        assert reason_of(plan, ConditionType.READY) == "True/Served"
+        assert plan.status.retrained_at is None
+
+
+def test_the_transition_time_moves_only_with_the_status() -> None:
+    world = settled_world()
+    before = world.status.condition(ConditionType.AVAILABLE)
+    world.see(now=LATER)
+    world.edit(model={"seed": 1})
+    after = world.step().status.condition(ConditionType.AVAILABLE)
+    assert before is not None
+    assert after is not None
+    assert after.last_transition_time == before.last_transition_time
+
+
+def test_history_keeps_what_is_served() -> None:
+    world = settled_world()
+    served = world.revision
+    for seed in range(1, 14):
+        world.edit(model={"seed": seed})
+        world.step()
+        world.learn()
+        # Each is learned and never comes up, so that the first goes on serving.
+        world.step(available=False)
+    revisions = [entry.revision for entry in world.status.history]
+    assert len(revisions) == 10
+    assert served in revisions
+    assert revisions[0] == world.revision
