@@ -43,9 +43,9 @@ def main() -> int:
         outcome, exit_code = _refuse(os.environ, error), ExitCode.MISCONFIGURED
     else:
         _end_at_signals(scratch)
-        # Numerical libraries read this once, when they are imported, and else start a thread for every core of the node.
-        for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-            os.environ[name] = str(settings.cpu_count)
+        # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
+        # CPU limit. Features, which take most of the time, have threads of their own. Read once, when NumPy is imported.
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
         from ocelli_training.attempt import run_attempt
 
         try:

@@ -173,8 +173,12 @@ class _PartsDone:
 
     def __init__(self, count: int, on_progress: Callable[[float], None]) -> None:
         self._done = [0.0] * count
+        self._total = 0.0
+        self._lock = threading.Lock()
         self._on_progress = on_progress
 
     def report(self, index: int, part: float) -> None:
-        self._done[index] = part
-        self._on_progress(sum(self._done) / len(self._done))
+        with self._lock:
+            self._total += part - self._done[index]
+            self._done[index] = part
+        self._on_progress(min(self._total / len(self._done), 1.0))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_a_fault_that_may_pass_is_tried_again(reading: Reading, web_server: Any,
     url = web_server.answer("/a.zip", status=status, headers={"Retry-After": "0"})
     web_server.answer("/a.zip", body=zip_bytes)
     assert len(reading.read(make_source(url))) == 3
+
+
+def test_a_server_that_asks_for_patience_gets_it_up_to_a_limit(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.limits = SourceLimits(retry_delays_seconds=(0,), longest_retry_delay_seconds=0.4)
+    url = web_server.answer("/a.zip", status=429, headers={"Retry-After": "1000"})
+    web_server.answer("/a.zip", body=zip_bytes)
+    started = time.monotonic()
+    reading.read(make_source(url))
+    assert time.monotonic() - started >= 0.4
 
 
 def test_a_fault_that_stays_is_transient_after_all_attempts(reading: Reading, web_server: Any) -> None:
