@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ocelli_storage.archives import (
     CLASSIFY_KINDS,
     EXAMPLE_KINDS,
