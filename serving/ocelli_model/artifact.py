@@ -66,7 +66,9 @@ class Artifact:
 
     def to_files(self) -> tuple[bytes, Mapping[str, bytes]]:
         """The bytes of `artifact.json`, and the other files by name."""
-        heads = safetensors.numpy.save({"weights": self.heads.weights, "bias": self.heads.bias})
+        # safetensors writes the memory as it lies, but notes the shape: a transposed array would come back scrambled.
+        arrays = {"weights": self.heads.weights, "bias": self.heads.bias}
+        heads = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
         document = {
             "formatVersion": FORMAT_VERSION,
             "classifierID": self.classifier_id,
