@@ -66,8 +66,9 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
     )
     manifests = [
         *load_manifests(CRDS),
-        *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
+        # Before the gateway: a Secret that comes after its Pod is mounted only when the node looks again, a minute later.
         build_credentials_secret([credential]),
+        *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
     await cluster.access.apply([_localise(manifest, environments) for manifest in manifests], namespace=SYSTEM_NAMESPACE)
@@ -75,15 +76,20 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
 
 def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]]) -> Manifest:
     name = manifest["metadata"]["name"]
-    if manifest["kind"] != "Deployment" or name not in environments:
-        return manifest
     localised = copy.deepcopy(manifest)
+    if manifest["kind"] == "Namespace":
+        # Pod Security counts the node's network as a privilege, which the gateway has here, see below.
+        localised["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged"
+    if manifest["kind"] != "Deployment" or name not in environments:
+        return localised
     pod = localised["spec"]["template"]["spec"]
     if name == "ocelli-gateway":
         # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
         pod["hostNetwork"] = True
     for container in pod["containers"]:
         values = environments[name]
+        if name == "ocelli-gateway":
+            container["ports"] = [{"name": "http", "containerPort": int(values["OCELLI_GATEWAY_PORT"])}]
         kept = [item for item in container.get("env", []) if item["name"] not in values]
         container["env"] = kept + [{"name": key, "value": value} for key, value in values.items()]
     return localised
