@@ -175,7 +175,8 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             _refuse_size(*image.size)
-            orientation = _orientation(image)
+            # Pillow applies a TIFF's orientation itself, to its size already.
+            orientation = 1 if kind is ImageKind.TIFF else _orientation(image)
             height, width = (image.width, image.height) if orientation in _SIDES_SWAPPED else (image.height, image.width)
             scaled = preprocessing._scaled_size(height, width)
             stored = scaled[::-1] if orientation in _SIDES_SWAPPED else scaled

@@ -79,7 +79,9 @@ class Examples:
 
     def strata(self) -> NDArray[np.intp]:
         """intp[N]: each image's first class, or C for a negative."""
-        return np.where(self.membership.any(axis=1), self.membership.argmax(axis=1), self.membership.shape[1])
+        first: NDArray[np.intp] = self.membership.argmax(axis=1)
+        first[~self.membership.any(axis=1)] = self.membership.shape[1]
+        return first
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,167 @@
+import asyncio
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ocelli_model.artifact import HEADS_FILE, Artifact, ArtifactError, load_artifact, save_artifact
+from ocelli_model.heads import Heads
+from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+REVISION = "0123456789"
+
+
+def make_artifact(**changes: Any) -> Artifact:
+    random = np.random.default_rng(0)
+    artifact = Artifact(
+        classifier_id=LOCATION.classifier_id,
+        revision=REVISION,
+        class_names=("beagle", "日本犬"),
+        heads=Heads(
+            weights=random.normal(size=(2, 7)).astype(np.float32),
+            bias=random.normal(size=2).astype(np.float32),
+            slope=np.array([0.1, 2.3], dtype=np.float32),
+            offset=np.array([-0.7, 1e-8], dtype=np.float32),
+        ),
+        backbone_name="HogColor",
+        backbone_digest="ab" * 32,
+        preprocessing=Preprocessing(height=128, width=128),
+        metrics={"accuracy": 0.9},
+        definition={"classes": [{"name": "beagle"}]},
+    )
+    return dataclasses.replace(artifact, **changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore.from_url(tmp_path.as_uri())
+
+
+def save(store: ObjectStore, artifact: Artifact) -> str:
+    return asyncio.run(save_artifact(store, LOCATION, artifact))
+
+
+def load(store: ObjectStore, **options: Any) -> Artifact:
+    return asyncio.run(load_artifact(store, LOCATION, REVISION, **options))
+
+
+def file_of(tmp_path: Path, name: str) -> Path:
+    return tmp_path / LOCATION.artifact_key(REVISION, name)
+
+
+def test_an_artifact_survives_storage(store: ObjectStore) -> None:
+    artifact = make_artifact()
+    save(store, artifact)
+
+    loaded = load(store)
+
+    assert dataclasses.replace(loaded, heads=artifact.heads).to_files() == artifact.to_files()
+    for name in ("weights", "bias", "slope", "offset"):
+        assert np.array_equal(getattr(loaded.heads, name), getattr(artifact.heads, name))
+
+
+def test_heads_whose_memory_is_transposed_survive_storage(store: ObjectStore) -> None:
+    heads = make_artifact().heads
+    transposed = dataclasses.replace(heads, weights=np.asfortranarray(heads.weights))
+    save(store, make_artifact(heads=transposed))
+
+    assert np.array_equal(load(store).heads.weights, heads.weights)
+
+
+def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: Path) -> None:
+    digest = save(store, make_artifact())
+
+    assert digest == make_artifact().digest == load(store, expected_digest=digest).digest
+    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_names": ("beagle", "husky")},
+        {"backbone_digest": "cd" * 32},
+        {"metrics": {"accuracy": 0.8}},
+        {"definition": {}},
+        {"preprocessing": Preprocessing(height=64, width=128)},
+        {"library_versions": {"numpy": "0"}},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_the_digest_depends_on_everything(changes: dict[str, Any]) -> None:
+    assert make_artifact(**changes).digest != make_artifact().digest
+
+
+def test_the_digest_depends_on_the_weights() -> None:
+    heads = make_artifact().heads
+
+    assert make_artifact(heads=dataclasses.replace(heads, weights=heads.weights + 1)).digest != make_artifact().digest
+
+
+def test_a_missing_artifact_is_an_error_that_names_it(store: ObjectStore) -> None:
+    with pytest.raises(
+        ArtifactError, match=r"artifact of dogs_1, revision 0123456789: the object store has no .*artifact\.json"
+    ):
+        load(store)
+
+
+def test_an_artifact_without_its_heads_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    file_of(tmp_path, HEADS_FILE).unlink()
+
+    with pytest.raises(ArtifactError, match=r"has no .*model\.safetensors"):
+        load(store)
+
+
+def test_damaged_heads_are_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    path = file_of(tmp_path, HEADS_FILE)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        load(store)
+
+
+def test_another_artifact_than_expected_is_an_error(store: ObjectStore) -> None:
+    save(store, make_artifact())
+
+    with pytest.raises(ArtifactError, match="its digest is"):
+        load(store, expected_digest="00" * 32)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'"x"', b'{"formatVersion": 1}', b"\xff"])
+def test_metadata_that_are_none_are_an_error(store: ObjectStore, tmp_path: Path, data: bytes) -> None:
+    save(store, make_artifact())
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(data)
+
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load(store)
+
+
+def test_a_later_format_is_an_error_that_says_so(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 2}')
+
+    with pytest.raises(ArtifactError, match="format version 2, this program reads 1"):
+        load(store)
+
+
+def test_the_artifact_of_another_classifier_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    metadata = file_of(tmp_path, ARTIFACT_METADATA)
+    metadata.write_bytes(make_artifact(classifier_id="cats_2").to_files()[0])
+
+    with pytest.raises(ArtifactError, match="of cats_2"):
+        load(store)
+
+
+def test_names_and_heads_must_fit() -> None:
+    with pytest.raises(ValueError, match="1 class names"):
+        make_artifact(class_names=("beagle",))

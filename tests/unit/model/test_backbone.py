@@ -1,0 +1,112 @@
+import asyncio
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_model.backbone import (
+    METADATA_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    Backbone,
+    BackboneError,
+    BackboneMetadata,
+    Weights,
+    load_backbone,
+    save_backbone,
+)
+from ocelli_model.canonical_json import sha256_hex
+from ocelli_model.publish import packaged_hog_color
+from ocelli_storage.layout import backbone_key
+from ocelli_storage.object_store import ObjectStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore.from_url((tmp_path / "store").as_uri())
+
+
+@pytest.fixture
+def digest(store: ObjectStore) -> str:
+    return asyncio.run(save_backbone(store, *packaged_hog_color()))
+
+
+def load(store: ObjectStore, digest: str, tmp_path: Path, **options: Any) -> Backbone:
+    return asyncio.run(load_backbone(store, digest, cache=tmp_path / "cache", **options))
+
+
+def stored(tmp_path: Path, digest: str, file: str) -> Path:
+    return tmp_path / "store" / backbone_key(digest, file)
+
+
+def test_a_backbone_comes_out_as_it_was_installed(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+    metadata, files = packaged_hog_color()
+
+    backbone = load(store, digest, tmp_path)
+
+    assert backbone.metadata == metadata
+    assert backbone.digest == digest
+    assert (backbone.folder / ONNX_FILE).read_bytes() == files[ONNX_FILE]
+
+
+def test_metadata_with_weights_survive_storage() -> None:
+    metadata = dataclasses.replace(packaged_hog_color()[0], weights=Weights(origin="x.pth", sha256="ab" * 32), licence=None)
+
+    assert BackboneMetadata.parse(metadata.to_bytes(), digest=metadata.digest) == metadata
+
+
+def test_a_cached_file_is_not_fetched_again(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+    load(store, digest, tmp_path)
+    stored(tmp_path, digest, ONNX_FILE).unlink()
+
+    assert (load(store, digest, tmp_path).folder / ONNX_FILE).exists()
+
+
+def test_a_damaged_cached_file_is_fetched_again(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+    path = load(store, digest, tmp_path).folder / ONNX_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+
+    load(store, digest, tmp_path)
+
+    assert path.read_bytes() == whole
+
+
+def test_a_file_that_the_backbone_does_not_have_is_passed_over(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+    backbone = load(store, digest, tmp_path, files=(WEIGHTS_FILE,))
+
+    assert list(backbone.folder.iterdir()) == []
+
+
+def test_a_backbone_that_is_not_installed_is_an_error_that_says_how_to_install_it(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(BackboneError, match=r"publish it with python -m ocelli_model\.publish"):
+        load(store, "00" * 32, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "HogColor", "../secrets", "AB" * 32])
+def test_what_is_no_digest_is_refused(store: ObjectStore, tmp_path: Path, name: str) -> None:
+    with pytest.raises(BackboneError, match="64 hex digits"):
+        load(store, name, tmp_path)
+
+
+@pytest.mark.parametrize("file", [ONNX_FILE, METADATA_FILE])
+def test_damage_in_the_store_is_an_error(store: ObjectStore, digest: str, tmp_path: Path, file: str) -> None:
+    path = stored(tmp_path, digest, file)
+    path.write_bytes(path.read_bytes() + b" ")
+
+    with pytest.raises(BackboneError, match=file):
+        load(store, digest, tmp_path)
+
+
+def test_metadata_of_another_format_are_an_error_that_says_so() -> None:
+    data = packaged_hog_color()[0].to_bytes().replace(b'"formatVersion":1', b'"formatVersion":2')
+    digest = sha256_hex(data)
+
+    with pytest.raises(BackboneError, match="format version 2, this program reads 1"):
+        BackboneMetadata.parse(data, digest=digest)
+
+
+def test_files_other_than_the_metadata_name_are_not_installed(store: ObjectStore) -> None:
+    with pytest.raises(ValueError, match="differ"):
+        asyncio.run(save_backbone(store, packaged_hog_color()[0], {ONNX_FILE: b"x"}))

@@ -1,0 +1,292 @@
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ocelli_api.prediction import ImageFault
+from ocelli_model import preprocessing
+from ocelli_model.preprocessing import ImageError, Interpolation, Preprocessing, ResizeMode, decode_image, mirrored
+from ocelli_storage.archives import EXAMPLE_KINDS
+from tests.unit.model.images import encode, make_file, make_pixels
+
+SQUASH = Preprocessing(height=48, width=64)
+CROP = Preprocessing(height=40, width=40, resize=ResizeMode.SHORT_SIDE_CROP, short_side_pixels=48)
+
+
+def kind_of(data: bytes, **options: Any) -> ImageFault:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data, SQUASH, **options)
+    return caught.value.kind
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds next to nothing."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "JPEG"])
+def test_every_kind_comes_out_in_the_size_of_the_backbone(image_format: str) -> None:
+    pixels = make_pixels()
+
+    options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {}
+
+    decoded = decode_image(make_file(pixels, image_format, **options), SQUASH)
+
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == (48, 64, 3)
+    expected = np.asarray(Image.fromarray(pixels).resize((64, 48), Image.Resampling.BILINEAR))
+    assert np.abs(decoded.astype(int) - expected).mean() < 5
+
+
+def test_the_first_frame_of_a_gif_counts() -> None:
+    red, blue = Image.new("RGB", (40, 30), "red"), Image.new("RGB", (40, 30), "blue")
+
+    decoded = decode_image(encode(red, "GIF", save_all=True, append_images=[blue]), SQUASH)
+
+    assert (decoded == [255, 0, 0]).all()
+
+
+def test_squashing_keeps_everything() -> None:
+    pixels = np.zeros((30, 90, 3), dtype=np.uint8)
+    pixels[:, 45:] = 255
+
+    decoded = decode_image(make_file(pixels, "PNG"), SQUASH)
+
+    assert decoded[:, :30].max() == 0
+    assert decoded[:, 34:].min() == 255
+
+
+def test_cropping_keeps_the_centre_and_the_proportions() -> None:
+    pixels = np.zeros((96, 192, 3), dtype=np.uint8)
+    pixels[:, 56:136] = 200  # the central 80 columns, of which 40 remain after scaling by half
+
+    decoded = decode_image(make_file(pixels, "PNG"), CROP)
+
+    assert decoded.shape == (40, 40, 3)
+    assert decoded[:, 1:-1].min() > 190
+
+
+def test_an_upright_image_is_cropped_at_top_and_bottom() -> None:
+    pixels = np.zeros((192, 96, 3), dtype=np.uint8)
+    pixels[56:136] = 200
+
+    assert decode_image(make_file(pixels, "PNG"), CROP)[1:-1].min() > 190
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("description", [SQUASH, CROP], ids=["squash", "crop"])
+def test_orientation_by_exif_is_applied(image_format: str, orientation: int, description: Preprocessing) -> None:
+    upright = Image.fromarray(make_pixels(height=96, width=128))
+    stored = {
+        1: upright,
+        2: upright.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: upright.transpose(Image.Transpose.ROTATE_180),
+        4: upright.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: upright.transpose(Image.Transpose.TRANSPOSE),
+        6: upright.transpose(Image.Transpose.ROTATE_90),
+        7: upright.transpose(Image.Transpose.TRANSVERSE),
+        8: upright.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    turned = decode_image(encode(stored, image_format, exif=exif), description)
+    plain = decode_image(encode(upright, image_format), description)
+
+    assert np.abs(turned.astype(int) - plain).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("L", 100, (100, 100, 100)),
+        ("1", 1, (255, 255, 255)),
+        ("LA", (0, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 0), (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 128), (255, 127, 127)),
+        ("P", 0, (0, 0, 0)),
+        ("I;16", 30000, (117, 117, 117)),
+    ],
+)
+def test_every_mode_of_a_png_comes_out_as_colours(mode: str, value: Any, expected: tuple[int, int, int]) -> None:
+    decoded = decode_image(encode(Image.new(mode, (40, 30), value), "PNG"), SQUASH)
+
+    assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [("CMYK", (0, 255, 255, 0), 255), ("F", 0.5, 127), ("F", 200.0, 200), ("I", 30000, 117), ("I;16B", 30000, 117)],
+)
+def test_every_mode_of_a_tiff_comes_out_as_colours(mode: str, value: Any, expected: int) -> None:
+    decoded = decode_image(encode(Image.new(mode, (40, 30), value), "TIFF"), SQUASH)
+
+    assert np.abs(decoded[..., 0].astype(int) - expected).max() <= 2
+
+
+def test_a_cmyk_jpeg_has_its_colours() -> None:
+    decoded = decode_image(encode(Image.new("CMYK", (200, 300), (0, 255, 255, 0)), "JPEG"), SQUASH)
+
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 12
+
+
+def test_the_colour_of_a_transparent_pixel_does_not_show() -> None:
+    pixels = np.full((96, 128, 4), 255, dtype=np.uint8)
+    pixels[::2] = (0, 0, 0, 0)
+
+    assert decode_image(make_file(pixels, "PNG"), SQUASH).min() == 255
+
+
+def test_a_transparent_colour_of_a_palette_lies_on_white() -> None:
+    image = Image.new("P", (40, 30), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+
+    assert decode_image(encode(image, "PNG", transparency=0), SQUASH).min() == 255
+
+
+def test_scaling_while_decoding_looks_like_scaling_afterwards() -> None:
+    smooth = Image.fromarray(make_pixels(height=12, width=16)).resize((1600, 1200), Image.Resampling.BICUBIC)
+    data = encode(smooth, "JPEG", quality=90)
+
+    decoded = decode_image(data, SQUASH)
+
+    with Image.open(io.BytesIO(data)) as image:
+        expected = np.asarray(image.resize((64, 48), Image.Resampling.BILINEAR))
+    assert np.abs(decoded.astype(int) - expected).mean() < 1
+
+
+def test_the_same_bytes_give_the_same_pixels() -> None:
+    data = make_file(make_pixels(), "JPEG")
+
+    assert np.array_equal(decode_image(data, SQUASH), decode_image(data, SQUASH))
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"PK\x03\x04", b"BM" + b"\0" * 60, b"RIFF\x10\0\0\0WEBPVP8 ", b"<svg/>", b"%PDF-1.7"]
+)
+def test_other_files_are_not_images(data: bytes) -> None:
+    assert kind_of(data) is ImageFault.NOT_AN_IMAGE
+
+
+def test_a_kind_that_is_not_accepted_is_not_an_image() -> None:
+    assert kind_of(make_file(make_pixels(), "TIFF"), kinds=EXAMPLE_KINDS) is ImageFault.NOT_AN_IMAGE
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "TIFF"])
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+def test_a_truncated_file_is_corrupt(image_format: str, part: float) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    data = make_file(pixels, image_format)
+
+    assert kind_of(data[: int(part * len(data))]) is ImageFault.CORRUPT
+
+
+def test_a_signature_alone_is_corrupt() -> None:
+    assert kind_of(b"\xff\xd8\xff") is ImageFault.CORRUPT
+
+
+def test_corrupt_files_are_described_in_the_words_of_the_api() -> None:
+    with pytest.raises(ImageError, match=r"^Invalid/corrupted image data\. Supported: GIF, JPEG, PNG, TIFF, and ZIP\.$"):
+        decode_image(b"\xff\xd8\xff", SQUASH)
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 100), (100, 9), (1, 1)])
+def test_a_side_under_10_pixels_is_too_small(height: int, width: int) -> None:
+    data = make_file(make_pixels(height=height, width=width), "PNG")
+
+    with pytest.raises(ImageError, match=r"^Image resolution is smaller than the minimum limit$") as caught:
+        decode_image(data, SQUASH)
+
+    assert caught.value.kind is ImageFault.TOO_SMALL
+
+
+def test_10_pixels_are_enough() -> None:
+    assert decode_image(make_file(make_pixels(height=10, width=10), "PNG"), SQUASH).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (15_000, 15_000), (2**31 - 1, 2**31 - 1)])
+def test_more_than_100_megapixels_are_refused_by_the_header(width: int, height: int) -> None:
+    # The few pixels that the file holds would be corrupt: only the header tells that it is too large.
+    assert kind_of(png_header(width, height)) is ImageFault.TOO_MANY_PIXELS
+
+
+def test_100_megapixels_are_not_too_many() -> None:
+    assert kind_of(png_header(10_000, 10_000)) is ImageFault.CORRUPT
+
+
+def test_a_frame_larger_than_the_gif_is_refused_too() -> None:
+    data = bytearray(encode(Image.new("P", (40, 30), 0), "GIF"))
+    descriptor = data.index(b",\0\0\0\0")
+    data[descriptor + 5 : descriptor + 9] = struct.pack("<HH", 60_000, 60_000)
+
+    assert kind_of(bytes(data)) is ImageFault.TOO_MANY_PIXELS
+
+
+def test_more_than_10_megabytes_are_refused_unread() -> None:
+    assert kind_of(make_file(make_pixels(), "PNG") + b"\0" * 10 * 1024 * 1024) is ImageFault.TOO_LARGE
+
+
+def test_a_bomb_of_compressed_text_is_refused() -> None:
+    data = make_file(make_pixels(), "PNG")
+    text = b"Comment\0\0" + zlib.compress(b"\0" * 200_000_000)
+    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+    after_header = 8 + 25
+
+    with pytest.raises(ImageError):
+        decode_image(data[:after_header] + chunk + data[after_header:], SQUASH)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    image_format=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF"]),
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20),
+)
+def test_no_damage_raises_anything_but_an_image_error(image_format: str, changes: list[tuple[int, int]]) -> None:
+    data = bytearray(make_file(make_pixels(), image_format))
+    for position, value in changes:
+        data[position % len(data)] = value
+
+    try:
+        decoded = decode_image(bytes(data), SQUASH)
+    except ImageError:
+        return
+    assert decoded.shape == (48, 64, 3)
+
+
+def test_mirroring_swaps_left_and_right() -> None:
+    images = np.stack([make_pixels(seed) for seed in range(2)])
+
+    assert np.array_equal(mirrored(images)[:, :, 0], images[:, :, -1])
+
+
+@pytest.mark.parametrize("description", [SQUASH, CROP])
+def test_a_description_survives_storage(description: Preprocessing) -> None:
+    assert Preprocessing.parse(description.to_json()) == description
+
+
+def test_a_crop_larger_than_the_scaled_image_is_refused() -> None:
+    with pytest.raises(ValueError, match="smaller crop"):
+        Preprocessing(height=64, width=64, resize=ResizeMode.SHORT_SIDE_CROP, short_side_pixels=48)
+
+
+def test_bicubic_and_bilinear_differ() -> None:
+    data = make_file(make_pixels(), "PNG")
+    bicubic = Preprocessing(height=48, width=64, interpolation=Interpolation.BICUBIC)
+
+    assert not np.array_equal(decode_image(data, SQUASH), decode_image(data, bicubic))
+
+
+def test_pillow_refuses_what_this_module_refuses() -> None:
+    assert Image.MAX_IMAGE_PIXELS == preprocessing.PIXELS_LIMIT
