@@ -72,7 +72,7 @@ class _Exchange:
         self.answered = self.answered or last
 
     async def send_error(self, error: GatewayError) -> None:
-        body = json.dumps(error.body(), ensure_ascii=False).encode("utf-8", errors="replace")
+        body = json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
         await self.send_message({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -13,8 +13,12 @@ class SettingsError(Exception):
     """A setting is missing or has a value that it may not have. The message names the variable and the remedy."""
 
 
-def _about(variable: str, meaning: str) -> dict[str, str]:
-    return {"variable": variable, "meaning": meaning}
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def _about(variable: str, meaning: str, *, least: float = 1, most: float = 10_000) -> dict[str, Any]:
+    """What a field says of its variable; the bounds are those of numbers."""
+    return {"variable": variable, "meaning": meaning, "least": least, "most": most}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +33,7 @@ class GatewaySettings:
         )
     )
     host: str = field(default="0.0.0.0", metadata=_about("OCELLI_GATEWAY_HOST", "Address that the gateway listens on."))
-    port: int = field(default=8080, metadata=_about("OCELLI_GATEWAY_PORT", "Port that the gateway listens on."))
+    port: int = field(default=8080, metadata=_about("OCELLI_GATEWAY_PORT", "Port that the gateway listens on.", most=65_535))
     upload_folder: Path = field(
         default=Path(tempfile.gettempdir()),
         metadata=_about(
@@ -63,6 +67,7 @@ class GatewaySettings:
         metadata=_about(
             "OCELLI_GATEWAY_BODY_TIMEOUT_SECONDS",
             "A request whose body brings no byte for so long is answered with 400.",
+            least=0.1,
         ),
     )
     prediction_timeout_seconds: float = field(
@@ -70,6 +75,7 @@ class GatewaySettings:
         metadata=_about(
             "OCELLI_GATEWAY_PREDICTION_TIMEOUT_SECONDS",
             "How long one image may take, inference servers that fail and are replaced included.",
+            least=0.1,
         ),
     )
     replica_delay_seconds: float = field(
@@ -78,11 +84,13 @@ class GatewaySettings:
             "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS",
             "How far the watch of another replica may lag: a delete and the first `ready` are answered so much later. "
             "0 where there is one replica.",
+            least=0,
+            most=60,
         ),
     )
     credentials_poll_seconds: float = field(
         default=2.0,
-        metadata=_about("OCELLI_CREDENTIALS_POLL_SECONDS", "How often the credentials folder is looked at."),
+        metadata=_about("OCELLI_CREDENTIALS_POLL_SECONDS", "How often the credentials folder is looked at.", least=0.1),
     )
     log_level: str = field(default="INFO", metadata=_about("OCELLI_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR."))
 
@@ -98,7 +106,7 @@ class GatewaySettings:
             variable = item.metadata["variable"]
             text = environment.get(variable, "")
             if text:
-                values[item.name] = _parse(variable, text, str(item.type))
+                values[item.name] = _parse(text, str(item.type), item.metadata)
             elif item.default is MISSING:
                 raise SettingsError(f"Setting {variable} is missing; set it. {item.metadata['meaning']}")
         return cls(**values)
@@ -109,19 +117,18 @@ def environment_variables() -> dict[str, str]:
     return {item.metadata["variable"]: item.metadata["meaning"] for item in fields(GatewaySettings)}
 
 
-def _parse(variable: str, text: str, type_name: str) -> Any:
+def _parse(text: str, type_name: str, about: Mapping[str, Any]) -> Any:
+    variable, least, most = about["variable"], about["least"], about["most"]
     if type_name == "Path":
         return Path(text)
     if type_name == "str":
-        levels = ("DEBUG", "INFO", "WARNING", "ERROR")
-        if variable == "OCELLI_LOG_LEVEL" and text not in levels:
-            raise SettingsError(f"Setting {variable} is {text!r}; set one of {', '.join(levels)}")
+        if variable == "OCELLI_LOG_LEVEL" and text not in _LEVELS:
+            raise SettingsError(f"Setting {variable} is {text!r}; set one of {', '.join(_LEVELS)}")
         return text
     try:
         number = int(text) if type_name == "int" else float(text)
     except ValueError as error:
         raise SettingsError(f"Setting {variable} is {text!r}; set a number") from error
-    least = 0 if variable in ("OCELLI_GATEWAY_PORT", "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS") else 1e-3
-    if not least <= number < 1e6:
-        raise SettingsError(f"Setting {variable} is {text!r}; set a number from {least:g} on")
+    if not least <= number <= most:
+        raise SettingsError(f"Setting {variable} is {text!r}; set a number from {least:g} to {most:g}")
     return number

@@ -1,0 +1,226 @@
+"""Credential sets and their checks."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_gateway import auth, credentials
+from ocelli_gateway.auth import Authenticator, Caller
+from ocelli_gateway.credentials import (
+    CredentialSet,
+    CredentialSetError,
+    PasswordHash,
+    build_credential_set,
+    build_credentials_secret,
+    read_credentials,
+)
+from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
+from tests.unit.gateway.harness import basic
+
+GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="team-a", owner="owner-a")
+
+
+def write(folder: Path, name: str, document: Any) -> None:
+    (folder / name).write_text(document if isinstance(document, str) else json.dumps(document))
+
+
+def with_values(**values: Any) -> dict[str, Any]:
+    return {**GOOD.to_json(), **values}
+
+
+def test_hash_survives_being_written() -> None:
+    stored = PasswordHash.parse(str(PasswordHash.of("pässwörd")))
+    assert (stored.matches("pässwörd"), stored.matches("pässwörd ")) == (True, False)
+
+
+def test_same_password_is_hashed_differently_each_time() -> None:
+    assert str(PasswordHash.of("x")) != str(PasswordHash.of("x"))
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("no json", "JSON"),
+        ([], "no JSON object"),
+        (with_values(user=""), "user"),
+        (with_values(user="apikey"), "apikey"),
+        (with_values(user="a:b"), "colon"),
+        (with_values(namespace="No_Namespace"), "namespace"),
+        (with_values(owner=None), "owner"),
+        (with_values(passwordHash="secret-of-anna"), "scrypt"),
+        (with_values(passwordHash="scrypt$n=1073741824,r=8,p=1$AAAA$AAAAAAAAAAAAAAAAAAAAAAAA"), "scrypt"),
+        (with_values(apiKeySHA256="secret-of-anna"), "SHA-256"),
+    ],
+)
+def test_broken_entry_is_named_without_its_secret_and_keeps_no_other_out(tmp_path: Path, document: Any, words: str) -> None:
+    write(tmp_path, "a.json", document)
+    write(tmp_path, "b.json", with_values(user="bert"))
+    reading = read_credentials(tmp_path)
+    assert [item.user for item in reading.sets] == ["bert"]
+    assert len(reading.problems) == 1
+    assert words in reading.problems[0]
+    assert "a.json" in reading.problems[0]
+    assert "secret-of-anna" not in reading.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("second", "word"),
+    [(with_values(namespace="team-b"), "anna"), (with_values(user="bert", owner="other"), "owner")],
+    ids=["the same user", "another owner of the namespace"],
+)
+def test_entry_that_contradicts_another_is_refused(tmp_path: Path, second: dict[str, Any], word: str) -> None:
+    write(tmp_path, "a.json", GOOD.to_json())
+    write(tmp_path, "b.json", second)
+    reading = read_credentials(tmp_path)
+    assert (len(reading.sets), len(reading.problems), word in reading.problems[0]) == (1, 1, True)
+
+
+def test_folder_of_a_mounted_secret_is_read_without_its_hidden_parts(tmp_path: Path) -> None:
+    data = tmp_path / "..2026_01_01"
+    data.mkdir()
+    write(data, "a.json", GOOD.to_json())
+    (tmp_path / "..data").symlink_to(data)
+    (tmp_path / "a.json").symlink_to(tmp_path / "..data" / "a.json")
+    assert read_credentials(tmp_path).sets == (GOOD,)
+
+
+def test_missing_folder_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    assert "cannot be read" in read_credentials(tmp_path / "none").problems[0]
+
+
+def test_secret_holds_what_the_gateway_reads(tmp_path: Path) -> None:
+    secret = build_credentials_secret([GOOD])
+    for name, text in secret["stringData"].items():
+        write(tmp_path, name, text)
+    assert read_credentials(tmp_path).sets == (GOOD,)
+
+
+def test_command_prints_a_secret_without_the_password(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ocelli_gateway.credentials", "add", "--password-stdin", "--api-key"]
+    options = ["--user", "jürgen", "--namespace", "team-a", "--owner", "o"]
+    done = subprocess.run([*command, *options], input="pass word\n", capture_output=True, text=True, check=True, timeout=60)
+    secret = json.loads(done.stdout)
+    [(name, text)] = secret["stringData"].items()
+    assert "pass word" not in done.stdout
+    write(tmp_path, name, text)
+    [found] = read_credentials(tmp_path).sets
+    assert (found.user, found.password_hash.matches("pass word")) == ("jürgen", True)
+    api_key = done.stderr.split()[-1]
+    assert found.api_key_sha256 == credentials.hash_api_key(api_key)
+
+
+def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
+    options = ["add", "--user", "apikey", "--namespace", "a", "--owner", "o", "--password-stdin"]
+    assert credentials.main(options) == 1
+    assert "apikey" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("password", ["", "x" * 1025])
+def test_unusable_password_is_refused(password: str) -> None:
+    with pytest.raises(CredentialSetError, match="password"):
+        build_credential_set(user="a", password=password, namespace="n", owner="o")
+
+
+class CountedHash:
+    """A password hash that counts how often it is computed."""
+
+    def __init__(self, password: str) -> None:
+        self.password = password
+        self.count = 0
+
+    def matches(self, password: str) -> bool:
+        self.count += 1
+        return password == self.password
+
+
+def counted(user: str = "anna", password: str = "right") -> tuple[CredentialSet, CountedHash]:
+    password_hash = CountedHash(password)
+    return CredentialSet(user=user, password_hash=password_hash, api_key_sha256=None, namespace="n", owner="o"), password_hash  # type: ignore[arg-type]
+
+
+def run(test: Callable[[Authenticator], Any], *sets: CredentialSet) -> None:
+    async def body() -> None:
+        authenticator = Authenticator()
+        authenticator.use(sets)
+        try:
+            await test(authenticator)
+        finally:
+            authenticator.close()
+
+    asyncio.run(body())
+
+
+async def log_in(authenticator: Authenticator, user: str, password: str) -> Caller:
+    return await authenticator.authenticate({"authorization": basic(user, password)}, {})
+
+
+def test_verified_password_is_not_hashed_again() -> None:
+    item, password_hash = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        for _ in range(5):
+            await log_in(authenticator, "anna", "right")
+        assert password_hash.count == 1
+
+    run(test, item)
+
+
+def test_many_connections_at_once_are_hashed_once() -> None:
+    item, password_hash = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        await asyncio.gather(*(log_in(authenticator, "anna", "right") for _ in range(50)))
+        assert password_hash.count == 1
+
+    run(test, item)
+
+
+def test_changed_password_ends_what_was_remembered() -> None:
+    item, _ = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        await log_in(authenticator, "anna", "right")
+        authenticator.use([counted(password="new")[0]])
+        with pytest.raises(UnauthorizedError):
+            await log_in(authenticator, "anna", "right")
+
+    run(test, item)
+
+
+def test_unknown_user_costs_a_hashing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(authenticator: Authenticator) -> None:
+        nobody = CountedHash("none")
+        monkeypatch.setattr(authenticator, "_nobody", nobody)
+        with pytest.raises(UnauthorizedError):
+            await log_in(authenticator, "nobody", "right")
+        assert nobody.count == 1
+
+    run(test, counted()[0])
+
+
+def test_flood_of_logins_is_turned_away_not_queued() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        attempts = (log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.HASHINGS_WAITING_LIMIT + 10))
+        results = await asyncio.gather(*attempts, return_exceptions=True)
+        assert sum(isinstance(result, TooManyRequestsError) for result in results) == 10
+
+    run(test, counted()[0])
+
+
+def test_set_without_a_key_of_its_own_is_found_by_its_password() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        assert (await log_in(authenticator, "apikey", "right")).user == "anna"
+        with pytest.raises(UnauthorizedError):
+            await log_in(authenticator, "apikey", "wrong")
+
+    run(test, counted()[0])

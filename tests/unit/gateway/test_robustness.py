@@ -1,0 +1,145 @@
+"""No input breaks the gateway: whatever is sent, an answer comes, and none of its own making is a 5xx."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.gateway.harness import (
+    MULTIPART_TYPE,
+    PASSWORD,
+    USER,
+    GatewayInstance,
+    V3Client,
+    build_zip,
+    encode,
+    examples,
+    exchange,
+    multipart,
+    plain,
+    png,
+    status_of,
+)
+
+ZIP = build_zip({"a.png": png(), "b/c.jpg": plain((1, 2, 3), format_name="JPEG"), "t.txt": b"text"})
+EXAMPLES = examples(1)
+FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def mutated(data: bytes) -> st.SearchStrategy[bytes]:
+    """The bytes with a few of them overwritten, or cut off."""
+    places = st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=12)
+
+    def change(changes: list[tuple[int, int]], end: int) -> bytes:
+        copy = bytearray(data)
+        for place, value in changes:
+            copy[place] = value
+        return bytes(copy[:end])
+
+    return st.builds(change, places, st.sampled_from([len(data), len(data), len(data) - 3, len(data) // 2]))
+
+
+FILES = st.one_of(
+    mutated(ZIP),
+    mutated(EXAMPLES),
+    mutated(png()),
+    mutated(plain((9, 8, 7), format_name="JPEG")),
+    mutated(plain((9, 8, 7), format_name="TIFF")),
+    mutated(plain((3,), mode="P", format_name="GIF")),
+    st.binary(max_size=60),
+)
+NAMES = st.sampled_from(
+    [
+        "images_file",
+        "name",
+        "a_positive_examples",
+        "b_positive_examples",
+        "negative_examples",
+        "threshold",
+        "classifier_ids",
+        "owners",
+    ]
+) | st.text(max_size=20)
+
+
+@FUZZ
+@given(
+    path=st.sampled_from(["/v3/classifiers", "/v3/classify", "/v3/classifiers/none_1"]),
+    parts=st.lists(st.tuples(NAMES, FILES | st.text(max_size=30).map(lambda text: text.encode())), max_size=4),
+    damage=st.integers(0, 10_000),
+)
+def test_any_form_gets_an_answer(client: V3Client, path: str, parts: list[tuple[str, bytes]], damage: int) -> None:
+    encoded = [(f'Content-Disposition: form-data; name="{name}"; filename="x"', data) for name, data in parts]
+    body = multipart([(head.encode("utf-8", "replace").decode(), data) for head, data in encoded])
+    if damage < 3000:
+        body = body[:damage]
+    response = client.http.post(path, content=body, headers={"Content-Type": MULTIPART_TYPE})
+    assert response.status_code < 500
+    if response.status_code >= 400:
+        assert response.json()["code"] == response.status_code
+
+
+@FUZZ
+@given(data=FILES)
+def test_any_file_gets_an_answer_from_classify(client: V3Client, data: bytes) -> None:
+    response = client.classify(("x", data))
+    assert response.status_code in (200, 400)
+
+
+@FUZZ
+@given(data=mutated(EXAMPLES))
+def test_any_zip_gets_an_answer_from_create(client: V3Client, data: bytes) -> None:
+    files = [("a_positive_examples", ("a", data)), ("b_positive_examples", ("b", EXAMPLES))]
+    assert client.create("fuzz", files).status_code in (200, 400)
+
+
+@FUZZ
+@given(
+    method=st.sampled_from(["GET", "POST", "DELETE", "PUT", "HEAD"]),
+    path=st.text(alphabet=st.characters(codec="utf-8", exclude_characters="?#"), max_size=30),
+    query=st.dictionaries(st.sampled_from(["version", "threshold", "classifier_ids", "x"]), st.text(max_size=20)),
+)
+def test_any_address_gets_an_answer(client: V3Client, method: str, path: str, query: dict[str, str]) -> None:
+    url = httpx.URL(str(client.http.base_url)).copy_with(raw_path=b"/v3/classifiers/" + percent_encoded(path))
+    response = client.http.request(method, url, params=query)
+    assert 400 <= response.status_code < 500
+
+
+def percent_encoded(path: str) -> bytes:
+    return "".join(f"%{byte:02X}" for byte in path.encode()).encode()
+
+
+@FUZZ
+@given(data=st.binary(min_size=1, max_size=300))
+def test_any_bytes_on_a_connection_get_an_answer(gateway: GatewayInstance, data: bytes) -> None:
+    answer = exchange(gateway, data + b"\r\n\r\n\r\n\r\n", finish=True)
+    assert status_of(answer) < 500 if answer else True
+
+
+def test_logs_hold_no_credentials_and_no_query(
+    client: V3Client, gateway: GatewayInstance, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ocelli_gateway.logs import JsonFormatter
+
+    with caplog.at_level(logging.DEBUG):
+        client.classify(("a.png", png()), params={"api_key": "query-secret"})
+        httpx.get(f"{gateway.address}/v3/classifiers/x_1", params={"api_key": "query-secret"})
+        httpx.get(f"{gateway.address}/v3/classifiers/x_1", auth=(USER, "wrong-secret"))
+    lines = [JsonFormatter().format(record) for record in caplog.records if record.name.startswith("ocelli")]
+    text = "\n".join(lines)
+    assert [word for word in ("query-secret", "wrong-secret", PASSWORD, "Basic") if word in text] == []
+    requests = [json.loads(line) for line in lines if json.loads(line)["event"] == "request"]
+    assert [item["code"] for item in requests] == [200, 401, 401]
+
+
+def test_huge_images_are_decoded_one_after_the_other(client: V3Client) -> None:
+    from PIL import Image
+
+    large = encode(Image.new("L", (9000, 9000), 128), "PNG")
+    body = client.classify(*[(f"{index}.png", large) for index in range(3)]).json()
+    assert [len(image["classifiers"]) for image in body["images"]] == [1, 1, 1]
