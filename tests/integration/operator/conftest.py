@@ -1,0 +1,94 @@
+"""An operator of each test's own, in the test's namespace, with real trainers and inference servers."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ocelli_local import SyncClusterAccess
+from ocelli_model.publish import publish_backbone
+from ocelli_storage.object_store import ObjectStore
+from tests.integration.operator.operator_process import OperatorProcess
+from tests.integration.operator.scene import Scene
+from tests.integration.operator.sources import ExampleSources
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+SYSTEM_NAMESPACE = "ocelli-system"
+OPERATOR = "ocelli-operator"
+
+
+@pytest.fixture(scope="session")
+def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="session")
+def backbone(store_folder: Path) -> str:
+    """The installed backbone, as OCELLI_BACKBONES names it."""
+    return str(asyncio.run(publish_backbone(ObjectStore.from_url(store_folder.as_uri()), "HogColor")))
+
+
+@pytest.fixture(scope="session")
+def sources() -> Iterator[ExampleSources]:
+    served = ExampleSources()
+    yield served
+    served.close()
+
+
+@pytest.fixture(scope="session")
+def operator_kubeconfig(local_cluster: SyncClusterAccess) -> Path:
+    """The operator's ServiceAccount, with the rights of the shipped manifests."""
+    local_cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
+    for name in ("namespace.yaml", "operator-rbac.yaml"):
+        local_cluster.apply(CHECKOUT / "deploy" / name)
+    return local_cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
+
+
+@pytest.fixture
+def scene(
+    local_cluster: SyncClusterAccess, namespace: str, sources: ExampleSources, store_folder: Path, operator_kubeconfig: Path
+) -> Iterator[Scene]:
+    """The test's namespace, in which an operator may hold its Lease."""
+    for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
+        if manifest["kind"] in ("Role", "RoleBinding"):
+            moved = copy.deepcopy(manifest)
+            moved["metadata"]["namespace"] = namespace
+            local_cluster.apply(moved, namespace=namespace)
+    yield Scene(cluster=local_cluster, namespace=namespace, sources=sources, store_folder=store_folder)
+    sources.release()
+
+
+@pytest.fixture
+def build_operator(
+    scene: Scene, operator_kubeconfig: Path, store_folder: Path, backbone: str, tmp_path: Path
+) -> Iterator[Callable[..., OperatorProcess]]:
+    """Make an operator that is not started yet; keyword arguments are fields, or settings where they are upper case."""
+    made: list[OperatorProcess] = []
+
+    def build(*, kubeconfig: Path = operator_kubeconfig, identity: str = "operator-1", **settings: str) -> OperatorProcess:
+        environment = {"OCELLI_STORE_URL": store_folder.as_uri(), "OCELLI_BACKBONES": backbone, **settings}
+        log = tmp_path / f"{identity}.log"
+        operator = OperatorProcess(
+            kubeconfig=kubeconfig, namespace=scene.namespace, log=log, environment=environment, identity=identity
+        )
+        made.append(operator)
+        return operator
+
+    yield build
+    for operator in made:
+        if operator.process is not None and operator.process.poll() is None:
+            operator.stop()
+
+
+@pytest.fixture
+def operator(build_operator: Callable[..., OperatorProcess]) -> OperatorProcess:
+    """A running operator that holds its Lease."""
+    operator = build_operator()
+    operator.start()
+    operator.wait_until_leading()
+    return operator

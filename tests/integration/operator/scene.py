@@ -1,0 +1,102 @@
+"""What a test does in its namespace, and sees there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocelli_api.classifier import API_VERSION, Manifest
+from ocelli_local import SyncClusterAccess
+from tests.integration.operator.sources import ExampleSources
+
+READY_SECONDS = 90.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A namespace with Classifiers in it."""
+
+    cluster: SyncClusterAccess
+    namespace: str
+    sources: ExampleSources
+    store_folder: Path
+
+    def build(self, name: str = "colours", *, second: str = "blue", **spec: Any) -> Manifest:
+        """A Classifier of two colours."""
+        classes = [
+            {"name": colour, "examples": [{"url": f"{self.sources.address}/{colour}.zip"}]} for colour in ("red", second)
+        ]
+        return {
+            "apiVersion": API_VERSION,
+            "kind": "Classifier",
+            "metadata": {"name": name},
+            "spec": {"classes": classes, **spec},
+        }
+
+    def apply(self, manifest: Manifest) -> Manifest:
+        return self.cluster.apply(manifest, namespace=self.namespace)[0]
+
+    def patch(self, patch: str, name: str = "colours") -> None:
+        self.kubectl("patch", "clf", name, "--type=merge", "-p", patch)
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        done = self.cluster.kubectl("-n", self.namespace, *arguments, check=check)
+        return done.stdout
+
+    def get(self, name: str = "colours") -> Manifest:
+        found = self.cluster.get(API_VERSION, "Classifier", name, namespace=self.namespace)
+        assert found is not None
+        return found
+
+    def status(self, name: str = "colours") -> dict[str, Any]:
+        status: dict[str, Any] = self.get(name).get("status") or {}
+        return status
+
+    def condition(self, condition_type: str, name: str = "colours") -> dict[str, Any]:
+        """A condition; empty where it is absent."""
+        conditions = self.status(name).get("conditions") or ()
+        return next((item for item in conditions if item["type"] == condition_type), {})
+
+    def jobs(self) -> list[Manifest]:
+        return self.cluster.list_objects(f"/apis/batch/v1/namespaces/{self.namespace}/jobs")
+
+    def deployments(self) -> list[Manifest]:
+        return self.cluster.list_objects(f"/apis/apps/v1/namespaces/{self.namespace}/deployments")
+
+    def pods(self, component: str) -> list[Manifest]:
+        selector = f"ocelli.dev/component={component}"
+        return self.cluster.list_objects(f"/api/v1/namespaces/{self.namespace}/pods", labelSelector=selector)
+
+    def names(self, objects: list[Manifest]) -> list[str]:
+        return sorted(item["metadata"]["name"] for item in objects)
+
+    def stored(self) -> list[str]:
+        """Paths below the namespace's part of the store."""
+        folder = self.store_folder / "tenants" / self.namespace
+        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def is_current(self, name: str = "colours") -> bool:
+        """Whether status is about the spec as it stands."""
+        found = self.get(name)
+        return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
+
+    def wait_for_condition(
+        self, condition_type: str, reason: str, name: str = "colours", timeout_seconds: float = READY_SECONDS
+    ) -> dict[str, Any]:
+        """Wait until a condition about the spec as it stands has the reason; returns it."""
+
+        def found() -> dict[str, Any] | None:
+            condition = self.condition(condition_type, name)
+            return condition if condition.get("reason") == reason and self.is_current(name) else None
+
+        try:
+            return self.cluster.wait_for(f"{condition_type}: {reason}", found, timeout_seconds=timeout_seconds)
+        except TimeoutError as error:
+            error.add_note(self.kubectl("describe", "clf", name))
+            raise
+
+    def wait_until_ready(self, name: str = "colours") -> dict[str, Any]:
+        """Wait until the spec as it stands is served; returns status."""
+        self.wait_for_condition("Ready", "Served", name)
+        return self.status(name)

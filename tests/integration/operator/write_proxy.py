@@ -1,0 +1,100 @@
+"""A proxy in front of the API server that sees every request that writes, and may have the operator killed at one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import yaml
+from aiohttp import web
+
+WRITING = {"POST", "PUT", "PATCH", "DELETE"}
+HOP_BY_HOP = {"host", "transfer-encoding", "connection", "content-length", "content-encoding", "accept-encoding"}
+
+
+class WriteProxy:
+    """`kubeconfig` leads through it. `writes` lists what came by, as `PATCH /apis/…`; leases and Events are not counted.
+
+    `at_write` is called with the running number of a write, from 1, once before it is passed on (`False`) and once when the API
+    server has answered, before the operator hears of it (`True`).
+    """
+
+    def __init__(self, kubeconfig: Path, folder: Path) -> None:
+        self.writes: list[str] = []
+        self.at_write: Callable[[int, bool], None] = lambda number, done: None
+        document = yaml.safe_load(kubeconfig.read_text())
+        cluster = document["clusters"][0]["cluster"]
+        self._server = cluster["server"]
+        self._tls = self._load_tls(cluster, kubeconfig.parent)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        port = self._run(self._start())
+        document["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
+        for user in document["users"]:
+            token_file = user["user"].get("tokenFile")
+            if token_file is not None:
+                user["user"]["tokenFile"] = str((kubeconfig.parent / token_file).absolute())
+        self.kubeconfig = folder / "proxied.kubeconfig"
+        self.kubeconfig.write_text(yaml.safe_dump(document))
+
+    def close(self) -> None:
+        self._run(self._stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, coroutine: object) -> object:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)  # type: ignore[arg-type]
+
+    async def _start(self) -> int:
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls), auto_decompress=False)
+        application = web.Application(client_max_size=64 * 1024 * 1024)
+        application.router.add_route("*", "/{path:.*}", self._pass_on)
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        return int(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
+
+    async def _stop(self) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        counted = (
+            request.method in WRITING
+            and not request.path.rstrip("/").endswith(("/events", "/leases"))
+            and ("/leases/" not in request.path)
+        )
+        number = 0
+        if counted:
+            self.writes.append(f"{request.method} {request.path}")
+            number = len(self.writes)
+            self.at_write(number, False)
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
+        async with self._session.request(
+            request.method, self._server + str(request.rel_url), headers=headers, data=await request.read()
+        ) as answer:
+            if counted:
+                body = await answer.read()
+                self.at_write(number, True)
+                return web.Response(status=answer.status, body=body, content_type="application/json")
+            response = web.StreamResponse(status=answer.status)
+            for name, value in answer.headers.items():
+                if name.lower() not in HOP_BY_HOP:
+                    response.headers[name] = value
+            await response.prepare(request)
+            async for chunk in answer.content.iter_any():
+                await response.write(chunk)
+            return response
+
+    def _load_tls(self, cluster: dict[str, str], folder: Path) -> ssl.SSLContext:
+        if "certificate-authority-data" in cluster:
+            return ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        return ssl.create_default_context(cafile=str(folder / cluster["certificate-authority"]))
