@@ -9,11 +9,15 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ocelli_api.outcome import ExitCode, OutcomeReason, Stage
 from ocelli_api.pods import Environment
 from ocelli_model.artifact import load_artifact
+from ocelli_model.backbone import load_backbone
+from ocelli_model.engine import Device, load_engine
+from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreUnavailableError
 
 BLUE, RED = 0, 190
@@ -53,6 +57,18 @@ def test_a_training_ends_with_an_artifact_and_its_outcome(trainer: Any, blue: by
     assert outcome.backbone == "HogColor (Auto: no other backbone is installed)"
     assert outcome.backbone_digest == artifact.backbone_digest == trainer.backbone.digest
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", outcome.finished_at)
+
+
+def test_the_stored_artifact_tells_new_images_apart(trainer: Any, blue: bytes, red: bytes, make_image: Any) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.run()
+    artifact = asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision))
+    backbone = asyncio.run(load_backbone(trainer.store, artifact.backbone_digest, cache=trainer.folder / "cache"))
+    images = [make_image(1000 + seed, red=shade) for shade in (BLUE, RED) for seed in range(5)]
+    pixels = np.stack([decode_image(image, artifact.preprocessing) for image in images])
+    scores = artifact.heads.scores(load_engine(backbone, threads=1, device=Device.CPU).features(pixels))
+    assert (scores >= 0.5).tolist() == [[True, False]] * 5 + [[False, True]] * 5
 
 
 def test_classes_keep_the_order_of_the_definition(trainer: Any, blue: bytes, red: bytes) -> None:
