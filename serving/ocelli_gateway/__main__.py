@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 
@@ -19,6 +22,14 @@ from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 KEEP_ALIVE_SECONDS = 75
 """Clients poll every few seconds over one connection, and load balancers keep theirs for a minute."""
 SHUTDOWN_SECONDS = 25
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 async def serve(settings: GatewaySettings) -> None:
@@ -46,7 +57,10 @@ async def serve(settings: GatewaySettings) -> None:
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
-            await uvicorn.Server(config).serve()
+            server = _Server(config)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+            await server.serve()
 
 
 def main() -> int:

@@ -42,7 +42,8 @@ from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 PREFIX = "/visual-recognition/api"
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
 CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
-HEALTH_LIFE_SECONDS = 5.0
+HEALTHY_LIFE_SECONDS = 5.0
+UNHEALTHY_LIFE_SECONDS = 0.1
 HEALTH_TIMEOUT_SECONDS = 3.0
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _LATER_HEADERS = {
@@ -157,11 +158,12 @@ class Gateway:
             return JSONResponse(await self._classification.classify(v3.caller, request))
 
     async def health(self) -> Health:
-        """Whether a create would succeed. Asked at most once in five seconds while it would."""
+        """Whether a create would succeed now; found out anew at most once in five seconds while it would."""
         async with self._health_check:
-            if not self._health.healthy or time.monotonic() > self._health_until:
+            if time.monotonic() > self._health_until:
                 self._health = await self._check_health()
-                self._health_until = time.monotonic() + HEALTH_LIFE_SECONDS
+                life_seconds = HEALTHY_LIFE_SECONDS if self._health.healthy else UNHEALTHY_LIFE_SECONDS
+                self._health_until = time.monotonic() + life_seconds
             return self._health
 
     @asynccontextmanager

@@ -130,6 +130,11 @@ class Classifiers:
             classifier = await self._read(caller, classifier_id)
             _check_retrainable(classifier)
             served = await self._served_definition(classifier)
+            if served is None:
+                raise UnavailableError(
+                    f"The object store has no artifact of revision {classifier.status.served_revision}, which the classifier "
+                    f"{classifier_id} serves: what to start from is unknown."
+                )
             spec = _grow(served, sets, round_number=1 + max((source.round for source in served.sources), default=0))
             _check_size(spec)
             if not stored:
@@ -192,18 +197,20 @@ class Classifiers:
     async def _shown_definition(self, classifier: Classifier, status: Lifecycle) -> ClassifierSpec:
         """While work is under way what is being learned, else what is served."""
         if status in (Lifecycle.READY, Lifecycle.FAILED):
-            return await self._served_definition(classifier)
-        return await self._definition_of(classifier, current_revision(classifier.spec))
+            shown = await self._served_definition(classifier)
+        else:
+            shown = await self._definition_of(classifier, current_revision(classifier.spec))
+        return shown or classifier.spec
 
-    async def _served_definition(self, classifier: Classifier) -> ClassifierSpec:
-        """What is served; where nothing ever was, the spec as it stands."""
+    async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
+        """What is served; where nothing ever was, the spec as it stands. None where the store has lost it."""
         return await self._definition_of(classifier, classifier.status.served_revision)
 
-    async def _definition_of(self, classifier: Classifier, revision: str | None) -> ClassifierSpec:
+    async def _definition_of(self, classifier: Classifier, revision: str | None) -> ClassifierSpec | None:
         if revision is None or revision == spec_revision(classifier.spec):
             return classifier.spec
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        return await self._definitions.read(location, revision) or classifier.spec
+        return await self._definitions.read(location, revision)
 
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():

@@ -139,6 +139,9 @@ def translate_error(error: BaseException) -> GatewayError | None:
             return LimitExceededError(f"The quota of the namespace does not allow another classifier: {error.message}")
         case ClusterError():
             return UnavailableError("The Kubernetes API does not answer as it should; try again.")
+        case OSError():
+            # A full disk, or too many open files: it says nothing about the request.
+            return UnavailableError("The service cannot keep the upload now; try again.")
         case ObjectStoreError():
             return UnavailableError("The object store does not answer as it should; try again.")
         case _:

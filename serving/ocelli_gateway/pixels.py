@@ -27,8 +27,8 @@ _LARGE_PIXELS = 20_000_000
 _DECODERS = 2
 _FORMATS = tuple(sorted(CLASSIFY_KINDS))
 
-# The limit is checked below, with an answer of its own; the library's lower one would only warn, and its higher one raises.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# It warns of large images, which are refused below, and of every flaw in a TIFF: that would be a line in the log per image.
+warnings.filterwarnings("ignore", module="PIL")
 
 # What Pillow's decoders raise over damaged bytes.
 _DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)

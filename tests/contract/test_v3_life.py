@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
@@ -337,3 +338,23 @@ def test_other_replicas_know_when_a_delete_is_answered(stage: Stage, client: V3C
 def test_unknown_id_is_404(client: V3Client, method: str) -> None:
     files = list(TWO_SETS) if method == "POST" else None
     assert_error(client.http.request(method, "/v3/classifiers/nobody_12", files=files), 404, "not_found", "nobody_12")
+
+
+# What is lost or full
+
+
+def test_retrain_without_the_served_artifact_is_refused_as_unavailable(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    for path in stage.store_folder.rglob(f"artifacts/{classifier_id}/*/artifact.json"):
+        path.unlink()
+    assert_error(client.retrain(classifier_id, CRANE), 503, "unavailable", classifier_id)
+
+
+def test_full_disk_is_503_and_leaves_nothing(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("ocelli_gateway.uploads._FileSink._flush", full)
+    assert_error(client.create(), 503, "unavailable")
+    assert list(stage.upload_folder.iterdir()) == []
