@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import ssl
 import threading
 from collections.abc import Callable
@@ -20,13 +21,13 @@ HOP_BY_HOP = {"host", "transfer-encoding", "connection", "content-length", "cont
 class WriteProxy:
     """`kubeconfig` leads through it. `writes` lists what came by, as `PATCH /apis/…`; leases and Events are not counted.
 
-    `at_write` is called with the running number of a write, from 1, once before it is passed on (`False`) and once when the API
-    server has answered, before the operator hears of it (`True`).
+    `at_write` is called at each of them, with False before it is passed on, and with True when the API server has answered and
+    the operator has not heard of it. Where it returns False the connection ends there.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         self.writes: list[str] = []
-        self.at_write: Callable[[int, bool], None] = lambda number, done: None
+        self.at_write: Callable[[bool], bool] = lambda done: True
         document = yaml.safe_load(kubeconfig.read_text())
         cluster = document["clusters"][0]["cluster"]
         self._server = cluster["server"]
@@ -72,26 +73,28 @@ class WriteProxy:
             and not request.path.rstrip("/").endswith(("/events", "/leases"))
             and ("/leases/" not in request.path)
         )
-        number = 0
         if counted:
             self.writes.append(f"{request.method} {request.path}")
-            number = len(self.writes)
-            self.at_write(number, False)
+            if not self.at_write(False):
+                raise web.HTTPBadGateway
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         async with self._session.request(
-            request.method, self._server + str(request.rel_url), headers=headers, data=await request.read()
+            request.method, self._server + str(request.rel_url), headers=headers, data=await request.read() or None
         ) as answer:
             if counted:
                 body = await answer.read()
-                self.at_write(number, True)
+                if not self.at_write(True):
+                    raise web.HTTPBadGateway
                 return web.Response(status=answer.status, body=body, content_type="application/json")
             response = web.StreamResponse(status=answer.status)
             for name, value in answer.headers.items():
                 if name.lower() not in HOP_BY_HOP:
                     response.headers[name] = value
             await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
+            # A watch ends with the operator that reads it.
+            with contextlib.suppress(ConnectionError):
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
             return response
 
     def _load_tls(self, cluster: dict[str, str], folder: Path) -> ssl.SSLContext:

@@ -1,0 +1,107 @@
+"""What goes wrong ends in a condition that names the object, the fact and the remedy, and harms nothing that serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.operator.operator_process import OperatorProcess
+from tests.integration.operator.scene import Scene
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.usefixtures("operator")
+def test_too_few_examples_are_named(scene: Scene) -> None:
+    scene.apply(scene.build(second="few"))
+    stalled = scene.wait_for_condition("Stalled", "InvalidData")
+    assert "few" in stalled["message"]
+    assert "add at least 7" in stalled["message"]
+    assert scene.condition("DataValid")["status"] == "False"
+    assert scene.condition("Reconciling") == {}
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_source_that_is_not_there_is_named(scene: Scene) -> None:
+    scene.apply(scene.build(second="missing"))
+    scene.wait_for_condition("Stalled", "InvalidData")
+    assert scene.condition("DataValid")["reason"] == "SourceUnreadable"
+    assert f"{scene.sources.address}/missing.zip" in scene.condition("DataValid")["message"]
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_trainer_killed_for_want_of_memory_is_not_tried_again_until_it_gets_more(scene: Scene) -> None:
+    scene.sources.hold()
+    scene.apply(scene.build(training={"resources": {"limits": {"memory": "8Mi"}, "requests": {"memory": "8Mi"}}}))
+    stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
+    assert "training Job colours-" in stalled["message"]
+    assert "want of memory at its limit of 8Mi; raise spec.training.resources.limits.memory" in stalled["message"]
+    assert len(scene.pods("training")) == 1
+    scene.sources.release()
+    scene.patch('{"spec": {"training": {"resources": null}}}')
+    assert scene.wait_until_ready()["attempt"] == 2
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_trainer_without_a_node_is_told_in_the_schedulers_words_and_can_be_helped(scene: Scene) -> None:
+    scene.apply(scene.build(training={"resources": {"requests": {"cpu": "9000"}}}))
+    ready = scene.wait_for_condition("Ready", "Unschedulable")
+    assert "Insufficient cpu" in ready["message"]
+    assert scene.condition("Reconciling")["status"] == "True"
+    assert scene.condition("Stalled") == {}
+    scene.patch('{"spec": {"training": {"resources": null}}}')
+    scene.wait_until_ready()
+
+
+def test_a_revision_that_cannot_be_rolled_out_leaves_the_old_one_serving(
+    scene: Scene, build_operator: Callable[..., OperatorProcess]
+) -> None:
+    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="6")
+    operator.start()
+    operator.wait_until_leading()
+    scene.apply(scene.build())
+    first = scene.wait_until_ready()["servedRevision"]
+    scene.apply(scene.build(model={"seed": 1}, serving={"nodeSelector": {"no": "such-node"}}))
+    # The served revision is to move to such a node, too, and is not let down by that.
+    stalled = scene.wait_for_condition("Stalled", "RolloutFailed")
+    assert "no node can take Pod" in stalled["message"]
+    assert "change spec.serving" in stalled["message"]
+    assert scene.status()["servedRevision"] == first
+    assert scene.condition("Available")["status"] == "True"
+    scene.cluster.wait_for("the failed Deployment is gone", lambda: scene.names(scene.deployments()) == [f"colours-{first}"])
+    scene.apply(scene.build(model={"seed": 1}))
+    assert scene.wait_until_ready()["servedRevision"] != first
+
+
+@pytest.mark.usefixtures("operator")
+def test_resources_that_the_api_server_refuses_are_told(scene: Scene) -> None:
+    scene.apply(scene.build(training={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}))
+    stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
+    assert "must be less than or equal to memory limit" in stalled["message"]
+    assert "correct spec.training" in stalled["message"]
+    assert scene.jobs() == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_pin_to_nothing_stalls_and_is_undone(scene: Scene) -> None:
+    scene.apply(scene.build())
+    scene.wait_until_ready()
+    scene.patch('{"spec": {"pinnedRevision": "0123456789"}}')
+    stalled = scene.wait_for_condition("Stalled", "RevisionNotFound")
+    assert "remove the pin" in stalled["message"]
+    scene.patch('{"spec": {"pinnedRevision": null}}')
+    scene.wait_until_ready()
+
+
+def test_a_store_that_does_not_answer_is_told_and_waited_for(
+    scene: Scene, build_operator: Callable[..., OperatorProcess], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("broken-store")
+    (folder / "tenants").write_text("a file where a folder should be")
+    operator = build_operator(OCELLI_STORE_URL=folder.as_uri())
+    operator.start()
+    operator.wait_until_leading()
+    scene.apply(scene.build())
+    scene.cluster.wait_for("an Event tells of it", lambda: "ReconcileFailed" in scene.kubectl("get", "events"))
+    assert scene.condition("Stalled") == {}

@@ -1,0 +1,153 @@
+"""An operator that is killed, restarted, doubled or cut off ends in the same state as one that is not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from tests.integration.operator.operator_process import OperatorProcess
+from tests.integration.operator.scene import Scene
+from tests.integration.operator.write_proxy import WriteProxy
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def proxy(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[WriteProxy]:
+    proxy = WriteProxy(operator_kubeconfig, tmp_path)
+    yield proxy
+    proxy.close()
+
+
+def describe(scene: Scene, name: str) -> dict[str, Any]:
+    """Everything that should be the same however often the operator died, without times and drawn names."""
+    status = scene.status(name)
+    stored = [path for path in scene.stored() if f"/{status['classifierID']}/" in path]
+    described = {
+        "conditions": {item["type"]: (item["status"], item["reason"]) for item in status["conditions"]},
+        "attempt": status["attempt"],
+        "revisions": [status["servedRevision"], status["settledRevision"], [item["revision"] for item in status["history"]]],
+        "nonce": status["observedRetrainNonce"],
+        "retrained": "retrainedAt" in status,
+        "jobs": [job for job in scene.names(scene.jobs()) if job.startswith(name)],
+        "deployments": [item for item in scene.names(scene.deployments()) if item.startswith(name)],
+        "stored": [path.replace(status["classifierID"], "ID") for path in stored],
+    }
+    return cast(dict[str, Any], json.loads(json.dumps(described).replace(name, "NAME")))
+
+
+def live(scene: Scene, name: str) -> dict[str, Any]:
+    """A life: created, served, changed, served again."""
+    scene.apply(scene.build(name))
+    scene.wait_until_ready(name)
+    scene.apply(scene.build(name, model={"seed": 1}, retrainNonce=1))
+    status = scene.wait_until_ready(name)
+    scene.cluster.wait_for(
+        "one Deployment is left",
+        lambda: (
+            [item for item in scene.names(scene.deployments()) if item.startswith(name)]
+            == [f"{name}-{status['servedRevision']}"]
+        ),
+    )
+    return describe(scene, name)
+
+
+class _Reaper:
+    """Kills the operator at each of its writes and starts another; in turn the write is lost, or takes effect unheard."""
+
+    def __init__(self, operator: OperatorProcess) -> None:
+        self._operator = operator
+        self.deaths = 0
+
+    def at_write(self, done: bool) -> bool:
+        process = self._operator.process
+        assert process is not None
+        if process.poll() is not None:
+            # Sent by the one that was killed a moment ago.
+            return False
+        if done != bool(self.deaths % 2):
+            return True
+        self.deaths += 1
+        self._operator.kill()
+        process.wait()
+        self._operator.start()
+        return False
+
+
+@pytest.mark.timeout(600)
+def test_an_operator_killed_at_every_write_ends_in_the_same_state(
+    scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
+) -> None:
+    undisturbed = build_operator(identity="undisturbed")
+    undisturbed.start()
+    expected = live(scene, "calm")
+    undisturbed.stop()
+
+    mortal = build_operator(kubeconfig=proxy.kubeconfig, identity="mortal")
+    reaper = _Reaper(mortal)
+    proxy.at_write = reaper.at_write
+    mortal.start()
+    assert live(scene, "wild") == expected
+    assert reaper.deaths > 15
+
+
+def test_a_second_pass_over_settled_objects_writes_nothing(
+    scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
+) -> None:
+    first = build_operator(identity="first")
+    first.start()
+    scene.apply(scene.build(serving={"replicas": 2, "resources": {"requests": {"cpu": "0.05", "memory": "128Mi"}}}))
+    scene.apply(scene.build("scaling", serving={"autoscaling": {"maxReplicas": 2}}))
+    scene.apply(scene.build("stalled", second="few"))
+    scene.wait_until_ready()
+    scene.wait_until_ready("scaling")
+    scene.wait_for_condition("Stalled", "InvalidData", "stalled")
+    first.stop()
+    second = build_operator(kubeconfig=proxy.kubeconfig, identity="second")
+    second.start()
+    second.wait_until_leading()
+    passes = 'ocelli_reconciles_total{result="unchanged"}'
+    scene.cluster.wait_for("each was looked at", lambda: second.metric(passes) >= 3)
+    assert proxy.writes == []
+
+
+def test_a_successor_takes_over_within_seconds(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+    first, second = build_operator(identity="one"), build_operator(identity="two")
+    first.start()
+    first.wait_until_leading()
+    second.start()
+    first.kill()
+    killed_at = time.monotonic()
+    second.wait_until_leading()
+    assert time.monotonic() - killed_at < 10
+    scene.apply(scene.build())
+    scene.wait_until_ready()
+
+
+def test_one_of_two_operators_works(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+    first, second = build_operator(identity="one"), build_operator(identity="two")
+    first.start()
+    first.wait_until_leading()
+    second.start()
+    scene.apply(scene.build())
+    scene.wait_until_ready()
+    assert first.is_leading()
+    assert second.metric("ocelli_leader") == 0.0
+    assert second.metric("ocelli_training_jobs_started_total") == 0.0
+
+
+def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+    first, second = build_operator(identity="one"), build_operator(identity="two")
+    first.start()
+    first.wait_until_leading()
+    second.start()
+    scene.cluster.wait_for("the second one is up", lambda: not second.is_leading() and second.process is not None)
+    assert first.stop() == 0
+    stopped_at = time.monotonic()
+    second.wait_until_leading()
+    assert time.monotonic() - stopped_at < 5
