@@ -6,6 +6,7 @@ Operator and gateway run as Pods under the ServiceAccounts and Roles of `deploy/
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CRDS = CHECKOUT / "crds" / "classifier.yaml"
 MANIFESTS = CHECKOUT / "deploy"
 SYSTEM_NAMESPACE = "ocelli-system"
+
+# Requests decide how many Pods the scheduler puts on the node. Here they are kept small, so that a laptop holds dozens of
+# classifiers: they share its cores anyway.
+TRAINER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}}
+INFERENCE_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "2Gi"}}
 
 Manifest = dict[str, Any]
 
@@ -55,11 +61,15 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),
         "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
+        "OCELLI_TRAINER_RESOURCES": json.dumps(TRAINER_RESOURCES),
+        "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
     }
     gateway = {
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_GATEWAY_HOST": "127.0.0.1",
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),
+        # There is one replica: nobody else's watch has to be waited for.
+        "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
     }
     credential = build_credential_set(
         user=options.user, password=options.password, namespace=options.namespace, owner=options.owner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import httpx
 CHECKOUT = Path(__file__).resolve().parents[2]
 VERSION = {"version": "2018-03-19"}
 START_TIMEOUT_SECONDS = 120.0
+PR_SET_PDEATHSIG = 1
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -73,6 +75,11 @@ def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60)
         time.sleep(0.1)
 
 
+def end_with_the_parent() -> None:
+    """Have the kernel stop this process when the test runner dies, so that a killed run leaves nothing behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.Popen[str]:
     """Start what `make run` starts, in a process group of its own, and return when it answers."""
     with log.open("a") as output:
@@ -85,6 +92,7 @@ def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.P
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
+            preexec_fn=end_with_the_parent,
         )
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     while True:
