@@ -42,6 +42,8 @@ from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 PREFIX = "/visual-recognition/api"
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
 CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
+REQUEST_PREDICTION_TIMEOUTS = 4
+"""A classify request with all its images may take so many times as long as one image."""
 HEALTHY_LIFE_SECONDS = 5.0
 UNHEALTHY_LIFE_SECONDS = 0.1
 HEALTH_TIMEOUT_SECONDS = 3.0
@@ -106,7 +108,13 @@ class Gateway:
             Definitions(dependencies.objects),
             replica_delay_seconds=settings.replica_delay_seconds,
         )
-        self._classification = Classification(store, predictions, pixels, asyncio.Semaphore(settings.images_at_once))
+        self._classification = Classification(
+            store,
+            predictions,
+            pixels,
+            asyncio.Semaphore(settings.images_at_once),
+            timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
+        )
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
         self._creatable: set[str] = set()

@@ -128,15 +128,22 @@ class _Outcome:
 
 
 class Classification:
-    """Answers classify requests. `images` bounds how many images are held in memory, over all requests."""
+    """Answers classify requests, each within the timeout. `images` bounds how many images are in memory, over all requests."""
 
     def __init__(
-        self, store: ClassifierStore, predictions: PredictionClient, pixels: PixelReader, images: asyncio.Semaphore
+        self,
+        store: ClassifierStore,
+        predictions: PredictionClient,
+        pixels: PixelReader,
+        images: asyncio.Semaphore,
+        *,
+        timeout_seconds: float,
     ) -> None:
         self._store = store
         self._predictions = predictions
         self._pixels = pixels
         self._images = images
+        self._timeout_seconds = timeout_seconds
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> dict[str, Any]:
         """The body of the answer.
@@ -159,7 +166,11 @@ class Classification:
         if plan.refusal is not None:
             names = await asyncio.to_thread(lambda: [image.name for image in files])
             raise _refuse([ImageAnswer(image=name, error=plan.refusal) for name in names])
-        outcomes = await self._score_all(files, plan.targets)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                outcomes = await self._score_all(files, plan.targets)
+        except TimeoutError as error:
+            raise UnavailableError("Classifying takes too long now; try again, or send fewer images.") from error
         targets = _without_failed(plan, outcomes, warnings, named=bool(request.classifier_ids))
         answers = [_answer_image(outcome, targets, request.threshold) for outcome in outcomes]
         if not targets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -497,6 +498,24 @@ def test_dead_server_costs_no_request(stage: Stage, client: V3Client) -> None:
     classifier_id, servers = served(stage, client, replicas=2)
     stage.kill_server(servers[1])
     statuses = {client.classify(("a.png", png()), classifier_ids=classifier_id).status_code for _ in range(6)}
+    assert statuses == {200}
+
+
+def test_server_that_hangs_ends_in_503(stage: Stage, client: V3Client) -> None:
+    classifier_id, servers = served(stage, client)
+    servers[0].delay_seconds = 60
+    impatient = connect(stage.start_gateway(prediction_timeout_seconds=0.4), stage)
+    archive = build_zip({f"{index}.png": png(index) for index in range(20)})
+    started = time.monotonic()
+    assert_error(impatient.classify(("z.zip", archive), classifier_ids=classifier_id), 503, "unavailable")
+    assert time.monotonic() - started < 10
+
+
+def test_server_that_hangs_is_replaced_by_another_one(stage: Stage, client: V3Client) -> None:
+    classifier_id, servers = served(stage, client, replicas=2)
+    servers[0].delay_seconds = 60
+    impatient = connect(stage.start_gateway(prediction_timeout_seconds=1.0), stage)
+    statuses = {impatient.classify(("a.png", png()), classifier_ids=classifier_id).status_code for _ in range(3)}
     assert statuses == {200}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.unit.gateway.harness import (
     connect,
     examples,
     png,
+    wait_for,
 )
 
 STORK: Files = [("stork_positive_examples", ("stork.zip", examples(3)))]
@@ -127,6 +129,25 @@ def test_first_ready_waits_for_the_watches_of_other_replicas(stage: Stage, clien
 
     first, second = seconds(), seconds()
     assert first >= 0.4 > second
+
+
+def test_replica_whose_watch_is_broken_reads_live(tmp_path: Path) -> None:
+    stage = Stage(folder=tmp_path / "stage")
+    try:
+        client = connect(stage.start_gateway(), stage)
+        classifier_id = client.ready(scores={"heron": 0.9, "owl": 0.1})
+        client.retrain(classifier_id, STORK)
+        stage.call(stage.cluster.break_watches)
+        stage.finish_training(classifier_id, {"stork": 0.9})
+        # The old servers still answer: only who asks the API server knows better.
+
+        def answers_with_the_new_definition() -> bool:
+            body = client.classify(("a.png", png()), classifier_ids=classifier_id).json()
+            return body["images"][0]["classifiers"][0]["classes"] == [{"class": "stork", "score": 0.9}]
+
+        wait_for(answers_with_the_new_definition, "the broken watch is noticed")
+    finally:
+        stage.close()
 
 
 # A4

@@ -54,6 +54,7 @@ OTHER_USER = "bert"
 OTHER_KEY = "the-key-of-bert"
 VERSION = {"version": "2018-03-19"}
 START_TIMEOUT_SECONDS = 20.0
+_STAGE_NUMBERS = itertools.count(random.randrange(250))
 
 
 def png(seed: int = 0, size: tuple[int, int] = (32, 32)) -> bytes:
@@ -96,10 +97,12 @@ class StubInferenceServer:
     refusal: tuple[int, str] | None = None
     """HTTP status and kind of the refusal that it answers with."""
     asked: int = 0
+    delay_seconds: float = 0.0
 
     async def predict(self, request: Request) -> Response:
         image = await request.body()
         self.asked += 1
+        await asyncio.sleep(self.delay_seconds)
         if self.refusal is not None:
             status, kind = self.refusal
             return JSONResponse({"error": {"kind": kind, "message": "refused"}}, status, {"Retry-After": "7"})
@@ -172,8 +175,8 @@ class Stage:
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def __post_init__(self) -> None:
-        # Every test process has loopback addresses of its own: the port of inference servers is fixed.
-        self._network = f"127.{100 + os.getpid() % 100}.{random.randrange(1, 255)}"
+        # Inference servers have a fixed port, so each stage has loopback addresses of its own, below those of local clusters.
+        self._network = f"127.{1 + os.getpid() % 15}.{1 + next(_STAGE_NUMBERS) % 250}"
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self.credentials_folder.mkdir(parents=True)

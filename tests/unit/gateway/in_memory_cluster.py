@@ -34,7 +34,8 @@ class InMemoryCluster:
         """Raised by the next create."""
         self._objects: dict[Key, Manifest] = {}
         self._version = 100
-        self._watchers: list[tuple[Resource, str | None, str | None, asyncio.Queue[WatchEvent]]] = []
+        self._watchers: list[tuple[Resource, str | None, str | None, asyncio.Queue[WatchEvent | None]]] = []
+        self._watches_broken = False
         self._held: list[tuple[str, str, Manifest]] = []
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
@@ -99,13 +100,18 @@ class InMemoryCluster:
         timeout_seconds: int,
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         self._check_reachable()
-        queue: asyncio.Queue[WatchEvent] = asyncio.Queue()
+        if self._watches_broken:
+            raise UnreachableError("the watch could not be opened")
+        queue: asyncio.Queue[WatchEvent | None] = asyncio.Queue()
         watcher = (resource, namespace, label_selector, queue)
         self._watchers.append(watcher)
 
         async def events() -> AsyncIterator[WatchEvent]:
             while True:
-                yield await queue.get()
+                event = await queue.get()
+                if event is None:
+                    raise UnreachableError("the watch broke off")
+                yield event
 
         try:
             yield events()
@@ -143,6 +149,12 @@ class InMemoryCluster:
             for (plural, place, _), item in self._objects.items()
             if (plural, place) == (resource.plural, namespace)
         ]
+
+    def break_watches(self) -> None:
+        """End every watch, and open no new one; everything else goes on answering."""
+        self._watches_broken = True
+        for *_, queue in self._watchers:
+            queue.put_nowait(None)
 
     def deliver(self) -> None:
         """Let the watches deliver again, with all that they held back."""
