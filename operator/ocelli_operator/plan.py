@@ -257,7 +257,8 @@ def _plan_learning(case: _Case) -> _Learning:
             artifact=artifact,
             data_valid=DATA_CHECKED,
             trained=learned(artifact.revision, artifact.accuracy),
-            attempt=status.attempt,
+            # A Job may have ended before a status write told of it.
+            attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),
         )
     if spec.pinned_revision is not None and case.current != spec_revision(spec):

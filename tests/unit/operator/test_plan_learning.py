@@ -439,3 +439,10 @@ def test_unknown_is_not_ready() -> None:
     condition = plan.status.condition(ConditionType.DATA_VALID)
     assert condition is not None
     assert condition.status is ConditionStatus.UNKNOWN
+
+
+def test_a_job_that_ended_before_a_status_write_told_of_it_is_counted() -> None:
+    world = World()
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),))
+    world.learn()
+    assert world.plan().status.attempt == 1
