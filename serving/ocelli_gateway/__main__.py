@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 
 import uvicorn
+import uvloop
 
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_gateway.app import Dependencies, build_app, running_gateway
@@ -73,18 +74,12 @@ def main() -> int:
         return 1
     configure_logging(settings.log_level)
     try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     except (StoreConfigurationError, CredentialsError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 if __name__ == "__main__":
