@@ -32,6 +32,8 @@ CLASS_NAME_LIMIT = 128
 DISPLAY_NAME_LIMIT = 128
 CLASSES_LIMIT = 500
 SOURCES_LIMIT = 2000
+CLASS_SOURCES_LIMIT = 1000
+"""Of one class, or of the negatives: more would exceed the API server's cost budget for the rules on each source."""
 SPEC_BYTES_LIMIT = 256 * 1024
 HISTORY_LIMIT = 10
 

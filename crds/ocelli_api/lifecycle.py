@@ -31,4 +31,6 @@ def lifecycle(classifier: Classifier) -> Lifecycle:
         return Lifecycle.FAILED
     if nonce_observed and status.settled_revision == current:
         return Lifecycle.READY
-    return Lifecycle.RETRAINING if status.served_revision else Lifecycle.TRAINING
+    # While the first revision rolls out it serves already, before it settles: that is still the first training.
+    first = status.settled_revision is None and status.served_revision in (None, current)
+    return Lifecycle.TRAINING if first else Lifecycle.RETRAINING

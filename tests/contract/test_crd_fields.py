@@ -1,0 +1,141 @@
+"""The CRD and the dataclasses of `ocelli_api.classifier` are one contract: fields, defaults, enums and bounds are the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ocelli_api import classifier as api
+from ocelli_api.conditions import Condition, ConditionStatus
+from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
+from ocelli_api.outcome import Stage
+
+CRD = yaml.safe_load((Path(__file__).resolve().parents[2] / "crds" / "classifier.yaml").read_text())
+VERSION = CRD["spec"]["versions"][0]
+SPEC = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
+STATUS = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]
+CLASS = SPEC["properties"]["classes"]["items"]
+ACRONYMS = {"Cpu": "CPU", "Id": "ID"}
+
+SCHEMAS = {
+    api.ClassifierSpec: SPEC,
+    api.ExampleClass: CLASS,
+    api.Source: CLASS["properties"]["examples"]["items"],
+    api.ModelRecipe: SPEC["properties"]["model"],
+    api.Evaluation: SPEC["properties"]["evaluation"],
+    api.Training: SPEC["properties"]["training"],
+    api.Serving: SPEC["properties"]["serving"],
+    api.Autoscaling: SPEC["properties"]["serving"]["properties"]["autoscaling"],
+    api.ClassifierStatus: STATUS,
+    api.Progress: STATUS["properties"]["progress"],
+    api.HistoryEntry: STATUS["properties"]["history"]["items"],
+    Condition: STATUS["properties"]["conditions"]["items"],
+}
+
+
+def json_name(field: str) -> str:
+    words = field.split("_")
+    rest = (ACRONYMS.get(word.capitalize(), word.capitalize()) for word in words[1:])
+    return words[0] + "".join(rest)
+
+
+def every_schema(schema: dict[str, Any], path: str) -> list[tuple[str, dict[str, Any]]]:
+    found = [(path, schema)]
+    for name, child in schema.get("properties", {}).items():
+        found += every_schema(child, f"{path}.{name}")
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            found += every_schema(schema[name], f"{path}[]")
+    return found
+
+
+EVERY_SCHEMA = every_schema(SPEC, "spec") + every_schema(STATUS, "status")
+
+
+@pytest.mark.parametrize("cls", SCHEMAS, ids=lambda cls: cls.__name__)
+def test_the_fields_are_the_same(cls: type) -> None:
+    assert {json_name(field.name) for field in dataclasses.fields(cls)} == set(SCHEMAS[cls]["properties"])
+
+
+@pytest.mark.parametrize(
+    "cls", [cls for cls in SCHEMAS if cls not in (api.ClassifierStatus, Condition)], ids=lambda cls: cls.__name__
+)
+def test_the_defaults_are_the_same(cls: type) -> None:
+    for field in dataclasses.fields(cls):
+        plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
+        expected = field.default if plain else None
+        schema = SCHEMAS[cls]["properties"][json_name(field.name)]
+        actual = None if schema.get("default") == {} else schema.get("default")
+        assert actual == expected, field.name
+
+
+def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
+    for cls in (api.ClassifierSpec, api.ExampleClass, api.Progress, api.HistoryEntry):
+        required = {
+            json_name(field.name)
+            for field in dataclasses.fields(cls)
+            if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        }
+        assert required == set(SCHEMAS[cls].get("required", ()))
+
+
+def test_an_unseen_object_says_so() -> None:
+    assert STATUS["default"] == {"observedGeneration": api.ClassifierStatus.observed_generation} == {"observedGeneration": -1}
+
+
+def test_the_names_are_the_same() -> None:
+    names = CRD["spec"]["names"]
+    assert (CRD["spec"]["group"], VERSION["name"]) == (api.GROUP, api.VERSION)
+    assert (names["kind"], names["plural"]) == (api.KIND, api.PLURAL)
+    assert (names["shortNames"], names["categories"]) == (["clf"], ["ocelli"])
+
+
+def test_the_bounds_are_the_same() -> None:
+    assert SPEC["properties"]["classes"]["maxItems"] == api.CLASSES_LIMIT
+    assert CLASS["properties"]["name"]["maxLength"] == api.CLASS_NAME_LIMIT
+    assert SPEC["properties"]["displayName"]["maxLength"] == api.DISPLAY_NAME_LIMIT
+    assert STATUS["properties"]["history"]["maxItems"] == api.HISTORY_LIMIT
+    assert CLASS["properties"]["examples"]["maxItems"] == api.CLASS_SOURCES_LIMIT
+    assert SPEC["properties"]["negativeExamples"]["maxItems"] == api.CLASS_SOURCES_LIMIT
+    rules = str(SPEC["x-kubernetes-validations"]) + str(VERSION["schema"]["openAPIV3Schema"]["x-kubernetes-validations"])
+    assert f"<= {api.SOURCES_LIMIT}" in rules
+    assert f"<= {api.NAME_LIMIT}" in rules
+
+
+def test_the_enums_are_the_same() -> None:
+    assert STATUS["properties"]["progress"]["properties"]["stage"]["enum"] == [str(stage) for stage in Stage]
+    statuses = STATUS["properties"]["conditions"]["items"]["properties"]["status"]["enum"]
+    assert statuses == [str(status) for status in ConditionStatus]
+
+
+def test_the_forbidden_characters_are_told() -> None:
+    message = next(
+        rule["message"] for rule in CLASS["properties"]["name"]["x-kubernetes-validations"] if "one of" in rule["message"]
+    )
+    assert all(character in message for character in FORBIDDEN_CLASS_CHARACTERS)
+
+
+@pytest.mark.parametrize(("path", "schema"), EVERY_SCHEMA, ids=[path for path, _ in EVERY_SCHEMA])
+def test_every_field_is_described_and_bounded(path: str, schema: dict[str, Any]) -> None:
+    assert schema.get("description", "").rstrip().endswith((".", "]"))
+    if schema.get("type") == "array":
+        assert "maxItems" in schema
+    if schema.get("type") == "string":
+        bounded = {"maxLength", "enum", "format"} & schema.keys() or re.search(r"\{\d+\}\$$", schema.get("pattern", ""))
+        assert bounded
+
+
+def test_every_rule_says_what_to_do() -> None:
+    rules = [rule for _, schema in EVERY_SCHEMA for rule in schema.get("x-kubernetes-validations", ())]
+    assert len(rules) >= 8
+    assert all(rule.get("message") for rule in rules)
+
+
+def test_the_printer_columns_are_the_promised_ones() -> None:
+    columns = [column["name"] for column in VERSION["additionalPrinterColumns"]]
+    assert columns == ["Ready", "Reason", "Available", "Progress", "Accuracy", "Revision", "Age"]
