@@ -1,0 +1,150 @@
+"""What the API server refuses, and with which words: the CRD's rules on a real API server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
+from ocelli_local import SyncClusterAccess
+
+pytestmark = pytest.mark.cluster
+
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+DIGEST = "a" * 64
+
+
+def make_class(name: str = "cat", **source: Any) -> dict[str, Any]:
+    return {"name": name, "examples": [source or {"url": "https://data.test/cat.zip"}]}
+
+
+def make_classifier(*, name: str = "dogs", **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "ocelli.dev/v1alpha1",
+        "kind": "Classifier",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"classes": [make_class("cat"), make_class("dog")], **spec},
+    }
+
+
+@pytest.fixture(scope="session")
+def api_server(local_cluster: SyncClusterAccess) -> SyncClusterAccess:
+    local_cluster.apply(CRDS / "classifier.yaml")
+    return local_cluster
+
+
+def create(api_server: SyncClusterAccess, manifest: dict[str, Any]) -> str:
+    """What the API server says to a server-side dry run: empty where it takes the object."""
+    done = api_server.kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", input_text=yaml.safe_dump(manifest), check=False
+    )
+    return done.stderr if done.returncode else ""
+
+
+ACCEPTED = {
+    "two classes": make_classifier(),
+    "one class and negatives": make_classifier(
+        classes=[make_class()], negativeExamples=[{"url": "https://data.test/none.zip"}]
+    ),
+    "a pinned source": make_classifier(
+        classes=[make_class("a", url="https://data.test/a.zip", sha256=DIGEST), make_class("b")]
+    ),
+    "an upload": make_classifier(classes=[make_class("a", upload=DIGEST, round=2), make_class("b")]),
+    "a folder": make_classifier(classes=[make_class("a", url="file:///cats/"), make_class("b")]),
+    "a name of 48 characters": make_classifier(name="x" * 48),
+    "a class name of 128 characters": make_classifier(classes=[make_class("é" * 128), make_class("b")]),
+    "500 classes of 4 sources": make_classifier(
+        classes=[
+            {"name": str(number), "examples": [{"url": f"https://data.test/{part}.zip"} for part in range(4)]}
+            for number in range(500)
+        ]
+    ),
+    "an autoscaler": make_classifier(serving={"autoscaling": {"maxReplicas": 3}}),
+    "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
+}
+
+
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_it_is_accepted(api_server: SyncClusterAccess, what: str) -> None:
+    assert create(api_server, ACCEPTED[what]) == ""
+
+
+@pytest.mark.parametrize("example", sorted((CRDS / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_accepted(api_server: SyncClusterAccess, example: Path) -> None:
+    assert create(api_server, yaml.safe_load(example.read_text())) == ""
+
+
+REFUSED = {
+    "a name of 49 characters": (make_classifier(name="x" * 49), "choose a shorter one"),
+    "a name with a dot": (make_classifier(name="a.b"), "without a dot"),
+    "one class alone": (make_classifier(classes=[make_class()]), "add a second class, or negativeExamples"),
+    "a class twice": (make_classifier(classes=[make_class("a"), make_class("a")]), "Duplicate value"),
+    "a blank class name": (make_classifier(classes=[make_class(" "), make_class("b")]), "is blank; give it one"),
+    "a control character": (make_classifier(classes=[make_class("a\tb"), make_class("b")]), "control character; leave it out"),
+    "a long class name": (make_classifier(classes=[make_class("a" * 129), make_class("b")]), "may not be more than 128"),
+    "url and upload": (
+        make_classifier(classes=[make_class("a", url="https://data.test/a", upload=DIGEST), make_class("b")]),
+        "exactly one of url and upload",
+    ),
+    "neither url nor upload": (
+        make_classifier(classes=[make_class("a", round=2), make_class("b")]),
+        "exactly one of url and upload",
+    ),
+    "a pinned upload": (
+        make_classifier(classes=[make_class("a", upload=DIGEST, sha256=DIGEST), make_class("b")]),
+        "remove sha256",
+    ),
+    "another scheme": (
+        make_classifier(classes=[make_class("a", url="ftp://data.test/a.zip"), make_class("b")]),
+        "must begin with https://, http:// or file:///",
+    ),
+    "a short digest": (
+        make_classifier(classes=[make_class("a", url="https://data.test/a", sha256="ab"), make_class("b")]),
+        "[0-9a-f]{64}",
+    ),
+    "2,005 sources": (
+        make_classifier(
+            classes=[
+                {"name": str(number), "examples": [{"url": f"https://data.test/{part}.zip"} for part in range(5)]}
+                for number in range(401)
+            ]
+        ),
+        "more than 2,000 sources",
+    ),
+    "replicas and an autoscaler": (
+        make_classifier(serving={"replicas": 2, "autoscaling": {}}),
+        "remove one of the two",
+    ),
+    "bounds the wrong way round": (
+        make_classifier(serving={"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}),
+        "lower it or raise maxReplicas",
+    ),
+    "a strategy that is not there": (make_classifier(model={"strategy": "FineTune"}), "Unsupported value"),
+    "a field that is not there": (make_classifier(training={"workers": 2}), "unknown field"),
+    "a quantity that is none": (
+        make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),
+        "should match",
+    ),
+    "a pin that is no revision": (make_classifier(pinnedRevision="latest"), "should match"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_it_is_refused_with_a_remedy(api_server: SyncClusterAccess, what: str) -> None:
+    manifest, words = REFUSED[what]
+    assert words in create(api_server, manifest)
+
+
+@pytest.mark.parametrize("character", FORBIDDEN_CLASS_CHARACTERS)
+def test_a_forbidden_character_is_refused(api_server: SyncClusterAccess, character: str) -> None:
+    manifest = make_classifier(classes=[make_class(f"a{character}"), make_class("b")])
+    assert "leave it out" in create(api_server, manifest)
+
+
+def test_an_object_that_no_operator_saw_is_not_settled(api_server: SyncClusterAccess, namespace: str) -> None:
+    (created,) = api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
+    assert created["status"] == {"observedGeneration": -1}
+    assert created["metadata"]["generation"] == 1

@@ -1,0 +1,90 @@
+"""Everything that is made for a Classifier, as YAML beside this file. `make golden` rewrites it; the diff is for review."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ocelli_api.classifier import Classifier, Manifest, parse_classifier
+from ocelli_operator.config import parse_config
+from ocelli_operator.manifests.autoscaler import build_autoscaler
+from ocelli_operator.manifests.disruption_budget import build_disruption_budget
+from ocelli_operator.manifests.inference_deployment import build_inference_deployment
+from ocelli_operator.manifests.metadata import ChildOwner
+from ocelli_operator.manifests.service import build_service
+from ocelli_operator.manifests.training_job import build_training_job
+
+FOLDER = Path(__file__).parent
+REVISION = "0123456789"
+SETTINGS = parse_config({"OCELLI_STORE_URL": "file:///store"}).children
+
+
+def make_owner(**spec: Any) -> ChildOwner:
+    classifier: Classifier = parse_classifier(
+        {
+            "metadata": {"namespace": "team-a", "name": "dogs", "uid": "11111111-2222-3333-4444-555555555555"},
+            "spec": {"classes": [{"name": "beagle", "examples": []}, {"name": "husky", "examples": []}], **spec},
+        }
+    )
+    return ChildOwner(classifier=classifier, classifier_id="dogs_19")
+
+
+PLACED = {
+    "resources": {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
+    "nodeSelector": {"kubernetes.io/arch": "amd64"},
+    "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
+}
+FULL_SETTINGS = parse_config(
+    {
+        "OCELLI_STORE_URL": "file:///store",
+        "OCELLI_BACKBONES": f"HogColor={'a' * 64}",
+        "OCELLI_FILE_SOURCES_FOLDER": "/examples",
+    }
+).children
+
+
+def build_placed_job() -> Manifest:
+    training = {**PLACED, "priorityClassName": "batch", "backoffLimit": 0, "activeDeadlineSeconds": 600}
+    return build_training_job(make_owner(training=training), FULL_SETTINGS, REVISION, 7)
+
+
+def build_plain_autoscaler() -> Manifest:
+    owner = make_owner(serving={"autoscaling": {"minReplicas": 2, "maxReplicas": 6, "targetCPUUtilization": 70}})
+    assert owner.classifier.spec.serving.autoscaling is not None
+    return build_autoscaler(owner, owner.classifier.spec.serving.autoscaling, REVISION)
+
+
+BUILDERS: dict[str, Callable[[], Manifest]] = {
+    "training_job": lambda: build_training_job(make_owner(), SETTINGS, REVISION, 1),
+    "training_job_placed": build_placed_job,
+    "inference_deployment": lambda: build_inference_deployment(make_owner(), SETTINGS, REVISION, 1),
+    "inference_deployment_placed": lambda: build_inference_deployment(make_owner(serving=PLACED), SETTINGS, REVISION, 3),
+    "service": lambda: build_service(make_owner(), REVISION),
+    "autoscaler": build_plain_autoscaler,
+    "disruption_budget": lambda: build_disruption_budget(make_owner(), REVISION),
+}
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_manifest_is_the_golden_one(name: str) -> None:
+    path = FOLDER / f"{name}.yaml"
+    manifest = BUILDERS[name]()
+    if os.environ.get("OCELLI_REWRITE_GOLDEN"):
+        path.write_text(yaml.safe_dump(manifest, sort_keys=False))
+    assert yaml.safe_load(path.read_text()) == manifest, "run `make golden` and review the difference"
+
+
+def nodes(value: Any) -> list[Any]:
+    children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [value, *(node for child in children for node in nodes(child))]
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_no_part_of_a_manifest_is_shared(name: str) -> None:
+    containers = [id(node) for node in nodes(BUILDERS[name]()) if isinstance(node, dict | list)]
+    assert len(containers) == len(set(containers))

@@ -1,0 +1,185 @@
+"""The list-and-watch cache, over a client that plays back what a test gives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ocelli_cluster.client import ApiError, ClusterError, GoneError, Listing, UnreachableError, WatchEvent
+from ocelli_cluster.resource_cache import Change, ResourceCache
+from ocelli_cluster.resources import CLASSIFIERS
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def make(name: str, version: int) -> dict[str, Any]:
+    return {"metadata": {"namespace": "ns", "name": name, "resourceVersion": str(version)}}
+
+
+@dataclass
+class PlaybackClient:
+    """Answers lists and watches in turn; a watch that runs out of events stays open."""
+
+    lists: list[Listing | ClusterError]
+    watches: list[list[WatchEvent | ClusterError]]
+    watched_from: list[str] = field(default_factory=list)
+    drained: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def list_objects(self, *_: object) -> Listing:
+        answer = self.lists.pop(0)
+        if isinstance(answer, ClusterError):
+            raise answer
+        return answer
+
+    @asynccontextmanager
+    async def watch(self, _resource: object, *, resource_version: str, **_: object) -> AsyncIterator[Any]:
+        self.watched_from.append(resource_version)
+        yield self._play(self.watches.pop(0) if self.watches else [])
+
+    async def _play(self, events: list[WatchEvent | ClusterError]) -> AsyncIterator[WatchEvent]:
+        for event in events:
+            if isinstance(event, ClusterError):
+                raise event
+            yield event
+        if not self.watches:
+            self.drained.set()
+            await asyncio.Event().wait()
+
+
+@dataclass
+class Run:
+    cache: ResourceCache[str]
+    client: PlaybackClient
+    changes: list[Change[str]]
+
+    def versions(self) -> dict[str, str]:
+        return {key.name: value for key, value in self.cache.items()}
+
+
+async def play(lists: list[Any], *watches: list[Any]) -> Run:
+    """Run a cache until all watches but the last are over and the last has no more events."""
+    client = PlaybackClient(lists=list(lists), watches=list(watches))
+    changes: list[Change[str]] = []
+    cache: ResourceCache[str] = ResourceCache(
+        client,  # type: ignore[arg-type]
+        CLASSIFIERS,
+        project=lambda manifest: str(manifest["metadata"]["resourceVersion"]),
+        on_change=changes.append,
+    )
+    task = asyncio.create_task(cache.run())
+    try:
+        await asyncio.wait_for(client.drained.wait(), 10)
+        return Run(cache=cache, client=client, changes=changes)
+    finally:
+        task.cancel()
+
+
+def listing(version: int, *items: dict[str, Any]) -> Listing:
+    return Listing(items=items, resource_version=str(version))
+
+
+def event(kind: str, manifest: dict[str, Any]) -> WatchEvent:
+    return WatchEvent(type=kind, object=manifest)
+
+
+async def test_a_list_and_what_follows_it_are_held() -> None:
+    run = await play(
+        [listing(5, make("a", 1), make("b", 2))], [event("MODIFIED", make("a", 6)), event("DELETED", make("b", 7))]
+    )
+    assert run.versions() == {"a": "6"}
+    assert run.client.watched_from == ["5"]
+
+
+async def test_every_change_is_reported_with_what_was_there_before() -> None:
+    run = await play([listing(5, make("a", 1))], [event("MODIFIED", make("a", 6)), event("DELETED", make("a", 7))])
+    assert [(change.before, change.after) for change in run.changes] == [(None, "1"), ("1", "6"), ("6", None)]
+
+
+async def test_what_a_later_list_lacks_has_vanished() -> None:
+    gone = [GoneError(410, "too old")]
+    run = await play([listing(5, make("a", 1), make("b", 2)), listing(9, make("b", 2))], gone, [])
+    assert run.versions() == {"b": "2"}
+    assert [(change.key.name, change.after) for change in run.changes][-1] == ("a", None)
+    assert len(run.changes) == 3
+
+
+async def test_a_broken_watch_goes_on_where_it_was() -> None:
+    run = await play([listing(5)], [event("ADDED", make("a", 6)), UnreachableError("reset")], [])
+    assert run.client.watched_from == ["5", "6"]
+    assert run.cache.lists == 1
+
+
+async def test_a_bookmark_moves_the_place_in_history() -> None:
+    mark = event("BOOKMARK", {"metadata": {"resourceVersion": "40"}})
+    run = await play([listing(5)], [mark, UnreachableError("reset")], [])
+    assert run.client.watched_from == ["5", "40"]
+    assert run.changes == []
+
+
+async def test_history_of_another_server_is_listed_anew_though_its_numbers_are_lower() -> None:
+    lost = [ApiError(504, "Too large resource version", "Timeout")]
+    run = await play([listing(50, make("a", 50)), listing(9, make("a", 8))], lost, [])
+    assert run.versions() == {"a": "8"}
+
+
+async def test_a_list_that_fails_is_tried_again() -> None:
+    run = await play([UnreachableError("refused"), listing(5, make("a", 1))], [])
+    assert run.versions() == {"a": "1"}
+
+
+async def test_it_is_fresh_while_it_watches() -> None:
+    run = await play([listing(5)], [])
+    assert run.cache.is_fresh()
+
+
+async def test_it_is_not_fresh_before_the_first_list() -> None:
+    cache: ResourceCache[str] = ResourceCache(
+        PlaybackClient(lists=[], watches=[]),  # type: ignore[arg-type]
+        CLASSIFIERS,
+        project=str,
+    )
+    assert not cache.is_fresh()
+
+
+async def test_an_answer_to_a_write_is_read_before_the_watch_brings_it() -> None:
+    run = await play([listing(5, make("a", 1))], [])
+    run.cache.take(make("a", 6))
+    assert run.versions() == {"a": "6"}
+
+
+async def test_an_older_answer_does_not_undo_what_the_watch_brought() -> None:
+    run = await play([listing(5, make("a", 1))], [event("MODIFIED", make("a", 9))])
+    run.cache.take(make("a", 6))
+    assert run.versions() == {"a": "9"}
+
+
+async def test_an_answer_does_not_bring_back_what_was_deleted_since() -> None:
+    run = await play([listing(5, make("a", 1))], [event("DELETED", make("a", 9))])
+    run.cache.take(make("a", 6))
+    assert run.versions() == {}
+
+
+async def test_an_object_that_does_not_fit_counts_as_absent_and_the_rest_is_held() -> None:
+    broken: dict[str, Any] = make("broken", 2)
+
+    def project(manifest: dict[str, Any]) -> str:
+        if manifest is broken:
+            raise ValueError("no such form")
+        return "good"
+
+    client = PlaybackClient(lists=[listing(5, broken, make("a", 1))], watches=[])
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=project)  # type: ignore[arg-type]
+    task = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    task.cancel()
+    assert [key.name for key, _ in cache.items()] == ["a"]
