@@ -177,7 +177,7 @@ def climb_out(_: Ocelli) -> Document:
         (refuse_connection, ("127.255.255.254",)),
         (serve_text_files, ("bad", "0 usable", "10")),
         (serve_nine, ("bad", "9 usable", "1")),
-        (wrong_pin, ("zero.zip", "sha256")),
+        (wrong_pin, ("zero.zip", "digest", "0" * 64)),
         (climb_out, ("password",)),
     ],
     ids=["unreadable address", "zip of text files", "nine images", "wrong digest", "path that climbs out"],

@@ -1,0 +1,39 @@
+"""The trainer's outcome as a termination message."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocelli_api.outcome import Outcome, OutcomeReason, parse_termination_message
+
+
+def make_outcome(message: str = "Learned from 100 images") -> Outcome:
+    return Outcome(
+        reason=OutcomeReason.SUCCEEDED,
+        message=message,
+        revision="0123456789",
+        attempt=3,
+        accuracy=0.93,
+        artifact_digest="a" * 64,
+        backbone="HogColor",
+        backbone_digest="b" * 64,
+        finished_at="2026-01-02T03:04:05.678Z",
+    )
+
+
+def test_an_outcome_survives_the_termination_message() -> None:
+    assert parse_termination_message(make_outcome().to_termination_message()) == make_outcome()
+
+
+@pytest.mark.parametrize("message", ["x" * 10_000, "犬" * 10_000, '"\\' * 5_000])
+def test_a_long_message_is_cut_and_the_rest_survives(message: str) -> None:
+    text = make_outcome(message).to_termination_message()
+    parsed = parse_termination_message(text)
+    assert len(text.encode()) <= 2048
+    assert parsed is not None
+    assert parsed.artifact_digest == "a" * 64
+
+
+@pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{"])
+def test_anything_else_is_no_outcome(text: str) -> None:
+    assert parse_termination_message(text) is None

@@ -1,0 +1,85 @@
+"""Which edits make another revision, and which do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ocelli_api.classifier import ClassifierSpec, Evaluation, ExampleClass, ModelRecipe, Serving, Source, Training, parse_spec
+from ocelli_api.revision import current_revision, definition, spec_revision, training_hash
+
+
+def make_spec(*sources: Source, **changes: object) -> ClassifierSpec:
+    examples = sources or (Source(url="https://data.example.com/beagle.zip"),)
+    classes = (
+        ExampleClass(name="beagle", examples=examples),
+        ExampleClass(name="husky", examples=(Source(url="https://data.example.com/husky.zip", sha256="b" * 64),)),
+    )
+    return replace(ClassifierSpec(classes=classes), **changes)  # type: ignore[arg-type]
+
+
+SPEC = make_spec()
+PINNED = make_spec(Source(upload="a" * 64))
+
+
+def test_a_revision_is_ten_hex_digits() -> None:
+    assert len(spec_revision(SPEC)) == 10
+    assert int(spec_revision(SPEC), 16) >= 0
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SPEC, classes=SPEC.classes[::-1]),
+        replace(SPEC, classes=(replace(SPEC.classes[0], name="Beagle"), SPEC.classes[1])),
+        replace(SPEC, negative_examples=(Source(upload="c" * 64),)),
+        replace(SPEC, model=ModelRecipe(backbone="HogColor")),
+        replace(SPEC, model=ModelRecipe(seed=1)),
+        replace(SPEC, evaluation=Evaluation(holdout_fraction=0.3)),
+        replace(SPEC, retrain_nonce=1),
+        make_spec(Source(url="https://data.example.com/other.zip")),
+        make_spec(Source(url="https://data.example.com/beagle.zip", round=2)),
+    ],
+    ids=["order", "class name", "negatives", "backbone", "seed", "holdout", "nonce of unpinned sources", "address", "round"],
+)
+def test_what_changes_what_is_learned_makes_another_revision(changed: ClassifierSpec) -> None:
+    assert spec_revision(changed) != spec_revision(SPEC)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(PINNED, display_name="Dogs"),
+        replace(PINNED, training=Training(backoff_limit=0)),
+        replace(PINNED, serving=Serving(replicas=3)),
+        replace(PINNED, retrain_nonce=7),
+        replace(PINNED, model=ModelRecipe(backbone="Auto", strategy="LinearProbe", seed=0)),
+    ],
+    ids=["display name", "training", "serving", "nonce of pinned sources", "defaults spelt out"],
+)
+def test_everything_else_keeps_the_revision(changed: ClassifierSpec) -> None:
+    assert spec_revision(changed) == spec_revision(PINNED)
+
+
+def test_a_pinned_source_counts_by_its_digest_wherever_it_lies() -> None:
+    by_url = make_spec(Source(url="https://elsewhere.example.com/b.zip", sha256="a" * 64))
+    assert spec_revision(by_url) == spec_revision(PINNED)
+
+
+def test_the_canonical_form_of_version_one_never_changes() -> None:
+    assert (spec_revision(SPEC), spec_revision(PINNED)) == ("0ae0aebd40", "d5ef8682d4")
+
+
+def test_a_pin_is_the_current_revision() -> None:
+    assert current_revision(replace(SPEC, pinned_revision="0123456789")) == "0123456789"
+
+
+def test_a_definition_parses_back_into_what_it_came_from() -> None:
+    spec = replace(PINNED, model=ModelRecipe(seed=3), negative_examples=(Source(upload="c" * 64, round=2),))
+    assert parse_spec(definition(spec)) == spec
+
+
+def test_the_training_hash_moves_with_memory() -> None:
+    more = Training(resources={"limits": {"memory": "8Gi"}})
+    assert training_hash(more) != training_hash(Training())
