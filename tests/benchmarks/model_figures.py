@@ -1,0 +1,73 @@
+"""`python -m tests.benchmarks.model_figures`: what features, heads and imports cost. Prints lines of what and value."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ocelli_model.preprocessing import decode_image
+from ocelli_training.fit import Examples, FitSettings, fit_heads
+from tests.benchmarks.hog_color_accuracy import load_hog_color
+from tests.unit.model.images import make_file, make_pixels
+
+THREADS = 2
+REPEATS = 3
+FITS = ((2, 50), (10, 100), (500, 10))
+"""Classes, images of each."""
+IMPORTS = ("numpy", "openvino", "ocelli_model.engine", "ocelli_training.evaluate")
+SIZES = ((320, 213), (1920, 1280))
+
+
+def seconds(task: Callable[[], object], repeats: int = REPEATS) -> float:
+    """The shortest of some runs."""
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        task()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def show(what: str, value: float, unit: str) -> None:
+    print(f"{what:56} {value:9.3f} {unit}", flush=True)
+
+
+def clustered(classes: int, images: int, features: int) -> Examples:
+    random = np.random.default_rng(0)
+    membership = np.repeat(np.eye(classes, dtype=np.bool_), images, axis=0)
+    centres = membership.astype(np.float32) @ random.normal(size=(classes, features)).astype(np.float32)
+    shape = (classes * images, features)
+    return Examples(
+        features=centres + random.normal(size=shape).astype(np.float32),
+        mirrored_features=centres + random.normal(size=shape).astype(np.float32),
+        membership=membership,
+    )
+
+
+def main() -> None:
+    for module in IMPORTS:
+        show(
+            f"import {module}, process included",
+            seconds(lambda name=module: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)),
+            "s",
+        )
+    engine = load_hog_color(THREADS)
+    show("load HogColor, publishing included", seconds(lambda: load_hog_color(THREADS)), "s")
+    for width, height in SIZES:
+        data = make_file(make_pixels(height=height, width=width), "JPEG", quality=90)
+        taken = seconds(lambda data=data: [decode_image(data, engine.metadata.preprocessing) for _ in range(20)])
+        show(f"decode a JPEG of {width}x{height}, one thread", 1000 * taken / 20, "ms")
+    images = np.stack([make_pixels(seed, height=128, width=128) for seed in range(64)])
+    show(f"features of an image, {THREADS} threads", 1000 * seconds(lambda: engine.features(images)) / len(images), "ms")
+    for classes, count in FITS:
+        examples = clustered(classes, count, engine.metadata.feature_count)
+        taken = seconds(lambda examples=examples: fit_heads(examples, FitSettings()), repeats=1)
+        show(f"fit {classes} classes of {count} images", taken, "s")
+
+
+if __name__ == "__main__":
+    main()

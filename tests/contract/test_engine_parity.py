@@ -1,0 +1,78 @@
+"""How far scores may be from PyTorch's with float32, whatever engine computes them.
+
+The bounds: 0.0005 for an engine that computes with float32, 0.05 for bfloat16: what scores 0.5 in
+one engine scores 0.45 to 0.55 in another.
+"""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torchvision import models
+
+from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, load_backbone
+from ocelli_model.engine import Device, Engine, TorchEngine, load_engine
+from ocelli_model.preprocessing import mirrored
+from ocelli_model.publish import HOG_COLOR, publish_backbone
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.fit import Examples, FitSettings, fit_heads
+from tests.unit.model.images import striped
+
+FLOAT32_BOUND = 0.0005
+BFLOAT16_BOUND = 0.05
+LEARNED_IMAGES = 30
+JUDGED_IMAGES = 20
+
+
+def install(folder: Path, name: str) -> Backbone:
+    weights: str | None = None
+    if name != HOG_COLOR:
+        torch.manual_seed(0)
+        weights = str(folder / "weights.pth")
+        torch.save(models.get_model(name, weights=None).state_dict(), weights)
+
+    async def publish() -> Backbone:
+        store = ObjectStore.from_url((folder / "store").as_uri())
+        published = await publish_backbone(store, name, weights=weights)
+        return await load_backbone(store, published.digest, cache=folder / "cache", files=(ONNX_FILE, WEIGHTS_FILE))
+
+    return asyncio.run(publish())
+
+
+def striped_images(backbone: Backbone, count: int, *, seed: int) -> NDArray[np.uint8]:
+    """Upright stripes, then as many lying ones."""
+    size = backbone.metadata.preprocessing.height
+    return np.stack(
+        [striped(vertical=vertical, seed=seed + row, size=size) for vertical in (True, False) for row in range(count)]
+    )
+
+
+def largest_difference(backbone: Backbone, served: Engine, reference: Engine) -> float:
+    """Between the scores of heads that were learned with the engine that serves; both kinds of images are judged."""
+    learned = striped_images(backbone, LEARNED_IMAGES, seed=0)
+    membership = np.repeat(np.eye(2, dtype=np.bool_), LEARNED_IMAGES, axis=0)
+    examples = Examples(
+        features=served.features(learned), mirrored_features=served.features(mirrored(learned)), membership=membership
+    )
+    heads = fit_heads(examples, FitSettings()).heads
+    judged = striped_images(backbone, JUDGED_IMAGES, seed=1000)
+    scores, expected = heads.scores(served.features(judged)), heads.scores(reference.features(judged))
+    # Heads that tell nothing apart would agree in any engine.
+    assert (expected[:JUDGED_IMAGES, 0] > 0.5).mean() > 0.8
+    assert (expected[JUDGED_IMAGES:, 0] < 0.5).mean() > 0.8
+    return float(np.abs(scores - expected).max())
+
+
+@pytest.mark.parametrize("name", [HOG_COLOR, "squeezenet1_1"])
+def test_every_engine_scores_like_pytorch_with_float32(tmp_path: Path, name: str) -> None:
+    backbone = install(tmp_path, name)
+    reference = TorchEngine(backbone, torch_device="cpu", threads=2)
+    served = load_engine(backbone, threads=2, device=Device.AUTO)
+
+    difference = largest_difference(backbone, served, reference)
+
+    print(f"{name}, {served.name}: {difference:.6f}")
+    assert difference <= (BFLOAT16_BOUND if "bfloat16" in served.name else FLOAT32_BOUND)
