@@ -75,6 +75,14 @@ class OperatorProcess:
                     return float(line.rsplit(" ", 1)[1])
         return 0.0
 
+    def health(self) -> int:
+        """The HTTP status of the liveness endpoint."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/healthz", timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
     def is_leading(self) -> bool:
         try:
             return self.metric("ocelli_leader") == 1.0

@@ -151,3 +151,27 @@ def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operato
     stopped_at = time.monotonic()
     second.wait_until_leading()
     assert time.monotonic() - stopped_at < 5
+
+
+def test_liveness_fails_when_a_watch_is_blind(build_operator: Callable[..., OperatorProcess], proxy: WriteProxy) -> None:
+    operator = build_operator(kubeconfig=proxy.kubeconfig, OCELLI_WATCH_SECONDS="1-1", OCELLI_BLIND_LIMIT_SECONDS="5")
+    operator.start()
+    operator.wait_until_leading()
+    assert operator.health() == 200
+    proxy.cut()
+    deadline = time.monotonic() + 40
+    while operator.health() == 200:
+        assert time.monotonic() < deadline, f"liveness does not notice: {operator.metric('ocelli_watch_age_seconds')}"
+        time.sleep(0.2)
+
+
+def test_an_operator_that_was_cut_off_goes_on(
+    scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
+) -> None:
+    operator = build_operator(kubeconfig=proxy.kubeconfig)
+    operator.start()
+    operator.wait_until_leading()
+    proxy.cut()
+    scene.apply(scene.build())
+    proxy.mend()
+    scene.wait_until_ready()

@@ -27,6 +27,7 @@ class WriteProxy:
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         self.writes: list[str] = []
+        self._cut = False
         self.at_write: Callable[[bool], bool] = lambda done: True
         document = yaml.safe_load(kubeconfig.read_text())
         cluster = document["clusters"][0]["cluster"]
@@ -50,6 +51,14 @@ class WriteProxy:
         self._thread.join()
         self._loop.close()
 
+    def cut(self) -> None:
+        """Nothing comes through any more: open watches end, new requests are refused."""
+        self._cut = True
+        self._run(self._close_connections())
+
+    def mend(self) -> None:
+        self._cut = False
+
     def _run(self, coroutine: object) -> object:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)  # type: ignore[arg-type]
 
@@ -67,7 +76,16 @@ class WriteProxy:
         await self._runner.cleanup()
         await self._session.close()
 
+    async def _close_connections(self) -> None:
+        assert self._runner.server is not None
+        for connection in list(self._runner.server.connections):
+            connection.force_close()
+            if connection.transport is not None:
+                connection.transport.abort()
+
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+        if self._cut:
+            raise web.HTTPBadGateway
         counted = (
             request.method in WRITING
             and not request.path.rstrip("/").endswith(("/events", "/leases"))
