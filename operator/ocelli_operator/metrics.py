@@ -1,4 +1,4 @@
-"""The operator's Prometheus metrics. `docs/reference/metrics.md` lists them."""
+"""The operator's Prometheus metrics. `docs/reference/operator-metrics.md` lists them."""
 
 from __future__ import annotations
 
