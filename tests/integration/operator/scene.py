@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ class Scene:
     def stored(self) -> list[str]:
         """Paths below the namespace's part of the store."""
         folder = self.store_folder / "tenants" / self.namespace
-        return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        # Unlike `rglob`, `walk` does not mind folders that go while it looks.
+        found = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
+        return sorted(str(path.relative_to(folder)) for path in found)
 
     def is_current(self, name: str = "colours") -> bool:
         """Whether status is about the spec as it stands."""
