@@ -1,7 +1,8 @@
 """Learning the heads: one-vs-rest logistic regression over a backbone's features, with calibration.
 
 It knows features and classes, not images, networks or files. Only numpy: importing an optimiser would take the trainer longer
-than the optimisation does.
+than the optimisation does. Threads are this module's own, each with some of the classes: NumPy's rounding depends on the number
+of its threads, and on small matrices they cost more than they bring, so the trainer gives NumPy one.
 
 How a fit goes:
 
@@ -16,13 +17,14 @@ How a fit goes:
 5. For the evaluation, a calibrated score of an image comes from a calibration that did not see it either.
 
 Mirrored images are learned from and never scored. Images of the same features, or of each other's mirrored features, are
-duplicates: they always stay on the same side of a split.
+duplicates: they stay on the same side of a split, except in a class that has nothing but copies of one image.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -36,6 +38,8 @@ FOLDS = 5
 CLASS_MINIMUM_IMAGES = 2
 
 _PENALTY = 5e-4
+# Fixed, not a share of the threads: rounding depends on it. Enough columns for products of matrices to be fast.
+_CLASSES_AT_A_TIME = 32
 _NEWTON_STEPS = 30
 _CONJUGATE_STEPS = 40
 _TOLERANCE = 1e-4
@@ -106,23 +110,26 @@ class Fit:
     """float32[M, C]: their scores, by heads and calibration that did not see them."""
 
 
-def fit_heads(examples: Examples, settings: FitSettings, on_progress: Callable[[float], None] = lambda part: None) -> Fit:
+def fit_heads(
+    examples: Examples, settings: FitSettings, on_progress: Callable[[float], None] = lambda part: None, *, threads: int = 1
+) -> Fit:
     """Learn calibrated heads. `on_progress` is told the part done, 0 to 1.
 
-    The same examples and settings give the same weights to the bit, on one kind of CPU with one version of numpy.
+    The same examples and settings give the same weights to the bit, on one kind of CPU with one version of NumPy that itself
+    uses one thread (`OPENBLAS_NUM_THREADS=1`), whatever `threads` is.
 
     Raises:
-        FitError: a class has fewer than two different images, or there is nothing to tell it from.
+        FitError: a class has fewer than two images, or there is nothing to tell it from.
     """
+    _refuse_too_few(examples)
     strata = examples.strata()
     groups = _duplicate_groups(examples)
-    _refuse_too_few(examples, groups)
     random = np.random.default_rng(settings.seed)
     counts = np.bincount(strata)
     if counts[counts > 0].min() >= HOLDOUT_MINIMUM_IMAGES:
         held_out = _held_out(strata, groups, settings.holdout_fraction, random)
         rows = np.flatnonzero(held_out)
-        weights, bias = _fit_linear(examples.take(np.flatnonzero(~held_out)))
+        weights, bias = _fit_linear(examples.take(np.flatnonzero(~held_out)), threads)
         margins = _margins(examples.features[rows], weights, bias)
         folds = _folds(strata[rows], groups[rows], FOLDS, random)
         protocol = Protocol.HOLDOUT
@@ -132,10 +139,10 @@ def fit_heads(examples: Examples, settings: FitSettings, on_progress: Callable[[
         margins = np.empty(examples.membership.shape, dtype=np.float64)
         for fold in range(FOLDS):
             inside = folds == fold
-            part = _fit_linear(examples.take(np.flatnonzero(~inside)))
+            part = _fit_linear(examples.take(np.flatnonzero(~inside)), threads)
             margins[inside] = _margins(examples.features[inside], *part)
             on_progress((fold + 1) / (FOLDS + 1))
-        weights, bias = _fit_linear(examples)
+        weights, bias = _fit_linear(examples, threads)
         protocol = Protocol.CROSS_VALIDATION
     membership = examples.membership[rows]
     slope, offset = _calibration(margins, membership)
@@ -148,14 +155,12 @@ def fit_heads(examples: Examples, settings: FitSettings, on_progress: Callable[[
     return Fit(heads=heads, protocol=protocol, evaluated_rows=rows, evaluated_scores=scores)
 
 
-def _refuse_too_few(examples: Examples, groups: NDArray[np.intp]) -> None:
+def _refuse_too_few(examples: Examples) -> None:
     for index in range(examples.membership.shape[1]):
-        different = len(np.unique(groups[examples.membership[:, index]]))
-        if different < CLASS_MINIMUM_IMAGES:
-            raise FitError(
-                f"class number {index + 1} has {different} different images; add at least {CLASS_MINIMUM_IMAGES - different}"
-            )
-        if examples.membership[:, index].all():
+        images = int(examples.membership[:, index].sum())
+        if images < CLASS_MINIMUM_IMAGES:
+            raise FitError(f"class number {index + 1} has {images} images; add at least {CLASS_MINIMUM_IMAGES - images}")
+        if images == len(examples.membership):
             raise FitError(f"class number {index + 1} has all images; add a second class or negative examples")
 
 
@@ -166,6 +171,12 @@ def _duplicate_groups(examples: Examples) -> NDArray[np.intp]:
     for row, (features, mirrored) in enumerate(zip(examples.features, examples.mirrored_features, strict=True)):
         key = min(hashlib.sha256(features.tobytes()).digest(), hashlib.sha256(mirrored.tobytes()).digest())
         groups[row] = numbers.setdefault(key, len(numbers))
+    strata = examples.strata()
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        if len(np.unique(groups[rows])) == 1:
+            # Plain images of one colour, say: on one side of every split they could not be learned or not be judged.
+            groups[rows] = len(numbers) + rows
     return groups
 
 
@@ -199,10 +210,15 @@ def _held_out(
                 decided[group] = wanted > 0
             held_out[row] = decided[group]
             wanted -= bool(held_out[row])
+    for stratum in np.unique(strata):
+        rows = np.flatnonzero(strata == stratum)
+        if held_out[rows].all():
+            # Its images are few and much copied: one of them goes back, with its copies.
+            held_out[groups == groups[rows[0]]] = False
     return held_out
 
 
-def _fit_linear(examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _fit_linear(examples: Examples, threads: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Weights float32[C, D] and bias float32[C] for features as they come: standardisation is folded in."""
     rows, mirrored_rows = examples.features, examples.mirrored_features
     mean = (rows.mean(axis=0, dtype=np.float64) + mirrored_rows.mean(axis=0, dtype=np.float64)) / 2
@@ -214,7 +230,10 @@ def _fit_linear(examples: Examples) -> tuple[NDArray[np.float32], NDArray[np.flo
     scale = max(float(np.sqrt(np.einsum("nd,nd->n", inputs, inputs, dtype=np.float64).mean())), 1e-12)
     inputs /= scale
     inputs[:, -1] = 1
-    solution = _Regression(inputs, np.concatenate([examples.membership, examples.membership])).solve()
+    membership = np.concatenate([examples.membership, examples.membership])
+    blocks = [membership[:, start : start + _CLASSES_AT_A_TIME] for start in range(0, membership.shape[1], _CLASSES_AT_A_TIME)]
+    with ThreadPoolExecutor(threads) as pool:
+        solution = np.concatenate(list(pool.map(lambda block: _Regression(inputs, block).solve(), blocks)), axis=1)
     weights = solution[:-1].astype(np.float64).T / scale
     bias = solution[-1] - weights @ mean
     return weights.astype(np.float32), bias.astype(np.float32)
@@ -231,8 +250,10 @@ class _Regression:
     def __init__(self, inputs: NDArray[np.float32], membership: NDArray[np.bool_]) -> None:
         self._inputs = inputs
         self._targets = np.where(membership, np.float32(1), np.float32(-1))
-        positives = membership.sum(axis=0)
-        self._importance = np.where(membership, 0.5 / positives, 0.5 / (len(membership) - positives)).astype(np.float32)
+        # A part of a split may lack a class whose few images are much copied.
+        positives = np.maximum(membership.sum(axis=0), 1)
+        negatives = np.maximum((~membership).sum(axis=0), 1)
+        self._importance = np.where(membership, 0.5 / positives, 0.5 / negatives).astype(np.float32)
         self._penalties = np.full((inputs.shape[1], 1), _PENALTY, dtype=np.float32)
         self._penalties[-1] = 0
 

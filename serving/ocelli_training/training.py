@@ -249,7 +249,9 @@ class Training:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
         settings = FitSettings(seed=definition.model.seed, holdout_fraction=definition.evaluation.holdout_fraction)
-        fit = await asyncio.to_thread(fit_heads, lesson.examples, settings, self._progress.report)
+        fit = await asyncio.to_thread(
+            fit_heads, lesson.examples, settings, self._progress.report, threads=self._settings.cpu_count
+        )
         logger.info("heads.fitted", extra={"protocol": fit.protocol, "seconds": time.monotonic() - started})
         await self._progress.begin(Stage.EVALUATING)
         names = [image_name(example) for example in lesson.dataset.examples]

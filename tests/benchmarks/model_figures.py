@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+# As in the trainer. Read once, when NumPy is imported.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
@@ -65,7 +69,7 @@ def main() -> None:
     show(f"features of an image, {THREADS} threads", 1000 * seconds(lambda: engine.features(images)) / len(images), "ms")
     for classes, count in FITS:
         examples = clustered(classes, count, engine.metadata.feature_count)
-        taken = seconds(lambda examples=examples: fit_heads(examples, FitSettings()), repeats=1)
+        taken = seconds(lambda examples=examples: fit_heads(examples, FitSettings(), threads=THREADS), repeats=1)
         show(f"fit {classes} classes of {count} images", taken, "s")
 
 

@@ -23,7 +23,7 @@ def main() -> None:
         version=hog_color.VERSION,
         preprocessing=hog_color.PREPROCESSING,
         feature_count=feature_count,
-        # Quotients of small sums and square roots near zero: with bfloat16 the features of flat images would be noise.
+        # With bfloat16 scores would depend on whether a node's processor has it, and nothing would be won.
         precision=Precision.FLOAT32,
         weights=None,
         licence="Apache-2.0",

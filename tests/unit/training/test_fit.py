@@ -245,17 +245,46 @@ def test_equal_features_everywhere_fit_without_failure() -> None:
 
 
 def test_a_class_of_one_image_is_refused() -> None:
-    with pytest.raises(FitError, match="class number 2 has 1 different images; add at least 1"):
+    with pytest.raises(FitError, match="class number 2 has 1 images; add at least 1"):
         fit_heads(make_examples([10, 1]), FitSettings())
 
 
-def test_copies_of_one_image_are_one_image() -> None:
-    examples = make_examples([10, 10])
-    examples.features[10:] = examples.features[10]
-    examples.mirrored_features[10:] = examples.mirrored_features[10]
+@pytest.mark.parametrize("count", [2, 10, 60])
+def test_classes_of_copies_of_one_image_are_told_apart(count: int) -> None:
+    # Images of one colour in several sizes: other bytes, the same features.
+    examples = make_examples([count, count])
+    for first in (0, count):
+        for rows in (examples.features, examples.mirrored_features):
+            rows[first : first + count] = rows[first]
 
-    with pytest.raises(FitError, match="class number 2 has 1 different images"):
-        fit_heads(examples, FitSettings())
+    fit = fit_heads(examples, FitSettings())
+
+    scores = fit.heads.scores(examples.features)
+    assert ((scores >= 0.5) == examples.membership).all()
+    assert (fit.evaluated_scores.argmax(axis=1) == examples.strata()[fit.evaluated_rows]).all()
+
+
+@pytest.mark.parametrize(("few", "many"), [(5, 55), (55, 5), (3, 7)])
+def test_a_class_of_two_much_copied_images_fits(few: int, many: int) -> None:
+    examples = make_examples([few + many, few + many])
+    for rows in (examples.features, examples.mirrored_features):
+        rows[:few] = rows[0]
+        rows[few : few + many] = rows[few]
+
+    for seed in range(5):
+        fit = fit_heads(examples, FitSettings(seed=seed))
+        assert ((fit.heads.scores(examples.features) >= 0.5) == examples.membership).mean() > 0.9
+
+
+def test_an_image_in_two_classes_does_no_harm() -> None:
+    examples = make_examples([60, 60])
+    for rows in (examples.features, examples.mirrored_features):
+        rows[:55] = rows[0]
+        rows[60:115] = rows[0]
+
+    fit = fit_heads(examples, FitSettings())
+
+    assert np.isfinite(fit.evaluated_scores).all()
 
 
 def test_one_class_alone_is_refused() -> None:
