@@ -79,19 +79,18 @@ class Scene:
         found = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
         return sorted(str(path.relative_to(folder)) for path in found)
 
-    def is_current(self, name: str = "colours") -> bool:
-        """Whether status is about the spec as it stands."""
-        found = self.get(name)
-        return bool(found["status"]["observedGeneration"] == found["metadata"]["generation"])
-
     def wait_for_condition(
         self, condition_type: str, reason: str, name: str = "colours", timeout_seconds: float = READY_SECONDS
     ) -> dict[str, Any]:
         """Wait until a condition about the spec as it stands has the reason; returns it."""
 
         def found() -> dict[str, Any] | None:
-            condition = self.condition(condition_type, name)
-            return condition if condition.get("reason") == reason and self.is_current(name) else None
+            # One read: a condition of one moment says nothing about the generation of the next.
+            classifier = self.get(name)
+            conditions = (classifier.get("status") or {}).get("conditions") or ()
+            condition: dict[str, Any] = next((item for item in conditions if item["type"] == condition_type), {})
+            current = condition.get("observedGeneration") == classifier["metadata"]["generation"]
+            return condition if current and condition["reason"] == reason else None
 
         try:
             return self.cluster.wait_for(f"{condition_type}: {reason}", found, timeout_seconds=timeout_seconds)
