@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -95,6 +96,14 @@ def test_message_without_its_end_is_an_error(missing: int) -> None:
     # The line break after the last boundary is nobody's loss.
     with pytest.raises(MultipartError, match="cut off"):
         read([message[: -2 - missing]])
+
+
+@pytest.mark.parametrize("filling", [" ", ";", "; ", ";x", ";x=", ';x="', '" ', "\\"])
+def test_no_header_costs_the_square_of_its_length(filling: str) -> None:
+    # A header may have 64 KB; everything else stands still while it is read.
+    started = time.monotonic()
+    assert parse_boundary("multipart/form-data; boundary=x;" + filling * (60_000 // len(filling))) == b"x"
+    assert time.monotonic() - started < 2
 
 
 def test_header_made_of_parameters_costs_little() -> None:
