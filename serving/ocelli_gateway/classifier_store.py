@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
@@ -128,9 +129,10 @@ class ClassifierStore:
         found: dict[str, KnownClassifier] = {}
         missing: list[str] = []
         watch = self._watches.get(namespace)
-        fresh = watch is not None and watch.classifiers.is_fresh()
-        for classifier_id in filter(may_exist, classifier_ids):
-            known = self._cached(watch, namespace, classifier_id) if watch is not None and fresh else None
+        wanted = [classifier_id for classifier_id in classifier_ids if may_exist(classifier_id)]
+        cached = _find_cached(watch, namespace, wanted) if watch is not None and watch.classifiers.is_fresh() else {}
+        for classifier_id in wanted:
+            known = cached.get(classifier_id)
             # One that serves nothing may have begun to: another replica may have shown it as ready already.
             if known is not None and known.served_revision is not None:
                 found[classifier_id] = known
@@ -263,7 +265,7 @@ class ClassifierStore:
         if not may_exist(classifier_id):
             raise ClassifierNotFoundError(f"no classifier has an id of the form {classifier_id[:64]!r}")
         watch = self._watches.get(namespace)
-        cached = None if watch is None else self._cached(watch, namespace, classifier_id)
+        cached = None if watch is None else _find_cached(watch, namespace, [classifier_id]).get(classifier_id)
         name = build_object_name(classifier_id) if cached is None else cached.name
         try:
             found = [await self._client.get(CLASSIFIERS, namespace, name)]
@@ -283,15 +285,6 @@ class ClassifierStore:
         if watch is not None:
             watch.classifiers.take(manifest)
 
-    def _cached(self, watch: _NamespaceWatch, namespace: str, classifier_id: str) -> KnownClassifier | None:
-        likely = watch.classifiers.get(namespace, build_object_name(classifier_id))
-        if likely is None or likely.classifier_id != classifier_id:
-            candidates = (item for item in watch.classifiers.values() if item is not None)
-            likely = next((item for item in candidates if item.classifier_id == classifier_id), None)
-        if likely is None or likely.deleted or likely.uid in watch.gone:
-            return None
-        return likely
-
     def _start(self, namespace: str) -> _NamespaceWatch:
         watch = _NamespaceWatch(
             classifiers=ResourceCache(self._client, CLASSIFIERS, project=_project, namespace=namespace),
@@ -310,6 +303,24 @@ class ClassifierStore:
 def may_exist(classifier_id: str) -> bool:
     """Whether any classifier may have this id: only such ids are looked up."""
     return is_classifier_id(classifier_id) and len(classifier_id) <= STEM_LIMIT + 1 + _NUMBER_DIGITS
+
+
+def _find_cached(watch: _NamespaceWatch, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
+    """Those of the ids that the cache has, found in one pass over it at most: requests may name thousands."""
+
+    def lives(item: KnownClassifier | None, classifier_id: str) -> TypeGuard[KnownClassifier]:
+        return item is not None and item.classifier_id == classifier_id and not item.deleted and item.uid not in watch.gone
+
+    likely = {
+        classifier_id: watch.classifiers.get(namespace, build_object_name(classifier_id)) for classifier_id in classifier_ids
+    }
+    found = {classifier_id: item for classifier_id, item in likely.items() if lives(item, classifier_id)}
+    # One that a manifest made has any name.
+    missing = likely.keys() - found.keys()
+    for item in watch.classifiers.values() if missing else ():
+        if item is not None and item.classifier_id in missing and lives(item, item.classifier_id):
+            found.setdefault(item.classifier_id, item)
+    return found
 
 
 def _is_alive(manifest: Manifest, classifier_id: str) -> bool:

@@ -69,28 +69,26 @@ class Classifiers:
         self._replica_delay_seconds = replica_delay_seconds
         self._announced: OrderedDict[tuple[str, str, int], float] = OrderedDict()
 
-    async def create(self, caller: Caller, name: str | None, sets: Sequence[ExampleSet]) -> ClassifierDetails:
-        """Create a classifier of checked example sets; its training goes on in the background.
+    async def create(self, caller: Caller, name: str, sets: Sequence[ExampleSet]) -> ClassifierDetails:
+        """Create a classifier of a checked name and checked example sets; its training goes on in the background.
 
         Raises:
             LimitExceededError: it would be too large.
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
-        display_name = check_name(name)
-        check_create(sets)
-        spec = _grow(ClassifierSpec(display_name=display_name, classes=()), sets, round_number=1)
+        spec = _grow(ClassifierSpec(display_name=name, classes=()), sets, round_number=1)
         _check_size(spec)
         for _ in range(WRITE_ATTEMPTS):
-            classifier_id = build_classifier_id(display_name, 1 + secrets.randbelow(NUMBER_LIMIT))
+            classifier_id = build_classifier_id(name, 1 + secrets.randbelow(NUMBER_LIMIT))
             location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
             try:
                 await self._store_uploads(location, sets)
                 created = await self._store.create(build_classifier(caller.namespace, classifier_id, spec))
             except NameTakenError:
-                await self._remove_uploads(location)
+                await self._remove_uploads(location, sets)
                 continue
             except BaseException:
-                await self._remove_uploads(location)
+                await self._remove_uploads(location, sets)
                 raise
             return await self._describe(caller, created)
         raise UnavailableError("No free classifier_id was found; try again.")
@@ -216,11 +214,12 @@ class Classifiers:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
             await self._objects.put(location.upload_key(digest), path)
 
-    async def _remove_uploads(self, location: ClassifierLocation) -> None:
-        """For an id that nobody else knows yet."""
+    async def _remove_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
+        """Take back what a create has stored; nothing else below the id, which a classifier may have by the same draw."""
         # What is left after this fails, too, belongs to no Classifier: the operator's sweep takes it.
         with contextlib.suppress(ObjectStoreError):
-            await asyncio.shield(self._objects.delete_prefix(location.uploads_prefix))
+            for digest in {item.file.sha256 for item in sets}:
+                await asyncio.shield(self._objects.delete(location.upload_key(digest)))
 
 
 def check_name(name: str | None) -> str:

@@ -133,6 +133,9 @@ def translate_error(error: BaseException) -> GatewayError | None:
     match error:
         case GatewayError():
             return error
+        case BaseExceptionGroup(exceptions=(first, *_)):
+            # What the images of one request met: the first says enough.
+            return translate_error(first)
         case InvalidError():
             return InputError(f"Kubernetes refuses the classifier: {error.message}")
         case ApiError(status=403) if "exceeded quota" in error.message:

@@ -66,9 +66,13 @@ class ImageFiles:
         self.count = 0
         """Images in all the files, those beyond the limit too."""
         self._sources: list[tuple[str, SpooledFile | ImageArchive]] = []
-        for file in files:
-            if file.size_bytes:
-                self._add(file)
+        try:
+            for file in files:
+                if file.size_bytes:
+                    self._add(file)
+        except BaseException:
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[ReadImage]:
         """The first images, at most `IMAGES_LIMIT`."""

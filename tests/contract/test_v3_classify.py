@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from tests.unit.gateway.harness import (
     NAMESPACE,
     VERSION,
@@ -430,6 +431,17 @@ def test_unknown_ids_beside_known_ones_are_a_warning(client: V3Client) -> None:
     assert (response.status_code, [item["classifier_id"] for item in body["images"][0]["classifiers"]]) == (200, ["default"])
     unknown = next(item for item in body["warnings"] if item["warning_id"] == "unknown_classifier_ids")
     assert "dogs__1941945966" in unknown["description"]
+
+
+def test_object_of_another_name_than_its_id_is_found_among_many(stage: Stage, client: V3Client, birds: str) -> None:
+    manifest = stage.classifier(birds)
+    manifest["metadata"] = {"name": "by-manifest", "labels": {CLASSIFIER_ID_LABEL: "manifest_9"}}
+    manifest["status"]["classifierID"] = "manifest_9"
+    stage.start_server("manifest_9", manifest["status"]["servedRevision"], SCORES)
+    stage.put_classifier(manifest)
+    asked = [*(f"dogs_{number}" for number in range(1, 20)), "manifest_9", birds]
+    body = client.classify(("a.png", png()), classifier_ids=",".join(asked)).json()
+    assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["manifest_9", birds]
 
 
 def test_thousands_of_unknown_ids_cost_one_read_of_the_namespace(stage: Stage, client: V3Client) -> None:

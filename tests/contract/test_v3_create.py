@@ -294,3 +294,12 @@ def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, m
     monkeypatch.setattr("ocelli_gateway.classifiers.secrets.randbelow", lambda _: next(draws))
     # The names of objects have no upper case: `clash` and `Clash` meet.
     assert client.created("clash") == "clash_4712"
+
+
+def test_taken_id_keeps_its_uploads(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = client.created("Drawn", [positive("owl", examples(21)), NEGATIVE])
+    before = [path for path in stage.stored_uploads() if taken in path]
+    draws = iter([int(taken.rpartition("_")[2]) - 1, 4712])
+    monkeypatch.setattr("ocelli_gateway.classifiers.secrets.randbelow", lambda _: next(draws))
+    client.created("Drawn", [positive("owl", examples(22)), positive("heron", examples(23))])
+    assert [path for path in stage.stored_uploads() if taken in path] == before

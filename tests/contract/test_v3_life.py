@@ -379,3 +379,11 @@ def test_full_disk_is_503_and_leaves_nothing(stage: Stage, client: V3Client, mon
     monkeypatch.setattr("ocelli_gateway.uploads._FileSink._flush", full)
     assert_error(client.create(), 503, "unavailable")
     assert list(stage.upload_folder.iterdir()) == []
+
+
+def test_image_that_cannot_be_read_back_is_503(client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("ocelli_gateway.image_files._read_file", exhausted)
+    assert_error(client.classify(("a.png", png())), 503, "unavailable")
