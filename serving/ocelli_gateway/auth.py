@@ -203,4 +203,8 @@ class CredentialsFolder:
         """Refresh again and again, until cancelled."""
         while True:
             await asyncio.sleep(poll_seconds)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception:
+                # A watch that ended silently would keep withdrawn credentials valid.
+                logger.exception("credentials could not be refreshed")

@@ -118,8 +118,12 @@ class CredentialSet:
         if not isinstance(document, Mapping):
             raise CredentialSetError("it is no JSON object")
         for key in ("user", "passwordHash", "namespace", "owner"):
-            if not isinstance(document.get(key), str) or not document[key]:
+            value = document.get(key)
+            if not isinstance(value, str) or not value:
                 raise CredentialSetError(f"it lacks the text {key}; add it")
+            # Control characters cannot be typed in; half of a surrogate pair could not even be compared.
+            if not value.isprintable():
+                raise CredentialSetError(f"its {key} has characters that cannot be shown; correct it")
         user, namespace, api_key = document["user"], document["namespace"], document.get("apiKeySHA256")
         if user == API_KEY_USER or ":" in user:
             raise CredentialSetError(
@@ -163,7 +167,7 @@ def read_credentials(folder: Path) -> CredentialsReading:
             sets.append(candidate)
         except CredentialSetError as error:
             problems.append(f"Credential set {path.name}: {error}")
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             problems.append(f"Credential set {path.name}: it is no readable JSON; correct it")
     return CredentialsReading(sets=tuple(sets), problems=tuple(problems))
 

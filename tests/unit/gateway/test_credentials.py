@@ -59,6 +59,9 @@ def test_same_password_is_hashed_differently_each_time() -> None:
         (with_values(passwordHash="secret-of-anna"), "scrypt"),
         (with_values(passwordHash="scrypt$n=1073741824,r=8,p=1$AAAA$AAAAAAAAAAAAAAAAAAAAAAAA"), "scrypt"),
         (with_values(apiKeySHA256="secret-of-anna"), "SHA-256"),
+        (with_values(user="\ud83d"), "user"),
+        (with_values(owner="a\nb"), "owner"),
+        ("[" * 100_000, "JSON"),
     ],
 )
 def test_broken_entry_is_named_without_its_secret_and_keeps_no_other_out(tmp_path: Path, document: Any, words: str) -> None:
