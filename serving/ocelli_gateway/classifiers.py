@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from ocelli_api.classifier import (
     API_VERSION,
+    CLASS_SOURCES_LIMIT,
     CLASSES_LIMIT,
     CLASSIFIER_ID_LABEL,
     CREATED_BY_GATEWAY,
@@ -52,7 +53,6 @@ from ocelli_gateway.wire import ClassifierDetails
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
-SOURCES_OF_ONE_CLASS_LIMIT = 1000
 WRITE_ATTEMPTS = 10
 _ANNOUNCED_LIMIT = 10_000
 
@@ -302,9 +302,9 @@ def _check_size(spec: ClassifierSpec) -> None:
             f"The classifier would have {len(spec.sources)} example sets in all; at most {SOURCES_LIMIT} are allowed."
         )
     largest = max([len(spec.negative_examples), *(len(item.examples) for item in spec.classes)])
-    if largest > SOURCES_OF_ONE_CLASS_LIMIT:
+    if largest > CLASS_SOURCES_LIMIT:
         raise LimitExceededError(
-            f"One class would have {largest} example sets; at most {SOURCES_OF_ONE_CLASS_LIMIT} are allowed."
+            f"One class would have {largest} example sets; at most {CLASS_SOURCES_LIMIT} are allowed."
         )
     size_bytes = len(json.dumps(definition(spec), ensure_ascii=False).encode())
     if size_bytes > SPEC_BYTES_LIMIT:
