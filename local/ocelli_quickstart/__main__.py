@@ -8,14 +8,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ocelli_local import ClusterError
+from ocelli_local import ClusterAccessError, ClusterError
+from ocelli_local.addresses import AddressesError
 from ocelli_local.binaries import BinariesError
+from ocelli_local.control_plane import ControlPlaneError
 from ocelli_model.backbone import BackboneError
 from ocelli_quickstart.client import Service, TutorialError
 from ocelli_quickstart.demo import play_tutorial
 from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.run import RunError, RunSettings, run, running_ocelli
 from ocelli_quickstart.state import StateError, StateFolder
+from ocelli_storage.object_store import ObjectStoreError
+
+CLUSTER_ERRORS = (AddressesError, BinariesError, ClusterAccessError, ClusterError, ControlPlaneError)
 
 
 def say(text: str) -> None:
@@ -53,7 +58,7 @@ def main(arguments: list[str]) -> int:
             case _:
                 print("usage: python -m ocelli_quickstart run|demo|clean", file=sys.stderr)
                 return 2
-    except (RunError, StateError, TutorialError, ClusterError, BinariesError, BackboneError) as error:
+    except (RunError, StateError, TutorialError, BackboneError, ObjectStoreError, *CLUSTER_ERRORS) as error:
         print(f"ocelli: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

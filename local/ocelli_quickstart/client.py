@@ -42,7 +42,7 @@ class TutorialClient:
     def __init__(self, service: Service, session: aiohttp.ClientSession) -> None:
         self.service = service
         self._session = session
-        self._credentials = aiohttp.BasicAuth(service.user, service.password, encoding="utf-8")
+        self._headers = {"Authorization": aiohttp.encode_basic_auth(service.user, service.password)}
 
     async def call(
         self, method: str, path: str, form: Mapping[str, str | Path] | None = None, *, expect: int = 200, **query: str
@@ -50,7 +50,7 @@ class TutorialClient:
         """One call.
 
         Raises:
-            TutorialError: another status than the expected one.
+            TutorialError: another status than the expected one, or no answer.
         """
         data: aiohttp.FormData | None = None
         if form is not None:
@@ -62,12 +62,17 @@ class TutorialClient:
                     data.add_field(name, value)
         url = self.service.address + path
         parameters = {"version": VERSION, **query}
-        async with self._session.request(method, url, params=parameters, data=data, auth=self._credentials) as response:
-            text = await response.text()
-            if response.status != expect:
-                raise TutorialError(f"{method} {path} answered {response.status}, not {expect}: {text}")
-            document: dict[str, Any] = json.loads(text)
-            return document
+        try:
+            async with self._session.request(method, url, params=parameters, data=data, headers=self._headers) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise TutorialError(
+                f"{method} {path}: no answer from {self.service.address}: {error!r}; is it still up?"
+            ) from error
+        if response.status != expect:
+            raise TutorialError(f"{method} {path} answered {response.status}, not {expect}: {text}")
+        document: dict[str, Any] = json.loads(text)
+        return document
 
     async def wait_until_settled(self, classifier_id: str, timeout_seconds: float = 300) -> dict[str, Any]:
         """Poll until the classifier is `ready`.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocelli_gateway.credentials import build_credential_set, build_credentials_secret
+from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
 from ocelli_model.publish import HOG_COLOR, publish_backbone
@@ -38,10 +38,7 @@ class InstallationOptions:
     store_url: str
     file_sources_folder: Path
     gateway_port: int
-    user: str
-    password: str
-    namespace: str = "default"
-    owner: str = "demo"
+    credential_set: CredentialSet
     backbones: tuple[str, ...] = ()
     """torchvision backbones to install beside HogColor; `Auto` takes the first."""
     weights: str | None = None
@@ -71,13 +68,10 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         # There is one replica: nobody else's watch has to be waited for.
         "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
     }
-    credential = build_credential_set(
-        user=options.user, password=options.password, namespace=options.namespace, owner=options.owner
-    )
     manifests = [
         *load_manifests(CRDS),
         # Before the gateway: a Secret that comes after its Pod is mounted only when the node looks again, a minute later.
-        build_credentials_secret([credential]),
+        build_credentials_secret([options.credential_set]),
         *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}

@@ -17,7 +17,9 @@ import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
 from ocelli_api.conditions import ConditionType
+from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_credential_set
 from ocelli_local import ClusterOptions, LocalCluster
+from ocelli_local.api_client import ApiError
 from ocelli_quickstart.client import Service
 from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install
@@ -25,6 +27,8 @@ from ocelli_quickstart.state import RunningInstance, StateFolder
 
 DEFAULT_PORT = 8080
 PORTS_TRIED = 100
+NAMESPACE = "default"
+OWNER = "demo"
 START_TIMEOUT_SECONDS = 90.0
 
 Say = Callable[[str], None]
@@ -54,7 +58,7 @@ class RunSettings:
             RunError: PORT is no port.
         """
         port = environment.get("PORT", "").strip()
-        if port and not (port.isdigit() and 0 < int(port) < 65536):
+        if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise RunError(f"PORT={port!r} is no port; set a number from 1 to 65535, or leave it out")
         return cls(
             state_dir=Path(environment.get("STATE_DIR") or ".state"),
@@ -77,6 +81,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
     state.prepare()
     port = choose_port(settings.port)
     password = state.password(settings.password)
+    credential_set = build_credentials(settings.user, password)
     started = time.monotonic()
 
     def step(text: str) -> None:
@@ -94,8 +99,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 store_url=state.store.as_uri(),
                 file_sources_folder=state.samples,
                 gateway_port=port,
-                user=settings.user,
-                password=password,
+                credential_set=credential_set,
                 backbones=settings.backbones,
                 weights=settings.weights,
             ),
@@ -118,6 +122,9 @@ async def run(settings: RunSettings, say: Say) -> None:
     task = asyncio.create_task(_run(settings, say, stop))
 
     def ask_to_stop() -> None:
+        # A second request would cut the stopping short.
+        if stop.is_set():
+            return
         # While it starts there is nothing to wait for: the start is cancelled and takes everything down with it.
         stop.set()
         task.cancel()
@@ -179,6 +186,18 @@ def describe(service: Service, state: StateFolder) -> str:
         lines += [f"# {comment}", command, ""]
     lines.append("Ctrl-C stops everything. What happens from here on:")
     return "\n".join(lines)
+
+
+def build_credentials(user: str, password: str) -> CredentialSet:
+    """Who may log in to this instance.
+
+    Raises:
+        RunError: nobody could log in so.
+    """
+    try:
+        return build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
+    except CredentialSetError as error:
+        raise RunError(f"the credentials of OCELLI_USER and OCELLI_PASSWORD cannot be used: {error}") from error
 
 
 def choose_port(wanted: int | None) -> int:
@@ -243,7 +262,12 @@ async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
     path = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
     shown: dict[str, str] = {}
     while True:
-        listing: dict[str, Any] = await cluster.access.client.get(path)
+        try:
+            listing: dict[str, Any] = await cluster.access.client.get(path)
+        except (ApiError, aiohttp.ClientError, TimeoutError):
+            # A control plane component that ended is started again: nothing to take the others down for.
+            await asyncio.sleep(0.5)
+            continue
         alive: dict[str, str] = {}
         for item in listing["items"]:
             classifier = parse_classifier(item)

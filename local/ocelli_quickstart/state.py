@@ -9,6 +9,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocelli_local.cluster_process import is_locked, read_runner
+
 MARKER = "ocelli-state"
 
 
@@ -96,7 +98,7 @@ class StateFolder:
             return
         if not self._marker.exists():
             raise StateError(f"{self.path} was not made by `make run`; delete it yourself if you mean to")
-        running = self.running()
-        if running is not None:
-            raise StateError(f"{self.path} is in use by process {running[0].process_id}; stop `make run` with Ctrl-C first")
+        # The lock also tells of one that is only starting, and never of a process that took over the number of a killed one.
+        if is_locked(self.cluster):
+            raise StateError(f"{self.path} is in use by process {read_runner(self.cluster)}; stop `make run` with Ctrl-C first")
         shutil.rmtree(self.path)

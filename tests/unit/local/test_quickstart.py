@@ -1,0 +1,64 @@
+"""Settings and state folder of `make run`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from ocelli_local.cluster import lock_state_folder
+from ocelli_quickstart.client import Service, TutorialClient, TutorialError
+from ocelli_quickstart.run import RunError, RunSettings, build_credentials
+from ocelli_quickstart.state import StateError, StateFolder
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "²"])
+def test_what_is_no_port_is_refused(port: str) -> None:
+    with pytest.raises(RunError, match="PORT"):
+        RunSettings.from_environment({"PORT": port})
+
+
+@pytest.mark.parametrize(("user", "password"), [("apikey", "x"), ("a:b", "x"), ("a", "x" * 1025)])
+def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(user: str, password: str) -> None:
+    with pytest.raises(RunError, match="OCELLI_USER and OCELLI_PASSWORD"):
+        build_credentials(user, password)
+
+
+def test_drawn_password_is_kept_and_private(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.prepare()
+    password = state.password(None)
+    assert StateFolder(tmp_path / "state").password(None) == password
+    assert (state.path / "password").stat().st_mode & 0o077 == 0
+
+
+def test_folder_of_somebody_else_is_neither_used_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(StateError, match="not Ocelli's"):
+        StateFolder(tmp_path).prepare()
+    with pytest.raises(StateError, match="not made by"):
+        StateFolder(tmp_path).delete()
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_folder_of_a_cluster_that_is_only_starting_is_not_deleted(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.prepare()
+    state.cluster.mkdir()
+    with lock_state_folder(state.cluster), pytest.raises(StateError, match=f"process {os.getpid()}"):
+        state.delete()
+    state.delete()
+    assert not state.path.exists()
+
+
+def test_service_that_is_gone_is_named() -> None:
+    async def call() -> None:
+        async with aiohttp.ClientSession() as session:
+            service = Service(address="http://127.0.0.1:1", user="demo", password="x")
+            await TutorialClient(service, session).call("GET", "/v3/classifiers/a_1")
+
+    with pytest.raises(TutorialError, match=r"127\.0\.0\.1:1"):
+        asyncio.run(call())
