@@ -65,13 +65,6 @@ class ApiClient:
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Manifest:
         return await self._request("GET", path, query=query)
 
-    async def get_text(self, path: str) -> str:
-        async with self._session.get(self._url + path) as response:
-            text = await response.text()
-            if response.status >= 400:
-                raise ApiError(f"GET {path}", response.status, {"message": text})
-            return text
-
     async def create(self, path: str, body: Manifest) -> Manifest:
         return await self._request("POST", path, body=body)
 

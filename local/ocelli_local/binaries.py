@@ -252,13 +252,12 @@ def find_go(environ: Mapping[str, str], minimum: str, report: Report) -> Path:
     in_environment = Path(sys.prefix) / "bin" / "go"
     on_path = shutil.which("go", path=environ.get("PATH"))
     seen = []
-    for candidate in [Path(on_path)] if on_path else [], [in_environment]:
-        for path in candidate:
-            version = read_go_version(path)
-            if version is not None and version >= (parse_version(minimum) or ()):
-                return path
-            if version is not None:
-                seen.append(f"{path} is {'.'.join(map(str, version))}")
+    for path in [*([Path(on_path)] if on_path else []), in_environment]:
+        version = read_go_version(path)
+        if version is not None and version >= (parse_version(minimum) or ()):
+            return path
+        if version is not None:
+            seen.append(f"{path} is {'.'.join(map(str, version))}")
     fact = "; ".join(seen) if seen else "no `go` on PATH"
     if sys.prefix == sys.base_prefix:
         raise BinariesError(

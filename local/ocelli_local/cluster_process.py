@@ -160,7 +160,8 @@ def stop_running_cluster(state_dir: Path) -> bool:
         while is_locked(state_dir) and time.monotonic() < deadline:
             time.sleep(0.05)
         if is_locked(state_dir):
-            os.kill(runner, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(runner, signal.SIGKILL)
     leftovers = kill_leftovers(f"{CLUSTER_MARKER}={build_marker(state_dir)}")
     return was_running or bool(leftovers)
 

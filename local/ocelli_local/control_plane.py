@@ -30,6 +30,7 @@ SERVICE_RANGE = "10.96.0.0/16"
 FIRST_SERVICE_ADDRESS = "10.96.0.1"
 ETCD_PORT = 23790
 ETCD_PEER_PORT = 23800
+READY_TIMEOUT_SECONDS = 5.0
 STOP_GRACE_SECONDS = 5.0
 RESTART_DELAY_SECONDS = 1.0
 # Without the endpoint controllers: EndpointSlices refuse loopback addresses, and every Pod here has one. The others
@@ -215,13 +216,15 @@ class ControlPlane:
         context = ssl.create_default_context(cafile=str(self.api_address.authority))
         admin = self.certificates.admin
         context.load_cert_chain(admin.certificate, admin.key)
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        # One answer that never comes must not outlast the deadline.
+        timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_SECONDS)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout) as session:
             while True:
                 try:
                     async with session.get(f"{self.api_address.url}/readyz") as response:
                         if response.status == 200:
                             return
-                except aiohttp.ClientError:
+                except (aiohttp.ClientError, TimeoutError):
                     pass
                 if time.monotonic() > deadline:
                     raise ControlPlaneError(self._explain_not_ready())

@@ -54,6 +54,7 @@ RETRY_SECONDS = 1.0
 # What the kubelet leaves a container after its preStop hook took all of the grace period.
 LEAST_GRACE_SECONDS = 2.0
 HOOK_TIMEOUT_SECONDS = 600.0
+DRAIN_SECONDS = 0.5
 LOST_MESSAGE = "The container could not be located when the node started again"
 
 
@@ -93,6 +94,7 @@ class Run:
     arguments: ProcessArguments
     folder: Path
     log: ContainerLog
+    output: OutputReader
     termination_file: Path
     started_at: datetime
     probes: list[asyncio.Task[None]] = field(default_factory=list)
@@ -186,22 +188,23 @@ class Container:
     async def run(self) -> None:
         """Returns when the container will not run again."""
         delay = 0.0
-        if self._ended_before:
-            if not self._restarts():
-                return
-            self._last_state = self._state
-            self._restart_count += 1
+        ran_before = self._ended_before
         while not self._stopping.is_set():
-            if delay > 0:
-                self._wait_in_backoff(delay)
-                if await self._stopping_within(delay):
+            if ran_before:
+                if not self._restarts():
                     return
+                self._last_state = self._state
+                if delay > 0:
+                    self._wait_in_backoff(delay)
+                    if await self._stopping_within(delay):
+                        return
+                # The count belongs to runs: it rises when the next one starts.
+                self._restart_count += 1
             began = time.monotonic()
-            if not await self._run_once() or not self._restarts():
+            if not await self._run_once():
                 return
             delay = self._delays.next_delay(ran_for_seconds=time.monotonic() - began)
-            self._last_state = self._state
-            self._restart_count += 1
+            ran_before = True
 
     async def stop(self, *, grace_seconds: float) -> None:
         """End the container for good; returns when its process is gone."""
@@ -228,9 +231,7 @@ class Container:
             f"back-off {delay:g}s restarting failed container={self.name} "
             f"pod={metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         )
-        # The count belongs to runs: it rises when the next one starts.
         self._state = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
-        self._restart_count -= 1
         self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {metadata['name']}")
         self._services.on_change()
 
@@ -238,8 +239,6 @@ class Container:
         try:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
-            if "CrashLoopBackOff" in str(self._state.get("waiting", {}).get("reason")):
-                self._restart_count += 1
             return False
         return True
 
@@ -265,7 +264,7 @@ class Container:
                 probe.cancel()
             if run.termination is not None:
                 run.termination.cancel()
-            self._output.close()
+            run.output.close()
             run.log.close()
             self._run = None
         return True
@@ -359,31 +358,33 @@ class Container:
         self._logs[self._restart_count] = log
         # As on a kubelet: the logs of the current run and of the one before.
         for number in [number for number in self._logs if number < self._restart_count - 1]:
-            self._logs.pop(number).path.unlink(missing_ok=True)
-        reading, writing = os.pipe()
-        try:
-            process = ChildProcess.start(
-                Command(
-                    argv=self._services.node.wrapper.wrap(arguments.argv),
-                    env=arguments.env,
-                    folder=self._working_folder(),
-                    stdout=writing,
-                    stderr=writing,
-                )
-            )
-        finally:
-            os.close(writing)
-        run = Run(
-            process=process,
+            self._logs.pop(number).delete()
+        folder = self._working_folder()
+        output = OutputReader(log.write)
+        return Run(
+            process=self._start_captured(arguments.argv, arguments.env, folder, output),
             arguments=arguments,
-            folder=self._working_folder(),
+            folder=folder,
             log=log,
+            output=output,
             termination_file=termination_file,
             started_at=datetime.now(UTC),
         )
-        self._output = OutputReader(log.write)
-        self._output_task = asyncio.create_task(self._output.read(reading))
-        return run
+
+    def _start_captured(self, argv: Sequence[str], env: Mapping[str, str], folder: Path, output: OutputReader) -> ChildProcess:
+        """Start a wrapped command whose output goes to the reader; raises OSError where it can't be started."""
+        reading, writing = os.pipe()
+        try:
+            process = ChildProcess.start(
+                Command(argv=self._services.node.wrapper.wrap(argv), env=env, folder=folder, stdout=writing, stderr=writing)
+            )
+        except BaseException:
+            os.close(reading)
+            raise
+        finally:
+            os.close(writing)
+        output.start(reading)
+        return process
 
     async def _attend(self, run: Run) -> None:
         """From the started process to its reported end."""
@@ -399,9 +400,7 @@ class Container:
             self._become_started(run)
         self._services.on_change()
         code = await run.process.wait()
-        # What the process wrote last is in the pipe still; a grandchild that keeps it open must not keep us.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._output_task), 0.5)
+        await run.output.drain()
         run.log.close()
         self._ready, self._started = False, False
         self._state = {"terminated": self._build_terminated(run, code)}
@@ -580,30 +579,16 @@ class Container:
     async def _run_beside(self, run: Run, argv: Sequence[str]) -> tuple[int, str]:
         """Run a command with the container's environment; its exit code and output. Killed if cancelled."""
         translation = PathTranslation.for_container(self.spec, self._paths())
-        output = bytearray()
-        reading, writing = os.pipe()
-        try:
-            process = ChildProcess.start(
-                Command(
-                    argv=self._services.node.wrapper.wrap([translation.translate(word) for word in argv]),
-                    env=run.arguments.env,
-                    folder=run.folder,
-                    stdout=writing,
-                    stderr=writing,
-                )
-            )
-        finally:
-            os.close(writing)
-        reader = OutputReader(output.extend)
-        reading_task = asyncio.create_task(reader.read(reading))
+        said = bytearray()
+        output = OutputReader(said.extend)
+        process = self._start_captured([translation.translate(word) for word in argv], run.arguments.env, run.folder, output)
         try:
             code = await process.wait()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(reading_task), 0.5)
-            return code, bytes(output[:1000]).decode(errors="replace").strip()
+            await output.drain()
+            return code, bytes(said[:1000]).decode(errors="replace").strip()
         finally:
             process.kill_session()
-            reader.close()
+            output.close()
 
     def _event(self, kind: EventType, reason: str, message: str) -> None:
         self._services.node.events.record(self._services.pod, kind, reason, message, container=self.name)
@@ -614,15 +599,24 @@ class OutputReader(asyncio.Protocol):
 
     def __init__(self, take: Callable[[bytes], None]) -> None:
         self._take = take
+        self._connecting: asyncio.Task[object] | None = None
         self._transport: asyncio.BaseTransport | None = None
         self._ended = asyncio.get_running_loop().create_future()
 
-    async def read(self, descriptor: int) -> None:
-        await asyncio.get_running_loop().connect_read_pipe(lambda: self, os.fdopen(descriptor, "rb"))
-        await self._ended
+    def start(self, descriptor: int) -> None:
+        """Read from the pipe, and close it in the end."""
+        connect = asyncio.get_running_loop().connect_read_pipe(lambda: self, os.fdopen(descriptor, "rb"))
+        self._connecting = asyncio.create_task(connect)
+
+    async def drain(self) -> None:
+        """Returns when everything was read, and soon in any case: a grandchild may keep the pipe open."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._ended), DRAIN_SECONDS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        if self._ended.done():
+            transport.close()
 
     def data_received(self, data: bytes) -> None:
         if not self._ended.done():

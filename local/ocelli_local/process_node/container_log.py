@@ -68,6 +68,12 @@ class ContainerLog:
         self._file.close()
         self._wake_followers()
 
+    def delete(self) -> None:
+        """Close it and remove its files, the rotated one too."""
+        self.close()
+        for path in (self.path, self._older):
+            path.unlink(missing_ok=True)
+
     def _append(self, data: bytes) -> None:
         if not data:
             return

@@ -38,6 +38,7 @@ Manifest = dict[str, Any]
 KUBELET_PORT = 23810
 HEARTBEAT_SECONDS = 10.0
 LEASE_SECONDS = 40
+RELIST_SECONDS = 0.2
 POD_LIMIT = 110
 KEPT_LOG_FOLDERS = 300
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -243,7 +244,11 @@ class ProcessNode:
                 continue
             except RETRY_ERRORS as error:
                 logger.warning("watch of pods ended, listing again: error=%r", error)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(RELIST_SECONDS)
+            except Exception:
+                # A watch that ended silently would leave the node blind.
+                logger.exception("watch of pods failed, listing again")
+                await asyncio.sleep(RELIST_SECONDS)
 
     def _take_list(self, pods: list[Manifest]) -> None:
         present = {pod["metadata"]["uid"] for pod in pods}

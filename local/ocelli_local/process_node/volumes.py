@@ -7,7 +7,6 @@ paths (`environment.py`).
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +56,7 @@ class PodVolumes:
 
     @property
     def need_refresh(self) -> bool:
-        return any("emptyDir" not in volume for volume in self._volumes)
+        return not all(is_empty_dir(volume) for volume in self._volumes)
 
     @property
     def _volumes(self) -> list[Manifest]:
@@ -88,10 +87,8 @@ class PodVolumes:
         for volume in self._volumes:
             path = self.paths[volume["name"]]
             path.mkdir(parents=True, exist_ok=True)
-            # As an emptyDir is: any user of the Pod may write.
-            if is_empty_dir(volume):
-                continue
-            self._write(volume["name"], await self._build_files(volume))
+            if not is_empty_dir(volume):
+                self._write(volume["name"], await self._build_files(volume))
 
     async def refresh(self) -> None:
         """Renew what changed. What has gone meanwhile stays as it was, as on a kubelet."""
@@ -101,9 +98,6 @@ class PodVolumes:
                     self._write(volume["name"], await self._build_files(volume))
                 except ObjectUnavailableError:
                     continue
-
-    def remove(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write(self, name: str, files: list[VolumeFile]) -> None:
         folder = self.paths[name]

@@ -87,6 +87,14 @@ def test_log_beyond_its_limit_loses_the_oldest(tmp_path: Path, monkeypatch: pyte
     assert len(text) < 1000
 
 
+def test_deleted_log_leaves_nothing_of_its_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_log, "LIMIT_BYTES", 20)
+    log = make_log(tmp_path, b"line one\n", b"line two\n")
+    assert len(list(tmp_path.iterdir())) == 2
+    log.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_stored_log_of_an_earlier_run_can_be_read(tmp_path: Path) -> None:
     make_log(tmp_path, b"old\n")
     assert read(ContainerLog.stored(tmp_path / "0.log"), LogQuery(follow=True)) == b"old\n"
