@@ -20,9 +20,11 @@ from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
+from ocelli_operator.actions import Action, ApplyChild, DeleteChild, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.events import EventRecorder
+from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import (
     FIELD_MANAGER,
     MANIFEST_HASH_ANNOTATION,
@@ -31,15 +33,7 @@ from ocelli_operator.manifests.metadata import (
 )
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
-from ocelli_operator.plan import (
-    ApplyChild,
-    DeleteChild,
-    Plan,
-    RestoreLabel,
-    StartTraining,
-    next_attempt,
-    plan_classifier,
-)
+from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -191,7 +185,7 @@ class Reconciler:
 
     # --- apply
 
-    async def _act(self, classifier: Classifier, action: RestoreLabel | StartTraining | ApplyChild | DeleteChild) -> bool:
+    async def _act(self, classifier: Classifier, action: Action) -> bool:
         """Do it; False where the API server calls the manifest invalid."""
         try:
             if isinstance(action, RestoreLabel):

@@ -1,11 +1,10 @@
 """What status says: conditions and their sentences, the status document, the Events of a transition. Pure.
 
-It judges nothing: `plan` decides what is the case, this module words it.
+It judges nothing: `judgement` says what is the case, this module words it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,19 +12,13 @@ from typing import Any
 
 from ocelli_api.classifier import HISTORY_LIMIT, Classifier, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import (
-    AvailableReason,
-    Condition,
     ConditionStatus,
     ConditionType,
     DataValidReason,
     ReadyReason,
-    ReconcilingReason,
     StalledReason,
     TrainedReason,
-    merge_conditions,
 )
-
-MESSAGE_LIMIT = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +39,6 @@ class Failure:
     """Object, fact and remedy."""
     data_valid: Verdict
     trained: Verdict
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What is the case, for every condition. `reconciling` and `stalled` are None where they are absent."""
-
-    data_valid: Verdict
-    trained: Verdict
-    available: Verdict
-    ready: Verdict
-    reconciling: Verdict | None
-    stalled: Verdict | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,56 +110,6 @@ def missing_revision(classifier: Classifier, revision: str) -> Failure:
         data_valid=NOT_CHECKED,
         trained=false(TrainedReason.REVISION_NOT_FOUND, message),
     )
-
-
-READY_REASON_OF: dict[StrEnum, ReadyReason] = {
-    StalledReason.INVALID_DATA: ReadyReason.INVALID_DATA,
-    StalledReason.TRAINING_FAILED: ReadyReason.TRAINING_FAILED,
-    StalledReason.ROLLOUT_FAILED: ReadyReason.ROLLOUT_FAILED,
-    StalledReason.REVISION_NOT_FOUND: ReadyReason.REVISION_NOT_FOUND,
-    ReconcilingReason.TRAINING: ReadyReason.TRAINING,
-    ReconcilingReason.RETRAINING: ReadyReason.RETRAINING,
-    ReconcilingReason.ROLLING_OUT: ReadyReason.ROLLING_OUT,
-}
-
-
-def judge_available(served_revision: str | None, ready_servers: int) -> Verdict:
-    """`Available`: whether some revision answers predictions now."""
-    if served_revision is None:
-        return false(AvailableReason.NEVER_SERVED, "no revision was served yet")
-    if ready_servers == 0:
-        return false(
-            AvailableReason.NO_SERVER_READY,
-            f"revision {served_revision} is to be served, but no inference server of it is ready now",
-        )
-    servers = "1 inference server answers" if ready_servers == 1 else f"{ready_servers} inference servers answer"
-    return true(AvailableReason.SERVING, f"{servers} with revision {served_revision}")
-
-
-def build_conditions(
-    judgement: Judgement, before: Iterable[Condition], generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    """The list of conditions; `lastTransitionTime` moves only where the status does."""
-    verdicts = {
-        ConditionType.READY: judgement.ready,
-        ConditionType.AVAILABLE: judgement.available,
-        ConditionType.TRAINED: judgement.trained,
-        ConditionType.DATA_VALID: judgement.data_valid,
-        ConditionType.RECONCILING: judgement.reconciling,
-        ConditionType.STALLED: judgement.stalled,
-    }
-    conditions = [
-        Condition(
-            type=str(condition_type),
-            status=verdict.status,
-            reason=str(verdict.reason),
-            message=verdict.message[:MESSAGE_LIMIT],
-            observed_generation=generation,
-        )
-        for condition_type, verdict in verdicts.items()
-        if verdict is not None
-    ]
-    return merge_conditions(before, conditions, format_time(now))
 
 
 def extend_history(

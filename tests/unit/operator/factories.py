@@ -11,6 +11,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierSta
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision, training_hash
+from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.config import ChildSettings, parse_config
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, job_name
 from ocelli_operator.observed import (
@@ -23,7 +24,7 @@ from ocelli_operator.observed import (
     ObservedPod,
     StoredArtifact,
 )
-from ocelli_operator.plan import ApplyChild, DeleteChild, Plan, plan_classifier
+from ocelli_operator.plan import Plan, plan_classifier
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
 LATER = datetime(2026, 5, 4, 13, 0, 0, tzinfo=UTC)

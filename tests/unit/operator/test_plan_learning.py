@@ -13,9 +13,10 @@ from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision
+from ocelli_operator.actions import DeleteChild, RestoreLabel, StartTraining
 from ocelli_operator.manifests.metadata import manifest_hash
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod
-from ocelli_operator.plan import DeleteChild, Plan, RestoreLabel, StartTraining, plan_classifier
+from ocelli_operator.plan import Plan, plan_classifier
 from tests.unit.operator.factories import (
     NOW,
     World,

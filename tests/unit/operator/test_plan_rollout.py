@@ -9,8 +9,9 @@ import pytest
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import Component
+from ocelli_operator.actions import DeleteChild
 from ocelli_operator.observed import ChildKind
-from ocelli_operator.plan import DeleteChild, Plan
+from ocelli_operator.plan import Plan
 from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, settled_world
 
 

@@ -1,0 +1,51 @@
+"""What a plan may order: each action can be done again without harm. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ocelli_api.classifier import Manifest
+from ocelli_operator.observed import ChildIdentity, ChildKind
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreLabel:
+    """Set the label that holds the classifier's id."""
+
+    classifier_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartTraining:
+    """Store the definition, then create the Job that learns it."""
+
+    revision: str
+    attempt: int
+    definition: dict[str, Any]
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyChild:
+    """Apply a manifest; its hash is among its annotations."""
+
+    kind: ChildKind
+    manifest: Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteChild:
+    """Delete this very object."""
+
+    kind: ChildKind
+    identity: ChildIdentity
+    why: str
+
+
+Action = RestoreLabel | StartTraining | ApplyChild | DeleteChild
+
+
+def delete_child(kind: ChildKind, identity: ChildIdentity, why: str) -> tuple[Action, ...]:
+    """Delete it, unless it is on its way out already."""
+    return () if identity.deleting else (DeleteChild(kind=kind, identity=identity, why=why),)

@@ -1,0 +1,260 @@
+"""Learning: how far the current revision is from having an artifact, and what brings it there. Pure.
+
+It knows nothing of what serves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ocelli_api.classifier import ClassifierStatus
+from ocelli_api.conditions import Condition, ConditionType, DataValidReason, StalledReason, TrainedReason
+from ocelli_api.outcome import Outcome, OutcomeReason
+from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_operator.actions import Action, StartTraining, delete_child
+from ocelli_operator.case import Case
+from ocelli_operator.manifests.metadata import job_name, manifest_hash
+from ocelli_operator.manifests.training_job import KILLED_EXIT_CODE, build_training_job
+from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
+from ocelli_operator.status import (
+    DATA_CHECKED,
+    NOT_CHECKED,
+    Failure,
+    Verdict,
+    failed_data,
+    failed_training,
+    false,
+    learned,
+    missing_revision,
+)
+
+_TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.TRAINING_FAILED})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How far the current revision is from being learned."""
+
+    artifact: StoredArtifact | None = None
+    failure: Failure | None = None
+    data_valid: Verdict = NOT_CHECKED
+    trained: Verdict | None = None
+    unschedulable: bool = False
+    training: bool = False
+    """An attempt is under way, or starts now."""
+    running: bool = False
+    """Its trainer runs, and reports progress."""
+    attempt: int = 0
+    actions: tuple[Action, ...] = ()
+
+
+def next_attempt(status: ClassifierStatus, current: str) -> int:
+    """The attempt that the current revision is in, or would begin with.
+
+    It follows from status alone, so that a Job created before its status write was lost is found again by its name.
+    """
+    return status.attempt if status.training_revision == current else status.attempt + 1
+
+
+def plan_learning(case: Case) -> Learning:
+    """How far the current revision is from being learned, and what to do about that."""
+    observed, status, spec = case.observed, case.status, case.classifier.spec
+    under_way = status.training_revision == case.current
+    attempt = next_attempt(status, case.current)
+    if observed.artifact is not None:
+        artifact = observed.artifact
+        return Learning(
+            artifact=artifact,
+            data_valid=DATA_CHECKED,
+            trained=learned(artifact.revision, artifact.accuracy),
+            # A Job may have ended before a status write told of it.
+            attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
+            actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),
+        )
+    if spec.pinned_revision is not None and case.current != spec_revision(spec):
+        return _failed(case, missing_revision(case.classifier, case.current), status.attempt)
+    if case.is_stalled_by(_TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
+        return _failed(case, _remember_failure(status), status.attempt)
+
+    job = next((job for job in observed.jobs if job.identity.name == job_name(case.owner.name, case.current, attempt)), None)
+    superseded = _delete_jobs(case, keep_revision=case.current, keep_attempt=attempt)
+    learning = Learning(training=True, attempt=attempt, actions=superseded, data_valid=_judge_running_data(case, under_way))
+    if job is None:
+        return _plan_start(case, learning, under_way)
+    if job.identity.owner_uid != case.classifier.uid:
+        message = f"Job {job.identity.name} belongs to an earlier object of this name and has to go first"
+        return replace(
+            learning,
+            trained=false(TrainedReason.QUEUED, message),
+            actions=(*superseded, *delete_child(ChildKind.JOB, job.identity, message)),
+        )
+    if job.identity.deleting:
+        message = f"Job {job.identity.name} is being deleted; another one will take its place"
+        return replace(learning, trained=false(TrainedReason.QUEUED, message))
+    trainers = tuple(pod for pod in observed.trainers if pod.identity.revision == case.current and pod.attempt == attempt)
+    if job.finished:
+        failure = _find_failure(case, job, trainers)
+        if failure.data_valid == NOT_CHECKED:
+            failure = replace(failure, data_valid=learning.data_valid)
+        return _failed(case, failure, attempt, superseded)
+    return _plan_running(case, learning, job, trainers)
+
+
+def _failed(case: Case, failure: Failure, attempt: int, superseded: tuple[Action, ...] | None = None) -> Learning:
+    actions = _delete_jobs(case, keep_revision=case.current, keep_attempt=attempt) if superseded is None else superseded
+    return Learning(failure=failure, data_valid=failure.data_valid, trained=failure.trained, attempt=attempt, actions=actions)
+
+
+def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
+    """No Job of the attempt is there: it ended and went, it was deleted, or it never was."""
+    attempt = learning.attempt
+    outcome = case.observed.outcome if under_way else None
+    if outcome is not None and not outcome.succeeded:
+        return _failed(case, _failure_of_outcome(case, outcome), attempt, learning.actions)
+    if outcome is not None:
+        # It succeeded, and its artifact is lost: only another attempt brings it back.
+        attempt += 1
+    lingering = next(
+        (pod for pod in case.observed.trainers if pod.identity.revision == case.current and not pod.terminal), None
+    )
+    if lingering is not None:
+        # Two trainers of one revision would write to the same keys of the store.
+        message = f"Pod {lingering.identity.name} of an earlier attempt has to end first"
+        return replace(learning, attempt=attempt, trained=false(TrainedReason.QUEUED, message))
+    manifest = build_training_job(case.owner, case.settings, case.current, attempt)
+    refusal = case.observed.refusals.get(manifest_hash(manifest))
+    if refusal is not None:
+        failure = failed_training(
+            f"training Job {manifest['metadata']['name']}: the API server refuses it: {refusal}; correct spec.training"
+        )
+        return _failed(case, failure, attempt, learning.actions)
+    start = StartTraining(
+        revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
+    )
+    return replace(
+        learning,
+        attempt=attempt,
+        trained=false(TrainedReason.QUEUED, f"training Job {manifest['metadata']['name']} was created"),
+        actions=(*learning.actions, start),
+    )
+
+
+def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Learning:
+    name = job.identity.name
+    alive = [pod for pod in trainers if not pod.terminal]
+    running = [pod for pod in alive if pod.phase == "Running"]
+    if not running and job.training_hash != training_hash(case.classifier.spec.training):
+        # Nothing is lost yet, and what was changed may be what it waits for.
+        message = f"training Job {name} is replaced, because spec.training was changed before it began"
+        return replace(
+            learning,
+            attempt=learning.attempt + 1,
+            trained=false(TrainedReason.QUEUED, message),
+            actions=(*learning.actions, *delete_child(ChildKind.JOB, job.identity, message)),
+        )
+    unschedulable = next((pod.unschedulable for pod in alive if pod.unschedulable), "")
+    if unschedulable:
+        message = (
+            f"training Job {name}: no node can take its Pod: {unschedulable.rstrip('.')}; "
+            "lower spec.training.resources, change its nodeSelector or tolerations, or add a node"
+        )
+        return replace(learning, unschedulable=True, trained=false(TrainedReason.UNSCHEDULABLE, message))
+    if running:
+        retries = sum(pod.phase == "Failed" for pod in trainers)
+        again = f", after {retries} that ended unexpectedly" if retries else ""
+        return replace(learning, running=True, trained=false(TrainedReason.TRAINING, f"training Job {name} runs{again}"))
+    waiting = next((pod.waiting for pod in alive if pod.waiting), "")
+    reason = f"its container waits: {waiting}" if waiting else "its Pod has not started yet"
+    return replace(learning, trained=false(TrainedReason.QUEUED, f"training Job {name}: {reason}"))
+
+
+def _judge_running_data(case: Case, under_way: bool) -> Verdict:
+    if not under_way:
+        return NOT_CHECKED
+    if case.observed.progress is not None:
+        return DATA_CHECKED if case.observed.progress.data_valid else NOT_CHECKED
+    # Between two Pods of one attempt there may be no progress to read.
+    return DATA_CHECKED if case.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
+
+
+def _delete_jobs(case: Case, *, keep_revision: str, keep_attempt: int | None) -> tuple[Action, ...]:
+    """Superseded Jobs go: of several quick retrains the last one takes effect."""
+    return tuple(
+        action
+        for job in case.observed.jobs
+        if job.identity.revision != keep_revision or (keep_attempt is not None and job.attempt != keep_attempt)
+        for action in delete_child(ChildKind.JOB, job.identity, "another revision or attempt is wanted")
+    )
+
+
+def _remember_failure(status: ClassifierStatus) -> Failure:
+    """The failure that status tells of, in its own words."""
+
+    def verdict(condition: Condition | None, otherwise: Verdict) -> Verdict:
+        if condition is None:
+            return otherwise
+        reasons = DataValidReason if condition.type == ConditionType.DATA_VALID else TrainedReason
+        return Verdict(status=condition.status, reason=reasons(condition.reason), message=condition.message)
+
+    stalled = status.condition(ConditionType.STALLED)
+    assert stalled is not None
+    failure = failed_training(stalled.message)
+    return Failure(
+        reason=StalledReason(stalled.reason),
+        message=stalled.message,
+        data_valid=verdict(status.condition(ConditionType.DATA_VALID), failure.data_valid),
+        trained=verdict(status.condition(ConditionType.TRAINED), failure.trained),
+    )
+
+
+def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Failure:
+    """Why a finished Job left no artifact."""
+    name = job.identity.name
+    last = max(trainers, key=lambda pod: pod.created_at, default=None)
+    told = last.outcome if last is not None else None
+    outcome = told or case.observed.outcome
+    if outcome is not None and outcome.attempt == job.attempt and outcome.revision == case.current:
+        if not outcome.succeeded:
+            return _failure_of_outcome(case, outcome)
+        if job.succeeded:
+            return failed_training(
+                f"training Job {name}: it succeeded, but the store holds no artifact of revision {case.current}; "
+                "raise spec.retrainNonce to train again"
+            )
+    training = case.classifier.spec.training
+    killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
+    if killed is not None:
+        limit = f" of {killed.memory_limit}" if killed.memory_limit else ""
+        return failed_training(
+            f"training Job {name}: the trainer was killed for want of memory at its limit{limit}; "
+            "raise spec.training.resources.limits.memory"
+        )
+    if job.failure_reason == "DeadlineExceeded":
+        trained = case.status.condition(ConditionType.TRAINED)
+        if trained is not None and trained.reason == TrainedReason.UNSCHEDULABLE:
+            return failed_training(f"{trained.message}. It waited {training.active_deadline_seconds} seconds in vain")
+        return failed_training(
+            f"training Job {name}: it did not end within {training.active_deadline_seconds} seconds; "
+            "raise spec.training.activeDeadlineSeconds, or give it more in spec.training.resources"
+        )
+    if last is not None and last.exit_code == KILLED_EXIT_CODE:
+        return failed_training(
+            f"training Job {name}: the trainer was killed (exit code {KILLED_EXIT_CODE}), which is seldom anything but want of "
+            "memory on its node; raise spec.training.resources, then spec.retrainNonce"
+        )
+    if last is not None and last.exit_code is not None:
+        ended = f"the trainer ended with exit code {last.exit_code}"
+        said = f" and said: {last.termination_message.strip()}" if last.termination_message.strip() else ""
+        return failed_training(
+            f"training Job {name}: {ended}{said}; read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
+        )
+    told_by_job = job.failure_message or job.failure_reason or "it failed without a word"
+    return failed_training(f"training Job {name}: {told_by_job}; raise spec.retrainNonce to try again")
+
+
+def _failure_of_outcome(case: Case, outcome: Outcome) -> Failure:
+    if outcome.reason is OutcomeReason.INVALID_DATA:
+        return failed_data(outcome.message)
+    if outcome.reason is OutcomeReason.SOURCE_UNREADABLE:
+        return failed_data(outcome.message, DataValidReason.SOURCE_UNREADABLE)
+    return failed_training(outcome.message)

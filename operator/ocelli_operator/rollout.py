@@ -1,0 +1,226 @@
+"""Rollout: which Deployments there should be, who answers, and what stands in the way of the current revision. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ocelli_api.classifier import Manifest
+from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_operator.actions import Action, ApplyChild, delete_child
+from ocelli_operator.case import Case
+from ocelli_operator.learning import Learning
+from ocelli_operator.manifests.autoscaler import build_autoscaler
+from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
+from ocelli_operator.manifests.inference_deployment import build_inference_deployment
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
+from ocelli_operator.manifests.service import build_service
+from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
+from ocelli_operator.status import DATA_CHECKED, Failure, learned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """Which revision serves, and what stands between it and being settled."""
+
+    served_revision: str | None
+    failure: Failure | None = None
+    failed_hash: str | None = None
+    obstacle: str = ""
+    """Why the rollout is not complete; empty where it is."""
+    unschedulable: bool = False
+    actions: tuple[Action, ...] = ()
+
+
+def plan_rollout(case: Case, learning: Learning) -> Rollout:
+    """Which revision serves after this pass, and what to do for that."""
+    served = case.status.served_revision
+    if learning.artifact is None or case.current == served:
+        rollout = Rollout(served_revision=served)
+    else:
+        rollout = _plan_switch(case, served)
+    wanted = {revision for revision in (served, rollout.served_revision) if revision is not None}
+    if learning.artifact is not None and rollout.failure is None:
+        wanted.add(case.current)
+    actions: list[Action] = []
+    for revision in sorted(wanted):
+        actions += _apply(case, ChildKind.DEPLOYMENT, _build_deployment(case, revision), _find_deployment(case, revision))
+    # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
+    actions += _plan_address(case, served)
+    for deployment in case.observed.deployments:
+        if deployment.identity.revision not in wanted:
+            why = f"revision {deployment.identity.revision} is neither served nor about to be"
+            actions += delete_child(ChildKind.DEPLOYMENT, deployment.identity, why)
+    refusal = next((text for action in actions if (text := _refusal(case, action))), "")
+    sendable = tuple(action for action in actions if not _refusal(case, action))
+    rollout = replace(rollout, actions=(*rollout.actions, *sendable))
+    if rollout.obstacle or rollout.failure is not None:
+        return rollout
+    return _judge_rollout(case, rollout, refusal)
+
+
+def _plan_switch(case: Case, served: str | None) -> Rollout:
+    """A revision that was learned is to serve: is its Deployment ready for that, on its way, or past its deadline?"""
+    desired = _build_deployment(case, case.current)
+    desired_hash = desired["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
+    if case.is_stalled_by(frozenset({StalledReason.ROLLOUT_FAILED})) and case.status.failed_rollout_hash == desired_hash:
+        stalled = case.status.condition(ConditionType.STALLED)
+        assert stalled is not None
+        return Rollout(served_revision=served, failure=_failed_rollout(case, stalled.message), failed_hash=desired_hash)
+    refusal = case.observed.refusals.get(desired_hash)
+    if refusal is not None:
+        message = f"Deployment {desired['metadata']['name']}: the API server refuses it: {refusal}; correct spec.serving"
+        return Rollout(served_revision=served, failure=_failed_rollout(case, message), failed_hash=desired_hash)
+    deployment = _find_deployment(case, case.current)
+    name = desired["metadata"]["name"]
+    if deployment is None:
+        return Rollout(served_revision=served, obstacle=f"Deployment {name} is made")
+    if deployment.child.manifest_hash != desired_hash or deployment.identity.deleting:
+        return Rollout(served_revision=served, obstacle=f"Deployment {name} is brought up to date")
+    if deployment.available:
+        return Rollout(
+            served_revision=case.current, obstacle=f"requests are sent on to the inference servers of revision {case.current}"
+        )
+    trouble, unschedulable = find_trouble(case, case.current)
+    if deployment.up_to_date and deployment.deadline_exceeded and case.status.failed_revision == case.current:
+        # It failed before and is to be tried again: a Deployment past its deadline gets no other one.
+        return Rollout(
+            served_revision=served,
+            obstacle=f"Deployment {name} is made anew",
+            actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "its rollout is tried again"),
+        )
+    if deployment.up_to_date and deployment.deadline_exceeded:
+        told = trouble or "its inference servers did not become ready"
+        seconds = case.settings.rollout_deadline_seconds
+        message = (
+            f"Deployment {name}: not available within {seconds} seconds: {told}; "
+            "change spec.serving, pin an earlier revision, or raise spec.retrainNonce to try again"
+        )
+        return Rollout(served_revision=served, failure=_failed_rollout(case, message), failed_hash=desired_hash)
+    ready = f"{deployment.replicas_available} of {deployment.replicas_wanted}"
+    counts = f"{ready} inference servers of revision {case.current} are ready"
+    return Rollout(served_revision=served, obstacle=f"{counts}: {trouble}" if trouble else counts, unschedulable=unschedulable)
+
+
+def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
+    """The served revision is the right one, or nothing newer is ready: is everything about it as it should be?"""
+    served = rollout.served_revision
+    if served is None:
+        return rollout
+    deployment = _find_deployment(case, served)
+    trouble, unschedulable = find_trouble(case, served)
+    old = [pod for pod in case.observed.inference_servers if pod.identity.revision != served and pod.takes_requests]
+    if refusal:
+        obstacle = f"the API server refuses a change: {refusal}; correct spec.serving"
+    elif deployment is None or rollout.actions:
+        obstacle = f"what serves revision {served} is brought up to date"
+    elif not (deployment.up_to_date and deployment.complete):
+        counts = f"{deployment.replicas_available} of {deployment.replicas_wanted} inference servers are ready"
+        obstacle = f"{counts}: {trouble}" if trouble else counts
+    elif old:
+        obstacle = f"{len(old)} inference servers of earlier revisions are still to go"
+    else:
+        return rollout
+    return replace(rollout, obstacle=obstacle, unschedulable=unschedulable)
+
+
+def _failed_rollout(case: Case, message: str) -> Failure:
+    return Failure(
+        reason=StalledReason.ROLLOUT_FAILED,
+        message=message,
+        data_valid=DATA_CHECKED,
+        trained=learned(case.current, case.observed.artifact.accuracy if case.observed.artifact else None),
+    )
+
+
+def _find_deployment(case: Case, revision: str) -> ObservedDeployment | None:
+    name = deployment_name(case.owner.name, revision)
+    return next((item for item in case.observed.deployments if item.identity.name == name), None)
+
+
+def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
+    """What keeps an inference server of the revision from being ready, in its own words, and whether that is want of a node."""
+    pods = [
+        pod
+        for pod in case.observed.inference_servers
+        if pod.identity.revision == revision and not pod.ready and not pod.identity.deleting
+    ]
+    for pod in pods:
+        if pod.unschedulable:
+            return f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}", True
+    for pod in pods:
+        if pod.waiting or pod.exit_code:
+            parts = [pod.waiting]
+            if pod.exit_reason == "OOMKilled":
+                limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
+                parts.append(f"it was killed for want of memory at its limit{limit}; raise spec.serving.resources")
+            elif pod.exit_code:
+                parts.append(f"it ended with exit code {pod.exit_code}")
+            if pod.termination_message.strip():
+                parts.append(pod.termination_message.strip())
+            return f"Pod {pod.identity.name}: " + "; ".join(part for part in parts if part), False
+    return "", False
+
+
+def _build_deployment(case: Case, revision: str) -> Manifest:
+    serving = case.classifier.spec.serving
+    if serving.autoscaling is None:
+        replicas = serving.replicas
+    else:
+        # The autoscaler decides; a new Deployment starts at what the old one has come to.
+        like = _find_deployment(case, revision) or _find_deployment(case, case.status.served_revision or "")
+        at_hand = like.replicas_wanted if like is not None else serving.autoscaling.min_replicas
+        replicas = min(max(at_hand, serving.autoscaling.min_replicas), serving.autoscaling.max_replicas)
+    manifest = build_inference_deployment(case.owner, case.settings, revision, replicas)
+    hashed = manifest
+    if serving.autoscaling is not None:
+        hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
+    return _with_hash(manifest, hashed)
+
+
+def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
+    metadata = {**manifest["metadata"], "annotations": {MANIFEST_HASH_ANNOTATION: manifest_hash(hashed)}}
+    return {**manifest, "metadata": metadata}
+
+
+def _plan_address(case: Case, served: str | None) -> list[Action]:
+    """Service, autoscaler and disruption budget of the revision that status calls served."""
+    observed, serving = case.observed, case.classifier.spec.serving
+    if served is None:
+        return []
+    service = build_service(case.owner, served)
+    autoscaler = None if serving.autoscaling is None else build_autoscaler(case.owner, serving.autoscaling, served)
+    budget = build_disruption_budget(case.owner, served) if needs_disruption_budget(serving) else None
+    actions: list[Action] = []
+    for kind, manifest, found in (
+        (ChildKind.SERVICE, service, observed.services),
+        (ChildKind.AUTOSCALER, autoscaler, observed.autoscalers),
+        (ChildKind.DISRUPTION_BUDGET, budget, observed.disruption_budgets),
+    ):
+        child = next((item for item in found), None)
+        if manifest is not None:
+            actions += _apply(case, kind, _with_hash(manifest, manifest), child)
+        elif child is not None:
+            actions += delete_child(kind, child.identity, "spec.serving asks for none")
+    return actions
+
+
+def _apply(
+    case: Case, kind: ChildKind, manifest: Manifest, found: ObservedChild | ObservedDeployment | None
+) -> tuple[Action, ...]:
+    child = found.child if isinstance(found, ObservedDeployment) else found
+    if child is not None and child.identity.owner_uid != case.classifier.uid:
+        return delete_child(kind, child.identity, "it belongs to an earlier object of this name")
+    if child is not None and child.identity.deleting:
+        # What is on its way out can't be brought back; its end wakes this Classifier again.
+        return ()
+    if child is not None and child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
+        as_applied = bool(child.generation) and case.observed.applied_generations.get(child.identity.uid) == child.generation
+        if as_applied or child.matches(manifest):
+            return ()
+    return (ApplyChild(kind=kind, manifest=manifest),)
+
+
+def _refusal(case: Case, action: Action) -> str:
+    if not isinstance(action, ApplyChild):
+        return ""
+    return case.observed.refusals.get(action.manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION], "")
