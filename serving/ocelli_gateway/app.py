@@ -6,10 +6,7 @@ For `/v3/…` the order is the contract's: credentials, address, method, `versio
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -21,32 +18,28 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
-from ocelli_api.names import build_classifier_id
-from ocelli_cluster.client import ClusterClient, ClusterError
+from ocelli_cluster.client import ClusterClient
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
-from ocelli_gateway.classifier_store import ClassifierStore, NameTakenError
-from ocelli_gateway.classifiers import Classifiers, build_classifier, check_create, check_name
+from ocelli_gateway.classifier_store import ClassifierStore
+from ocelli_gateway.classifiers import Classifiers, check_create, check_name
 from ocelli_gateway.classify import Classification, ClassifyParts, parse_classify_request
 from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.errors import InputError, MethodNotAllowedError, NotFoundError, ParameterError
 from ocelli_gateway.example_sets import NAME_PART, ExampleParts, ExampleSet, check_archives, parse_example_sets
+from ocelli_gateway.health import Foundations, Health, HealthCheck
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.uploads import MEGABYTE, Form, UploadLimits, UploadSpace, check_declared_length, has_body, media_type
-from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
 CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
-HEALTHY_LIFE_SECONDS = 5.0
-UNHEALTHY_LIFE_SECONDS = 0.1
-HEALTH_TIMEOUT_SECONDS = 3.0
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _LATER_HEADERS = {
     "x-watson-learning-opt-out": "X-Watson-Learning-Opt-Out",
@@ -68,14 +61,6 @@ class V3Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Health:
-    """Whether a create would succeed now; `reason` says why not."""
-
-    healthy: bool
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Dependencies:
     """What the gateway rests on."""
 
@@ -86,7 +71,7 @@ class Dependencies:
 
 
 class Gateway:
-    """Everything behind the addresses. Build it with `running`."""
+    """Everything behind the addresses. Build it with `running_gateway`."""
 
     def __init__(
         self,
@@ -98,10 +83,7 @@ class Gateway:
         pixels: PixelReader,
     ) -> None:
         settings = dependencies.settings
-        self._dependencies = dependencies
         self._authenticator = authenticator
-        self._folder = folder
-        self._store = store
         self._classifiers = Classifiers(
             store,
             dependencies.objects,
@@ -117,10 +99,15 @@ class Gateway:
         )
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
-        self._creatable: set[str] = set()
-        self._health = Health(healthy=False, reason="not checked yet")
-        self._health_until = 0.0
-        self._health_check = asyncio.Lock()
+        self._health = HealthCheck(
+            Foundations(
+                authenticator=authenticator,
+                credentials=folder,
+                store=store,
+                objects=dependencies.objects,
+                upload_folder=settings.upload_folder,
+            )
+        )
 
     async def authenticate(self, request: Request, query: Mapping[str, str]) -> Caller:
         """Who sends the request. Raises UnauthorizedError."""
@@ -166,13 +153,8 @@ class Gateway:
             return JSONResponse(await self._classification.classify(v3.caller, request))
 
     async def health(self) -> Health:
-        """Whether a create would succeed now; found out anew at most once in five seconds while it would."""
-        async with self._health_check:
-            if time.monotonic() > self._health_until:
-                self._health = await self._check_health()
-                life_seconds = HEALTHY_LIFE_SECONDS if self._health.healthy else UNHEALTHY_LIFE_SECONDS
-                self._health_until = time.monotonic() + life_seconds
-            return self._health
+        """Whether a create would succeed now."""
+        return await self._health.health()
 
     @asynccontextmanager
     async def _receive_classify_form(self, request: Request) -> AsyncIterator[Form]:
@@ -184,42 +166,6 @@ class Gateway:
         else:
             async with self._classify_space.receive_form(request, ClassifyParts(), CLASSIFY_LIMITS) as form:
                 yield form
-
-    async def _check_health(self) -> Health:
-        if not self._authenticator.has_sets:
-            problems = "; ".join(self._folder.problems) or "the credentials folder holds no credential set"
-            return Health(healthy=False, reason=problems)
-        unsynced = self._store.unsynced()
-        if unsynced:
-            return Health(healthy=False, reason=f"Classifiers and Pods of namespace {unsynced[0]} have not been listed yet")
-        try:
-            async with asyncio.timeout(HEALTH_TIMEOUT_SECONDS):
-                await self._probe_cluster()
-                await self._probe_objects()
-        except TimeoutError:
-            return Health(healthy=False, reason="Kubernetes API or object store did not answer in time")
-        except (ClusterError, ObjectStoreError) as error:
-            return Health(healthy=False, reason=str(error))
-        return Health(healthy=True, reason="")
-
-    async def _probe_cluster(self) -> None:
-        namespaces = self._authenticator.namespaces
-        # A create that is only tried shows at once whether namespace, rights and schema are there. Later a read is enough.
-        for namespace in namespaces - self._creatable:
-            probe = ClassifierSpec(
-                display_name="probe",
-                classes=(ExampleClass(name="probe", examples=(Source(upload="0" * 64),)),),
-                negative_examples=(Source(upload="0" * 64),),
-            )
-            with contextlib.suppress(NameTakenError):
-                await self._store.create(build_classifier(namespace, build_classifier_id("probe", 1), probe), dry_run=True)
-            self._creatable.add(namespace)
-        await self._store.find_live(next(iter(namespaces)), build_classifier_id("probe", 1))
-
-    async def _probe_objects(self) -> None:
-        key = f"probes/gateway-{os.uname().nodename}-{os.getpid()}"
-        await self._dependencies.objects.put(key, b"")
-        await self._dependencies.objects.delete(key)
 
 
 @asynccontextmanager

@@ -36,10 +36,6 @@ class ClassifierLocation:
         return (self._prefix("uploads"), self._prefix("trainings"), self._prefix("artifacts"))
 
     @property
-    def uploads_prefix(self) -> str:
-        return self._prefix("uploads")
-
-    @property
     def artifacts_prefix(self) -> str:
         return self._prefix("artifacts")
 

@@ -393,6 +393,17 @@ def test_healthz_says_why_a_create_would_not_succeed(tmp_path_factory: pytest.Te
         stage.close()
 
 
+def test_healthz_names_an_upload_folder_that_cannot_be_written(tmp_path_factory: pytest.TempPathFactory) -> None:
+    stage = Stage(folder=tmp_path_factory.mktemp("full"))
+    try:
+        instance = stage.start_gateway()
+        stage.upload_folder.rmdir()
+        wait_for(lambda: httpx.get(f"{instance.address}/healthz").status_code == 503, "not healthy without its folder", 15)
+        assert str(stage.upload_folder) in httpx.get(f"{instance.address}/healthz").json()["error"]
+    finally:
+        stage.close()
+
+
 def test_metrics_count_answers_by_route_and_code(gateway: GatewayInstance, client: V3Client) -> None:
     client.get("metrics_1")
     text = httpx.get(f"{gateway.address}/metrics").text
