@@ -19,6 +19,8 @@ TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
 SCRATCH_PATH = "/scratch"
+JOB_NAME_LIMIT = 63
+"""A Job's Pods carry its name as the value of a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +40,16 @@ class ChildOwner:
 
 
 def job_name(classifier_name: str, revision: str, attempt: int) -> str:
-    """Jobs are immutable: each revision and attempt needs a name of its own."""
-    return f"{classifier_name}-{revision}-{attempt}"
+    """Jobs are immutable: each revision and attempt needs a name of its own.
+
+    Attempts count on for as long as a Classifier lives; where the number gets too long for a long name, a digest stands for the
+    end of the name.
+    """
+    suffix = f"-{revision}-{attempt}"
+    if len(classifier_name) + len(suffix) > JOB_NAME_LIMIT:
+        digest = hashlib.sha256(classifier_name.encode()).hexdigest()[:10]
+        classifier_name = f"{classifier_name[: JOB_NAME_LIMIT - len(suffix) - len(digest) - 1]}-{digest}"
+    return classifier_name + suffix
 
 
 def deployment_name(classifier_name: str, revision: str) -> str:

@@ -1,0 +1,29 @@
+"""Names of children."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocelli_operator.manifests.metadata import JOB_NAME_LIMIT, deployment_name, job_name, service_name
+
+REVISION = "0123456789"
+LONGEST = "a" * 48
+
+
+def test_a_job_is_named_after_classifier_revision_and_attempt() -> None:
+    assert job_name(LONGEST, REVISION, 999) == f"{LONGEST}-{REVISION}-999"
+
+
+@pytest.mark.parametrize("attempt", [1000, 10**6, 2**31])
+def test_a_job_keeps_to_the_limit_at_every_attempt(attempt: int) -> None:
+    name = job_name(LONGEST, REVISION, attempt)
+    assert len(name) <= JOB_NAME_LIMIT
+    assert name.endswith(f"-{REVISION}-{attempt}")
+
+
+def test_shortened_names_of_two_classifiers_differ() -> None:
+    assert job_name(LONGEST[:-1] + "b", REVISION, 1000) != job_name(LONGEST, REVISION, 1000)
+
+
+def test_other_children_of_the_longest_name_keep_to_the_limit() -> None:
+    assert max(len(deployment_name(LONGEST, REVISION)), len(service_name(LONGEST))) <= 63
