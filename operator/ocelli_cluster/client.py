@@ -82,6 +82,10 @@ class InvalidError(ApiError):
     """422 (and 400): the object breaks its schema or a rule."""
 
 
+class QuotaError(ApiError):
+    """403: a ResourceQuota of the namespace has no room for the object now."""
+
+
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidError,
     404: NotFoundError,
@@ -398,4 +402,7 @@ def _error(status: int, text: str) -> ApiError:
             message, reason = document.get("message", message), document.get("reason", "")
     except ValueError:
         pass
+    # Status and reason are those of a missing right; only the sentence tells them apart.
+    if status == 403 and "exceeded quota" in message:
+        return QuotaError(status, message, reason)
     return _ERRORS.get(status, ApiError)(status, message, reason)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.classifier import Manifest
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash
 from ocelli_operator.observed import ChildIdentity, ChildKind
 
 
@@ -25,6 +26,10 @@ class StartTraining:
     definition: dict[str, Any]
     manifest: Manifest
 
+    @property
+    def manifest_hash(self) -> str:
+        return manifest_hash(self.manifest)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyChild:
@@ -32,6 +37,12 @@ class ApplyChild:
 
     kind: ChildKind
     manifest: Manifest
+
+    @property
+    def manifest_hash(self) -> str:
+        """Without what an autoscaler sets."""
+        text: str = self.manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from ocelli_operator.status import (
     false,
     learned,
     missing_revision,
+    waits_for_room,
 )
 
 _TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.TRAINING_FAILED})
@@ -122,19 +123,19 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
         message = f"Pod {lingering.identity.name} of an earlier attempt has to end first"
         return replace(learning, attempt=attempt, trained=false(TrainedReason.QUEUED, message))
     manifest = build_training_job(case.owner, case.settings, case.current, attempt)
+    job = f"training Job {manifest['metadata']['name']}"
     refusal = case.observed.refusals.get(manifest_hash(manifest))
     if refusal is not None:
-        failure = failed_training(
-            f"training Job {manifest['metadata']['name']}: the API server refuses it: {refusal}; correct spec.training"
-        )
+        failure = failed_training(f"{job}: the API server refuses it: {refusal}; correct spec.training")
         return _failed(case, failure, attempt, learning.actions)
     start = StartTraining(
         revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
     )
+    quota = case.observed.over_quota.get(start.manifest_hash)
     return replace(
         learning,
         attempt=attempt,
-        trained=false(TrainedReason.QUEUED, f"training Job {manifest['metadata']['name']} was created"),
+        trained=false(TrainedReason.QUEUED, f"{job} was created" if quota is None else waits_for_room(job, quota)),
         actions=(*learning.actions, start),
     )
 

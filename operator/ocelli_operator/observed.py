@@ -183,6 +183,9 @@ class Observed:
     differs from what is desired for ever, and would be applied for ever."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """For the hash of each manifest that the API server called invalid: its sentence. Sending it again is in vain."""
+    over_quota: Mapping[str, str] = field(default_factory=dict)
+    """For the hash of each manifest that a ResourceQuota had no room for when it was last sent: the API server's sentence. It
+    is sent again until there is room."""
 
     @property
     def trainers(self) -> tuple[ObservedPod, ...]:

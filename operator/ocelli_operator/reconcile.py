@@ -18,19 +18,14 @@ from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
-from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError, QuotaError
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.learning import next_attempt
-from ocelli_operator.manifests.metadata import (
-    FIELD_MANAGER,
-    MANIFEST_HASH_ANNOTATION,
-    job_name,
-    manifest_hash,
-)
+from ocelli_operator.manifests.metadata import FIELD_MANAGER, job_name
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
 from ocelli_operator.plan import Plan, plan_classifier
@@ -74,6 +69,8 @@ class Reconciler:
         """By UID of the child."""
         self._refusals: dict[str, str] = {}
         """By hash of the manifest."""
+        self._over_quota: dict[str, str] = {}
+        """By hash of the manifest."""
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """One pass; says after how many seconds to look again though nothing changes (None: never).
@@ -86,12 +83,19 @@ class Reconciler:
             return None
         observed = await self._observe(key, classifier)
         plan = plan_classifier(observed, self._parts.settings)
+        want_of_room: QuotaError | None = None
         for action in plan.actions:
-            if not await self._act(classifier, action):
-                # The API server called a manifest invalid: what that means is for the plan to say.
-                return 0.0
+            try:
+                if not await self._act(classifier, action):
+                    # The API server refused a manifest: what that means is for the plan to say.
+                    return 0.0
+            except QuotaError as error:
+                # Said by this plan already; the rest is done all the same.
+                want_of_room = error
         if plan.status != classifier.status:
             await self._write_status(classifier, plan)
+        if want_of_room is not None:
+            raise want_of_room
         changed = bool(plan.actions) or plan.status != classifier.status
         self._parts.metrics.reconciles.labels("changed" if changed else "unchanged").inc()
         return plan.requeue_after_seconds
@@ -142,6 +146,7 @@ class Reconciler:
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             applied_generations=self._applied_generations,
             refusals=self._refusals,
+            over_quota=self._over_quota,
         )
 
     async def _find_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:
@@ -186,7 +191,11 @@ class Reconciler:
     # --- apply
 
     async def _act(self, classifier: Classifier, action: Action) -> bool:
-        """Do it; False where the API server calls the manifest invalid."""
+        """Do it; False where the API server refused the manifest, and the plan does not know it yet.
+
+        Raises:
+            QuotaError: there is still no room for it.
+        """
         try:
             if isinstance(action, RestoreLabel):
                 await self._restore_label(classifier, action.classifier_id)
@@ -196,18 +205,19 @@ class Reconciler:
                 await self._apply_child(classifier, action)
             else:
                 await self._delete_child(classifier, action)
-        except InvalidError as error:
+        except (InvalidError, QuotaError) as error:
             if isinstance(action, RestoreLabel | DeleteChild):
                 raise
-            refused = (
-                manifest_hash(action.manifest)
-                if isinstance(action, StartTraining)
-                else action.manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
-            )
-            if len(self._refusals) >= REFUSALS_LIMIT:
-                self._refusals.clear()
-            self._refusals[refused] = error.message[:EXCERPT_CHARACTERS]
+            refusals = self._over_quota if isinstance(error, QuotaError) else self._refusals
+            known = action.manifest_hash in refusals
+            if len(refusals) >= REFUSALS_LIMIT:
+                refusals.clear()
+            refusals[action.manifest_hash] = error.message[:EXCERPT_CHARACTERS]
+            if known and isinstance(error, QuotaError):
+                raise
             return False
+        if isinstance(action, StartTraining | ApplyChild):
+            self._over_quota.pop(action.manifest_hash, None)
         return True
 
     async def _restore_label(self, classifier: Classifier, classifier_id: str) -> None:

@@ -15,7 +15,7 @@ from ocelli_operator.manifests.inference_deployment import build_inference_deplo
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
-from ocelli_operator.status import DATA_CHECKED, Failure, learned
+from ocelli_operator.status import DATA_CHECKED, Failure, learned, waits_for_room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,12 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     refusal = next((text for action in actions if (text := _refusal(case, action))), "")
     sendable = tuple(action for action in actions if not _refusal(case, action))
     rollout = replace(rollout, actions=(*rollout.actions, *sendable))
-    if rollout.obstacle or rollout.failure is not None:
+    if rollout.failure is not None:
+        return rollout
+    want_of_room = next((text for action in sendable if (text := _find_want_of_room(case, action))), "")
+    if want_of_room:
+        return replace(rollout, obstacle=want_of_room, unschedulable=False)
+    if rollout.obstacle:
         return rollout
     return _judge_rollout(case, rollout, refusal)
 
@@ -221,6 +226,11 @@ def _apply(
 
 
 def _refusal(case: Case, action: Action) -> str:
-    if not isinstance(action, ApplyChild):
+    return case.observed.refusals.get(action.manifest_hash, "") if isinstance(action, ApplyChild) else ""
+
+
+def _find_want_of_room(case: Case, action: Action) -> str:
+    if not isinstance(action, ApplyChild) or action.manifest_hash not in case.observed.over_quota:
         return ""
-    return case.observed.refusals.get(action.manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION], "")
+    child = f"{action.kind} {action.manifest['metadata']['name']}"
+    return waits_for_room(child, case.observed.over_quota[action.manifest_hash])

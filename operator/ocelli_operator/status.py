@@ -99,6 +99,11 @@ def failed_data(message: str, reason: DataValidReason = DataValidReason.INVALID_
     )
 
 
+def waits_for_room(child: str, refusal: str) -> str:
+    """Why a child is not there yet that a ResourceQuota has no room for; `refusal` is the API server's sentence."""
+    return f"{child} waits for room: {refusal}; raise the quota or delete what uses it"
+
+
 def missing_revision(classifier: Classifier, revision: str) -> Failure:
     """A pin that names a revision which was never learned, or is pruned."""
     known = ", ".join(entry.revision for entry in classifier.status.history)

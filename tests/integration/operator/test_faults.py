@@ -12,6 +12,12 @@ from tests.integration.operator.scene import Scene
 pytestmark = pytest.mark.cluster
 
 
+def find_quota_message(scene: Scene) -> str | None:
+    trained = scene.condition("Trained")
+    queued = trained.get("reason") == "Queued" and "exceeded quota: none" in trained["message"]
+    return str(trained["message"]) if queued else None
+
+
 @pytest.mark.usefixtures("operator")
 def test_too_few_examples_are_named(scene: Scene) -> None:
     scene.apply(scene.build(second="few"))
@@ -81,6 +87,20 @@ def test_resources_that_the_api_server_refuses_are_told(scene: Scene) -> None:
     assert "must be less than or equal to memory limit" in stalled["message"]
     assert "correct spec.training" in stalled["message"]
     assert scene.jobs() == []
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_training_waits_for_room_in_a_quota(scene: Scene) -> None:
+    scene.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+    scene.cluster.wait_for(
+        "the quota is counted", lambda: scene.kubectl("get", "quota", "none", "-o", "jsonpath={.status.hard}") or None
+    )
+    scene.apply(scene.build())
+    told = scene.cluster.wait_for("the quota is told", lambda: find_quota_message(scene))
+    assert "raise the quota or delete what uses it" in told
+    assert scene.condition("Stalled") == {}
+    scene.kubectl("delete", "quota", "none")
+    scene.wait_until_ready()
 
 
 @pytest.mark.usefixtures("operator")

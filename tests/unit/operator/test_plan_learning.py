@@ -401,6 +401,17 @@ def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> No
     assert "requests must be at most limits; correct spec.training" in message_of(plan, ConditionType.STALLED)
 
 
+def test_a_job_that_a_quota_has_no_room_for_is_queued_and_sent_again() -> None:
+    world = World()
+    (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
+    world.see(over_quota={start.manifest_hash: "exceeded quota: jobs"})
+    plan = world.step()
+    assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
+    assert "exceeded quota: jobs; raise the quota" in message_of(plan, ConditionType.TRAINED)
+    assert condition_of(plan, ConditionType.STALLED) is None
+    assert starts_of(world.plan()) == [(world.revision, 1)]
+
+
 class TestPin:
     def test_a_pin_to_an_unknown_revision_stalls(self) -> None:
         world = settled_world()

@@ -9,7 +9,7 @@ import pytest
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import Component
-from ocelli_operator.actions import DeleteChild
+from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
 from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, settled_world
@@ -352,6 +352,19 @@ class TestOutage:
         plan = world.step()
         assert reason_of(plan, ConditionType.READY) == "True/Served"
         assert plan.status.retrained_at is None
+
+
+def test_a_deployment_that_a_quota_has_no_room_for_is_told_and_sent_again() -> None:
+    world = retrained_world()
+    served = world.status.served_revision
+    (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+    world.see(over_quota={apply.manifest_hash: "exceeded quota: deployments"})
+    plan = world.plan()
+    assert apply in plan.actions
+    assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
+    assert "exceeded quota: deployments; raise the quota" in message_of(plan, ConditionType.READY)
+    assert plan.status.served_revision == served
+    assert reason_of(plan, ConditionType.STALLED) is None
 
 
 def test_the_transition_time_moves_only_with_the_status() -> None:
