@@ -15,13 +15,13 @@ import simplejpeg
 
 from ocelli_api.prediction import Prediction
 from ocelli_inference.batching import BatchRules, FeatureBatcher
-from ocelli_inference.decoding import ImageDecoder
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
 from ocelli_inference.settings import Settings
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
 from ocelli_model.backbone import BackboneError, load_backbone
 from ocelli_model.engine import Device, Engine, available_device, load_engine, needed_files
+from ocelli_model.image_decoder import ImageDecoder
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 

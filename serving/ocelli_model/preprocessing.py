@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import simplejpeg
@@ -42,6 +42,12 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDES_SWAPPED = frozenset({5, 6, 7, 8})
+# Where an image is longer than this times its breadth, what a centre crop cannot show is cut off before scaling: scaled to 256
+# pixels of breadth a strip of 10 x 100,000 would have 655 megapixels.
+_STRIP_RATIO = 16
+# The gap only bounds the work for large images; at three it leaves no visible trace.
+_REDUCING_GAP = 3.0
+_BAND_PIXELS = 1_000_000
 # What Pillow's readers raise over damaged bytes, found by reading them and by fuzzing.
 _MALFORMED = (
     OSError,
@@ -85,6 +91,9 @@ class Interpolation(StrEnum):
     BILINEAR = "Bilinear"
     BICUBIC = "Bicubic"
 
+
+_Box: TypeAlias = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
 
 _FILTERS = {Interpolation.BILINEAR: Image.Resampling.BILINEAR, Interpolation.BICUBIC: Image.Resampling.BICUBIC}
 
@@ -143,8 +152,15 @@ class Preprocessing:
             standard_deviation=(deviations[0], deviations[1], deviations[2]),
         )
 
+    def _kept_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the middle part that is scaled, for an upright image of that size: all of it but for strips."""
+        if self.short_side_pixels is None:
+            return height, width
+        limit = _STRIP_RATIO * min(height, width)
+        return min(height, limit), min(width, limit)
+
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after scaling and before cropping, for an upright image of that size."""
+        """Height and width after scaling and before cropping, for an upright part of that size."""
         if self.short_side_pixels is None:
             return self.height, self.width
         if height <= width:
@@ -156,7 +172,8 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
     """Decode an image and bring it to the backbone's size. Safe to call from several threads.
 
     The kind is told by content; `kinds` are those accepted. Orientation by EXIF is applied, transparency lies on white, of
-    several frames the first counts. Work and memory are bounded: the size is judged by the header, before decoding.
+    several frames the first counts. Work and memory are bounded: the size is judged by the header, before decoding, and beside
+    the decoded image itself (at most 4 bytes a pixel, and what its decoder needs) nothing is held in its full size.
 
     Returns:
         uint8[height, width, 3], red, green, blue; a pure function of bytes and preprocessing.
@@ -178,11 +195,13 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
             # Pillow applies a TIFF's orientation itself, to its size already.
             orientation = 1 if kind is ImageKind.TIFF else _orientation(image)
             height, width = (image.width, image.height) if orientation in _SIDES_SWAPPED else (image.height, image.width)
-            scaled = preprocessing._scaled_size(height, width)
-            stored = scaled[::-1] if orientation in _SIDES_SWAPPED else scaled
+            kept = preprocessing._kept_size(height, width)
+            scaled = preprocessing._scaled_size(*kept)
+            parts = (kept[0] / height, kept[1] / width)
+            stored, parts = (scaled[::-1], parts[::-1]) if orientation in _SIDES_SWAPPED else (scaled, parts)
             pixels = _decode_plain_jpeg(data, stored) if kind is ImageKind.JPEG and image.mode in ("RGB", "L") else None
-            upright = Image.fromarray(pixels) if pixels is not None else _decode_any(image, stored)
-            upright = _resized(upright, stored, preprocessing.interpolation)
+            decoded = Image.fromarray(pixels) if pixels is not None else _decode_any(image, stored)
+            upright = _resized(decoded, _middle(decoded, parts), stored, _FILTERS[preprocessing.interpolation])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(ImageFault.TOO_MANY_PIXELS, _too_many_pixels()) from error
     except _MALFORMED as error:
@@ -235,40 +254,94 @@ def _decode_plain_jpeg(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8] 
 
 
 def _decode_any(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The first frame as RGB (or RGBA where it has transparency), decoded completely."""
+    """The first frame, decoded completely, in whatever mode the file has."""
     image.draft(None, (2 * size[1], 2 * size[0]))
     image.load()
+    return image
+
+
+def _middle(image: Image.Image, parts: tuple[float, float]) -> _Box:
+    """The middle of an image: such parts, 0 to 1, of its height and width."""
+    height, width = round(image.height * parts[0]), round(image.width * parts[1])
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return left, top, left + width, top + height
+
+
+def _resized(image: Image.Image, box: _Box, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    """A part of a decoded image of any mode as RGB of a height and width.
+
+    To the bit what Pillow's `resize` with a `reducing_gap` makes of a copy that was converted first. Such copies of an image
+    of 100 megapixels took 2 GB; here it is converted and reduced band by band.
+    """
+    height, width = size
+    box_height, box_width = box[3] - box[1], box[2] - box[0]
+    factors = max(1, int(box_width / width / _REDUCING_GAP)), max(1, int(box_height / height / _REDUCING_GAP))
+    white = _white_level(image)
+    if factors == (1, 1):
+        small = _coloured(image.crop(box), white)
+        if small.size != (width, height):
+            small = small.resize((width, height), resampling)
+    else:
+        reduced_box = (0, 0, box_width / factors[0], box_height / factors[1])
+        small = _reduced(image, box, factors, white).resize((width, height), resampling, box=reduced_box)
+        if small.mode == "RGBa":
+            small = small.convert("RGBA")
+    if small.mode != "RGBA":
+        return small
+    # On white only now: resizing weighs colours by their opacity.
+    return Image.alpha_composite(Image.new("RGBA", small.size, "white"), small).convert("RGB")
+
+
+def _reduced(image: Image.Image, box: _Box, factors: tuple[int, int], white: float) -> Image.Image:
+    """A part of an image as RGB or, where it has transparency, RGBa, shrunk by whole factors for width and height."""
+    left, top, right, bottom = box
+    # Bands begin where a reduced row does.
+    band_rows = factors[1] * max(1, _BAND_PIXELS // ((right - left) * factors[1]))
+    bands = []
+    for row in range(top, bottom, band_rows):
+        band = _coloured(image.crop((left, row, right, min(row + band_rows, bottom))), white)
+        bands.append((band.convert("RGBa") if band.mode == "RGBA" else band).reduce(factors))
+    reduced = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    row = 0
+    for band in bands:
+        reduced.paste(band, (0, row))
+        row += band.height
+    return reduced
+
+
+def _coloured(image: Image.Image, white: float) -> Image.Image:
+    """The same as RGB, or as RGBA where it has transparency."""
     mode = image.mode
     if mode.startswith(("I", "F")):
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_eight_bits(np.asarray(image), white)).convert("RGB")
     if "transparency" in image.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        return image.convert("RGBA")
-    return image.convert("RGB")
+        return image if mode == "RGBA" else image.convert("RGBA")
+    return image if mode == "RGB" else image.convert("RGB")
 
 
-def _eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values of 16 or 32 bits, or floating point, as uint8[height, width].
+def _white_level(image: Image.Image) -> float:
+    """The grey value that counts as white in an image of more than 8 bits.
 
     Integers are taken as 16-bit ones, which is what files hold; floating point as 0 to 1 if nothing is above, else 0 to 255,
     else 0 to 65,535.
     """
+    if not image.mode.startswith("F"):
+        return 65535.0
+    rows = max(1, _BAND_PIXELS // image.width)
+    bands = (image.crop((0, row, image.width, min(row + rows, image.height))) for row in range(0, image.height, rows))
+    highest = max(float(_finite(np.asarray(band)).max()) for band in bands)
+    return 1.0 if highest <= 1 else 255.0 if highest <= 255 else 65535.0
+
+
+def _eight_bits(values: NDArray[Any], white: float) -> NDArray[np.uint8]:
+    """Grey values of 16 or 32 bits, or floating point, as uint8[height, width]; see `_white_level`."""
     if values.dtype.kind == "f":
-        finite = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-        highest = float(finite.max())
-        scaled: NDArray[Any] = finite * (255.0 if highest <= 1 else 1.0 if highest <= 255 else 1 / 257)
+        scaled: NDArray[Any] = _finite(values) * (255.0 / white)
     else:
         scaled = np.clip(values, 0, 65535).astype(np.uint16) >> 8
     eight_bits: NDArray[np.uint8] = np.clip(scaled, 0, 255).astype(np.uint8)
     return eight_bits
 
 
-def _resized(image: Image.Image, size: tuple[int, int], interpolation: Interpolation) -> Image.Image:
-    height, width = size
-    if image.size != (width, height):
-        # The gap only bounds the work for large images; at three it leaves no visible trace.
-        image = image.resize((width, height), _FILTERS[interpolation], reducing_gap=3.0)
-    if image.mode != "RGBA":
-        return image
-    # On white only now: `resize` weighs colours by their opacity.
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

@@ -20,7 +20,8 @@ from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, available_device, load_engine, needed_files
-from ocelli_model.preprocessing import decode_image, mirrored
+from ocelli_model.image_decoder import ImageDecoder
+from ocelli_model.preprocessing import mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
@@ -197,7 +198,7 @@ class Training:
         )
         images = ImageReader(
             sources=sources,
-            decode=lambda data: decode_image(data, metadata.preprocessing, EXAMPLE_KINDS),
+            decode=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS),
             pixels=pixels,
             decoding_threads=self._settings.cpu_count,
         )

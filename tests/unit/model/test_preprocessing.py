@@ -1,6 +1,9 @@
 import io
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,6 +168,79 @@ def test_scaling_while_decoding_looks_like_scaling_afterwards() -> None:
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(image.resize((64, 48), Image.Resampling.BILINEAR))
     assert np.abs(decoded.astype(int) - expected).mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "image_format"),
+    [("RGB", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "TIFF"), ("F", "TIFF"), ("I;16", "PNG"), ("1", "PNG")],
+)
+@pytest.mark.parametrize("size", [(2100, 1007), (300, 2999)])
+def test_reducing_band_by_band_gives_what_pillow_gives(mode: str, image_format: str, size: tuple[int, int]) -> None:
+    depth = {"RGBA": 4, "LA": 2, "CMYK": 4}.get(mode, 3)
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], depth), dtype=np.uint8)
+    image = Image.fromarray(noise, {4: "RGBA", 2: "LA", 3: "RGB"}[depth]) if mode != "CMYK" else Image.fromarray(noise, mode)
+    eight_bits = image
+    if mode in ("F", "I;16", "1"):
+        eight_bits = image.convert("1" if mode == "1" else "L")
+        grey = np.asarray(eight_bits)
+        image = (
+            eight_bits if mode == "1" else Image.fromarray(grey.astype(np.float32) if mode == "F" else grey.astype("<u2") << 8)
+        )
+    colours = eight_bits.convert("RGBA" if mode in ("RGBA", "LA") else "RGB")
+    expected = colours.resize((64, 48), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if expected.mode == "RGBA":
+        expected = Image.alpha_composite(Image.new("RGBA", expected.size, "white"), expected).convert("RGB")
+
+    decoded = decode_image(encode(image, image_format), SQUASH)
+
+    assert np.array_equal(decoded, np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(10, 50_000), (50_000, 10)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_of_a_strip_only_the_middle_is_scaled(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file of a few kilobytes: scaled in all its length it would take gigabytes.
+    middle = np.full((size[1], size[0], len(mode)), 255, dtype=np.uint8)
+    middle[: size[1] // 2 - 5, :, 1:3] = 0
+    middle[:, : size[0] // 2 - 5, 1:3] = 0
+    largest = 0
+    resize = Image.Image.resize
+
+    def spy(image: Image.Image, wanted: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        nonlocal largest
+        largest = max(largest, wanted[0] * wanted[1])
+        return resize(image, wanted, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+
+    decoded = decode_image(encode(Image.fromarray(middle), "PNG"), CROP)
+
+    assert largest <= 48 * 48 * 16
+    assert decoded.min() == 255
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "image_format", "limit_mib"),
+    [("F", 0.5, "TIFF", 560), ("RGBA", (255, 0, 0, 128), "PNG", 560), ("P", 0, "GIF", 260)],
+)
+def test_100_megapixels_take_little_more_memory_than_the_decoded_image(
+    mode: str, value: Any, image_format: str, limit_mib: int, tmp_path: Path
+) -> None:
+    options = {"compression": "tiff_deflate"} if image_format == "TIFF" else {}
+    path = tmp_path / "large"
+    path.write_bytes(encode(Image.new(mode, (10_000, 10_000), value), image_format, **options))
+    program = (
+        "import re, sys, pathlib\n"
+        "from ocelli_model.preprocessing import Preprocessing, decode_image\n"
+        "decode_image(pathlib.Path(sys.argv[1]).read_bytes(), Preprocessing(height=128, width=128))\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) // 1024)"
+    )
+
+    # In a process of its own: a peak, once reached, stays.
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+
+    assert int(ran.stdout) < limit_mib
 
 
 def test_the_same_bytes_give_the_same_pixels() -> None:

@@ -1,0 +1,106 @@
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocelli_api.prediction import ImageFault
+from ocelli_model import image_decoder
+from ocelli_model.image_decoder import ImageDecoder
+from ocelli_model.preprocessing import PIXELS_LIMIT, ImageError, Preprocessing, decode_image
+from ocelli_storage.archives import EXAMPLE_KINDS
+from tests.unit.model.images import encode, make_file, make_pixels
+
+DESCRIPTION = Preprocessing(height=32, width=32)
+DEADLINE_SECONDS = 20
+
+
+class HeldDecoding:
+    """Decodings that begin and then wait until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Event()
+        monkeypatch.setattr(image_decoder, "decode_image", self._decode)
+        monkeypatch.setattr(image_decoder, "_claimed_pixels", int)
+
+    def _decode(self, *_: Any) -> Any:
+        self.begun.release()
+        assert self.go.wait(DEADLINE_SECONDS)
+        return np.zeros((32, 32, 3), dtype=np.uint8)
+
+
+def megapixels(count: int) -> bytes:
+    return str(count * 1_000_000).encode()
+
+
+@pytest.fixture
+def submit() -> Any:
+    with ThreadPoolExecutor(8) as pool:
+        decoder = ImageDecoder(DESCRIPTION)
+        yield lambda data: pool.submit(decoder, data)
+
+
+def test_an_image_comes_out_as_decode_image_gives_it() -> None:
+    data = make_file(make_pixels(), "PNG")
+
+    assert np.array_equal(ImageDecoder(DESCRIPTION)(data), decode_image(data, DESCRIPTION))
+
+
+def test_images_are_decoded_side_by_side_while_there_is_room(
+    submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldDecoding(monkeypatch)
+    for _ in range(4):
+        submit(megapixels(25))
+
+    begun = [held.begun.acquire(timeout=DEADLINE_SECONDS) for _ in range(4)]
+
+    held.go.set()
+    assert all(begun)
+
+
+def test_what_does_not_fit_waits_and_is_not_overtaken(
+    submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldDecoding(monkeypatch)
+    submit(megapixels(30))
+    assert held.begun.acquire(timeout=DEADLINE_SECONDS)
+    large = submit(megapixels(100))
+    overtaking = submit(megapixels(1))
+
+    # Nothing can begin now; that nothing did shows in the order of what follows.
+    begun_too_early = held.begun.acquire(timeout=0.2)
+    held.go.set()
+
+    assert not begun_too_early
+    assert large.result(DEADLINE_SECONDS) is not None
+    assert overtaking.result(DEADLINE_SECONDS) is not None
+
+
+def test_an_image_that_fails_gives_its_room_back() -> None:
+    decoder = ImageDecoder(DESCRIPTION)
+    cut_off = encode(Image.new("RGB", (9000, 9000)), "PNG")[:200]
+
+    for _ in range(2):
+        with pytest.raises(ImageError) as caught:
+            decoder(cut_off)
+        assert caught.value.kind is ImageFault.CORRUPT
+
+
+def test_an_image_of_too_many_pixels_is_refused_and_not_waited_for() -> None:
+    side = int(PIXELS_LIMIT**0.5) + 1
+    with pytest.raises(ImageError) as caught:
+        ImageDecoder(DESCRIPTION)(encode(Image.new("1", (side, side)), "PNG"))
+
+    assert caught.value.kind is ImageFault.TOO_MANY_PIXELS
+
+
+def test_only_the_kinds_asked_for_are_accepted() -> None:
+    with pytest.raises(ImageError) as caught:
+        ImageDecoder(DESCRIPTION, EXAMPLE_KINDS)(make_file(make_pixels(), "TIFF"))
+
+    assert caught.value.kind is ImageFault.NOT_AN_IMAGE
