@@ -303,9 +303,7 @@ def _check_size(spec: ClassifierSpec) -> None:
         )
     largest = max([len(spec.negative_examples), *(len(item.examples) for item in spec.classes)])
     if largest > CLASS_SOURCES_LIMIT:
-        raise LimitExceededError(
-            f"One class would have {largest} example sets; at most {CLASS_SOURCES_LIMIT} are allowed."
-        )
+        raise LimitExceededError(f"One class would have {largest} example sets; at most {CLASS_SOURCES_LIMIT} are allowed.")
     size_bytes = len(json.dumps(definition(spec), ensure_ascii=False).encode())
     if size_bytes > SPEC_BYTES_LIMIT:
         raise LimitExceededError(
