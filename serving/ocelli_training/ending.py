@@ -10,7 +10,6 @@ from ocelli_model.backbone import BackboneError
 from ocelli_storage.object_store import ObjectStoreError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
-from ocelli_training.fit import FitError
 from ocelli_training.reading import SourcesError
 from ocelli_training.training import DefinitionError
 
@@ -35,9 +34,6 @@ def judge_error(classifier: str, error: Exception) -> Ending:
             return Ending(reason=error.first.reason, exit_code=exit_code, message=str(error))
         case DatasetError():
             return Ending(reason=OutcomeReason.INVALID_DATA, exit_code=ExitCode.INVALID_DATA, message=str(error))
-        case FitError():
-            message = f"Classifier {classifier}: {error}"
-            return Ending(reason=OutcomeReason.INVALID_DATA, exit_code=ExitCode.INVALID_DATA, message=message)
         case BackboneError() | BackboneNotInstalledError():
             message = f"Classifier {classifier}: {error}"
             return Ending(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)

@@ -45,10 +45,6 @@ _CONJUGATE_STEPS = 40
 _TOLERANCE = 1e-4
 
 
-class FitError(Exception):
-    """The examples do not allow a fit. The message names the fact and the remedy."""
-
-
 class Protocol(StrEnum):
     """How the scores that calibrate and evaluate came about."""
 
@@ -119,7 +115,7 @@ def fit_heads(
     uses one thread (`OPENBLAS_NUM_THREADS=1`), whatever `threads` is.
 
     Raises:
-        FitError: a class has fewer than two images, or there is nothing to tell it from.
+        ValueError: a class has fewer than two images, or there is nothing to tell it from; `check_dataset` refuses both before.
     """
     _refuse_too_few(examples)
     strata = examples.strata()
@@ -156,12 +152,13 @@ def fit_heads(
 
 
 def _refuse_too_few(examples: Examples) -> None:
-    for index in range(examples.membership.shape[1]):
+    classes = examples.membership.shape[1]
+    for index in range(classes):
         images = int(examples.membership[:, index].sum())
         if images < CLASS_MINIMUM_IMAGES:
-            raise FitError(f"class number {index + 1} has {images} images; add at least {CLASS_MINIMUM_IMAGES - images}")
+            raise ValueError(f"examples: class {index} of {classes} has {images} images; give {CLASS_MINIMUM_IMAGES} at least")
         if images == len(examples.membership):
-            raise FitError(f"class number {index + 1} has all images; add a second class or negative examples")
+            raise ValueError(f"examples: class {index} of {classes} has all images; give another class or negatives")
 
 
 def _duplicate_groups(examples: Examples) -> NDArray[np.intp]:

@@ -69,7 +69,7 @@ class Training:
         """Learn the revision, unless an earlier attempt stored its artifact, and say how well.
 
         Raises:
-            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, FitError, ObjectStoreError,
+            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
             OSError: see there; `ocelli_training.ending` says what each means.
         """
         settings = self._settings

@@ -12,7 +12,6 @@ from ocelli_storage.object_store import StoreUnavailableError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.ending import judge_error
-from ocelli_training.fit import FitError
 from ocelli_training.reading import SourcesError
 from ocelli_training.sources import SourceError
 from ocelli_training.training import DefinitionError
@@ -26,7 +25,6 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
     ("error", "reason", "exit_code"),
     [
         (DatasetError("few"), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
-        (FitError("few"), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
         (sources_error(OutcomeReason.INVALID_DATA, transient=False), OutcomeReason.INVALID_DATA, ExitCode.INVALID_DATA),
         (
             sources_error(OutcomeReason.SOURCE_UNREADABLE, transient=False),
