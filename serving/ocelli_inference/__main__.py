@@ -14,10 +14,13 @@ import sys
 
 import uvloop
 
-from ocelli_inference.logs import configure_logging
+from ocelli_api.log_lines import configure_logging
 from ocelli_inference.settings import SettingsError, count_usable_cores, parse_settings, termination_message_path
 
 _log = logging.getLogger("ocelli_inference")
+
+_TALKATIVE = ("uvicorn",)
+"""Its start and stop lines say nothing that ours do not."""
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE_BLOCK_BYTES = 8 * 1024 * 1024
@@ -25,12 +28,12 @@ _LARGE_BLOCK_BYTES = 8 * 1024 * 1024
 
 def main() -> int:
     """Run the server and return the exit code."""
-    configure_logging("INFO")
+    configure_logging("INFO", talkative=_TALKATIVE)
     try:
         settings = parse_settings(os.environ, usable_cores=count_usable_cores())
     except SettingsError as error:
         return _fail(str(error))
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, talkative=_TALKATIVE)
     _limit_numpy_threads()
     _return_large_blocks()
     from ocelli_inference.loading import LoadError

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
+from ocelli_api.log_lines import configure_logging
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
 from ocelli_api.pods import Environment
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
-from ocelli_training.logs import configure_logging
 from ocelli_training.settings import (
     Settings,
     SettingsError,

@@ -40,7 +40,7 @@ def test_the_program_says_how_it_ended_in_store_termination_message_and_exit_cod
 
 def test_the_log_tells_a_reader_every_stage(two_classes: Any) -> None:
     _, log = finish(two_classes.start())
-    events = [line.split()[2] for line in log.splitlines()]
+    events = [json.loads(line)["event"] for line in log.splitlines()]
     assert events == [
         "training.started",
         "backbone.chosen",

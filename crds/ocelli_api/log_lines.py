@@ -1,0 +1,47 @@
+"""Log lines, the same of every part: one JSON object each, a constant event with its fields. Never images or credentials."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+# Every record's own attributes, and what uvicorn and kopf add for formatters of theirs.
+_NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+    "k8s_ref",
+    "k8s_skip",
+    "settings",
+}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON: time, level, logger, event, what was passed as `extra`, and the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        document.update({name: value for name, value in vars(record).items() if name not in _NOT_FIELDS})
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False, default=str)
+
+
+def configure_logging(level: str, *, talkative: tuple[str, ...] = ()) -> None:
+    """Send every logger's lines, and warnings, to standard error; those of `talkative` libraries from WARNING on only.
+
+    At level DEBUG these are heard too.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    for name in talkative:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else logging.WARNING)
