@@ -47,7 +47,6 @@ class Resource:
 CLASSIFIERS = Resource(group=GROUP, version=VERSION, plural=PLURAL, kind=KIND)
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")
-SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")
 DEPLOYMENTS = Resource(group="apps", version="v1", plural="deployments", kind="Deployment")

@@ -128,7 +128,8 @@ class Operation:
                 await asyncio.gather(work, keep, return_exceptions=True)
                 self._queue.clear()
                 self._deletions.clear()
-                if asyncio.current_task() is not None and asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                leading = asyncio.current_task()
+                if leading is not None and leading.cancelling():
                     await self._lease.release()
 
     async def _work(self) -> None:

@@ -6,18 +6,15 @@ from ocelli_api.classifier import Manifest
 from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, Component, Environment
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
-    SCRATCH_PATH,
     ChildOwner,
-    build_container_security_context,
     build_labels,
     build_metadata,
-    build_pod_security_context,
     deployment_name,
     selector_labels,
 )
+from ocelli_operator.manifests.pod import build_cpu_limit, build_environment, build_pod_spec, build_program
 
 CONTAINER_NAME = "inference"
-TERMINATION_GRACE_SECONDS = 30
 DRAIN_SECONDS = 5
 """A terminating Pod goes on answering for so long, until everybody knows that it should not be asked any more."""
 STARTUP_LIMIT_SECONDS = 300
@@ -28,26 +25,15 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
     serving = owner.classifier.spec.serving
     labels = build_labels(owner, Component.INFERENCE, revision)
     selector = selector_labels(owner.name, Component.INFERENCE, revision)
-    pod_spec: Manifest = {
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
-        "securityContext": build_pod_security_context(),
-        "topologySpreadConstraints": [
-            {
-                "maxSkew": 1,
-                "topologyKey": "kubernetes.io/hostname",
-                "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": dict(selector)},
-            }
-        ],
-        "containers": [_build_container(owner, settings, revision)],
-        "volumes": [{"name": "scratch", "emptyDir": {}}],
-    }
-    if serving.node_selector:
-        pod_spec["nodeSelector"] = dict(serving.node_selector)
-    if serving.tolerations:
-        pod_spec["tolerations"] = [dict(toleration) for toleration in serving.tolerations]
+    pod_spec = build_pod_spec(_build_container(owner, settings, revision), serving)
+    pod_spec["topologySpreadConstraints"] = [
+        {
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": {"matchLabels": dict(selector)},
+        }
+    ]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -64,33 +50,16 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
 
 
 def _build_container(owner: ChildOwner, settings: ChildSettings, revision: str) -> Manifest:
-    values = {
-        Environment.STORE_URL: settings.store_url,
-        Environment.CLASSIFIER: f"{owner.namespace}/{owner.name}",
-        Environment.NAMESPACE: owner.namespace,
-        Environment.CLASSIFIER_ID: owner.classifier_id,
-        Environment.REVISION: revision,
-        Environment.TERMINATION_MESSAGE_PATH: "/dev/termination-log",
-        Environment.LOG_LEVEL: settings.log_level,
-        "HOME": SCRATCH_PATH,
-        "TMPDIR": SCRATCH_PATH,
-    }
     resources = owner.classifier.spec.serving.resources or settings.inference_resources
     return {
-        "name": CONTAINER_NAME,
-        "image": settings.inference_image,
-        "imagePullPolicy": settings.image_pull_policy,
-        "command": ["python", "-m", "ocelli_inference"],
+        **build_program(CONTAINER_NAME, "ocelli_inference", settings.inference_image, settings.image_pull_policy),
         "env": [
-            *({"name": str(name), "value": value} for name, value in values.items()),
+            *build_environment(owner, settings, revision, {}),
             {"name": str(Environment.BIND_ADDRESS), "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
-            {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}},
+            build_cpu_limit(),
         ],
         "ports": [{"name": INFERENCE_PORT_NAME, "containerPort": INFERENCE_PORT, "protocol": "TCP"}],
         "resources": {kind: dict(quantities) for kind, quantities in resources.items()},
-        "securityContext": build_container_security_context(),
-        "terminationMessagePath": "/dev/termination-log",
-        "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH_PATH}],
         "startupProbe": {**_build_probe("/healthz"), "periodSeconds": 1, "failureThreshold": STARTUP_LIMIT_SECONDS},
         "readinessProbe": {**_build_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 2},
         "livenessProbe": {**_build_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},

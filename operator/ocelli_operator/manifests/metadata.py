@@ -18,7 +18,6 @@ TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
 """On a Job: hash of the `spec.training` that it was made from."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
-SCRATCH_PATH = "/scratch"
 JOB_NAME_LIMIT = 63
 """A Job's Pods carry its name as the value of a label."""
 
@@ -105,20 +104,6 @@ def build_metadata(owner: ChildOwner, name: str, labels: dict[str, str]) -> Mani
         "namespace": owner.namespace,
         "labels": labels,
         "ownerReferences": [build_owner_reference(owner.classifier)],
-    }
-
-
-def build_pod_security_context() -> Manifest:
-    """What the `restricted` Pod Security Standard asks of a Pod."""
-    return {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-
-
-def build_container_security_context() -> Manifest:
-    """What the `restricted` Pod Security Standard asks of a container, and a root file system that nobody writes to."""
-    return {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "readOnlyRootFilesystem": True,
     }
 
 

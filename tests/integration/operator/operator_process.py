@@ -83,6 +83,13 @@ class OperatorProcess:
         except urllib.error.HTTPError as error:
             return error.code
 
+    def is_up(self) -> bool:
+        try:
+            self.metric("ocelli_leader")
+        except (urllib.error.URLError, ConnectionError):
+            return False
+        return True
+
     def is_leading(self) -> bool:
         try:
             return self.metric("ocelli_leader") == 1.0

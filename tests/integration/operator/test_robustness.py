@@ -146,7 +146,7 @@ def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operato
     first.start()
     first.wait_until_leading()
     second.start()
-    scene.cluster.wait_for("the second one is up", lambda: not second.is_leading() and second.process is not None)
+    scene.cluster.wait_for("the second one is up", second.is_up)
     assert first.stop() == 0
     stopped_at = time.monotonic()
     second.wait_until_leading()
