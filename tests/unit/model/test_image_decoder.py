@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -38,9 +39,13 @@ def megapixels(count: int) -> bytes:
 
 
 @pytest.fixture
-def submit() -> Any:
+def decoder() -> ImageDecoder:
+    return ImageDecoder(DESCRIPTION)
+
+
+@pytest.fixture
+def submit(decoder: ImageDecoder) -> Any:
     with ThreadPoolExecutor(8) as pool:
-        decoder = ImageDecoder(DESCRIPTION)
         yield lambda data: pool.submit(decoder, data)
 
 
@@ -64,15 +69,18 @@ def test_images_are_decoded_side_by_side_while_there_is_room(
 
 
 def test_what_does_not_fit_waits_and_is_not_overtaken(
-    submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
+    decoder: ImageDecoder, submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldDecoding(monkeypatch)
     submit(megapixels(30))
     assert held.begun.acquire(timeout=DEADLINE_SECONDS)
     large = submit(megapixels(100))
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not decoder._turn.locked():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
     overtaking = submit(megapixels(1))
 
-    # Nothing can begin now; that nothing did shows in the order of what follows.
     begun_too_early = held.begun.acquire(timeout=0.2)
     held.go.set()
 
