@@ -35,7 +35,8 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 help:
 	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
 	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
-	@echo; echo "Settings: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), TORCH_INDEX_URL, PYTHON ($(PYTHON))"
+	@echo; echo "Settings, best in the environment: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
+	@echo "OCELLI_CACHE_DIR, TORCH_INDEX_URL, PYTHON ($(PYTHON))"
 
 $(BIN)/uv: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -141,10 +141,11 @@ class LocalCluster:
     async def start(self) -> None:
         """Returns when the node is schedulable and the default ServiceAccount is there."""
         require_linux()
-        started = time.monotonic()
         # Building takes minutes, and must not hold up the caller's loop. (It starts no process that has to outlive
         # its thread, so a thread is right here.)
         binaries = await asyncio.to_thread(BinaryStore(os.environ).find_or_build, self._report)
+        # Only now: a first build takes many times longer than a start may.
+        started = time.monotonic()
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock_state_folder(self.state_dir)
         marker = (CLUSTER_MARKER, build_marker(self.state_dir))

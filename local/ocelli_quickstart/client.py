@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,12 +29,16 @@ class Service:
     password: str
 
     def curl(self, method: str, path: str, form: Mapping[str, str | Path] | None = None, **query: str) -> str:
-        """The curl command of a call, ready to paste."""
-        words = ["curl"] + ([] if method == "GET" else ["-X", method]) + ["-u", f'"{self.user}:{self.password}"']
+        """The curl command of a call, ready to paste; a `$ID` in it is left to the shell."""
+        words = ["curl"] + ([] if method == "GET" else ["-X", method]) + ["-u", shlex.quote(f"{self.user}:{self.password}")]
         for name, value in (form or {}).items():
-            words.append(f'-F "{name}=@{value}"' if isinstance(value, Path) else f'-F "{name}={value}"')
+            words += ["-F", _quoted(f"{name}=@{value}" if isinstance(value, Path) else f"{name}={value}")]
         pairs = "&".join(f"{name}={value}" for name, value in {"version": VERSION, **query}.items())
-        return " ".join([*words, f'"{self.address}{path}?{pairs}"'])
+        return " ".join([*words, _quoted(f"{self.address}{path}?{pairs}")])
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"' if "$ID" in text else shlex.quote(text)
 
 
 class TutorialClient:

@@ -6,15 +6,18 @@ Operator and gateway run as Pods under the ServiceAccounts and Roles of `deploy/
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.classifier import API_VERSION, GROUP, PLURAL
 from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
+from ocelli_local.api_client import ApiError
 from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.object_store import ObjectStore
 
@@ -22,6 +25,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 CRDS = CHECKOUT / "crds" / "classifier.yaml"
 MANIFESTS = CHECKOUT / "deploy"
 SYSTEM_NAMESPACE = "ocelli-system"
+CREDENTIALS_ANNOTATION = f"{GROUP}/credentials"
 
 # Requests decide how many Pods the scheduler puts on the node. Here they are kept small, so that a laptop holds dozens of
 # classifiers: they share its cores anyway.
@@ -68,17 +72,30 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         # There is one replica: nobody else's watch has to be waited for.
         "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
     }
+    await cluster.apply(CRDS)
+    # A CRD that was just made answers 429 for a moment, which clients report as an error.
+    await cluster.wait_for("the API server serves Classifiers", lambda: _serves_classifiers(cluster))
+    secret = build_credentials_secret([options.credential_set])
+    digest = hashlib.sha256(json.dumps(secret, sort_keys=True).encode()).hexdigest()
     manifests = [
-        *load_manifests(CRDS),
         # Before the gateway: a Secret that comes after its Pod is mounted only when the node looks again, a minute later.
-        build_credentials_secret([options.credential_set]),
+        secret,
         *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
-    await cluster.access.apply([_localise(manifest, environments) for manifest in manifests], namespace=SYSTEM_NAMESPACE)
+    localised = [_localise(manifest, environments, digest) for manifest in manifests]
+    await cluster.apply(localised, namespace=SYSTEM_NAMESPACE)
 
 
-def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]]) -> Manifest:
+async def _serves_classifiers(cluster: LocalCluster) -> bool:
+    try:
+        await cluster.access.client.get(f"/apis/{API_VERSION}/{PLURAL}")
+    except ApiError:
+        return False
+    return True
+
+
+def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]], credentials_digest: str) -> Manifest:
     name = manifest["metadata"]["name"]
     localised = copy.deepcopy(manifest)
     if manifest["kind"] == "Namespace":
@@ -90,6 +107,10 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]])
     if name == "ocelli-gateway":
         # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
         pod["hostNetwork"] = True
+        # Two Pods cannot have the one port.
+        localised["spec"]["strategy"] = {"type": "Recreate"}
+        # Other credentials, another Pod: the node renews a mounted Secret only once a minute.
+        localised["spec"]["template"]["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: credentials_digest}
     for container in pod["containers"]:
         values = environments[name]
         if name == "ocelli-gateway":

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import shlex
 import signal
 import socket
 import time
@@ -20,10 +22,11 @@ from ocelli_api.conditions import ConditionType
 from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_credential_set
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
+from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
 from ocelli_quickstart.client import Service
 from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install
-from ocelli_quickstart.state import RunningInstance, StateFolder
+from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
 
 DEFAULT_PORT = 8080
 PORTS_TRIED = 100
@@ -79,9 +82,10 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
     """
     state = StateFolder(settings.state_dir)
     state.prepare()
+    state.refuse_second_run()
     port = choose_port(settings.port)
     password = state.password(settings.password)
-    credential_set = build_credentials(settings.user, password)
+    credential_set = load_credentials(state.credentials, settings.user, password)
     started = time.monotonic()
 
     def step(text: str) -> None:
@@ -90,7 +94,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
     samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
     step("starting the Kubernetes control plane")
     async with LocalCluster(ClusterOptions(state_dir=state.cluster), report=step) as cluster:
-        expose_kubeconfig(cluster.kubeconfig, state.kubeconfig)
+        save_private(state.kubeconfig, cluster.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
         await install(
@@ -176,7 +180,8 @@ def describe(service: Service, state: StateFolder) -> str:
         "",
         f"Ocelli answers at {service.address}",
         f"  user {service.user}, password {service.password} (or user apikey with the same password)",
-        f"  export KUBECONFIG={_short(state.kubeconfig)}   # kubectl get clf; kubectl apply -f crds/examples/digits.yaml",
+        f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
+        "  kubectl get clf   # or: kubectl apply -f crds/examples/digits.yaml",
         f"  kubectl -n {SYSTEM_NAMESPACE} logs -f deployment/ocelli-operator   # or ocelli-gateway",
         "",
         "The tutorial, ready to paste (or, in another terminal: make demo)",
@@ -188,16 +193,26 @@ def describe(service: Service, state: StateFolder) -> str:
     return "\n".join(lines)
 
 
-def build_credentials(user: str, password: str) -> CredentialSet:
-    """Who may log in to this instance.
+def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
+    """Who may log in to this instance: the kept set where it is for this user and password, else a new one, which is kept.
+
+    Each hashing draws a new salt, and another Secret would mean another gateway Pod at each start.
 
     Raises:
         RunError: nobody could log in so.
     """
     try:
-        return build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
+        kept = CredentialSet.parse(json.loads(file.read_bytes()))
+        if kept.user == user and (kept.namespace, kept.owner) == (NAMESPACE, OWNER) and kept.password_hash.matches(password):
+            return kept
+    except (OSError, ValueError, CredentialSetError):
+        pass
+    try:
+        built = build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
     except CredentialSetError as error:
         raise RunError(f"the credentials of OCELLI_USER and OCELLI_PASSWORD cannot be used: {error}") from error
+    save_private(file, json.dumps(built.to_json()))
+    return built
 
 
 def choose_port(wanted: int | None) -> int:
@@ -214,15 +229,6 @@ def choose_port(wanted: int | None) -> int:
         if _is_free(port):
             return port
     raise RunError(f"no port from {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} is free; set PORT")
-
-
-def expose_kubeconfig(source: Path, target: Path) -> None:
-    """Put the administrator's kubeconfig where the README says it is."""
-    temporary = target.with_suffix(".tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(source.read_text())
-    temporary.replace(target)
 
 
 def _is_free(port: int) -> bool:
@@ -247,14 +253,23 @@ async def _wait_until_healthy(cluster: LocalCluster, service: Service) -> None:
         while time.monotonic() < deadline:
             try:
                 async with session.get(f"{service.address}/healthz") as response:
-                    if response.status == 200:
-                        return
+                    healthy = response.status == 200
                     said = (await response.text()).strip()
+                # A Pod of an earlier start may answer with the credentials of then.
+                if healthy and await _lets_in(session, service):
+                    return
             except (aiohttp.ClientError, TimeoutError):
                 pass
             await asyncio.sleep(0.05)
     logs = await cluster.access.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/ocelli-gateway", "--tail=5", check=False)
     raise RunError(f"the gateway is not healthy after {START_TIMEOUT_SECONDS:.0f} s: {said}\n{logs.stdout}{logs.stderr}")
+
+
+async def _lets_in(session: aiohttp.ClientSession, service: Service) -> bool:
+    headers = {"Authorization": aiohttp.encode_basic_auth(service.user, service.password)}
+    query = {"version": TUTORIAL_VERSION}
+    async with session.get(f"{service.address}/v3/classifiers/none_1", params=query, headers=headers) as response:
+        return response.status == 404
 
 
 async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:

@@ -38,6 +38,7 @@ class StateFolder:
         self.kubeconfig = self.path / "kubeconfig"
         self._marker = self.path / MARKER
         self._running = self.path / "run.json"
+        self.credentials = self.path / "credentials.json"
         self._password = self.path / "password"
 
     def prepare(self) -> None:
@@ -51,14 +52,20 @@ class StateFolder:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._marker.write_text("State of `make run`. `make clean` deletes this folder.\n")
 
+    def refuse_second_run(self) -> None:
+        """Raises StateError where a `make run` is up, or starting, on this folder."""
+        if is_locked(self.cluster):
+            raise StateError(
+                f"{self.path} is in use by `make run` of process {read_runner(self.cluster)}; "
+                "stop that one with Ctrl-C, or set STATE_DIR to another folder"
+            )
+
     def password(self, given: str | None) -> str:
         """The password that was given, else the kept one, else a new one that is kept."""
         if given:
             return given
         if not self._password.exists():
-            descriptor = os.open(self._password, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(12))
+            save_private(self._password, secrets.token_urlsafe(12))
         return self._password.read_text()
 
     def say_running(self, instance: RunningInstance, password: str) -> None:
@@ -69,11 +76,7 @@ class StateFolder:
             "user": instance.user,
             "password": password,
         }
-        temporary = self._running.with_suffix(".tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(document, file)
-        temporary.replace(self._running)
+        save_private(self._running, json.dumps(document))
 
     def say_stopped(self) -> None:
         self._running.unlink(missing_ok=True)
@@ -99,6 +102,14 @@ class StateFolder:
         if not self._marker.exists():
             raise StateError(f"{self.path} was not made by `make run`; delete it yourself if you mean to")
         # The lock also tells of one that is only starting, and never of a process that took over the number of a killed one.
-        if is_locked(self.cluster):
-            raise StateError(f"{self.path} is in use by process {read_runner(self.cluster)}; stop `make run` with Ctrl-C first")
+        self.refuse_second_run()
         shutil.rmtree(self.path)
+
+
+def save_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    temporary.replace(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from pathlib import Path
 
 import aiohttp
@@ -11,7 +12,7 @@ import pytest
 
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, build_credentials
+from ocelli_quickstart.run import RunError, RunSettings, load_credentials
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -22,9 +23,11 @@ def test_what_is_no_port_is_refused(port: str) -> None:
 
 
 @pytest.mark.parametrize(("user", "password"), [("apikey", "x"), ("a:b", "x"), ("a", "x" * 1025)])
-def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(user: str, password: str) -> None:
+def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(
+    tmp_path: Path, user: str, password: str
+) -> None:
     with pytest.raises(RunError, match="OCELLI_USER and OCELLI_PASSWORD"):
-        build_credentials(user, password)
+        load_credentials(tmp_path / "credentials.json", user, password)
 
 
 def test_drawn_password_is_kept_and_private(tmp_path: Path) -> None:
@@ -62,3 +65,32 @@ def test_service_that_is_gone_is_named() -> None:
 
     with pytest.raises(TutorialError, match=r"127\.0\.0\.1:1"):
         asyncio.run(call())
+
+
+def test_the_same_credentials_are_kept_from_start_to_start(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    assert load_credentials(file, "demo", "secret") == load_credentials(file, "demo", "secret")
+
+
+def test_another_password_replaces_the_kept_one(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.json"
+    load_credentials(file, "demo", "old")
+    replaced = load_credentials(file, "demo", "new")
+    assert (replaced.password_hash.matches("new"), replaced.password_hash.matches("old")) == (True, False)
+
+
+def test_a_second_run_on_the_same_folder_is_told_what_to_do(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.prepare()
+    state.cluster.mkdir()
+    with lock_state_folder(state.cluster), pytest.raises(StateError, match="set STATE_DIR"):
+        state.refuse_second_run()
+
+
+def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_folder(tmp_path: Path) -> None:
+    service = Service(address="http://127.0.0.1:8080", user="demo", password="a:\"$\u00fc b'")
+    picture = tmp_path / "st a te" / "one.png"
+    command = service.curl("POST", "/v3/classify", {"images_file": picture, "classifier_ids": "$ID"})
+    script = f"ID=digits_1; printf '%s\\n' {command.removeprefix('curl ')}"
+    words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert words[3:8] == ["demo:a:\"$\u00fc b'", "-F", f"images_file=@{picture}", "-F", "classifier_ids=digits_1"]
