@@ -72,7 +72,7 @@ def image_name(example: Example) -> str:
     return f"{example.source} › {shown_name(example.name)}"
 
 
-def find_near_duplicates(dataset: Dataset, prints: NDArray[np.uint64], fit: Fit) -> tuple[Example, ...]:
+def find_near_duplicates(dataset: Dataset, prints: NDArray[np.float32], fit: Fit) -> tuple[Example, ...]:
     """Evaluated images with a near duplicate among those that their judges learned from: they flatter the evaluation.
 
     Only those of the same example set: a copy in another one misleads, and does not flatter. With cross-validation, among all

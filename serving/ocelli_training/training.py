@@ -29,7 +29,7 @@ from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_ba
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, FitSettings, fit_heads
-from ocelli_training.near_duplicates import fingerprints
+from ocelli_training.near_duplicates import FINGERPRINT_CELLS, fingerprints
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader
@@ -52,7 +52,7 @@ class _Lesson:
 
     dataset: Dataset
     examples: Examples
-    fingerprints: NDArray[np.uint64]
+    fingerprints: NDArray[np.float32]
 
 
 class Training:
@@ -230,7 +230,7 @@ class Training:
         count = len(numbers)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         mirrored_features = np.empty_like(features)
-        prints = np.empty(count, dtype=np.uint64)
+        prints = np.empty((count, FINGERPRINT_CELLS), dtype=np.float32)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
