@@ -7,10 +7,10 @@ import logging
 import os
 import sys
 
+from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_operator.config import ConfigError, OperatorConfig, parse_config
 from ocelli_operator.handlers import run_operator
-from ocelli_operator.logs import configure_logging
 from ocelli_operator.operation import Operation
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
@@ -33,7 +33,7 @@ def main() -> int:
     except ConfigError as error:
         print(f"ocelli-operator: {error}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    configure_logging(config.log_level)
+    configure_logging(config.log_level, talkative=("kopf", "aiohttp.access"))
     try:
         asyncio.run(run(config))
     except (CredentialsError, StoreConfigurationError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -12,10 +13,10 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_gateway.app import Dependencies, build_app, running_gateway
 from ocelli_gateway.http_protocol import ContractProtocol
-from ocelli_gateway.logs import configure_logging
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
@@ -72,7 +73,10 @@ def main() -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
-    configure_logging(settings.log_level)
+    # uvicorn says nothing that the access log does not.
+    configure_logging(settings.log_level, talkative=("uvicorn",))
+    # A client that breaks off is no news of the multipart parser's.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

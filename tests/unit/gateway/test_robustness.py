@@ -126,7 +126,7 @@ def test_any_bytes_on_a_connection_get_an_answer(gateway: GatewayInstance, data:
 def test_logs_hold_no_credentials_and_no_query(
     client: V3Client, gateway: GatewayInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from ocelli_gateway.logs import JsonFormatter
+    from ocelli_api.log_lines import JsonFormatter
 
     with caplog.at_level(logging.DEBUG):
         client.classify(("a.png", png()), params={"api_key": "query-secret"})
