@@ -10,7 +10,7 @@ import shlex
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,6 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
     state = StateFolder(settings.state_dir)
     state.prepare()
     state.refuse_second_run()
-    port = choose_port(settings.port)
     password = state.password(settings.password)
     credential_set = load_credentials(state.credentials, settings.user, password)
     started = time.monotonic()
@@ -91,9 +90,11 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
     def step(text: str) -> None:
         say(f"{time.monotonic() - started:5.1f} s  {text}")
 
-    samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
-    step("starting the Kubernetes control plane")
-    async with LocalCluster(ClusterOptions(state_dir=state.cluster), report=step) as cluster:
+    async with contextlib.AsyncExitStack() as stack:
+        port = stack.enter_context(claim_port(settings.port))
+        samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
+        step("starting the Kubernetes control plane")
+        cluster = await stack.enter_async_context(LocalCluster(ClusterOptions(state_dir=state.cluster), report=step))
         save_private(state.kubeconfig, cluster.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
@@ -215,19 +216,27 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
     return built
 
 
-def choose_port(wanted: int | None) -> int:
-    """The wanted port, else 8080 or the next free one.
+@contextlib.contextmanager
+def claim_port(wanted: int | None) -> Iterator[int]:
+    """The wanted port, else 8080 or the next free one, spoken for until the block ends.
+
+    The gateway binds it seconds later: without the claim, two starts at the same time would choose the same.
 
     Raises:
         RunError: the wanted one is taken, or none is free.
     """
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED) if wanted is None else (wanted,):
+        with socket.socket(socket.AF_UNIX) as claim:
+            try:
+                # A name in the kernel's abstract namespace: it ends with this process, however that ends.
+                claim.bind(f"\0ocelli-gateway-port-{port}")
+            except OSError:
+                continue
+            if _is_free(port):
+                yield port
+                return
     if wanted is not None:
-        if not _is_free(wanted):
-            raise RunError(f"port {wanted} of 127.0.0.1 is taken; set PORT to another one, or leave it out")
-        return wanted
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED):
-        if _is_free(port):
-            return port
+        raise RunError(f"port {wanted} of 127.0.0.1 is taken; set PORT to another one, or leave it out")
     raise RunError(f"no port from {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} is free; set PORT")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ocelli_local import ClusterOptions, LocalCluster
+from ocelli_local.binaries import BinaryStore, ControlPlaneBinaries, Report
 from tests.integration.local.pods import Manifest, build_container, build_pod
 
 pytestmark = pytest.mark.cluster
@@ -103,3 +107,21 @@ def test_pods_outlive_an_outage_of_the_api_server_and_are_still_followed(in_proc
     after = in_process.run(scenario())
     assert after is not None
     assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+
+
+def test_the_minutes_of_a_first_build_do_not_count_as_a_slow_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find, later = BinaryStore.find_or_build, 0.0
+
+    def build_for_an_hour(store: BinaryStore, report: Report) -> ControlPlaneBinaries:
+        nonlocal later
+        later = 3600.0
+        return find(store, report)
+
+    monkeypatch.setattr(BinaryStore, "find_or_build", build_for_an_hour)
+    monkeypatch.setattr("ocelli_local.cluster.time", SimpleNamespace(monotonic=lambda: time.monotonic() + later))
+
+    async def start_and_stop() -> None:
+        async with LocalCluster(ClusterOptions(state_dir=tmp_path, durable=False)):
+            pass
+
+    asyncio.run(start_and_stop())

@@ -12,7 +12,7 @@ import pytest
 
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, load_credentials
+from ocelli_quickstart.run import RunError, RunSettings, claim_port, load_credentials
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -94,3 +94,13 @@ def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_fold
     script = f"ID=digits_1; printf '%s\\n' {command.removeprefix('curl ')}"
     words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert words[3:8] == ["demo:a:\"$\u00fc b'", "-F", f"images_file=@{picture}", "-F", "classifier_ids=digits_1"]
+
+
+def test_two_starts_at_the_same_time_take_different_ports() -> None:
+    with claim_port(None) as first, claim_port(None) as second:
+        assert first != second
+
+
+def test_a_wanted_port_that_is_spoken_for_is_refused() -> None:
+    with claim_port(None) as port, pytest.raises(RunError, match="set PORT to another one"), claim_port(port):
+        pass
