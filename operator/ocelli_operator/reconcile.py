@@ -30,7 +30,7 @@ from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
-from ocelli_operator.training_store import TrainingStore
+from ocelli_operator.training_store import KnownArtifacts, TrainingStore
 from ocelli_storage.layout import ClassifierLocation
 
 logger = logging.getLogger(__name__)
@@ -61,8 +61,7 @@ class Reconciler:
 
     def __init__(self, parts: ReconcilerParts) -> None:
         self._parts = parts
-        self._artifacts: dict[tuple[str, str, str], StoredArtifact] = {}
-        """By namespace, classifier id and revision: an artifact never changes once it is there."""
+        self._artifacts = KnownArtifacts(parts.store)
         self._progress_written_at: dict[str, datetime] = {}
         """By UID of the Classifier."""
         self._applied_generations: dict[str, int] = {}
@@ -103,8 +102,7 @@ class Reconciler:
     def forget(self, classifier: Classifier) -> None:
         """A Classifier went away."""
         self._progress_written_at.pop(classifier.uid, None)
-        for known in [known for known in self._artifacts if known[:2] == (classifier.namespace, classifier.classifier_id)]:
-            del self._artifacts[known]
+        self._artifacts.forget(classifier.namespace, classifier.classifier_id)
 
     # --- observe
 
@@ -121,7 +119,8 @@ class Reconciler:
         if classifier_id is not None and not classifier.deleted:
             location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier_id)
             # After the Job was read: one that has ended has stored its artifact before.
-            artifact = await self._find_artifact(location, current, attempt)
+            served = classifier.status.served_revision == current
+            artifact = await self._artifacts.find(location, current, attempt, in_use=served)
             if artifact is None and (job is None or job.finished):
                 outcome = await self._parts.store.load_outcome(location, current, attempt)
             if artifact is None and job is not None:
@@ -148,15 +147,6 @@ class Reconciler:
             refusals=self._refusals,
             over_quota=self._over_quota,
         )
-
-    async def _find_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:
-        known = (location.namespace, location.classifier_id, revision)
-        if known not in self._artifacts:
-            artifact = await self._parts.store.load_artifact(location, revision, attempt)
-            if artifact is None:
-                return None
-            self._artifacts[known] = artifact
-        return self._artifacts[known]
 
     async def _fresh_trainers(
         self, classifier: Classifier, job: ObservedJob, pods: tuple[ObservedPod, ...]

@@ -69,6 +69,10 @@ class TrainingStore:
             finished_at=outcome.finished_at if outcome is not None else await self._written_at(key),
         )
 
+    async def holds_artifact(self, location: ClassifierLocation, revision: str) -> bool:
+        """Whether there is an artifact of a revision."""
+        return await self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA))
+
     async def _written_at(self, key: str) -> str | None:
         found = [item for item in await self._store.list_objects(key.rsplit("/", 1)[0]) if item.key == key]
         return format_time(found[0].modified_at) if found else None
@@ -78,6 +82,33 @@ class TrainingStore:
             return _parse(await self._store.get(key))
         except ObjectNotFoundError:
             return None
+
+
+class KnownArtifacts:
+    """What the store said of artifacts, for passes not to read them again: one that is there never changes."""
+
+    def __init__(self, store: TrainingStore) -> None:
+        self._store = store
+        self._known: dict[tuple[str, str, str], StoredArtifact] = {}
+        """By namespace, classifier id and revision."""
+
+    async def find(self, location: ClassifierLocation, revision: str, attempt: int, *, in_use: bool) -> StoredArtifact | None:
+        """The artifact of a revision, or None. `in_use`: it is served, hence the sweep keeps it and nobody has to look."""
+        key = (location.namespace, location.classifier_id, revision)
+        if key in self._known and not in_use and not await self._store.holds_artifact(location, revision):
+            # It left the history and was swept; the same revision may be wanted again.
+            del self._known[key]
+        if key not in self._known:
+            artifact = await self._store.load_artifact(location, revision, attempt)
+            if artifact is None:
+                return None
+            self._known[key] = artifact
+        return self._known[key]
+
+    def forget(self, namespace: str, classifier_id: str | None) -> None:
+        """A Classifier went away."""
+        for key in [key for key in self._known if key[:2] == (namespace, classifier_id)]:
+            del self._known[key]
 
 
 def _parse(content: bytes) -> dict[str, Any] | None:
