@@ -95,12 +95,12 @@ control-plane: $(VENV)/.local
 ## test: format, lint, types, import rules and every test
 .PHONY: test
 test: $(VENV)/.dev control-plane lint
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 ## test-unit: only the tests that need no cluster, under a minute
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not cluster" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
 
 ## lint: format, lint, types and import rules, changing nothing
 .PHONY: lint

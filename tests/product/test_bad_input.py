@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.product.instance import Document, Ocelli, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("bad-input")]
+pytestmark = pytest.mark.cluster
 
 
 def png(seed: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.product.instance import CHECKOUT, Document, Ocelli, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("manifests")]
+pytestmark = pytest.mark.cluster
 
 
 def build_classifier(name: str, classes: dict[str, str], **spec: object) -> Document:

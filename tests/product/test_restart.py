@@ -13,7 +13,7 @@ import pytest
 
 from tests.product.instance import CHECKOUT, Ocelli, connect, start_ocelli, stop_ocelli, wait_for
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("restart")]
+pytestmark = pytest.mark.cluster
 
 
 def create_and_wait(ocelli: Ocelli) -> str:

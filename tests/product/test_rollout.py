@@ -12,7 +12,7 @@ import pytest
 
 from tests.product.instance import Ocelli
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("rollout")]
+pytestmark = pytest.mark.cluster
 
 REQUESTS = 2000
 CLIENTS = 4

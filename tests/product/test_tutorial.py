@@ -15,7 +15,6 @@ from tests.product.instance import Ocelli
 
 pytestmark = [
     pytest.mark.cluster,
-    pytest.mark.xdist_group("tutorial"),
     pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial is curl commands, and curl is not installed"),
 ]
 

@@ -17,7 +17,7 @@ from ocelli_local import SyncClusterAccess
 from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
 from tests.unit.gateway.harness import MULTIPART_TYPE, examples, head, multipart, png, read_answer, status_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("gateway")]
+pytestmark = pytest.mark.cluster
 
 StartGateway = Callable[..., GatewayProcess]
 TWO_SETS = [("heron_positive_examples", examples(1)), ("owl_positive_examples", examples(2))]
