@@ -254,8 +254,10 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
 
 
 def _failure_of_outcome(case: Case, outcome: Outcome) -> Failure:
-    if outcome.reason is OutcomeReason.INVALID_DATA:
-        return failed_data(outcome.message)
-    if outcome.reason is OutcomeReason.SOURCE_UNREADABLE:
-        return failed_data(outcome.message, DataValidReason.SOURCE_UNREADABLE)
-    return failed_training(outcome.message)
+    if outcome.reason not in (OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE):
+        return failed_training(outcome.message)
+    reason = DataValidReason(outcome.reason)
+    # An upload can only be replaced by another one, which is another spec; behind an address the file itself can be mended.
+    if any(source.url for source in case.classifier.spec.sources):
+        return failed_data(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to read the sources again", reason)
+    return failed_data(outcome.message, reason)

@@ -277,7 +277,21 @@ class TestFailure:
         assert condition_of(plan, ConditionType.STALLED) == ("True", "InvalidData")
         assert condition_of(plan, ConditionType.READY) == ("False", "InvalidData")
         assert condition_of(plan, ConditionType.RECONCILING) is None
-        assert message_of(plan, ConditionType.STALLED) == 'class "cat" has 3 examples; add at least 7'
+
+    def test_bad_data_behind_an_address_is_read_again_when_the_nonce_is_raised(self) -> None:
+        outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')
+        plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
+        said = 'class "cat" has 3 examples; add at least 7; then raise spec.retrainNonce to read the sources again'
+        told = (ConditionType.DATA_VALID, ConditionType.TRAINED, ConditionType.STALLED, ConditionType.READY)
+        assert [message_of(plan, condition_type) for condition_type in told] == [said] * 4
+
+    def test_uploads_are_not_read_again(self) -> None:
+        uploads = [{"name": name, "examples": [{"upload": digest * 64}]} for name, digest in (("cat", "c"), ("dog", "d"))]
+        world = World(classes=uploads)
+        world.step()
+        outcome = make_outcome(world.observed.classifier, OutcomeReason.INVALID_DATA, "3 examples; add at least 7")
+        world.see(jobs=(), outcome=outcome)
+        assert message_of(world.plan(), ConditionType.STALLED) == "3 examples; add at least 7"
 
     def test_an_unreadable_source_is_told(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
