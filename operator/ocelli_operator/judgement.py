@@ -33,6 +33,7 @@ PROGRESS_WRITE_INTERVAL = timedelta(seconds=10)
 
 READY_REASON_OF: dict[StrEnum, ReadyReason] = {
     StalledReason.INVALID_DATA: ReadyReason.INVALID_DATA,
+    StalledReason.SOURCE_UNREADABLE: ReadyReason.SOURCE_UNREADABLE,
     StalledReason.TRAINING_FAILED: ReadyReason.TRAINING_FAILED,
     StalledReason.ROLLOUT_FAILED: ReadyReason.ROLLOUT_FAILED,
     StalledReason.REVISION_NOT_FOUND: ReadyReason.REVISION_NOT_FOUND,

@@ -22,6 +22,7 @@ from ocelli_operator.status import (
     Failure,
     Verdict,
     failed_data,
+    failed_source,
     failed_training,
     false,
     learned,
@@ -29,7 +30,7 @@ from ocelli_operator.status import (
     waits_for_room,
 )
 
-_TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.TRAINING_FAILED})
+_TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,10 +255,11 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
 
 
 def _failure_of_outcome(case: Case, outcome: Outcome) -> Failure:
-    if outcome.reason not in (OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE):
+    failures = {OutcomeReason.INVALID_DATA: failed_data, OutcomeReason.SOURCE_UNREADABLE: failed_source}
+    failed = failures.get(outcome.reason)
+    if failed is None:
         return failed_training(outcome.message)
-    reason = DataValidReason(outcome.reason)
     # An upload can only be replaced by another one, which is another spec; behind an address the file itself can be mended.
     if any(source.url for source in case.classifier.spec.sources):
-        return failed_data(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to read the sources again", reason)
-    return failed_data(outcome.message, reason)
+        return failed(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to read the sources again")
+    return failed(outcome.message)

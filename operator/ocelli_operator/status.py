@@ -89,13 +89,23 @@ def failed_training(message: str) -> Failure:
     )
 
 
-def failed_data(message: str, reason: DataValidReason = DataValidReason.INVALID_DATA) -> Failure:
+def failed_data(message: str) -> Failure:
     """A training that ended because of its examples."""
     return Failure(
         reason=StalledReason.INVALID_DATA,
         message=message,
-        data_valid=false(reason, message),
+        data_valid=false(DataValidReason.INVALID_DATA, message),
         trained=false(TrainedReason.INVALID_DATA, message),
+    )
+
+
+def failed_source(message: str) -> Failure:
+    """A training that ended because a source could not be fetched: of its examples nothing is known."""
+    return Failure(
+        reason=StalledReason.SOURCE_UNREADABLE,
+        message=message,
+        data_valid=false(DataValidReason.SOURCE_UNREADABLE, message),
+        trained=false(TrainedReason.SOURCE_UNREADABLE, message),
     )
 
 

@@ -31,7 +31,7 @@ def test_too_few_examples_are_named(scene: Scene) -> None:
 @pytest.mark.usefixtures("operator")
 def test_a_source_that_is_not_there_is_named(scene: Scene) -> None:
     scene.apply(scene.build(second="missing"))
-    scene.wait_for_condition("Stalled", "InvalidData")
+    scene.wait_for_condition("Stalled", "SourceUnreadable")
     assert scene.condition("DataValid")["reason"] == "SourceUnreadable"
     assert f"{scene.sources.address}/missing.zip" in scene.condition("DataValid")["message"]
 

@@ -297,7 +297,18 @@ class TestFailure:
         outcome = make_outcome(make_classifier(), OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
         plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
         assert condition_of(plan, ConditionType.DATA_VALID) == ("False", "SourceUnreadable")
-        assert condition_of(plan, ConditionType.STALLED) == ("True", "InvalidData")
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "SourceUnreadable")
+        assert condition_of(plan, ConditionType.STALLED) == ("True", "SourceUnreadable")
+        assert condition_of(plan, ConditionType.READY) == ("False", "SourceUnreadable")
+
+    def test_an_unreadable_source_is_not_tried_again_unasked(self) -> None:
+        world = world_in_training()
+        world.step()
+        outcome = make_outcome(world.observed.classifier, OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
+        world.see(jobs=(), outcome=outcome)
+        world.step()
+        world.see(outcome=None)
+        assert (world.plan().actions, world.plan().status) == ((), world.status)
 
     def test_the_store_tells_where_the_pod_is_gone(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.BACKBONE_UNAVAILABLE, "backbone resnet50 is not installed")
