@@ -14,7 +14,7 @@ from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.case import Case
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
-from ocelli_operator.manifests.training_job import KILLED_EXIT_CODE, build_training_job
+from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, build_training_job
 from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
 from ocelli_operator.status import (
     DATA_CHECKED,
@@ -166,8 +166,28 @@ def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tu
         again = f", after {retries} that ended unexpectedly" if retries else ""
         return replace(learning, running=True, trained=false(TrainedReason.TRAINING, f"training Job {name} runs{again}"))
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
-    reason = f"its container waits: {waiting}" if waiting else "its Pod has not started yet"
-    return replace(learning, trained=false(TrainedReason.QUEUED, f"training Job {name}: {reason}"))
+    facts = [_tell_ended(case, trainers)]
+    if waiting:
+        facts.append(f"its container waits: {waiting}")
+    elif alive or not facts[0]:
+        facts.append("its Pod has not started yet")
+    message = f"training Job {name}: {'; '.join(fact for fact in facts if fact)}"
+    return replace(learning, trained=false(TrainedReason.QUEUED, message))
+
+
+def _tell_ended(case: Case, trainers: tuple[ObservedPod, ...]) -> str:
+    """How the last Pod ended that the Job replaces; empty where none ended."""
+    ended = [pod for pod in trainers if pod.phase == "Failed"]
+    if not ended:
+        return ""
+    last = max(ended, key=lambda pod: pod.created_at)
+    said = last.outcome.message if last.outcome is not None else last.termination_message.strip()
+    if not said and last.exit_code is not None:
+        said = f"exit code {last.exit_code}"
+    tries = case.classifier.spec.training.backoff_limit + 1
+    fact = f"try {len(ended)} of {max(tries, len(ended))} ended unexpectedly" + (f" ({said})" if said else "")
+    again = len(ended) < tries and last.exit_code not in FINAL_EXIT_CODES
+    return f"{fact}; it is tried again shortly" if again else fact
 
 
 def _judge_running_data(case: Case, under_way: bool) -> Verdict:
@@ -180,11 +200,12 @@ def _judge_running_data(case: Case, under_way: bool) -> Verdict:
 
 
 def _delete_jobs(case: Case, *, keep_revision: str, keep_attempt: int | None) -> tuple[Action, ...]:
-    """Superseded Jobs go: of several quick retrains the last one takes effect."""
+    """Superseded Jobs go: of several quick retrains the last one takes effect. Ended ones keep their logs for their TTL."""
     return tuple(
         action
         for job in case.observed.jobs
-        if job.identity.revision != keep_revision or (keep_attempt is not None and job.attempt != keep_attempt)
+        if not job.finished
+        and (job.identity.revision != keep_revision or (keep_attempt is not None and job.attempt != keep_attempt))
         for action in delete_child(ChildKind.JOB, job.identity, "another revision or attempt is wanted")
     )
 

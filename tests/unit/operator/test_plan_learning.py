@@ -146,6 +146,16 @@ def test_an_edit_while_a_job_runs_replaces_the_job() -> None:
     assert starts_of(plan) == [(world.revision, 2)]
 
 
+def test_an_ended_job_of_an_earlier_revision_stays_for_its_time() -> None:
+    world = world_in_training()
+    world.step()
+    ended: ObservedJob = make_job(world.observed.classifier, finished=True, succeeded=True)
+    world.see(jobs=(ended,))
+    world.edit(model={"seed": 1})
+    plan = world.plan()
+    assert (deleted_jobs(plan), starts_of(plan)) == ([], [(world.revision, 2)])
+
+
 def test_an_edit_of_serving_leaves_a_running_job_alone() -> None:
     world = world_in_training()
     world.see(pods=(make_pod(Component.TRAINING, world.revision),))
@@ -184,6 +194,20 @@ class TestRunning:
         pod = make_pod(Component.TRAINING, world.revision, phase="Pending", waiting="ImagePullBackOff: no such image")
         world.see(pods=(pod,))
         assert "ImagePullBackOff: no such image" in message_of(world.plan(), ConditionType.TRAINED)
+
+    def test_a_try_that_ended_is_told_until_the_next_one_starts(self) -> None:
+        world = world_in_training()
+        dead = make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=1, termination_message="boom")
+        world.see(pods=(dead,))
+        plan = world.plan()
+        assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
+        said = "try 1 of 3 ended unexpectedly (boom); it is tried again shortly"
+        assert message_of(plan, ConditionType.TRAINED).endswith(f"-1: {said}")
+
+    def test_no_other_try_is_promised_after_a_final_exit_code(self) -> None:
+        world = world_in_training()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=64),))
+        assert "tried again" not in message_of(world.plan(), ConditionType.TRAINED)
 
     def test_a_running_pod_is_training(self) -> None:
         world = world_in_training()
