@@ -20,7 +20,7 @@ from ocelli_api.conditions import (
     StalledReason,
     merge_conditions,
 )
-from ocelli_api.revision import training_hash
+from ocelli_api.revision import spec_revision, training_hash
 from ocelli_operator.case import Case
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
@@ -131,7 +131,7 @@ def build_conditions(
 
 
 def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int) -> Judgement:
-    served = rollout.served_revision
+    served, spec = rollout.served_revision, case.classifier.spec
     failure = learning.failure or rollout.failure
     trained = learning.trained
     assert trained is not None
@@ -151,7 +151,9 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
         reconciling = true(ReconcilingReason.ROLLING_OUT, message)
         ready = false(ReadyReason.NO_SERVER_READY, message)
     else:
-        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request")
+        own = spec_revision(spec)
+        pinned = "" if case.current == own else f" (pinned by spec.pinnedRevision; spec's own revision {own} is not followed)"
+        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}")
     return Judgement(
         data_valid=learning.data_valid,
         trained=trained,

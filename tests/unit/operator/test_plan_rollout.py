@@ -157,6 +157,15 @@ class TestNextRevision:
         world.settle()
         assert (world.status.served_revision, world.status.attempt) == (world.revision, 2)
 
+    def test_a_pin_that_keeps_spec_from_being_followed_is_told(self) -> None:
+        world = settled_world()
+        served = world.revision
+        world.edit(model={"seed": 1}, pinnedRevision=served)
+        world.learn()
+        world.settle()
+        told = message_of(world.plan(), ConditionType.READY)
+        assert told.startswith(f"revision {served} answers every request (pinned by spec.pinnedRevision; ")
+
     def test_a_raised_nonce_on_pinned_data_is_a_retraining_without_a_job(self) -> None:
         world = settled_world()
         world.edit(retrainNonce=1)
