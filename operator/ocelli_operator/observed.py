@@ -132,6 +132,9 @@ class ObservedDeployment:
     complete: bool
     """Every replica is of the latest template, none of an older one runs, and once all of them were available."""
     replicas_available: int
+    """Of the latest template and of older ones."""
+    replicas_outdated: int
+    """Of older templates."""
     deadline_exceeded: bool
 
     @property
@@ -266,6 +269,7 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
         up_to_date=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
         complete=progressing.get("reason") == "NewReplicaSetAvailable" and updated == status.get("replicas", 0) == wanted,
         replicas_available=status.get("availableReplicas", 0),
+        replicas_outdated=max(status.get("replicas", 0) - updated, 0),
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
     )
 

@@ -101,8 +101,7 @@ def _plan_switch(case: Case, served: str | None) -> Rollout:
             "change spec.serving, pin an earlier revision, or raise spec.retrainNonce to try again"
         )
         return Rollout(served_revision=served, failure=_failed_rollout(case, message), failed_hash=desired_hash)
-    ready = f"{deployment.replicas_available} of {deployment.replicas_wanted}"
-    counts = f"{ready} inference servers of revision {case.current} are ready"
+    counts = _count_ready(deployment)
     return Rollout(served_revision=served, obstacle=f"{counts}: {trouble}" if trouble else counts, unschedulable=unschedulable)
 
 
@@ -119,13 +118,22 @@ def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
     elif deployment is None or rollout.actions:
         obstacle = f"what serves revision {served} is brought up to date"
     elif not (deployment.up_to_date and deployment.complete):
-        counts = f"{deployment.replicas_available} of {deployment.replicas_wanted} inference servers are ready"
+        counts = _count_ready(deployment)
         obstacle = f"{counts}: {trouble}" if trouble else counts
     elif old:
         obstacle = f"{len(old)} inference servers of earlier revisions are still to go"
     else:
         return rollout
     return replace(rollout, obstacle=obstacle, unschedulable=unschedulable)
+
+
+def _count_ready(deployment: ObservedDeployment) -> str:
+    """How far a rollout is: those that it replaces are counted apart, for they answer while it lasts."""
+    outdated = deployment.replicas_outdated
+    ready = f"{max(deployment.replicas_available - outdated, 0)} of {deployment.replicas_wanted}"
+    if not outdated:
+        return f"{ready} inference servers of revision {deployment.identity.revision} are ready"
+    return f"{ready} inference servers as spec.serving now asks for are ready, beside {outdated} of before"
 
 
 def _failed_rollout(case: Case, message: str) -> Failure:
@@ -151,13 +159,16 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
     ]
     for pod in pods:
         if pod.unschedulable:
-            return f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}", True
+            remedy = "lower spec.serving.resources, change its nodeSelector or tolerations, or add a node"
+            return f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}; {remedy}", True
     for pod in pods:
         if pod.waiting or pod.exit_code:
             parts = [pod.waiting]
             if pod.exit_reason == "OOMKilled":
                 limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
-                parts.append(f"it was killed for want of memory at its limit{limit}; raise spec.serving.resources")
+                parts.append(
+                    f"it was killed for want of memory at its limit{limit}; raise spec.serving.resources.limits.memory"
+                )
             elif pod.exit_code:
                 parts.append(f"it ended with exit code {pod.exit_code}")
             if pod.termination_message.strip():

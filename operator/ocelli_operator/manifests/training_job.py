@@ -19,9 +19,9 @@ from ocelli_operator.manifests.pod import SCRATCH_PATH, build_cpu_limit, build_e
 
 CONTAINER_NAME = "trainer"
 KILLED_EXIT_CODE = 137
+"""128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""
 FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KILLED_EXIT_CODE)
 """The Job does not try again after one of these."""
-"""128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""
 
 
 def build_training_job(owner: ChildOwner, settings: ChildSettings, revision: str, attempt: int) -> Manifest:

@@ -143,6 +143,7 @@ def as_deployment(manifest: Manifest, **fields: Any) -> ObservedDeployment:
         "up_to_date": True,
         "complete": True,
         "replicas_available": replicas,
+        "replicas_outdated": 0,
         "deadline_exceeded": False,
     }
     return ObservedDeployment(**{**values, **fields})

@@ -203,7 +203,9 @@ class TestFailedRollout:
 
     def test_want_of_memory_is_told_with_its_remedy(self) -> None:
         world = self.failing(waiting="CrashLoopBackOff", exit_code=137, exit_reason="OOMKilled", memory_limit="32Mi")
-        assert "at its limit of 32Mi; raise spec.serving.resources" in message_of(world.plan(), ConditionType.STALLED)
+        assert "at its limit of 32Mi; raise spec.serving.resources.limits.memory" in message_of(
+            world.plan(), ConditionType.STALLED
+        )
 
     def test_the_old_revision_goes_on_serving(self) -> None:
         world = self.failing()
@@ -274,6 +276,18 @@ class TestServingChanges:
         plan = world.step(available=False)
         assert [item["spec"]["replicas"] for item in find_applied(plan, ChildKind.DEPLOYMENT)] == [3]
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_servers_of_before_are_counted_apart_while_new_ones_find_no_node(self) -> None:
+        world = settled_world(serving={"replicas": 2})
+        (deployment,) = world.observed.deployments
+        waiting = make_pod(
+            Component.INFERENCE, world.revision, name="new", ready=False, unschedulable="0/1 nodes are available."
+        )
+        rolling = replace(deployment, complete=False, replicas_available=2, replicas_outdated=2)
+        world.see(deployments=(rolling,), pods=(*world.observed.pods, waiting))
+        told = message_of(world.plan(), ConditionType.READY)
+        assert told.startswith("0 of 2 inference servers as spec.serving now asks for are ready, beside 2 of before: no node")
+        assert told.endswith("; lower spec.serving.resources, change its nodeSelector or tolerations, or add a node")
 
     def test_a_disruption_budget_is_there_above_one_replica_only(self) -> None:
         world = settled_world(serving={"replicas": 2})
