@@ -51,8 +51,9 @@ class Digits:
 def write_samples(folder: Path) -> None:
     """Write the tutorial's files, where they are not there yet.
 
-    `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `other-digits.zip`: three to nine, as negative examples;
-    `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`: images that are in none of them.
+    `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `two/`: those of `two.zip`, as a folder; `other-digits.zip`:
+    three to nine, as negative examples; `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`: images that are in
+    none of them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     last = folder / "tests.zip"
@@ -63,6 +64,9 @@ def write_samples(folder: Path) -> None:
         digits.write_zip(folder / f"{DIGIT_NAMES[digit]}.zip", [digit], range(40))
     digits.write_zip(folder / "more-ones.zip", [1], range(40, 80))
     digits.write_zip(folder / "other-digits.zip", range(3, 10), range(10))
+    (folder / "two").mkdir(exist_ok=True)
+    for index in range(40):
+        (folder / "two" / f"{index:03}.png").write_bytes(digits.png(2, index))
     for digit in (0, 1, 2, 7):
         (folder / f"test-{DIGIT_NAMES[digit]}.png").write_bytes(digits.png(digit, 150))
     digits.write_zip(last, (0, 1, 2), range(150, 155))

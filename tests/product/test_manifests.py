@@ -46,6 +46,16 @@ def test_every_example_can_be_applied(ocelli: Ocelli, example: str) -> None:
     ocelli.kubectl("apply", "--dry-run=server", "-f", str(CHECKOUT / "crds" / "examples" / example))
 
 
+def test_the_examples_that_learn_from_samples_become_ready(ocelli: Ocelli) -> None:
+    # The pinned one names addresses that only its readers have.
+    manifests = [path for path in (CHECKOUT / "crds" / "examples").glob("*.yaml") if "https://" not in path.read_text()]
+    for path in manifests:
+        ocelli.kubectl("apply", "-f", str(path))
+    for path in manifests:
+        ocelli.kubectl("wait", "--for=condition=Ready", "-f", str(path), "--timeout=120s")
+    assert len(manifests) == 5
+
+
 def test_the_readmes_example_becomes_ready_and_reads_well(ocelli: Ocelli) -> None:
     ocelli.kubectl("apply", "-f", str(CHECKOUT / "crds" / "examples" / "digits.yaml"))
     wait_until_ready(ocelli, "digits")
