@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType
@@ -26,6 +27,8 @@ CREATED_BY_GATEWAY = "gateway"
 REST_WRITES_ANNOTATION = f"{GROUP}/rest-writes"
 """Annotation by which the author of a manifest allows REST to retrain and delete the object."""
 REST_WRITES_ALLOWED = "Allowed"
+CUSTOMER_LABEL = f"{GROUP}/customer"
+"""Label of a Classifier that REST made for a customer: the key of the customer's id, see `names.customer_key`."""
 
 NAME_LIMIT = 48
 CLASS_NAME_LIMIT = 128
@@ -52,6 +55,10 @@ class Source:
     """The digest that the bytes at `url` must have: a pin, verified before anything is read from them."""
     round: int = 1
     """An image in two classes belongs to the later round, then to the later class."""
+    customer: str | None = None
+    """Key of the customer that the images were sent for, see `names.customer_key`; not part of what is learned."""
+    erased: bool = False
+    """The bytes are gone for good and the next training passes the source over; not part of what is learned."""
 
     @property
     def pinned_digest(self) -> str | None:
@@ -81,6 +88,81 @@ class Evaluation:
     """How the result is judged."""
 
     holdout_fraction: float = 0.2
+
+
+class DataRetention(StrEnum):
+    """What becomes of examples that came by REST once they were learned from."""
+
+    KEEP = "Keep"
+    """They are kept for the next retraining."""
+    DROP_AFTER_TRAINING = "DropAfterTraining"
+    """They go when their training has ended, well or not. There is no retraining."""
+
+
+class Activation(StrEnum):
+    """What turns the outputs of a pretrained network into scores from 0 to 1."""
+
+    SOFTMAX = "Softmax"
+    """One class an image: the scores add up to 1."""
+    SIGMOID = "Sigmoid"
+    """Each class for itself."""
+    IDENTITY = "Identity"
+    """The network's outputs are scores already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """A file that a pretrained classifier is made from."""
+
+    url: str
+    """An `http`, `https` or `file` address."""
+    sha256: str | None = None
+    """The digest that its bytes must have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedWeights:
+    """Which network, with which weights: published by torchvision, or any file; at least one of `torchvision` and `url`."""
+
+    torchvision: str | None = None
+    """Torchvision's name of published weights, such as `ResNet50_Weights.IMAGENET1K_V2`: network and labels follow from it."""
+    url: str | None = None
+    """Of a file (`.safetensors`, `.pth`, `.pt`, `.onnx`), or of a folder (`file` only, ending in `/`) with one such file."""
+    sha256: str | None = None
+    """The digest that the file at `url` must have."""
+    architecture: str | None = None
+    """Torchvision's name of the network that a file of weights belongs to; not needed beside `torchvision` or for `.onnx`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedImages:
+    """How images become the input of a pretrained network; what is left out is as torchvision's published weights want it."""
+
+    height: int | None = None
+    width: int | None = None
+    short_side: int | None = None
+    """Scale the shorter side to so many pixels and cut out the centre; left out beside `height`: height and width are scaled
+    each on its own."""
+    mean: tuple[float, ...] | None = None
+    """Of red, green and blue, on a scale of 0 to 1."""
+    standard_deviation: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A classifier that is not learned here: weights somebody published, with the names of their outputs."""
+
+    weights: PretrainedWeights
+    labels: DataFile | None = None
+    """Text, line i names output i; outputs of one name are one class. None: torchvision's, or `labels.txt` of the folder."""
+    hierarchy: DataFile | None = None
+    """Text, paths such as `/animal/bird/owl/barn owl`, each ending in a label."""
+    translations: DataFile | None = None
+    """JSON, `{"de": {"barn owl": "Schleiereule"}}`."""
+    activation: Activation = Activation.SOFTMAX
+    otherwise: str | None = None
+    """Name of a class that is answered where no other reaches 0.5."""
+    images: PretrainedImages = PretrainedImages()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +201,16 @@ class Serving:
 class ClassifierSpec:
     """What the user asks for."""
 
-    classes: tuple[ExampleClass, ...]
+    classes: tuple[ExampleClass, ...] = ()
+    """Empty for a pretrained classifier only."""
+    pretrained: Pretrained | None = None
     display_name: str | None = None
     negative_examples: tuple[Source, ...] = ()
     model: ModelRecipe = ModelRecipe()
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
     serving: Serving = Serving()
+    data_retention: DataRetention = DataRetention.KEEP
     retrain_nonce: int = 0
     pinned_revision: str | None = None
 
@@ -261,14 +346,21 @@ def parse_classifier(manifest: Mapping[str, Any]) -> Classifier:
 
 
 def parse_spec(spec: Mapping[str, Any]) -> ClassifierSpec:
-    """Type `spec`; a field that is left out gets its default."""
+    """Type `spec`; a field that is left out gets its default.
+
+    Raises:
+        KeyError, TypeError, ValueError: it does not fit the CRD.
+    """
+    if "classes" not in spec and "pretrained" not in spec:
+        raise KeyError("classes")
     model = spec.get("model") or {}
     evaluation = spec.get("evaluation") or {}
     return ClassifierSpec(
         display_name=spec.get("displayName"),
         classes=tuple(
-            ExampleClass(name=item["name"], examples=_parse_sources(item.get("examples"))) for item in spec["classes"]
+            ExampleClass(name=item["name"], examples=_parse_sources(item.get("examples"))) for item in spec.get("classes") or ()
         ),
+        pretrained=_parse_pretrained(spec.get("pretrained")),
         negative_examples=_parse_sources(spec.get("negativeExamples")),
         model=ModelRecipe(
             backbone=model.get("backbone", ModelRecipe.backbone),
@@ -280,6 +372,7 @@ def parse_spec(spec: Mapping[str, Any]) -> ClassifierSpec:
         ),
         training=_parse_training(spec.get("training") or {}),
         serving=_parse_serving(spec.get("serving") or {}),
+        data_retention=DataRetention(spec.get("dataRetention", ClassifierSpec.data_retention)),
         retrain_nonce=spec.get("retrainNonce", 0),
         pinned_revision=spec.get("pinnedRevision"),
     )
@@ -332,9 +425,42 @@ def _parse_sources(items: Sequence[Mapping[str, Any]] | None) -> tuple[Source, .
             upload=item.get("upload"),
             sha256=item.get("sha256"),
             round=item.get("round", Source.round),
+            customer=item.get("customer"),
+            erased=item.get("erased", Source.erased),
         )
         for item in items or ()
     )
+
+
+def _parse_pretrained(pretrained: Mapping[str, Any] | None) -> Pretrained | None:
+    if pretrained is None:
+        return None
+    weights, images = pretrained["weights"], pretrained.get("images") or {}
+    mean, deviation = images.get("mean"), images.get("standardDeviation")
+    return Pretrained(
+        weights=PretrainedWeights(
+            torchvision=weights.get("torchvision"),
+            url=weights.get("url"),
+            sha256=weights.get("sha256"),
+            architecture=weights.get("architecture"),
+        ),
+        labels=_parse_data_file(pretrained.get("labels")),
+        hierarchy=_parse_data_file(pretrained.get("hierarchy")),
+        translations=_parse_data_file(pretrained.get("translations")),
+        activation=Activation(pretrained.get("activation", Pretrained.activation)),
+        otherwise=pretrained.get("otherwise"),
+        images=PretrainedImages(
+            height=images.get("height"),
+            width=images.get("width"),
+            short_side=images.get("shortSide"),
+            mean=None if mean is None else tuple(float(value) for value in mean),
+            standard_deviation=None if deviation is None else tuple(float(value) for value in deviation),
+        ),
+    )
+
+
+def _parse_data_file(item: Mapping[str, Any] | None) -> DataFile | None:
+    return None if item is None else DataFile(url=item["url"], sha256=item.get("sha256"))
 
 
 def _parse_training(training: Mapping[str, Any]) -> Training:

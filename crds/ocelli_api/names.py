@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 
@@ -31,6 +32,11 @@ def build_classifier_id(name: str, number: int) -> str:
 def build_object_name(classifier_id: str) -> str:
     """The name of the Classifier object that the gateway makes for an id: `Dogs_19` becomes `dogs-19`."""
     return classifier_id.lower().replace("_", "-")
+
+
+def customer_key(customer_id: str) -> str:
+    """What stands for a customer's id in labels and sources: 32 hex digits, because ids may be long, odd or personal."""
+    return hashlib.sha256(customer_id.encode()).hexdigest()[:32]
 
 
 def class_name_fault(name: str) -> str | None:

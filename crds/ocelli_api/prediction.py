@@ -2,6 +2,7 @@
 
     POST /predictions                     body: the bytes of one image, as they came
     Ocelli-Revision: 0123456789           the revision that the caller expects; another one here: 421
+    Ocelli-Language: de                   of the class names, where a pretrained classifier has them in several
 
     200 {"classifierID": "dogs_19", "revision": "0123456789", "predictions": [{"class": "beagle", "score": 0.93}, …]}
     400 {"error": {"kind": "NotAnImage", "message": "…"}}          this image cannot be predicted, see `ImageFault`
@@ -9,7 +10,9 @@
     429 {"error": {"kind": "QueueFull", …}}, Retry-After           the queue is full
     503 {"error": {"kind": "NotReady", …}}, Retry-After            not loaded yet, or shutting down
 
-Classes come in the order of the definition; scores have at most 6 decimals. One image a call: the server batches what waits.
+Classes come in the order of the definition; scores have at most 6 decimals. A pretrained classifier that has a hierarchy gives
+its leaves `typeHierarchy` (`/animal/bird/owl`), and their ancestors as classes of their own behind them. One image a call: the
+server batches what waits.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 
 PREDICTIONS_PATH = "/predictions"
 REVISION_HEADER = "Ocelli-Revision"
+LANGUAGE_HEADER = "Ocelli-Language"
 SCORE_DECIMALS = 6
 
 
@@ -53,6 +57,14 @@ class ClassScore:
 
     class_name: str
     score: float
+    type_hierarchy: str | None = None
+    """Where the class stands in a hierarchy: a path that begins with `/` and ends with the class."""
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"class": self.class_name, "score": self.score}
+        if self.type_hierarchy is not None:
+            document["typeHierarchy"] = self.type_hierarchy
+        return document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +79,7 @@ class Prediction:
         return {
             "classifierID": self.classifier_id,
             "revision": self.revision,
-            "predictions": [{"class": item.class_name, "score": item.score} for item in self.scores],
+            "predictions": [item.to_json() for item in self.scores],
         }
 
     @classmethod
@@ -80,5 +92,8 @@ class Prediction:
         return cls(
             classifier_id=document["classifierID"],
             revision=document["revision"],
-            scores=tuple(ClassScore(class_name=item["class"], score=float(item["score"])) for item in document["predictions"]),
+            scores=tuple(
+                ClassScore(class_name=item["class"], score=float(item["score"]), type_hierarchy=item.get("typeHierarchy"))
+                for item in document["predictions"]
+            ),
         )

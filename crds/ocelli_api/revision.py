@@ -10,14 +10,25 @@ import hashlib
 import json
 from typing import Any
 
-from ocelli_api.classifier import ClassifierSpec, Evaluation, ModelRecipe, Source, Training
+from ocelli_api.classifier import (
+    ClassifierSpec,
+    DataFile,
+    Evaluation,
+    ModelRecipe,
+    Pretrained,
+    PretrainedImages,
+    Source,
+    Training,
+)
 
 CANONICAL_FORM_VERSION = 1
 REVISION_LENGTH = 10
 
 
 def definition(spec: ClassifierSpec) -> dict[str, Any]:
-    """What is learned, as JSON in the words of the CRD: classes, sources and recipe. Stored with every artifact."""
+    """What is learned, as JSON in the words of the CRD: classes, sources and recipe. Stored beside every artifact."""
+    if spec.pretrained is not None:
+        return {"pretrained": _pretrained_document(spec.pretrained)}
     document: dict[str, Any] = {
         "classes": [
             {"name": item.name, "examples": [_source_document(source) for source in item.examples]} for item in spec.classes
@@ -43,6 +54,11 @@ def spec_revision(spec: ClassifierSpec) -> str:
     """The revision of what the spec describes, whatever is pinned."""
     document = definition(spec)
     canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
+    if spec.pretrained is not None:
+        canonical["pretrained"] = _canonical_pretrained(document["pretrained"])
+        if _has_open_address(spec.pretrained) and spec.retrain_nonce:
+            canonical["retrainNonce"] = spec.retrain_nonce
+        return _digest(canonical)[:REVISION_LENGTH]
     canonical["classes"] = [
         {"name": item.name, "examples": [_canonical_source(source) for source in item.examples]} for item in spec.classes
     ]
@@ -78,6 +94,10 @@ def _source_document(source: Source) -> dict[str, Any]:
     document: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
     if source.round != Source.round:
         document["round"] = source.round
+    if source.customer is not None:
+        document["customer"] = source.customer
+    if source.erased:
+        document["erased"] = True
     return document
 
 
@@ -87,6 +107,63 @@ def _canonical_source(source: Source) -> dict[str, Any]:
     if source.round != Source.round:
         canonical["round"] = source.round
     return canonical
+
+
+def _pretrained_document(pretrained: Pretrained) -> dict[str, Any]:
+    weights, images = pretrained.weights, pretrained.images
+    document: dict[str, Any] = {
+        "weights": _without_none(
+            {
+                "torchvision": weights.torchvision,
+                "url": weights.url,
+                "sha256": weights.sha256,
+                "architecture": weights.architecture,
+            }
+        )
+    }
+    for key, file in _data_files(pretrained).items():
+        document[key] = _without_none({"url": file.url, "sha256": file.sha256})
+    if pretrained.activation is not Pretrained.activation:
+        document["activation"] = str(pretrained.activation)
+    if pretrained.otherwise is not None:
+        document["otherwise"] = pretrained.otherwise
+    if images != PretrainedImages():
+        document["images"] = _without_none(
+            {
+                "height": images.height,
+                "width": images.width,
+                "shortSide": images.short_side,
+                "mean": None if images.mean is None else list(images.mean),
+                "standardDeviation": None if images.standard_deviation is None else list(images.standard_deviation),
+            }
+        )
+    return document
+
+
+def _canonical_pretrained(document: dict[str, Any]) -> dict[str, Any]:
+    """The same with pinned files by their digests alone."""
+    return {
+        key: {name: text for name, text in value.items() if name != "url"}
+        if isinstance(value, dict) and "sha256" in value
+        else value
+        for key, value in document.items()
+    }
+
+
+def _has_open_address(pretrained: Pretrained) -> bool:
+    """Whether something lies at an address that is not pinned: what it holds may change."""
+    weights = pretrained.weights
+    files = _data_files(pretrained).values()
+    return (weights.url is not None and weights.sha256 is None) or any(file.sha256 is None for file in files)
+
+
+def _data_files(pretrained: Pretrained) -> dict[str, DataFile]:
+    files = {"labels": pretrained.labels, "hierarchy": pretrained.hierarchy, "translations": pretrained.translations}
+    return {key: file for key, file in files.items() if file is not None}
+
+
+def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}
 
 
 def _without_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_api.revision import current_revision, definition
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
-from ocelli_storage.layout import ARTIFACT_METADATA, TENANTS, ClassifierLocation
+from ocelli_storage.layout import TENANTS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -151,11 +151,10 @@ class StoreSweep:
         digests = set(find_upload_digests(definition(classifier.spec)))
         for revision in revisions:
             try:
-                metadata = json.loads(await self._store.get(location.artifact_key(revision, ARTIFACT_METADATA)))
-                digests |= find_upload_digests(metadata["definition"])
+                digests |= find_upload_digests(json.loads(await self._store.get(location.definition_key(revision))))
             except ObjectNotFoundError:
                 continue
             except (ValueError, KeyError, TypeError, AttributeError):
-                logger.warning("artifact metadata names no definition, uploads are kept", extra={"revision": revision})
+                logger.warning("a stored definition cannot be read, uploads are kept", extra={"revision": revision})
                 return None
         return frozenset(digests)

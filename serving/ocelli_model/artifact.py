@@ -1,10 +1,12 @@
 """The artifact of a revision: what was learned, with everything that is needed to use it.
 
     model.safetensors   the heads
+    …                   the artifact's parts of exports
     artifact.json       all else, with the digest of every other file; written last: with it the artifact exists
 
 `artifact.json` holds nothing that differs between two trainings of the same revision on one kind of machine, such as times,
-so its digest, the artifact's digest, is reproducible. Never a pickle. Reports lie beside the artifact and are not part of it.
+so its digest, the artifact's digest, is reproducible. Never a pickle. The definition and reports lie beside the artifact and
+are not part of it: a source that is erased later changes the definition and nothing that was learned.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads
 from ocelli_model.preprocessing import Preprocessing
@@ -54,8 +57,10 @@ class Artifact:
     preprocessing: Preprocessing
     metrics: Mapping[str, Any]
     """A summary of the evaluation, as JSON."""
-    definition: Mapping[str, Any]
-    """The learned definition (classes, sources, recipe), as JSON; this module does not look into it."""
+    exports: Mapping[ExportFormat, tuple[ExportPart, ...]] = field(default_factory=dict)
+    """What each export consists of."""
+    export_files: Mapping[str, bytes] = field(default_factory=dict)
+    """The parts of exports that lie beside the artifact, by file name; empty where the artifact was loaded."""
     library_versions: Mapping[str, str] = field(default_factory=library_versions)
 
     def __post_init__(self) -> None:
@@ -80,11 +85,11 @@ class Artifact:
             "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
             "preprocessing": self.preprocessing.to_json(),
             "metrics": self.metrics,
-            "definition": self.definition,
+            "exports": {str(name): [part.to_json() for part in parts] for name, parts in self.exports.items()},
             "libraryVersions": dict(self.library_versions),
             "files": {HEADS_FILE: sha256_hex(heads)},
         }
-        return canonical_bytes(document), {HEADS_FILE: heads}
+        return canonical_bytes(document), {HEADS_FILE: heads, **self.export_files}
 
     @property
     def digest(self) -> str:
@@ -152,7 +157,7 @@ async def load_artifact(
             backbone_digest=document["backbone"]["digest"],
             preprocessing=Preprocessing.parse(document["preprocessing"]),
             metrics=document["metrics"],
-            definition=document["definition"],
+            exports=ArtifactSummary.parse(document).exports,
             library_versions=document["libraryVersions"],
         )
     except (KeyError, TypeError, ValueError, SafetensorError) as error:

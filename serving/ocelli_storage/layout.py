@@ -4,7 +4,9 @@
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples that came by REST
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: with it the artifact exists;
-                                                                  `report.json` and `report.html` lie beside it
+                                                                  `definition.json` (what was learned; erasing changes it),
+                                                                  `report.json` and `report.html` lie beside it; a network
+                                                                  of its own lies below `network/`
 
 The classifier id, not the UID, is the key: a restored backup finds its artifacts.
 """
@@ -12,6 +14,8 @@ The classifier id, not the UID, is the key: a restored backup finds its artifact
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 
 TENANTS = "tenants"
 BACKBONES = "backbones"
@@ -21,6 +25,7 @@ PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
+NETWORK = "network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,10 @@ class ClassifierLocation:
     def artifacts_prefix(self) -> str:
         return self._prefix("artifacts")
 
+    @property
+    def trainings_prefix(self) -> str:
+        return self._prefix("trainings")
+
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
         return f"{self._prefix('uploads')}/{sha256}.zip"
@@ -50,6 +59,22 @@ class ClassifierLocation:
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
         return f"{self._prefix('artifacts')}/{revision}/{file}"
+
+    def definition_key(self, revision: str) -> str:
+        """Key of the definition of a learned revision: classes, sources and recipe, without what was erased."""
+        return self.artifact_key(revision, DEFINITION)
+
+    def network_prefix(self, revision: str) -> str:
+        """Where the network lies that a revision has for itself."""
+        return self.artifact_key(revision, NETWORK)
+
+    def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
+        """Key of a part of an export of a revision."""
+        if part.place is PartPlace.ARTIFACT:
+            return self.artifact_key(revision, part.file)
+        if summary.backbone_place is PartPlace.ARTIFACT:
+            return f"{self.network_prefix(revision)}/{part.file}"
+        return backbone_key(summary.backbone_digest, part.file)
 
     def _prefix(self, kind: str) -> str:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"

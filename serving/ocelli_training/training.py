@@ -94,7 +94,6 @@ class Training:
             backbone_digest=metadata.digest,
             preprocessing=metadata.preprocessing,
             metrics=evaluation.summary(),
-            definition=document,
         )
         report = Report(
             classifier=self._settings.classifier,
@@ -269,10 +268,13 @@ class Training:
         return fit, evaluation
 
     async def _store_results(self, artifact: Artifact, report: Report) -> None:
-        """Write the reports, then the artifact: with its `artifact.json` the revision counts as learned."""
+        """Write definition and reports, then the artifact: with its `artifact.json` the revision counts as learned."""
         await self._progress.begin(Stage.STORING)
         document = report.to_json()
         location, revision = self._settings.location, self._settings.revision
+        # Read again: what was erased meanwhile must not come back by this way.
+        definition = await self._load_definition()
+        await self._store.put(location.definition_key(revision), json.dumps(definition, ensure_ascii=False, indent=1).encode())
         text = json.dumps(document, ensure_ascii=False, indent=1)
         await self._store.put(location.artifact_key(revision, REPORT), text.encode())
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())

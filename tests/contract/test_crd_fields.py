@@ -20,6 +20,7 @@ VERSION = CRD["spec"]["versions"][0]
 SPEC = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
 STATUS = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]
 CLASS = SPEC["properties"]["classes"]["items"]
+PRETRAINED = SPEC["properties"]["pretrained"]
 ACRONYMS = {"Cpu": "CPU", "Id": "ID"}
 
 SCHEMAS = {
@@ -28,6 +29,10 @@ SCHEMAS = {
     api.Source: CLASS["properties"]["examples"]["items"],
     api.ModelRecipe: SPEC["properties"]["model"],
     api.Evaluation: SPEC["properties"]["evaluation"],
+    api.Pretrained: PRETRAINED,
+    api.PretrainedWeights: PRETRAINED["properties"]["weights"],
+    api.PretrainedImages: PRETRAINED["properties"]["images"],
+    api.DataFile: PRETRAINED["properties"]["labels"],
     api.Training: SPEC["properties"]["training"],
     api.Serving: SPEC["properties"]["serving"],
     api.Autoscaling: SPEC["properties"]["serving"]["properties"]["autoscaling"],
@@ -109,6 +114,8 @@ def test_the_bounds_are_the_same() -> None:
 
 def test_the_enums_are_the_same() -> None:
     assert STATUS["properties"]["progress"]["properties"]["stage"]["enum"] == [str(stage) for stage in Stage]
+    assert SPEC["properties"]["dataRetention"]["enum"] == [str(retention) for retention in api.DataRetention]
+    assert PRETRAINED["properties"]["activation"]["enum"] == [str(activation) for activation in api.Activation]
     statuses = STATUS["properties"]["conditions"]["items"]["properties"]["status"]["enum"]
     assert statuses == [str(status) for status in ConditionStatus]
 

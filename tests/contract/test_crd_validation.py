@@ -30,6 +30,15 @@ def make_classifier(*, name: str = "dogs", **spec: Any) -> dict[str, Any]:
     }
 
 
+def make_pretrained(labels: dict[str, Any] | None = None, **weights: Any) -> dict[str, Any]:
+    given = {"labels": labels} if labels else {}
+    manifest = make_classifier()
+    return {**manifest, "spec": {"pretrained": {"weights": weights, **given}}}
+
+
+LABELS = {"url": "https://data.test/labels.txt"}
+
+
 @pytest.fixture(scope="session")
 def api_server(local_cluster: SyncClusterAccess) -> SyncClusterAccess:
     local_cluster.apply(CRDS / "classifier.yaml")
@@ -62,6 +71,10 @@ ACCEPTED = {
             for number in range(500)
         ]
     ),
+    "weights that torchvision publishes": make_pretrained(torchvision="ResNet50_Weights.IMAGENET1K_V2"),
+    "weights of one's own": make_pretrained(LABELS, url="https://data.test/a.pth", architecture="resnet50", sha256=DIGEST),
+    "a folder of weights": make_pretrained(url="file:///food/"),
+    "an ONNX file": make_pretrained(LABELS, url="https://data.test/a.onnx"),
     "an autoscaler": make_classifier(serving={"autoscaling": {"maxReplicas": 3}}),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
@@ -114,6 +127,18 @@ REFUSED = {
         ),
         "more than 2,000 sources",
     ),
+    "neither classes nor pretrained": (
+        {**make_classifier(), "spec": {"displayName": "dogs"}},
+        "exactly one of classes",
+    ),
+    "classes and pretrained": (
+        make_classifier(pretrained={"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}}),
+        "exactly one of classes",
+    ),
+    "no weights": (make_pretrained(LABELS), "set torchvision (the name of published weights), url"),
+    "weights without labels": (make_pretrained(url="https://data.test/a.onnx"), "labels is missing"),
+    "weights of nothing": (make_pretrained(LABELS, url="https://data.test/a.pth"), "architecture is missing"),
+    "a folder elsewhere": (make_pretrained(url="https://data.test/food/"), "only be read from a file address"),
     "replicas and an autoscaler": (
         make_classifier(serving={"replicas": 2, "autoscaling": {}}),
         "remove one of the two",

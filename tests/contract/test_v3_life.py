@@ -367,7 +367,7 @@ def test_unknown_id_is_404(client: V3Client, method: str) -> None:
 def test_retrain_without_the_served_artifact_is_refused_as_unavailable(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
-    for path in stage.store_folder.rglob(f"artifacts/{classifier_id}/*/artifact.json"):
+    for path in stage.store_folder.rglob(f"artifacts/{classifier_id}/*/definition.json"):
         path.unlink()
     assert_error(client.retrain(classifier_id, CRANE), 503, "unavailable", classifier_id)
 

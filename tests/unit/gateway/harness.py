@@ -40,7 +40,7 @@ from ocelli_gateway.credentials import build_credential_set
 from ocelli_gateway.http_protocol import ContractProtocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
-from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 
@@ -276,8 +276,7 @@ class Stage:
         spec = parse_classifier(manifest).spec
         revision = spec_revision(spec)
         location = ClassifierLocation(namespace=NAMESPACE, classifier_id=classifier_id)
-        document = {"definition": definition(spec)}
-        self.run(self.objects.put(location.artifact_key(revision, ARTIFACT_METADATA), json.dumps(document).encode()))
+        self.run(self.objects.put(location.definition_key(revision), json.dumps(definition(spec)).encode()))
         given = dict(scores) if scores is not None else {item.name: 0.9 - index / 10 for index, item in enumerate(spec.classes)}
         servers = [self.start_server(classifier_id, revision, given) for _ in range(replicas)]
         manifest["status"] = {

@@ -71,6 +71,5 @@ async def _install(store: ObjectStore) -> None:
         backbone_digest=backbone.digest,
         preprocessing=metadata.preprocessing,
         metrics={},
-        definition={},
     )
     await save_artifact(store, LOCATION, artifact)

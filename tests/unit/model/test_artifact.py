@@ -33,7 +33,6 @@ def make_artifact(**changes: Any) -> Artifact:
         backbone_digest="ab" * 32,
         preprocessing=Preprocessing(height=128, width=128),
         metrics={"accuracy": 0.9},
-        definition={"classes": [{"name": "beagle"}]},
     )
     return dataclasses.replace(artifact, **changes)
 
@@ -87,7 +86,6 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
         {"class_names": ("beagle", "husky")},
         {"backbone_digest": "cd" * 32},
         {"metrics": {"accuracy": 0.8}},
-        {"definition": {}},
         {"preprocessing": Preprocessing(height=64, width=128)},
         {"library_versions": {"numpy": "0"}},
     ],

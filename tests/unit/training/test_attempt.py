@@ -77,7 +77,13 @@ def test_classes_keep_the_order_of_the_definition(trainer: Any, blue: bytes, red
     trainer.run()
     artifact = asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision))
     assert artifact.class_names == ("zebra", "Äpfel & Birnen")
-    assert artifact.definition == trainer.definition
+
+
+def test_the_definition_lies_beside_the_artifact(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.run()
+    assert json.loads(trainer.get(trainer.location.definition_key(trainer.revision))) == trainer.definition
 
 
 def test_one_class_and_negatives_suffice(trainer: Any, blue: bytes, red: bytes) -> None:
