@@ -1,4 +1,4 @@
-"""The gateway's addresses, and the composition of everything behind them.
+"""The composition of everything behind the gateway's addresses, and who handles which operation of `operations`.
 
 For `/v3/…` the order is the contract's: credentials, address, method, `version`, then whatever the operation checks.
 """
@@ -6,12 +6,10 @@ For `/v3/…` the order is the contract's: credentials, address, method, `versio
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import date
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -21,43 +19,67 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ocelli_cluster.client import ClusterClient
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore
-from ocelli_gateway.classifiers import Classifiers, check_create, check_name
-from ocelli_gateway.classify import Classification, ClassifyParts, parse_classify_request
+from ocelli_gateway.classifiers import Classifiers, check_create
+from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
-from ocelli_gateway.errors import InputError, MethodNotAllowedError, NotFoundError, ParameterError
-from ocelli_gateway.example_sets import NAME_PART, ExampleParts, ExampleSet, check_archives, parse_example_sets
+from ocelli_gateway.errors import InputError, MethodNotAllowedError, NotFoundError
+from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
+from ocelli_gateway.fields import CLASSIFIER_ID, LEARNING_OPT_OUT, METADATA, NAME, VERSION, Field, SentFields
 from ocelli_gateway.health import Foundations, Health, HealthCheck
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
+from ocelli_gateway.openapi import build_document
+from ocelli_gateway.operations import (
+    CLASSIFY,
+    CLASSIFY_LIMITS,
+    CREATE_CLASSIFIER,
+    DELETE_CLASSIFIER,
+    EXAMPLES_LIMITS,
+    GET_CLASSIFIER,
+    UPDATE_CLASSIFIER,
+    FormType,
+    Operation,
+)
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
 from ocelli_gateway.settings import GatewaySettings
-from ocelli_gateway.uploads import MEGABYTE, Form, UploadLimits, UploadSpace, check_declared_length, has_body, media_type
+from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, has_body, media_type
 from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
-EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
-CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
-_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
-_LATER_HEADERS = {
-    "x-watson-learning-opt-out": "X-Watson-Learning-Opt-Out",
-    "x-watson-metadata": "X-Watson-Metadata",
-}
-_OFF = ("", "0", "false")
+DOCUMENT_PATH = "/openapi.json"
 
-Operation = Callable[["V3Request"], Coroutine[Any, Any, Response]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class V3Request:
-    """A request whose credentials and version are good."""
+class OpenRequest:
+    """A request of an operation that needs no credentials."""
 
     request: Request
+    operation: Operation
+    sent: SentFields
+
+    def read(self, field: Field[T]) -> T:
+        """The value of a field. Raises ParameterError where it is missing or may not be so."""
+        return self.operation.read(self.sent, field)
+
+    def with_form(self: R, form: Form) -> R:
+        """The same, with the texts of its form."""
+        return replace(self, sent=self.sent.with_form(form.texts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class V3Request(OpenRequest):
+    """A request whose credentials and version are good."""
+
     caller: Caller
-    query: tuple[tuple[str, str], ...]
-    classifier_id: str
+
+
+R = TypeVar("R", bound=OpenRequest)
+Handler = Callable[[R], Coroutine[Any, Any, Response]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +136,9 @@ class Gateway:
         return await self._authenticator.authenticate(request.headers, query)
 
     async def create(self, v3: V3Request) -> Response:
-        _refuse_later_headers(v3.request)
-        async with self._examples_space.receive_form(v3.request, ExampleParts(), EXAMPLES_LIMITS) as form:
-            names = form.texts_of(NAME_PART)
-            name = check_name(names[-1] if names else None)
+        _refuse_later_headers(v3)
+        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS) as form:
+            name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
             check_create(sets)
             await check_archives(sets)
@@ -125,31 +146,26 @@ class Gateway:
         return JSONResponse(details.to_json())
 
     async def details(self, v3: V3Request) -> Response:
-        details = await self._classifiers.details(v3.caller, v3.classifier_id)
+        details = await self._classifiers.details(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse(details.to_json())
 
     async def retrain(self, v3: V3Request) -> Response:
-        _refuse_later_headers(v3.request)
+        _refuse_later_headers(v3)
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
-        await self._classifiers.check_retrain(v3.caller, v3.classifier_id)
-        async with self._examples_space.receive_form(v3.request, ExampleParts(), EXAMPLES_LIMITS) as form:
+        await self._classifiers.check_retrain(v3.caller, v3.read(CLASSIFIER_ID))
+        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
             await check_archives(sets)
-            details = await self._classifiers.retrain(v3.caller, v3.classifier_id, sets)
+            details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets)
         return JSONResponse(details.to_json())
 
     async def delete(self, v3: V3Request) -> Response:
-        await self._classifiers.delete(v3.caller, v3.classifier_id)
+        await self._classifiers.delete(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse({})
 
     async def classify(self, v3: V3Request) -> Response:
-        async with self._receive_classify_form(v3.request) as form:
-
-            def values_of(name: str) -> list[str]:
-                sent = form.texts_of(name)
-                return sent if any(value.strip() for value in sent) else [value for key, value in v3.query if key == name]
-
-            request = parse_classify_request(form.files, values_of)
+        async with self._receive_classify_form(v3) as form:
+            request = parse_classify_request(form.files, v3.with_form(form).read)
             return JSONResponse(await self._classification.classify(v3.caller, request))
 
     async def health(self) -> Health:
@@ -157,14 +173,15 @@ class Gateway:
         return await self._health.health()
 
     @asynccontextmanager
-    async def _receive_classify_form(self, request: Request) -> AsyncIterator[Form]:
+    async def _receive_classify_form(self, v3: V3Request) -> AsyncIterator[Form]:
+        request = v3.request
         kind = media_type(request.headers)
-        if kind == "application/x-www-form-urlencoded":
+        if kind == FormType.URLENCODED:
             yield await self._classify_space.read_urlencoded(request)
         elif not has_body(request.headers) and not kind.startswith("multipart/"):
             yield Form()
         else:
-            async with self._classify_space.receive_form(request, ClassifyParts(), CLASSIFY_LIMITS) as form:
+            async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS) as form:
                 yield form
 
 
@@ -188,52 +205,82 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         yield Gateway(dependencies, authenticator, folder, store, predictions, pixels)
 
 
+class _Routes(Generic[R]):
+    """Operations by path and method, with their handlers."""
+
+    def __init__(self, handlers: Mapping[Operation, Handler[R]]) -> None:
+        self._paths: dict[str, dict[str, tuple[Operation, Handler[R]]]] = {}
+        for operation, handler in handlers.items():
+            self._paths.setdefault(operation.path, {})[operation.method] = (operation, handler)
+
+    def find(self, request: Request, path: str) -> tuple[Operation, Handler[R], Mapping[str, str]]:
+        """The operation at a path, its handler, and the values in the path.
+
+        Raises:
+            NotFoundError, MethodNotAllowedError: there is none.
+        """
+        for pattern, methods in self._paths.items():
+            values = next(iter(methods.values()))[0].match(path)
+            if values is None:
+                continue
+            request.scope[ROUTE_KEY] = pattern
+            method = "GET" if request.method == "HEAD" else request.method
+            if method not in methods:
+                raise MethodNotAllowedError(request.method, sorted([*methods, *(["HEAD"] if "GET" in methods else [])]))
+            return (*methods[method], values)
+        raise NotFoundError("There is nothing at this address.")
+
+
 class GatewayApp:
     """The addresses."""
 
     def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
         self._gateway = gateway
         self._metrics = metrics
-        self._operations: dict[str, dict[str, Operation]] = {
-            "/v3/classifiers": {"POST": gateway.create},
-            "/v3/classifiers/{classifier_id}": {
-                "GET": gateway.details,
-                "POST": gateway.retrain,
-                "DELETE": gateway.delete,
-            },
-            "/v3/classify": {"POST": gateway.classify},
+        handlers: dict[Operation, Handler[V3Request]] = {
+            CREATE_CLASSIFIER: gateway.create,
+            GET_CLASSIFIER: gateway.details,
+            UPDATE_CLASSIFIER: gateway.retrain,
+            DELETE_CLASSIFIER: gateway.delete,
+            CLASSIFY: gateway.classify,
         }
+        open_handlers: dict[Operation, Handler[OpenRequest]] = {}
+        self._routes = _Routes(handlers)
+        self._open_routes = _Routes(open_handlers)
+        self._document = build_document([*handlers, *open_handlers], PREFIX)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         path = scope["path"].removeprefix(PREFIX).rstrip("/") or "/"
-        response = await (self._answer_v3(request, path) if _is_v3(path) else self._answer_probe(request, path))
-        await response(scope, receive, send)
+        if _is_v3(path):
+            answer = self._answer_v3(request, path)
+        elif path in QUIET_ROUTES or path == DOCUMENT_PATH:
+            answer = self._answer_probe(request, path)
+        else:
+            answer = self._answer_open(request, path)
+        await (await answer)(scope, receive, send)
 
     async def _answer_v3(self, request: Request, path: str) -> Response:
-        scope = request.scope
-        query = tuple(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        last = dict(query)
-        caller = await self._gateway.authenticate(request, last)
-        scope[CALLER_KEY] = caller.user
-        route, classifier_id = _match(path)
-        operations = self._operations.get(route)
-        if operations is None:
-            raise NotFoundError("There is nothing at this address.")
-        scope[ROUTE_KEY] = route
-        method = "GET" if request.method == "HEAD" else request.method
-        operation = operations.get(method)
-        if operation is None:
-            raise MethodNotAllowedError(request.method, _allowed(operations))
-        _check_version(last.get("version"))
-        return await operation(V3Request(request=request, caller=caller, query=query, classifier_id=classifier_id))
+        query = _parse_query(request)
+        caller = await self._gateway.authenticate(request, dict(query))
+        request.scope[CALLER_KEY] = caller.user
+        operation, handler, values = self._routes.find(request, path)
+        sent = SentFields(path=values, query=query, headers=tuple(request.headers.items()))
+        v3 = V3Request(request=request, operation=operation, sent=sent, caller=caller)
+        v3.read(VERSION)
+        return await handler(v3)
+
+    async def _answer_open(self, request: Request, path: str) -> Response:
+        operation, handler, values = self._open_routes.find(request, path)
+        sent = SentFields(path=values, query=_parse_query(request), headers=tuple(request.headers.items()))
+        return await handler(OpenRequest(request=request, operation=operation, sent=sent))
 
     async def _answer_probe(self, request: Request, path: str) -> Response:
-        if path not in QUIET_ROUTES:
-            raise NotFoundError("There is nothing at this address.")
         request.scope[ROUTE_KEY] = path
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowedError(request.method, ["GET", "HEAD"])
+        if path == DOCUMENT_PATH:
+            return JSONResponse(self._document)
         if path == "/livez":
             return PlainTextResponse("ok\n")
         if path == "/metrics":
@@ -262,33 +309,12 @@ def _is_v3(path: str) -> bool:
     return path == "/v3" or path.startswith("/v3/")
 
 
-def _match(path: str) -> tuple[str, str]:
-    """The pattern of the address, and the classifier id in it."""
-    prefix = "/v3/classifiers/"
-    rest = path.removeprefix(prefix)
-    if path.startswith(prefix) and "/" not in rest:
-        return prefix + "{classifier_id}", rest
-    return path, ""
+def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
-def _allowed(operations: Mapping[str, Operation]) -> list[str]:
-    return sorted([*operations, *(["HEAD"] if "GET" in operations else [])])
-
-
-def _check_version(version: str | None) -> None:
-    if version is None or not version:
-        raise ParameterError('The query parameter "version" is missing; give a date such as 2018-03-19.')
-    try:
-        if not _VERSION.fullmatch(version):
-            raise ValueError
-        date.fromisoformat(version)
-    except ValueError as error:
-        message = f'The query parameter "version" is "{version[:32]}"; give a date such as 2018-03-19.'
-        raise ParameterError(message) from error
-
-
-def _refuse_later_headers(request: Request) -> None:
-    for key, name in _LATER_HEADERS.items():
-        value = request.headers.get(key)
-        if value is not None and value.strip().lower() not in _OFF:
-            raise InputError(f"The header {name} is not supported yet; leave it out.")
+def _refuse_later_headers(v3: V3Request) -> None:
+    for field in (LEARNING_OPT_OUT, METADATA):
+        value = v3.request.headers.get(field.name)
+        if value is not None and value.strip().lower() not in ("", "0", "false"):
+            raise InputError(f"The header {field.name} is not supported yet; leave it out.")

@@ -21,7 +21,6 @@ from ocelli_api.classifier import (
     CLASSIFIER_ID_LABEL,
     CREATED_BY_GATEWAY,
     CREATED_BY_LABEL,
-    DISPLAY_NAME_LIMIT,
     KIND,
     REST_WRITES_ALLOWED,
     REST_WRITES_ANNOTATION,
@@ -220,20 +219,6 @@ class Classifiers:
         with contextlib.suppress(ObjectStoreError):
             for digest in {item.file.sha256 for item in sets}:
                 await asyncio.shield(self._objects.delete(location.upload_key(digest)))
-
-
-def check_name(name: str | None) -> str:
-    """The name of a new classifier, trimmed.
-
-    Raises:
-        ParameterError: it is missing, blank or too long.
-    """
-    trimmed = (name or "").strip()
-    if not trimmed:
-        raise ParameterError('The field "name" is missing or blank; name the classifier.')
-    if len(trimmed) > DISPLAY_NAME_LIMIT:
-        raise ParameterError(f'The field "name" has {len(trimmed)} characters; at most {DISPLAY_NAME_LIMIT} are allowed.')
-    return trimmed
 
 
 def check_create(sets: Sequence[ExampleSet]) -> None:

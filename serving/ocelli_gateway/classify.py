@@ -6,10 +6,9 @@ Custom classifiers are asked by the prediction client, built-in ones answer here
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
 from ocelli_cluster.client import ClusterError
@@ -25,6 +24,7 @@ from ocelli_gateway.errors import (
     TooManyRequestsError,
     UnavailableError,
 )
+from ocelli_gateway.fields import CLASSIFIER_IDS, OWNERS, PARAMETERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
 from ocelli_gateway.pixels import PixelReader, PixelsError
 from ocelli_gateway.prediction_client import (
@@ -44,23 +44,9 @@ from ocelli_gateway.wire import (
     classify_body,
 )
 
-IMAGES_PARTS = ("images_file", "images_file[]")
-TEXT_PARTS = ("classifier_ids", "owners", "threshold", "url", "parameters")
-DEFAULT_THRESHOLD = 0.5
 NO_IMAGES = "No images were specified."
-_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SHOWN_IDS = 20
 _SHOWN_ID_CHARACTERS = 64
-
-
-class ClassifyParts:
-    """Which parts of classify are files, and which are text."""
-
-    def is_file(self, name: str) -> bool:
-        return name in IMAGES_PARTS
-
-    def is_text(self, name: str) -> bool:
-        return name in TEXT_PARTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,24 +60,25 @@ class ClassifyRequest:
     threshold: float
 
 
-def parse_classify_request(files: Sequence[SpooledFile], values_of: Callable[[str], list[str]]) -> ClassifyRequest:
-    """Type the fields of a request; `values_of` gives all values of one, in their order.
+class ReadField(Protocol):
+    """Gives the value of a field."""
+
+    def __call__(self, field: Field[T], /) -> T: ...
+
+
+def parse_classify_request(files: Sequence[SpooledFile], read: ReadField) -> ClassifyRequest:
+    """What a request asks for.
 
     Raises:
         ParameterError: a field has a value that it may not have, or there is no image.
     """
-
-    def texts(name: str) -> list[str]:
-        return [value.strip() for value in values_of(name) if value.strip()]
-
-    for name, remedy in (("url", "send the image as images_file"), ("parameters", "send the options as parts of their own")):
-        if texts(name):
-            raise ParameterError(f'The field "{name}" is not supported yet; {remedy}.')
+    if read(URL) or read(PARAMETERS):
+        raise ParameterError('The fields "url" and "parameters" are not supported yet.')
     request = ClassifyRequest(
         files=tuple(file for file in files if file.size_bytes),
-        classifier_ids=_split(texts("classifier_ids")),
-        owners=_parse_owners(_split(texts("owners"))),
-        threshold=_parse_threshold(texts("threshold")),
+        classifier_ids=read(CLASSIFIER_IDS),
+        owners=read(OWNERS),
+        threshold=read(THRESHOLD),
     )
     if not request.files:
         raise ParameterError(NO_IMAGES)
@@ -365,25 +352,3 @@ def _join(classifier_ids: Sequence[str]) -> str:
     shown = [classifier_id[:_SHOWN_ID_CHARACTERS] for classifier_id in classifier_ids[:_SHOWN_IDS]]
     more = len(classifier_ids) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
-def _split(texts: Iterable[str]) -> tuple[str, ...]:
-    items = (item.strip() for text in texts for item in text.split(","))
-    return tuple(dict.fromkeys(item for item in items if item))
-
-
-def _parse_owners(items: Sequence[str]) -> tuple[str, ...]:
-    known = {"ibm": "IBM", "me": "me"}
-    wrong = next((item for item in items if item.lower() not in known), None)
-    if wrong is not None:
-        raise ParameterError(f'The field "owners" holds "{wrong[:_SHOWN_ID_CHARACTERS]}"; only IBM and me are allowed.')
-    return tuple(dict.fromkeys(known[item.lower()] for item in items)) or ("IBM",)
-
-
-def _parse_threshold(texts: Sequence[str]) -> float:
-    if not texts:
-        return DEFAULT_THRESHOLD
-    text = texts[-1]
-    if not _NUMBER.fullmatch(text) or not 0.0 <= float(text) <= 1.0:
-        raise ParameterError(f'The field "threshold" is "{text[:_SHOWN_ID_CHARACTERS]}"; give a number from 0 to 1.')
-    return float(text)

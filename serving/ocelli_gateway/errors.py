@@ -11,6 +11,19 @@ from typing import Any
 from ocelli_cluster.client import ApiError, ClusterError, InvalidError
 from ocelli_storage.object_store import ObjectStoreError
 
+ERROR_IDS = (
+    "parameter_error",
+    "input_error",
+    "limit_exceeded",
+    "classifier_not_ready",
+    "not_found",
+    "conflict",
+    "unavailable",
+    "unauthorized",
+    "internal_error",
+)
+"""Every `error_id` that there is."""
+
 
 class GatewayError(Exception):
     """A refusal: `message` is the one human sentence that the client shows."""

@@ -24,7 +24,6 @@ from ocelli_storage.archives import (
 
 POSITIVE_SUFFIX = "_positive_examples"
 NEGATIVE_PART = "negative_examples"
-NAME_PART = "name"
 LEAST_IMAGES = 10
 _SHOWN_SKIPPED = 3
 _ENTRY_FAULTS = {
@@ -35,16 +34,6 @@ _ENTRY_FAULTS = {
     EntryFault.SYMBOLIC_LINK: "is a symbolic link",
 }
 _LIMIT_FAULTS = (ArchiveFault.TOO_MANY_ENTRIES, ArchiveFault.TOO_MANY_IMAGES)
-
-
-class ExampleParts:
-    """Which parts of create and retrain are files, and which are text."""
-
-    def is_file(self, name: str) -> bool:
-        return name.endswith(POSITIVE_SUFFIX) or name == NEGATIVE_PART
-
-    def is_text(self, name: str) -> bool:
-        return name == NAME_PART
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,324 @@
+"""Fields: the single values that requests bring. Each says where it may stand, what it may be, and how it is read.
+
+A field is read by one function and shown to the world by its schema, both here, side by side. To add one: write its `parse`,
+which gets every value that is not blank, in their order, and raises `ParameterError` for what may not be; then the `Field`; and
+name it in its operations (`operations`). It must not know what the values are used for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from enum import StrEnum
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from ocelli_api.classifier import DISPLAY_NAME_LIMIT
+from ocelli_api.names import STEM_LIMIT
+from ocelli_gateway.errors import ParameterError
+from ocelli_gateway.languages import choose_language
+from ocelli_gateway.parameters import parse_parameters
+
+T = TypeVar("T")
+Schema: TypeAlias = Mapping[str, Any]
+"""A JSON Schema (2020-12)."""
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+_SHOWN_CHARACTERS = 64
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
+_NOT_BLANK = r"\S"
+DEFAULT_THRESHOLD = 0.5
+
+
+class Place(StrEnum):
+    """Where a field may stand, as OpenAPI calls it."""
+
+    PATH = "path"
+    QUERY = "query"
+    HEADER = "header"
+    FORM = "form"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Field(Generic[T]):
+    """One field."""
+
+    name: str
+    places: tuple[Place, ...]
+    """The first place that has a value wins."""
+    schema: Schema
+    description: str
+    parse: Callable[[Sequence[str]], T]
+    """From all values that are not blank; there are none where the field was left out. Raises ParameterError."""
+    required: bool = False
+    example: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentFields:
+    """All that a request says outside of its files."""
+
+    path: Mapping[str, str]
+    query: Pairs
+    headers: Pairs
+    """Names in lower case."""
+    form: Pairs = ()
+
+    def read(self, field: Field[T]) -> T:
+        """The value of a field. Raises ParameterError where it may not be."""
+        return field.parse(self.texts(field.name, field.places))
+
+    def texts(self, name: str, places: Iterable[Place]) -> list[str]:
+        """The values of that name in the first of the places that has any; blank ones count as left out."""
+        for place in places:
+            found = [value for value in self._values(name, place) if value.strip()]
+            if found:
+                return found
+        return []
+
+    def with_form(self, form: Pairs) -> SentFields:
+        """The same, with the texts of a form."""
+        return replace(self, form=form)
+
+    def _values(self, name: str, place: Place) -> Iterable[str]:
+        match place:
+            case Place.PATH:
+                return (self.path[name],) if name in self.path else ()
+            case Place.QUERY:
+                return (value for key, value in self.query if key == name)
+            case Place.HEADER:
+                return (value for key, value in self.headers if key == name.lower())
+            case Place.FORM:
+                return (value for key, value in self.form if key == name)
+
+
+def shown(text: str) -> str:
+    """A value as messages show it."""
+    return text[:_SHOWN_CHARACTERS]
+
+
+def parse_last(texts: Sequence[str]) -> str:
+    """The last value, trimmed; empty where there is none."""
+    return texts[-1].strip() if texts else ""
+
+
+def split_list(texts: Iterable[str]) -> tuple[str, ...]:
+    """The items of comma-separated lists: trimmed, without empty ones and repeats."""
+    items = (item.strip() for text in texts for item in text.split(","))
+    return tuple(dict.fromkeys(item for item in items if item))
+
+
+def parse_version(texts: Sequence[str]) -> str:
+    """A calendar date."""
+    if not texts:
+        raise ParameterError('The query parameter "version" is missing; give a date such as 2018-03-19.')
+    version = texts[-1]
+    try:
+        if not _VERSION.fullmatch(version):
+            raise ValueError
+        date.fromisoformat(version)
+    except ValueError as error:
+        message = f'The query parameter "version" is "{version[:32]}"; give a date such as 2018-03-19.'
+        raise ParameterError(message) from error
+    return version
+
+
+def parse_name(texts: Sequence[str]) -> str:
+    """The name of a new classifier, trimmed."""
+    name = parse_last(texts)
+    if not name:
+        raise ParameterError('The field "name" is missing or blank; name the classifier.')
+    if len(name) > DISPLAY_NAME_LIMIT:
+        raise ParameterError(f'The field "name" has {len(name)} characters; at most {DISPLAY_NAME_LIMIT} are allowed.')
+    return name
+
+
+def parse_owners(texts: Sequence[str]) -> tuple[str, ...]:
+    """`me` and `IBM`, in the order asked for; `IBM` where nothing is."""
+    items = split_list(texts)
+    known = {"ibm": "IBM", "me": "me"}
+    wrong = next((item for item in items if item.lower() not in known), None)
+    if wrong is not None:
+        raise ParameterError(f'The field "owners" holds "{shown(wrong)}"; only IBM and me are allowed.')
+    return tuple(dict.fromkeys(known[item.lower()] for item in items)) or ("IBM",)
+
+
+def parse_threshold(texts: Sequence[str]) -> float:
+    """A number from 0 to 1."""
+    if not texts:
+        return DEFAULT_THRESHOLD
+    text = parse_last(texts)
+    if not _NUMBER.fullmatch(text) or not 0.0 <= float(text) <= 1.0:
+        raise ParameterError(f'The field "threshold" is "{shown(text)}"; give a number from 0 to 1.')
+    return float(text)
+
+
+def parse_verbose(texts: Sequence[str]) -> bool:
+    """`true` or `false`, in any letter case."""
+    text = parse_last(texts)
+    if text.lower() not in ("", "true", "false"):
+        raise ParameterError(f'The query parameter "verbose" is "{shown(text)}"; give true or false.')
+    return text.lower() == "true"
+
+
+def parse_customer_id(texts: Sequence[str]) -> str:
+    """Not blank."""
+    customer_id = parse_last(texts)
+    if not customer_id:
+        raise ParameterError('The query parameter "customer_id" is missing or blank; say whose data is to be deleted.')
+    return customer_id
+
+
+def parse_opt_out(texts: Sequence[str]) -> bool:
+    """`true` and `1` opt out; nothing else does."""
+    return parse_last(texts).lower() in ("true", "1")
+
+
+def parse_metadata(texts: Sequence[str]) -> str | None:
+    """The customer that `customer_id=…` names among the pairs of the header, or None."""
+    for pair in (pair for text in texts for pair in text.split(";")):
+        key, _, value = pair.partition("=")
+        if key.strip().lower() == "customer_id" and value.strip():
+            return value.strip()
+    return None
+
+
+_TEXT: Schema = {"type": "string"}
+_FORM_OR_QUERY = (Place.FORM, Place.QUERY)
+
+VERSION = Field(
+    name="version",
+    places=(Place.QUERY,),
+    schema={"type": "string", "format": "date"},
+    description="A date, `YYYY-MM-DD`. Any real date is accepted, and all get the same behaviour.",
+    parse=parse_version,
+    required=True,
+    example="2018-03-19",
+)
+CLASSIFIER_ID = Field(
+    name="classifier_id",
+    places=(Place.PATH,),
+    schema={"type": "string", "pattern": rf"^[A-Za-z0-9]{{1,{STEM_LIMIT}}}_[0-9]{{1,10}}$"},
+    description="Id of a classifier, as create answered it. Ids are case-sensitive; any that there is none of is 404.",
+    # Not trimmed: an id with blanks is another one.
+    parse=lambda texts: texts[-1] if texts else "",
+    required=True,
+    example="birds_1471823042",
+)
+NAME = Field(
+    name="name",
+    places=(Place.FORM,),
+    schema={"type": "string", "minLength": 1, "maxLength": DISPLAY_NAME_LIMIT, "pattern": _NOT_BLANK},
+    description="Name of the classifier, for people. It need not be unique; blanks around it are trimmed.",
+    parse=parse_name,
+    required=True,
+    example="birds",
+)
+VERBOSE = Field(
+    name="verbose",
+    places=(Place.QUERY,),
+    schema={"type": "boolean", "default": False},
+    description="Whether each classifier comes with everything that its details hold.",
+    parse=parse_verbose,
+)
+URL = Field(
+    name="url",
+    places=_FORM_OR_QUERY,
+    schema={"type": "string"},
+    description=(
+        "`http` or `https` address of one image of at most 10 MB: GIF, JPEG, PNG or TIFF. Addresses in private networks are "
+        "not fetched. What goes wrong is the image's error, not the request's."
+    ),
+    parse=parse_last,
+    example="https://example.org/owl.jpg",
+)
+CLASSIFIER_IDS = Field(
+    name="classifier_ids",
+    places=_FORM_OR_QUERY,
+    schema={"type": "array", "items": _TEXT},
+    description="Custom and built-in classifiers (`default`, `food`, `explicit`), comma-separated. Overrides `owners`.",
+    parse=split_list,
+    example=["birds_1471823042", "default"],
+)
+OWNERS = Field(
+    name="owners",
+    places=_FORM_OR_QUERY,
+    schema={"type": "array", "items": {"type": "string", "enum": ["IBM", "me"]}, "default": ["IBM"]},
+    description="Comma-separated: `IBM` means `default`, `me` all own classifiers that can answer.",
+    parse=parse_owners,
+)
+THRESHOLD = Field(
+    name="threshold",
+    places=_FORM_OR_QUERY,
+    schema={"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_THRESHOLD},
+    description="Classes of at least this score are answered.",
+    parse=parse_threshold,
+)
+ACCEPT_LANGUAGE = Field(
+    name="Accept-Language",
+    places=(Place.HEADER,),
+    schema=_TEXT,
+    description=(
+        "Language of the class names of built-in classifiers: `en`, `ar`, `de`, `es`, `fr`, `it`, `ja`, `ko`, `pt-br`, `zh-cn` "
+        "or `zh-tw`, or a list of languages as browsers send it. English where there is no translation."
+    ),
+    parse=lambda texts: choose_language(",".join(texts)),
+    example="de",
+)
+LEARNING_OPT_OUT = Field(
+    name="X-Watson-Learning-Opt-Out",
+    places=(Place.HEADER,),
+    schema=_TEXT,
+    description="`true` or `1`: the images are used for this training and dropped; retraining is refused.",
+    parse=parse_opt_out,
+)
+METADATA = Field(
+    name="X-Watson-Metadata",
+    places=(Place.HEADER,),
+    schema=_TEXT,
+    description=(
+        "`customer_id={id}` ties the images to a customer, whose data can be deleted. Other pairs (split by `;`) are ignored."
+    ),
+    parse=parse_metadata,
+    example="customer_id=abc",
+)
+CUSTOMER_ID = Field(
+    name="customer_id",
+    places=(Place.QUERY,),
+    schema={"type": "string", "pattern": _NOT_BLANK},
+    description="The customer whose data is deleted.",
+    parse=parse_customer_id,
+    required=True,
+    example="abc",
+)
+GRANT_TYPE = Field(
+    name="grant_type",
+    places=(Place.FORM,),
+    schema={"type": "string", "const": "urn:ibm:params:oauth:grant-type:apikey"},
+    description="What is given for the token: an API key.",
+    parse=parse_last,
+    required=True,
+    example="urn:ibm:params:oauth:grant-type:apikey",
+)
+API_KEY = Field(
+    name="apikey",
+    places=(Place.FORM,),
+    schema=_TEXT,
+    description="The API key.",
+    parse=parse_last,
+    required=True,
+    example="the-api-key",
+)
+PARAMETERS = Field(
+    name="parameters",
+    places=_FORM_OR_QUERY,
+    schema={"type": "string", "contentMediaType": "application/json"},
+    description=(
+        "Older form of `url`, `classifier_ids`, `owners` and `threshold`: one JSON object. A field of its own wins over the "
+        "same one in here."
+    ),
+    parse=parse_parameters,
+    example='{"classifier_ids": ["birds_1471823042"], "threshold": 0.1}',
+)

@@ -1,0 +1,71 @@
+"""The older `parameters` document: the fields of classify as one JSON object. It must not know what the fields mean.
+
+What it holds is given on as the texts that the same fields would have been as parts of a form, so that both are read alike.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ocelli_gateway.errors import ParameterError
+
+_NAMES = {"url": "url", "classifier_ids": "classifier_ids", "owners": "owners", "owner": "owners", "threshold": "threshold"}
+"""Keys of the document, and the fields that they stand for."""
+_WRAPPER = "parameters"
+
+
+class _Number(str):
+    """A number as it was written: what it may be is for the field to say."""
+
+
+def parse_parameters(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The fields in the last document, as names and texts; none where there is no document.
+
+    Raises:
+        ParameterError: it is no JSON object, or a field has a value of another kind.
+    """
+    return tuple(_read_fields(_parse_object(texts[-1]))) if texts else ()
+
+
+def _parse_object(text: str) -> dict[str, Any]:
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_unique, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
+        raise ParameterError(f'The field "parameters" {reason}.') from error
+    if isinstance(document, dict) and _WRAPPER in document:
+        document = document[_WRAPPER]
+    if not isinstance(document, dict):
+        raise ParameterError('The field "parameters" is no JSON object; give one such as {"threshold": 0.5}.')
+    return document
+
+
+def _read_fields(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, name in _NAMES.items():
+        value = document.get(key)
+        if value is None:
+            continue
+        is_list = isinstance(value, list) and name in ("classifier_ids", "owners")
+        for item in value if is_list else [value]:
+            if not isinstance(item, str) or (isinstance(item, _Number) and name != "threshold"):
+                raise ParameterError(f'The field "parameters" holds a value for "{key}" that is of another kind.')
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                raise ParameterError(f'The field "parameters" holds a value for "{key}" that is no Unicode text.') from error
+            yield name, str(item)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key comes twice in one object")
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")

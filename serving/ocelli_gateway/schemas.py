@@ -1,0 +1,138 @@
+"""JSON Schemas of the public bodies, by name: what `wire` and `errors` write, as the OpenAPI document shows it.
+
+Objects are closed: a key that is not here must not be in an answer. It must not know which operation answers with which body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ocelli_api.classifier import DISPLAY_NAME_LIMIT
+from ocelli_api.lifecycle import Lifecycle
+from ocelli_gateway.errors import ERROR_IDS
+from ocelli_gateway.fields import CLASSIFIER_ID, Schema
+from ocelli_gateway.wire import WarningId
+
+
+def reference(name: str) -> Schema:
+    """A schema of that name, as other schemas point to it."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _closed(properties: Mapping[str, Schema], *, optional: Iterable[str] = (), **more: Any) -> Schema:
+    left_out = set(optional)
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": [name for name in properties if name not in left_out],
+        "additionalProperties": False,
+        **more,
+    }
+
+
+_TEXT: Schema = {"type": "string"}
+_NOT_EMPTY: Schema = {"type": "string", "minLength": 1}
+_TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
+_CODE: Schema = {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."}
+_STATUS: Schema = {"type": "string", "enum": [str(status) for status in Lifecycle]}
+_ERROR: dict[str, Schema] = {
+    "code": _CODE,
+    "error": {**_NOT_EMPTY, "description": "One sentence for people."},
+    "error_id": {"type": "string", "enum": list(ERROR_IDS)},
+}
+_SUMMARY: dict[str, Schema] = {
+    "classifier_id": CLASSIFIER_ID.schema,
+    "name": {"type": "string", "minLength": 1, "maxLength": DISPLAY_NAME_LIMIT},
+}
+_CLASSIFIED: dict[str, Schema] = {
+    "images": {"type": "array", "items": reference("ClassifiedImage")},
+    "images_processed": {"type": "integer", "minimum": 0, "description": "Images that were tried, failed ones too."},
+    "custom_classes": {
+        "type": "integer",
+        "minimum": 0,
+        "description": "Distinct pairs of custom classifier and class in this answer.",
+    },
+}
+
+SCHEMAS: Mapping[str, Schema] = {
+    "Error": _closed(_ERROR),
+    "Empty": _closed({}),
+    "Class": _closed({"class": _NOT_EMPTY}),
+    "Classifier": _closed(
+        {
+            **_SUMMARY,
+            "owner": {**_NOT_EMPTY, "description": "The same on all classifiers of one set of credentials."},
+            "status": _STATUS,
+            "core_ml_enabled": {"type": "boolean", "description": "Whether it can be downloaded as Core ML once it is ready."},
+            "created": _TIME,
+            "updated": {**_TIME, "description": "`retrained` where that is present, else `created`."},
+            "retrained": {**_TIME, "description": "When the last retraining finished."},
+            "explanation": {**_NOT_EMPTY, "description": "Why the training failed."},
+            "classes": {"type": "array", "items": reference("Class")},
+        },
+        optional=("retrained", "explanation"),
+    ),
+    "ClassifierSummary": _closed({**_SUMMARY, "status": _STATUS}),
+    "Classifiers": _closed(
+        {
+            "classifiers": {
+                "anyOf": [
+                    {"type": "array", "items": reference("ClassifierSummary")},
+                    {"type": "array", "items": reference("Classifier")},
+                ]
+            }
+        }
+    ),
+    "ClassResult": _closed(
+        {
+            "class": _NOT_EMPTY,
+            "score": {"type": "number", "minimum": 0, "maximum": 1},
+            "type_hierarchy": {
+                "type": "string",
+                "pattern": "^/",
+                "description": "Where the class stands in a hierarchy, such as `/animal/bird/owl`.",
+            },
+        },
+        optional=("type_hierarchy",),
+    ),
+    "ClassifierResult": _closed(
+        {
+            "classifier_id": _NOT_EMPTY,
+            "name": _NOT_EMPTY,
+            "classes": {"type": "array", "items": reference("ClassResult")},
+        }
+    ),
+    "ImageError": _closed({"code": _CODE, "description": _NOT_EMPTY, "error_id": _ERROR["error_id"]}),
+    "ClassifiedImage": _closed(
+        {
+            "classifiers": {"type": "array", "items": reference("ClassifierResult")},
+            "image": {**_TEXT, "description": "File name of an upload; in a zip `{zip}/{path}`."},
+            "source_url": {**_TEXT, "description": "The URL as it was given."},
+            "resolved_url": {**_TEXT, "description": "The URL after redirects."},
+            "error": reference("ImageError"),
+        },
+        optional=("image", "source_url", "resolved_url", "error"),
+        oneOf=[{"required": ["image"]}, {"required": ["source_url"]}],
+    ),
+    "Warning": _closed(
+        {"warning_id": {"type": "string", "enum": [str(warning) for warning in WarningId]}, "description": _NOT_EMPTY}
+    ),
+    "ClassifiedImages": _closed(
+        {**_CLASSIFIED, "warnings": {"type": "array", "minItems": 1, "items": reference("Warning")}}, optional=("warnings",)
+    ),
+    "ClassifyError": _closed({**_ERROR, **_CLASSIFIED}, optional=_CLASSIFIED),
+    "Token": _closed(
+        {
+            "access_token": _NOT_EMPTY,
+            "refresh_token": _TEXT,
+            "token_type": {"const": "Bearer"},
+            "expires_in": {"type": "integer", "minimum": 1},
+            "expiration": {"type": "integer", "description": "When it expires, in seconds since 1970."},
+            "scope": _TEXT,
+        }
+    ),
+    "TokenError": _closed(
+        {"errorCode": _NOT_EMPTY, "errorMessage": _NOT_EMPTY, **_ERROR}, optional=("errorCode", "errorMessage", "error_id")
+    ),
+}
