@@ -19,6 +19,11 @@ class ExportFormat(StrEnum):
     CORE_ML = "model.mlmodel"
     ONNX = "model.onnx"
 
+    @property
+    def suffix(self) -> str:
+        """Of a file of this format, with its dot."""
+        return self.value.removeprefix("model")
+
 
 class PartPlace(StrEnum):
     """Where a part of an export lies."""

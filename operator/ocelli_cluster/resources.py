@@ -46,6 +46,7 @@ class Resource:
 
 CLASSIFIERS = Resource(group=GROUP, version=VERSION, plural=PLURAL, kind=KIND)
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
+SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")
 EVENTS = Resource(group="events.k8s.io", version="v1", plural="events", kind="Event")
 JOBS = Resource(group="batch", version="v1", plural="jobs", kind="Job")

@@ -54,7 +54,14 @@ class DeleteChild:
     why: str
 
 
-Action = RestoreLabel | StartTraining | ApplyChild | DeleteChild
+@dataclass(frozen=True, kw_only=True)
+class DropExamples:
+    """Delete the examples that came by REST: they were learned from, and were not given to be kept."""
+
+    revision: str
+
+
+Action = RestoreLabel | StartTraining | ApplyChild | DeleteChild | DropExamples
 
 
 def delete_child(kind: ChildKind, identity: ChildIdentity, why: str) -> tuple[Action, ...]:

@@ -30,7 +30,7 @@ from ocelli_operator.status import (
     waits_for_room,
 )
 
-_TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
+TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +75,7 @@ def plan_learning(case: Case) -> Learning:
         )
     if spec.pinned_revision is not None and case.current != spec_revision(spec):
         return _failed(case, missing_revision(case.classifier, case.current), status.attempt)
-    if case.is_stalled_by(_TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
+    if case.is_stalled_by(TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
         return _failed(case, _remember_failure(status), status.attempt)
 
     job = next((job for job in observed.jobs if job.identity.name == job_name(case.owner.name, case.current, attempt)), None)

@@ -186,6 +186,8 @@ class Observed:
     differs from what is desired for ever, and would be applied for ever."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """For the hash of each manifest that the API server called invalid: its sentence. Sending it again is in vain."""
+    dropped_revision: str | None = None
+    """The revision whose examples this process has seen go, where they are not kept."""
     over_quota: Mapping[str, str] = field(default_factory=dict)
     """For the hash of each manifest that a ResourceQuota had no room for when it was last sent: the API server's sentence. It
     is sent again until there is room."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
 from ocelli_api.conditions import ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
-from ocelli_operator.actions import Action, RestoreLabel
+from ocelli_operator.actions import Action, DropExamples, RestoreLabel
 from ocelli_operator.case import Case
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.judgement import Judgement, build_conditions, judge_available, plan_status
-from ocelli_operator.learning import plan_learning
+from ocelli_operator.learning import TRAINING_FAILURES, Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed
 from ocelli_operator.rollout import plan_rollout
@@ -53,6 +53,8 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
     learning = plan_learning(case)
     rollout = plan_rollout(case, learning)
     actions: tuple[Action, ...] = (*learning.actions, *rollout.actions)
+    if _should_drop_examples(case, learning):
+        actions = (*actions, DropExamples(revision=case.current))
     if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
         actions = (RestoreLabel(classifier_id=classifier.status.classifier_id), *actions)
     return Plan(
@@ -60,6 +62,14 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         actions=actions,
         requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else None,
     )
+
+
+def _should_drop_examples(case: Case, learning: Learning) -> bool:
+    """Whether examples that are not to be kept were learned from, or in vain, and nobody has seen them go yet."""
+    if case.classifier.spec.data_retention is not DataRetention.DROP_AFTER_TRAINING:
+        return False
+    ended = learning.artifact is not None or (learning.failure is not None and learning.failure.reason in TRAINING_FAILURES)
+    return ended and case.observed.dropped_revision != case.current
 
 
 def _plan_adoption(observed: Observed) -> Plan:

@@ -20,7 +20,7 @@ from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError, QuotaError
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
-from ocelli_operator.actions import Action, ApplyChild, DeleteChild, RestoreLabel, StartTraining
+from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.events import EventRecorder
@@ -66,6 +66,8 @@ class Reconciler:
         """By UID of the Classifier."""
         self._applied_generations: dict[str, int] = {}
         """By UID of the child."""
+        self._dropped_revisions: dict[str, str] = {}
+        """By UID of the Classifier: the revision whose examples are gone."""
         self._refusals: dict[str, str] = {}
         """By hash of the manifest."""
         self._over_quota: dict[str, str] = {}
@@ -102,6 +104,7 @@ class Reconciler:
     def forget(self, classifier: Classifier) -> None:
         """A Classifier went away."""
         self._progress_written_at.pop(classifier.uid, None)
+        self._dropped_revisions.pop(classifier.uid, None)
         self._artifacts.forget(classifier.namespace, classifier.classifier_id)
 
     # --- observe
@@ -145,6 +148,7 @@ class Reconciler:
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             applied_generations=self._applied_generations,
             refusals=self._refusals,
+            dropped_revision=self._dropped_revisions.get(classifier.uid),
             over_quota=self._over_quota,
         )
 
@@ -193,10 +197,12 @@ class Reconciler:
                 await self._start_training(classifier, action)
             elif isinstance(action, ApplyChild):
                 await self._apply_child(classifier, action)
+            elif isinstance(action, DropExamples):
+                await self._drop_examples(classifier, action)
             else:
                 await self._delete_child(classifier, action)
         except (InvalidError, QuotaError) as error:
-            if isinstance(action, RestoreLabel | DeleteChild):
+            if not isinstance(action, StartTraining | ApplyChild):
                 raise
             refusals = self._over_quota if isinstance(error, QuotaError) else self._refusals
             known = action.manifest_hash in refusals
@@ -253,6 +259,16 @@ class Reconciler:
         self._applied_generations[metadata["uid"]] = metadata.get("generation", 0)
         self._parts.view.take_child(action.kind, manifest)
         logger.info("child applied", extra={"classifier": str(classifier), "kind": str(action.kind), "child": name})
+
+    async def _drop_examples(self, classifier: Classifier, action: DropExamples) -> None:
+        assert classifier.status.classifier_id is not None
+        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.status.classifier_id)
+        dropped = await self._parts.store.drop_uploads(location)
+        self._dropped_revisions[classifier.uid] = action.revision
+        if dropped:
+            logger.info("examples dropped", extra={"classifier": str(classifier), "zips": dropped})
+            note = f"{dropped} uploads were deleted: spec.dataRetention is DropAfterTraining and their training has ended"
+            await self._record(classifier, Occurrence(type="Normal", reason="ExamplesDropped", action="Train", note=note))
 
     async def _delete_child(self, classifier: Classifier, action: DeleteChild) -> None:
         identity = action.identity

@@ -48,10 +48,10 @@ class References:
 
 
 def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
-    """The uploads that a definition names."""
+    """The uploads that a definition names, without those that were erased."""
     sources = [source for item in document.get("classes") or () for source in item.get("examples") or ()]
     sources += document.get("negativeExamples") or ()
-    return frozenset(source["upload"] for source in sources if source.get("upload"))
+    return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
 def find_revisions(classifier: Classifier) -> frozenset[str]:

@@ -69,6 +69,10 @@ class TrainingStore:
             finished_at=outcome.finished_at if outcome is not None else await self._written_at(key),
         )
 
+    async def drop_uploads(self, location: ClassifierLocation) -> int:
+        """Delete every example that came by REST; says how many zips went."""
+        return await self._store.delete_prefix(location.uploads_prefix)
+
     async def holds_artifact(self, location: ClassifierLocation, revision: str) -> bool:
         """Whether there is an artifact of a revision."""
         return await self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA))

@@ -13,43 +13,76 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ocelli_api.export import ExportFormat
 from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore
-from ocelli_gateway.classifiers import Classifiers, check_create
+from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
-from ocelli_gateway.errors import InputError, MethodNotAllowedError, NotFoundError
+from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, ParameterError, UnknownApiKeyError
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
-from ocelli_gateway.fields import CLASSIFIER_ID, LEARNING_OPT_OUT, METADATA, NAME, VERSION, Field, SentFields
+from ocelli_gateway.export_files import open_export
+from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fields import (
+    API_KEY,
+    CLASSIFIER_ID,
+    CUSTOMER_ID,
+    GRANT_TYPE,
+    LEARNING_OPT_OUT,
+    METADATA,
+    NAME,
+    PARAMETERS,
+    VERBOSE,
+    VERSION,
+    Field,
+    SentFields,
+)
 from ocelli_gateway.health import Foundations, Health, HealthCheck
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
+from ocelli_gateway.network_addresses import parse_networks
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operations import (
     CLASSIFY,
     CLASSIFY_LIMITS,
+    CLASSIFY_URL,
     CREATE_CLASSIFIER,
+    CREATE_TOKEN,
     DELETE_CLASSIFIER,
+    DELETE_USER_DATA,
     EXAMPLES_LIMITS,
+    FILE_TYPE,
     GET_CLASSIFIER,
+    GET_CORE_ML_MODEL,
+    GET_ONNX_MODEL,
+    LIST_CLASSIFIERS,
     UPDATE_CLASSIFIER,
     FormType,
     Operation,
 )
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import PredictionClient
+from ocelli_gateway.quotas import RateQuotas
 from ocelli_gateway.settings import GatewaySettings
+from ocelli_gateway.tenant_usage import TenantUsage
+from ocelli_gateway.token_keys import TokenKeys
+from ocelli_gateway.tokens import Tokens, TokenSubject
 from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, has_body, media_type
+from ocelli_gateway.url_fetcher import UrlFetcher
+from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
 DOCUMENT_PATH = "/openapi.json"
+UNBOUNDED_SLOTS = 1_000_000
+"""Where only a tenant's own share is bounded."""
 
 T = TypeVar("T")
 
@@ -69,6 +102,10 @@ class OpenRequest:
     def with_form(self: R, form: Form) -> R:
         """The same, with the texts of its form."""
         return replace(self, sent=self.sent.with_form(form.texts))
+
+    def with_older(self: R) -> R:
+        """The same, with the fields in its older document `parameters`. Raises ParameterError where that is none."""
+        return replace(self, sent=self.sent.with_older(self.read(PARAMETERS)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,97 +129,182 @@ class Dependencies:
     metrics: Metrics
 
 
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the gateway is made of; see `running_gateway`."""
+
+    authenticator: Authenticator
+    credentials: CredentialsFolder
+    tokens: Tokens
+    store: ClassifierStore
+    predictions: PredictionClient
+    pixels: PixelReader
+    fetcher: UrlFetcher
+
+
 class Gateway:
     """Everything behind the addresses. Build it with `running_gateway`."""
 
-    def __init__(
-        self,
-        dependencies: Dependencies,
-        authenticator: Authenticator,
-        folder: CredentialsFolder,
-        store: ClassifierStore,
-        predictions: PredictionClient,
-        pixels: PixelReader,
-    ) -> None:
+    def __init__(self, dependencies: Dependencies, parts: Parts) -> None:
         settings = dependencies.settings
-        self._authenticator = authenticator
+        self._settings = settings
+        self._authenticator = parts.authenticator
+        self._tokens = parts.tokens
+        self._objects = dependencies.objects
+        self._rates = RateQuotas()
         self._classifiers = Classifiers(
-            store,
+            parts.store,
             dependencies.objects,
             Definitions(dependencies.objects),
+            TenantUsage(parts.store, dependencies.objects),
             replica_delay_seconds=settings.replica_delay_seconds,
         )
+        self._user_data = UserData(parts.store, dependencies.objects)
         self._classification = Classification(
-            store,
-            predictions,
-            pixels,
-            asyncio.Semaphore(settings.images_at_once),
+            parts.store,
+            parts.predictions,
+            parts.pixels,
+            parts.fetcher,
+            _build_slots(settings, "images are worked on", settings.images_at_once),
             timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
+        )
+        self._requests = FairSlots(
+            "requests are worked on",
+            total=UNBOUNDED_SLOTS,
+            share=settings.requests_at_once,
+            timeout_seconds=settings.body_timeout_seconds,
         )
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
         self._health = HealthCheck(
             Foundations(
-                authenticator=authenticator,
-                credentials=folder,
-                store=store,
+                authenticator=parts.authenticator,
+                credentials=parts.credentials,
+                store=parts.store,
                 objects=dependencies.objects,
                 upload_folder=settings.upload_folder,
             )
         )
 
     async def authenticate(self, request: Request, query: Mapping[str, str]) -> Caller:
-        """Who sends the request. Raises UnauthorizedError."""
-        return await self._authenticator.authenticate(request.headers, query)
+        """Who sends the request, with the quota that holds for it.
+
+        Raises:
+            UnauthorizedError: nobody known.
+            TooManyRequestsError: too many requests of this tenant, or too many log-ins.
+        """
+        caller = await self._authenticator.authenticate(request.headers, query)
+        caller = replace(caller, quota=caller.quota.over(self._settings.quota))
+        self._rates.count_request(caller.namespace, caller.quota)
+        return caller
 
     async def create(self, v3: V3Request) -> Response:
-        _refuse_later_headers(v3)
-        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS) as form:
+        await self._classifiers.check_create(v3.caller)
+        self._count_upload(v3)
+        async with self._receive_examples(v3) as form:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
             check_create(sets)
             await check_archives(sets)
-            details = await self._classifiers.create(v3.caller, name, sets)
+            details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
+    async def list_all(self, v3: V3Request) -> Response:
+        verbose = v3.read(VERBOSE)
+        async with self._requests.slot(v3.caller.namespace):
+            found = await self._classifiers.list_all(v3.caller)
+        return JSONResponse({"classifiers": [item.to_json() if verbose else item.to_summary() for item in found]})
+
     async def details(self, v3: V3Request) -> Response:
-        details = await self._classifiers.details(v3.caller, v3.read(CLASSIFIER_ID))
+        async with self._requests.slot(v3.caller.namespace):
+            details = await self._classifiers.details(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse(details.to_json())
 
     async def retrain(self, v3: V3Request) -> Response:
-        _refuse_later_headers(v3)
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._classifiers.check_retrain(v3.caller, v3.read(CLASSIFIER_ID))
-        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS) as form:
+        self._count_upload(v3)
+        async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
             await check_archives(sets)
-            details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets)
+            details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
     async def delete(self, v3: V3Request) -> Response:
-        await self._classifiers.delete(v3.caller, v3.read(CLASSIFIER_ID))
+        async with self._requests.slot(v3.caller.namespace):
+            await self._classifiers.delete(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse({})
+
+    async def core_ml_model(self, v3: V3Request) -> Response:
+        return await self._download(v3, ExportFormat.CORE_ML)
+
+    async def onnx_model(self, v3: V3Request) -> Response:
+        return await self._download(v3, ExportFormat.ONNX)
+
+    async def delete_user_data(self, v3: V3Request) -> Response:
+        async with self._requests.slot(v3.caller.namespace):
+            await self._user_data.delete(v3.caller, v3.read(CUSTOMER_ID))
+        return JSONResponse({}, status_code=202)
 
     async def classify(self, v3: V3Request) -> Response:
         async with self._receive_classify_form(v3) as form:
-            request = parse_classify_request(form.files, v3.with_form(form).read)
+            sent = v3.with_form(form).with_older()
+            request = parse_classify_request(form.files, sent.read)
             return JSONResponse(await self._classification.classify(v3.caller, request))
+
+    async def create_token(self, sent: OpenRequest) -> Response:
+        kind = media_type(sent.request.headers)
+        if kind != FormType.URLENCODED:
+            raise ParameterError(f"The body must be {FormType.URLENCODED}.")
+        sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request))
+        grant_type, api_key = sent.read(GRANT_TYPE), sent.read(API_KEY)
+        if grant_type != GRANT_TYPE.schema["const"]:
+            raise ParameterError(f'The field "grant_type" must be {GRANT_TYPE.schema["const"]}.')
+        if not api_key:
+            raise ParameterError('The field "apikey" is missing or blank.')
+        caller = await self._authenticator.find_api_key(api_key)
+        if caller is None:
+            raise UnknownApiKeyError
+        return JSONResponse(self._tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
     async def health(self) -> Health:
         """Whether a create would succeed now."""
         return await self._health.health()
 
+    def _count_upload(self, v3: V3Request) -> None:
+        declared = v3.request.headers.get("content-length", "")
+        # What is not declared counts as much as may come.
+        size_bytes = int(declared) if declared.isascii() and declared.isdigit() else EXAMPLES_LIMITS.body_bytes
+        self._rates.count_upload(v3.caller.namespace, v3.caller.quota, size_bytes)
+
+    async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
+        classifier_id = v3.read(CLASSIFIER_ID)
+        async with self._requests.slot(v3.caller.namespace):
+            stored = await self._classifiers.find_export(v3.caller, classifier_id, export)
+            file = await open_export(self._objects, stored)
+        headers = {
+            "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
+            "Content-Length": str(file.size_bytes),
+        }
+        return StreamingResponse(file.chunks, media_type=FILE_TYPE, headers=headers)
+
+    @asynccontextmanager
+    async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
+        tenant = v3.caller.namespace
+        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant) as form:
+            yield form
+
     @asynccontextmanager
     async def _receive_classify_form(self, v3: V3Request) -> AsyncIterator[Form]:
-        request = v3.request
+        request, tenant = v3.request, v3.caller.namespace
         kind = media_type(request.headers)
-        if kind == FormType.URLENCODED:
-            yield await self._classify_space.read_urlencoded(request)
-        elif not has_body(request.headers) and not kind.startswith("multipart/"):
-            yield Form()
-        else:
-            async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS) as form:
+        if kind.startswith("multipart/") or (has_body(request.headers) and kind != FormType.URLENCODED):
+            async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
+            return
+        form = await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
+        async with self._classify_space.slots.slot(tenant):
+            yield form
 
 
 @asynccontextmanager
@@ -190,19 +312,36 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
     """A gateway that reads credentials and watches their namespaces, until the context is left."""
     settings = dependencies.settings
     async with AsyncExitStack() as resources:
-        authenticator = Authenticator()
+        keys = TokenKeys(dependencies.client, ObjectKey(settings.namespace, settings.token_keys_secret))
+        tokens = Tokens(keys)
+        authenticator = Authenticator(tokens)
         resources.callback(authenticator.close)
-        store = ClassifierStore(dependencies.client)
+        store = ClassifierStore(dependencies.client, settings.built_in_namespace)
         resources.push_async_callback(store.close)
         predictions = PredictionClient(store, dependencies.metrics, timeout_seconds=settings.prediction_timeout_seconds)
         resources.push_async_callback(predictions.close)
         pixels = PixelReader()
         resources.callback(pixels.close)
+        fetcher = UrlFetcher(
+            folder=settings.upload_folder,
+            slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
+            allowed=parse_networks(settings.url_allowed_networks),
+        )
+        resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(settings.credentials_folder, authenticator, store.watch_namespaces)
-        await folder.refresh()
-        watch = asyncio.create_task(folder.watch(settings.credentials_poll_seconds))
-        resources.callback(watch.cancel)
-        yield Gateway(dependencies, authenticator, folder, store, predictions, pixels)
+        await asyncio.gather(folder.refresh(), keys.refresh())
+        for task in (folder.watch(settings.credentials_poll_seconds), keys.keep()):
+            resources.callback(asyncio.create_task(task).cancel)
+        parts = Parts(
+            authenticator=authenticator,
+            credentials=folder,
+            tokens=tokens,
+            store=store,
+            predictions=predictions,
+            pixels=pixels,
+            fetcher=fetcher,
+        )
+        yield Gateway(dependencies, parts)
 
 
 class _Routes(Generic[R]):
@@ -239,12 +378,17 @@ class GatewayApp:
         self._metrics = metrics
         handlers: dict[Operation, Handler[V3Request]] = {
             CREATE_CLASSIFIER: gateway.create,
+            LIST_CLASSIFIERS: gateway.list_all,
             GET_CLASSIFIER: gateway.details,
             UPDATE_CLASSIFIER: gateway.retrain,
             DELETE_CLASSIFIER: gateway.delete,
+            GET_CORE_ML_MODEL: gateway.core_ml_model,
+            GET_ONNX_MODEL: gateway.onnx_model,
             CLASSIFY: gateway.classify,
+            CLASSIFY_URL: gateway.classify,
+            DELETE_USER_DATA: gateway.delete_user_data,
         }
-        open_handlers: dict[Operation, Handler[OpenRequest]] = {}
+        open_handlers: dict[Operation, Handler[OpenRequest]] = {CREATE_TOKEN: gateway.create_token}
         self._routes = _Routes(handlers)
         self._open_routes = _Routes(open_handlers)
         self._document = build_document([*handlers, *open_handlers], PREFIX)
@@ -297,12 +441,20 @@ def build_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
     return ContractMiddleware(GatewayApp(gateway, metrics), metrics)
 
 
+def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
+    return FairSlots(what, total=total, share=settings.share_of(total), timeout_seconds=settings.body_timeout_seconds)
+
+
 def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:
     return UploadSpace(
         folder=settings.upload_folder,
-        slots=asyncio.Semaphore(at_once),
+        slots=_build_slots(settings, "uploads are being read", at_once),
         body_timeout_seconds=settings.body_timeout_seconds,
     )
+
+
+def _read_terms(v3: V3Request) -> ExampleTerms:
+    return ExampleTerms(opt_out=v3.read(LEARNING_OPT_OUT), customer_id=v3.read(METADATA))
 
 
 def _is_v3(path: str) -> bool:
@@ -311,10 +463,3 @@ def _is_v3(path: str) -> bool:
 
 def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
-
-
-def _refuse_later_headers(v3: V3Request) -> None:
-    for field in (LEARNING_OPT_OUT, METADATA):
-        value = v3.request.headers.get(field.name)
-        if value is not None and value.strip().lower() not in ("", "0", "false"):
-            raise InputError(f"The header {field.name} is not supported yet; leave it out.")

@@ -1,6 +1,7 @@
-"""Who is asking: Basic credentials, checked in constant time, slow hashes off the event loop, once for each password.
+"""Who is asking: Basic credentials, API keys and bearer tokens.
 
-It must not know what is asked for.
+Comparisons take constant time; slow hashes run off the event loop, once for each password, and those of API keys apart from
+those of users: whoever guesses keeps nobody else from logging in. It must not know what is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,11 +28,15 @@ from ocelli_gateway.credentials import (
     read_credentials,
 )
 from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
+from ocelli_gateway.quotas import NO_QUOTA, Quota
+from ocelli_gateway.tokens import Tokens, TokenSubject
 
 logger = logging.getLogger(__name__)
 
-HASHINGS_AT_ONCE = 2
 HASHINGS_WAITING_LIMIT = 64
+USER_HASHINGS_WAITING_LIMIT = 8
+"""Different passwords of one user, or API keys that may be a password, that wait to be checked."""
+API_KEY_HASHINGS_WAITING_LIMIT = 16
 REMEMBERED_LIMIT = 1024
 
 
@@ -42,6 +47,10 @@ class Caller:
     user: str
     namespace: str
     owner: str
+    quota: Quota = NO_QUOTA
+    """As its credential set has it."""
+    fingerprint: str = ""
+    """Of its credential set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +75,17 @@ def parse_basic(value: str) -> BasicCredentials | None:
 class Authenticator:
     """Checks credentials against the sets it was given last."""
 
-    def __init__(self) -> None:
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
         self._sets: tuple[CredentialSet, ...] = ()
         # The remembered tags are worthless outside this process.
         self._tag_key = secrets.token_bytes(32)
         self._remembered: OrderedDict[bytes, Caller | None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Future[Caller | None]] = {}
-        self._hasher = ThreadPoolExecutor(max_workers=HASHINGS_AT_ONCE, thread_name_prefix="password")
+        self._checked_users: Counter[str] = Counter()
+        # One thread each: two hashings at a time in all.
+        self._password_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
+        self._api_key_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="api-key")
         # An unknown user costs as much as a known one.
         self._nobody = PasswordHash.of(secrets.token_hex(16))
 
@@ -104,9 +117,9 @@ class Authenticator:
             case "basic":
                 credentials = parse_basic(value)
             case "bearer":
-                raise UnauthorizedError("Bearer tokens are not supported yet; send Basic credentials.")
+                return self._find_subject(await self._tokens.read(value.strip()))
             case "" if "api_key" in query:
-                raise UnauthorizedError("The query parameter api_key is not supported yet; send Basic credentials.")
+                credentials = _api_key_credentials(query["api_key"])
             case _:
                 credentials = None
         caller = None if credentials is None else await self._check(credentials)
@@ -114,9 +127,21 @@ class Authenticator:
             raise UnauthorizedError
         return caller
 
+    async def find_api_key(self, api_key: str) -> Caller | None:
+        """Whose API key it is; None where it is nobody's. Raises TooManyRequestsError."""
+        credentials = _api_key_credentials(api_key)
+        return None if credentials is None else await self._check(credentials)
+
     def close(self) -> None:
         """Stop the threads."""
-        self._hasher.shutdown(wait=False, cancel_futures=True)
+        for hasher in (self._password_hasher, self._api_key_hasher):
+            hasher.shutdown(wait=False, cancel_futures=True)
+
+    def _find_subject(self, subject: TokenSubject | None) -> Caller:
+        for item in self._sets if subject is not None else ():
+            if subject == TokenSubject(user=item.user, fingerprint=item.fingerprint):
+                return _caller(item)
+        raise UnauthorizedError
 
     async def _check(self, credentials: BasicCredentials) -> Caller | None:
         message = f"{credentials.user}:{credentials.password}".encode()
@@ -127,14 +152,25 @@ class Authenticator:
         # A client that opens many connections at once is checked once.
         check = self._checks.get(tag)
         if check is None:
-            if len(self._checks) >= HASHINGS_WAITING_LIMIT:
+            if credentials.user == API_KEY_USER:
+                # Known keys need no slow hash, and never wait.
+                caller = self._find_known_api_key(credentials.password)
+                if caller is not None:
+                    return caller
+            user = credentials.user
+            limit = API_KEY_HASHINGS_WAITING_LIMIT if user == API_KEY_USER else USER_HASHINGS_WAITING_LIMIT
+            if len(self._checks) >= HASHINGS_WAITING_LIMIT or self._checked_users[user] >= limit:
                 raise TooManyRequestsError("Too many logins wait to be checked; try again in a second.")
             check = asyncio.ensure_future(self._verify(credentials))
             self._checks[tag] = check
-            check.add_done_callback(lambda done: self._remember(tag, done))
+            self._checked_users[user] += 1
+            check.add_done_callback(lambda done: self._remember(tag, user, done))
         return await asyncio.shield(check)
 
-    def _remember(self, tag: bytes, done: asyncio.Future[Caller | None]) -> None:
+    def _remember(self, tag: bytes, user: str, done: asyncio.Future[Caller | None]) -> None:
+        self._checked_users[user] -= 1
+        if not self._checked_users[user]:
+            del self._checked_users[user]
         # A check that began before the sets were changed says nothing about the new ones.
         if self._checks.get(tag) is not done:
             return
@@ -153,26 +189,41 @@ class Authenticator:
             if hmac.compare_digest(item.user.encode(), credentials.user.encode()):
                 found = item
         password_hash = self._nobody if found is None else found.password_hash
-        matches = await self._matches(password_hash, credentials.password)
+        matches = await _matches(self._password_hasher, password_hash, credentials.password)
         return _caller(found) if found is not None and matches else None
 
-    async def _verify_api_key(self, api_key: str) -> Caller | None:
+    def _find_known_api_key(self, api_key: str) -> Caller | None:
         digest = hash_api_key(api_key)
         found: CredentialSet | None = None
         for item in self._sets:
             if item.api_key_sha256 is not None and hmac.compare_digest(item.api_key_sha256, digest):
                 found = item
-        for item in self._sets:
-            if item.api_key_sha256 is None and found is None and await self._matches(item.password_hash, api_key):
-                found = item
         return None if found is None else _caller(found)
 
-    async def _matches(self, password_hash: PasswordHash, password: str) -> bool:
-        return await asyncio.get_running_loop().run_in_executor(self._hasher, password_hash.matches, password)
+    async def _verify_api_key(self, api_key: str) -> Caller | None:
+        """Whether it is the password of a set that has no key of its own."""
+        for item in self._sets:
+            if item.api_key_sha256 is None and await _matches(self._api_key_hasher, item.password_hash, api_key):
+                return _caller(item)
+        return None
+
+
+async def _matches(hasher: ThreadPoolExecutor, password_hash: PasswordHash, password: str) -> bool:
+    return await asyncio.get_running_loop().run_in_executor(hasher, password_hash.matches, password)
+
+
+def _api_key_credentials(api_key: str) -> BasicCredentials | None:
+    if not api_key or len(api_key.encode(errors="replace")) > PASSWORD_BYTES_LIMIT:
+        return None
+    try:
+        api_key.encode()
+    except UnicodeEncodeError:
+        return None
+    return BasicCredentials(user=API_KEY_USER, password=api_key)
 
 
 def _caller(item: CredentialSet) -> Caller:
-    return Caller(user=item.user, namespace=item.namespace, owner=item.owner)
+    return Caller(user=item.user, namespace=item.namespace, owner=item.owner, quota=item.quota, fingerprint=item.fingerprint)
 
 
 class CredentialsFolder:

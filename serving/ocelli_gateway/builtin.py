@@ -1,4 +1,6 @@
-"""The built-in classifiers: always valid ids. Without a model `default` answers with colours and the others with nothing."""
+"""The built-in classifiers: ids that are always valid. What they see beside the colours of `default` comes from pretrained
+Classifiers of these names, where the installation has them.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,15 @@ DEFAULT = "default"
 BUILT_IN_IDS = (DEFAULT, "food", "explicit")
 
 
-def score_built_in(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[ScoredClass]:
-    """The classes of a built-in classifier for an image, uint8 of shape (height, width, 3)."""
+def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[ScoredClass]:
+    """The colour classes of a built-in classifier for an image, uint8 of shape (height, width, 3): only `default` has some."""
     if classifier_id != DEFAULT:
         return []
     return [ScoredClass(class_name=item.class_name, score=item.score) for item in name_colors(pixels)]
 
 
-def describe_missing_model(classifier_id: str) -> str:
-    """What a warning says of a built-in classifier that has no model installed."""
+def describe_missing_model(classifier_id: str, *, installed: bool) -> str:
+    """What a warning says of a built-in classifier whose model is not installed, or does not answer now."""
     what = "colors only" if classifier_id == DEFAULT else "no classes"
-    return f"The built-in classifier {classifier_id} has no model installed; it answers with {what}."
+    why = "is not ready to answer now" if installed else "has no model installed"
+    return f"The built-in classifier {classifier_id} {why}; it answers with {what}."

@@ -87,15 +87,16 @@ class _NamespaceWatch:
 
 
 class ClassifierStore:
-    """The Classifiers of the namespaces that credentials name."""
+    """The Classifiers of the namespaces that credentials name, and of the one that has the built-in ones."""
 
-    def __init__(self, client: ClusterClient) -> None:
+    def __init__(self, client: ClusterClient, built_in_namespace: str) -> None:
         self._client = client
         self._watches: dict[str, _NamespaceWatch] = {}
+        self._built_in_namespace = built_in_namespace
 
     def watch_namespaces(self, namespaces: Iterable[str]) -> None:
-        """Watch these namespaces and no others."""
-        wanted = set(namespaces)
+        """Watch these namespaces, that of the built-in classifiers, and no others."""
+        wanted = {*namespaces, self._built_in_namespace}
         for namespace in wanted - self._watches.keys():
             self._watches[namespace] = self._start(namespace)
         for namespace in self._watches.keys() - wanted:
@@ -113,11 +114,12 @@ class ClassifierStore:
                 await task
 
     def unsynced(self) -> list[str]:
-        """The namespaces of which no complete list was read yet."""
+        """The tenants' namespaces of which no complete list was read yet. Built-in classifiers may be missing at any time."""
         return sorted(
             namespace
             for namespace, watch in self._watches.items()
-            if not (watch.classifiers.synced.is_set() and watch.servers.synced.is_set())
+            if namespace != self._built_in_namespace
+            and not (watch.classifiers.synced.is_set() and watch.servers.synced.is_set())
         )
 
     async def find(self, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
@@ -147,6 +149,12 @@ class ClassifierStore:
                 if live is not None:
                     found[classifier_id] = live
         return found
+
+    def find_built_in(self, name: str) -> KnownClassifier | None:
+        """The built-in classifier of that name, as far as the cache knows; None where there is none."""
+        watch = self._watches.get(self._built_in_namespace)
+        found = None if watch is None else watch.classifiers.get(self._built_in_namespace, name)
+        return None if found is None or found.deleted else found
 
     async def find_live(self, namespace: str, classifier_id: str) -> KnownClassifier | None:
         """The same, read from the API server. Raises ClusterError."""
@@ -187,6 +195,15 @@ class ClassifierStore:
             ClusterError: the API server cannot be asked.
         """
         return parse_classifier(await self._read(namespace, classifier_id))
+
+    async def read_all(self, namespace: str) -> list[Classifier]:
+        """Every Classifier of a namespace that has an id, oldest first, as the API server has them now. Raises ClusterError."""
+        listing = await self._client.list_objects(CLASSIFIERS, namespace)
+        for item in listing.items:
+            self._take(item)
+        found = [parse_classifier(item) for item in listing.items]
+        living = [item for item in found if item.classifier_id and not item.deleted]
+        return sorted(living, key=lambda item: (item.created_at, item.name))
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import (
     API_VERSION,
@@ -21,6 +21,7 @@ from ocelli_api.classifier import (
     CLASSIFIER_ID_LABEL,
     CREATED_BY_GATEWAY,
     CREATED_BY_LABEL,
+    CUSTOMER_LABEL,
     KIND,
     REST_WRITES_ALLOWED,
     REST_WRITES_ANNOTATION,
@@ -28,13 +29,15 @@ from ocelli_api.classifier import (
     SPEC_BYTES_LIMIT,
     Classifier,
     ClassifierSpec,
+    DataRetention,
     ExampleClass,
     Manifest,
     Source,
 )
 from ocelli_api.conditions import ConditionType
+from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name
+from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name, customer_key
 from ocelli_api.revision import current_revision, definition, spec_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore, NameTakenError
@@ -48,6 +51,7 @@ from ocelli_gateway.errors import (
     UnavailableError,
 )
 from ocelli_gateway.example_sets import ExampleSet
+from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -56,41 +60,80 @@ WRITE_ATTEMPTS = 10
 _ANNOUNCED_LIMIT = 10_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExampleTerms:
+    """On which terms examples were sent."""
+
+    opt_out: bool = False
+    """They are used for one training and dropped."""
+    customer_id: str | None = None
+    """Whose data they are."""
+
+    @property
+    def customer(self) -> str | None:
+        """The key of the customer."""
+        return None if self.customer_id is None else customer_key(self.customer_id)
+
+
 class Classifiers:
     """The operations on classifiers, for whoever proved who they are."""
 
     def __init__(
-        self, store: ClassifierStore, objects: ObjectStore, definitions: Definitions, *, replica_delay_seconds: float
+        self,
+        store: ClassifierStore,
+        objects: ObjectStore,
+        definitions: Definitions,
+        usage: TenantUsage,
+        *,
+        replica_delay_seconds: float,
     ) -> None:
         self._store = store
         self._objects = objects
         self._definitions = definitions
+        self._usage = usage
         self._replica_delay_seconds = replica_delay_seconds
         self._announced: OrderedDict[tuple[str, str, int], float] = OrderedDict()
 
-    async def create(self, caller: Caller, name: str, sets: Sequence[ExampleSet]) -> ClassifierDetails:
+    async def create(
+        self, caller: Caller, name: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
+    ) -> ClassifierDetails:
         """Create a classifier of a checked name and checked example sets; its training goes on in the background.
 
         Raises:
-            LimitExceededError: it would be too large.
+            LimitExceededError, TooManyRequestsError, TooLargeError: it would be too large, or exceed a quota.
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
-        spec = _grow(ClassifierSpec(display_name=name, classes=()), sets, round_number=1)
+        retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
+        empty = ClassifierSpec(display_name=name, data_retention=retention)
+        spec = _grow(empty, sets, round_number=1, customer=terms.customer)
         _check_size(spec)
-        for _ in range(WRITE_ATTEMPTS):
-            classifier_id = build_classifier_id(name, 1 + secrets.randbelow(NUMBER_LIMIT))
-            location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
-            try:
-                await self._store_uploads(location, sets)
-                created = await self._store.create(build_classifier(caller.namespace, classifier_id, spec))
-            except NameTakenError:
-                await self._remove_uploads(location, sets)
-                continue
-            except BaseException:
-                await self._remove_uploads(location, sets)
-                raise
-            return await self._describe(caller, created)
+        async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, _count_bytes(sets)):
+            for _ in range(WRITE_ATTEMPTS):
+                classifier_id = build_classifier_id(name, 1 + secrets.randbelow(NUMBER_LIMIT))
+                location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
+                manifest = build_classifier(caller.namespace, classifier_id, spec, customer=terms.customer)
+                try:
+                    await self._store_uploads(location, sets)
+                    created = await self._store.create(manifest)
+                except NameTakenError:
+                    await self._remove_uploads(location, sets)
+                    continue
+                except BaseException:
+                    await self._remove_uploads(location, sets)
+                    raise
+                return await self._describe(caller, created)
         raise UnavailableError("No free classifier_id was found; try again.")
+
+    async def check_create(self, caller: Caller) -> None:
+        """Find out before an upload is read whether it would be in vain. Raises TooManyRequestsError where it would."""
+        await self._usage.check_create(caller)
+
+    async def list_all(self, caller: Caller) -> list[ClassifierDetails]:
+        """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
+        found = await self._store.read_all(caller.namespace)
+        # The first time that many are ready one waiting is enough for all.
+        await asyncio.gather(*(self._let_replicas_follow(item) for item in found if lifecycle(item) is Lifecycle.READY))
+        return [await self._describe(caller, item) for item in found]
 
     async def details(self, caller: Caller, classifier_id: str) -> ClassifierDetails:
         """The classifier as it is now. A `ready` is told when every replica can act on it.
@@ -111,28 +154,56 @@ class Classifiers:
         """
         _check_retrainable(await self._read(caller, classifier_id))
 
-    async def retrain(self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet]) -> ClassifierDetails:
+    async def find_export(self, caller: Caller, classifier_id: str, export: ExportFormat) -> StoredExport:
+        """Where an export of what is served lies.
+
+        Raises:
+            NotFoundError: there is no such classifier, it serves nothing yet, or it cannot be exported so.
+        """
+        classifier = await self._read(caller, classifier_id)
+        revision = classifier.status.served_revision
+        if revision is None:
+            raise NotFoundError(f"The classifier {classifier_id} has no model yet; wait until its training has succeeded.")
+        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
+        summary = await self._definitions.read_summary(location, revision)
+        parts = () if summary is None else summary.exports.get(export, ())
+        if summary is None or not parts:
+            raise NotFoundError(f"The classifier {classifier_id} has no export {export}; see core_ml_enabled in its details.")
+        keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
+        return StoredExport(parts=parts, keys=keys)
+
+    async def retrain(
+        self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
+    ) -> ClassifierDetails:
         """Add checked example sets to the definition that is served, replacing a retraining under way.
 
         Raises:
-            NotFoundError, ConflictError, ClassifierNotReadyError, LimitExceededError: it is refused, and nothing was changed.
+            NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError, LimitExceededError, TooLargeError: it is
+                refused, and nothing was changed.
             ClusterError, ObjectStoreError: it could not be stored.
         """
         if not sets:
             raise ParameterError(
                 "No examples were specified; send at least one part CLASS_positive_examples or negative_examples."
             )
+        async with self._usage.adding_bytes(caller, _count_bytes(sets)):
+            return await self._retrain(caller, classifier_id, sets, terms)
+
+    async def _retrain(
+        self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
+    ) -> ClassifierDetails:
         stored = False
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._read(caller, classifier_id)
             _check_retrainable(classifier)
-            served = await self._served_definition(classifier)
+            served = await self._definition_of(classifier, classifier.status.served_revision, fresh=True)
             if served is None:
                 raise UnavailableError(
                     f"The object store has no artifact of revision {classifier.status.served_revision}, which the classifier "
                     f"{classifier_id} serves: what to start from is unknown."
                 )
-            spec = _grow(served, sets, round_number=1 + max((source.round for source in served.sources), default=0))
+            round_number = 1 + max((source.round for source in served.sources), default=0)
+            spec = _grow(served, sets, round_number=round_number, customer=terms.customer)
             _check_size(spec)
             if not stored:
                 # Bytes that end up unused are left to the operator's sweep: the same zip may belong to an earlier round.
@@ -140,7 +211,7 @@ class Classifiers:
                 await self._store_uploads(location, sets)
                 stored = True
             try:
-                changed = await self._store.change(classifier, build_retrain_patch(classifier, spec))
+                changed = await self._store.change(classifier, build_retrain_patch(classifier, spec, terms))
             except ClassifierChangedError:
                 continue
             except ClassifierNotFoundError as error:
@@ -179,16 +250,27 @@ class Classifiers:
     async def _describe(self, caller: Caller, classifier: Classifier) -> ClassifierDetails:
         status = lifecycle(classifier)
         stalled = classifier.status.condition(ConditionType.STALLED)
-        shown = await self._shown_definition(classifier, status)
+        revision = classifier.status.served_revision
+        summary = None
+        if revision is not None:
+            location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+            summary = await self._definitions.read_summary(location, revision)
+        if classifier.spec.pretrained is not None:
+            class_names = () if summary is None else summary.class_names
+        else:
+            shown = await self._shown_definition(classifier, status)
+            class_names = tuple(item.name for item in shown.classes)
         return ClassifierDetails(
             classifier_id=classifier.classifier_id or "",
             name=classifier.display_name,
             owner=caller.owner,
             status=status,
-            class_names=tuple(item.name for item in shown.classes),
+            class_names=class_names,
             created_at=classifier.created_at,
             retrained_at=classifier.status.retrained_at,
             explanation=stalled.message if stalled is not None else None,
+            # Until something was learned it is a promise, which every backbone that comes with Ocelli keeps.
+            core_ml_enabled=summary is None or ExportFormat.CORE_ML in summary.exports,
         )
 
     async def _shown_definition(self, classifier: Classifier, status: Lifecycle) -> ClassifierSpec:
@@ -203,11 +285,13 @@ class Classifiers:
         """What is served; where nothing ever was, the spec as it stands. None where the store has lost it."""
         return await self._definition_of(classifier, classifier.status.served_revision)
 
-    async def _definition_of(self, classifier: Classifier, revision: str | None) -> ClassifierSpec | None:
+    async def _definition_of(
+        self, classifier: Classifier, revision: str | None, *, fresh: bool = False
+    ) -> ClassifierSpec | None:
         if revision is None or revision == spec_revision(classifier.spec):
             return classifier.spec
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        return await self._definitions.read(location, revision)
+        return await self._definitions.read(location, revision, fresh=fresh)
 
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
@@ -235,23 +319,36 @@ def check_create(sets: Sequence[ExampleSet]) -> None:
         )
 
 
-def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec) -> Manifest:
-    """The object of a new classifier."""
+@dataclass(frozen=True, kw_only=True)
+class StoredExport:
+    """An export by its parts, and the keys that they lie under."""
+
+    parts: tuple[ExportPart, ...]
+    keys: tuple[str, ...]
+
+
+def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *, customer: str | None = None) -> Manifest:
+    """The object of a new classifier; `customer` is the key of the one that it was made for."""
+    labels = {CLASSIFIER_ID_LABEL: classifier_id, CREATED_BY_LABEL: CREATED_BY_GATEWAY}
+    if customer is not None:
+        labels[CUSTOMER_LABEL] = customer
+    retention = {} if spec.data_retention is DataRetention.KEEP else {"dataRetention": str(spec.data_retention)}
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {
             "namespace": namespace,
             "name": build_object_name(classifier_id),
-            "labels": {CLASSIFIER_ID_LABEL: classifier_id, CREATED_BY_LABEL: CREATED_BY_GATEWAY},
+            "labels": labels,
         },
-        "spec": {"displayName": spec.display_name, **definition(spec)},
+        "spec": {"displayName": spec.display_name, **definition(spec), **retention},
     }
 
 
-def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec) -> Manifest:
+def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: ExampleTerms) -> Manifest:
     """The merge patch that makes a classifier learn the definition in `spec`."""
     learned = definition(spec)
+    retention = {"dataRetention": str(DataRetention.DROP_AFTER_TRAINING)} if terms.opt_out else {}
     return {
         "spec": {
             "classes": learned["classes"],
@@ -261,16 +358,22 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec) -> Manifes
             "retrainNonce": classifier.spec.retrain_nonce + 1,
             # The definition starts from what is served; a pin would keep it from ever being served itself.
             "pinnedRevision": None,
+            **retention,
         }
     }
 
 
-def _grow(base: ClassifierSpec, sets: Sequence[ExampleSet], *, round_number: int) -> ClassifierSpec:
+def _count_bytes(sets: Sequence[ExampleSet]) -> int:
+    """What is stored: the same zip twice lies there once."""
+    return sum({item.file.sha256: item.file.size_bytes for item in sets}.values())
+
+
+def _grow(base: ClassifierSpec, sets: Sequence[ExampleSet], *, round_number: int, customer: str | None) -> ClassifierSpec:
     """The definition with the example sets added: to the classes that exist, new ones behind them, negatives to negatives."""
     examples: dict[str, tuple[Source, ...]] = {item.name: item.examples for item in base.classes}
     negatives = base.negative_examples
     for example_set in sets:
-        source = Source(upload=example_set.file.sha256, round=round_number)
+        source = Source(upload=example_set.file.sha256, round=round_number, customer=customer)
         if example_set.class_name is None:
             negatives = (*negatives, source)
         else:
@@ -307,6 +410,15 @@ def _check_writable(classifier: Classifier) -> None:
 
 def _check_retrainable(classifier: Classifier) -> None:
     _check_writable(classifier)
+    if classifier.spec.pretrained is not None:
+        raise ParameterError(
+            f"The classifier {classifier.classifier_id} was made of published weights and cannot be retrained; create another."
+        )
+    if classifier.spec.data_retention is DataRetention.DROP_AFTER_TRAINING:
+        raise ParameterError(
+            f"The classifier {classifier.classifier_id} was created with the learning opt-out: its images are not kept, and it "
+            "cannot be retrained. Create another."
+        )
     if lifecycle(classifier) is Lifecycle.TRAINING:
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when that has ended."

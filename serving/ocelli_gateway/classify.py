@@ -1,19 +1,22 @@
 """Classify: which images, which classifiers, and one answer for all of them.
 
-Custom classifiers are asked by the prediction client, built-in ones answer here. It must not know how requests arrive.
+Classifiers are asked by the prediction client; the colours of the built-in `default` are found here. It must not know how
+requests arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
 from ocelli_cluster.client import ClusterError
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_missing_model, score_built_in
+from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_missing_model, score_colors
 from ocelli_gateway.classifier_store import ClassifierStore, KnownClassifier
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
@@ -24,7 +27,8 @@ from ocelli_gateway.errors import (
     TooManyRequestsError,
     UnavailableError,
 )
-from ocelli_gateway.fields import CLASSIFIER_IDS, OWNERS, PARAMETERS, THRESHOLD, URL, Field, T
+from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
 from ocelli_gateway.pixels import PixelReader, PixelsError
 from ocelli_gateway.prediction_client import (
@@ -32,13 +36,16 @@ from ocelli_gateway.prediction_client import (
     ImageFaultError,
     PredictionClient,
     PredictionError,
+    Question,
     QueueFullError,
 )
 from ocelli_gateway.uploads import SpooledFile
+from ocelli_gateway.url_fetcher import FetchedImage, UrlFetcher
 from ocelli_gateway.wire import (
     ClassifierAnswer,
     ClassifyWarning,
     ImageAnswer,
+    ImageOrigin,
     ScoredClass,
     WarningId,
     classify_body,
@@ -58,6 +65,10 @@ class ClassifyRequest:
     owners: tuple[str, ...]
     """`me` and `IBM`, in the order asked for; without meaning where there are ids."""
     threshold: float
+    url: str
+    """Of one more image; empty where there is none."""
+    language: str
+    """Of the class names of built-in classifiers."""
 
 
 class ReadField(Protocol):
@@ -72,26 +83,28 @@ def parse_classify_request(files: Sequence[SpooledFile], read: ReadField) -> Cla
     Raises:
         ParameterError: a field has a value that it may not have, or there is no image.
     """
-    if read(URL) or read(PARAMETERS):
-        raise ParameterError('The fields "url" and "parameters" are not supported yet.')
     request = ClassifyRequest(
         files=tuple(file for file in files if file.size_bytes),
         classifier_ids=read(CLASSIFIER_IDS),
         owners=read(OWNERS),
         threshold=read(THRESHOLD),
+        url=read(URL),
+        language=read(ACCEPT_LANGUAGE),
     )
-    if not request.files:
+    if not request.files and not request.url:
         raise ParameterError(NO_IMAGES)
     return request
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Target:
-    """A classifier that shall answer. `known` is None for a built-in one."""
+    """A classifier that shall answer, by the id that it was asked for by."""
 
     classifier_id: str
     name: str
-    known: KnownClassifier | None = None
+    is_custom: bool
+    known: KnownClassifier | None
+    """None for a built-in one that has no model."""
 
 
 @dataclass(kw_only=True)
@@ -108,10 +121,12 @@ class _Plan:
 class _Outcome:
     """What came of one image: the scores, or an error, or failures of classifiers by their ids."""
 
-    image: str
+    origin: ImageOrigin
     scores: dict[str, list[ScoredClass]] = field(default_factory=dict)
     error: GatewayError | None = None
     failures: dict[str, Exception] = field(default_factory=dict)
+    silent_built_in: tuple[str, ...] = ()
+    """Built-in classifiers whose models did not answer."""
 
 
 class Classification:
@@ -122,13 +137,15 @@ class Classification:
         store: ClassifierStore,
         predictions: PredictionClient,
         pixels: PixelReader,
-        images: asyncio.Semaphore,
+        fetcher: UrlFetcher,
+        images: FairSlots,
         *,
         timeout_seconds: float,
     ) -> None:
         self._store = store
         self._predictions = predictions
         self._pixels = pixels
+        self._fetcher = fetcher
         self._images = images
         self._timeout_seconds = timeout_seconds
 
@@ -142,29 +159,40 @@ class Classification:
         plan = await self._plan(caller, request)
         files = await asyncio.to_thread(ImageFiles, request.files)
         try:
-            return await self._answer(files, request, plan)
+            return await self._answer(caller, files, request, plan)
         finally:
             await asyncio.to_thread(files.close)
 
-    async def _answer(self, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
-        if not files.count:
-            raise _refuse([ImageAnswer(image=item.name, error=item.error) for item in files.invalid_zips])
+    async def _answer(self, caller: Caller, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
+        if not files.count and not request.url:
+            raise _refuse([ImageAnswer(origin=ImageOrigin(name=item.name), error=item.error) for item in files.invalid_zips])
         warnings = [*plan.warnings, *_describe_files(files)]
         if plan.refusal is not None:
-            names = await asyncio.to_thread(lambda: [image.name for image in files])
-            raise _refuse([ImageAnswer(image=name, error=plan.refusal) for name in names])
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                outcomes = await self._score_all(files, plan.targets)
-        except TimeoutError as error:
-            raise UnavailableError("Classifying takes too long now; try again, or send fewer images.") from error
+            origins = await asyncio.to_thread(lambda: [image.origin for image in files])
+            origins += [ImageOrigin(source_url=request.url)] if request.url else []
+            raise _refuse([ImageAnswer(origin=origin, error=plan.refusal) for origin in origins])
+        async with self._fetch(caller, request.url) as fetched:
+            images = chain(files, _read_fetched(fetched))
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    outcomes = await self._score_all(caller.namespace, images, plan.targets, request.language)
+            except TimeoutError as error:
+                raise UnavailableError("Classifying takes too long now; try again, or send fewer images.") from error
         targets = _without_failed(plan, outcomes, warnings, named=bool(request.classifier_ids))
         answers = [_answer_image(outcome, targets, request.threshold) for outcome in outcomes]
         if not targets:
-            raise _refuse([ImageAnswer(image=item.image, error=_none_found(plan.targets)) for item in outcomes])
+            raise _refuse([ImageAnswer(origin=item.origin, error=_none_found(plan.targets)) for item in outcomes])
         if all(answer.error is not None for answer in answers):
             raise _refuse(answers)
         return classify_body(answers, warnings)
+
+    @asynccontextmanager
+    async def _fetch(self, caller: Caller, url: str) -> AsyncIterator[FetchedImage | None]:
+        if not url:
+            yield None
+            return
+        async with self._fetcher.fetch(url, caller.namespace) as fetched:
+            yield fetched
 
     async def _plan(self, caller: Caller, request: ClassifyRequest) -> _Plan:
         if request.classifier_ids:
@@ -172,7 +200,7 @@ class Classification:
         plan = _Plan()
         for owner in request.owners:
             if owner == "IBM":
-                _add_built_in(plan, DEFAULT)
+                self._add_built_in(plan, DEFAULT)
             else:
                 for known in await self._store.find_all(caller.namespace):
                     if known.served_revision is not None:
@@ -190,7 +218,7 @@ class Classification:
         for classifier_id in classifier_ids:
             known = found.get(classifier_id)
             if classifier_id in BUILT_IN_IDS:
-                _add_built_in(plan, classifier_id)
+                self._add_built_in(plan, classifier_id)
             elif known is None:
                 unknown.append(classifier_id)
             elif known.served_revision is None:
@@ -207,51 +235,70 @@ class Classification:
             plan.warnings.append(ClassifyWarning(warning_id=WarningId.CLASSIFIER_NOT_READY, description=description))
         return plan
 
-    async def _score_all(self, files: ImageFiles, targets: Sequence[_Target]) -> list[_Outcome]:
-        images = iter(files)
+    def _add_built_in(self, plan: _Plan, classifier_id: str) -> None:
+        installed = self._store.find_built_in(classifier_id)
+        serving = installed is not None and installed.served_revision is not None
+        known = installed if serving else None
+        plan.targets.append(_Target(classifier_id=classifier_id, name=classifier_id, is_custom=False, known=known))
+        if not serving:
+            plan.warnings.append(_missing_model(classifier_id, installed=installed is not None))
+
+    async def _score_all(
+        self, tenant: str, images: Iterator[ReadImage], targets: Sequence[_Target], language: str
+    ) -> list[_Outcome]:
         tasks: list[asyncio.Task[_Outcome]] = []
         async with asyncio.TaskGroup() as group:
             while True:
-                await self._images.acquire()
+                await self._images.acquire(tenant)
                 image: ReadImage | None = None
                 try:
                     image = await asyncio.to_thread(next, images, None)
                 finally:
                     if image is None:
-                        self._images.release()
+                        self._images.release(tenant)
                 if image is None:
                     break
-                task = group.create_task(self._score(image, targets))
-                task.add_done_callback(lambda _: self._images.release())
+                task = group.create_task(self._score(image, targets, language))
+                task.add_done_callback(lambda _: self._images.release(tenant))
                 tasks.append(task)
         return [task.result() for task in tasks]
 
-    async def _score(self, image: ReadImage, targets: Sequence[_Target]) -> _Outcome:
+    async def _score(self, image: ReadImage, targets: Sequence[_Target], language: str) -> _Outcome:
         if image.error is not None:
-            return _Outcome(image=image.name, error=image.error)
-        scores: dict[str, list[ScoredClass]] = {}
-        built_in = [target.classifier_id for target in targets if target.known is None]
-        if built_in:
+            return _Outcome(origin=image.origin, error=image.error)
+        scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
+        # Where nobody else is asked, this is what tells whether it is an image.
+        in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
+        if in_pixels:
             try:
                 pixels = await self._pixels.read(image.data)
             except PixelsError as error:
-                return _Outcome(image=image.name, error=image_error(error.fault))
-            scores = {classifier_id: score_built_in(classifier_id, pixels) for classifier_id in built_in}
-        custom = [target.known for target in targets if target.known is not None]
-        answers = await asyncio.gather(*(self._ask(known, image.data) for known in custom))
+                return _Outcome(origin=image.origin, error=image_error(error.fault))
+            for classifier_id in in_pixels:
+                scores[classifier_id] += score_colors(classifier_id, pixels)
+        asked = [(target, target.known) for target in targets if target.known is not None]
+        answers = await asyncio.gather(
+            *(
+                self._ask(known, Question(image=image.data, language=None if target.is_custom else language))
+                for target, known in asked
+            )
+        )
         failures: dict[str, Exception] = {}
-        for known, answer in zip(custom, answers, strict=True):
+        silent: list[str] = []
+        for (target, _), answer in zip(asked, answers, strict=True):
             if isinstance(answer, ImageFaultError):
-                return _Outcome(image=image.name, error=image_error(answer.fault))
-            if isinstance(answer, Exception):
-                failures[known.classifier_id] = answer
+                return _Outcome(origin=image.origin, error=image_error(answer.fault))
+            if isinstance(answer, Prediction):
+                scores[target.classifier_id] = [*_sorted_classes(answer), *scores[target.classifier_id]]
+            elif target.is_custom:
+                failures[target.classifier_id] = answer
             else:
-                scores[known.classifier_id] = _sorted_classes(answer)
-        return _Outcome(image=image.name, scores=scores, failures=failures)
+                silent.append(target.classifier_id)
+        return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=tuple(silent))
 
-    async def _ask(self, known: KnownClassifier, image: bytes) -> Prediction | PredictionError | ClusterError:
+    async def _ask(self, known: KnownClassifier, question: Question) -> Prediction | PredictionError | ClusterError:
         try:
-            return await self._predictions.predict(known, image)
+            return await self._predictions.predict(known, question)
         except (PredictionError, ClusterError) as error:
             return error
 
@@ -265,8 +312,11 @@ def _without_failed(
         GatewayError, ClusterError: one that the request names did not answer, or none did.
     """
     failures: dict[str, Exception] = {}
+    silent_built_in: set[str] = set()
     for outcome in outcomes:
         failures.update(outcome.failures)
+        silent_built_in.update(outcome.silent_built_in)
+    warnings += [_missing_model(classifier_id, installed=True) for classifier_id in sorted(silent_built_in)]
     gone = [key for key, error in failures.items() if isinstance(error, ClassifierGoneError)]
     silent = {key: error for key, error in failures.items() if key not in gone}
     targets = [target for target in plan.targets if target.classifier_id not in failures]
@@ -289,14 +339,14 @@ def _unavailable(error: Exception) -> Exception:
 
 def _answer_image(outcome: _Outcome, targets: Sequence[_Target], threshold: float) -> ImageAnswer:
     if outcome.error is not None:
-        return ImageAnswer(image=outcome.image, error=outcome.error)
+        return ImageAnswer(origin=outcome.origin, error=outcome.error)
     return ImageAnswer(
-        image=outcome.image,
+        origin=outcome.origin,
         classifiers=tuple(
             ClassifierAnswer(
                 classifier_id=target.classifier_id,
                 name=target.name,
-                is_custom=target.known is not None,
+                is_custom=target.is_custom,
                 classes=tuple(item for item in outcome.scores[target.classifier_id] if item.score >= threshold),
             )
             for target in targets
@@ -305,7 +355,10 @@ def _answer_image(outcome: _Outcome, targets: Sequence[_Target], threshold: floa
 
 
 def _sorted_classes(prediction: Prediction) -> list[ScoredClass]:
-    scored = [ScoredClass(class_name=item.class_name, score=round(item.score, SCORE_DECIMALS)) for item in prediction.scores]
+    scored = [
+        ScoredClass(class_name=item.class_name, score=round(item.score, SCORE_DECIMALS), type_hierarchy=item.type_hierarchy)
+        for item in prediction.scores
+    ]
     return sorted(scored, key=lambda item: -item.score)
 
 
@@ -326,14 +379,25 @@ def _describe_files(files: ImageFiles) -> list[ClassifyWarning]:
     return warnings
 
 
+def _read_fetched(fetched: FetchedImage | None) -> Iterator[ReadImage]:
+    """The image behind a URL, where there is one. It blocks."""
+    if fetched is None:
+        return
+    origin = ImageOrigin(source_url=fetched.source_url, resolved_url=fetched.resolved_url)
+    if fetched.file is None:
+        yield ReadImage(origin=origin, error=fetched.error)
+        return
+    fetched.file.seek(0)
+    yield ReadImage(origin=origin, data=fetched.file.read())
+
+
 def _custom(known: KnownClassifier) -> _Target:
-    return _Target(classifier_id=known.classifier_id, name=known.display_name, known=known)
+    return _Target(classifier_id=known.classifier_id, name=known.display_name, is_custom=True, known=known)
 
 
-def _add_built_in(plan: _Plan, classifier_id: str) -> None:
-    plan.targets.append(_Target(classifier_id=classifier_id, name=classifier_id))
-    description = describe_missing_model(classifier_id)
-    plan.warnings.append(ClassifyWarning(warning_id=WarningId.CLASSIFIER_UNAVAILABLE, description=description))
+def _missing_model(classifier_id: str, *, installed: bool) -> ClassifyWarning:
+    description = describe_missing_model(classifier_id, installed=installed)
+    return ClassifyWarning(warning_id=WarningId.CLASSIFIER_UNAVAILABLE, description=description)
 
 
 def _none_found_ids(classifier_ids: Sequence[str]) -> NotFoundError:

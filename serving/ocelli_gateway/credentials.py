@@ -18,8 +18,11 @@ import secrets
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from ocelli_gateway.quotas import NO_QUOTA, Quota, QuotaValueError
 
 API_KEY_USER = "apikey"
 SECRET_NAME = "ocelli-credentials"
@@ -100,6 +103,14 @@ class CredentialSet:
     """Of a separate API key; None: the password doubles as API key."""
     namespace: str
     owner: str
+    quota: Quota = NO_QUOTA
+    """What the tenant may use, where the installation's own quota shall not hold."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with everything by which this set logs in."""
+        document = {key: value for key, value in self.to_json().items() if key != "quota"}
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """The document of one entry of the Secret."""
@@ -109,6 +120,7 @@ class CredentialSet:
             "apiKeySHA256": self.api_key_sha256,
             "namespace": self.namespace,
             "owner": self.owner,
+            "quota": self.quota.to_json() or None,
         }
         return {key: value for key, value in document.items() if value is not None}
 
@@ -139,7 +151,15 @@ class CredentialSet:
             api_key_sha256=api_key,
             namespace=namespace,
             owner=document["owner"],
+            quota=_parse_quota(document.get("quota")),
         )
+
+
+def _parse_quota(document: object) -> Quota:
+    try:
+        return Quota.parse(document)
+    except QuotaValueError as error:
+        raise CredentialSetError(f"its quota {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

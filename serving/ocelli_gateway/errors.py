@@ -89,6 +89,14 @@ class UnauthorizedError(GatewayError):
         super().__init__(message, headers={"WWW-Authenticate": 'Basic realm="Ocelli", charset="UTF-8"'})
 
 
+class UnknownApiKeyError(ParameterError):
+    """An API key that is nobody's was to be swapped for a token: the body is that of the identity service."""
+
+    def __init__(self) -> None:
+        message = "Provided API key could not be found"
+        super().__init__(message, fields={"errorCode": "BXNIM0415E", "errorMessage": message})
+
+
 class NotFoundError(GatewayError):
     """Nothing of that name, or nothing that these credentials may see."""
 

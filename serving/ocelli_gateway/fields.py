@@ -65,6 +65,8 @@ class SentFields:
     headers: Pairs
     """Names in lower case."""
     form: Pairs = ()
+    older: Pairs = ()
+    """What the older document `parameters` holds: it counts where no field of its own has a value."""
 
     def read(self, field: Field[T]) -> T:
         """The value of a field. Raises ParameterError where it may not be."""
@@ -76,11 +78,15 @@ class SentFields:
             found = [value for value in self._values(name, place) if value.strip()]
             if found:
                 return found
-        return []
+        return [value for key, value in self.older if key == name and Place.FORM in places and value.strip()]
 
     def with_form(self, form: Pairs) -> SentFields:
         """The same, with the texts of a form."""
         return replace(self, form=form)
+
+    def with_older(self, older: Pairs) -> SentFields:
+        """The same, with the fields of an older document."""
+        return replace(self, older=older)
 
     def _values(self, name: str, place: Place) -> Iterable[str]:
         match place:

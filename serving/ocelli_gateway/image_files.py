@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ocelli_api.prediction import ImageFault
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, TooLargeError
 from ocelli_gateway.uploads import SpooledFile
+from ocelli_gateway.wire import ImageOrigin
 from ocelli_storage.archives import (
     CLASSIFY_KINDS,
     IMAGE_BYTES_LIMIT,
@@ -32,7 +33,7 @@ TOO_LARGE = f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB."
 class ReadImage:
     """One image: its bytes, or why it cannot be used."""
 
-    name: str
+    origin: ImageOrigin
     data: bytes = b""
     error: GatewayError | None = None
 
@@ -109,22 +110,23 @@ class ImageFiles:
 
 
 def _read_file(name: str, file: SpooledFile) -> ReadImage:
+    origin = ImageOrigin(name=name)
     if file.size_bytes > IMAGE_BYTES_LIMIT:
-        return ReadImage(name=name, error=image_error(ImageFault.TOO_LARGE))
+        return ReadImage(origin=origin, error=image_error(ImageFault.TOO_LARGE))
     data = file.path.read_bytes()
     if image_kind(data[:SIGNATURE_BYTES]) is None:
-        return ReadImage(name=name, error=image_error(ImageFault.NOT_AN_IMAGE))
-    return ReadImage(name=name, data=data)
+        return ReadImage(origin=origin, error=image_error(ImageFault.NOT_AN_IMAGE))
+    return ReadImage(origin=origin, data=data)
 
 
 def _read_archive(zip_name: str, archive: ImageArchive) -> Iterator[ReadImage]:
     try:
         for entry in archive:
-            name = f"{zip_name}/{entry.name}"
+            origin = ImageOrigin(name=f"{zip_name}/{entry.name}")
             if isinstance(entry, ArchiveImage):
-                yield ReadImage(name=name, data=entry.data)
+                yield ReadImage(origin=origin, data=entry.data)
             else:
                 fault = ImageFault.TOO_LARGE if entry.fault is EntryFault.TOO_LARGE else ImageFault.NOT_AN_IMAGE
-                yield ReadImage(name=name, error=image_error(fault))
+                yield ReadImage(origin=origin, error=image_error(fault))
     except ArchiveError as error:
-        yield ReadImage(name=zip_name, error=InputError(f"{INVALID_IMAGE} {error}."))
+        yield ReadImage(origin=ImageOrigin(name=zip_name), error=InputError(f"{INVALID_IMAGE} {error}."))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from ocelli_api.pods import INFERENCE_PORT
-from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER, ImageFault, Prediction, Refusal
+from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, ImageFault, Prediction, Refusal
 from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, KnownClassifier
 from ocelli_gateway.metrics import Metrics
 
@@ -59,6 +59,16 @@ class QueueFullError(PredictionError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an inference server is asked."""
+
+    image: bytes
+    """As it came."""
+    language: str | None = None
+    """Of the class names; None: as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Refused:
     """Why one server did not answer."""
 
@@ -95,7 +105,7 @@ class PredictionClient:
         """Close every connection."""
         await self._session.close()
 
-    async def predict(self, classifier: KnownClassifier, image: bytes) -> Prediction:
+    async def predict(self, classifier: KnownClassifier, question: Question) -> Prediction:
         """All scores of one image by the definition that is served.
 
         Raises:
@@ -106,14 +116,14 @@ class PredictionClient:
         """
         try:
             async with asyncio.timeout(self._timeout_seconds), self._calls:
-                return await self._predict(classifier, image)
+                return await self._predict(classifier, question)
         except TimeoutError as error:
             raise NoServerError(_no_server(classifier)) from error
 
-    async def _predict(self, classifier: KnownClassifier, image: bytes) -> Prediction:
+    async def _predict(self, classifier: KnownClassifier, question: Question) -> Prediction:
         revision = classifier.served_revision or ""
         servers = self._store.servers(classifier.namespace, classifier.classifier_id, revision)
-        answer = await self._ask_any(servers, classifier.classifier_id, revision, image)
+        answer = await self._ask_any(servers, classifier.classifier_id, revision, question)
         reads = 0
         while isinstance(answer, _Refused):
             if answer.refusal == Refusal.QUEUE_FULL:
@@ -130,11 +140,11 @@ class PredictionClient:
                 raise ClassifierGoneError(f"The classifier {classifier.classifier_id} was deleted.")
             revision = known.served_revision or revision
             servers = await self._store.servers_live(classifier.namespace, classifier.classifier_id, revision)
-            answer = await self._ask_any(servers, classifier.classifier_id, revision, image)
+            answer = await self._ask_any(servers, classifier.classifier_id, revision, question)
         return answer
 
     async def _ask_any(
-        self, servers: Iterable[InferenceServer], classifier_id: str, revision: str, image: bytes
+        self, servers: Iterable[InferenceServer], classifier_id: str, revision: str, question: Question
     ) -> Prediction | _Refused:
         """Ask one after the other, the least busy first; where all refuse, a full queue counts more than a silent server."""
         untried = list(servers)
@@ -144,7 +154,7 @@ class PredictionClient:
             untried.remove(server)
             self._outstanding[server.uid] += 1
             try:
-                answer = await self._ask(server, classifier_id, revision, image)
+                answer = await self._ask(server, classifier_id, revision, question)
             finally:
                 self._outstanding[server.uid] -= 1
                 if not self._outstanding[server.uid]:
@@ -155,14 +165,19 @@ class PredictionClient:
                 refused = answer
         return refused
 
-    async def _ask(self, server: InferenceServer, classifier_id: str, revision: str, image: bytes) -> Prediction | _Refused:
+    async def _ask(
+        self, server: InferenceServer, classifier_id: str, revision: str, question: Question
+    ) -> Prediction | _Refused:
         host = f"[{server.address}]" if ":" in server.address else server.address
+        headers = {REVISION_HEADER: revision, "Content-Type": "application/octet-stream"}
+        if question.language is not None:
+            headers[LANGUAGE_HEADER] = question.language
         started = time.monotonic()
         try:
             async with self._session.post(
                 f"http://{host}:{self._port}{PREDICTIONS_PATH}",
-                data=image,
-                headers={REVISION_HEADER: revision, "Content-Type": "application/octet-stream"},
+                data=question.image,
+                headers=headers,
                 allow_redirects=False,
             ) as response:
                 document = json.loads(await _read_bounded(response))

@@ -8,6 +8,9 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ocelli_gateway.network_addresses import parse_networks
+from ocelli_gateway.quotas import QUOTA_LIMIT, Quota
+
 
 class SettingsError(Exception):
     """A setting is missing or has a value that it may not have. The message names the variable and the remedy."""
@@ -62,6 +65,87 @@ class GatewaySettings:
             "Images (10 MB at most) held in memory at the same time; further ones wait.",
         ),
     )
+    tenant_share_percent: int = field(
+        default=50,
+        metadata=_about(
+            "OCELLI_GATEWAY_TENANT_SHARE_PERCENT",
+            "How much of the uploads, classify requests, images and fetches at the same time one tenant may hold, in percent.",
+            most=100,
+        ),
+    )
+    requests_at_once: int = field(
+        default=32,
+        metadata=_about(
+            "OCELLI_GATEWAY_TENANT_REQUESTS_AT_ONCE",
+            "Requests of one tenant, uploads and classify apart, that are worked on at the same time; further ones wait.",
+        ),
+    )
+    fetches_at_once: int = field(
+        default=32,
+        metadata=_about(
+            "OCELLI_GATEWAY_FETCHES_AT_ONCE", "Images by URL that are fetched at the same time; further ones wait."
+        ),
+    )
+    url_allowed_networks: str = field(
+        default="",
+        metadata=_about(
+            "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS",
+            "Networks (`10.1.0.0/16,fd00::/8`) that images may be fetched from though they are private; empty: none.",
+        ),
+    )
+    quota_classifiers: int = field(
+        default=0,
+        metadata=_about(
+            "OCELLI_QUOTA_CLASSIFIERS",
+            "Classifiers that a tenant may have; 0: any number. A credential set may say otherwise, by its `quota`.",
+            least=0,
+            most=QUOTA_LIMIT,
+        ),
+    )
+    quota_stored_megabytes: int = field(
+        default=0,
+        metadata=_about(
+            "OCELLI_QUOTA_STORED_MEGABYTES",
+            "Megabytes of uploaded examples that a tenant may have stored; 0: any number.",
+            least=0,
+            most=QUOTA_LIMIT,
+        ),
+    )
+    quota_upload_megabytes_per_hour: int = field(
+        default=0,
+        metadata=_about(
+            "OCELLI_QUOTA_UPLOAD_MEGABYTES_PER_HOUR",
+            "Megabytes that a tenant may upload in an hour, counted by each replica; 0: any number.",
+            least=0,
+            most=QUOTA_LIMIT,
+        ),
+    )
+    quota_requests_per_second: int = field(
+        default=0,
+        metadata=_about(
+            "OCELLI_QUOTA_REQUESTS_PER_SECOND",
+            "Requests that a tenant may send in a second, counted by each replica; 0: any number.",
+            least=0,
+            most=QUOTA_LIMIT,
+        ),
+    )
+    namespace: str = field(
+        default="ocelli-system",
+        metadata=_about("POD_NAMESPACE", "The gateway's own namespace, with the Secret of the signing keys."),
+    )
+    token_keys_secret: str = field(
+        default="ocelli-token-keys",
+        metadata=_about(
+            "OCELLI_TOKEN_KEYS_SECRET", "Secret in which the gateways keep the keys that bearer tokens are signed with."
+        ),
+    )
+    built_in_namespace: str = field(
+        default="ocelli-system",
+        metadata=_about(
+            "OCELLI_GATEWAY_BUILT_IN_NAMESPACE",
+            "Namespace of the built-in classifiers: the Classifiers `default`, `food` and `explicit` in it.",
+        ),
+    )
     body_timeout_seconds: float = field(
         default=60.0,
         metadata=_about(
@@ -94,6 +178,20 @@ class GatewaySettings:
     )
     log_level: str = field(default="INFO", metadata=_about("OCELLI_LOG_LEVEL", "DEBUG, INFO, WARNING or ERROR."))
 
+    @property
+    def quota(self) -> Quota:
+        """What holds for a tenant whose credential set says nothing else."""
+        return Quota(
+            classifiers=self.quota_classifiers,
+            stored_megabytes=self.quota_stored_megabytes,
+            upload_megabytes_per_hour=self.quota_upload_megabytes_per_hour,
+            requests_per_second=self.quota_requests_per_second,
+        )
+
+    def share_of(self, total: int) -> int:
+        """How many of so many slots one tenant may hold."""
+        return max(1, total * self.tenant_share_percent // 100)
+
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> GatewaySettings:
         """Read the settings.
@@ -124,6 +222,11 @@ def _parse(text: str, type_name: str, about: Mapping[str, Any]) -> Any:
     if type_name == "str":
         if variable == "OCELLI_LOG_LEVEL" and text not in _LEVELS:
             raise SettingsError(f"Setting {variable} is {text!r}; set one of {', '.join(_LEVELS)}")
+        if variable == "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS":
+            try:
+                parse_networks(text)
+            except ValueError as error:
+                raise SettingsError(f"Setting {variable}: {error}; give networks such as 10.1.0.0/16") from error
         return text
     try:
         number = int(text) if type_name == "int" else float(text)

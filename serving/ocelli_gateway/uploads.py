@@ -18,7 +18,8 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from ocelli_gateway.errors import InputError, LimitExceededError, ParameterError, TooLargeError, UnavailableError
+from ocelli_gateway.errors import InputError, LimitExceededError, ParameterError, TooLargeError
+from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.multipart import MultipartError, PartHead, PartSink, TooManyPartsError, parse_boundary, read_parts
 
 MEGABYTE = 1024 * 1024
@@ -73,19 +74,19 @@ class UploadSpace:
     """Where uploads lie while they are checked, and how many requests may use it at a time."""
 
     folder: Path
-    slots: asyncio.Semaphore
+    slots: FairSlots
     body_timeout_seconds: float
 
     @asynccontextmanager
-    async def receive_form(self, request: Request, use: PartUse, limits: UploadLimits) -> AsyncIterator[Form]:
-        """The form in the body of a request; its files vanish when the context is left.
+    async def receive_form(self, request: Request, use: PartUse, limits: UploadLimits, *, tenant: str) -> AsyncIterator[Form]:
+        """The form in the body of a tenant's request; its files vanish when the context is left.
 
         Raises:
             InputError, ParameterError, LimitExceededError, TooLargeError: it cannot be read as a form within the limits.
         """
         check_declared_length(request.headers, limits.body_bytes)
         boundary = _boundary(request.headers)
-        async with self._slot():
+        async with self.slots.slot(tenant):
             folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
             try:
                 collector = _FormCollector(folder=Path(folder.name), use=use, limits=limits)
@@ -100,18 +101,6 @@ class UploadSpace:
                 yield Form(files=tuple(collector.files), texts=tuple(collector.texts))
             finally:
                 await asyncio.to_thread(folder.cleanup)
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self.body_timeout_seconds):
-                await self.slots.acquire()
-        except TimeoutError as error:
-            raise UnavailableError("Too many uploads are being read; try again.", retry_after_seconds=10) from error
-        try:
-            yield
-        finally:
-            self.slots.release()
 
     async def read_urlencoded(self, request: Request) -> Form:
         """The fields of an `application/x-www-form-urlencoded` body.

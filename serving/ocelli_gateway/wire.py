@@ -30,6 +30,11 @@ class ClassifierDetails:
     created_at: str
     retrained_at: str | None
     explanation: str | None
+    core_ml_enabled: bool = True
+
+    def to_summary(self) -> dict[str, Any]:
+        """The item of a brief list."""
+        return {"classifier_id": self.classifier_id, "name": self.name, "status": str(self.status)}
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -40,7 +45,7 @@ class ClassifierDetails:
             "name": self.name,
             "owner": self.owner,
             "status": str(self.status),
-            "core_ml_enabled": False,
+            "core_ml_enabled": self.core_ml_enabled,
             "created": created,
             "updated": retrained or created,
             "classes": [{"class": name} for name in self.class_names],
@@ -58,9 +63,13 @@ class ScoredClass:
 
     class_name: str
     score: float
+    type_hierarchy: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"class": self.class_name, "score": self.score}
+        body: dict[str, Any] = {"class": self.class_name, "score": self.score}
+        if self.type_hierarchy is not None:
+            body["type_hierarchy"] = self.type_hierarchy
+        return body
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,15 +90,28 @@ class ClassifierAnswer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ImageOrigin:
+    """Which image of a request: an upload by its name, or one by URL."""
+
+    name: str | None = None
+    source_url: str | None = None
+    resolved_url: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        values = {"image": self.name, "source_url": self.source_url, "resolved_url": self.resolved_url}
+        return {key: value for key, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageAnswer:
     """What is said of one image: answers, or an error."""
 
-    image: str
+    origin: ImageOrigin
     classifiers: tuple[ClassifierAnswer, ...] = ()
     error: GatewayError | None = None
 
     def to_json(self) -> dict[str, Any]:
-        body: dict[str, Any] = {"classifiers": [item.to_json() for item in self.classifiers], "image": self.image}
+        body: dict[str, Any] = {"classifiers": [item.to_json() for item in self.classifiers], **self.origin.to_json()}
         if self.error is not None:
             body["error"] = {
                 "code": self.error.status,

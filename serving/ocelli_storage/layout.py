@@ -45,6 +45,10 @@ class ClassifierLocation:
         return self._prefix("artifacts")
 
     @property
+    def uploads_prefix(self) -> str:
+        return self._prefix("uploads")
+
+    @property
     def trainings_prefix(self) -> str:
         return self._prefix("trainings")
 
@@ -78,6 +82,11 @@ class ClassifierLocation:
 
     def _prefix(self, kind: str) -> str:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
+
+
+def uploads_prefix(namespace: str) -> str:
+    """Below it lie the uploads of all classifiers of a tenant."""
+    return f"{TENANTS}/{namespace}/uploads"
 
 
 def backbone_key(digest: str, file: str) -> str:

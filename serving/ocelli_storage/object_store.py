@@ -112,6 +112,15 @@ class ObjectStore:
             raise _unavailable("look up", key, error) from error
         return True
 
+    async def size_of(self, key: str) -> int:
+        """How many bytes lie under the key. Errors as `get`."""
+        try:
+            return int((await obstore.head_async(self._store, key))["size"])
+        except FileNotFoundError as error:
+            raise ObjectNotFoundError(key) from error
+        except BaseError as error:
+            raise _unavailable("look up", key, error) from error
+
     async def list_objects(self, prefix: str) -> list[StoredObject]:
         """Every object below a prefix (whole path segments), in no order. Raises StoreUnavailableError."""
         found: list[StoredObject] = []

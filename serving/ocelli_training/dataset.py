@@ -47,6 +47,9 @@ class ExampleSet:
     class_name: str | None
     """None: the negatives."""
     sources: tuple[Source, ...]
+    """Without those that were erased."""
+    partly_erased: bool = False
+    """Some of its sources were erased: it need not have as many examples as others."""
 
     def __str__(self) -> str:
         return "the negative examples" if self.class_name is None else f'class "{shown_name(self.class_name)}"'
@@ -144,10 +147,15 @@ class Dataset:
 
 def example_sets(definition: ClassifierSpec) -> tuple[ExampleSet, ...]:
     """The example sets of a definition: the classes in their order, then the negatives if there are any."""
-    sets = tuple(ExampleSet(class_name=item.name, sources=item.examples) for item in definition.classes)
+    sets = tuple(_example_set(item.name, item.examples) for item in definition.classes)
     if definition.negative_examples:
-        sets += (ExampleSet(class_name=None, sources=definition.negative_examples),)
+        sets += (_example_set(None, definition.negative_examples),)
     return sets
+
+
+def _example_set(class_name: str | None, sources: tuple[Source, ...]) -> ExampleSet:
+    left = tuple(source for source in sources if not source.erased)
+    return ExampleSet(class_name=class_name, sources=left, partly_erased=len(left) < len(sources))
 
 
 def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> Dataset:
@@ -229,10 +237,15 @@ def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceR
 
 
 def _set_fault(report: SetReport) -> str | None:
-    if report.usable >= EXAMPLES_MINIMUM and report.distinct >= DISTINCT_MINIMUM:
-        return None
     subject = report.example_set
+    # Whoever asked for the erasure need not care whether others have sent enough.
+    minimum = DISTINCT_MINIMUM if subject.partly_erased else EXAMPLES_MINIMUM
+    if report.usable >= minimum and report.distinct >= DISTINCT_MINIMUM:
+        return None
     verb = "have" if subject.class_name is None else "has"
+    if subject.partly_erased and report.distinct < DISTINCT_MINIMUM:
+        fact = f"{subject} {verb} {_count(report.distinct, 'different example')} left"
+        return f"{fact} after others were erased at their customer's request; add at least {EXAMPLES_MINIMUM}"
     if report.usable < EXAMPLES_MINIMUM:
         fact = f"{subject} {verb} {_count(report.usable, 'usable example')} of {_count(report.files, 'file')}"
         return f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_offenders((*report.skipped, *report.given_away))}"

@@ -387,14 +387,6 @@ def test_urlencoded_body_is_read(client: V3Client) -> None:
     assert_error(response, 400, "parameter_error", "threshold")
 
 
-@pytest.mark.parametrize("field", ["url", "parameters"])
-@pytest.mark.parametrize("where", ["form", "query"])
-def test_fields_of_the_next_issue_are_400_that_names_them(client: V3Client, field: str, where: str) -> None:
-    values = {field: '{"threshold": 0.1}'}
-    response = client.classify(("a.png", png()), **(values if where == "form" else {"params": values}))  # type: ignore[arg-type]
-    assert_error(response, 400, "parameter_error", field)
-
-
 @pytest.mark.parametrize(
     "data",
     [b"PK\x03\x04garbage", build_zip({"a.png": png()})[:-30], build_zip({}), build_zip({"__MACOSX/._a.png": b"x"})],

@@ -77,7 +77,7 @@ def test_answer_is_the_whole_object(client: V3Client) -> None:
         "name": "birds",
         "owner": OWNER,
         "status": "training",
-        "core_ml_enabled": False,
+        "core_ml_enabled": True,
         "classes": [{"class": "heron"}, {"class": "owl"}],
     }
 

@@ -34,7 +34,7 @@ from ocelli_api.names import build_object_name
 from ocelli_api.pods import COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
-from ocelli_cluster.resources import CLASSIFIERS, PODS
+from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
 from ocelli_gateway.credentials import build_credential_set
 from ocelli_gateway.http_protocol import ContractProtocol
@@ -47,6 +47,7 @@ from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 T = TypeVar("T")
 
 NAMESPACE = "team-a"
+SYSTEM_NAMESPACE = "ocelli-system"
 OWNER = "7d9f0c5e-33c1-4f0e-9a6c-0b6a6f1d2c11"
 USER = "anna"
 PASSWORD = "pass:word"
@@ -186,6 +187,8 @@ class Stage:
             "bert.json", user=OTHER_USER, password="other", namespace="team-b", owner="owner-b", api_key=OTHER_KEY
         )
         self.objects = ObjectStore.from_url(self.store_folder.as_uri())
+        # As deploy/ ships it: empty.
+        self.call(lambda: self.cluster.put(SECRETS, SYSTEM_NAMESPACE, {"metadata": {"name": "ocelli-token-keys"}}))
 
     @property
     def credentials_folder(self) -> Path:

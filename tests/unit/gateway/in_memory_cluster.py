@@ -67,6 +67,13 @@ class InMemoryCluster:
             return body
         return self.put(resource, namespace, body)
 
+    async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
+        self._check_reachable()
+        current = self._find(resource, namespace, name)
+        if body["metadata"].get("resourceVersion") not in (None, current["metadata"]["resourceVersion"]):
+            raise ConflictError(409, f"{name} has been modified", "Conflict")
+        return self.put(resource, namespace, body)
+
     async def patch(
         self, resource: Resource, namespace: str, name: str, patch: Manifest, *, field_manager: str | None = None
     ) -> Manifest:

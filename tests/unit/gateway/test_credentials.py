@@ -8,11 +8,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway import auth, credentials
 from ocelli_gateway.auth import Authenticator, Caller
 from ocelli_gateway.credentials import (
@@ -21,10 +23,14 @@ from ocelli_gateway.credentials import (
     PasswordHash,
     build_credential_set,
     build_credentials_secret,
+    hash_api_key,
     read_credentials,
 )
 from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
+from ocelli_gateway.token_keys import TokenKeys
+from ocelli_gateway.tokens import Tokens
 from tests.unit.gateway.harness import basic
+from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 
 GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="team-a", owner="owner-a")
 
@@ -153,7 +159,8 @@ def counted(user: str = "anna", password: str = "right") -> tuple[CredentialSet,
 
 def run(test: Callable[[Authenticator], Any], *sets: CredentialSet) -> None:
     async def body() -> None:
-        authenticator = Authenticator()
+        keys = TokenKeys(InMemoryCluster(), ObjectKey("ocelli-system", "ocelli-token-keys"))  # type: ignore[arg-type]
+        authenticator = Authenticator(Tokens(keys))
         authenticator.use(sets)
         try:
             await test(authenticator)
@@ -213,11 +220,31 @@ def test_unknown_user_costs_a_hashing_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_flood_of_logins_is_turned_away_not_queued() -> None:
     async def test(authenticator: Authenticator) -> None:
-        attempts = (log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.HASHINGS_WAITING_LIMIT + 10))
+        attempts = (log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT + 10))
         results = await asyncio.gather(*attempts, return_exceptions=True)
         assert sum(isinstance(result, TooManyRequestsError) for result in results) == 10
 
     run(test, counted()[0])
+
+
+def test_flood_for_one_user_turns_nobody_else_away() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT + 10)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted()[0], counted("bert")[0])
+
+
+def test_separate_api_key_is_found_while_others_are_guessed() -> None:
+    key = replace(counted("bert")[0], api_key_sha256=hash_api_key("the key"))
+
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, "apikey", f"wrong{index}") for index in range(auth.API_KEY_HASHINGS_WAITING_LIMIT + 10)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "apikey", "the key"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted()[0], key)
 
 
 def test_set_without_a_key_of_its_own_is_found_by_its_password() -> None:

@@ -107,7 +107,7 @@ def test_any_zip_gets_an_answer_from_create(client: V3Client, data: bytes) -> No
 def test_any_address_gets_an_answer(client: V3Client, method: str, path: str, query: dict[str, str]) -> None:
     url = httpx.URL(str(client.http.base_url)).copy_with(raw_path=b"/v3/classifiers/" + percent_encoded(path))
     response = client.http.request(method, url, params=query)
-    assert 400 <= response.status_code < 500
+    assert response.status_code < 500
 
 
 def percent_encoded(path: str) -> bytes:

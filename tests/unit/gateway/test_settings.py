@@ -43,4 +43,6 @@ def test_no_replica_delay_is_allowed() -> None:
 
 
 def test_every_setting_says_what_it_means() -> None:
-    assert all(variable.startswith("OCELLI_") and len(meaning) > 20 for variable, meaning in environment_variables().items())
+    assert all(
+        variable.startswith(("OCELLI_", "POD_")) and len(meaning) > 20 for variable, meaning in environment_variables().items()
+    )

@@ -1,0 +1,46 @@
+"""Exports as one file: their parts one behind the other, read from the store as they are sent.
+
+It must not know what is in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ocelli_gateway.classifiers import StoredExport
+from ocelli_gateway.errors import UnavailableError
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+
+CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportFile:
+    """A whole file."""
+
+    size_bytes: int
+    chunks: AsyncIterator[bytes]
+
+
+async def open_export(objects: ObjectStore, export: StoredExport) -> ExportFile:
+    """The file of an export; every part is there, as large as it should be, before the first byte is sent.
+
+    Raises:
+        UnavailableError: a part is missing or cut off.
+        StoreUnavailableError: the store does not answer.
+    """
+    for part, key in zip(export.parts, export.keys, strict=True):
+        try:
+            size_bytes = await objects.size_of(key)
+        except ObjectNotFoundError as error:
+            raise UnavailableError("The object store has lost a part of this model; retrain the classifier.") from error
+        if size_bytes != part.size_bytes:
+            raise UnavailableError("A part of this model is damaged in the object store; retrain the classifier.")
+    return ExportFile(size_bytes=sum(part.size_bytes for part in export.parts), chunks=_read(objects, export))
+
+
+async def _read(objects: ObjectStore, export: StoredExport) -> AsyncIterator[bytes]:
+    for key in export.keys:
+        async for chunk in objects.open_read(key, CHUNK_BYTES):
+            yield chunk

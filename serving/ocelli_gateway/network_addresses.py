@@ -1,0 +1,82 @@
+"""Which network addresses the gateway may connect to on a user's behalf: public ones, and those in networks that are allowed by
+name. It must not know why somebody wants to connect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+"""All that is assigned to the public internet (RFC 4291, IANA); everything outside of it has a meaning of its own."""
+# Newer Python versions know more of IANA's registries than older ones; these are refused by any.
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "100.64.0.0/10",  # carrier-grade NAT
+        "192.0.0.0/24",  # protocol assignments
+        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "198.18.0.0/15",  # benchmarks
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "2001::/23",  # protocol assignments
+        "2001:db8::/32",  # documentation
+        "3fff::/20",  # documentation
+    )
+)
+_NAT64 = tuple(IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48"))
+"""RFC 6052, RFC 8215: the last 32 bits are an IPv4 address."""
+_COMPATIBLE = IPv6Network("::/96")
+"""RFC 4291, withdrawn: the last 32 bits are an IPv4 address, or it is `::` or `::1`."""
+_IPV4_BITS = (1 << 32) - 1
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Networks in CIDR notation, separated by commas. Raises ValueError that names the first one that is none."""
+    return tuple(ipaddress.ip_network(item.strip()) for item in text.split(",") if item.strip())
+
+
+def may_connect(host: str, allowed: Iterable[Network] = ()) -> bool:
+    """Whether a connection may be opened to this address, given as a socket takes it: digits, an IPv6 zone may follow."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return _is_allowed(address, tuple(allowed))
+
+
+def _is_allowed(address: Address, allowed: tuple[Network, ...]) -> bool:
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        # The kernel opens an IPv4 connection for it.
+        return _is_allowed(address.ipv4_mapped, allowed)
+    if any(address.version == network.version and address in network for network in allowed):
+        return True
+    inner = _embedded(address) if isinstance(address, IPv6Address) else ()
+    if inner:
+        return all(_is_allowed(item, allowed) for item in inner)
+    return _is_public(address)
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    if any(address.version == network.version and address in network for network in _SPECIAL):
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that a translator or tunnel would send packets to."""
+    if address.sixtofour is not None:
+        return (address.sixtofour,)
+    if address.teredo is not None:
+        return address.teredo
+    if any(address in network for network in (*_NAT64, _COMPATIBLE)):
+        return (IPv4Address(int(address) & _IPV4_BITS),)
+    return ()

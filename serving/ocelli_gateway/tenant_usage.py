@@ -1,0 +1,72 @@
+"""How much a tenant has: its classifiers and its stored examples, counted where they are, with what is being added just now.
+
+Only tenants that have a quota are counted. It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from ocelli_gateway.auth import Caller
+from ocelli_gateway.classifier_store import ClassifierStore
+from ocelli_gateway.quotas import check_classifiers, check_stored
+from ocelli_storage.layout import uploads_prefix
+from ocelli_storage.object_store import ObjectStore
+
+
+class TenantUsage:
+    """Counts against quotas. What this replica is adding counts from the moment it is checked."""
+
+    def __init__(self, store: ClassifierStore, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+        self._creating: Counter[str] = Counter()
+        self._storing_bytes: Counter[str] = Counter()
+
+    async def check_create(self, caller: Caller) -> None:
+        """Find out before an upload is read whether there is room for another classifier.
+
+        Raises:
+            TooManyRequestsError: there is none.
+            ClusterError: nobody knows.
+        """
+        if caller.quota.classifiers:
+            known = await self._store.find_all(caller.namespace)
+            check_classifiers(caller.quota, len(known) + self._creating[caller.namespace])
+
+    @asynccontextmanager
+    async def adding_classifier(self, caller: Caller) -> AsyncIterator[None]:
+        """Make room for a classifier while it is created; see `check_create`."""
+        tenant = caller.namespace
+        self._creating[tenant] += 1
+        try:
+            if caller.quota.classifiers:
+                living = await self._store.read_all(tenant)
+                # The one that is being created is none yet.
+                check_classifiers(caller.quota, len(living) + self._creating[tenant] - 1)
+            yield
+        finally:
+            self._creating[tenant] -= 1
+
+    @asynccontextmanager
+    async def adding_bytes(self, caller: Caller, added_bytes: int) -> AsyncIterator[None]:
+        """Make room for examples while they are stored.
+
+        Raises:
+            TooLargeError: there is none.
+            ObjectStoreError: nobody knows.
+        """
+        tenant = caller.namespace
+        if not caller.quota.stored_megabytes:
+            yield
+            return
+        self._storing_bytes[tenant] += added_bytes
+        try:
+            stored_bytes = sum(item.size_bytes for item in await self._objects.list_objects(uploads_prefix(tenant)))
+            # Of others that are being stored some bytes count twice: rather a refusal too early than too much.
+            check_stored(caller.quota, stored_bytes + self._storing_bytes[tenant] - added_bytes, added_bytes)
+            yield
+        finally:
+            self._storing_bytes[tenant] -= added_bytes

@@ -1,0 +1,166 @@
+"""The keys that bearer tokens are signed with: in a Secret that the gateways themselves keep, the same for every replica.
+
+A key that is new signs only once every replica has had time to read it, and an old one is kept until the last token that it
+signed has expired: rotating keys logs nobody out. Replicas that write at the same time are told apart by the Secret's
+resourceVersion. It must not know what tokens say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError, NotFoundError
+from ocelli_cluster.resources import SECRETS, ObjectKey
+from ocelli_gateway.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+TOKEN_LIFE_SECONDS = 3600
+POLL_SECONDS = 10.0
+SETTLE_SECONDS = 30.0
+"""So long after it was made a key begins to sign: three polls of every replica."""
+ROTATION_SECONDS = 24 * 3600.0
+RETIRED_SECONDS = SETTLE_SECONDS + TOKEN_LIFE_SECONDS + 600.0
+"""So long after its successor was made a key is forgotten."""
+LEAST_REREAD_SECONDS = 1.0
+"""Tokens of unknown keys cause a read at most this often: anybody can send them."""
+WRITE_ATTEMPTS = 5
+_KEY_BYTES = 32
+_ENTRY_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenKey:
+    """A key for HMAC-SHA-256."""
+
+    identity: str
+    """The `kid` of tokens."""
+    secret: bytes
+    created_at: float
+    """Seconds since 1970."""
+
+
+class TokenKeys:
+    """The keys as they were read last."""
+
+    def __init__(self, client: ClusterClient, place: ObjectKey, *, clock: Callable[[], float] = time.time) -> None:
+        self._client = client
+        self._place = place
+        self._clock = clock
+        self._keys: dict[str, TokenKey] = {}
+        self._reading = asyncio.Lock()
+        self._read_at = 0.0
+
+    def signing_key(self) -> TokenKey:
+        """The newest key that every replica knows.
+
+        Raises:
+            UnavailableError: none could be read or made.
+        """
+        if not self._keys:
+            raise UnavailableError(f"The signing keys in Secret {self._place} cannot be read now; try again.")
+        return _find_signing(self._keys, self._clock())
+
+    async def find(self, identity: str) -> TokenKey | None:
+        """The key of a `kid`; one that another replica has just made is read. Never raises."""
+        if identity not in self._keys:
+            async with self._reading:
+                if identity not in self._keys and time.monotonic() - self._read_at >= LEAST_REREAD_SECONDS:
+                    await self._refresh()
+        return self._keys.get(identity)
+
+    async def refresh(self) -> None:
+        """Read the keys, make one where there is none or the newest is a day old, and forget those that are of no more use."""
+        async with self._reading:
+            await self._refresh()
+
+    async def keep(self) -> None:
+        """Refresh again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            await self.refresh()
+
+    async def _refresh(self) -> None:
+        self._read_at = time.monotonic()
+        try:
+            await self._read_and_rotate()
+        except NotFoundError:
+            logger.error(
+                "the Secret of the signing keys is missing; apply the gateway's manifests", extra={"secret": self._place}
+            )
+        except ClusterError as error:
+            # The keys at hand go on.
+            logger.warning("signing keys could not be refreshed", extra={"secret": self._place, "cause": str(error)})
+        except Exception:
+            logger.exception("signing keys could not be refreshed", extra={"secret": self._place})
+
+    async def _read_and_rotate(self) -> None:
+        for _ in range(WRITE_ATTEMPTS):
+            manifest = await self._client.get(SECRETS, self._place.namespace, self._place.name)
+            found = parse_keys(manifest)
+            self._keys = found or self._keys
+            wanted = plan_keys(found, self._clock())
+            if wanted == found:
+                return
+            body = {**manifest, "data": {key.identity + _ENTRY_SUFFIX: _encode(key) for key in wanted.values()}}
+            try:
+                await self._client.replace(SECRETS, self._place.namespace, self._place.name, body)
+            except ConflictError:
+                # Another replica was first: its keys are as good.
+                continue
+            self._keys = wanted
+            logger.info("signing keys rotated", extra={"secret": self._place, "keys": len(wanted)})
+            return
+
+
+def plan_keys(keys: Mapping[str, TokenKey], now: float) -> dict[str, TokenKey]:
+    """The keys that there should be now: pure but for the secret of a new one."""
+    in_order = sorted(keys.values(), key=lambda key: key.created_at)
+    kept = [
+        key
+        for key, successor in zip(in_order, [*in_order[1:], None], strict=True)
+        if successor is None or now - successor.created_at < RETIRED_SECONDS
+    ]
+    if not kept or now - kept[-1].created_at >= ROTATION_SECONDS:
+        kept.append(TokenKey(identity=secrets.token_hex(8), secret=secrets.token_bytes(_KEY_BYTES), created_at=now))
+    return {key.identity: key for key in kept}
+
+
+def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
+    """The keys in a Secret; entries that are none are passed over, and go with the next write."""
+    found: dict[str, TokenKey] = {}
+    for name, text in (manifest.get("data") or {}).items():
+        try:
+            document = json.loads(base64.b64decode(text))
+            key = TokenKey(
+                identity=name.removesuffix(_ENTRY_SUFFIX),
+                secret=base64.b64decode(document["key"], validate=True),
+                created_at=float(document["createdAt"]),
+            )
+        except (ValueError, KeyError, TypeError, binascii.Error):
+            logger.error("an entry among the signing keys is none", extra={"entry": name})
+            continue
+        if len(key.secret) >= _KEY_BYTES:
+            found[key.identity] = key
+    return found
+
+
+def _find_signing(keys: Mapping[str, TokenKey], now: float) -> TokenKey:
+    in_order = sorted(keys.values(), key=lambda key: (key.created_at, key.identity))
+    settled = [key for key in in_order if now - key.created_at >= SETTLE_SECONDS]
+    # At the first start there is no other one: replicas that do not know it yet read it when they meet it.
+    return settled[-1] if settled else in_order[0]
+
+
+def _encode(key: TokenKey) -> str:
+    document = {"key": base64.b64encode(key.secret).decode(), "createdAt": key.created_at}
+    return base64.b64encode(json.dumps(document).encode()).decode()

@@ -1,0 +1,255 @@
+"""Images by URL: fetched for a user who must not thereby reach what only the gateway can reach.
+
+An address is checked where it is connected to, at the socket, for every connection and so for every redirect: between the check
+and the connection there is no name left that could come to mean something else. What was fetched lies on disk. It must not
+know what the image is for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError
+from ocelli_gateway.network_addresses import Network, may_connect
+from ocelli_storage.archives import IMAGE_BYTES_LIMIT, MEGABYTE, SIGNATURE_BYTES, image_kind, is_zip
+
+TIMEOUT_SECONDS = 20.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+"""Of one address of a host: where it has several, the next one still has its chance."""
+REDIRECTS_LIMIT = 10
+URL_CHARACTERS_LIMIT = 8192
+RESOLVERS = 16
+_REDIRECTS = (301, 302, 303, 307, 308)
+_CHUNK_BYTES = 256 * 1024
+_PREFIX = "URL Fetcher error: "
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_WRITTEN_OUT = re.compile(r"[!-~]+")
+"""Nothing in it that would have to be escaped."""
+
+
+class Slots(Protocol):
+    """Bounds how many fetch at the same time."""
+
+    def slot(self, tenant: str) -> AbstractAsyncContextManager[None]:
+        """Wait for a place. Raises GatewayError where there is none in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchedImage:
+    """What came of a URL: the image in a file, or why there is none."""
+
+    source_url: str
+    """As it was given."""
+    resolved_url: str | None = None
+    """After redirects; None where no server answered."""
+    file: IO[bytes] | None = None
+    error: GatewayError | None = None
+
+
+class _AddressNotAllowedError(Exception):
+    pass
+
+
+class _FetchError(Exception):
+    """There is no image. The message says why, as a sentence without a full stop."""
+
+    def __init__(self, message: str, kind: type[GatewayError] = InputError) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class UrlFetcher:
+    """Fetches images over connections of its own, one for each request, without proxies, cookies or credentials."""
+
+    def __init__(
+        self, *, folder: Path, slots: Slots, allowed: Sequence[Network] = (), resolver: AbstractResolver | None = None
+    ) -> None:
+        self._folder = folder
+        self._slots = slots
+        self._allowed = tuple(allowed)
+        self._resolver = resolver or _ThreadedResolver()
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                force_close=True,
+                use_dns_cache=False,
+                resolver=self._resolver,
+                # One after the other: an address that may not be connected to ends the attempt, whichever comes first.
+                happy_eyeballs_delay=None,
+                socket_factory=self._open_socket,
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "ocelli", "Accept": "image/*, */*;q=0.1", "Accept-Encoding": "identity"},
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+        await self._resolver.close()
+
+    @asynccontextmanager
+    async def fetch(self, url: str, tenant: str) -> AsyncIterator[FetchedImage]:
+        """What a URL leads to; its file vanishes when the context is left.
+
+        Raises:
+            GatewayError: too many fetch already.
+            OSError: the file cannot be written.
+        """
+        file = await asyncio.to_thread(self._open_file)
+        try:
+            async with self._slots.slot(tenant):
+                image = await self._fetch(url, file)
+            yield image
+        finally:
+            await asyncio.to_thread(file.close)
+
+    async def _fetch(self, source_url: str, file: IO[bytes]) -> FetchedImage:
+        visited: list[URL] = []
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await self._follow(source_url, file, visited)
+        except Exception as error:
+            failure = _describe(error)
+            if failure is None:
+                raise
+            shown = str(visited[-1]) if visited else None
+            return FetchedImage(source_url=source_url, resolved_url=shown, error=failure.kind(f"{_PREFIX}{failure}"))
+        return FetchedImage(source_url=source_url, resolved_url=str(visited[-1]), file=file)
+
+    async def _follow(self, source_url: str, file: IO[bytes], visited: list[URL]) -> None:
+        """Write the image to the file; `visited` grows by every URL that a server answered for."""
+        url = _parse_url(source_url)
+        for _ in range(REDIRECTS_LIMIT + 1):
+            async with self._session.get(url, allow_redirects=False) as response:
+                visited.append(url)
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or location is None:
+                    await _save(response, file)
+                    return
+            url = _parse_url(location, url)
+        raise _FetchError(f"Could not fetch URL: More than {REDIRECTS_LIMIT} redirects")
+
+    def _open_file(self) -> IO[bytes]:
+        return tempfile.TemporaryFile("w+b", prefix="ocelli-url-", dir=self._folder)
+
+    def _open_socket(self, target: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, address = target
+        if not may_connect(str(address[0]), self._allowed):
+            raise _AddressNotAllowedError
+        return socket.socket(family, kind, protocol)
+
+
+class _ThreadedResolver(AbstractResolver):
+    """The system's resolver in threads of its own: names that take long to resolve keep nothing else waiting."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=RESOLVERS, thread_name_prefix="resolver")
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, family)
+        return [
+            ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
+            for kind, address in found
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[tuple[socket.AddressFamily, str]]:
+    found = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    return [(kind, str(address[0])) for kind, _, _, _, address in found]
+
+
+def _parse_url(text: str, base: URL | None = None) -> URL:
+    """The URL, absolute, an IPv4 address in it spelt with four numbers.
+
+    Raises:
+        _FetchError: it is none that is fetched.
+    """
+    text = text.strip()
+    if len(text) > URL_CHARACTERS_LIMIT or _CONTROL.search(text):
+        raise _FetchError("Could not fetch URL: Bad URL; it is too long or has characters that it may not have")
+    try:
+        # What is escaped already must stay as it is: signatures are made over it.
+        url = URL(text, encoded=_WRITTEN_OUT.fullmatch(text) is not None)
+        if base is not None:
+            url = base.join(url)
+        if url.scheme not in ("http", "https"):
+            raise _FetchError("Could not fetch URL: Bad URL; only http and https addresses are fetched")
+        host = url.host
+        # Reading the port is what checks it.
+        if not host or not url.port:
+            raise ValueError
+        return url.with_host(_spell_out(host))
+    except ValueError as error:
+        raise _FetchError("Could not fetch URL: Bad URL; give one such as https://example.org/owl.jpg") from error
+
+
+def _spell_out(host: str) -> str:
+    """`127.1`, `2130706433` and `0x7f000001` as C's library reads them: 127.0.0.1."""
+    try:
+        return str(ipaddress.IPv4Address(socket.inet_aton(host)))
+    except (OSError, UnicodeEncodeError):
+        return host
+
+
+async def _save(response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
+    if response.status != 200:
+        raise _FetchError(f"Could not fetch URL: The server answered with status {response.status}")
+    size_bytes = 0
+    head = bytearray()
+    pending = bytearray()
+    async for chunk in response.content.iter_any():
+        size_bytes += len(chunk)
+        if size_bytes > IMAGE_BYTES_LIMIT:
+            raise _FetchError(f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB", LimitExceededError)
+        head += chunk[: SIGNATURE_BYTES - len(head)]
+        pending += chunk
+        if len(pending) >= _CHUNK_BYTES:
+            await asyncio.to_thread(file.write, bytes(pending))
+            pending.clear()
+    if is_zip(bytes(head)):
+        raise _FetchError("A zip is not fetched; send it as images_file")
+    if image_kind(bytes(head)) is None:
+        raise _FetchError("Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF")
+    await asyncio.to_thread(file.write, bytes(pending))
+
+
+def _describe(error: Exception) -> _FetchError | None:
+    """What the user is told; None where the fault is not the URL's."""
+    match error:
+        case _FetchError():
+            return error
+        case _AddressNotAllowedError():
+            return _FetchError("Could not fetch URL: Address not allowed")
+        case TimeoutError():
+            return _FetchError(f"Could not fetch URL: No image came within {TIMEOUT_SECONDS:.0f} seconds")
+        case aiohttp.ClientConnectorDNSError():
+            return _FetchError("Could not fetch URL: The host's name cannot be resolved")
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return _FetchError("Could not fetch URL: The host's certificate or encryption cannot be trusted")
+        case aiohttp.ClientConnectorError():
+            return _FetchError("Could not fetch URL: The host cannot be connected to")
+        case aiohttp.InvalidURL() | UnicodeError():
+            return _FetchError("Could not fetch URL: Bad URL; its host is no name")
+        case aiohttp.ClientError():
+            return _FetchError("Could not fetch URL: The server's answer is cut off or malformed")
+        case _:
+            return None

@@ -1,0 +1,126 @@
+"""User data: everything that came for one customer of a tenant goes.
+
+Classifiers that were made for the customer are deleted. Of others the sources that came for the customer turn `erased`, in the
+object and in every stored definition, and their bytes go: no later training learns from them, and what was learned stays. It
+can be begun again wherever it was cut short. It must not know HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ocelli_api.classifier import CUSTOMER_LABEL, Classifier, ClassifierSpec, ExampleClass, Manifest, Source
+from ocelli_api.names import customer_key
+from ocelli_api.revision import definition
+from ocelli_gateway.auth import Caller
+from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
+from ocelli_gateway.errors import UnavailableError
+from ocelli_storage.layout import DEFINITION, ClassifierLocation
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+
+logger = logging.getLogger(__name__)
+
+WRITE_ATTEMPTS = 10
+
+
+class UserData:
+    """Deletes what belongs to customers."""
+
+    def __init__(self, store: ClassifierStore, objects: ObjectStore) -> None:
+        self._store = store
+        self._objects = objects
+
+    async def delete(self, caller: Caller, customer_id: str) -> None:
+        """Delete everything that came for a customer of the caller's; nothing there is no error.
+
+        Classifiers that REST may not write are left alone: only their manifests can change them.
+
+        Raises:
+            ClusterError, ObjectStoreError, UnavailableError: something of it may be left; ask again.
+        """
+        customer = customer_key(customer_id)
+        for classifier in await self._store.read_all(caller.namespace):
+            if not classifier.rest_may_write:
+                continue
+            try:
+                if classifier.labels.get(CUSTOMER_LABEL) == customer:
+                    await self._store.delete(classifier)
+                else:
+                    await self._erase(classifier, customer)
+            except ClassifierNotFoundError:
+                continue
+
+    async def _erase(self, classifier: Classifier, customer: str) -> None:
+        spec = await self._erase_in_spec(classifier, customer)
+        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+        sources = [*definition_sources(definition(spec)), *await self._erase_in_definitions(location, customer)]
+        erased = {source["upload"] for source in sources if source.get("erased") and source.get("upload")}
+        living = {source["upload"] for source in sources if not source.get("erased") and source.get("upload")}
+        for digest in erased - living:
+            await self._objects.delete(location.upload_key(digest))
+        if erased:
+            # A trainer that has just ended may have stored a definition that it had read before.
+            await self._erase_in_definitions(location, customer)
+            logger.info("sources erased", extra={"classifier": str(classifier), "sources": len(erased)})
+
+    async def _erase_in_spec(self, classifier: Classifier, customer: str) -> ClassifierSpec:
+        for _ in range(WRITE_ATTEMPTS):
+            spec = mark_erased(classifier.spec, customer)
+            if spec == classifier.spec:
+                return spec
+            try:
+                await self._store.change(classifier, build_sources_patch(spec))
+            except ClassifierChangedError:
+                classifier = await self._store.read(classifier.namespace, classifier.classifier_id or "")
+                continue
+            return spec
+        raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
+
+    async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> list[dict[str, Any]]:
+        """Every source of every stored definition, as it is stored now."""
+        found: list[dict[str, Any]] = []
+        for prefix in (location.trainings_prefix, location.artifacts_prefix):
+            for item in await self._objects.list_objects(prefix):
+                if item.key.rsplit("/", 1)[-1] == DEFINITION:
+                    found += await self._erase_in_definition(item.key, customer)
+        return found
+
+    async def _erase_in_definition(self, key: str, customer: str) -> list[dict[str, Any]]:
+        try:
+            document = json.loads(await self._objects.get(key))
+        except ObjectNotFoundError:
+            return []
+        sources = list(definition_sources(document))
+        of_customer = [source for source in sources if source.get("customer") == customer and not source.get("erased")]
+        for source in of_customer:
+            source["erased"] = True
+        if of_customer:
+            await self._objects.put(key, json.dumps(document, ensure_ascii=False, indent=1).encode())
+        return sources
+
+
+def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:
+    """The spec with every source of a customer erased."""
+
+    def marked(sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        return tuple(replace(source, erased=True) if source.customer == customer else source for source in sources)
+
+    classes = tuple(ExampleClass(name=item.name, examples=marked(item.examples)) for item in spec.classes)
+    return replace(spec, classes=classes, negative_examples=marked(spec.negative_examples))
+
+
+def build_sources_patch(spec: ClassifierSpec) -> Manifest:
+    """The merge patch that puts the sources of a spec into its object."""
+    learned = definition(spec)
+    return {"spec": {"classes": learned["classes"], "negativeExamples": learned.get("negativeExamples")}}
+
+
+def definition_sources(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The sources in a definition, to be changed in place."""
+    for item in document.get("classes") or ():
+        yield from item.get("examples") or ()
+    yield from document.get("negativeExamples") or ()
