@@ -16,6 +16,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError, NotFoundError
@@ -127,7 +128,7 @@ def plan_keys(keys: Mapping[str, TokenKey], now: float) -> dict[str, TokenKey]:
     in_order = sorted(keys.values(), key=lambda key: key.created_at)
     kept = [
         key
-        for key, successor in zip(in_order, [*in_order[1:], None], strict=True)
+        for key, successor in zip_longest(in_order, in_order[1:])
         if successor is None or now - successor.created_at < RETIRED_SECONDS
     ]
     if not kept or now - kept[-1].created_at >= ROTATION_SECONDS:

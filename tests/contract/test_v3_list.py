@@ -1,0 +1,105 @@
+"""The list of classifiers (section B1 of the REST contract)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from tests.unit.gateway.harness import VERSION, Stage, V3Client, assert_error, connect
+
+
+@pytest.fixture(scope="module")
+def own_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A stage with no other classifiers than a test's own."""
+    built = Stage(folder=tmp_path_factory.mktemp("list"))
+    yield built
+    built.close()
+
+
+@pytest.fixture(scope="module")
+def lister(own_stage: Stage) -> V3Client:
+    return connect(own_stage.start_gateway(), own_stage)
+
+
+@pytest.fixture
+def three(own_stage: Stage, lister: V3Client) -> Iterator[list[str]]:
+    """Ids of a ready, a training and a failed classifier, oldest first."""
+    identities = [lister.ready("ready"), lister.created("training"), lister.created("failed")]
+    own_stage.fail_training(identities[2], "too few examples")
+    for age, identity in enumerate(identities):
+        manifest = own_stage.classifier(identity)
+        manifest["metadata"]["creationTimestamp"] = f"2018-01-0{age + 1}T00:00:00Z"
+        own_stage.put_classifier(manifest)
+    yield identities
+    for identity in identities:
+        lister.delete(identity)
+
+
+def listed(client: V3Client, **query: str) -> list[dict[str, Any]]:
+    response = client.http.get("/v3/classifiers", params={**VERSION, **query})
+    assert response.status_code == 200, response.text
+    assert list(response.json()) == ["classifiers"]
+    items: list[dict[str, Any]] = response.json()["classifiers"]
+    return items
+
+
+@pytest.mark.contract_row("B1", "0.1/GET /v3/classifiers")
+def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Client, three: list[str]) -> None:
+    statuses = zip(three, ("ready", "training", "failed"), strict=True)
+    assert listed(lister) == [
+        {"classifier_id": identity, "name": status, "status": status} for identity, status in statuses
+    ]
+
+
+@pytest.mark.contract_row("B1")
+@pytest.mark.parametrize("verbose", ["true", "TRUE", "True"])
+def test_verbose_items_are_those_of_details(lister: V3Client, three: list[str], verbose: str) -> None:
+    assert listed(lister, verbose=verbose) == [lister.get(identity).json() for identity in three]
+
+
+@pytest.mark.contract_row("B1")
+@pytest.mark.parametrize("verbose", ["false", "FALSE", ""])
+def test_other_spellings_of_false_are_brief(lister: V3Client, three: list[str], verbose: str) -> None:
+    assert set(listed(lister, verbose=verbose)[0]) == {"classifier_id", "name", "status"}
+
+
+@pytest.mark.contract_row("B1")
+def test_where_there_is_none_the_list_is_empty(own_stage: Stage, lister: V3Client, three: list[str]) -> None:
+    other = connect(own_stage.start_gateway(), own_stage, "bert", "other")
+    assert listed(other) == []
+
+
+@pytest.mark.contract_row("B1")
+def test_one_that_a_manifest_made_is_listed(own_stage: Stage, lister: V3Client) -> None:
+    own_stage.put_classifier(
+        {
+            "metadata": {"name": "by-hand", "labels": {CLASSIFIER_ID_LABEL: "byxhand_7"}},
+            "spec": {"classes": [{"name": "a", "examples": [{"url": "https://data.test/a.zip"}]}]},
+        }
+    )
+    assert {"classifier_id": "byxhand_7", "name": "by-hand", "status": "training"} in listed(lister)
+
+
+@pytest.mark.contract_row("A6", "B1")
+def test_deleted_one_is_gone_from_the_list_of_every_replica(own_stage: Stage, lister: V3Client) -> None:
+    other = connect(own_stage.start_gateway(), own_stage)
+    identity = lister.ready("gone")
+    lister.delete(identity)
+    assert identity not in [item["classifier_id"] for client in (lister, other) for item in listed(client)]
+
+
+def test_ready_in_the_list_is_a_promise_on_every_replica(own_stage: Stage, lister: V3Client) -> None:
+    identity = lister.ready("promise")
+    other = connect(own_stage.start_gateway(), own_stage)
+    assert [item["status"] for item in listed(lister) if item["classifier_id"] == identity] == ["ready"]
+    response: httpx.Response = other.classify(("a.png", b"x"), classifier_ids=identity)
+    assert response.json()["error_id"] == "input_error"
+
+
+def test_verbose_that_is_neither_is_400(lister: V3Client) -> None:
+    response = lister.http.get("/v3/classifiers", params={**VERSION, "verbose": "yes"})
+    assert_error(response, 400, "parameter_error", "verbose")

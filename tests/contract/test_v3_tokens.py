@@ -1,0 +1,171 @@
+"""Bearer tokens and the older api_key (sections 0.3 and B7 of the REST contract)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import time
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+
+from ocelli_cluster.resources import SECRETS
+from ocelli_gateway.token_keys import parse_keys
+from tests.unit.gateway.harness import (
+    OTHER_KEY,
+    PASSWORD,
+    SYSTEM_NAMESPACE,
+    VERSION,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    assert_error,
+    connect,
+    wait_for,
+)
+
+GRANT = "urn:ibm:params:oauth:grant-type:apikey"
+
+
+def ask(gateway: GatewayInstance, **form: str) -> httpx.Response:
+    fields = {"grant_type": GRANT, "apikey": PASSWORD, "response_type": "cloud_iam", **form}
+    return httpx.post(f"{gateway.address}/identity/token", data=fields, timeout=30)
+
+
+def token_of(gateway: GatewayInstance, api_key: str = PASSWORD) -> str:
+    response = ask(gateway, apikey=api_key)
+    assert response.status_code == 200, response.text
+    token: str = response.json()["access_token"]
+    return token
+
+
+def status_with(gateway: GatewayInstance, token: str, path: str = "/v3/classifiers") -> int:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.get(gateway.address + path, params=VERSION, headers=headers, timeout=30).status_code
+
+
+def signing_keys(stage: Stage) -> dict[str, Any]:
+    return parse_keys(stage.call(lambda: stage.cluster.find(SECRETS, SYSTEM_NAMESPACE, "ocelli-token-keys")) or {})
+
+
+@pytest.mark.contract_row("B7", "0.1/POST /identity/token", "0.3/Bearer token from /identity/token")
+def test_answer_is_the_whole_object(gateway: GatewayInstance) -> None:
+    before = int(time.time())
+    body = ask(gateway).json()
+    claims = jwt.decode(body.pop("access_token"), options={"verify_signature": False})
+    assert before <= claims["iat"] <= time.time()
+    assert body == {
+        "refresh_token": "not_supported",
+        "token_type": "Bearer",
+        "expires_in": 3600,
+        "expiration": claims["iat"] + 3600,
+        "scope": "ibm openid",
+    }
+    assert claims["exp"] == body["expiration"]
+
+
+@pytest.mark.contract_row("B7")
+def test_token_logs_in_as_the_owner_of_its_key(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+    identity = client.created("token")
+    mine, others = token_of(gateway), token_of(gateway, OTHER_KEY)
+    path = f"/v3/classifiers/{identity}"
+    assert [status_with(gateway, token, path) for token in (mine, others)] == [200, 404]
+
+
+@pytest.mark.contract_row("B7")
+def test_token_works_on_every_replica_at_once(stage: Stage, gateway: GatewayInstance) -> None:
+    other = stage.start_gateway()
+    assert [status_with(other, token_of(gateway)), status_with(gateway, token_of(other))] == [200, 200]
+
+
+@pytest.mark.contract_row("B7")
+def test_unknown_key_is_400_with_the_identity_services_body(gateway: GatewayInstance) -> None:
+    response = ask(gateway, apikey="wrong")
+    assert_error(response, 400)
+    body = response.json()
+    assert (body["errorCode"], body["errorMessage"]) == ("BXNIM0415E", "Provided API key could not be found")
+
+
+@pytest.mark.contract_row("B7")
+@pytest.mark.parametrize(
+    "form", [{"grant_type": "password"}, {"grant_type": ""}, {"apikey": ""}], ids=["other", "none", "no key"]
+)
+def test_other_forms_are_400(gateway: GatewayInstance, form: dict[str, str]) -> None:
+    assert_error(ask(gateway, **form), 400, "parameter_error")
+
+
+def test_body_that_is_no_form_is_400(gateway: GatewayInstance) -> None:
+    assert_error(httpx.post(f"{gateway.address}/identity/token", json={"apikey": PASSWORD}), 400, "parameter_error")
+
+
+def altered(token: str, **claims: Any) -> str:
+    """The same token with other claims, under its old signature."""
+    head, body, signature = token.split(".")
+    document = json.loads(base64.urlsafe_b64decode(body + "==")) | claims
+    changed = base64.urlsafe_b64encode(json.dumps(document).encode()).rstrip(b"=").decode()
+    return f"{head}.{changed}.{signature}"
+
+
+@pytest.mark.contract_row("B7")
+@pytest.mark.parametrize("what", ["altered", "cut off", "unsigned", "of another key", "expired", "from the future", "no token"])
+def test_token_that_is_not_good_is_401(stage: Stage, gateway: GatewayInstance, what: str) -> None:
+    good = token_of(gateway)
+    claims = jwt.decode(good, options={"verify_signature": False})
+    (key,) = signing_keys(stage).values()
+    headers = {"kid": key.identity}
+    now = int(time.time())
+    token = {
+        "altered": altered(good, sub="bert"),
+        "cut off": good[:-4],
+        "unsigned": jwt.encode(claims, None, algorithm="none", headers=headers),
+        "of another key": jwt.encode(claims, b"x" * 32, algorithm="HS256", headers=headers),
+        "expired": jwt.encode({**claims, "iat": now - 3700, "exp": now - 100}, key.secret, headers=headers),
+        "from the future": jwt.encode({**claims, "iat": now + 900, "exp": now + 4000}, key.secret, headers=headers),
+        "no token": "eyJ",
+    }[what]
+    assert (status_with(gateway, good), status_with(gateway, token)) == (200, 401)
+
+
+def test_token_ends_with_the_password_that_it_was_given_for(stage: Stage, gateway: GatewayInstance) -> None:
+    values = {"user": "carla", "namespace": "team-carla", "owner": "carla"}
+    stage.write_credentials("carla.json", password="first", **values)
+    wait_for(lambda: ask(gateway, apikey="first").status_code == 200, "the set is read")
+    token = token_of(gateway, "first")
+    stage.write_credentials("carla.json", password="second", **values)
+    wait_for(lambda: status_with(gateway, token) == 401, "the token is worth nothing any more")
+
+
+def test_signing_keys_survive_that_the_cluster_is_away(stage: Stage) -> None:
+    own = stage.start_gateway()
+    token = token_of(own)
+    stage.cluster.reachable = False
+    try:
+        # The token is good; what it asks for is not there.
+        assert status_with(own, token) == 503
+        assert ask(own).status_code == 200
+    finally:
+        stage.cluster.reachable = True
+
+
+@pytest.mark.contract_row("0.3/Query, old clients only")
+def test_api_key_in_the_query_logs_in(gateway: GatewayInstance) -> None:
+    response = httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, "api_key": OTHER_KEY})
+    assert response.status_code == 200
+
+
+def test_api_key_in_the_query_is_never_logged(gateway: GatewayInstance, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        for key in (OTHER_KEY, "a-wrong-key-of-somebody"):
+            httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, "api_key": key})
+        lines = [str(vars(record)) for record in caplog.records if record.name.startswith("ocelli")]
+    assert lines
+    assert not [line for line in lines if OTHER_KEY in line or "a-wrong-key" in line]
+
+
+def test_credentials_in_the_header_win_over_the_query(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+    identity = client.created("header")
+    response = connect(gateway, stage).http.get(f"/v3/classifiers/{identity}", params={**VERSION, "api_key": OTHER_KEY})
+    assert response.status_code == 200

@@ -1,0 +1,124 @@
+"""The keys that tokens are signed with: when they are made, when they sign, when they go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from ocelli_cluster.resources import SECRETS, ObjectKey
+from ocelli_gateway import token_keys
+from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.token_keys import ROTATION_SECONDS, SETTLE_SECONDS, TOKEN_LIFE_SECONDS, TokenKeys, parse_keys
+from ocelli_gateway.tokens import Tokens, TokenSubject
+from tests.unit.gateway.in_memory_cluster import InMemoryCluster
+
+PLACE = ObjectKey("ocelli-system", "ocelli-token-keys")
+ANNA = TokenSubject(user="anna", fingerprint="0123456789abcdef")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(test: Callable[[InMemoryCluster, Clock, Callable[[], TokenKeys]], Coroutine[Any, Any, None]]) -> None:
+    async def body() -> None:
+        cluster, clock = InMemoryCluster(), Clock()
+        cluster.put(SECRETS, PLACE.namespace, {"metadata": {"name": PLACE.name}})
+        await test(cluster, clock, lambda: TokenKeys(cluster, PLACE, clock=clock))  # type: ignore[arg-type]
+
+    asyncio.run(body())
+
+
+@pytest.fixture(autouse=True)
+def reread_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_keys, "LEAST_REREAD_SECONDS", 0.0)
+
+
+def test_first_replica_makes_a_key_and_the_others_use_it() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        replicas = [replica() for _ in range(5)]
+        await asyncio.gather(*(keys.refresh() for keys in replicas))
+        stored = parse_keys(cluster.find(SECRETS, *PLACE) or {})
+        assert {keys.signing_key().identity for keys in replicas} == set(stored)
+
+    run(test)
+
+
+def test_rotation_logs_nobody_out() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        first, second = replica(), replica()
+        signers, readers = Tokens(first, clock=clock), Tokens(second, clock=clock)
+        issued: list[tuple[float, str]] = []
+        for _ in range(3 * 24 * 6):
+            clock.now += 600
+            await asyncio.gather(first.refresh(), second.refresh())
+            issued.append((clock.now, signers.issue(ANNA)["access_token"]))
+            living = [token for at, token in issued if clock.now - at < TOKEN_LIFE_SECONDS]
+            assert [await readers.read(token) for token in living] == [ANNA] * len(living)
+        assert len({first.signing_key().identity, *parse_keys(cluster.find(SECRETS, *PLACE) or {})}) <= 2
+
+    run(test)
+
+
+def test_keys_are_rotated_daily() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        keys = replica()
+        await keys.refresh()
+        before = keys.signing_key().identity
+        clock.now += ROTATION_SECONDS
+        await keys.refresh()
+        clock.now += SETTLE_SECONDS
+        assert keys.signing_key().identity != before
+
+    run(test)
+
+
+def test_new_key_signs_only_when_others_had_time_to_read_it() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        keys = replica()
+        await keys.refresh()
+        before = keys.signing_key().identity
+        clock.now += ROTATION_SECONDS
+        await keys.refresh()
+        clock.now += SETTLE_SECONDS - 1
+        assert keys.signing_key().identity == before
+
+    run(test)
+
+
+def test_unknown_key_is_read_at_once() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        late = replica()
+        early = replica()
+        await early.refresh()
+        assert await late.find(early.signing_key().identity) == early.signing_key()
+
+    run(test)
+
+
+def test_without_the_secret_nothing_is_signed_and_the_error_names_it() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        cluster.remove(SECRETS, *PLACE)
+        keys = replica()
+        await keys.refresh()
+        with pytest.raises(UnavailableError, match=str(PLACE)):
+            keys.signing_key()
+
+    run(test)
+
+
+def test_entry_that_is_no_key_is_passed_over() -> None:
+    async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
+        cluster.put(SECRETS, PLACE.namespace, {"metadata": {"name": PLACE.name}, "data": {"x.json": "bm9uZQ=="}})
+        keys = replica()
+        await keys.refresh()
+        assert list(parse_keys(cluster.find(SECRETS, *PLACE) or {})) == [keys.signing_key().identity]
+
+    run(test)
