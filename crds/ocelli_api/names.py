@@ -9,6 +9,8 @@ import unicodedata
 STEM_LIMIT = 36
 NUMBER_LIMIT = 2**31 - 1
 FORBIDDEN_CLASS_CHARACTERS = "$*-{}\\|/'\"`[]"
+FORBIDDEN_LABEL_CHARACTERS = "/"
+"""It parts the names of a type hierarchy."""
 
 _CLASSIFIER_ID = re.compile(r"[A-Za-z0-9]+_[0-9]{1,10}", re.ASCII)
 
@@ -41,13 +43,22 @@ def customer_key(customer_id: str) -> str:
 
 def class_name_fault(name: str) -> str | None:
     """Why a class may not have this name, as the end of a sentence, or None where it may."""
+    return _name_fault(name, FORBIDDEN_CLASS_CHARACTERS)
+
+
+def label_fault(label: str) -> str | None:
+    """As `class_name_fault`, for the labels of pretrained networks: those come as they are, with hyphens and apostrophes."""
+    return _name_fault(label, FORBIDDEN_LABEL_CHARACTERS)
+
+
+def _name_fault(name: str, forbidden: str) -> str | None:
     if not name.strip():
         return "is empty; give the class a name"
     if len(name) > 128:
         return f"has {len(name)} characters; at most 128 are allowed"
     for character in name:
-        if character in FORBIDDEN_CLASS_CHARACTERS:
-            return f"contains {character!r}; leave out the characters {' '.join(FORBIDDEN_CLASS_CHARACTERS)}"
+        if character in forbidden:
+            return f"contains {character!r}; leave out the characters {' '.join(forbidden)}"
         if unicodedata.category(character) == "Cc":
             return f"contains the control character U+{ord(character):04X}; leave it out"
     return None

@@ -1,6 +1,8 @@
 """The artifact of a revision: what was learned, with everything that is needed to use it.
 
-    model.safetensors   the heads
+    model.safetensors   the heads, where they were learned
+    head.json           the head of a pretrained classifier
+    network/            its network, as a backbone
     …                   the artifact's parts of exports
     artifact.json       all else, with the digest of every other file; written last: with it the artifact exists
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,15 +23,17 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart
+from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads
+from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
 
 FORMAT_VERSION = 1
 HEADS_FILE = "model.safetensors"
+OUTPUT_HEAD_FILE = "head.json"
 
 _LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
 
@@ -51,9 +55,11 @@ class Artifact:
     revision: str
     class_names: tuple[str, ...]
     """In the definition's order, which is that of the heads."""
-    heads: Heads
+    heads: Heads | OutputHead
     backbone_name: str
     backbone_digest: str
+    backbone_place: PartPlace = PartPlace.BACKBONE
+    """`ARTIFACT`: the artifact has a network of its own."""
     preprocessing: Preprocessing
     metrics: Mapping[str, Any]
     """A summary of the evaluation, as JSON."""
@@ -71,25 +77,23 @@ class Artifact:
 
     def to_files(self) -> tuple[bytes, Mapping[str, bytes]]:
         """The bytes of `artifact.json`, and the other files by name."""
-        # safetensors writes the memory as it lies, but notes the shape: a transposed array would come back scrambled.
-        arrays = {"weights": self.heads.weights, "bias": self.heads.bias}
-        heads = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+        classes, heads_file, heads = _describe_heads(self.class_names, self.heads)
+        backbone = {"name": self.backbone_name, "digest": self.backbone_digest}
+        if self.backbone_place is not PartPlace.BACKBONE:
+            backbone["place"] = str(self.backbone_place)
         document = {
             "formatVersion": FORMAT_VERSION,
             "classifierID": self.classifier_id,
             "revision": self.revision,
-            "classes": [
-                {"name": name, "threshold": DECISION_THRESHOLD, "calibration": {"slope": float(slope), "offset": float(offset)}}
-                for name, slope, offset in zip(self.class_names, self.heads.slope, self.heads.offset, strict=True)
-            ],
-            "backbone": {"name": self.backbone_name, "digest": self.backbone_digest},
+            "classes": classes,
+            "backbone": backbone,
             "preprocessing": self.preprocessing.to_json(),
             "metrics": self.metrics,
             "exports": {str(name): [part.to_json() for part in parts] for name, parts in self.exports.items()},
             "libraryVersions": dict(self.library_versions),
-            "files": {HEADS_FILE: sha256_hex(heads)},
+            "files": {heads_file: sha256_hex(heads)},
         }
-        return canonical_bytes(document), {HEADS_FILE: heads, **self.export_files}
+        return canonical_bytes(document), {heads_file: heads, **self.export_files}
 
     @property
     def digest(self) -> str:
@@ -132,12 +136,12 @@ async def load_artifact(
                 f"{what}: {ARTIFACT_METADATA} has format version {version}, this program reads {FORMAT_VERSION}; "
                 "use one version of Ocelli for all its parts"
             )
-        heads_file = await _get(store, location.artifact_key(revision, HEADS_FILE), what)
-        if sha256_hex(heads_file) != document["files"][HEADS_FILE]:
-            raise ArtifactError(f"{what}: {HEADS_FILE} has another digest than {ARTIFACT_METADATA} says; train again")
-        tensors = safetensors.numpy.load(heads_file)
-        classes = document["classes"]
-        if any(item["threshold"] != DECISION_THRESHOLD for item in classes):
+        file = OUTPUT_HEAD_FILE if OUTPUT_HEAD_FILE in document["files"] else HEADS_FILE
+        data = await _get(store, location.artifact_key(revision, file), what)
+        if sha256_hex(data) != document["files"][file]:
+            raise ArtifactError(f"{what}: {file} has another digest than {ARTIFACT_METADATA} says; train again")
+        classes, summary = document["classes"], ArtifactSummary.parse(document)
+        if file == HEADS_FILE and any(item["threshold"] != DECISION_THRESHOLD for item in classes):
             raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train again")
         if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
             raise ArtifactError(
@@ -146,22 +150,42 @@ async def load_artifact(
         return Artifact(
             classifier_id=document["classifierID"],
             revision=document["revision"],
-            class_names=tuple(item["name"] for item in classes),
-            heads=Heads(
-                weights=tensors["weights"],
-                bias=tensors["bias"],
-                slope=np.array([item["calibration"]["slope"] for item in classes], dtype=np.float32),
-                offset=np.array([item["calibration"]["offset"] for item in classes], dtype=np.float32),
-            ),
+            class_names=summary.class_names,
+            heads=OutputHead.parse(json.loads(data)) if file == OUTPUT_HEAD_FILE else _parse_heads(data, classes),
             backbone_name=document["backbone"]["name"],
-            backbone_digest=document["backbone"]["digest"],
+            backbone_digest=summary.backbone_digest,
+            backbone_place=summary.backbone_place,
             preprocessing=Preprocessing.parse(document["preprocessing"]),
             metrics=document["metrics"],
-            exports=ArtifactSummary.parse(document).exports,
+            exports=summary.exports,
             library_versions=document["libraryVersions"],
         )
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{what}: it cannot be read ({error}); train the revision again") from error
+
+
+def _describe_heads(class_names: tuple[str, ...], heads: Heads | OutputHead) -> tuple[list[dict[str, Any]], str, bytes]:
+    """What `artifact.json` says of the classes, and the name and the bytes of the file with the rest."""
+    if isinstance(heads, OutputHead):
+        return [{"name": name} for name in class_names], OUTPUT_HEAD_FILE, canonical_bytes(heads.to_json())
+    classes = [
+        {"name": name, "threshold": DECISION_THRESHOLD, "calibration": {"slope": float(slope), "offset": float(offset)}}
+        for name, slope, offset in zip(class_names, heads.slope, heads.offset, strict=True)
+    ]
+    # safetensors writes the memory as it lies, but notes the shape: a transposed array would come back scrambled.
+    arrays = {"weights": heads.weights, "bias": heads.bias}
+    data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return classes, HEADS_FILE, data
+
+
+def _parse_heads(data: bytes, classes: Sequence[Mapping[str, Any]]) -> Heads:
+    tensors = safetensors.numpy.load(data)
+    return Heads(
+        weights=tensors["weights"],
+        bias=tensors["bias"],
+        slope=np.array([item["calibration"]["slope"] for item in classes], dtype=np.float32),
+        offset=np.array([item["calibration"]["offset"] for item in classes], dtype=np.float32),
+    )
 
 
 async def _get(store: ObjectStore, key: str, what: str) -> bytes:

@@ -1,7 +1,8 @@
 """A backbone as installed: what is known of it, and its files below `backbones/<digest>/` in the object store.
 
 `backbone.json` names every other file with its digest, and the digest of `backbone.json` names the backbone: it pins all.
-Nothing here runs a network or knows PyTorch.
+The network of a pretrained classifier is kept in the same form, beside the classifier's artifact. Nothing here runs a network
+or knows PyTorch.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ WEIGHTS_FILE = "model.safetensors"
 """The weights for PyTorch; absent where the network has none."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PUBLISH_AGAIN = "publish the backbone again"
+_TRAIN_AGAIN = "train the revision again"
 
 
 class BackboneError(Exception):
@@ -38,6 +41,17 @@ class BackboneError(Exception):
 
 class BackboneUnavailableError(BackboneError):
     """A backbone cannot be had: its name is unknown, or its published weights are not at hand."""
+
+
+class NetworkKind(StrEnum):
+    """What a network answers, and which code of ours knows it."""
+
+    BODY = "Body"
+    """Features, for heads that are learned: a network without its last layer."""
+    CLASSIFIER = "Classifier"
+    """The outputs of a whole network of torchvision's."""
+    ONNX = "ONNX"
+    """The outputs of a network that came as ONNX: no code here could run it in PyTorch."""
 
 
 class Precision(StrEnum):
@@ -78,9 +92,13 @@ class BackboneMetadata:
     """SPDX identifier, where it is known."""
     files: Mapping[str, str]
     """SHA-256 (hex) by file name."""
+    kind: NetworkKind = NetworkKind.BODY
 
     def to_json(self) -> dict[str, Any]:
+        # Left out for bodies: their digests are older than the other kinds.
+        kind = {} if self.kind is NetworkKind.BODY else {"kind": str(self.kind)}
         return {
+            **kind,
             "formatVersion": FORMAT_VERSION,
             "name": self.name,
             "version": self.version,
@@ -102,14 +120,16 @@ class BackboneMetadata:
         return sha256_hex(self.to_bytes())
 
     @classmethod
-    def parse(cls, data: bytes, *, digest: str) -> BackboneMetadata:
+    def parse(cls, data: bytes, *, digest: str, remedy: str = _PUBLISH_AGAIN) -> BackboneMetadata:
         """Type the contents of `backbone.json` and check that they have the digest that they were asked for by.
+
+        `remedy` is what to do where they have not.
 
         Raises:
             BackboneError: they are no metadata of this version, or others than the digest names.
         """
         if sha256_hex(data) != digest:
-            raise BackboneError(f"backbone {digest}: {METADATA_FILE} has another digest; publish the backbone again")
+            raise BackboneError(f"backbone {digest}: {METADATA_FILE} has another digest; {remedy}")
         try:
             document = json.loads(data)
             version = document["formatVersion"]
@@ -128,11 +148,10 @@ class BackboneMetadata:
                 weights=None if weights is None else Weights(origin=weights["origin"], sha256=weights["sha256"]),
                 licence=document["licence"],
                 files=document["files"],
+                kind=NetworkKind(document.get("kind", NetworkKind.BODY)),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise BackboneError(
-                f"backbone {digest}: {METADATA_FILE} cannot be read ({error}); publish the backbone again"
-            ) from error
+            raise BackboneError(f"backbone {digest}: {METADATA_FILE} cannot be read ({error}); {remedy}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,20 +170,23 @@ class Backbone:
         return self.metadata.digest
 
 
-async def load_backbone(store: ObjectStore, digest: str, *, cache: Path, files: Iterable[str] = (ONNX_FILE,)) -> Backbone:
-    """Bring files of an installed backbone to `<cache>/<digest>/`; those that lie there undamaged are not fetched again.
+async def load_backbone(
+    store: ObjectStore, digest: str, *, cache: Path, files: Iterable[str] = (ONNX_FILE,), prefix: str | None = None
+) -> Backbone:
+    """Bring files of a backbone to `<cache>/<digest>/`; those that lie there undamaged are not fetched again.
 
-    Several processes may share the cache: a file appears complete or not at all. Of `files`, those that this backbone does
-    not have are passed over; `ocelli_model.engine.needed_files` says which an engine needs.
+    `prefix` is where it lies; None: among the installed ones. Several processes may share the cache: a file appears complete
+    or not at all. Of `files`, those that this backbone does not have are passed over; `ocelli_model.engine.needed_files` says
+    which an engine needs.
 
     Raises:
-        BackboneError: no such backbone is installed, or what lies there is damaged.
+        BackboneError: there is no such backbone, or what lies there is damaged.
         StoreUnavailableError: see there.
     """
     if not _DIGEST.fullmatch(digest):
         raise BackboneError(f"backbone {digest!r}: a digest has 64 hex digits; take it from the output of ocelli_model.publish")
     folder = cache / digest
-    metadata = await load_backbone_metadata(store, digest)
+    metadata = await load_backbone_metadata(store, digest, prefix=prefix)
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         expected = metadata.files.get(file)
@@ -173,22 +195,26 @@ async def load_backbone(store: ObjectStore, digest: str, *, cache: Path, files: 
         path = folder / file
         if path.exists() and await asyncio.to_thread(_file_digest, path) == expected:
             continue
-        data = await _get(store, digest, file)
+        data = await _get(store, digest, file, prefix)
         if sha256_hex(data) != expected:
-            raise BackboneError(
-                f"backbone {metadata.name} ({digest}): {file} is damaged in the store; publish the backbone again"
-            )
+            remedy = _PUBLISH_AGAIN if prefix is None else _TRAIN_AGAIN
+            raise BackboneError(f"backbone {metadata.name} ({digest}): {file} is damaged in the store; {remedy}")
         await asyncio.to_thread(_write_whole, path, data)
     return Backbone(metadata=metadata, folder=folder)
 
 
-async def load_backbone_metadata(store: ObjectStore, digest: str) -> BackboneMetadata:
-    """What is known of an installed backbone. Raises as `load_backbone`."""
-    return BackboneMetadata.parse(await _get(store, digest, METADATA_FILE), digest=digest)
+async def load_backbone_metadata(store: ObjectStore, digest: str, *, prefix: str | None = None) -> BackboneMetadata:
+    """What is known of a backbone. Raises as `load_backbone`."""
+    remedy = _PUBLISH_AGAIN if prefix is None else _TRAIN_AGAIN
+    return BackboneMetadata.parse(await _get(store, digest, METADATA_FILE, prefix), digest=digest, remedy=remedy)
 
 
-async def save_backbone(store: ObjectStore, metadata: BackboneMetadata, files: Mapping[str, bytes]) -> str:
-    """Install a backbone and return its digest. `backbone.json` comes last: with it the backbone exists.
+async def save_backbone(
+    store: ObjectStore, metadata: BackboneMetadata, files: Mapping[str, bytes], *, prefix: str | None = None
+) -> str:
+    """Store a backbone and return its digest. `backbone.json` comes last: with it the backbone exists.
+
+    `prefix` is where it shall lie; None: among the installed ones.
 
     Raises:
         ValueError: the files are not those that the metadata name.
@@ -198,18 +224,21 @@ async def save_backbone(store: ObjectStore, metadata: BackboneMetadata, files: M
         raise ValueError(f"backbone {metadata.name}: files and digests differ")
     digest = metadata.digest
     for name, data in files.items():
-        await store.put(backbone_key(digest, name), data)
-    await store.put(backbone_key(digest, METADATA_FILE), metadata.to_bytes())
+        await store.put(_key(digest, name, prefix), data)
+    await store.put(_key(digest, METADATA_FILE, prefix), metadata.to_bytes())
     return digest
 
 
-async def _get(store: ObjectStore, digest: str, file: str) -> bytes:
+async def _get(store: ObjectStore, digest: str, file: str, prefix: str | None) -> bytes:
     try:
-        return await store.get(backbone_key(digest, file))
+        return await store.get(_key(digest, file, prefix))
     except ObjectNotFoundError as error:
-        raise BackboneError(
-            f"backbone {digest}: the object store has no {error.key}; publish it with python -m ocelli_model.publish"
-        ) from error
+        remedy = "publish it with python -m ocelli_model.publish" if prefix is None else _TRAIN_AGAIN
+        raise BackboneError(f"backbone {digest}: the object store has no {error.key}; {remedy}") from error
+
+
+def _key(digest: str, file: str, prefix: str | None) -> str:
+    return backbone_key(digest, file) if prefix is None else f"{prefix}/{file}"
 
 
 def _file_digest(path: Path) -> str:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneError, BackboneMetadata, Precision
+from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneError, BackboneMetadata, NetworkKind, Precision
 
 if TYPE_CHECKING:
     import torch
@@ -75,8 +75,13 @@ def available_device(device: Device = Device.AUTO) -> Device:
     return Device.CPU
 
 
+def device_for(metadata: BackboneMetadata, device: Device) -> Device:
+    """The device that `available_device` named; the CPU for a network that no code here could run in PyTorch."""
+    return Device.CPU if metadata.kind is NetworkKind.ONNX else device
+
+
 def needed_files(device: Device) -> Sequence[str]:
-    """The files of a backbone that `load_engine` needs on a device that `available_device` named."""
+    """The files of a backbone that `load_engine` needs on a device that `device_for` named."""
     return (WEIGHTS_FILE,) if device is Device.GPU else (ONNX_FILE,)
 
 
@@ -89,7 +94,7 @@ def load_engine(backbone: Backbone, *, threads: int, device: Device = Device.AUT
     if threads < 1:
         raise ValueError(f"engine: {threads} threads are asked for; ask for 1 at least")
     engine: Engine
-    if available_device(device) is Device.GPU:
+    if device_for(backbone.metadata, available_device(device)) is Device.GPU:
         engine = TorchEngine(backbone, torch_device="cuda", threads=threads)
     else:
         engine = OpenVinoEngine(backbone, threads=threads)

@@ -9,6 +9,7 @@ import onnx
 import torch
 from torch import nn
 
+from ocelli_model.backbones.onnx_origins import strip_origins
 from ocelli_model.preprocessing import Preprocessing
 
 OPSET = 18
@@ -46,19 +47,6 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing) -> tuple[bytes
             verbose=False,
         )
         model = onnx.load(path)
-    _strip(model)
+    strip_origins(model)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True), int(features.shape[1])
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove stack traces and tool versions, which differ between machines and say nothing about the network."""
-    model.producer_name, model.producer_version = "ocelli", ""
-    model.ClearField("metadata_props")
-    model.graph.ClearField("metadata_props")
-    for node in model.graph.node:
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
-        value.ClearField("metadata_props")
-        value.ClearField("doc_string")

@@ -37,6 +37,12 @@ def hub_folder() -> Path:
     return Path(cache).expanduser() / "hub" / "checkpoints"
 
 
+def digest_prefix(file_name: str) -> str | None:
+    """The beginning of the SHA-256 (hex) that a file of this name must have, where torchvision's name for it says so."""
+    found = _DIGEST_IN_NAME.search(file_name)
+    return found[1] if found else None
+
+
 @contextmanager
 def find_weights(
     name: str, where: str | None, *, sha256: str | None, published_names: Callable[[], Sequence[str]]
@@ -99,11 +105,11 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
     if expected is not None and path.stat().st_size != int(expected):
         raise BackboneUnavailableError(f"backbone {name}: weights from {shown} were cut off on the way; try again")
     described = _described(path, shown)
-    in_name = _DIGEST_IN_NAME.search(path.name)
-    if in_name and not described.weights.sha256.startswith(in_name[1]):
+    prefix = digest_prefix(path.name)
+    if prefix is not None and not described.weights.sha256.startswith(prefix):
         raise BackboneUnavailableError(
             f"backbone {name}: weights from {shown} have SHA-256 {described.weights.sha256}, "
-            f"not the {in_name[1]}… of their name; what lies there is damaged or another file"
+            f"not the {prefix}… of their name; what lies there is damaged or another file"
         )
     return described
 

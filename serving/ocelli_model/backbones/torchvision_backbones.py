@@ -1,6 +1,6 @@
-"""Torchvision's classification models as backbones: by torchvision's name, without the layer that classifies.
+"""Torchvision's classification models: as backbones, without the layer that classifies, and whole, as pretrained classifiers.
 
-Weights are always published ones: a network that was only initialised is never made into a backbone.
+Weights are always given: a network that was only initialised is never made into either.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,29 @@ _CLASSES = 1000  # torchvision's models classify ImageNet-1k
 # GoogLeNet and Inception take their input in another scale, and their published weights hold auxiliary layers.
 _TRANSFORMING = frozenset({"googlenet", "inception_v3"})
 _INTERPOLATIONS = {InterpolationMode.BILINEAR: Interpolation.BILINEAR, InterpolationMode.BICUBIC: Interpolation.BICUBIC}
+_AUXILIARY = ("aux", "AuxLogits")
 # The published DenseNet weights are older than torchvision's present names for these layers.
 _DENSENET_OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))")
 
 
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """Weights that torchvision publishes for a whole classifying network."""
+
+    name: str
+    """Torchvision's, such as `ResNet50_Weights.IMAGENET1K_V2`."""
+    architecture: str
+    url: str
+    categories: tuple[str, ...]
+    """Torchvision's name of each output."""
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[-1]
+
+
 class TorchvisionBackbone(nn.Module):
-    """uint8[N, height, width, 3] to float32[N, features], normalisation included."""
+    """uint8[N, height, width, 3] to float32[N, features], or the outputs of a whole network; normalisation included."""
 
     def __init__(self, body: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -55,6 +74,42 @@ def weights_file_names(name: str) -> list[str]:
         BackboneUnavailableError: torchvision has no classification model of that name.
     """
     return [_file_name(entry) for entry in _published(name)]
+
+
+def find_published_weights(name: str) -> PublishedWeights:
+    """Published weights by torchvision's name for them.
+
+    Raises:
+        BackboneUnavailableError: torchvision has none of that name; the message names close ones.
+    """
+    known: dict[str, PublishedWeights] = {}
+    for architecture in models.list_models(module=models):
+        for entry in models.get_model_weights(architecture):
+            # Features alone, for other tasks.
+            if not entry.meta.get("categories"):
+                continue
+            known[str(entry)] = PublishedWeights(
+                name=str(entry), architecture=architecture, url=str(entry.url), categories=tuple(entry.meta["categories"])
+            )
+    if name in known:
+        return known[name]
+    close = get_close_matches(name, known, n=3, cutoff=0.7)
+    raise BackboneUnavailableError(
+        f"torchvision {torchvision.__version__} publishes no weights of a classifying network named {name}; "
+        + (f"did you mean {' or '.join(close)}?" if close else "take a name from the page on models of its documentation")
+    )
+
+
+def check_architecture(name: str) -> None:
+    """Raises BackboneUnavailableError where torchvision has no classification model of that name; names close ones."""
+    known = models.list_models(module=models)
+    if name in known:
+        return
+    close = get_close_matches(name, known, n=3)
+    raise BackboneUnavailableError(
+        f"torchvision {torchvision.__version__} has no classification model named {name}; "
+        + (f"did you mean {' or '.join(close)}?" if close else "take a name from torchvision.models.list_models()")
+    )
 
 
 def preprocessing_for(name: str, file_name: str) -> tuple[Preprocessing, str | None]:
@@ -97,16 +152,40 @@ def build_network(name: str, weights: Path, preprocessing: Preprocessing) -> nn.
     """
     # The classifier of the file goes with the layer: it may have any number of classes.
     network, head = _empty_network(name, preprocessing)
-    state = {key: value for key, value in _read_state(name, weights).items() if not key.startswith(f"{head}.")}
-    _fill(network.body, state, f"backbone {name}: {weights.name}")
+    what = f"backbone {name}: {weights.name}"
+    state = {key: value for key, value in _read_state(what, weights).items() if not key.startswith(f"{head}.")}
+    _fill(network.body, state, what)
+    return network.eval()
+
+
+def build_classifier(architecture: str, weights: Path, preprocessing: Preprocessing, *, what: str) -> nn.Module:
+    """A whole torchvision model with the weights of a file, as many outputs as they have, in evaluation mode.
+
+    `what` is what messages call the file.
+
+    Raises:
+        BackboneUnavailableError: the file cannot be read, or holds no weights of this model.
+    """
+    state = _read_state(what, weights)
+    network = _empty_classifier(architecture, preprocessing, state, what)
+    _fill(network.body, state, what)
     return network.eval()
 
 
 def load_installed_network(backbone: Backbone) -> nn.Module:
     """The network of an installed backbone, in evaluation mode. Raises BackboneError."""
     network, _ = _empty_network(backbone.name, backbone.metadata.preprocessing)
-    state = _read_state(backbone.name, backbone.folder / WEIGHTS_FILE)
-    _fill(network, state, f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}")
+    what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
+    _fill(network, _read_state(what, backbone.folder / WEIGHTS_FILE), what)
+    return network.eval()
+
+
+def load_installed_classifier(backbone: Backbone) -> nn.Module:
+    """As `load_installed_network`, for a whole network."""
+    what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
+    state = {key.removeprefix("body."): value for key, value in _read_state(what, backbone.folder / WEIGHTS_FILE).items()}
+    network = _empty_classifier(backbone.name, backbone.metadata.preprocessing, state, what)
+    _fill(network.body, state, what)
     return network.eval()
 
 
@@ -135,16 +214,8 @@ def _file_name(entry: Any) -> str:
 
 def _empty_network(name: str, preprocessing: Preprocessing) -> tuple[TorchvisionBackbone, str]:
     """The network before its weights, and the name of the layer that was taken off."""
-    options: dict[str, Any] = {}
-    if name in _TRANSFORMING:
-        options = {"transform_input": True, "aux_logits": True, "init_weights": False}
-    elif name.startswith("vit_"):
-        options = {"image_size": preprocessing.height}
-    body = models.get_model(name, weights=None, **options)
-    modules = list(body.named_modules())
-    linear = [key for key, module in modules if isinstance(module, nn.Linear)]
-    # SqueezeNet classifies by a convolution.
-    head = linear[-1] if linear else [key for key, module in modules if isinstance(module, nn.Conv2d)][-1]
+    body = models.get_model(name, weights=None, **_options(name, preprocessing))
+    head = _last_layer(body)
     layer = body.get_submodule(head)
     if getattr(layer, "out_features", getattr(layer, "out_channels", None)) != _CLASSES:
         raise BackboneUnavailableError(f"backbone {name}: its last layer {head} does not classify; choose another model")
@@ -152,26 +223,59 @@ def _empty_network(name: str, preprocessing: Preprocessing) -> tuple[Torchvision
     return TorchvisionBackbone(body, preprocessing), head
 
 
-def _read_state(name: str, path: Path) -> Mapping[str, Tensor]:
+def _empty_classifier(name: str, preprocessing: Preprocessing, state: Mapping[str, Tensor], what: str) -> TorchvisionBackbone:
+    """The whole network before its weights, with as many outputs as they are for."""
+    options = _options(name, preprocessing)
+    if name in _TRANSFORMING:
+        # Helpers of a training: they are in some files and not in others.
+        options["aux_logits"] = any(key.startswith(_AUXILIARY) for key in state)
+    with torch.device("meta"):
+        last = f"{_last_layer(models.get_model(name, weights=None, **options))}.weight"
+    if last not in state:
+        raise BackboneUnavailableError(
+            f"{what} does not fit: it holds no {last}, the layer that classifies; name the network that it belongs to"
+        )
+    return TorchvisionBackbone(models.get_model(name, weights=None, num_classes=state[last].shape[0], **options), preprocessing)
+
+
+def _options(name: str, preprocessing: Preprocessing) -> dict[str, Any]:
+    if name in _TRANSFORMING:
+        return {"transform_input": True, "aux_logits": True, "init_weights": False}
+    return {"image_size": preprocessing.height} if name.startswith("vit_") else {}
+
+
+def _last_layer(body: nn.Module) -> str:
+    """The name of the layer that classifies."""
+    modules: list[tuple[str, nn.Module]] = list(body.named_modules())
+    linear = [key for key, module in modules if isinstance(module, nn.Linear)]
+    # SqueezeNet classifies by a convolution.
+    return linear[-1] if linear else [key for key, module in modules if isinstance(module, nn.Conv2d)][-1]
+
+
+def _read_state(what: str, path: Path) -> Mapping[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             state: Any = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).strip().split("\n", 1)[0]
         raise BackboneUnavailableError(
-            f"backbone {name}: {path.name} cannot be read as weights ({reason}); fetch the file again, "
-            "or give one that holds a state_dict"
+            f"{what} cannot be read as weights ({reason}); fetch the file again, or give one that holds a state_dict"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BackboneUnavailableError(
-            f"backbone {name}: {path.name} holds no state_dict; give the file that torchvision publishes"
-        )
+        raise BackboneUnavailableError(f"{what} holds no state_dict; give the file that torchvision publishes")
     return {_present_name(key): value for key, value in state.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Told by its beginning: the length of a header of JSON, then the header. Files that were fetched have no suffix."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
 
 
 def _present_name(key: str) -> str:

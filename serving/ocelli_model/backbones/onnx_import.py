@@ -1,0 +1,223 @@
+"""A classifying network that came as an ONNX file: checked, and made to take pixels as every other network here does.
+
+What it must be: one input float32[N, 3, height, width], one output float32[N, outputs], standard operators, everything in the
+one file. In front of it come layout and normalisation: uint8[N, height, width, 3]. Knows no PyTorch and runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.checker
+import onnx.compose
+import onnx.inliner
+import onnx.shape_inference
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import uses_external_data
+
+from ocelli_model.backbones.onnx_origins import strip_origins
+from ocelli_model.preprocessing import Preprocessing
+
+INPUT_NAME = "images"
+OPSET_MINIMUM = 7
+"""From here on arithmetic broadcasts as it does today."""
+
+_STANDARD_DOMAINS = ("", "ai.onnx")
+_CHANNELS = 3
+_BATCH = "N"
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+
+
+class OnnxImportError(Exception):
+    """The file is no network that can be used. The message is fact and remedy, without the file's name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OnnxNetwork:
+    """A checked network."""
+
+    model: onnx.ModelProto
+    input_name: str
+    height: int | None
+    """Of its input, in pixels, where it is fixed."""
+    width: int | None
+    one_image: bool
+    """It takes one image at a time."""
+
+
+def read_onnx(path: Path) -> OnnxNetwork:
+    """Read and check a file.
+
+    Raises:
+        OnnxImportError: it is no such network.
+        OSError: it cannot be read.
+    """
+    try:
+        model = onnx.load(path, format="protobuf", load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise OnnxImportError("it cannot be read as ONNX; fetch the file again, or give another one") from error
+    if not model.ir_version or not model.graph.node:
+        raise OnnxImportError("it holds no ONNX network; fetch the file again, or give another one")
+    outside = next((tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)), None)
+    if outside is not None:
+        raise OnnxImportError(f"weights such as {outside} lie in another file; save it with external_data=False, as one file")
+    try:
+        onnx.checker.check_model(model)
+        # Functions that come with the file, as some exporters write them.
+        model = onnx.inliner.inline_local_functions(model) if model.functions else model
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OnnxImportError(f"ONNX's own checker refuses it ({reason}); export it again") from error
+    _check_operators(model)
+    nameless = next((tensor.name for tensor in _tensors(model.graph) if _has_nan(tensor)), None)
+    if nameless is not None:
+        raise OnnxImportError(f"its weights {nameless} hold what is no number; give an undamaged file")
+    name, batch, height, width = _check_input(model.graph)
+    _check_output(model.graph)
+    return OnnxNetwork(model=model, input_name=name, height=height, width=width, one_image=batch == 1)
+
+
+def put_preprocessing_in_front(network: OnnxNetwork, preprocessing: Preprocessing) -> tuple[bytes, int]:
+    """The network as uint8[N, height, width, 3] to float32[N, outputs].
+
+    Returns:
+        The ONNX model, without anything that tells where and when it was made, and the number of outputs.
+
+    Raises:
+        OnnxImportError: it does not fit, or its number of outputs is not fixed.
+    """
+    for side, fixed, wanted in (
+        ("height", network.height, preprocessing.height),
+        ("width", network.width, preprocessing.width),
+    ):
+        if fixed not in (None, wanted):
+            raise OnnxImportError(f"its input has a {side} of {fixed} pixels and not {wanted}; set images.{side} to {fixed}")
+    try:
+        model = onnx.compose.merge_models(
+            _build_preprocessing(network, preprocessing),
+            network.model,
+            io_map=[("pixels", network.input_name)],
+            prefix1="ocelli_",
+            prefix2="network_",
+        )
+        strip_origins(model)
+        model.graph.name = "ocelli"
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        onnx.checker.check_model(model)
+        data = model.SerializeToString(deterministic=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OnnxImportError(
+            f"it does not run on images of {preprocessing.height}x{preprocessing.width} pixels ({reason}); "
+            "correct images, or export it again"
+        ) from error
+    count = _dimensions(inferred.graph.output[0])[1]
+    if count is None:
+        raise OnnxImportError("its number of outputs is not fixed; export it with a fixed one")
+    return data, count
+
+
+def _build_preprocessing(network: OnnxNetwork, preprocessing: Preprocessing) -> onnx.ModelProto:
+    """uint8[N, height, width, 3] named `images` to float32[N, 3, height, width] named `pixels`, in the network's own opset."""
+    batch = 1 if network.one_image else _BATCH
+    size = [preprocessing.height, preprocessing.width]
+
+    def constant(name: str, values: tuple[float, ...]) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.array(values, dtype=np.float32).reshape(1, -1, 1, 1), name)
+
+    nodes = [
+        helper.make_node("Cast", [INPUT_NAME], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["numbers"], ["channels"], perm=[0, 3, 1, 2]),
+        helper.make_node("Div", ["channels", "whole"], ["parts"]),
+        helper.make_node("Sub", ["parts", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "deviation"], ["pixels"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "preprocessing",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, [batch, *size, _CHANNELS])],
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [batch, _CHANNELS, *size])],
+        [
+            constant("whole", (255.0,)),
+            constant("mean", preprocessing.mean),
+            constant("deviation", preprocessing.standard_deviation),
+        ],
+    )
+    return helper.make_model(graph, ir_version=network.model.ir_version, opset_imports=network.model.opset_import)
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    for node in _nodes(model.graph):
+        if node.domain not in _STANDARD_DOMAINS:
+            raise OnnxImportError(
+                f"it uses operator {node.op_type} of {node.domain}, which is not standard; export it with ONNX's own operators"
+            )
+    version = next((item.version for item in model.opset_import if item.domain in _STANDARD_DOMAINS), 0)
+    newest = onnx.defs.onnx_opset_version()
+    if not OPSET_MINIMUM <= version <= newest:
+        raise OnnxImportError(f"it is of opset {version}; export it with one from {OPSET_MINIMUM} to {newest}, such as 18")
+
+
+def _check_input(graph: onnx.GraphProto) -> tuple[str, int | None, int | None, int | None]:
+    """Name, images at a time, height and width."""
+    given = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in given]
+    wanted = "one input float32[N, 3, height, width] is needed"
+    if len(inputs) != 1:
+        raise OnnxImportError(f"it has {len(inputs)} inputs; {wanted}: export it so")
+    (value,) = inputs
+    dimensions = _dimensions(value)
+    if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dimensions) != 4:
+        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it so")
+    batch, channels, height, width = dimensions
+    if channels not in (None, _CHANNELS):
+        hint = "with channels first" if width == _CHANNELS else "for images of three channels"
+        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it {hint}")
+    if batch not in (None, 1):
+        raise OnnxImportError(f"its input {value.name} takes {batch} images at a time; export it for one, or for any number")
+    return value.name, batch, height, width
+
+
+def _check_output(graph: onnx.GraphProto) -> None:
+    wanted = "one output float32[N, outputs] is needed"
+    if len(graph.output) != 1:
+        raise OnnxImportError(f"it has {len(graph.output)} outputs; {wanted}: export it with that of the classes alone")
+    (value,) = graph.output
+    tensor = value.type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT or (tensor.HasField("shape") and len(tensor.shape.dim) != 2):
+        raise OnnxImportError(f"its output {value.name} is {_shown(value)}; {wanted}: export it so")
+
+
+def _dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
+    return [dimension.dim_value or None for dimension in value.type.tensor_type.shape.dim]
+
+
+def _shown(value: onnx.ValueInfoProto) -> str:
+    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"{kind}[{', '.join(str(size or 'N') for size in _dimensions(value))}]"
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _has_nan(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type in _FLOATS and bool(np.isnan(numpy_helper.to_array(tensor)).any())

@@ -1,0 +1,197 @@
+"""The head of a pretrained classifier: a network's outputs in, one score per class out. No knowledge of networks or images.
+
+A class stands for one or several outputs; an ancestor in a hierarchy is a class that stands for all outputs below it. The last
+class may stand for none: it answers where no other does. Here are also the names of the classes in every language.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Activation
+from ocelli_api.prediction import SCORE_DECIMALS
+from ocelli_model.heads import DECISION_THRESHOLD
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputClass:
+    """One class that is answered."""
+
+    name: str
+    outputs: tuple[int, ...]
+    """Indices of the outputs that it stands for; empty for the class that is answered where no other is."""
+    ancestors: tuple[str, ...] | None = None
+    """Names from the root of the hierarchy down to the class, without itself; None where it is no leaf of one."""
+    translations: Mapping[str, str] = field(default_factory=dict)
+    """Its name by language."""
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"name": self.name, "outputs": list(self.outputs)}
+        if self.ancestors is not None:
+            document["ancestors"] = list(self.ancestors)
+        if self.translations:
+            document["translations"] = dict(self.translations)
+        return document
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> OutputClass:
+        """Type a stored class. Raises KeyError, TypeError where it is none."""
+        ancestors = document.get("ancestors")
+        return cls(
+            name=document["name"],
+            outputs=tuple(document["outputs"]),
+            ancestors=None if ancestors is None else tuple(ancestors),
+            translations=document.get("translations", {}),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """What the classes are called in one language, in the order of the head."""
+
+    class_names: tuple[str, ...]
+    """No two are the same."""
+    type_hierarchies: tuple[str | None, ...]
+    """Paths such as `/animal/bird/owl` of the leaves of the hierarchy, None for all others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputHead:
+    """Activation, then for each class the sum (`Softmax`, `Identity`) or the highest (`Sigmoid`) of its outputs' scores."""
+
+    activation: Activation
+    output_count: int
+    classes: tuple[OutputClass, ...]
+
+    def __post_init__(self) -> None:
+        repeated = [name for name, count in Counter(item.name for item in self.classes).items() if count > 1]
+        if repeated:
+            raise ValueError(f'head: class "{repeated[0]}" is there twice')
+        scored = self._scored
+        if not scored or any(not item.outputs for item in scored):
+            raise ValueError("head: only the last class may stand for no output, and never alone")
+        if any(not 0 <= output < self.output_count for item in scored for output in item.outputs):
+            raise ValueError(f"head: a class stands for an output that is none of the {self.output_count}")
+
+    @property
+    def class_count(self) -> int:
+        return len(self.classes)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return tuple(item.name for item in self.classes)
+
+    def scores(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores from 0 to 1: float32[N, outputs] to float32[N, C]; an ancestor's is never below a leaf's.
+
+        A row depends on its outputs only, to the bit.
+
+        Raises:
+            ValueError: there is another number of outputs, or some are no finite numbers.
+        """
+        if outputs.ndim != 2 or outputs.shape[1] != self.output_count:
+            raise ValueError(f"head: outputs of shape {outputs.shape} do not fit a head for {self.output_count}")
+        if not np.isfinite(outputs).all():
+            raise ValueError("head: the network's answer holds numbers that are not finite")
+        scores = np.zeros((len(outputs), self.class_count), dtype=np.float32)
+        combine = np.maximum if self.activation is Activation.SIGMOID else np.add
+        for row, image_outputs in enumerate(outputs.astype(np.float64)):
+            # Adding what is not negative never makes less, in floating point too: so ancestors stay above their leaves.
+            combined = combine.reduceat(activate(self.activation, image_outputs)[self._members], self._starts)
+            scores[row, : len(combined)] = np.minimum(combined, 1.0)
+            if len(combined) < self.class_count:
+                scores[row, -1] = _score_of_none(float(scores[row, :-1].max()))
+        return scores
+
+    @cached_property
+    def wording(self) -> Wording:
+        """The classes as the definition calls them."""
+        return self._build_wording({})
+
+    @cached_property
+    def wordings(self) -> Mapping[str, Wording]:
+        """By language. What has no translation keeps its name."""
+        languages = sorted({language for item in self.classes for language in item.translations})
+        return {language: self._build_wording(self._choose_names(language)) for language in languages}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "activation": str(self.activation),
+            "outputCount": self.output_count,
+            "classes": [item.to_json() for item in self.classes],
+        }
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> OutputHead:
+        """Type a stored head. Raises KeyError, TypeError, ValueError where it is none."""
+        return cls(
+            activation=Activation(document["activation"]),
+            output_count=document["outputCount"],
+            classes=tuple(OutputClass.parse(item) for item in document["classes"]),
+        )
+
+    @property
+    def _scored(self) -> tuple[OutputClass, ...]:
+        """The classes that stand for outputs."""
+        return self.classes if not self.classes or self.classes[-1].outputs else self.classes[:-1]
+
+    @cached_property
+    def _members(self) -> NDArray[np.intp]:
+        return np.array([output for item in self._scored for output in item.outputs], dtype=np.intp)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.intp]:
+        lengths = [len(item.outputs) for item in self._scored]
+        return np.cumsum([0, *lengths[:-1]], dtype=np.intp)
+
+    def _choose_names(self, language: str) -> dict[str, str]:
+        """Translated names by name. Where two classes would have the same, only the first of them is translated."""
+        translated = {item.name: item.translations[language] for item in self.classes if language in item.translations}
+        while True:
+            shown: dict[str, str] = {}
+            clashing = set()
+            for name in sorted(self.class_names, key=lambda name: name in translated):
+                text = translated.get(name, name)
+                if shown.setdefault(text, name) != name:
+                    clashing.add(name)
+            if not clashing:
+                return translated
+            # Names as they are come first and differ: each round takes translations away, so there is a last one.
+            translated = {name: text for name, text in translated.items() if name not in clashing}
+
+    def _build_wording(self, names: Mapping[str, str]) -> Wording:
+        def path(item: OutputClass) -> str | None:
+            if item.ancestors is None:
+                return None
+            return "".join(f"/{names.get(name, name)}" for name in (*item.ancestors, item.name))
+
+        return Wording(
+            class_names=tuple(names.get(name, name) for name in self.class_names),
+            type_hierarchies=tuple(path(item) for item in self.classes),
+        )
+
+
+def activate(activation: Activation, outputs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Outputs of one image to scores from 0 to 1."""
+    match activation:
+        case Activation.SOFTMAX:
+            exponentials = np.exp(outputs - outputs.max())
+            return np.asarray(exponentials / exponentials.sum())
+        case Activation.SIGMOID:
+            # Beyond 80 a float32 score is 0 or 1 anyway, and the exponential must not overflow.
+            return np.asarray(1.0 / (1.0 + np.exp(-np.clip(outputs, -80.0, 80.0))))
+        case Activation.IDENTITY:
+            return np.asarray(np.clip(outputs, 0.0, 1.0))
+
+
+def _score_of_none(best: float) -> float:
+    """Of the class that is answered where no other reaches the threshold, as callers see scores: rounded."""
+    best = round(best, SCORE_DECIMALS)
+    return 1.0 - best if best < DECISION_THRESHOLD else 0.0
