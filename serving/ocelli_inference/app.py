@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER, Prediction
+from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, Prediction
 from ocelli_inference import open_inference
 from ocelli_inference.errors import ErrorAnswer, OtherRevisionError, answer_error, build_error_response, internal_error
 from ocelli_inference.metrics import CONTENT_TYPE, RequestOutcome
@@ -73,7 +73,8 @@ class _Routes:
             with self._service.admission.open_ticket() as ticket:
                 body = await read_body(request, ticket, limit_bytes=IMAGE_BYTES_LIMIT)
                 ticket.add_images(1)
-                prediction = await _unless_client_gone(request, predictor.predict(body))
+                language = request.headers.get(LANGUAGE_HEADER)
+                prediction = await _unless_client_gone(request, predictor.predict(body, language=language))
             return JSONResponse(prediction.to_json())
 
         return await self._observed(request, answer, lambda error: {"error": {"kind": error.kind, "message": error.message}})

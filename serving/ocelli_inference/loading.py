@@ -8,20 +8,23 @@ import math
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
+from ocelli_api.export import PartPlace
 from ocelli_api.prediction import Prediction
 from ocelli_inference.batching import BatchRules, FeatureBatcher
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
 from ocelli_inference.settings import Settings
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
-from ocelli_model.backbone import BackboneError, load_backbone
-from ocelli_model.engine import Device, Engine, available_device, load_engine, needed_files
+from ocelli_model.backbone import BackboneError, load_backbone, load_backbone_metadata
+from ocelli_model.engine import Device, Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.image_decoder import ImageDecoder
+from ocelli_model.output_head import OutputHead
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -61,6 +64,9 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
         class_names=artifact.class_names,
         head=artifact.heads,
     )
+    if isinstance(artifact.heads, OutputHead):
+        hierarchies = artifact.heads.wording.type_hierarchies
+        classifier = replace(classifier, type_hierarchies=hierarchies, wordings=artifact.heads.wordings)
     async with batcher:
         predictor = Predictor(classifier, batcher, engine_name=engine.name)
         await _warm_up(predictor)
@@ -71,10 +77,14 @@ async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
     store = ObjectStore.from_url(settings.store_url)
     location = ClassifierLocation(namespace=settings.namespace, classifier_id=settings.classifier_id)
     artifact = await load_artifact(store, location, settings.revision)
-    device = await asyncio.to_thread(available_device)
+    own = artifact.backbone_place is PartPlace.ARTIFACT
+    prefix = location.network_prefix(settings.revision) if own else None
+    metadata = await load_backbone_metadata(store, artifact.backbone_digest, prefix=prefix)
+    device = device_for(metadata, await asyncio.to_thread(available_device))
     # Nothing of a backbone is read after it was loaded, so that no cache has to be found, shared and cleaned.
     with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
-        backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=needed_files(device))
+        files = needed_files(device)
+        backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=files, prefix=prefix)
         engine = await asyncio.to_thread(load_engine, backbone, threads=settings.cpu_count, device=device)
     limit_images = _BATCH_ON_GPU if device is Device.GPU else _ROUNDS_IN_A_BATCH * settings.cpu_count
     return artifact, engine, BatchRules(limit_images=limit_images)

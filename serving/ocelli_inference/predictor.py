@@ -5,7 +5,8 @@ The engine's features and the classifier's head are apart: the batcher in front 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ocelli_api.prediction import SCORE_DECIMALS, ClassScore, Prediction
 from ocelli_inference.batching import FeatureBatcher
+from ocelli_model.output_head import Wording
 
 
 class Head(Protocol):
@@ -31,6 +33,16 @@ class ServedClassifier:
     revision: str
     class_names: tuple[str, ...]
     head: Head
+    type_hierarchies: tuple[str | None, ...] | None = None
+    """Of each class, where a pretrained classifier has them."""
+    wordings: Mapping[str, Wording] = field(default_factory=dict)
+    """The same in other languages."""
+
+    def wording(self, language: str | None) -> Wording:
+        """What the classes are called in a language, or as the definition calls them where it is not known."""
+        known = self.wordings.get((language or "").casefold())
+        hierarchies = self.type_hierarchies or (None,) * len(self.class_names)
+        return known or Wording(class_names=self.class_names, type_hierarchies=hierarchies)
 
 
 class Predictor:
@@ -41,8 +53,8 @@ class Predictor:
         self.engine_name = engine_name
         self._batcher = batcher
 
-    async def predict(self, data: bytes) -> Prediction:
-        """The scores of the bytes of an image file, classes in the order of the definition.
+    async def predict(self, data: bytes, *, language: str | None = None) -> Prediction:
+        """The scores of the bytes of an image file, classes in the order of the definition and called as in the language.
 
         Raises:
             ImageError: this image cannot be predicted.
@@ -51,11 +63,12 @@ class Predictor:
         features = await self._batcher.features(data)
         # One row at a time: a product over a whole batch may round differently than one over a single image.
         scores = self.classifier.head.scores(features[np.newaxis])[0]
+        wording = self.classifier.wording(language)
         return Prediction(
             classifier_id=self.classifier.classifier_id,
             revision=self.classifier.revision,
             scores=tuple(
-                ClassScore(class_name=name, score=round(float(score), SCORE_DECIMALS))
-                for name, score in zip(self.classifier.class_names, scores, strict=True)
+                ClassScore(class_name=name, score=round(float(score), SCORE_DECIMALS), type_hierarchy=hierarchy)
+                for name, hierarchy, score in zip(wording.class_names, wording.type_hierarchies, scores, strict=True)
             ),
         )

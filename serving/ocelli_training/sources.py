@@ -64,6 +64,9 @@ class SourceLimits:
     """Bounds of what one source may cost."""
 
     zip_bytes: int = 1024 * MEGABYTE
+    """Of what is fetched, a zip or another file."""
+    size_remedy: str = "split it into several zips"
+    """What to do about one that is larger."""
     redirects: int = 10
     connect_seconds: float = 15
     silence_seconds: float = 60
@@ -386,7 +389,8 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
         except _OutsideError as error:
             raise unreadable("it leads out of the folder of file sources; name a path inside it") from error
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise unreadable("there is no such file; paths begin at the installation's folder of file sources") from error
+            what = "folder" if url.endswith("/") else "file"
+            raise unreadable(f"there is no such {what}; paths begin at the installation's folder of file sources") from error
         except (OSError, ValueError, RuntimeError) as error:
             raise unreadable(f"it cannot be read ({error}); check the path and that the trainer may read it") from error
         return FetchedSource(source=source, path=path, jail=jail, limits=self._limits.archive)
@@ -394,7 +398,7 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
     def _check_size(self, source: Source, size_bytes: int) -> None:
         if size_bytes > self._limits.zip_bytes:
             limit = self._limits.zip_bytes // MEGABYTE
-            message = f"{shown_source(source)}: it has more than {limit} MB; split it into several zips"
+            message = f"{shown_source(source)}: it has more than {limit} MB; {self._limits.size_remedy}"
             raise SourceError(message, reason=OutcomeReason.INVALID_DATA)
 
 

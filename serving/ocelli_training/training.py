@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec, parse_spec
+from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata
+from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, load_engine, needed_files
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
@@ -32,7 +32,7 @@ from ocelli_training.fit import Examples, Fit, FitSettings, fit_heads
 from ocelli_training.near_duplicates import FINGERPRINT_CELLS, fingerprints
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
-from ocelli_training.reading import ImageReader
+from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.report import Report, find_near_duplicates, image_name, render_page
 from ocelli_training.settings import Settings
 from ocelli_training.sources import SourceReader
@@ -80,10 +80,12 @@ class Training:
         earlier = await self._load_earlier_artifact()
         if earlier is not None:
             return self._reuse(definition, earlier)
+        if definition.pretrained is not None:
+            return await self._import_pretrained(definition.pretrained)
         choice = choose_backbone(definition.model.backbone, self._settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        lesson = await self._read(definition, metadata)
+        lesson = await self._read(document, metadata)
         fit, evaluation = await self._learn(definition, lesson)
         artifact = Artifact(
             classifier_id=self._settings.location.classifier_id,
@@ -118,6 +120,38 @@ class Training:
             backbone=choice.description,
             backbone_digest=metadata.digest,
         )
+
+    async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
+        """Nothing is learned: what the definition names is checked and stored, as an artifact with a network of its own."""
+        # Imported where it is needed: all other trainings start without.
+        from ocelli_training.pretrained import PretrainedImport
+
+        made = await PretrainedImport(self._settings, self._store, self._scratch, self._progress).run(pretrained)
+        await self._progress.begin(Stage.STORING)
+        location, revision = self._settings.location, self._settings.revision
+        await self._store_definition()
+        report = json.dumps(made.report, ensure_ascii=False, indent=1)
+        await self._store.put(location.artifact_key(revision, REPORT), report.encode())
+        metadata, files = made.network.metadata, made.network.files
+        await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
+        digest = await save_artifact(self._store, location, made.artifact)
+        logger.info("artifact.stored", extra={"digest": digest})
+        classes = len(made.artifact.class_names)
+        return Outcome(
+            reason=OutcomeReason.SUCCEEDED,
+            message=f"Made ready from its weights, with {classes} classes",
+            revision=revision,
+            attempt=self._settings.attempt,
+            artifact_digest=digest,
+            backbone=made.network.description,
+            backbone_digest=metadata.digest,
+        )
+
+    async def _store_definition(self) -> None:
+        # Read again: what was erased meanwhile must not come back by this way.
+        definition = await self._load_definition()
+        key = self._settings.location.definition_key(self._settings.revision)
+        await self._store.put(key, json.dumps(definition, ensure_ascii=False, indent=1).encode())
 
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
@@ -163,13 +197,13 @@ class Training:
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _read(self, definition: ClassifierSpec, metadata: BackboneMetadata) -> _Lesson:
+    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata) -> _Lesson:
         # Loading an engine takes as long as reading a hundred photographs: both at once.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
             height, width = metadata.preprocessing.height, metadata.preprocessing.width
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, numbers = await self._read_dataset(definition, metadata, pixels)
+                dataset, numbers = await self._read_what_is_left(document, metadata, pixels)
                 await self._progress.begin(Stage.EXTRACTING)
                 return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers)
         finally:
@@ -182,6 +216,20 @@ class Training:
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )
         return await asyncio.to_thread(load_engine, backbone, threads=self._settings.cpu_count, device=device)
+
+    async def _read_what_is_left(
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
+    ) -> tuple[Dataset, Sequence[int]]:
+        """As `_read_dataset`; where a source could not be read because it was erased meanwhile, without it."""
+        while True:
+            try:
+                return await self._read_dataset(parse_spec(document), metadata, pixels)
+            except SourcesError:
+                now = await self._load_definition()
+                if now == document:
+                    raise
+                logger.info("sources.erased")
+                document = now
 
     async def _read_dataset(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
@@ -272,9 +320,7 @@ class Training:
         await self._progress.begin(Stage.STORING)
         document = report.to_json()
         location, revision = self._settings.location, self._settings.revision
-        # Read again: what was erased meanwhile must not come back by this way.
-        definition = await self._load_definition()
-        await self._store.put(location.definition_key(revision), json.dumps(definition, ensure_ascii=False, indent=1).encode())
+        await self._store_definition()
         text = json.dumps(document, ensure_ascii=False, indent=1)
         await self._store.put(location.artifact_key(revision, REPORT), text.encode())
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
