@@ -40,11 +40,13 @@ class DataValidReason(StrEnum):
     """Reasons of `DataValid`."""
 
     CHECKED = "Checked"
-    """Every source was read and every class has enough usable examples."""
+    """Every source was read and every class has enough usable examples. Of a pretrained classifier: its weights and labels were
+    read and fit each other."""
     NOT_CHECKED = "NotChecked"
     """The trainer has not read the sources yet."""
     INVALID_DATA = "InvalidData"
-    """A source holds no or too few usable examples, or not what its digest promises. The message names the first offenders."""
+    """A source holds no or too few usable examples, or not what its digest promises; or a file of a pretrained classifier is
+    damaged, or does not fit the others. The message names the first offenders."""
     SOURCE_UNREADABLE = "SourceUnreadable"
     """A source could not be fetched: the message names its address and what came back."""
 

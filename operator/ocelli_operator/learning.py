@@ -17,10 +17,10 @@ from ocelli_operator.manifests.metadata import job_name, manifest_hash
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, build_training_job
 from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
 from ocelli_operator.status import (
-    DATA_CHECKED,
     NOT_CHECKED,
     Failure,
     Verdict,
+    data_checked,
     failed_data,
     failed_source,
     failed_training,
@@ -67,8 +67,8 @@ def plan_learning(case: Case) -> Learning:
         artifact = observed.artifact
         return Learning(
             artifact=artifact,
-            data_valid=DATA_CHECKED,
-            trained=learned(artifact.revision, artifact.accuracy),
+            data_valid=data_checked(spec),
+            trained=learned(spec, artifact.revision, artifact.accuracy),
             # A Job may have ended before a status write told of it.
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),
@@ -194,9 +194,9 @@ def _judge_running_data(case: Case, under_way: bool) -> Verdict:
     if not under_way:
         return NOT_CHECKED
     if case.observed.progress is not None:
-        return DATA_CHECKED if case.observed.progress.data_valid else NOT_CHECKED
+        return data_checked(case.classifier.spec) if case.observed.progress.data_valid else NOT_CHECKED
     # Between two Pods of one attempt there may be no progress to read.
-    return DATA_CHECKED if case.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
+    return data_checked(case.classifier.spec) if case.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
 
 
 def _delete_jobs(case: Case, *, keep_revision: str, keep_attempt: int | None) -> tuple[Action, ...]:
@@ -280,7 +280,11 @@ def _failure_of_outcome(case: Case, outcome: Outcome) -> Failure:
     failed = failures.get(outcome.reason)
     if failed is None:
         return failed_training(outcome.message)
+    spec = case.classifier.spec
+    # Files can be put where they were missed, without any change of the spec.
+    if spec.pretrained is not None:
+        return failed(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to have it tried again")
     # An upload can only be replaced by another one, which is another spec; behind an address the file itself can be mended.
-    if any(source.url for source in case.classifier.spec.sources):
+    if any(source.url for source in spec.sources):
         return failed(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to read the sources again")
     return failed(outcome.message)

@@ -15,7 +15,7 @@ from ocelli_operator.manifests.inference_deployment import build_inference_deplo
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
-from ocelli_operator.status import DATA_CHECKED, Failure, learned, waits_for_room
+from ocelli_operator.status import Failure, data_checked, learned, waits_for_room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,11 +137,12 @@ def _count_ready(deployment: ObservedDeployment) -> str:
 
 
 def _failed_rollout(case: Case, message: str) -> Failure:
+    spec = case.classifier.spec
     return Failure(
         reason=StalledReason.ROLLOUT_FAILED,
         message=message,
-        data_valid=DATA_CHECKED,
-        trained=learned(case.current, case.observed.artifact.accuracy if case.observed.artifact else None),
+        data_valid=data_checked(spec),
+        trained=learned(spec, case.current, case.observed.artifact.accuracy if case.observed.artifact else None),
     )
 
 

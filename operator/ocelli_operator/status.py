@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import HISTORY_LIMIT, Classifier, ClassifierStatus, HistoryEntry
+from ocelli_api.classifier import HISTORY_LIMIT, Classifier, ClassifierSpec, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import (
     ConditionStatus,
     ConditionType,
@@ -70,11 +70,21 @@ def format_time(time: datetime) -> str:
 
 
 NOT_CHECKED = unknown(DataValidReason.NOT_CHECKED, "the sources have not been read yet")
-DATA_CHECKED = true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
 
 
-def learned(revision: str, accuracy: str | None) -> Verdict:
+def data_checked(spec: ClassifierSpec) -> Verdict:
+    """`DataValid` where everything was read and found good."""
+    if spec.pretrained is not None:
+        return true(DataValidReason.CHECKED, "weights and labels were read, and fit each other")
+    return true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
+
+
+def learned(spec: ClassifierSpec, revision: str, accuracy: str | None) -> Verdict:
     """`Trained` where the artifact is there."""
+    if spec.pretrained is not None:
+        return true(
+            TrainedReason.ARTIFACT_STORED, f"revision {revision} was made ready from its weights; nothing had to be learned"
+        )
     measured = "" if accuracy is None else f" with an accuracy of {accuracy} on held-out examples"
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
 
