@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
+from aiohttp.abc import AbstractResolver
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -127,6 +128,8 @@ class Dependencies:
     client: ClusterClient
     objects: ObjectStore
     metrics: Metrics
+    resolver: AbstractResolver | None = None
+    """For the names in URLs of images; None: the system's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -326,6 +329,7 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
             allowed=parse_networks(settings.url_allowed_networks),
+            resolver=dependencies.resolver,
         )
         resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(settings.credentials_folder, authenticator, store.watch_namespaces)

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 import uvicorn
+from aiohttp.abc import AbstractResolver
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -230,7 +231,7 @@ class Stage:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
-    def start_gateway(self, **settings: Any) -> GatewayInstance:
+    def start_gateway(self, *, resolver: AbstractResolver | None = None, **settings: Any) -> GatewayInstance:
         values = {
             "store_url": self.store_folder.as_uri(),
             "credentials_folder": self.credentials_folder,
@@ -240,11 +241,17 @@ class Stage:
             "prediction_timeout_seconds": 5.0,
             **settings,
         }
-        return self.run(self._start_gateway(GatewaySettings(**values)))
+        return self.run(self._start_gateway(GatewaySettings(**values), resolver))
 
-    async def _start_gateway(self, settings: GatewaySettings) -> GatewayInstance:
+    async def _start_gateway(self, settings: GatewaySettings, resolver: AbstractResolver | None) -> GatewayInstance:
         metrics = Metrics()
-        dependencies = Dependencies(settings=settings, client=self.cluster, objects=self.objects, metrics=metrics)  # type: ignore[arg-type]
+        dependencies = Dependencies(
+            settings=settings,
+            client=self.cluster,  # type: ignore[arg-type]
+            objects=self.objects,
+            metrics=metrics,
+            resolver=resolver,
+        )
         gateway = await self._resources.enter_async_context(running_gateway(dependencies))
         app = build_app(gateway, metrics)
         running = await _start_server(app, "127.0.0.1", 0, http=ContractProtocol, ws="none", server_header=False)
@@ -336,6 +343,18 @@ class Stage:
             "status": {"podIP": server.address, "conditions": [{"type": "Ready", "status": str(ready)}]},
         }
         self.call(lambda: self.cluster.put(PODS, NAMESPACE, pod))
+
+    def start_web_server(self, app: Starlette) -> str:
+        """A web server on an address of its own; returns its address, `http://127.x.y.z:port`."""
+        number = next(self._numbers)
+        host = f"{self._network}.{number}"
+
+        async def start() -> int:
+            running = await _start_server(app, host, 0)
+            self._servers[f"web-{number}"] = running
+            return int(running.server.servers[0].sockets[0].getsockname()[1])
+
+        return f"http://{host}:{self.run(start())}"
 
     def kill_server(self, server: StubInferenceServer) -> None:
         """The process is gone; the Pod still looks Ready."""

@@ -1,0 +1,379 @@
+"""Images by URL, GET /v3/classify and the older parameters (sections B2 and B3 of the REST contract)."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from ocelli_gateway.network_addresses import may_connect
+from tests.unit.gateway.harness import (
+    VERSION,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    assert_error,
+    build_zip,
+    connect,
+    plain,
+    png,
+)
+from tests.unit.gateway.web import Web
+
+NOT_ALLOWED = "URL Fetcher error: Could not fetch URL: Address not allowed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    gateway: GatewayInstance
+    client: V3Client
+    web: Web
+    address: str
+    birds: str
+
+    def classify(self, url: str, **fields: str) -> httpx.Response:
+        return self.client.classify(url=url.replace("WEB", self.address), **{"classifier_ids": self.birds, **fields})
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Stage) -> Iterator[Scene]:
+    web = Web()
+    address = stage.start_web_server(web.build())
+    gateway = stage.start_gateway(url_allowed_networks=f"{urlsplit(address).hostname}/32")
+    client = connect(gateway, stage)
+    birds = client.ready("birds", {"heron": 0.25, "owl": 0.871204})
+    yield Scene(gateway=gateway, client=client, web=web, address=address, birds=birds)
+    client.http.close()
+
+
+def image_of(response: httpx.Response, index: int = 0) -> dict[str, Any]:
+    item: dict[str, Any] = response.json()["images"][index]
+    return item
+
+
+def assert_url_error(response: httpx.Response, words: str, error_id: str = "input_error") -> None:
+    assert_error(response, 400, error_id, words)
+    item = image_of(response)
+    assert item["error"]["description"].startswith("URL Fetcher error: ")
+    assert (item["error"]["code"], item["error"]["error_id"], item["classifiers"]) == (400, error_id, [])
+    assert item["source_url"]
+
+
+# B2: what is answered
+
+
+@pytest.mark.contract_row("B2", "A5/url", "A5/images[].source_url, images[].resolved_url")
+def test_answer_names_the_url_as_given_and_as_resolved(scene: Scene) -> None:
+    body = scene.classify("WEB/to?where=/good").json()
+    assert body == {
+        "images": [
+            {
+                "source_url": f"{scene.address}/to?where=/good",
+                "resolved_url": f"{scene.address}/good",
+                "classifiers": [
+                    {"classifier_id": scene.birds, "name": "birds", "classes": [{"class": "owl", "score": 0.871204}]}
+                ],
+            }
+        ],
+        "images_processed": 1,
+        "custom_classes": 1,
+    }
+
+
+@pytest.mark.contract_row("0.1/GET /v3/classify", "B2")
+def test_get_does_what_post_does(scene: Scene) -> None:
+    fields = {"url": f"{scene.address}/good", "classifier_ids": scene.birds, "threshold": "0"}
+    by_get = scene.client.http.get("/v3/classify", params={**VERSION, **fields}).json()
+    assert by_get == scene.client.classify(**fields).json()
+    assert len(by_get["images"][0]["classifiers"][0]["classes"]) == 2
+
+
+def test_post_without_a_body_reads_the_query(scene: Scene) -> None:
+    params = {**VERSION, "url": f"{scene.address}/good", "classifier_ids": scene.birds}
+    assert scene.client.http.post("/v3/classify", params=params).status_code == 200
+
+
+def test_urlencoded_body_may_hold_the_url(scene: Scene) -> None:
+    data = {"url": f"{scene.address}/good", "classifier_ids": scene.birds}
+    assert scene.client.http.post("/v3/classify", data=data).status_code == 200
+
+
+@pytest.mark.contract_row("A5/images")
+def test_uploads_come_first_in_zip_order_then_the_url(scene: Scene) -> None:
+    archive = build_zip({"b.png": png(1), "a.png": png(2)})
+    fields = {"url": f"{scene.address}/good", "classifier_ids": scene.birds}
+    body = scene.client.classify(("z.zip", archive), ("c.png", png()), **fields).json()
+    names = [item.get("image") or item["source_url"] for item in body["images"]]
+    assert names == ["z.zip/b.png", "z.zip/a.png", "c.png", f"{scene.address}/good"]
+
+
+def test_bad_url_beside_a_good_image_is_an_error_of_its_own(scene: Scene) -> None:
+    response = scene.client.classify(("a.png", png()), url=f"{scene.address}/page", classifier_ids=scene.birds)
+    assert (response.status_code, response.json()["images_processed"]) == (200, 2)
+    assert [bool(item.get("error")) for item in response.json()["images"]] == [False, True]
+
+
+def test_url_has_an_item_though_no_classifier_is_known(scene: Scene) -> None:
+    response = scene.classify("WEB/good", classifier_ids="none_1")
+    assert_error(response, 404, "not_found")
+    assert image_of(response)["source_url"] == f"{scene.address}/good"
+
+
+# B2: how it is fetched
+
+
+def test_ten_redirects_are_followed_and_eleven_are_not(scene: Scene) -> None:
+    assert scene.classify("WEB/hop10").status_code == 200
+    assert_url_error(scene.classify("WEB/hop11"), "10 redirects")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_every_kind_of_redirect_is_followed(scene: Scene, status: int) -> None:
+    assert scene.classify(f"WEB/to?where=/good&status={status}").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "words", "error_id"),
+    [
+        ("WEB/missing", "404", "input_error"),
+        ("WEB/page", "image", "input_error"),
+        ("WEB/zip", "zip", "input_error"),
+        ("WEB/empty", "image", "input_error"),
+        ("WEB/large", "10 MB", "limit_exceeded"),
+        ("WEB/endless", "10 MB", "limit_exceeded"),
+        ("WEB/cut", "", "input_error"),
+        ("WEB/loop", "redirects", "input_error"),
+        ("WEB/to?where=ftp://example.org/x", "http", "input_error"),
+        ("HOST:1/x", "", "input_error"),
+        ("http://no-such-host.invalid/x", "", "input_error"),
+        ("ftp://example.org/x", "http", "input_error"),
+        ("http://", "URL", "input_error"),
+        ("http://[::1", "URL", "input_error"),
+        ("http://a:99999/", "URL", "input_error"),
+        ("not an address", "URL", "input_error"),
+        ("//example.org/x", "URL", "input_error"),
+        ("http://exa mple.org/", "", "input_error"),
+        ("http://example.org/\u0000", "URL", "input_error"),
+        ("http://" + "a" * 9000, "URL", "input_error"),
+        ("data:image/png;base64,AAAA", "http", "input_error"),
+    ],
+    ids=lambda value: value[:28] if isinstance(value, str) else None,
+)
+def test_what_cannot_be_fetched_is_an_error_of_the_image(scene: Scene, path: str, words: str, error_id: str) -> None:
+    url = path.replace("HOST", f"http://{urlsplit(scene.address).hostname}")
+    assert_url_error(scene.classify(url), words, error_id)
+
+
+def test_server_that_is_too_slow_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
+    assert_url_error(scene.classify("WEB/slow"), "seconds")
+
+
+def test_credentials_are_not_passed_on(scene: Scene) -> None:
+    scene.web.requests.clear()
+    scene.client.http.post(
+        "/v3/classify",
+        data={"url": f"{scene.address}/good", "classifier_ids": scene.birds},
+        headers={"Cookie": "a=b", "X-Watson-Metadata": "customer_id=c"},
+    )
+    (request,) = scene.web.requests
+    assert not {"authorization", "cookie", "x-watson-metadata"} & set(request.headers)
+
+
+def test_nothing_is_left_on_the_disk(scene: Scene, stage: Stage) -> None:
+    for path in ("good", "large", "cut"):
+        scene.classify(f"WEB/{path}")
+    assert list(stage.upload_folder.iterdir()) == []
+
+
+# B2: private networks
+
+
+@pytest.mark.contract_row("B2/Private networks")
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "127.0.0.1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "0x7f.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "[fe80::1]",
+        "[fe80::1%25lo]",
+        "[fd00::1]",
+        "[ff02::1]",
+        "[::]",
+        "0.0.0.0",
+        "0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "224.0.0.1",
+        "255.255.255.255",
+        "240.0.0.1",
+    ],
+)
+def test_private_address_is_refused_however_it_is_spelt(scene: Scene, host: str) -> None:
+    response = scene.classify(f"http://{host}:{scene.gateway.port}/livez")
+    assert_error(response, 400, "input_error")
+    assert image_of(response)["error"]["description"] == NOT_ALLOWED
+
+
+@pytest.mark.contract_row("B2/Private networks")
+def test_redirect_to_a_private_address_is_checked_again(scene: Scene) -> None:
+    response = scene.classify(f"WEB/to?where=http://127.0.0.1:{scene.gateway.port}/livez")
+    assert image_of(response)["error"]["description"] == NOT_ALLOWED
+
+
+class _Rebinding(AbstractResolver):
+    """A DNS server that answers with another address at each call: the border that cannot be crossed in a test."""
+
+    def __init__(self, *answers: str) -> None:
+        self._answers = list(answers)
+        self.calls = 0
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[ResolveResult]:
+        self.calls += 1
+        address = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        kind = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [ResolveResult(hostname=host, host=address, port=port, family=kind, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.contract_row("B2/Private networks")
+def test_name_that_comes_to_mean_another_address_reaches_nothing(stage: Stage, scene: Scene) -> None:
+    allowed = str(urlsplit(scene.address).hostname)
+    resolver = _Rebinding(allowed, "127.0.0.1")
+    gateway = stage.start_gateway(url_allowed_networks=f"{allowed}/32", resolver=resolver)
+    client = connect(gateway, stage)
+    port = urlsplit(scene.address).port
+    url = f"http://rebinding.test:{port}/to?where=http://rebinding.test:{gateway.port}/livez"
+    response = client.classify(url=url, classifier_ids=scene.birds)
+    assert (resolver.calls, image_of(response)["error"]["description"]) == (2, NOT_ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1:248:1893:25c8:1946", True),
+        ("198.18.0.1", False),
+        ("192.0.2.1", False),
+        ("2001:db8::1", False),
+        ("2001::1", False),
+        ("64:ff9b::8.8.8.8", True),
+        ("2002:0a00:0001::1", False),
+        ("fec0::1", False),
+        ("nonsense", False),
+    ],
+)
+def test_only_public_addresses_are_connected_to(address: str, allowed: bool) -> None:
+    assert may_connect(address) is allowed
+
+
+def test_named_networks_are_allowed() -> None:
+    allowed = [ipaddress.ip_network("10.1.0.0/16")]
+    assert [may_connect(address, allowed) for address in ("10.1.2.3", "::ffff:10.1.2.3", "10.2.0.1")] == [True, True, False]
+
+
+# B3: the older document
+
+
+@pytest.mark.contract_row("B3", "A5/parameters")
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"url": "WEB/good", "classifier_ids": ["BIRDS", "default"], "threshold": 0.1},
+        {"url": "WEB/good", "classifier_ids": "BIRDS, default", "threshold": ".1"},
+        {"url": "WEB/good", "classifier_ids": ["BIRDS,default"], "threshold": "0.1", "owner": "me"},
+        {"parameters": {"url": "WEB/good", "classifier_ids": ["BIRDS", "default"], "threshold": 0.1}},
+    ],
+    ids=["lists", "texts", "mixed", "wrapped"],
+)
+@pytest.mark.parametrize("place", ["part", "file", "query", "json part"])
+def test_document_of_every_form_is_read_from_every_place(scene: Scene, document: dict[str, Any], place: str) -> None:
+    text = json.dumps(document).replace("WEB", scene.address).replace("BIRDS", scene.birds)
+    http = scene.client.http
+    if place == "query":
+        response = http.post("/v3/classify", params={**VERSION, "parameters": text})
+    else:
+        part: Any = {
+            "part": (None, text),
+            "file": ("p.json", text, "text/plain"),
+            "json part": (None, text, "application/json"),
+        }[place]
+        response = http.post("/v3/classify", files=[("parameters", part)])
+    assert response.status_code == 200, response.text
+    answered = response.json()["images"][0]["classifiers"]
+    assert [item["classifier_id"] for item in answered] == [scene.birds, "default"]
+    assert len(answered[0]["classes"]) == 2
+
+
+@pytest.mark.contract_row("B3", 'D/File names on text parts. -F "parameters=@p.json" sends a')
+def test_part_of_its_own_wins_over_the_document(scene: Scene) -> None:
+    parameters = json.dumps({"classifier_ids": ["food"], "threshold": 1})
+    body = scene.client.classify(("a.png", png()), parameters=parameters, classifier_ids=scene.birds, threshold="0").json()
+    assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
+
+
+@pytest.mark.parametrize("owners", ["me", ["me"], ["ME"]])
+def test_owners_of_the_document_count(scene: Scene, owners: Any) -> None:
+    body = scene.client.classify(("a.png", png()), parameters=json.dumps({"owners": owners})).json()
+    assert scene.birds in [item["classifier_id"] for item in body["images"][0]["classifiers"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "1",
+        "null",
+        '"{}"',
+        '{"threshold": NaN}',
+        '{"threshold": Infinity}',
+        '{"threshold": "high"}',
+        '{"threshold": [0.5]}',
+        '{"threshold": true}',
+        '{"classifier_ids": {"a": 1}}',
+        '{"classifier_ids": [1]}',
+        '{"owners": ["you"]}',
+        '{"url": ["a", "b"]}',
+        '{"parameters": 7}',
+        '{"threshold": 0.1, "threshold": 0.2}',
+        "[" * 100_000,
+        '{"a":' * 5_000 + "1" + "}" * 5_000,
+        '{"threshold": 1e999}',
+        '{"threshold": ' + "9" * 10_000 + "}",
+        '{"url": "\\ud800"}',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_document_that_may_not_be_is_400(scene: Scene, text: str) -> None:
+    response = scene.client.classify(("a.png", plain((1, 2, 3))), parameters=text, classifier_ids="")
+    assert_error(response, 400)
+
+
+def test_unknown_keys_of_the_document_are_ignored(scene: Scene) -> None:
+    parameters = json.dumps({"classifier_ids": [scene.birds], "color": {"deep": [1]}})
+    assert scene.client.classify(("a.png", png()), parameters=parameters).status_code == 200
