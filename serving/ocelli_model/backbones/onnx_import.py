@@ -66,6 +66,7 @@ def read_onnx(path: Path) -> OnnxNetwork:
     outside = next((tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)), None)
     if outside is not None:
         raise OnnxImportError(f"weights such as {outside} lie in another file; save it with external_data=False, as one file")
+    _check_opset(model)
     try:
         onnx.checker.check_model(model)
         # Functions that come with the file, as some exporters write them.
@@ -102,13 +103,13 @@ def put_preprocessing_in_front(network: OnnxNetwork, preprocessing: Preprocessin
             _build_preprocessing(network, preprocessing),
             network.model,
             io_map=[("pixels", network.input_name)],
-            prefix1="ocelli_",
+            # Names of the two shall not meet.
             prefix2="network_",
         )
         strip_origins(model)
         model.graph.name = "ocelli"
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
         onnx.checker.check_model(model)
+        count = _count_outputs(model)
         data = model.SerializeToString(deterministic=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -116,10 +117,20 @@ def put_preprocessing_in_front(network: OnnxNetwork, preprocessing: Preprocessin
             f"it does not run on images of {preprocessing.height}x{preprocessing.width} pixels ({reason}); "
             "correct images, or export it again"
         ) from error
-    count = _dimensions(inferred.graph.output[0])[1]
     if count is None:
         raise OnnxImportError("its number of outputs is not fixed; export it with a fixed one")
     return data, count
+
+
+def _count_outputs(model: onnx.ModelProto) -> int | None:
+    """Raises InferenceError where it is not known because sizes do not fit."""
+    # Some networks that run well do not pass the strict way.
+    for strict in (False, True):
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
+        dimensions = _dimensions(inferred.graph.output[0])
+        if len(dimensions) == 2 and dimensions[1] is not None:
+            return dimensions[1]
+    return None
 
 
 def _build_preprocessing(network: OnnxNetwork, preprocessing: Preprocessing) -> onnx.ModelProto:
@@ -157,6 +168,9 @@ def _check_operators(model: onnx.ModelProto) -> None:
             raise OnnxImportError(
                 f"it uses operator {node.op_type} of {node.domain}, which is not standard; export it with ONNX's own operators"
             )
+
+
+def _check_opset(model: onnx.ModelProto) -> None:
     version = next((item.version for item in model.opset_import if item.domain in _STANDARD_DOMAINS), 0)
     newest = onnx.defs.onnx_opset_version()
     if not OPSET_MINIMUM <= version <= newest:
@@ -175,7 +189,7 @@ def _check_input(graph: onnx.GraphProto) -> tuple[str, int | None, int | None, i
     if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dimensions) != 4:
         raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it so")
     batch, channels, height, width = dimensions
-    if channels not in (None, _CHANNELS):
+    if channels not in (None, _CHANNELS) or (channels is None and width == _CHANNELS):
         hint = "with channels first" if width == _CHANNELS else "for images of three channels"
         raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it {hint}")
     if batch not in (None, 1):

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocelli_model.artifact import HEADS_FILE, Artifact, ArtifactError, load_artifact, save_artifact
+from ocelli_api.classifier import Activation
+from ocelli_api.export import ArtifactSummary, PartPlace
+from ocelli_model.artifact import HEADS_FILE, OUTPUT_HEAD_FILE, Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.heads import Heads
+from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
@@ -163,3 +166,46 @@ def test_the_artifact_of_another_classifier_is_an_error(store: ObjectStore, tmp_
 def test_names_and_heads_must_fit() -> None:
     with pytest.raises(ValueError, match="1 class names"):
         make_artifact(class_names=("beagle",))
+
+
+OUTPUT_HEAD = OutputHead(
+    activation=Activation.SIGMOID,
+    output_count=3,
+    classes=(
+        OutputClass(name="barn owl", outputs=(0, 2), ancestors=("owl",), translations={"de": "Schleiereule"}),
+        OutputClass(name="日本犬", outputs=(1,)),
+        OutputClass(name="owl", outputs=(0, 2)),
+        OutputClass(name="nothing", outputs=()),
+    ),
+)
+
+
+def make_pretrained_artifact() -> Artifact:
+    return make_artifact(heads=OUTPUT_HEAD, class_names=OUTPUT_HEAD.class_names, backbone_place=PartPlace.ARTIFACT, metrics={})
+
+
+def test_the_artifact_of_a_pretrained_classifier_survives_storage(store: ObjectStore) -> None:
+    save(store, make_pretrained_artifact())
+
+    loaded = load(store)
+
+    assert (loaded.heads, loaded.backbone_place) == (OUTPUT_HEAD, PartPlace.ARTIFACT)
+    assert loaded.to_files() == make_pretrained_artifact().to_files()
+
+
+def test_others_read_its_classes_and_where_its_network_lies(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_pretrained_artifact())
+
+    summary = ArtifactSummary.parse(json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes()))
+
+    assert summary.class_names == ("barn owl", "日本犬", "owl", "nothing")
+    assert summary.backbone_place is PartPlace.ARTIFACT
+
+
+@pytest.mark.parametrize("data", [b"{}", b"[]", b'{"activation": "Softmax", "outputCount": 1, "classes": []}'])
+def test_a_damaged_head_of_a_pretrained_classifier_is_an_error(store: ObjectStore, tmp_path: Path, data: bytes) -> None:
+    save(store, make_pretrained_artifact())
+    file_of(tmp_path, OUTPUT_HEAD_FILE).write_bytes(data)
+
+    with pytest.raises(ArtifactError, match=r"head\.json has another digest"):
+        load(store)

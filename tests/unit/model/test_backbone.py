@@ -12,6 +12,7 @@ from ocelli_model.backbone import (
     Backbone,
     BackboneError,
     BackboneMetadata,
+    NetworkKind,
     Weights,
     load_backbone,
     save_backbone,
@@ -54,6 +55,45 @@ def test_metadata_with_weights_survive_storage() -> None:
     metadata = dataclasses.replace(packaged_hog_color()[0], weights=Weights(origin="x.pth", sha256="ab" * 32), licence=None)
 
     assert BackboneMetadata.parse(metadata.to_bytes(), digest=metadata.digest) == metadata
+
+
+@pytest.mark.parametrize("kind", [NetworkKind.CLASSIFIER, NetworkKind.ONNX])
+def test_the_kind_of_a_whole_network_survives_storage(kind: NetworkKind) -> None:
+    metadata = dataclasses.replace(packaged_hog_color()[0], kind=kind)
+
+    assert BackboneMetadata.parse(metadata.to_bytes(), digest=metadata.digest) == metadata
+
+
+class TestABackboneBesideAnArtifact:
+    PREFIX = "tenants/team-a/artifacts/dogs_1/0123456789/network"
+
+    @pytest.fixture
+    def own_digest(self, store: ObjectStore) -> str:
+        return asyncio.run(save_backbone(store, *packaged_hog_color(), prefix=self.PREFIX))
+
+    def test_it_comes_out_as_it_was_stored(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
+        backbone = load(store, own_digest, tmp_path, prefix=self.PREFIX)
+
+        assert backbone.metadata == packaged_hog_color()[0]
+        assert (backbone.folder / ONNX_FILE).read_bytes() == packaged_hog_color()[1][ONNX_FILE]
+
+    def test_it_is_not_among_the_installed_ones(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
+        with pytest.raises(BackboneError, match="publish it"):
+            load(store, own_digest, tmp_path)
+
+    @pytest.mark.parametrize("file", [ONNX_FILE, METADATA_FILE])
+    def test_damage_ends_with_its_own_remedy(self, store: ObjectStore, own_digest: str, tmp_path: Path, file: str) -> None:
+        path = tmp_path / "store" / self.PREFIX / file
+        path.write_bytes(path.read_bytes() + b" ")
+
+        with pytest.raises(BackboneError, match=rf"{file}.*; train the revision again"):
+            load(store, own_digest, tmp_path, prefix=self.PREFIX)
+
+    def test_what_is_missing_is_named(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
+        (tmp_path / "store" / self.PREFIX / ONNX_FILE).unlink()
+
+        with pytest.raises(BackboneError, match=r"has no .*model\.onnx; train the revision again"):
+            load(store, own_digest, tmp_path, prefix=self.PREFIX)
 
 
 def test_a_cached_file_is_not_fetched_again(store: ObjectStore, digest: str, tmp_path: Path) -> None:
