@@ -71,6 +71,15 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.torch
 	@$(UV) --require-hashes -r requirements/dev.txt
 	@touch $@
 
+# The official SDKs that the tests use as clients, apart from everything else, as their users have them.
+$(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
+	@echo "set-up: official SDKs for the tests"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sdk
+	@$(BIN)/uv pip install --quiet --python $(VENV)/sdk/bin/python --require-hashes -r requirements/sdk.txt
+	@if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --prefix tests/sdk/node; \
+	  else echo "set-up: no npm here, the tests of the Node SDK are skipped"; fi
+	@touch $@
+
 # `make run` does without PyTorch, unless there is a GPU for it, a backbone to export with it, or a place to take it from.
 RUN_ENVIRONMENT := $(VENV)/.local
 ifneq ($(TORCH_INDEX_URL)$(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
@@ -94,7 +103,7 @@ control-plane: $(VENV)/.local
 
 ## test: format, lint, types, import rules and every test
 .PHONY: test
-test: $(VENV)/.dev control-plane lint
+test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 ## test-unit: only the tests that need no cluster, under a minute
@@ -143,6 +152,7 @@ lock: $(BIN)/uv
 	@sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2/p' requirements/torch.txt > requirements/torch-cpu-wheels.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
+	@$(COMPILE) requirements/sdk.in -o requirements/sdk.txt
 
 ## clean: forget the state of `make run` and caches; the built binaries stay
 .PHONY: clean

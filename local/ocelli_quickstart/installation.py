@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class InstallationOptions:
     file_sources_folder: Path
     gateway_port: int
     credential_set: CredentialSet
+    gateway_settings: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the gateway beside those that are set here."""
     backbones: tuple[str, ...] = ()
     """torchvision backbones to install beside HogColor; `Auto` takes the first."""
     weights: str | None = None
@@ -66,6 +68,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
     }
     gateway = {
+        **options.gateway_settings,
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_GATEWAY_HOST": "127.0.0.1",
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import aiohttp
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
 from ocelli_api.conditions import ConditionType
 from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_credential_set
+from ocelli_gateway.settings import environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
 from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
@@ -52,6 +53,8 @@ class RunSettings:
     password: str | None
     backbones: tuple[str, ...] = ()
     weights: str | None = None
+    gateway_settings: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the gateway, as docs/reference/gateway-settings.md has them."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> RunSettings:
@@ -70,6 +73,11 @@ class RunSettings:
             password=environment.get("OCELLI_PASSWORD") or None,
             backbones=tuple(environment.get("BACKBONES", "").replace(",", " ").split()),
             weights=environment.get("WEIGHTS") or None,
+            gateway_settings={
+                name: value
+                for name in environment_variables()
+                if name.startswith(("OCELLI_GATEWAY_", "OCELLI_QUOTA_")) and (value := environment.get(name))
+            },
         )
 
 
@@ -105,6 +113,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 file_sources_folder=state.samples,
                 gateway_port=port,
                 credential_set=credential_set,
+                gateway_settings=settings.gateway_settings,
                 backbones=settings.backbones,
                 weights=settings.weights,
             ),

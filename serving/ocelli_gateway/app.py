@@ -332,7 +332,12 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             resolver=dependencies.resolver,
         )
         resources.push_async_callback(fetcher.close)
-        folder = CredentialsFolder(settings.credentials_folder, authenticator, store.watch_namespaces)
+        folder = CredentialsFolder(
+            settings.credentials_folder,
+            authenticator,
+            store.watch_namespaces,
+            reserved_namespace=settings.built_in_namespace,
+        )
         await asyncio.gather(folder.refresh(), keys.refresh())
         for task in (folder.watch(settings.credentials_poll_seconds), keys.keep()):
             resources.callback(asyncio.create_task(task).cancel)

@@ -229,8 +229,16 @@ def _caller(item: CredentialSet) -> Caller:
 class CredentialsFolder:
     """Keeps an `Authenticator` at what a folder holds: a mounted Secret changes without a restart."""
 
-    def __init__(self, folder: Path, authenticator: Authenticator, on_change: Callable[[frozenset[str]], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        authenticator: Authenticator,
+        on_change: Callable[[frozenset[str]], None],
+        *,
+        reserved_namespace: str,
+    ) -> None:
         self._folder = folder
+        self._reserved_namespace = reserved_namespace
         self._authenticator = authenticator
         self._on_change = on_change
         self._read: tuple[CredentialSet, ...] | None = None
@@ -239,7 +247,7 @@ class CredentialsFolder:
 
     async def refresh(self) -> None:
         """Read the folder, and use what it holds if that changed. `on_change` is told the namespaces."""
-        reading = await asyncio.to_thread(read_credentials, self._folder)
+        reading = await asyncio.to_thread(read_credentials, self._folder, reserved_namespace=self._reserved_namespace)
         if reading.problems != self.problems:
             for problem in reading.problems:
                 logger.error("credentials are unusable", extra={"problem": problem})

@@ -170,8 +170,11 @@ class CredentialsReading:
     problems: tuple[str, ...]
 
 
-def read_credentials(folder: Path) -> CredentialsReading:
-    """Read every `*.json` file of a folder, in the order of their names. A broken one does not keep the others out."""
+def read_credentials(folder: Path, *, reserved_namespace: str = "") -> CredentialsReading:
+    """Read every `*.json` file of a folder, in the order of their names. A broken one does not keep the others out.
+
+    No tenant may have the reserved namespace.
+    """
     sets: list[CredentialSet] = []
     problems: list[str] = []
     try:
@@ -184,6 +187,10 @@ def read_credentials(folder: Path) -> CredentialsReading:
         try:
             candidate = CredentialSet.parse(json.loads(path.read_bytes()))
             _check_beside(candidate, sets)
+            if candidate.namespace == reserved_namespace:
+                raise CredentialSetError(
+                    f"its namespace {reserved_namespace} is that of the built-in classifiers; give the tenant one of its own"
+                )
             sets.append(candidate)
         except CredentialSetError as error:
             problems.append(f"Credential set {path.name}: {error}")

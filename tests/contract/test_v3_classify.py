@@ -69,6 +69,15 @@ def many_pixels(width: int, height: int) -> bytes:
 # A5: the answer
 
 
+@pytest.mark.contract_row(
+    "0.1/POST /v3/classify",
+    "A5",
+    "A5/images",
+    "A5/images[].classifiers",
+    "A5/images[].classifiers[].classifier_id, .name, .classes",
+    "A5/…classes[].class, …classes[].score",
+    "A5/custom_classes",
+)
 def test_answer_is_the_whole_object(client: V3Client, birds: str) -> None:
     response = client.classify(("barn.jpg", png()), classifier_ids=birds)
     assert (response.status_code, response.json()) == (
@@ -92,6 +101,7 @@ def test_answer_is_the_whole_object(client: V3Client, birds: str) -> None:
     )
 
 
+@pytest.mark.contract_row("A5/threshold", "A5/Threshold", "D/Threshold 0. The Python SDK drops a numeric 0; users pass")
 @pytest.mark.parametrize(
     ("threshold", "expected"),
     [
@@ -118,6 +128,7 @@ def test_threshold_that_is_no_number_from_0_to_1_is_400(client: V3Client, birds:
     assert_error(response, 400, "parameter_error", "threshold")
 
 
+@pytest.mark.contract_row("A5/images_file", "A5/Image handling")
 @pytest.mark.parametrize(
     ("format_name", "image"),
     [
@@ -142,6 +153,7 @@ def test_images_of_every_kind_and_mode_are_fine(client: V3Client, birds: str, fo
     assert response.status_code == 200, response.text
 
 
+@pytest.mark.contract_row("A5/images_file", "D/Media types are unreliable: application/octet-stream")
 def test_file_name_and_declared_type_mean_nothing(client: V3Client, birds: str) -> None:
     files = [("images_file", ("notes.txt", png(), "application/zip"))]
     body = client.http.post("/v3/classify", data={"classifier_ids": birds}, files=files).json()
@@ -164,11 +176,13 @@ def test_empty_form_part_counts_as_left_out(client: V3Client, birds: str) -> Non
     assert body["images"][0]["classifiers"][0]["classifier_id"] == birds
 
 
+@pytest.mark.contract_row("A5/classifier_ids")
 def test_lists_are_trimmed_without_repeats_and_in_the_order_asked_for(client: V3Client, birds: str) -> None:
     body = client.classify(("a.png", png()), classifier_ids=f" default , {birds},, default,{birds} ").json()
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["default", birds]
 
 
+@pytest.mark.contract_row("D/Lists. classifier_ids arrives as one comma-joined text part")
 def test_list_may_come_in_several_parts(client: V3Client, birds: str) -> None:
     files = [
         ("images_file", ("a.png", png())),
@@ -179,6 +193,7 @@ def test_list_may_come_in_several_parts(client: V3Client, birds: str) -> None:
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == [birds, "food", "default"]
 
 
+@pytest.mark.contract_row("A5/Repeatable")
 def test_same_bytes_give_the_same_scores_alone_and_in_a_zip(client: V3Client, birds: str) -> None:
     image = plain((120, 130, 20))
     alone = client.classify(("a.png", image), classifier_ids=f"{birds},default", threshold="0").json()
@@ -194,6 +209,7 @@ def test_without_ids_and_owners_default_answers(client: V3Client) -> None:
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["default"]
 
 
+@pytest.mark.contract_row("A5/owners")
 def test_owner_me_means_all_that_can_answer_oldest_first(stage: Stage, tmp_path: Any) -> None:
     own = Stage(folder=tmp_path / "own")
     try:
@@ -231,6 +247,7 @@ def test_other_owners_are_400(client: V3Client) -> None:
 # A5: several images
 
 
+@pytest.mark.contract_row("A5/images[].image", "A5/images_processed", "A5/Zips")
 def test_zip_gives_one_item_for_each_image_in_its_order(client: V3Client, birds: str) -> None:
     archive = build_zip(
         {
@@ -247,6 +264,7 @@ def test_zip_gives_one_item_for_each_image_in_its_order(client: V3Client, birds:
     assert (body["images_processed"], body["custom_classes"]) == (3, 2)
 
 
+@pytest.mark.contract_row("A5/images[].error", "A5/One image failed, others did not")
 def test_bad_images_of_a_zip_have_errors_of_their_own(client: V3Client, birds: str) -> None:
     archive = build_zip(
         {
@@ -266,6 +284,7 @@ def test_bad_images_of_a_zip_have_errors_of_their_own(client: V3Client, birds: s
     assert body["images"][3]["error"]["description"] == SMALL
 
 
+@pytest.mark.contract_row("A5/warnings", "A5/Zips", "D/Old demos send cars.zip, 50 pictures plus a __MACOSX")
 def test_of_more_than_20_images_the_first_20_are_classified(client: V3Client, birds: str) -> None:
     archive = build_zip({f"{index:02d}.png": png(index) for index in range(50)} | {"__MACOSX/._a": b"x"})
     body = client.classify(("cars.zip", archive), classifier_ids=birds).json()
@@ -286,6 +305,7 @@ def test_damaged_zip_beside_a_good_image_is_a_warning(client: V3Client, birds: s
     assert ([image["image"] for image in body["images"]], body["warnings"][0]["warning_id"]) == (["a.png"], "invalid_zip")
 
 
+@pytest.mark.contract_row("A5/custom_classes")
 def test_custom_classes_counts_distinct_pairs(client: V3Client, birds: str) -> None:
     other = client.ready("other", {"heron": 0.9, "owl": 0.2})
     body = client.classify(("a.png", png()), ("b.png", png()), classifier_ids=f"{birds},{other},default").json()
@@ -411,11 +431,13 @@ def test_zip_above_100_mb_is_413(client: V3Client) -> None:
 # C3: classifiers
 
 
+@pytest.mark.contract_row("A5/Unknown classifier IDs")
 def test_unknown_ids_alone_are_404_for_every_image(client: V3Client) -> None:
     response = client.classify(("a.png", png()), ("z.zip", build_zip({"b.png": png()})), classifier_ids="dogs_1,..%2F,ü")
     assert_image_error(response, 404, "not_found", "None of the requested classifier ids were found: dogs_1", count=2)
 
 
+@pytest.mark.contract_row("A5/Unknown classifier IDs")
 def test_unknown_ids_beside_known_ones_are_a_warning(client: V3Client) -> None:
     # The tutorial's own command misspells its id.
     response = client.classify(("dogs.jpg", png()), classifier_ids="dogs__1941945966,default")
@@ -583,6 +605,7 @@ def test_definition_of_another_tenant_is_never_asked(stage: Stage, gateway: Gate
 # B4: built-in classifiers without a model
 
 
+@pytest.mark.contract_row("B4/default also returns colour classes whose name ends in")
 @pytest.mark.parametrize(
     ("color", "name"),
     [

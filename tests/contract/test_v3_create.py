@@ -68,6 +68,17 @@ def many_images(count: int) -> bytes:
 # A1
 
 
+@pytest.mark.contract_row(
+    "0.1/POST /v3/classifiers",
+    "0.4",
+    "0.4/JSON answers carry Content-Type: application/json (a",
+    "0.4/Times are UTC with milliseconds: 2018-03-17T19:01:30.536Z",
+    "0.4/owner is an opaque, non-empty string, the same on every",
+    "A1",
+    "A1/classifier_id, name, owner, status, created, classes",
+    "A1/core_ml_enabled",
+    "A1/updated",
+)
 def test_answer_is_the_whole_object(client: V3Client) -> None:
     body = client.create(" birds ").json()
     assert re.fullmatch(r"birds_[0-9]{1,10}", body.pop("classifier_id"))
@@ -82,6 +93,7 @@ def test_answer_is_the_whole_object(client: V3Client) -> None:
     }
 
 
+@pytest.mark.contract_row("A1/negative_examples", "A2/Meaning")
 def test_one_positive_and_one_negative_set_make_one_class(client: V3Client) -> None:
     assert client.create("one", [positive("owl"), NEGATIVE]).json()["classes"] == [{"class": "owl"}]
 
@@ -95,6 +107,7 @@ def test_object_carries_what_the_operator_and_rest_need(stage: Stage, client: V3
     assert len(manifest["spec"]["negativeExamples"]) == 1
 
 
+@pytest.mark.contract_row("A1")
 def test_upload_is_durable_when_the_answer_is_out(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created("durable", [positive("owl", GOOD), NEGATIVE])
     source = stage.classifier(classifier_id)["spec"]["classes"][0]["examples"][0]
@@ -107,6 +120,7 @@ def test_the_same_zip_in_two_classes_is_stored_once(stage: Stage, client: V3Clie
     assert len([path for path in stage.stored_uploads() if classifier_id in path]) == 1
 
 
+@pytest.mark.contract_row("A1")
 def test_every_replica_finds_it_as_soon_as_the_answer_is_out(stage: Stage, client: V3Client) -> None:
     other = connect(stage.start_gateway(), stage)
     stage.call(lambda: setattr(stage.cluster, "watching", False))
@@ -121,11 +135,13 @@ def test_names_need_not_be_unique(client: V3Client) -> None:
     assert client.created("twice") != client.created("twice")
 
 
+@pytest.mark.contract_row("A1/name")
 @pytest.mark.parametrize("name", ["n" * 128, "ö" * 128, 'a "quoted" \\ name', "日本語"])
 def test_name_is_kept_as_it_is(client: V3Client, name: str) -> None:
     assert client.create(name).json()["name"] == name
 
 
+@pytest.mark.contract_row("A1/{class}_positive_examples", "A2/Class names")
 @pytest.mark.parametrize(
     "class_name", ["Golden Retriever", "ÜBER", "日本", "a.b,c;d=e", "x" * 128, "negative", "a_positive_examples"]
 )
@@ -137,6 +153,15 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
 # A2
 
 
+@pytest.mark.contract_row(
+    "A2",
+    "A2/Zip contents",
+    "A2/Directories are walked at any depth and mean nothing; two",
+    "A2/Skipped without a word: directory entries, everything below",
+    "A2/Anything else that is not a usable image (text, other",
+    "A2/Entry names are never used as file-system paths: ../x.jpg",
+    "A2/The size an entry claims is not trusted: inflating stops at",
+)
 @pytest.mark.parametrize(
     "data",
     [
@@ -263,6 +288,7 @@ def encode_gif() -> bytes:
     return encode(Image.new("P", (16, 16)), "GIF")
 
 
+@pytest.mark.contract_row("A2/Zip contents", "A2/Zips inside zips are not opened. Encrypted zips are refused")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
 def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: V3Client, refusal: Refusal) -> None:
     before = (stage.stored_uploads(), len(stage.call(lambda: stage.cluster.all(CLASSIFIERS, NAMESPACE))))

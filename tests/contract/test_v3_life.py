@@ -53,10 +53,12 @@ def apply_manifest(stage: Stage, name: str, **metadata: object) -> str:
 # A3
 
 
+@pytest.mark.contract_row("A3", "A3/training")
 def test_first_training_shows_as_training(client: V3Client) -> None:
     assert client.get(client.created()).json()["status"] == "training"
 
 
+@pytest.mark.contract_row("A3/ready")
 def test_served_definition_shows_as_ready(client: V3Client) -> None:
     body = client.get(client.ready()).json()
     assert (body["status"], class_names(body), "explanation" in body, "retrained" in body) == (
@@ -67,6 +69,7 @@ def test_served_definition_shows_as_ready(client: V3Client) -> None:
     )
 
 
+@pytest.mark.contract_row("A3/failed", "A1/explanation")
 def test_failed_first_training_shows_why(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
     stage.fail_training(classifier_id, 'class "owl" has 3 usable images; add at least 7')
@@ -74,6 +77,7 @@ def test_failed_first_training_shows_why(stage: Stage, client: V3Client) -> None
     assert (body["status"], body["explanation"]) == ("failed", 'class "owl" has 3 usable images; add at least 7')
 
 
+@pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
 def test_details_are_those_of_create(client: V3Client) -> None:
     created = client.create("equal").json()
     assert client.get(created["classifier_id"]).json() == created
@@ -89,6 +93,7 @@ def test_classifier_that_is_being_deleted_is_unknown(stage: Stage, client: V3Cli
     assert_error(client.get(classifier_id), 404, "not_found")
 
 
+@pytest.mark.contract_row("A3/ready")
 def test_ready_is_a_promise_on_every_replica(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
     other = connect(stage.start_gateway(), stage)
@@ -153,6 +158,7 @@ def test_replica_whose_watch_is_broken_reads_live(tmp_path: Path) -> None:
 # A4
 
 
+@pytest.mark.contract_row("0.1/POST /v3/classifiers/{classifier_id}", "A3/retraining", "A4")
 def test_retrain_shows_the_new_classes_and_keeps_the_rest(client: V3Client) -> None:
     classifier_id = client.ready("birds")
     before = client.get(classifier_id).json()
@@ -165,6 +171,7 @@ def test_retrain_shows_the_new_classes_and_keeps_the_rest(client: V3Client) -> N
     assert client.get(classifier_id).json() == body
 
 
+@pytest.mark.contract_row("A4")
 def test_retrain_keeps_earlier_images_and_adds_a_later_round(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, [*MORE_OWLS, *MORE_NEGATIVES])
@@ -181,6 +188,7 @@ def test_name_is_ignored(client: V3Client) -> None:
     assert response.json()["name"] == "before"
 
 
+@pytest.mark.contract_row("A4")
 def test_classify_uses_the_old_definition_while_it_runs(client: V3Client) -> None:
     classifier_id = client.ready(scores={"heron": 0.9, "owl": 0.8})
     client.retrain(classifier_id, STORK)
@@ -188,6 +196,7 @@ def test_classify_uses_the_old_definition_while_it_runs(client: V3Client) -> Non
     assert [item["class"] for item in answer["images"][0]["classifiers"][0]["classes"]] == ["heron", "owl"]
 
 
+@pytest.mark.contract_row("A1/retrained", "A1/updated")
 def test_finished_retraining_is_ready_with_its_time(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
@@ -197,6 +206,7 @@ def test_finished_retraining_is_ready_with_its_time(stage: Stage, client: V3Clie
     assert class_names(body) == ["heron", "owl", "stork"]
 
 
+@pytest.mark.contract_row("A4/Overlapping retrains")
 def test_overlapping_retrain_replaces_the_one_under_way(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
@@ -206,6 +216,7 @@ def test_overlapping_retrain_replaces_the_one_under_way(stage: Stage, client: V3
     assert (spec["retrainNonce"], [source["round"] for source in spec["classes"][-1]["examples"]]) == (2, [2])
 
 
+@pytest.mark.contract_row("A4/Failed retraining")
 def test_failed_retraining_goes_back_to_the_old_classes(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
@@ -260,6 +271,7 @@ def test_retrain_survives_a_write_in_between(stage: Stage, client: V3Client) -> 
     assert stage.classifier(classifier_id)["status"]["progress"]["percent"] == 3
 
 
+@pytest.mark.contract_row("A4/Refused")
 def test_retrain_while_training_is_refused_and_changes_nothing(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
     before = (stage.classifier(classifier_id), stage.stored_uploads())
@@ -318,11 +330,13 @@ def test_manifest_made_classifier_may_allow_rest_writes(stage: Stage, client: V3
 # A6
 
 
+@pytest.mark.contract_row("0.1/DELETE /v3/classifiers/{classifier_id}", "A6")
 def test_delete_answers_an_empty_object(client: V3Client) -> None:
     response = client.delete(client.ready())
     assert (response.status_code, response.json()) == (200, {})
 
 
+@pytest.mark.contract_row("A6")
 @pytest.mark.parametrize("state", ["training", "ready", "retraining"])
 def test_deleted_classifier_is_unknown_at_once(stage: Stage, client: V3Client, state: str) -> None:
     classifier_id = client.created() if state == "training" else client.ready()
@@ -344,6 +358,7 @@ def test_deleted_classifier_is_unknown_at_once(stage: Stage, client: V3Client, s
     assert classifier_id not in mine
 
 
+@pytest.mark.contract_row("A6")
 def test_other_replicas_know_when_a_delete_is_answered(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     other = connect(stage.start_gateway(), stage)

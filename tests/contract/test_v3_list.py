@@ -50,9 +50,7 @@ def listed(client: V3Client, **query: str) -> list[dict[str, Any]]:
 @pytest.mark.contract_row("B1", "0.1/GET /v3/classifiers")
 def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Client, three: list[str]) -> None:
     statuses = zip(three, ("ready", "training", "failed"), strict=True)
-    assert listed(lister) == [
-        {"classifier_id": identity, "name": status, "status": status} for identity, status in statuses
-    ]
+    assert listed(lister) == [{"classifier_id": identity, "name": status, "status": status} for identity, status in statuses]
 
 
 @pytest.mark.contract_row("B1")

@@ -39,6 +39,7 @@ QUERY = "?version=2018-03-19"
 # 0.1 Addresses
 
 
+@pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize(
     "path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"]
 )
@@ -46,6 +47,7 @@ def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: st
     assert client.http.post(path, data={"name": "prefix"}, files=list(TWO_SETS)).status_code == 200
 
 
+@pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize(
     "path",
     [
@@ -65,6 +67,7 @@ def test_unknown_path_is_404(client: V3Client, path: str) -> None:
     assert_error(client.http.get(path), 404, "not_found")
 
 
+@pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
@@ -110,12 +113,14 @@ def test_id_of_strange_form_is_404(gateway: GatewayInstance, method: str, target
 # 0.2 Version
 
 
+@pytest.mark.contract_row("0.2")
 @pytest.mark.parametrize("version", ["2016-05-17", "2018-03-19", "9999-12-31", "2020-02-29"])
 def test_any_real_date_is_a_version(client: V3Client, version: str) -> None:
     response = client.http.get("/v3/classifiers/none_1", params={"version": version})
     assert_error(response, 404)
 
 
+@pytest.mark.contract_row("0.2")
 @pytest.mark.parametrize(
     "version",
     ["", "2018-13-45", "2018-02-30", "20180319", "2018-3-19", "latest", "0000-01-01", "2018-03-19T00:00:00", "٢٠١٨-٠٣-١٩"],
@@ -124,6 +129,7 @@ def test_no_date_is_no_version(client: V3Client, version: str) -> None:
     assert_error(client.http.get("/v3/classifiers/none_1", params={"version": version}), 400, "parameter_error", "version")
 
 
+@pytest.mark.contract_row("0.2")
 def test_missing_version_is_400(gateway: GatewayInstance) -> None:
     response = httpx.get(f"{gateway.address}/v3/classifiers/none_1", auth=(USER, PASSWORD))
     assert_error(response, 400, "parameter_error", "version")
@@ -132,6 +138,7 @@ def test_missing_version_is_400(gateway: GatewayInstance) -> None:
 # 0.3 Credentials
 
 
+@pytest.mark.contract_row("0.3")
 @pytest.mark.parametrize(
     "authorization",
     [
@@ -159,6 +166,7 @@ def test_no_or_wrong_credentials_are_401(gateway: GatewayInstance, authorization
     assert response.headers["www-authenticate"].startswith('Basic realm="')
 
 
+@pytest.mark.contract_row("0.3/Basic, user name and password", "0.3/Basic, user name apikey")
 @pytest.mark.parametrize(
     ("user", "password"),
     [("anna", PASSWORD), ("apikey", PASSWORD), (OTHER_USER, "other"), ("apikey", OTHER_KEY)],
@@ -175,6 +183,7 @@ def test_password_beside_a_separate_key_is_no_api_key(gateway: GatewayInstance) 
     assert httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers).status_code == 401
 
 
+@pytest.mark.contract_row("0.3")
 def test_user_names_and_passwords_are_utf_8(stage: Stage, gateway: GatewayInstance) -> None:
     stage.write_credentials("utf8.json", user="jürgen", password="pässwörd✓", namespace="team-c", owner="c")
     headers = {"Authorization": basic("jürgen", "pässwörd✓")}
@@ -185,6 +194,7 @@ def test_user_names_and_passwords_are_utf_8(stage: Stage, gateway: GatewayInstan
     wait_for(accepted, "the new credential set is used without a restart")
 
 
+@pytest.mark.contract_row("0.3")
 @pytest.mark.parametrize(
     ("method", "path"),
     [
@@ -199,6 +209,7 @@ def test_credentials_are_looked_at_before_anything_else(gateway: GatewayInstance
     assert httpx.request(method, gateway.address + path, content=b"x").status_code == 401
 
 
+@pytest.mark.contract_row("0.3")
 def test_classifiers_of_another_owner_are_absent(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
     classifier_id = client.ready("mine")
     other = connect(gateway, stage, OTHER_USER, "other")
@@ -214,12 +225,14 @@ def test_classifiers_of_another_owner_are_absent(stage: Stage, gateway: GatewayI
 # 0.4 Headers and ids
 
 
+@pytest.mark.contract_row("0.4/Every answer, errors too, carries X-Global-Transaction-Id")
 def test_every_answer_has_a_transaction_id_of_its_own(client: V3Client) -> None:
     responses = [client.get("none_1"), client.http.get("/v3/nothing"), client.http.get("/healthz"), client.create()]
     seen = [response.headers["x-global-transaction-id"] for response in responses]
     assert len(set(filter(None, seen))) == len(seen)
 
 
+@pytest.mark.contract_row("0.4/classifier_id is {stem}_{number} and matches")
 @pytest.mark.parametrize(
     ("name", "stem"),
     [
@@ -239,12 +252,14 @@ def test_classifier_id_is_made_of_the_name(client: V3Client, name: str, stem: st
     assert 0 < int(classifier_id.rpartition("_")[2]) < 2**31
 
 
+@pytest.mark.contract_row("0.4/classifier_id is {stem}_{number} and matches")
 def test_ids_are_case_sensitive(client: V3Client) -> None:
     classifier_id = client.ready("Case")
     assert client.get(classifier_id.swapcase()).status_code == 404
     assert client.classify(("a.png", png()), classifier_ids=classifier_id.lower()).status_code == 404
 
 
+@pytest.mark.contract_row("0.4/Unknown query parameters, form fields, JSON keys and")
 def test_unknown_parameters_fields_and_headers_are_ignored(client: V3Client) -> None:
     response = client.http.post(
         "/v3/classifiers",
@@ -259,6 +274,7 @@ def test_unknown_parameters_fields_and_headers_are_ignored(client: V3Client) -> 
 # C1 Any request
 
 
+@pytest.mark.contract_row("0.5")
 @pytest.mark.parametrize("path", ["/v3/classifiers", "/v3/classify"])
 @pytest.mark.parametrize(
     ("content_type", "body"),
@@ -297,6 +313,7 @@ def test_body_shorter_than_it_says_is_400(gateway: GatewayInstance) -> None:
     assert status_of(answer) == 400
 
 
+@pytest.mark.contract_row("0.4/Megabytes are 1024 × 1024 bytes")
 @pytest.mark.parametrize(("path", "megabytes"), [("/v3/classifiers", 256), ("/v3/classify", 110)])
 @pytest.mark.parametrize("expect", [[], ["Expect: 100-continue"]], ids=["plain", "expecting 100"])
 def test_declared_length_above_the_limit_is_413_without_reading_on(
@@ -337,6 +354,7 @@ def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
     assert time.monotonic() - started < 8
 
 
+@pytest.mark.contract_row("0.5")
 @pytest.mark.parametrize(
     "request_bytes",
     [

@@ -31,6 +31,7 @@ def post(client: V3Client, path: str, parts: list[tuple[str, bytes]], boundary: 
     return client.http.post(path, content=multipart(parts, boundary=boundary), headers={"Content-Type": content_type})
 
 
+@pytest.mark.contract_row("D/File parts without a file name. The Python SDK given bytes")
 @pytest.mark.parametrize(
     "disposition",
     [
@@ -54,6 +55,7 @@ def test_part_is_an_example_set_by_its_name_alone(client: V3Client, disposition:
     assert (response.status_code, [item["class"] for item in response.json()["classes"]]) == (200, ["heron", "owl"])
 
 
+@pytest.mark.contract_row("D/File parts without a file name. The Python SDK given bytes")
 def test_nameless_file_part_may_have_megabytes(client: V3Client) -> None:
     noise = {f"{index}.png": png(index, (500, 500)) for index in range(12)}
     parts = [
@@ -65,6 +67,7 @@ def test_nameless_file_part_may_have_megabytes(client: V3Client) -> None:
     assert post(client, "/v3/classifiers", parts).status_code == 200
 
 
+@pytest.mark.contract_row('D/File names on text parts. -F "parameters=@p.json" sends a')
 def test_text_part_may_come_as_a_file(client: V3Client) -> None:
     parts = [
         (
@@ -77,6 +80,7 @@ def test_text_part_may_come_as_a_file(client: V3Client) -> None:
     assert post(client, "/v3/classifiers", parts).json()["name"] == "bïrds"
 
 
+@pytest.mark.contract_row('D/Non-ASCII names come as raw UTF-8 in name="..." and')
 @pytest.mark.parametrize(
     "name",
     ['name="Grün_positive_examples"', "name*=UTF-8''Gr%C3%BCn_positive_examples", "name=Grün_positive_examples"],
@@ -91,6 +95,7 @@ def test_part_names_are_utf_8(client: V3Client, name: str) -> None:
     assert post(client, "/v3/classifiers", parts).json()["classes"][0] == {"class": "Grün"}
 
 
+@pytest.mark.contract_row('D/Non-ASCII names come as raw UTF-8 in name="..." and')
 @pytest.mark.parametrize(
     ("parameter", "shown"),
     [
@@ -136,6 +141,7 @@ def test_epilogue_and_leading_line_break_are_passed_over(client: V3Client) -> No
     assert client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE}).status_code == 200
 
 
+@pytest.mark.contract_row("D/Expect: 100-continue is sent by curl for large uploads and")
 def test_expect_100_continue_is_answered_before_the_body(gateway: GatewayInstance) -> None:
     body = multipart([('Content-Disposition: form-data; name="images_file"', png())])
     request = head(
@@ -165,6 +171,7 @@ def test_refused_upload_is_read_on_for_a_while_so_that_the_answer_arrives(gatewa
     assert response.status_code == 401
 
 
+@pytest.mark.contract_row("D/Polling goes on every few seconds over kept-alive")
 def test_polling_goes_over_one_connection(gateway: GatewayInstance) -> None:
     request = head("GET", "/v3/classifiers/none_1" + QUERY)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:

@@ -10,12 +10,16 @@ import pytest
 from tests.product.instance import Ocelli, connect, start_ocelli, stop_ocelli
 
 
+FETCHED_ADDRESS = "127.77.0.1"
+"""Of web servers of the tests: private like every other one here, and allowed by name."""
+
+
 @pytest.fixture(scope="session")
 def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     """The instance of this test worker."""
     folder = tmp_path_factory.mktemp("ocelli")
     log = folder / "run.log"
-    process = start_ocelli(folder / "state", log)
+    process = start_ocelli(folder / "state", log, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32")
     try:
         yield connect(folder / "state", process)
     finally:

@@ -33,7 +33,7 @@ from starlette.routing import Route
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest, parse_classifier
 from ocelli_api.names import build_object_name
 from ocelli_api.pods import COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
-from ocelli_api.prediction import ClassScore, Prediction
+from ocelli_api.prediction import LANGUAGE_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
@@ -99,11 +99,17 @@ class StubInferenceServer:
     refusal: tuple[int, str] | None = None
     """HTTP status and kind of the refusal that it answers with."""
     asked: int = 0
+    languages: list[str | None] = field(default_factory=list)
+    """Of each question."""
+    hierarchies: dict[str, str] = field(default_factory=dict)
+    """By class: where it stands."""
+    namespace: str = NAMESPACE
     delay_seconds: float = 0.0
 
     async def predict(self, request: Request) -> Response:
         image = await request.body()
         self.asked += 1
+        self.languages.append(request.headers.get(LANGUAGE_HEADER))
         await asyncio.sleep(self.delay_seconds)
         if self.refusal is not None:
             status, kind = self.refusal
@@ -120,7 +126,10 @@ class StubInferenceServer:
         prediction = Prediction(
             classifier_id=self.classifier_id,
             revision=self.revision,
-            scores=tuple(ClassScore(class_name=name, score=score) for name, score in self.scores.items()),
+            scores=tuple(
+                ClassScore(class_name=name, score=score, type_hierarchy=self.hierarchies.get(name))
+                for name, score in self.scores.items()
+            ),
         )
         return JSONResponse(prediction.to_json())
 
@@ -171,6 +180,8 @@ class Stage:
 
     folder: Path
     cluster: InMemoryCluster = field(default_factory=InMemoryCluster)
+    servers: list[StubInferenceServer] = field(default_factory=list)
+    """Every inference server that was started."""
     _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     _resources: AsyncExitStack = field(default_factory=AsyncExitStack)
     _servers: dict[str, _Running] = field(default_factory=dict)
@@ -207,7 +218,8 @@ class Stage:
         return sorted(str(path.relative_to(self.store_folder)) for path in self.store_folder.rglob("*.zip"))
 
     def write_credentials(self, file: str, **values: Any) -> None:
-        document = build_credential_set(**values).to_json()
+        quota = values.pop("quota", None)
+        document = build_credential_set(**values).to_json() | ({} if quota is None else {"quota": quota})
         temporary = self.credentials_folder / (file + ".new")
         temporary.write_text(json.dumps(document))
         temporary.replace(self.credentials_folder / file)
@@ -313,7 +325,9 @@ class Stage:
         }
         self.put_classifier(manifest)
 
-    def start_server(self, classifier_id: str, revision: str, scores: Mapping[str, float]) -> StubInferenceServer:
+    def start_server(
+        self, classifier_id: str, revision: str, scores: Mapping[str, float], *, namespace: str = NAMESPACE
+    ) -> StubInferenceServer:
         """A Pod that is Ready, with a stub behind its address."""
         number = next(self._numbers)
         server = StubInferenceServer(
@@ -322,7 +336,9 @@ class Stage:
             scores=dict(scores),
             address=f"{self._network}.{number}",
             name=f"pod-{number}",
+            namespace=namespace,
         )
+        self.servers.append(server)
 
         async def start() -> None:
             app = Starlette(routes=[Route("/predictions", server.predict, methods=["POST"])])
@@ -342,7 +358,7 @@ class Stage:
             "metadata": {"name": server.name, "labels": labels, "uid": server.name},
             "status": {"podIP": server.address, "conditions": [{"type": "Ready", "status": str(ready)}]},
         }
-        self.call(lambda: self.cluster.put(PODS, NAMESPACE, pod))
+        self.call(lambda: self.cluster.put(PODS, server.namespace, pod))
 
     def start_web_server(self, app: Starlette) -> str:
         """A web server on an address of its own; returns its address, `http://127.x.y.z:port`."""
@@ -360,8 +376,8 @@ class Stage:
         """The process is gone; the Pod still looks Ready."""
         self.run(self._servers.pop(server.name).stop())
 
-    def remove_pod(self, server: StubInferenceServer) -> None:
-        self.call(lambda: self.cluster.remove(PODS, NAMESPACE, server.name))
+    def remove_pod(self, server: StubInferenceServer, namespace: str = NAMESPACE) -> None:
+        self.call(lambda: self.cluster.remove(PODS, namespace, server.name))
 
 
 ERROR_IDS = {

@@ -1,0 +1,100 @@
+"""Downloads of what was learned (section B6 of the REST contract, and the ONNX file beside it)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import pytest
+
+from ocelli_api.classifier import parse_classifier
+from ocelli_api.export import ExportFormat, ExportPart, PartPlace
+from ocelli_api.revision import spec_revision
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
+from tests.unit.gateway.harness import NAMESPACE, Stage, V3Client, assert_error, examples
+
+DIGEST = "ab" * 32
+BODY = b"the backbone's part, shared by many"
+STORK = [("stork_positive_examples", ("stork.zip", examples(31)))]
+
+
+def part(place: PartPlace, file: str, data: bytes) -> ExportPart:
+    return ExportPart(place=place, file=file, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, bytes]) -> None:
+    """What a trainer leaves of the revision that is served: exports of two parts each."""
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    exports = {}
+    for export, head in formats.items():
+        backbone_file, own_file = f"export{export.suffix}", f"head{export.suffix}"
+        stage.run(stage.objects.put(backbone_key(DIGEST, backbone_file), BODY))
+        stage.run(stage.objects.put(location.artifact_key(revision, own_file), head))
+        parts = (part(PartPlace.BACKBONE, backbone_file, BODY), part(PartPlace.ARTIFACT, own_file, head))
+        exports[str(export)] = [item.to_json() for item in parts]
+    metadata = {"classes": [{"name": "owl"}], "backbone": {"digest": DIGEST}, "exports": exports}
+    stage.run(stage.objects.put(location.artifact_key(revision, ARTIFACT_METADATA), json.dumps(metadata).encode()))
+
+
+BOTH = {ExportFormat.CORE_ML: b" and a head", ExportFormat.ONNX: b" and another head"}
+
+
+@pytest.mark.contract_row("B6", "0.1/GET /v3/classifiers/{classifier_id}/core_ml_model")
+def test_core_ml_model_is_its_parts_one_behind_the_other(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("mlmodel")
+    store_exports(stage, identity, BOTH)
+    response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model", headers={"Accept": "*/*"})
+    assert (response.status_code, response.content) == (200, BODY + b" and a head")
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.mlmodel"'
+    assert int(response.headers["content-length"]) == len(response.content)
+
+
+def test_onnx_model_is_an_addition_of_ours(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("onnx")
+    store_exports(stage, identity, BOTH)
+    response = client.http.get(f"/v3/classifiers/{identity}/onnx_model")
+    assert (response.status_code, response.content) == (200, BODY + b" and another head")
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.onnx"'
+
+
+@pytest.mark.contract_row("A1/core_ml_enabled")
+def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Client) -> None:
+    enabled, disabled = client.ready("enabled"), client.ready("disabled")
+    store_exports(stage, enabled, BOTH)
+    store_exports(stage, disabled, {ExportFormat.ONNX: b"head"})
+    assert [client.get(identity).json()["core_ml_enabled"] for identity in (enabled, disabled)] == [True, False]
+    assert_error(client.http.get(f"/v3/classifiers/{disabled}/core_ml_model"), 404, "not_found", "core_ml_enabled")
+
+
+@pytest.mark.contract_row("B6")
+def test_while_retraining_it_is_the_old_definition(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("retraining")
+    store_exports(stage, identity, BOTH)
+    client.retrain(identity, STORK)
+    response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model")
+    assert response.content == BODY + b" and a head"
+
+
+@pytest.mark.contract_row("B6")
+def test_before_the_first_training_has_ended_it_is_404(client: V3Client) -> None:
+    identity = client.created("training")
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 404, "not_found", "training")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut off"])
+def test_damaged_part_is_503_and_not_half_a_file(stage: Stage, client: V3Client, damage: str) -> None:
+    identity = client.ready("damaged")
+    store_exports(stage, identity, BOTH)
+    (path,) = stage.store_folder.rglob(f"artifacts/{identity}/*/head.mlmodel")
+    path.unlink() if damage == "missing" else path.write_bytes(b"ha")
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 503, "unavailable")
+
+
+def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("head")
+    store_exports(stage, identity, BOTH)
+    response = client.http.head(f"/v3/classifiers/{identity}/core_ml_model")
+    assert (response.content, int(response.headers["content-length"])) == (b"", len(BODY) + len(b" and a head"))
