@@ -90,8 +90,9 @@ class PretrainedFiles:
 class PretrainedReader:
     """Finds and fetches the files."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, scratch: Path, *, limits: SourceLimits = WEIGHTS_LIMITS) -> None:
+    def __init__(self, settings: Settings, store: ObjectStore, scratch: Path, *, limits: SourceLimits | None = None) -> None:
         """`scratch` is an empty folder; `limits` are those of the weights."""
+        limits = limits or WEIGHTS_LIMITS
         self._folder = settings.file_sources_folder
         self._weights = _open_reader(settings, store, scratch / "weights", limits)
         self._texts = _open_reader(
