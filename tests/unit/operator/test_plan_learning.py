@@ -441,6 +441,50 @@ class TestAfterAFailure:
         assert starts_of(world.plan()) == [(world.revision, 2)]
 
 
+PRETRAINED = {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}
+
+
+class TestAPretrainedClassifier:
+    """It has no examples, and no condition speaks of any."""
+
+    def world(self) -> World:
+        world = World(classes=[], pretrained=PRETRAINED)
+        world.step()
+        return world
+
+    def test_it_is_made_ready_by_a_job_as_any_revision(self) -> None:
+        world = World(classes=[], pretrained=PRETRAINED)
+        assert starts_of(world.plan()) == [(world.revision, 1)]
+
+    def test_what_was_checked_and_made_is_told_in_words_of_its_own(self) -> None:
+        world = self.world()
+        world.learn()
+        told = [message_of(world.plan(), kind) for kind in (ConditionType.DATA_VALID, ConditionType.TRAINED)]
+        assert told == [
+            "weights and labels were read, and fit each other",
+            f"revision {world.revision} was made ready from its weights; nothing had to be learned",
+        ]
+
+    @pytest.mark.parametrize("reason", [OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE])
+    def test_what_was_wrong_is_told_with_how_to_have_it_tried_again(self, reason: OutcomeReason) -> None:
+        world = self.world()
+        world.see(outcome=make_outcome(world.observed.classifier, reason, "labels has 3 lines; give 4"))
+        plan = world.plan()
+        assert condition_of(plan, ConditionType.STALLED) == ("True", str(reason))
+        assert message_of(plan, ConditionType.READY) == (
+            "labels has 3 lines; give 4; then raise spec.retrainNonce to have it tried again"
+        )
+
+    @pytest.mark.parametrize("reason", [OutcomeReason.SOURCE_UNREADABLE, OutcomeReason.BACKBONE_UNAVAILABLE])
+    def test_a_raised_nonce_tries_again_though_the_revision_stays(self, reason: OutcomeReason) -> None:
+        world = self.world()
+        world.see(outcome=make_outcome(world.observed.classifier, reason, "it is not there"))
+        world.step()
+        revision = world.revision
+        world.edit(classes=[], pretrained=PRETRAINED, retrainNonce=1)
+        assert starts_of(world.plan()) == [(revision, 2)]
+
+
 def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> None:
     world = World(training={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})
     (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
