@@ -19,12 +19,14 @@ TORCH_INDEX_URL ?=
 # torchvision backbones that `make run` installs beside HogColor, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
+# Built-in classifiers that `make run` installs; empty: none. They wait for weights, see deploy/built-in.
+BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
 # No target may touch the cluster that the user's own kubeconfig points to.
 export KUBECONFIG := /dev/null
-export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS
+export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,7 +38,7 @@ help:
 	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
 	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 	@echo; echo "Settings, best in the environment: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
-	@echo "OCELLI_CACHE_DIR, TORCH_INDEX_URL, PYTHON ($(PYTHON))"
+	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, TORCH_INDEX_URL, PYTHON ($(PYTHON))"
 
 $(BIN)/uv: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

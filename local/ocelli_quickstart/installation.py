@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocelli_api.classifier import API_VERSION, GROUP, PLURAL
+from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION
 from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
@@ -24,6 +24,7 @@ from ocelli_storage.object_store import ObjectStore
 CHECKOUT = Path(__file__).resolve().parents[2]
 CRDS = CHECKOUT / "crds" / "classifier.yaml"
 MANIFESTS = CHECKOUT / "deploy"
+BUILT_INS = MANIFESTS / "built-in"
 SYSTEM_NAMESPACE = "ocelli-system"
 CREDENTIALS_ANNOTATION = f"{GROUP}/credentials"
 
@@ -49,6 +50,8 @@ class InstallationOptions:
     """torchvision backbones to install beside HogColor; `Auto` takes the first."""
     weights: str | None = None
     """Where their weights are: a folder, a file or a URL; None: torch hub's cache."""
+    built_ins: tuple[str, ...] = ()
+    """Built-in classifiers to make where they are not there yet: names of files in `deploy/built-in`."""
 
 
 async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
@@ -88,6 +91,20 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
     localised = [_localise(manifest, environments, digest) for manifest in manifests]
     await cluster.apply(localised, namespace=SYSTEM_NAMESPACE)
+    await _make_built_ins(cluster, options.built_ins)
+
+
+def known_built_ins() -> tuple[str, ...]:
+    """The names of the built-in classifiers that are shipped."""
+    return tuple(sorted(path.stem for path in BUILT_INS.glob("*.yaml") if path.name != "kustomization.yaml"))
+
+
+async def _make_built_ins(cluster: LocalCluster, names: Sequence[str]) -> None:
+    """One that is there already stays as it is: its user may have given it other weights."""
+    path = f"/apis/{GROUP}/{VERSION}/namespaces/{SYSTEM_NAMESPACE}/{PLURAL}"
+    there = {item["metadata"]["name"] for item in (await cluster.access.client.get(path))["items"]}
+    for manifest in load_manifests([BUILT_INS / f"{name}.yaml" for name in names if name not in there]):
+        await cluster.access.client.create(path, manifest)
 
 
 async def _serves_classifiers(cluster: LocalCluster) -> bool:

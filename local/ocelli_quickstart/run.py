@@ -23,10 +23,11 @@ from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_
 from ocelli_gateway.settings import environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
+from ocelli_model.backbones.published_weights import hub_folder
 from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
 from ocelli_quickstart.client import Service
 from ocelli_quickstart.digits import write_samples
-from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install
+from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install, known_built_ins
 from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
 
 DEFAULT_PORT = 8080
@@ -53,6 +54,8 @@ class RunSettings:
     password: str | None
     backbones: tuple[str, ...] = ()
     weights: str | None = None
+    built_ins: tuple[str, ...] = ()
+    """Built-in classifiers to make where they are not there yet."""
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
     """Variables of the gateway, as docs/reference/gateway-settings.md has them."""
 
@@ -61,24 +64,34 @@ class RunSettings:
         """Settings of `make run`.
 
         Raises:
-            RunError: PORT is no port.
+            RunError: PORT is no port, or BUILT_INS names what is no built-in classifier.
         """
         port = environment.get("PORT", "").strip()
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise RunError(f"PORT={port!r} is no port; set a number from 1 to 65535, or leave it out")
+        known = known_built_ins()
+        built_ins = tuple(dict.fromkeys(_words(environment.get("BUILT_INS", " ".join(known)))))
+        for name in built_ins:
+            if name not in known:
+                raise RunError(f"BUILT_INS names {name!r}; name some of {', '.join(known)}, or none")
         return cls(
             state_dir=Path(environment.get("STATE_DIR") or ".state"),
             port=int(port) if port else None,
             user=environment.get("OCELLI_USER") or "demo",
             password=environment.get("OCELLI_PASSWORD") or None,
-            backbones=tuple(environment.get("BACKBONES", "").replace(",", " ").split()),
+            backbones=_words(environment.get("BACKBONES", "")),
             weights=environment.get("WEIGHTS") or None,
+            built_ins=built_ins,
             gateway_settings={
                 name: value
                 for name in environment_variables()
                 if name.startswith(("OCELLI_GATEWAY_", "OCELLI_QUOTA_")) and (value := environment.get(name))
             },
         )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +115,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
         port = stack.enter_context(claim_port(settings.port))
         samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
         step("starting the Kubernetes control plane")
-        cluster = await stack.enter_async_context(LocalCluster(ClusterOptions(state_dir=state.cluster), report=step))
+        cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state), report=step))
         save_private(state.kubeconfig, cluster.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
@@ -116,6 +129,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 gateway_settings=settings.gateway_settings,
                 backbones=settings.backbones,
                 weights=settings.weights,
+                built_ins=settings.built_ins,
             ),
         )
         service = Service(address=f"http://127.0.0.1:{port}", user=settings.user, password=password)
@@ -127,6 +141,11 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
             yield cluster, service, state
         finally:
             state.say_stopped()
+
+
+def _cluster_options(state: StateFolder) -> ClusterOptions:
+    # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
+    return ClusterOptions(state_dir=state.cluster, container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())})
 
 
 async def run(settings: RunSettings, say: Say) -> None:

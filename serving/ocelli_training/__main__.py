@@ -26,16 +26,18 @@ from ocelli_training.settings import (
 )
 
 _SIGNALLED = 128
+_TALKATIVE = ("onnx_ir", "onnxscript", "torch")
+"""Exporting a network tells of each of its steps."""
 
 logger = logging.getLogger(__name__)
 
 
 def main() -> int:
     """Run one attempt and return the exit code."""
-    configure_logging("INFO")
+    configure_logging("INFO", talkative=_TALKATIVE)
     try:
         settings = parse_settings(os.environ, usable_cores=count_usable_cores())
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, talkative=_TALKATIVE)
         store = ObjectStore.from_url(settings.store_url)
         scratch = _make_scratch_folder(settings)
     except (SettingsError, StoreConfigurationError) as error:

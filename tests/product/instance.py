@@ -86,7 +86,8 @@ def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.P
         process = subprocess.Popen(
             [sys.executable, "-m", "ocelli_quickstart", "run"],
             cwd=CHECKOUT,
-            env={**os.environ, "STATE_DIR": str(state_dir), "KUBECONFIG": "/dev/null", **environment},
+            # Built-in classifiers would look for their weights, on the network too.
+            env={**os.environ, "STATE_DIR": str(state_dir), "KUBECONFIG": "/dev/null", "BUILT_INS": "", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -22,6 +22,25 @@ def test_what_is_no_port_is_refused(port: str) -> None:
         RunSettings.from_environment({"PORT": port})
 
 
+@pytest.mark.parametrize(
+    ("environment", "built_ins"),
+    [
+        ({}, ("default", "explicit", "food")),
+        ({"BUILT_INS": ""}, ()),
+        ({"BUILT_INS": "food, default food"}, ("food", "default")),
+    ],
+)
+def test_built_in_classifiers_are_installed_unless_others_or_none_are_named(
+    environment: dict[str, str], built_ins: tuple[str, ...]
+) -> None:
+    assert RunSettings.from_environment(environment).built_ins == built_ins
+
+
+def test_an_unknown_built_in_classifier_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(RunError, match="BUILT_INS names 'pets'; name some of default, explicit, food, or none"):
+        RunSettings.from_environment({"BUILT_INS": "food pets"})
+
+
 @pytest.mark.parametrize(("user", "password"), [("apikey", "x"), ("a:b", "x"), ("a", "x" * 1025)])
 def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(
     tmp_path: Path, user: str, password: str
