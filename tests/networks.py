@@ -59,7 +59,7 @@ def save_torchvision(path: Path, name: str = "squeezenet1_1", *, outputs: int = 
     from torchvision import models
 
     torch.manual_seed(seed)
-    state = dict(models.get_model(name, weights=None, num_classes=outputs).state_dict())
+    state = models.get_model(name, weights=None, num_classes=outputs).state_dict()
     last = list(state)[-2]
     state[last] = state[last] * spread
     if path.suffix == ".safetensors":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -229,8 +230,7 @@ def _empty_classifier(name: str, preprocessing: Preprocessing, state: Mapping[st
     if name in _TRANSFORMING:
         # Helpers of a training: they are in some files and not in others.
         options["aux_logits"] = any(key.startswith(_AUXILIARY) for key in state)
-    with torch.device("meta"):
-        last = f"{_last_layer(models.get_model(name, weights=None, **options))}.weight"
+    last = f"{_last_layer(models.get_model(name, weights=None, **options))}.weight"
     if last not in state:
         raise BackboneUnavailableError(
             f"{what} does not fit: it holds no {last}, the layer that classifies; name the network that it belongs to"
@@ -268,7 +268,10 @@ def _read_state(what: str, path: Path) -> Mapping[str, Tensor]:
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise BackboneUnavailableError(f"{what} holds no state_dict; give the file that torchvision publishes")
-    return {_present_name(key): value for key, value in state.items()}
+    named = OrderedDict((_present_name(key), value) for key, value in state.items())
+    # Versions of modules, by which some networks tell older weights.
+    named._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
+    return named
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -285,8 +288,10 @@ def _present_name(key: str) -> str:
 
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    complete: Any = OrderedDict(state)
+    complete._metadata = getattr(state, "_metadata", None) or network.state_dict()._metadata  # type: ignore[attr-defined]
     try:
-        missing, unexpected = network.load_state_dict(dict(state), strict=False)
+        missing, unexpected = network.load_state_dict(complete, strict=False)
     except RuntimeError as error:
         raise BackboneUnavailableError(f"{what} has weights of other shapes; give the weights of this very model") from error
     # Counters that only training uses; old files lack them.

@@ -86,6 +86,13 @@ def test_helpers_of_a_training_may_be_missing(tmp_path: Path) -> None:
     assert build(tmp_path / "x.pth", name)(images).shape == (1, 3)
 
 
+@pytest.mark.parametrize("name", ["mnasnet0_5", "regnet_y_400mf"])
+def test_networks_that_are_built_in_their_own_ways_are_taken(tmp_path: Path, name: str) -> None:
+    # The one tells older weights by their versions, the other computes while it is built.
+    network = build(save_torchvision(tmp_path / "weights.pth", name), name)
+    assert network(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
+
+
 def test_in_pytorch_it_answers_as_in_openvino(whole: Backbone) -> None:
     images = np.stack([make_pixels(seed, height=224, width=224) for seed in range(3)])
     on_cpu = load_engine(whole, threads=2, device=Device.CPU).features(images)
