@@ -27,6 +27,10 @@ FORMAT_VERSION = 1
 METADATA_FILE = "backbone.json"
 ONNX_FILE = "model.onnx"
 """The network: uint8[N, height, width, 3] to float32[N, features], normalisation included."""
+ONNX_BODY_FILE = "body.onnx"
+"""Its part of ONNX exports, see `ocelli_model.exports`."""
+CORE_ML_BODY_FILE = "body.mlmodel"
+"""Its part of Core ML exports; absent where Core ML cannot express the network."""
 WEIGHTS_FILE = "model.safetensors"
 """The weights for PyTorch; absent where the network has none."""
 

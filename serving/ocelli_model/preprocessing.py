@@ -44,7 +44,7 @@ _TRANSPOSITIONS = {
 _SIDES_SWAPPED = frozenset({5, 6, 7, 8})
 # Where an image is longer than this times its breadth, what a centre crop cannot show is cut off before scaling: scaled to 256
 # pixels of breadth a strip of 10 x 100,000 would have 655 megapixels.
-_STRIP_RATIO = 16
+STRIP_RATIO = 16
 # The gap only bounds the work for large images; at three it leaves no visible trace.
 _REDUCING_GAP = 3.0
 _BAND_PIXELS = 1_000_000
@@ -156,7 +156,7 @@ class Preprocessing:
         """Height and width of the middle part that is scaled, for an upright image of that size: all of it but for strips."""
         if self.short_side_pixels is None:
             return height, width
-        limit = _STRIP_RATIO * min(height, width)
+        limit = STRIP_RATIO * min(height, width)
         return min(height, limit), min(width, limit)
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from importlib import resources
 
 from ocelli_model.backbone import (
     METADATA_FILE,
+    ONNX_BODY_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     BackboneError,
@@ -79,7 +80,7 @@ def packaged_hog_color() -> tuple[BackboneMetadata, Mapping[str, bytes]]:
     folder = resources.files("ocelli_model.backbones") / "exported" / "hog_color"
     data = (folder / METADATA_FILE).read_bytes()
     metadata = BackboneMetadata.parse(data, digest=sha256_hex(data))
-    return metadata, {ONNX_FILE: (folder / ONNX_FILE).read_bytes()}
+    return metadata, {name: (folder / name).read_bytes() for name in metadata.files}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,6 +115,9 @@ async def _find_published(store: ObjectStore, name: str, version: str, weights_s
         its_weights = None if metadata.weights is None else metadata.weights.sha256
         if (metadata.name, metadata.version, its_weights) != (name, version, weights_sha256):
             continue
+        if ONNX_BODY_FILE not in metadata.files:
+            # Of before there were exports: classifiers learned on it go on, new ones get the new one.
+            continue
         if all([await store.exists(backbone_key(digest, file)) for file in metadata.files]):
             return digest
     return None
@@ -138,11 +142,16 @@ def _export_torchvision(name: str, file: WeightsFile) -> tuple[BackboneMetadata,
     _require_torch(name)
     from ocelli_model.backbones import torchvision_backbones
     from ocelli_model.backbones.onnx_export import export_onnx
+    from ocelli_model.exports.backbone_parts import build_body_files
 
     preprocessing, licence = torchvision_backbones.preprocessing_for(name, file.path.name)
     network = torchvision_backbones.build_network(name, file.path, preprocessing)
     onnx, feature_count = export_onnx(network, preprocessing)
-    files = {ONNX_FILE: onnx, WEIGHTS_FILE: torchvision_backbones.network_weights(network)}
+    files = {
+        ONNX_FILE: onnx,
+        WEIGHTS_FILE: torchvision_backbones.network_weights(network),
+        **build_body_files(network, onnx, preprocessing),
+    }
     metadata = BackboneMetadata(
         name=name,
         version=torchvision_backbones.VERSION,

@@ -20,6 +20,7 @@ from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, load_engine, needed_files
+from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
@@ -87,6 +88,13 @@ class Training:
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         lesson = await self._read(document, metadata)
         fit, evaluation = await self._learn(definition, lesson)
+        exports = await build_exports(
+            self._store,
+            metadata,
+            fit.heads,
+            lesson.dataset.class_names,
+            description=f"{self._settings.location.classifier_id}, revision {self._settings.revision}, made with Ocelli",
+        )
         artifact = Artifact(
             classifier_id=self._settings.location.classifier_id,
             revision=self._settings.revision,
@@ -96,6 +104,8 @@ class Training:
             backbone_digest=metadata.digest,
             preprocessing=metadata.preprocessing,
             metrics=evaluation.summary(),
+            exports=exports.parts,
+            export_files=exports.files,
         )
         report = Report(
             classifier=self._settings.classifier,

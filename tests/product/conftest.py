@@ -9,7 +9,6 @@ import pytest
 
 from tests.product.instance import Ocelli, connect, start_ocelli, stop_ocelli
 
-
 FETCHED_ADDRESS = "127.77.0.1"
 """Of web servers of the tests: private like every other one here, and allowed by name."""
 

@@ -87,7 +87,8 @@ def lives(ocelli: Ocelli, image_url: str) -> Iterator[Callable[[str, str], Troub
             command = COMMANDS[sdk]()
             for other in WAYS:
                 # All at once: most of a life is waiting for trainings.
-                futures.setdefault((sdk, other), threads.submit(live, command, ocelli, other, image_url))
+                if (sdk, other) not in futures:
+                    futures[(sdk, other)] = threads.submit(live, command, ocelli, other, image_url)
             return futures[(sdk, way)].result()
 
         yield life_of

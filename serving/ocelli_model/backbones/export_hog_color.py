@@ -11,13 +11,16 @@ from ocelli_model.backbone import METADATA_FILE, ONNX_FILE, BackboneMetadata, Pr
 from ocelli_model.backbones import hog_color
 from ocelli_model.backbones.onnx_export import export_onnx
 from ocelli_model.canonical_json import sha256_hex
+from ocelli_model.exports.backbone_parts import build_body_files
 
 FOLDER = Path(__file__).parent / "exported" / "hog_color"
 
 
 def main() -> None:
     """Export, and write the files into the package's own folder."""
-    onnx, feature_count = export_onnx(hog_color.HogColor().eval(), hog_color.PREPROCESSING)
+    network = hog_color.HogColor().eval()
+    onnx, feature_count = export_onnx(network, hog_color.PREPROCESSING)
+    files = {ONNX_FILE: onnx, **build_body_files(network, onnx, hog_color.PREPROCESSING)}
     metadata = BackboneMetadata(
         name=hog_color.NAME,
         version=hog_color.VERSION,
@@ -27,10 +30,11 @@ def main() -> None:
         precision=Precision.FLOAT32,
         weights=None,
         licence="Apache-2.0",
-        files={ONNX_FILE: sha256_hex(onnx)},
+        files={name: sha256_hex(data) for name, data in files.items()},
     )
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / ONNX_FILE).write_bytes(onnx)
+    for name, data in files.items():
+        (FOLDER / name).write_bytes(data)
     (FOLDER / METADATA_FILE).write_bytes(metadata.to_bytes())
 
 

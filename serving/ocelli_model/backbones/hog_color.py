@@ -42,6 +42,8 @@ GABOR_WEIGHT = 0.25
 COLOUR_WEIGHT = 0.75
 HUE_WEIGHT = 1.35
 
+_OCTAVE = 0.56
+"""Deviation of the envelope by wavelength: a bandwidth of one octave."""
 _BRIGHTNESS = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
@@ -84,10 +86,12 @@ class HogColor(nn.Module):
         distance = torch.abs(angle - self.get_buffer("bins"))
         distance = torch.minimum(distance, ORIENTATIONS - distance)
         cells = functional.avg_pool2d(magnitude * torch.clamp(1 - distance, min=0), CELL_PIXELS)
-        last_row, last_column = cells.shape[2] - BLOCK_CELLS + 1, cells.shape[3] - BLOCK_CELLS + 1
+        # By number and not by `cells.shape`, here and below: exporters trace what is asked of tensors.
+        rows = PREPROCESSING.height // CELL_PIXELS - BLOCK_CELLS + 1
+        columns = PREPROCESSING.width // CELL_PIXELS - BLOCK_CELLS + 1
         blocks = torch.cat(
             [
-                cells[:, :, row : last_row + row, column : last_column + column]
+                cells[:, :, row : rows + row, column : columns + column]
                 for row in range(BLOCK_CELLS)
                 for column in range(BLOCK_CELLS)
             ],
@@ -100,7 +104,7 @@ class HogColor(nn.Module):
         energies = []
         for wavelength in GABOR_WAVELENGTHS_PIXELS:
             filters = self.get_buffer(f"gabor_{wavelength}")
-            margin = filters.shape[-1] // 2
+            margin = _gabor_radius(wavelength)
             answers = functional.conv2d(functional.pad(grey, (margin,) * 4, mode="reflect"), filters)
             even, odd = answers[:, :GABOR_ORIENTATIONS], answers[:, GABOR_ORIENTATIONS:]
             energies.append(functional.avg_pool2d(torch.sqrt(even * even + odd * odd), PREPROCESSING.height // GABOR_GRID))
@@ -112,7 +116,9 @@ class HogColor(nn.Module):
             1 - torch.abs(colours.unsqueeze(2) - self.get_buffer("colour_levels")) * (COLOUR_LEVELS - 1), min=0
         )
         red, green, blue = shares[:, 0], shares[:, 1], shares[:, 2]
-        joint = (red[:, :, None, None] * green[:, None, :, None] * blue[:, None, None, :]).flatten(1, 3)
+        # In two steps: Core ML has tensors of five dimensions at most.
+        red_green = (red[:, :, None] * green[:, None]).flatten(1, 2)
+        joint = (red_green[:, :, None] * blue[:, None]).flatten(1, 2)
         quarters = functional.avg_pool2d(joint, PREPROCESSING.height // COLOUR_GRID)
         whole = quarters.mean((2, 3))
         highest, lowest = colours.amax(1, keepdim=True), colours.amin(1, keepdim=True)
@@ -143,10 +149,14 @@ class HogColor(nn.Module):
         return torch.clamp(1 - torch.minimum(distance, HUES - distance), min=0)
 
 
+def _gabor_radius(wavelength: int) -> int:
+    return math.ceil(2.5 * _OCTAVE * wavelength)
+
+
 def _gabor_filters(wavelength: int) -> Tensor:
     """float32[2 x orientations, 1, side, side]: even filters, then odd ones; without response to constant brightness."""
-    deviation = 0.56 * wavelength  # a bandwidth of one octave
-    radius = math.ceil(2.5 * deviation)
+    deviation = _OCTAVE * wavelength
+    radius = _gabor_radius(wavelength)
     rows, columns = torch.meshgrid(
         torch.arange(-radius, radius + 1, dtype=torch.float64),
         torch.arange(-radius, radius + 1, dtype=torch.float64),
