@@ -29,6 +29,8 @@ SDK_FOLDER = CHECKOUT / "tests" / "sdk"
 PYTHON = CHECKOUT / ".venv" / "sdk" / "bin" / "python"
 TIMEOUT_SECONDS = 300
 LIVES_AT_ONCE = 2
+SERVICE_NAMES = ("VISUAL_RECOGNITION", "WATSON_VISION_COMBINED")
+"""Under which the Python and the Node SDK look for their settings in the environment."""
 WAYS = ("basic", "basic apikey", "iam", "bearer", "environment", "api_key in the query")
 STEPS = (
     "create",
@@ -106,13 +108,8 @@ def live(command: list[str], ocelli: Ocelli, way: str, image_url: str) -> Troubl
         "samples": str(ocelli.samples),
         "imageURL": image_url,
     }
-    environment = {
-        **os.environ,
-        "VISUAL_RECOGNITION_AUTH_TYPE": "iam",
-        "VISUAL_RECOGNITION_APIKEY": ocelli.password,
-        "VISUAL_RECOGNITION_AUTH_URL": ocelli.address,
-        "VISUAL_RECOGNITION_URL": ocelli.address,
-    }
+    variables = {"AUTH_TYPE": "iam", "APIKEY": ocelli.password, "AUTH_URL": ocelli.address, "URL": ocelli.address}
+    environment = {**os.environ, **{f"{name}_{key}": value for name in SERVICE_NAMES for key, value in variables.items()}}
     given = environment if way == "environment" else dict(os.environ)
     done = subprocess.run(
         [*command, json.dumps(options)], env=given, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
