@@ -107,7 +107,11 @@ class OutputHead:
             combined = combine.reduceat(activate(self.activation, image_outputs)[self._members], self._starts)
             scores[row, : len(combined)] = np.minimum(combined, 1.0)
             if len(combined) < self.class_count:
-                scores[row, -1] = _score_of_none(float(scores[row, :-1].max()))
+                best = scores[row, self._telling].max()
+                scores[row, -1] = _score_of_none(float(best))
+                if scores[row, -1]:
+                    # What everything is part of is none of them, too: it keeps above its leaves and says no more.
+                    scores[row, self._universal] = best
         return scores
 
     @cached_property
@@ -145,6 +149,17 @@ class OutputHead:
     @cached_property
     def _members(self) -> NDArray[np.intp]:
         return np.array([output for item in self._scored for output in item.outputs], dtype=np.intp)
+
+    @cached_property
+    def _universal(self) -> NDArray[np.intp]:
+        """Indices of the classes that stand for every output, as the root of a hierarchy may: that sum is always 1."""
+        every = [index for index, item in enumerate(self._scored) if len(item.outputs) == self.output_count]
+        return np.array(every if len(every) < len(self._scored) else [], dtype=np.intp)
+
+    @cached_property
+    def _telling(self) -> NDArray[np.intp]:
+        """Indices of the other classes that stand for outputs."""
+        return np.setdiff1d(np.arange(len(self._scored)), self._universal)
 
     @cached_property
     def _starts(self) -> NDArray[np.intp]:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.cluster
 NAMESPACE = "ocelli-system"
 FOOD = {
     "labels.txt": "tomato\nspinach\nblueberry\n",
-    "hierarchy.txt": "/food/fruit/tomato\n/food/fruit/blueberry\n/food/vegetable/spinach\n",
+    "hierarchy.txt": "/food/fruit/tomato\n/food/berry/blueberry\n/food/vegetable/spinach\n",
     "translations.json": json.dumps({"de": {"tomato": "Tomate", "fruit": "Obst", "food": "Essen", "non-food": "kein Essen"}}),
 }
 PLAIN = {"mean": [0.4, 0.4, 0.4], "standardDeviation": [1, 1, 1]}
@@ -93,6 +93,7 @@ def test_those_that_are_not_named_are_not_installed(ocelli: Ocelli) -> None:
     assert sorted(names) == ["classifier.ocelli.dev/explicit", "classifier.ocelli.dev/food"]
 
 
+@pytest.mark.contract_row("B4/food adds non-food when nothing edible is seen; explicit")
 def test_food_answers_by_its_name_once_it_has_weights(ocelli: Ocelli) -> None:
     stalled_message(ocelli, "food")
     supply_food(ocelli)
@@ -101,6 +102,8 @@ def test_food_answers_by_its_name_once_it_has_weights(ocelli: Ocelli) -> None:
         classes = classify(client, (250, 0, 0))
         assert set(classes) == {"tomato", "fruit", "food"}
         assert classes["tomato"]["type_hierarchy"] == "/food/fruit/tomato"
+        # As much of each: none of them.
+        assert set(classify(client, (120, 120, 120))) == {"non-food"}
         german = classify(client, (250, 0, 0), "de-AT,de;q=0.9")
         assert german["Tomate"]["type_hierarchy"] == "/Essen/Obst/Tomate"
 

@@ -157,3 +157,23 @@ class TestWhatIsRefused:
     def test_classes_that_are_none(self, classes: tuple[OutputClass, ...]) -> None:
         with pytest.raises(ValueError, match="head: "):
             make_head(classes=classes)
+
+
+class TestTheClassOfNoneBesideARootThatIsAlwaysTrue:
+    """Under `/food/…` every output is food, whatever the image."""
+
+    FOOD = (
+        OutputClass(name="tomato", outputs=(0,), ancestors=("food",)),
+        OutputClass(name="spinach", outputs=(1, 2), ancestors=("food",)),
+        OutputClass(name="bread", outputs=(3,), ancestors=("food",)),
+        OutputClass(name="food", outputs=(0, 1, 2, 3)),
+        OutputClass(name="non-food", outputs=()),
+    )
+
+    def test_the_root_keeps_nothing_from_being_none(self) -> None:
+        scores = score(make_head(Activation.IDENTITY, classes=self.FOOD), 0.4, 0.2, 0.1, 0.3)
+        assert scores == {"tomato": 0.4, "spinach": 0.3, "bread": 0.3, "food": 0.4, "non-food": 0.6}
+
+    def test_the_root_is_true_where_something_is_seen(self) -> None:
+        scores = score(make_head(Activation.IDENTITY, classes=self.FOOD), 0.8, 0.1, 0, 0.1)
+        assert (scores["food"], scores["non-food"]) == (1.0, 0.0)
