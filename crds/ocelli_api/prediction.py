@@ -3,6 +3,7 @@
     POST /predictions                     body: the bytes of one image, as they came
     Ocelli-Revision: 0123456789           the revision that the caller expects; another one here: 421
     Ocelli-Language: de                   of the class names, where a pretrained classifier has them in several
+    Ocelli-Threshold: 0.5                 classes below it may be left out; without it, every class is answered
 
     200 {"classifierID": "dogs_19", "revision": "0123456789", "predictions": [{"class": "beagle", "score": 0.93}, …]}
     400 {"error": {"kind": "NotAnImage", "message": "…"}}          this image cannot be predicted, see `ImageFault`
@@ -25,6 +26,8 @@ from typing import Any
 PREDICTIONS_PATH = "/predictions"
 REVISION_HEADER = "Ocelli-Revision"
 LANGUAGE_HEADER = "Ocelli-Language"
+THRESHOLD_HEADER = "Ocelli-Threshold"
+"""A thousand classes are 140 KB and milliseconds of work on either side, and callers mostly show a few."""
 SCORE_DECIMALS = 6
 
 
@@ -69,7 +72,7 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """All scores of one image."""
+    """The scores of one image."""
 
     classifier_id: str
     revision: str

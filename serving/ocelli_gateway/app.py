@@ -106,7 +106,7 @@ class OpenRequest:
 
     def with_older(self: R) -> R:
         """The same, with the fields in its older document `parameters`. Raises ParameterError where that is none."""
-        return replace(self, sent=self.sent.with_older(self.read(PARAMETERS)))
+        return replace(self, sent=self.sent.with_older(PARAMETERS))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,7 @@ def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[Scor
     return [ScoredClass(class_name=item.class_name, score=item.score) for item in name_colors(pixels)]
 
 
-def describe_missing_model(classifier_id: str, *, installed: bool) -> str:
-    """What a warning says of a built-in classifier whose model is not installed, or does not answer now."""
+def describe_unavailable(classifier_id: str, why: str) -> str:
+    """What a warning says of a built-in classifier that has no model, or whose model does not answer now."""
     what = "colors only" if classifier_id == DEFAULT else "no classes"
-    why = "is not ready to answer now" if installed else "has no model installed"
     return f"The built-in classifier {classifier_id} {why}; it answers with {what}."

@@ -24,6 +24,7 @@ from ocelli_cluster.resources import CLASSIFIERS, PODS
 FIELD_MANAGER = "ocelli-gateway"
 GONE_SECONDS = 600.0
 """A deleted object is remembered for so long: longer than a cache may lag and still count as fresh."""
+BUILT_IN_PATIENCE_SECONDS = 2.0
 SINGLE_READS_LIMIT = 8
 """Of more classifiers than these the whole namespace is read in one go."""
 _NUMBER_DIGITS = 10
@@ -56,6 +57,8 @@ class KnownClassifier:
     display_name: str
     created_at: str
     served_revision: str | None
+    ready_reason: str
+    """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
     deleted: bool
 
 
@@ -77,8 +80,13 @@ class _NamespaceWatch:
     classifiers: ResourceCache[KnownClassifier | None]
     servers: ResourceCache[InferenceServer | None]
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    started_at: float = field(default_factory=time.monotonic)
     gone: dict[str, float] = field(default_factory=dict)
     """UIDs of objects that were deleted here, and when: the cache may have them a little longer."""
+
+    def is_synced(self) -> bool:
+        """Whether a complete list of both was read."""
+        return self.classifiers.synced.is_set() and self.servers.synced.is_set()
 
     def bury(self, uid: str) -> None:
         now = time.monotonic()
@@ -114,12 +122,14 @@ class ClassifierStore:
                 await task
 
     def unsynced(self) -> list[str]:
-        """The tenants' namespaces of which no complete list was read yet. Built-in classifiers may be missing at any time."""
+        """The namespaces of which no complete list was read yet. That of the built-in ones is waited for only a moment: it may
+        be absent, or closed to the gateway.
+        """
+        patient_until = time.monotonic() - BUILT_IN_PATIENCE_SECONDS
         return sorted(
             namespace
             for namespace, watch in self._watches.items()
-            if namespace != self._built_in_namespace
-            and not (watch.classifiers.synced.is_set() and watch.servers.synced.is_set())
+            if not watch.is_synced() and (namespace != self._built_in_namespace or watch.started_at > patient_until)
         )
 
     async def find(self, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
@@ -149,6 +159,11 @@ class ClassifierStore:
                 if live is not None:
                     found[classifier_id] = live
         return found
+
+    def knows_built_in(self) -> bool:
+        """Whether it is known which built-in classifiers there are."""
+        watch = self._watches.get(self._built_in_namespace)
+        return watch is not None and watch.is_synced()
 
     def find_built_in(self, name: str) -> KnownClassifier | None:
         """The built-in classifier of that name, as far as the cache knows; None where there is none."""
@@ -361,6 +376,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
         created_at=manifest["metadata"]["creationTimestamp"],
         served_revision=status.get("servedRevision"),
+        ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
         deleted=bool(metadata.get("deletionTimestamp")),
     )
 

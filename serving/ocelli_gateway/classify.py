@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
 from ocelli_cluster.client import ClusterError
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_missing_model, score_colors
+from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_unavailable, score_colors
 from ocelli_gateway.classifier_store import ClassifierStore, KnownClassifier
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
@@ -125,7 +125,7 @@ class _Outcome:
     scores: dict[str, list[ScoredClass]] = field(default_factory=dict)
     error: GatewayError | None = None
     failures: dict[str, Exception] = field(default_factory=dict)
-    silent_built_in: tuple[str, ...] = ()
+    silent_built_in: dict[str, Exception] = field(default_factory=dict)
     """Built-in classifiers whose models did not answer."""
 
 
@@ -166,16 +166,18 @@ class Classification:
     async def _answer(self, caller: Caller, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
         if not files.count and not request.url:
             raise _refuse([ImageAnswer(origin=ImageOrigin(name=item.name), error=item.error) for item in files.invalid_zips])
-        warnings = [*plan.warnings, *_describe_files(files)]
+        count = files.count + (1 if request.url else 0)
+        warnings = [*plan.warnings, *_describe_files(files, count)]
+        url = request.url if count <= IMAGES_LIMIT else ""
         if plan.refusal is not None:
             origins = await asyncio.to_thread(lambda: [image.origin for image in files])
-            origins += [ImageOrigin(source_url=request.url)] if request.url else []
+            origins += [ImageOrigin(source_url=url)] if url else []
             raise _refuse([ImageAnswer(origin=origin, error=plan.refusal) for origin in origins])
-        async with self._fetch(caller, request.url) as fetched:
+        async with self._fetch(caller, url) as fetched:
             images = chain(files, _read_fetched(fetched))
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    outcomes = await self._score_all(caller.namespace, images, plan.targets, request.language)
+                    outcomes = await self._score_all(caller, images, plan.targets, request)
             except TimeoutError as error:
                 raise UnavailableError("Classifying takes too long now; try again, or send fewer images.") from error
         targets = _without_failed(plan, outcomes, warnings, named=bool(request.classifier_ids))
@@ -237,15 +239,19 @@ class Classification:
 
     def _add_built_in(self, plan: _Plan, classifier_id: str) -> None:
         installed = self._store.find_built_in(classifier_id)
-        serving = installed is not None and installed.served_revision is not None
-        known = installed if serving else None
+        known = installed if installed is not None and installed.served_revision is not None else None
         plan.targets.append(_Target(classifier_id=classifier_id, name=classifier_id, is_custom=False, known=known))
-        if not serving:
-            plan.warnings.append(_missing_model(classifier_id, installed=installed is not None))
+        if installed is None:
+            why = "has no model installed" if self._store.knows_built_in() else "cannot be looked up in Kubernetes now"
+            plan.warnings.append(_warn_unavailable(classifier_id, why))
+        elif known is None:
+            state = f" ({installed.ready_reason})" if installed.ready_reason else ""
+            plan.warnings.append(_warn_unavailable(classifier_id, f"is not ready yet{state}"))
 
     async def _score_all(
-        self, tenant: str, images: Iterator[ReadImage], targets: Sequence[_Target], language: str
+        self, caller: Caller, images: Iterator[ReadImage], targets: Sequence[_Target], request: ClassifyRequest
     ) -> list[_Outcome]:
+        tenant = caller.namespace
         tasks: list[asyncio.Task[_Outcome]] = []
         async with asyncio.TaskGroup() as group:
             while True:
@@ -258,16 +264,16 @@ class Classification:
                         self._images.release(tenant)
                 if image is None:
                     break
-                task = group.create_task(self._score(image, targets, language))
+                task = group.create_task(self._score(image, targets, request))
                 task.add_done_callback(lambda _: self._images.release(tenant))
                 tasks.append(task)
         return [task.result() for task in tasks]
 
-    async def _score(self, image: ReadImage, targets: Sequence[_Target], language: str) -> _Outcome:
+    async def _score(self, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
         if image.error is not None:
             return _Outcome(origin=image.origin, error=image.error)
         scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
-        # Where nobody else is asked, this is what tells whether it is an image.
+        # Where nobody is asked, this is what tells whether it is an image.
         in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
         if in_pixels:
             try:
@@ -275,30 +281,35 @@ class Classification:
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
             for classifier_id in in_pixels:
-                scores[classifier_id] += score_colors(classifier_id, pixels)
+                scores[classifier_id] = score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
-        answers = await asyncio.gather(
-            *(
-                self._ask(known, Question(image=image.data, language=None if target.is_custom else language))
-                for target, known in asked
-            )
-        )
+        answers = await asyncio.gather(*(self._ask(target, known, image.data, request) for target, known in asked))
         failures: dict[str, Exception] = {}
-        silent: list[str] = []
+        silent: dict[str, Exception] = {}
         for (target, _), answer in zip(asked, answers, strict=True):
             if isinstance(answer, ImageFaultError):
                 return _Outcome(origin=image.origin, error=image_error(answer.fault))
             if isinstance(answer, Prediction):
-                scores[target.classifier_id] = [*_sorted_classes(answer), *scores[target.classifier_id]]
+                predicted = _sorted_classes(answer, request.threshold)
+                scores[target.classifier_id] = [*predicted, *scores[target.classifier_id]]
             elif target.is_custom:
                 failures[target.classifier_id] = answer
             else:
-                silent.append(target.classifier_id)
-        return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=tuple(silent))
+                silent[target.classifier_id] = answer
+        if len(silent) == len(targets) and not in_pixels:
+            # Nobody has said whether it is an image.
+            try:
+                await self._pixels.read(image.data)
+            except PixelsError as error:
+                return _Outcome(origin=image.origin, error=image_error(error.fault))
+        return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
-    async def _ask(self, known: KnownClassifier, question: Question) -> Prediction | PredictionError | ClusterError:
+    async def _ask(
+        self, target: _Target, known: KnownClassifier, image: bytes, request: ClassifyRequest
+    ) -> Prediction | PredictionError | ClusterError:
+        language = None if target.is_custom else request.language
         try:
-            return await self._predictions.predict(known, question)
+            return await self._predictions.predict(known, Question(image=image, threshold=request.threshold, language=language))
         except (PredictionError, ClusterError) as error:
             return error
 
@@ -312,11 +323,11 @@ def _without_failed(
         GatewayError, ClusterError: one that the request names did not answer, or none did.
     """
     failures: dict[str, Exception] = {}
-    silent_built_in: set[str] = set()
+    silent_built_in: dict[str, Exception] = {}
     for outcome in outcomes:
         failures.update(outcome.failures)
         silent_built_in.update(outcome.silent_built_in)
-    warnings += [_missing_model(classifier_id, installed=True) for classifier_id in sorted(silent_built_in)]
+    warnings += [_warn_unavailable(key, _describe_silence(error)) for key, error in sorted(silent_built_in.items())]
     gone = [key for key, error in failures.items() if isinstance(error, ClassifierGoneError)]
     silent = {key: error for key, error in failures.items() if key not in gone}
     targets = [target for target in plan.targets if target.classifier_id not in failures]
@@ -354,10 +365,11 @@ def _answer_image(outcome: _Outcome, targets: Sequence[_Target], threshold: floa
     )
 
 
-def _sorted_classes(prediction: Prediction) -> list[ScoredClass]:
+def _sorted_classes(prediction: Prediction, threshold: float) -> list[ScoredClass]:
     scored = [
         ScoredClass(class_name=item.class_name, score=round(item.score, SCORE_DECIMALS), type_hierarchy=item.type_hierarchy)
         for item in prediction.scores
+        if item.score >= threshold
     ]
     return sorted(scored, key=lambda item: -item.score)
 
@@ -369,12 +381,12 @@ def _refuse(images: Sequence[ImageAnswer]) -> GatewayError:
     return type(shown)(shown.message, fields=classify_body(images, ()))
 
 
-def _describe_files(files: ImageFiles) -> list[ClassifyWarning]:
+def _describe_files(files: ImageFiles, count: int) -> list[ClassifyWarning]:
     warnings = [
         ClassifyWarning(warning_id=WarningId.INVALID_ZIP, description=item.error.message) for item in files.invalid_zips
     ]
-    if files.count > IMAGES_LIMIT:
-        description = f"The request has {files.count} images; the first {IMAGES_LIMIT} were classified."
+    if count > IMAGES_LIMIT:
+        description = f"The request has {count} images; the first {IMAGES_LIMIT} were classified."
         warnings.append(ClassifyWarning(warning_id=WarningId.LIMIT_REACHED, description=description))
     return warnings
 
@@ -395,9 +407,19 @@ def _custom(known: KnownClassifier) -> _Target:
     return _Target(classifier_id=known.classifier_id, name=known.display_name, is_custom=True, known=known)
 
 
-def _missing_model(classifier_id: str, *, installed: bool) -> ClassifyWarning:
-    description = describe_missing_model(classifier_id, installed=installed)
+def _warn_unavailable(classifier_id: str, why: str) -> ClassifyWarning:
+    description = describe_unavailable(classifier_id, why)
     return ClassifyWarning(warning_id=WarningId.CLASSIFIER_UNAVAILABLE, description=description)
+
+
+def _describe_silence(error: Exception) -> str:
+    match error:
+        case ClassifierGoneError():
+            return "has no model installed"
+        case QueueFullError():
+            return "has more to do than it can do now"
+        case _:
+            return "has no server that answers now"
 
 
 def _none_found_ids(classifier_ids: Sequence[str]) -> NotFoundError:

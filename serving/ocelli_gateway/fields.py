@@ -66,7 +66,10 @@ class SentFields:
     """Names in lower case."""
     form: Pairs = ()
     older: Pairs = ()
-    """What the older document `parameters` holds: it counts where no field of its own has a value."""
+    """What an older document of several fields holds: it counts as if it stood in the place of the document, behind fields of
+    their own there.
+    """
+    older_place: Place | None = None
 
     def read(self, field: Field[T]) -> T:
         """The value of a field. Raises ParameterError where it may not be."""
@@ -76,17 +79,23 @@ class SentFields:
         """The values of that name in the first of the places that has any; blank ones count as left out."""
         for place in places:
             found = [value for value in self._values(name, place) if value.strip()]
+            if not found and place is self.older_place:
+                found = [value for key, value in self.older if key == name and value.strip()]
             if found:
                 return found
-        return [value for key, value in self.older if key == name and Place.FORM in places and value.strip()]
+        return []
 
     def with_form(self, form: Pairs) -> SentFields:
         """The same, with the texts of a form."""
         return replace(self, form=form)
 
-    def with_older(self, older: Pairs) -> SentFields:
-        """The same, with the fields of an older document."""
-        return replace(self, older=older)
+    def with_older(self, document: Field[Pairs]) -> SentFields:
+        """The same, with the fields that an older document holds. Raises ParameterError where it is none."""
+        for place in document.places:
+            texts = self.texts(document.name, (place,))
+            if texts:
+                return replace(self, older=document.parse(texts), older_place=place)
+        return self
 
     def _values(self, name: str, place: Place) -> Iterable[str]:
         match place:

@@ -16,7 +16,15 @@ from dataclasses import dataclass
 import aiohttp
 
 from ocelli_api.pods import INFERENCE_PORT
-from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, ImageFault, Prediction, Refusal
+from ocelli_api.prediction import (
+    LANGUAGE_HEADER,
+    PREDICTIONS_PATH,
+    REVISION_HEADER,
+    THRESHOLD_HEADER,
+    ImageFault,
+    Prediction,
+    Refusal,
+)
 from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, KnownClassifier
 from ocelli_gateway.metrics import Metrics
 
@@ -64,6 +72,8 @@ class Question:
 
     image: bytes
     """As it came."""
+    threshold: float
+    """Classes below it may be left out."""
     language: str | None = None
     """Of the class names; None: as they are."""
 
@@ -106,7 +116,7 @@ class PredictionClient:
         await self._session.close()
 
     async def predict(self, classifier: KnownClassifier, question: Question) -> Prediction:
-        """All scores of one image by the definition that is served.
+        """The scores of one image by the definition that is served.
 
         Raises:
             ImageFaultError: the image cannot be predicted.
@@ -169,7 +179,11 @@ class PredictionClient:
         self, server: InferenceServer, classifier_id: str, revision: str, question: Question
     ) -> Prediction | _Refused:
         host = f"[{server.address}]" if ":" in server.address else server.address
-        headers = {REVISION_HEADER: revision, "Content-Type": "application/octet-stream"}
+        headers = {
+            REVISION_HEADER: revision,
+            THRESHOLD_HEADER: str(question.threshold),
+            "Content-Type": "application/octet-stream",
+        }
         if question.language is not None:
             headers[LANGUAGE_HEADER] = question.language
         started = time.monotonic()

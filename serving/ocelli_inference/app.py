@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, Prediction
+from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, THRESHOLD_HEADER, Prediction
 from ocelli_inference import open_inference
 from ocelli_inference.errors import ErrorAnswer, OtherRevisionError, answer_error, build_error_response, internal_error
 from ocelli_inference.metrics import CONTENT_TYPE, RequestOutcome
@@ -74,7 +74,8 @@ class _Routes:
                 body = await read_body(request, ticket, limit_bytes=IMAGE_BYTES_LIMIT)
                 ticket.add_images(1)
                 language = request.headers.get(LANGUAGE_HEADER)
-                prediction = await _unless_client_gone(request, predictor.predict(body, language=language))
+                threshold = _parse_threshold(request.headers.get(THRESHOLD_HEADER))
+                prediction = await _unless_client_gone(request, predictor.predict(body, language=language, threshold=threshold))
             return JSONResponse(prediction.to_json())
 
         return await self._observed(request, answer, lambda error: {"error": {"kind": error.kind, "message": error.message}})
@@ -196,6 +197,14 @@ class _RequestCounting:
 
         with self._service.count_request():
             await self._app(scope, receive, send_and_take_leave)
+
+
+def _parse_threshold(header: str | None) -> float:
+    """The least score that is answered; 0 where the header is left out or no number."""
+    try:
+        return float(header or 0)
+    except ValueError:
+        return 0.0
 
 
 def _open_inference_error(error: ErrorAnswer) -> object:

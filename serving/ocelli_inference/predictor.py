@@ -53,8 +53,10 @@ class Predictor:
         self.engine_name = engine_name
         self._batcher = batcher
 
-    async def predict(self, data: bytes, *, language: str | None = None) -> Prediction:
+    async def predict(self, data: bytes, *, language: str | None = None, threshold: float = 0.0) -> Prediction:
         """The scores of the bytes of an image file, classes in the order of the definition and called as in the language.
+
+        Classes whose score, as it is answered, is below the threshold are left out.
 
         Raises:
             ImageError: this image cannot be predicted.
@@ -63,12 +65,14 @@ class Predictor:
         features = await self._batcher.features(data)
         # One row at a time: a product over a whole batch may round differently than one over a single image.
         scores = self.classifier.head.scores(features[np.newaxis])[0]
+        rounded = [round(score, SCORE_DECIMALS) for score in scores.tolist()]
         wording = self.classifier.wording(language)
         return Prediction(
             classifier_id=self.classifier.classifier_id,
             revision=self.classifier.revision,
             scores=tuple(
-                ClassScore(class_name=name, score=round(float(score), SCORE_DECIMALS), type_hierarchy=hierarchy)
-                for name, hierarchy, score in zip(wording.class_names, wording.type_hierarchies, scores, strict=True)
+                ClassScore(class_name=name, score=score, type_hierarchy=hierarchy)
+                for name, hierarchy, score in zip(wording.class_names, wording.type_hierarchies, rounded, strict=True)
+                if score >= threshold
             ),
         )

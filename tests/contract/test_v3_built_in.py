@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway.languages import choose_language
 from tests.unit.gateway.harness import SYSTEM_NAMESPACE, Stage, StubInferenceServer, V3Client, connect, plain, png
 
@@ -89,6 +90,70 @@ def test_without_a_model_that_answers_it_is_a_warning(own_stage: Stage, state: s
     assert warnings == ["classifier_unavailable"]
     assert bool(answer["classes"]) == (name == "default")
     assert all(item["class"].endswith(" color") for item in answer["classes"])
+
+
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("absent", "no model installed"),
+        ("training", "not ready yet (Training)"),
+        ("dead", "no server that answers"),
+        ("busy", "more to do than it can do"),
+    ],
+)
+def test_warning_says_why_there_is_no_answer(own_stage: Stage, state: str, why: str) -> None:
+    if state == "training":
+        install(own_stage, "food", served=False)
+        manifest = own_stage.call(lambda: own_stage.cluster.find(CLASSIFIERS, SYSTEM_NAMESPACE, "food"))
+        assert manifest is not None
+        manifest["status"]["conditions"] = [{"type": "Ready", "status": "False", "reason": "Training"}]
+        own_stage.put_classifier(manifest, SYSTEM_NAMESPACE)
+    elif state != "absent":
+        server = install(own_stage, "food")
+        assert server is not None
+        server.refusal = (429, "QueueFull") if state == "busy" else (503, "NotReady")
+    body = connected(own_stage).classify(("a.png", png()), classifier_ids="food").json()
+    assert [why in item["description"] for item in body["warnings"]] == [True], body["warnings"]
+
+
+def test_gateway_without_rights_in_the_built_in_namespace_is_healthy_and_says_so(own_stage: Stage) -> None:
+    own_stage.cluster.forbidden_namespace = SYSTEM_NAMESPACE
+    client = connected(own_stage)
+    body = client.classify(("a.png", plain((229, 0, 0)))).json()
+    assert "cannot be looked up" in body["warnings"][0]["description"]
+    assert client.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["default", "food"])
+def test_what_is_no_image_is_refused_though_no_model_answers(own_stage: Stage, name: str) -> None:
+    server = install(own_stage, name)
+    assert server is not None
+    server.refusal = (503, "NotReady")
+    assert connected(own_stage).classify(("a.png", png()[:-200]), classifier_ids=name).status_code == 400
+
+
+def test_pretrained_classifier_of_a_tenant_is_a_custom_one_with_its_hierarchy(own_stage: Stage) -> None:
+    own_stage.put_classifier(
+        {
+            "metadata": {"name": "fish", "labels": {CLASSIFIER_ID_LABEL: "fish_5"}},
+            "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+            "status": {"classifierID": "fish_5", "servedRevision": REVISION},
+        }
+    )
+    server = own_stage.start_server("fish_5", REVISION, {"fish": 0.9, "carp": 0.8})
+    server.hierarchies = {"carp": "/fish/carp"}
+    body = connected(own_stage).classify(("a.png", png()), owners="me").json()
+    assert body["images"][0]["classifiers"] == [
+        {
+            "classifier_id": "fish_5",
+            "name": "fish",
+            "classes": [
+                {"class": "fish", "score": 0.9},
+                {"class": "carp", "score": 0.8, "type_hierarchy": "/fish/carp"},
+            ],
+        }
+    ]
+    assert body["custom_classes"] == 2
 
 
 def test_built_in_classifier_that_fails_fails_no_request(own_stage: Stage) -> None:

@@ -122,6 +122,14 @@ def test_classes_that_reach_the_threshold_come_sorted(
     assert [item["class"] for item in classes(body)] == expected
 
 
+def test_server_is_told_the_threshold_so_that_it_need_not_answer_what_nobody_sees(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready("told", SCORES)
+    body = client.classify(("a.png", png()), classifier_ids=classifier_id, threshold=".6").json()
+    (server,) = (item for item in stage.servers if item.classifier_id == classifier_id)
+    assert server.thresholds == ["0.6"]
+    assert [item["class"] for item in classes(body)] == ["owl"]
+
+
 @pytest.mark.parametrize("threshold", ["high", "nan", "inf", "-0.1", "1.0001", "0,5", "0x1", "1_0", "٠", "1e999", "0.5.5"])
 def test_threshold_that_is_no_number_from_0_to_1_is_400(client: V3Client, birds: str, threshold: str) -> None:
     response = client.classify(("a.png", png()), classifier_ids=birds, threshold=threshold)

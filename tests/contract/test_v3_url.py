@@ -6,6 +6,7 @@ import ipaddress
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ocelli_gateway.network_addresses import may_connect
 from tests.unit.gateway.harness import (
+    OTHER_USER,
     VERSION,
     GatewayInstance,
     Stage,
@@ -25,6 +27,7 @@ from tests.unit.gateway.harness import (
     connect,
     plain,
     png,
+    wait_for,
 )
 from tests.unit.gateway.web import Web
 
@@ -115,6 +118,23 @@ def test_uploads_come_first_in_zip_order_then_the_url(scene: Scene) -> None:
     assert names == ["z.zip/b.png", "z.zip/a.png", "c.png", f"{scene.address}/good"]
 
 
+def test_twenty_images_in_all_leave_no_room_for_the_url(scene: Scene) -> None:
+    scene.web.requests.clear()
+    archive = build_zip({f"{index:02d}.png": png(index, (12, 12)) for index in range(20)})
+    fields = {"url": f"{scene.address}/good", "classifier_ids": scene.birds}
+    body = scene.client.classify(("z.zip", archive), **fields).json()
+    assert (body["images_processed"], [item["warning_id"] for item in body["warnings"]]) == (20, ["limit_reached"])
+    assert "source_url" not in json.dumps(body["images"])
+    assert scene.web.requests == []
+
+
+def test_bad_zip_and_bad_url_are_400_that_names_the_url(scene: Scene) -> None:
+    fields = {"url": f"{scene.address}/missing", "classifier_ids": scene.birds}
+    response = scene.client.classify(("z.zip", b"PK\x03\x04garbage"), **fields)
+    assert_url_error(response, "404")
+    assert response.json()["images_processed"] == 1
+
+
 def test_bad_url_beside_a_good_image_is_an_error_of_its_own(scene: Scene) -> None:
     response = scene.client.classify(("a.png", png()), url=f"{scene.address}/page", classifier_ids=scene.birds)
     assert (response.status_code, response.json()["images_processed"]) == (200, 2)
@@ -170,6 +190,33 @@ def test_every_kind_of_redirect_is_followed(scene: Scene, status: int) -> None:
 def test_what_cannot_be_fetched_is_an_error_of_the_image(scene: Scene, path: str, words: str, error_id: str) -> None:
     url = path.replace("HOST", f"http://{urlsplit(scene.address).hostname}")
     assert_url_error(scene.classify(url), words, error_id)
+
+
+def test_image_that_was_compressed_on_its_way_is_inflated(scene: Scene) -> None:
+    assert scene.classify("WEB/gzip").status_code == 200
+
+
+def test_what_inflates_to_more_than_10_mb_is_too_large(scene: Scene) -> None:
+    assert_url_error(scene.classify("WEB/bomb"), "10 MB", "limit_exceeded")
+
+
+def test_proxies_of_the_environment_are_not_used(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert scene.classify("WEB/good").status_code == 200
+
+
+def test_slow_urls_of_one_tenant_keep_no_other_waiting(scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 2.0)
+    allowed = f"{urlsplit(scene.address).hostname}/32"
+    gateway = stage.start_gateway(url_allowed_networks=allowed, fetches_at_once=2, classify_at_once=8)
+    anna, bert = connect(gateway, stage), connect(gateway, stage, OTHER_USER, "other")
+    scene.web.requests.clear()
+    with ThreadPoolExecutor(2) as threads:
+        slow = [threads.submit(anna.classify, url=f"{scene.address}/slow") for _ in range(2)]
+        wait_for(lambda: bool(scene.web.requests), "a slow fetch has begun")
+        assert bert.classify(url=f"{scene.address}/good").status_code == 200
+        assert not any(future.done() for future in slow)
 
 
 def test_server_that_is_too_slow_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,6 +380,19 @@ def test_document_of_every_form_is_read_from_every_place(scene: Scene, document:
 def test_part_of_its_own_wins_over_the_document(scene: Scene) -> None:
     parameters = json.dumps({"classifier_ids": ["food"], "threshold": 1})
     body = scene.client.classify(("a.png", png()), parameters=parameters, classifier_ids=scene.birds, threshold="0").json()
+    assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
+
+
+def test_document_in_the_form_wins_over_the_query(scene: Scene) -> None:
+    parameters = json.dumps({"classifier_ids": [scene.birds], "threshold": 0})
+    params = {"classifier_ids": "food", "threshold": "1", "parameters": '{"threshold": 1}'}
+    body = scene.client.classify(("a.png", png()), params=params, parameters=parameters).json()
+    assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
+
+
+def test_field_of_its_own_in_the_query_wins_over_the_document_there(scene: Scene) -> None:
+    params = {"classifier_ids": scene.birds, "parameters": '{"classifier_ids": "food", "threshold": 0}'}
+    body = scene.client.classify(("a.png", png()), params=params).json()
     assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
 
 

@@ -33,7 +33,7 @@ from starlette.routing import Route
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest, parse_classifier
 from ocelli_api.names import build_object_name
 from ocelli_api.pods import COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
-from ocelli_api.prediction import LANGUAGE_HEADER, ClassScore, Prediction
+from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
@@ -101,6 +101,8 @@ class StubInferenceServer:
     asked: int = 0
     languages: list[str | None] = field(default_factory=list)
     """Of each question."""
+    thresholds: list[str | None] = field(default_factory=list)
+    """Of each question. It answers every class all the same, as a server of an older version does."""
     hierarchies: dict[str, str] = field(default_factory=dict)
     """By class: where it stands."""
     namespace: str = NAMESPACE
@@ -110,6 +112,7 @@ class StubInferenceServer:
         image = await request.body()
         self.asked += 1
         self.languages.append(request.headers.get(LANGUAGE_HEADER))
+        self.thresholds.append(request.headers.get(THRESHOLD_HEADER))
         await asyncio.sleep(self.delay_seconds)
         if self.refusal is not None:
             status, kind = self.refusal

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ocelli_api.classifier import Manifest
-from ocelli_cluster.client import ConflictError, Listing, NotFoundError, UnreachableError, WatchEvent
+from ocelli_cluster.client import ApiError, ConflictError, Listing, NotFoundError, UnreachableError, WatchEvent
 from ocelli_cluster.resources import Resource
 
 Key = tuple[str, str, str]
@@ -25,6 +25,8 @@ class InMemoryCluster:
 
     def __init__(self) -> None:
         self.reachable = True
+        self.forbidden_namespace: str | None = None
+        """The gateway has no rights in it."""
         self.reads = 0
         self.watching = True
         """While False no watch delivers anything: a replica that lags behind."""
@@ -46,6 +48,8 @@ class InMemoryCluster:
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> Listing:
         self._read()
+        if namespace is not None and namespace == self.forbidden_namespace:
+            raise ApiError(403, f"{resource.plural} is forbidden in the namespace {namespace}", "Forbidden")
         items = tuple(
             copy.deepcopy(item)
             for (plural, place, _), item in self._objects.items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -36,6 +37,10 @@ class Web:
                 return Response(png() + bytes(10 * MEGABYTE))
             case "endless":
                 return StreamingResponse(_endless())
+            case "gzip":
+                return Response(gzip.compress(png()), headers={"Content-Encoding": "gzip"})
+            case "bomb":
+                return Response(gzip.compress(png() + bytes(60 * MEGABYTE)), headers={"Content-Encoding": "gzip"})
             case "slow":
                 await asyncio.sleep(30)
                 return Response(png())

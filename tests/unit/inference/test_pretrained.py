@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from ocelli_api.outcome import ExitCode
-from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH
+from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, THRESHOLD_HEADER
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app
 from ocelli_inference.loading import open_predictor
@@ -131,6 +131,21 @@ async def test_the_case_of_a_language_does_not_matter(client: httpx.AsyncClient)
 async def test_another_language_is_answered_in_english(client: httpx.AsyncClient, language: str) -> None:
     image = plain((250, 0, 0))
     assert await predict(client, image, language) == await predict(client, image)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "classes"),
+    [
+        ("0.5", ["green", "blue", "colour", "cold"]),
+        ("0.500001", ["colour", "cold"]),
+        ("0", [*COLOURS, "colour", "warm", "cold", "none"]),
+        ("high", [*COLOURS, "colour", "warm", "cold", "none"]),
+    ],
+)
+async def test_classes_below_the_threshold_are_left_out(client: httpx.AsyncClient, threshold: str, classes: list[str]) -> None:
+    headers = {THRESHOLD_HEADER: threshold}
+    answer = await client.post(PREDICTIONS_PATH, content=plain((0, 250, 250)), headers=headers)
+    assert [item["class"] for item in answer.json()["predictions"]] == classes
 
 
 async def test_scores_are_the_same_in_every_language(client: httpx.AsyncClient) -> None:
