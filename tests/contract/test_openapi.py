@@ -7,6 +7,8 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,19 @@ from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
 from tests.contract.contract_rows import CONTRACT
-from tests.unit.gateway.harness import PASSWORD, USER, GatewayInstance, Stage, basic, connect
+from tests.unit.gateway.harness import (
+    OTHER_KEY,
+    PASSWORD,
+    TWO_SETS,
+    USER,
+    VERSION,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    basic,
+    connect,
+    png,
+)
 
 EXAMPLES_AN_OPERATION = 60
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
@@ -108,6 +122,125 @@ def test_examples_of_answers_fit_their_schemas(document: Any) -> None:
                         Draft202012Validator(schema).validate(content["example"])
                         checked += 1
     assert checked > 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A request, which operation of the document it is, and what is answered."""
+
+    method: str
+    path: str
+    status: int
+    send: Callable[[V3Client], httpx.Response]
+
+
+UNKNOWN = {"classifier_ids": "none_1"}
+CALLS = {
+    "create": Call(method="post", path="/v3/classifiers", status=200, send=lambda client: client.create()),
+    "create, refused": Call(method="post", path="/v3/classifiers", status=400, send=lambda client: client.create("")),
+    "list": Call(method="get", path="/v3/classifiers", status=200, send=lambda client: client.http.get("/v3/classifiers")),
+    "list, verbose": Call(
+        method="get",
+        path="/v3/classifiers",
+        status=200,
+        send=lambda client: client.http.get("/v3/classifiers", params={**VERSION, "verbose": "true"}),
+    ),
+    "details, training": Call(
+        method="get",
+        path="/v3/classifiers/{classifier_id}",
+        status=200,
+        send=lambda client: client.get(client.created()),
+    ),
+    "details, ready": Call(
+        method="get", path="/v3/classifiers/{classifier_id}", status=200, send=lambda client: client.get(client.ready())
+    ),
+    "details, failed": Call(
+        method="get", path="/v3/classifiers/{classifier_id}", status=200, send=lambda client: client.get(failed(client))
+    ),
+    "details, retrained": Call(
+        method="get", path="/v3/classifiers/{classifier_id}", status=200, send=lambda client: client.get(retrained(client))
+    ),
+    "retrain": Call(
+        method="post",
+        path="/v3/classifiers/{classifier_id}",
+        status=200,
+        send=lambda client: client.retrain(client.ready(), TWO_SETS),
+    ),
+    "retrain, refused": Call(
+        method="post",
+        path="/v3/classifiers/{classifier_id}",
+        status=400,
+        send=lambda client: client.retrain(client.created(), TWO_SETS),
+    ),
+    "delete": Call(
+        method="delete",
+        path="/v3/classifiers/{classifier_id}",
+        status=200,
+        send=lambda client: client.delete(client.created()),
+    ),
+    "classify": Call(
+        method="post",
+        path="/v3/classify",
+        status=200,
+        send=lambda client: client.classify(("a.png", png()), ("b.txt", b"words"), classifier_ids=f"{client.ready()},default"),
+    ),
+    "classify, no image is good": Call(
+        method="post",
+        path="/v3/classify",
+        status=400,
+        send=lambda client: client.classify(("b.txt", b"words"), url="http://127.0.0.1/"),
+    ),
+    "classify, unknown": Call(
+        method="post",
+        path="/v3/classify",
+        status=404,
+        send=lambda client: client.classify(("a.png", png()), **UNKNOWN),
+    ),
+    "classify by URL, private": Call(
+        method="get",
+        path="/v3/classify",
+        status=400,
+        send=lambda client: client.http.get("/v3/classify", params={**VERSION, "url": "http://127.0.0.1/"}),
+    ),
+    "user data": Call(
+        method="delete",
+        path="/v3/user_data",
+        status=202,
+        send=lambda client: client.http.delete("/v3/user_data", params={**VERSION, "customer_id": "c"}),
+    ),
+    "token": Call(method="post", path="/identity/token", status=200, send=lambda client: token(client, OTHER_KEY)),
+    "token, unknown key": Call(method="post", path="/identity/token", status=400, send=lambda client: token(client, "nobodys")),
+}
+
+
+def failed(client: V3Client) -> str:
+    identity = client.created()
+    client.stage.fail_training(identity, "too few examples")
+    return identity
+
+
+def retrained(client: V3Client) -> str:
+    identity = client.ready()
+    client.retrain(identity, TWO_SETS)
+    client.stage.finish_training(identity, retrained_at="2018-04-02T09:00:00Z")
+    return identity
+
+
+def token(client: V3Client, api_key: str) -> httpx.Response:
+    form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": api_key}
+    return client.http.post("/identity/token", data=form)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_answer_is_as_the_document_says(client: V3Client, document: Any, name: str) -> None:
+    call = CALLS[name]
+    response = call.send(client)
+    assert response.status_code == call.status, response.text
+    described = document["paths"][call.path][call.method]["responses"][str(call.status)]
+    assert [header for header in described["headers"] if header not in response.headers] == []
+    content = described["content"][response.headers["content-type"]]
+    schema = {**content["schema"], "components": document["components"]}
+    Draft202012Validator(schema, validate_formats=True).validate(response.json())
 
 
 class _NoNames(AbstractResolver):
