@@ -13,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 TRANSACTION_HEADER = "X-Global-Transaction-Id"
 HEAD_LIMIT_BYTES = 64 * 1024
+LINGER_SECONDS = 2.0
+"""How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -27,6 +29,7 @@ class ContractProtocol(HttpToolsProtocol):
     _head_bytes = 0
     _reads_head = True
     _between_requests = True
+    _refused = False
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -43,6 +46,8 @@ class ContractProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         if self._between_requests:
             # Scripts send `/v3/classifiers/ü` as raw UTF-8; the parser takes addresses for ASCII.
             line, newline, rest = data.partition(b"\n")
@@ -52,13 +57,13 @@ class ContractProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         # The parser keeps an unfinished head in memory, however long it grows.
-        if self._reads_head and self._head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
+        if self._reads_head and self._head_bytes > HEAD_LIMIT_BYTES and not self._refused:
             self.send_400_response(f"The request's address and headers exceed {HEAD_LIMIT_BYTES // 1024} KB; send fewer.")
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that has said all it will may still listen: whoever cuts a body off gets the 400 that says so."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
+        if self._refused or cycle is None or cycle.response_complete:
             return None
         cycle.keep_alive = False
         if cycle.more_body:
@@ -75,5 +80,13 @@ class ContractProtocol(HttpToolsProtocol):
             f"{TRANSACTION_HEADER.lower()}: {new_transaction_id()}\r\n"
             "connection: close\r\n\r\n"
         )
+        self._refused = True
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        else:
+            self.transport.close()

@@ -5,10 +5,7 @@ It fails only where it cannot measure. The figures hold for the machine they wer
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,12 +16,9 @@ from pathlib import Path
 
 import httpx
 
-from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
-from ocelli_api.pods import Environment
-from ocelli_api.revision import definition, spec_revision
 from ocelli_quickstart.digits import Digits
-from ocelli_storage.layout import DEFINITION, ClassifierLocation
-from tests.benchmarks import hog_color_accuracy
+from tests.benchmarks import gateway_memory, gateway_status, hog_color_accuracy
+from tests.benchmarks.trainer_process import TrainerProcess
 from tests.product.instance import CHECKOUT, connect, start_ocelli, stop_ocelli
 
 PHOTOGRAPHS = CHECKOUT.parent / "shared" / "data"
@@ -100,42 +94,11 @@ def measure_create_to_ready(client: httpx.Client, zips: dict[str, Path]) -> floa
 
 def measure_trainer(folder: Path, zips: dict[str, Path]) -> float:
     """Seconds of the trainer's whole process on two cores, median of some runs."""
-    store = folder / "store"
-    published = subprocess.run(
-        [sys.executable, "-m", "ocelli_model.publish", "--store", store.as_uri(), "HogColor"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    location = ClassifierLocation(namespace="benchmark", classifier_id="benchmark_1")
+    trainer = TrainerProcess.prepare(folder, zips, cores=2)
     taken = []
-    for seed in range(1, TRAINER_RUNS + 1):
-        spec = ClassifierSpec(
-            classes=tuple(
-                ExampleClass(name=name, examples=(Source(url=f"file:///{path.name}", round=seed),))
-                for name, path in zips.items()
-            )
-        )
-        revision = spec_revision(spec)
-        target = store / location.training_key(revision, 1, DEFINITION)
-        target.parent.mkdir(parents=True)
-        target.write_text(json.dumps(definition(spec)))
-        environment = {
-            Environment.STORE_URL: store.as_uri(),
-            Environment.CLASSIFIER: "benchmark/benchmark",
-            Environment.NAMESPACE: location.namespace,
-            Environment.CLASSIFIER_ID: location.classifier_id,
-            Environment.REVISION: revision,
-            Environment.ATTEMPT: "1",
-            Environment.BACKBONES: published,
-            Environment.FILE_SOURCES_FOLDER: str(next(iter(zips.values())).parent),
-            Environment.SCRATCH_FOLDER: str(folder),
-            Environment.TERMINATION_MESSAGE_PATH: str(folder / "termination"),
-            Environment.CPU_LIMIT: "2",
-        }
-        command = [sys.executable, "-m", "ocelli_training"]
+    for number in range(1, TRAINER_RUNS + 1):
         started = time.monotonic()
-        subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)
+        trainer.run(number)
         taken.append(time.monotonic() - started)
     return statistics.median(taken)
 
@@ -166,6 +129,13 @@ def main() -> int:
         with running(folder / "state", log) as client:
             seconds = measure_create_to_ready(client, zips)
             add(Measurement(what=f"create to ready, {images}", value=seconds, goal=15, unit="s"))
+    memory = gateway_memory.measure()
+    add(Measurement(what="gateway's memory, one upload of 250 MB", value=memory.one, goal=50, unit="MB"))
+    add(Measurement(what="gateway's memory, ten uploads of 250 MB at once", value=memory.ten, goal=200, unit="MB"))
+    alone, beside = gateway_status.measure()
+    print(f"status at 200 requests a second, alone: median {alone.median:.2f} ms, 99th percentile {alone.percentile_99:.2f} ms")
+    add(Measurement(what="status at 200/s beside a training, median", value=beside.median, goal=3, unit="ms"))
+    add(Measurement(what="status at 200/s beside a training, 99th percentile", value=beside.percentile_99, goal=15, unit="ms"))
     met = sum(measurement.met for measurement in measurements)
     print(f"{met} met, {len(measurements) - met} missed")
     return 0

@@ -18,6 +18,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from jsonschema_rs import Draft202012Validator
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 
+from ocelli_gateway.fields import THRESHOLD, SentFields
+from ocelli_gateway.operations import CLASSIFY, GET_CLASSIFIER
 from tests.contract.contract_rows import CONTRACT
 from tests.unit.gateway.harness import (
     OTHER_KEY,
@@ -104,6 +106,13 @@ def test_every_way_to_authenticate_is_described(document: Any) -> None:
         ("apiKey", "query"),
     ]
     assert document["paths"]["/identity/token"]["post"]["security"] == []
+
+
+def test_field_that_an_operation_does_not_declare_cannot_be_read() -> None:
+    sent = SentFields(path={}, query=(("threshold", "0.5"),), headers=())
+    assert CLASSIFY.read(sent, THRESHOLD) == 0.5
+    with pytest.raises(KeyError, match="getClassifier declares no field threshold"):
+        GET_CLASSIFIER.read(sent, THRESHOLD)
 
 
 def test_every_reference_leads_somewhere(document: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import struct
+import time
 
 import httpx
 import pytest
@@ -197,3 +199,39 @@ def test_broken_upload_leaves_nothing(stage: Stage, gateway: GatewayInstance) ->
         connection.shutdown(socket.SHUT_WR)
         assert status_of(read_answer(connection)) == 400
     assert (stage.stored_uploads(), list(stage.upload_folder.iterdir())) == (before, [])
+
+
+@pytest.mark.parametrize("breaks", ["half-closed", "reset"])
+def test_upload_cut_off_at_any_place_leaves_nothing(
+    client: V3Client, stage: Stage, gateway: GatewayInstance, breaks: str
+) -> None:
+    before = stage.stored_uploads()
+    classifiers = client.http.get("/v3/classifiers").json()
+    body = multipart(
+        [
+            ('Content-Disposition: form-data; name="name"', b"cut off"),
+            (POSITIVE.format("heron"), build_zip({f"{index}.png": png(index, (60, 60)) for index in range(12)})),
+            (POSITIVE.format("owl"), examples(2)),
+        ]
+    )
+    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", f"Content-Length: {len(body)}")
+    places = [*range(0, len(body), len(body) // 40), len(body) - 1]
+    for place in places:
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+            connection.sendall(request + body[:place])
+            if breaks == "half-closed":
+                connection.shutdown(socket.SHUT_WR)
+                assert status_of(read_answer(connection)) == 400
+            else:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    deadline = time.monotonic() + 20
+    while list(stage.upload_folder.iterdir()) or stage.stored_uploads() != before:
+        assert time.monotonic() < deadline, list(stage.upload_folder.iterdir())
+        time.sleep(0.05)
+    assert client.http.get("/v3/classifiers").json() == classifiers
+
+
+def test_client_that_sends_much_that_is_no_http_gets_the_answer(gateway: GatewayInstance) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01" + bytes(3_000_000))
+        assert status_of(read_answer(connection)) == 400

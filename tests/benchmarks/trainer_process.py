@@ -1,0 +1,65 @@
+"""The trainer as a process of its own, over a store of its own: what the operator's Job would run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
+from ocelli_api.pods import Environment
+from ocelli_api.revision import definition, spec_revision
+from ocelli_storage.layout import DEFINITION, ClassifierLocation
+
+LOCATION = ClassifierLocation(namespace="benchmark", classifier_id="benchmark_1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerProcess:
+    """Runs trainings of the same examples, each of a revision of its own."""
+
+    folder: Path
+    zips: Mapping[str, Path]
+    """By class; all of them in one folder."""
+    backbones: str
+    cores: int
+
+    @classmethod
+    def prepare(cls, folder: Path, zips: Mapping[str, Path], *, cores: int) -> TrainerProcess:
+        """Install HogColor into a store in the folder."""
+        command = [sys.executable, "-m", "ocelli_model.publish", "--store", (folder / "store").as_uri(), "HogColor"]
+        published = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return cls(folder=folder, zips=zips, backbones=published, cores=cores)
+
+    def run(self, number: int) -> None:
+        """One training, from the start of its process to its end."""
+        spec = ClassifierSpec(
+            classes=tuple(
+                ExampleClass(name=name, examples=(Source(url=f"file:///{path.name}", round=number),))
+                for name, path in self.zips.items()
+            )
+        )
+        revision = spec_revision(spec)
+        store = self.folder / "store"
+        target = store / LOCATION.training_key(revision, 1, DEFINITION)
+        target.parent.mkdir(parents=True)
+        target.write_text(json.dumps(definition(spec)))
+        environment = {
+            Environment.STORE_URL: store.as_uri(),
+            Environment.CLASSIFIER: "benchmark/benchmark",
+            Environment.NAMESPACE: LOCATION.namespace,
+            Environment.CLASSIFIER_ID: LOCATION.classifier_id,
+            Environment.REVISION: revision,
+            Environment.ATTEMPT: "1",
+            Environment.BACKBONES: self.backbones,
+            Environment.FILE_SOURCES_FOLDER: str(next(iter(self.zips.values())).parent),
+            Environment.SCRATCH_FOLDER: str(self.folder),
+            Environment.TERMINATION_MESSAGE_PATH: str(self.folder / "termination"),
+            Environment.CPU_LIMIT: str(self.cores),
+        }
+        command = [sys.executable, "-m", "ocelli_training"]
+        subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)

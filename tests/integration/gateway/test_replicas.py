@@ -1,0 +1,140 @@
+"""Two gateways on a real API server: what one of them has answered the other knows, 500 times each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from ocelli_api.classifier import parse_classifier
+from ocelli_api.names import build_object_name
+from ocelli_api.revision import spec_revision
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_local import SyncClusterAccess
+from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
+from tests.unit.gateway.harness import examples, png
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
+
+TIMES = 500
+AT_ONCE = 50
+VERSION = {"version": "2018-03-19"}
+HERON, OWL, IMAGE = examples(1), examples(2), png()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """Two replicas, and the API server as the operator reaches it."""
+
+    first: str
+    second: str
+    namespace: str
+    session: aiohttp.ClientSession
+    cluster: ClusterClient
+
+    async def send(self, method: str, replica: str, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
+        async with self.session.request(method, replica + path, params=VERSION, **options) as response:
+            return response.status, await response.json()
+
+    async def create(self) -> str:
+        form = aiohttp.FormData({"name": "replicas"})
+        form.add_field("heron_positive_examples", HERON, filename="heron.zip")
+        form.add_field("owl_positive_examples", OWL, filename="owl.zip")
+        status, body = await self.send("POST", self.first, "/v3/classifiers", data=form)
+        assert status == 200, body
+        identity: str = body["classifier_id"]
+        return identity
+
+    async def classify(self, replica: str, identity: str) -> tuple[int, str]:
+        form = aiohttp.FormData({"classifier_ids": identity})
+        form.add_field("images_file", IMAGE, filename="a.png")
+        status, body = await self.send("POST", replica, "/v3/classify", data=form)
+        return status, body["error_id"]
+
+    async def settle(self, identity: str) -> None:
+        """As the operator says that the first revision is served."""
+        name = build_object_name(identity)
+        spec = parse_classifier(await self.cluster.get(CLASSIFIERS, self.namespace, name)).spec
+        revision = spec_revision(spec)
+        status = {"classifierID": identity, "servedRevision": revision, "settledRevision": revision}
+        await self.cluster.apply(
+            CLASSIFIERS, self.namespace, name, {"status": status}, field_manager="ocelli-operator", subresource="status"
+        )
+
+
+Trial = Callable[[Replicas], Awaitable[str]]
+"""One try; says what was wrong, or nothing."""
+
+
+async def created_is_found(replicas: Replicas) -> str:
+    identity = await replicas.create()
+    status, body = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
+    return "" if (status, body.get("status")) == (200, "training") else f"{identity}: {status} {body}"
+
+
+async def ready_is_ready(replicas: Replicas) -> str:
+    identity = await replicas.create()
+    # The second replica has seen it as it was.
+    await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
+    await replicas.settle(identity)
+    _, told = await replicas.send("GET", replicas.first, f"/v3/classifiers/{identity}")
+    if told["status"] != "ready":
+        return f"{identity}: the first says {told}"
+    # No server runs here: 503 says that the second one knows the revision and asked for its servers.
+    refused = await replicas.classify(replicas.second, identity)
+    _, details = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
+    return "" if (refused, details["status"]) == ((503, "unavailable"), "ready") else f"{identity}: {refused} {details}"
+
+
+async def deleted_is_gone(replicas: Replicas) -> str:
+    identity = await replicas.create()
+    await replicas.settle(identity)
+    await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
+    await replicas.send("DELETE", replicas.first, f"/v3/classifiers/{identity}")
+    status, _ = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
+    refused = await replicas.classify(replicas.second, identity)
+    return "" if (status, refused) == (404, (404, "not_found")) else f"{identity}: {status} {refused}"
+
+
+@pytest.fixture
+def gateways(start_gateway: Callable[..., GatewayProcess], namespace: str) -> list[GatewayProcess]:
+    started = [start_gateway(namespace), start_gateway(namespace)]
+    for gateway in started:
+        gateway.wait_until_healthy()
+    return started
+
+
+@pytest.mark.parametrize("trial", [created_is_found, ready_is_ready, deleted_is_gone], ids=lambda trial: trial.__name__)
+def test_what_one_replica_has_answered_the_other_knows(
+    local_cluster: SyncClusterAccess, namespace: str, gateways: list[GatewayProcess], trial: Trial
+) -> None:
+    async def run(kubeconfig: Path) -> list[str]:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with (
+            await ClusterClient.connect({"KUBECONFIG": str(kubeconfig)}) as cluster,
+            aiohttp.ClientSession(connector=connector, auth=aiohttp.BasicAuth(USER, PASSWORD)) as session,
+        ):
+            replicas = Replicas(
+                first=gateways[0].address,
+                second=gateways[1].address,
+                namespace=namespace,
+                session=session,
+                cluster=cluster,
+            )
+            slots = asyncio.Semaphore(AT_ONCE)
+
+            async def once() -> str:
+                async with slots:
+                    return await trial(replicas)
+
+            return await asyncio.gather(*(once() for _ in range(TIMES)))
+
+    answers = asyncio.run(run(local_cluster.kubeconfig))
+    wrong = [answer for answer in answers if answer]
+    assert (len(answers), wrong) == (TIMES, [])
