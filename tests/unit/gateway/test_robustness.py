@@ -24,6 +24,7 @@ from tests.unit.gateway.harness import (
     plain,
     png,
     status_of,
+    wait_for,
 )
 
 ZIP = build_zip({"a.png": png(), "b/c.jpg": plain((1, 2, 3), format_name="JPEG"), "t.txt": b"text"})
@@ -128,15 +129,25 @@ def test_logs_hold_no_credentials_and_no_query(
 ) -> None:
     from ocelli_api.log_lines import JsonFormatter
 
+    def lines() -> list[str]:
+        return [JsonFormatter().format(record) for record in caplog.records if record.name.startswith("ocelli")]
+
+    def requests() -> dict[str, int]:
+        found = (json.loads(line) for line in lines())
+        return {item["transaction"]: item["code"] for item in found if item["event"] == "request"}
+
     with caplog.at_level(logging.DEBUG):
-        client.classify(("a.png", png()), params={"api_key": "query-secret"})
-        httpx.get(f"{gateway.address}/v3/classifiers/x_1", params={"api_key": "query-secret"})
-        httpx.get(f"{gateway.address}/v3/classifiers/x_1", auth=(USER, "wrong-secret"))
-    lines = [JsonFormatter().format(record) for record in caplog.records if record.name.startswith("ocelli")]
-    text = "\n".join(lines)
+        answers = [
+            client.classify(("a.png", png()), params={"api_key": "query-secret"}),
+            httpx.get(f"{gateway.address}/v3/classifiers/x_1", params={"api_key": "query-secret"}),
+            httpx.get(f"{gateway.address}/v3/classifiers/x_1", auth=(USER, "wrong-secret")),
+        ]
+        sent = [answer.headers["x-global-transaction-id"] for answer in answers]
+        # A line is written once the answer is out; those of earlier requests may come late as well.
+        wait_for(lambda: set(sent) <= requests().keys(), "a line for each request")
+    assert [requests()[transaction] for transaction in sent] == [200, 401, 401]
+    text = "\n".join(lines())
     assert [word for word in ("query-secret", "wrong-secret", PASSWORD, "Basic") if word in text] == []
-    requests = [json.loads(line) for line in lines if json.loads(line)["event"] == "request"]
-    assert [item["code"] for item in requests] == [200, 401, 401]
 
 
 def test_huge_images_are_decoded_one_after_the_other(client: V3Client) -> None:
