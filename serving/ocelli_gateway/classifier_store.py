@@ -1,15 +1,17 @@
 """Classifiers and their inference servers as the Kubernetes API holds them: read from watch caches, written with preconditions.
 
 Reads for classify come from the caches; a miss, a classifier that answers nothing yet, and a broken watch are settled by one
-live read. What a live read or a write of one's own brought is never forgotten in favour of something older. It must not know
-HTTP.
+live read. Whoever polls the details causes one live read a second, and is told from memory in between. What a live read or a
+write of one's own brought is never forgotten in favour of something older. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
@@ -27,6 +29,11 @@ GONE_SECONDS = 600.0
 BUILT_IN_PATIENCE_SECONDS = 2.0
 SINGLE_READS_LIMIT = 8
 """Of more classifiers than these the whole namespace is read in one go."""
+CONFIRMED_SECONDS = 1.0
+"""For so long a live read is repeated from memory while the watch says that nothing changed: at most the time that answers
+which other replicas must know are held back.
+"""
+_CONFIRMED_LIMIT = 2000
 _NUMBER_DIGITS = 10
 
 
@@ -53,6 +60,7 @@ class KnownClassifier:
     namespace: str
     name: str
     uid: str
+    resource_version: str
     classifier_id: str
     display_name: str
     created_at: str
@@ -101,6 +109,8 @@ class ClassifierStore:
         self._client = client
         self._watches: dict[str, _NamespaceWatch] = {}
         self._built_in_namespace = built_in_namespace
+        self._confirmed: OrderedDict[tuple[str, str], tuple[float, Classifier]] = OrderedDict()
+        """By namespace and id: the latest live read, and when it began."""
 
     def watch_namespaces(self, namespaces: Iterable[str]) -> None:
         """Watch these namespaces, that of the built-in classifiers, and no others."""
@@ -209,7 +219,31 @@ class ClassifierStore:
             ClassifierNotFoundError: there is none.
             ClusterError: the API server cannot be asked.
         """
-        return parse_classifier(await self._read(namespace, classifier_id))
+        started_at = time.monotonic()
+        classifier = parse_classifier(await self._read(namespace, classifier_id))
+        self._confirmed[namespace, classifier_id] = started_at, classifier
+        self._confirmed.move_to_end((namespace, classifier_id))
+        while len(self._confirmed) > _CONFIRMED_LIMIT:
+            self._confirmed.popitem(last=False)
+        return classifier
+
+    async def read_polled(self, namespace: str, classifier_id: str) -> Classifier:
+        """The Classifier as it was within the last second, and since then has not changed as far as the watch knows.
+
+        Raises: as `read`.
+        """
+        read_at, confirmed = self._confirmed.get((namespace, classifier_id), (-math.inf, None))
+        watch = self._watches.get(namespace)
+        if confirmed is not None and watch is not None and time.monotonic() - read_at < CONFIRMED_SECONDS:
+            known = watch.classifiers.get(namespace, confirmed.name)
+            if (
+                watch.classifiers.is_fresh()
+                and known is not None
+                and known.resource_version == confirmed.resource_version
+                and known.uid not in watch.gone
+            ):
+                return confirmed
+        return await self.read(namespace, classifier_id)
 
     async def read_all(self, namespace: str) -> list[Classifier]:
         """Every Classifier of a namespace that has an id, oldest first, as the API server has them now. Raises ClusterError."""
@@ -372,6 +406,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         namespace=manifest["metadata"]["namespace"],
         name=manifest["metadata"]["name"],
         uid=manifest["metadata"]["uid"],
+        resource_version=manifest["metadata"]["resourceVersion"],
         classifier_id=classifier_id,
         display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
         created_at=manifest["metadata"]["creationTimestamp"],

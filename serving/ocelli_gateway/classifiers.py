@@ -92,7 +92,7 @@ class Classifiers:
         self._definitions = definitions
         self._usage = usage
         self._replica_delay_seconds = replica_delay_seconds
-        self._announced: OrderedDict[tuple[str, str, int], float] = OrderedDict()
+        self._announced: OrderedDict[tuple[str, Lifecycle, str, int], float] = OrderedDict()
 
     async def create(
         self, caller: Caller, name: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
@@ -131,18 +131,22 @@ class Classifiers:
     async def list_all(self, caller: Caller) -> list[ClassifierDetails]:
         """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
         found = await self._store.read_all(caller.namespace)
-        # The first time that many are ready one waiting is enough for all.
-        await asyncio.gather(*(self._let_replicas_follow(item) for item in found if lifecycle(item) is Lifecycle.READY))
+        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
+        # The first time that many are shown one waiting is enough for all.
+        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
         return [await self._describe(caller, item) for item in found]
 
     async def details(self, caller: Caller, classifier_id: str) -> ClassifierDetails:
-        """The classifier as it is now. A `ready` is told when every replica can act on it.
+        """The classifier as it is now. A `ready` is told when every replica can act on it, a `failed` when every one knows.
 
         Raises:
             NotFoundError: there is none.
         """
-        classifier = await self._read(caller, classifier_id)
-        if lifecycle(classifier) is Lifecycle.READY:
+        try:
+            classifier = await self._store.read_polled(caller.namespace, classifier_id)
+        except ClassifierNotFoundError as error:
+            raise _unknown(classifier_id) from error
+        if lifecycle(classifier) in (Lifecycle.READY, Lifecycle.FAILED):
             await self._let_replicas_follow(classifier)
         return await self._describe(caller, classifier)
 
@@ -175,7 +179,8 @@ class Classifiers:
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
     ) -> ClassifierDetails:
-        """Add checked example sets to the definition that is served, replacing a retraining under way.
+        """Add checked example sets to the definition that is served, replacing a retraining under way; told when every replica
+        knows.
 
         Raises:
             NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError, LimitExceededError, TooLargeError: it is
@@ -216,6 +221,8 @@ class Classifiers:
                 continue
             except ClassifierNotFoundError as error:
                 raise _unknown(classifier_id) from error
+            # Whoever polls another replica shall not take what was served before for the outcome.
+            await asyncio.sleep(self._replica_delay_seconds)
             return await self._describe(caller, changed)
         raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.")
 
@@ -240,7 +247,8 @@ class Classifiers:
             raise _unknown(classifier_id) from error
 
     async def _let_replicas_follow(self, classifier: Classifier) -> None:
-        key = (classifier.uid, classifier.status.settled_revision or "", classifier.spec.retrain_nonce)
+        status = classifier.status
+        key = (classifier.uid, lifecycle(classifier), status.settled_revision or "", classifier.spec.retrain_nonce)
         now = time.monotonic()
         first_seen = self._announced.setdefault(key, now)
         while len(self._announced) > _ANNOUNCED_LIMIT:

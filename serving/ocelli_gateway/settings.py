@@ -166,8 +166,8 @@ class GatewaySettings:
         default=1.0,
         metadata=_about(
             "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS",
-            "How far the watch of another replica may lag: a delete and the first `ready` are answered so much later. "
-            "0 where there is one replica.",
+            "How far the watch of another replica may lag: a delete, a retrain and the first `ready` or `failed` are answered "
+            "so much later. 0 where there is one replica.",
             least=0,
             most=60,
         ),

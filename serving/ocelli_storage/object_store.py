@@ -12,6 +12,9 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore
 
+_PARTS_AT_ONCE = 2
+"""Parts of 5 MB that one write keeps in memory; `obstore` would keep 12."""
+
 
 class ObjectStoreError(Exception):
     """The store cannot do what it was asked to."""
@@ -98,7 +101,7 @@ class ObjectStore:
             StoreUnavailableError: see there.
         """
         try:
-            await obstore.put_async(self._store, key, data)
+            await obstore.put_async(self._store, key, data, max_concurrency=_PARTS_AT_ONCE)
         except BaseError as error:
             raise _unavailable("write", key, error) from error
 

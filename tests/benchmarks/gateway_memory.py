@@ -52,7 +52,7 @@ def find_gateway(port: int) -> int:
         except OSError:
             continue
         arguments = command.split(b"\0")
-        if arguments[-2:-1] == [b"ocelli_gateway"] and f"OCELLI_GATEWAY_PORT={port}\0".encode() in environment:
+        if arguments[1:] == [b"-m", b"ocelli_gateway", b""] and f"OCELLI_GATEWAY_PORT={port}\0".encode() in environment:
             return int(folder.name)
     raise RuntimeError(f"no gateway listens on port {port}")
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from tests.benchmarks.trainer_process import TrainerProcess
 from tests.product.instance import connect, start_ocelli, stop_ocelli, wait_for
+from tests.unit.gateway.harness import basic
 
 REQUESTS_PER_SECOND = 200
 SECONDS = 20
@@ -40,9 +42,8 @@ async def load(address: str, auth: tuple[str, str], path: str, seconds: float) -
     import aiohttp
 
     times: list[float] = []
-    loop = asyncio.get_running_loop()
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-    headers = {"Authorization": aiohttp.BasicAuth(*auth).encode()}
+    headers = {"Authorization": basic(*auth)}
     async with aiohttp.ClientSession(connector=connector, headers=headers) as session:
 
         async def send(at: float) -> None:
@@ -50,13 +51,13 @@ async def load(address: str, auth: tuple[str, str], path: str, seconds: float) -
                 await response.read()
                 if response.status != 200:
                     raise RuntimeError(f"status {response.status}")
-            times.append((loop.time() - at) * 1000)
+            times.append((time.perf_counter() - at) * 1000)
 
-        started = loop.time()
+        started = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             for index in range(round(seconds * REQUESTS_PER_SECOND)):
                 at = started + index / REQUESTS_PER_SECOND
-                await asyncio.sleep(max(0.0, at - loop.time()))
+                await asyncio.sleep(max(0.0, at - time.perf_counter()))
                 tasks.create_task(send(at))
     return times
 

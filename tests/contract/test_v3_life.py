@@ -11,6 +11,7 @@ import pytest
 from ocelli_api.classifier import REST_WRITES_ANNOTATION
 from ocelli_api.names import build_stem
 from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_gateway.classifier_store import CONFIRMED_SECONDS
 from tests.unit.gateway.harness import (
     NAMESPACE,
     TWO_SETS,
@@ -134,6 +135,47 @@ def test_first_ready_waits_for_the_watches_of_other_replicas(stage: Stage, clien
 
     first, second = seconds(), seconds()
     assert first >= 0.4 > second
+
+
+def test_first_failed_waits_for_the_watches_of_other_replicas(stage: Stage, client: V3Client) -> None:
+    careful = connect(stage.start_gateway(replica_delay_seconds=0.4), stage)
+    classifier_id = client.create().json()["classifier_id"]
+    stage.fail_training(classifier_id, "the object store is full")
+    started = time.monotonic()
+    assert careful.get(classifier_id).json()["status"] == "failed"
+    assert time.monotonic() - started >= 0.4
+
+
+def test_other_replicas_know_when_a_retrain_is_answered(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    careful = connect(stage.start_gateway(replica_delay_seconds=0.3), stage)
+    assert client.get(classifier_id).json()["status"] == "ready"
+    started = time.monotonic()
+    careful.retrain(classifier_id, STORK)
+    assert time.monotonic() - started >= 0.3
+    assert client.get(classifier_id).json()["status"] == "retraining"
+
+
+def test_polling_asks_the_api_server_once_a_second(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.get(classifier_id)
+    before, started = stage.cluster.reads, time.monotonic()
+    for _ in range(50):
+        client.get(classifier_id)
+    seconds = time.monotonic() - started
+    assert stage.cluster.reads - before <= 1 + seconds
+
+
+def test_polling_tells_within_a_second_what_the_watch_has_lost(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.create().json()["classifier_id"]
+    assert client.get(classifier_id).json()["status"] == "training"
+    stage.call(lambda: setattr(stage.cluster, "watching", False))
+    try:
+        stage.finish_training(classifier_id)
+        time.sleep(CONFIRMED_SECONDS)
+        assert client.get(classifier_id).json()["status"] == "ready"
+    finally:
+        stage.call(stage.cluster.deliver)
 
 
 def test_replica_whose_watch_is_broken_reads_live(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_local import SyncClusterAccess
 from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
-from tests.unit.gateway.harness import examples, png
+from tests.unit.gateway.harness import basic, examples, png
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
 
@@ -118,7 +118,7 @@ def test_what_one_replica_has_answered_the_other_knows(
         connector = aiohttp.TCPConnector(limit=0)
         async with (
             await ClusterClient.connect({"KUBECONFIG": str(kubeconfig)}) as cluster,
-            aiohttp.ClientSession(connector=connector, auth=aiohttp.BasicAuth(USER, PASSWORD)) as session,
+            aiohttp.ClientSession(connector=connector, headers={"Authorization": basic(USER, PASSWORD)}) as session,
         ):
             replicas = Replicas(
                 first=gateways[0].address,
