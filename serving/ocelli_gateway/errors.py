@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ocelli_cluster.client import ApiError, ClusterError, InvalidError
+from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
 from ocelli_storage.object_store import ObjectStoreError
 
 ERROR_IDS = (
@@ -123,7 +123,7 @@ class ConflictError(GatewayError):
 
 
 class TooManyRequestsError(GatewayError):
-    """A queue is full."""
+    """A queue is full, or a quota used up."""
 
     status = 429
     error_id = "limit_exceeded"
@@ -159,8 +159,10 @@ def translate_error(error: BaseException) -> GatewayError | None:
             return translate_error(first)
         case InvalidError():
             return InputError(f"Kubernetes refuses the classifier: {error.message}")
-        case ApiError(status=403) if "exceeded quota" in error.message:
-            return LimitExceededError(f"The quota of the namespace does not allow another classifier: {error.message}")
+        case QuotaError():
+            return TooManyRequestsError(
+                f"The ResourceQuota of the namespace does not allow another classifier: {error.message}", retry_after_seconds=60
+            )
         case ClusterError():
             return UnavailableError("The Kubernetes API does not answer as it should; try again.")
         case OSError():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_BY_LABEL
-from ocelli_cluster.client import InvalidError, UnreachableError
+from ocelli_cluster.client import InvalidError, QuotaError, UnreachableError
 from ocelli_cluster.resources import CLASSIFIERS
 from tests.unit.gateway.harness import (
     NAMESPACE,
@@ -301,8 +301,12 @@ def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: 
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(InvalidError(422, "spec.classes: Invalid value", "Invalid"), 400), (UnreachableError("no answer"), 503)],
-    ids=["Kubernetes refuses the object", "Kubernetes does not answer"],
+    [
+        (InvalidError(422, "spec.classes: Invalid value", "Invalid"), 400),
+        (QuotaError(403, "exceeded quota: tenants, used: 5, limited: 5", "Forbidden"), 429),
+        (UnreachableError("no answer"), 503),
+    ],
+    ids=["Kubernetes refuses the object", "a ResourceQuota is used up", "Kubernetes does not answer"],
 )
 def test_create_that_kubernetes_does_not_take_leaves_nothing(
     stage: Stage, client: V3Client, error: Exception, status: int
