@@ -13,7 +13,7 @@ from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision
-from ocelli_operator.actions import DeleteChild, RestoreLabel, StartTraining
+from ocelli_operator.actions import DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.manifests.metadata import manifest_hash
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod
 from ocelli_operator.plan import Plan, plan_classifier
@@ -183,6 +183,39 @@ def test_an_edit_of_training_replaces_a_job_that_waits_for_a_node() -> None:
     assert deleted_jobs(plan) == [old]
     world.see(pods=())
     assert starts_of(world.plan()) == [(world.revision, 2)]
+
+
+class TestDataRetention:
+    DROPS = {"dataRetention": "DropAfterTraining"}
+
+    def drops(self, plan: Plan) -> list[str]:
+        return [action.revision for action in plan.actions if isinstance(action, DropExamples)]
+
+    def test_examples_are_kept_unless_the_spec_says_otherwise(self) -> None:
+        world = World()
+        world.learn()
+        assert self.drops(world.plan()) == []
+
+    def test_examples_stay_while_they_are_learned_from(self) -> None:
+        assert self.drops(world_in_training(**self.DROPS).plan()) == []
+
+    def test_examples_are_dropped_once_they_were_learned_from(self) -> None:
+        world = World(**self.DROPS)
+        world.learn()
+        assert self.drops(world.plan()) == [world.revision]
+
+    @pytest.mark.parametrize("reason", [OutcomeReason.INVALID_DATA, OutcomeReason.BACKBONE_UNAVAILABLE])
+    def test_examples_are_dropped_after_a_training_in_vain(self, reason: OutcomeReason) -> None:
+        world = World(**self.DROPS)
+        outcome = make_outcome(world.observed.classifier, reason, "it says why")
+        world.see(jobs=(make_job(world.observed.classifier, finished=True),), outcome=outcome)
+        assert self.drops(world.plan()) == [world.revision]
+
+    def test_examples_that_were_seen_to_go_are_not_dropped_again(self) -> None:
+        world = World(**self.DROPS)
+        world.learn()
+        world.see(dropped_revision=world.revision)
+        assert self.drops(world.plan()) == []
 
 
 class TestRunning:

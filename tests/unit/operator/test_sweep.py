@@ -62,3 +62,11 @@ def test_uploads_of_a_definition_are_found() -> None:
         "negativeExamples": [{"upload": "u2"}],
     }
     assert find_upload_digests(document) == {"u1", "u2"}
+
+
+def test_uploads_that_were_erased_count_as_not_named() -> None:
+    document = {
+        "classes": [{"name": "a", "examples": [{"upload": "u1", "erased": True}, {"upload": "u2"}]}],
+        "negativeExamples": [{"upload": "u2", "erased": True}],
+    }
+    assert find_upload_digests(document) == {"u2"}
