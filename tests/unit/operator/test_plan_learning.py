@@ -186,8 +186,6 @@ def test_an_edit_of_training_replaces_a_job_that_waits_for_a_node() -> None:
 
 
 class TestDataRetention:
-    DROPS = {"dataRetention": "DropAfterTraining"}
-
     def drops(self, plan: Plan) -> list[str]:
         return [action.revision for action in plan.actions if isinstance(action, DropExamples)]
 
@@ -197,22 +195,22 @@ class TestDataRetention:
         assert self.drops(world.plan()) == []
 
     def test_examples_stay_while_they_are_learned_from(self) -> None:
-        assert self.drops(world_in_training(**self.DROPS).plan()) == []
+        assert self.drops(world_in_training(dataRetention="DropAfterTraining").plan()) == []
 
     def test_examples_are_dropped_once_they_were_learned_from(self) -> None:
-        world = World(**self.DROPS)
+        world = World(dataRetention="DropAfterTraining")
         world.learn()
         assert self.drops(world.plan()) == [world.revision]
 
     @pytest.mark.parametrize("reason", [OutcomeReason.INVALID_DATA, OutcomeReason.BACKBONE_UNAVAILABLE])
     def test_examples_are_dropped_after_a_training_in_vain(self, reason: OutcomeReason) -> None:
-        world = World(**self.DROPS)
+        world = World(dataRetention="DropAfterTraining")
         outcome = make_outcome(world.observed.classifier, reason, "it says why")
         world.see(jobs=(make_job(world.observed.classifier, finished=True),), outcome=outcome)
         assert self.drops(world.plan()) == [world.revision]
 
     def test_examples_that_were_seen_to_go_are_not_dropped_again(self) -> None:
-        world = World(**self.DROPS)
+        world = World(dataRetention="DropAfterTraining")
         world.learn()
         world.see(dropped_revision=world.revision)
         assert self.drops(world.plan()) == []
