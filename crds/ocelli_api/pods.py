@@ -22,6 +22,12 @@ INFERENCE_PORT = 8080
 INFERENCE_PORT_NAME = "http"
 
 
+STORE_AUDIENCE = "ocelli-store"
+"""Audience of ServiceAccount tokens with which the embedded store may be read and written."""
+STORE_READ_AUDIENCE = "ocelli-store-read"
+"""Audience of those with which it may only be read."""
+
+
 class Component(StrEnum):
     """Values of the component label."""
 
@@ -33,7 +39,9 @@ class Environment(StrEnum):
     """Variables of trainers and inference servers."""
 
     STORE_URL = "OCELLI_STORE_URL"
-    """The object store: `file:///…`."""
+    """The object store: `file:///…`, a bucket, or the embedded store's `http://…`."""
+    STORE_TOKEN_FILE = "OCELLI_STORE_TOKEN_FILE"
+    """The ServiceAccount token for the embedded store."""
     CLASSIFIER = "OCELLI_CLASSIFIER"
     """`namespace/name`, for messages."""
     NAMESPACE = "OCELLI_NAMESPACE"

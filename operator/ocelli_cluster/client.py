@@ -210,13 +210,16 @@ class ClusterClient:
     async def create(
         self,
         resource: Resource,
-        namespace: str,
+        namespace: str | None,
         body: Manifest,
         *,
         field_manager: str | None = None,
         dry_run: bool = False,
     ) -> Manifest:
-        """Create an object; the answer is what was stored. Raises ConflictError (it exists), InvalidError, ApiError.
+        """Create an object, in a namespace where its kind has them; the answer is what was stored.
+
+        Raises:
+            ConflictError, InvalidError, ApiError: it exists; it breaks its schema or a rule; anything else.
 
         A dry run checks everything and stores nothing.
         """

@@ -31,7 +31,20 @@ class Setting:
 STORE_URL = Setting(
     name="OCELLI_STORE_URL",
     default=None,
-    meaning="Object store of the installation: `file:///folder`. Handed on to trainers and inference servers.",
+    meaning="Object store of the installation: `file:///folder`, `s3://bucket/prefix`, `gs://…`, `az://…`, or `http://host` of "
+    "the embedded store. Handed on to trainers and inference servers.",
+)
+STORE_SECRET = Setting(
+    name="OCELLI_STORE_SECRET",
+    default="",
+    meaning="Name of a Secret, in each namespace of Classifiers, whose keys are the variables (`AWS_ACCESS_KEY_ID`, …) by "
+    "which trainers and inference servers log in to a bucket; empty: none.",
+)
+WORKLOAD_SERVICE_ACCOUNT = Setting(
+    name="OCELLI_WORKLOAD_SERVICE_ACCOUNT",
+    default="",
+    meaning="ServiceAccount of trainers and inference servers, in each namespace of Classifiers, for workload identity; empty: "
+    "that namespace's `default`.",
 )
 TRAINER_IMAGE = Setting(name="OCELLI_TRAINER_IMAGE", default="ocelli-trainer:latest", meaning="Image of training Jobs.")
 INFERENCE_IMAGE = Setting(
@@ -110,6 +123,8 @@ LOG_LEVEL = Setting(name="OCELLI_LOG_LEVEL", default="INFO", meaning="`DEBUG`, `
 
 SETTINGS: tuple[Setting, ...] = (
     STORE_URL,
+    STORE_SECRET,
+    WORKLOAD_SERVICE_ACCOUNT,
     TRAINER_IMAGE,
     INFERENCE_IMAGE,
     IMAGE_PULL_POLICY,
@@ -143,6 +158,8 @@ class ChildSettings:
     """What the manifests of a Classifier's children need to know of the installation."""
 
     store_url: str
+    store_secret: str
+    workload_service_account: str
     trainer_image: str
     inference_image: str
     image_pull_policy: str
@@ -187,6 +204,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         raise ConfigError(f"{BACKBONES.name}={backbones!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
     children = ChildSettings(
         store_url=_text(environment, STORE_URL),
+        store_secret=_text(environment, STORE_SECRET),
+        workload_service_account=_text(environment, WORKLOAD_SERVICE_ACCOUNT),
         trainer_image=_text(environment, TRAINER_IMAGE),
         inference_image=_text(environment, INFERENCE_IMAGE),
         image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),

@@ -46,6 +46,14 @@ FULL_SETTINGS = parse_config(
         "OCELLI_FILE_SOURCES_FOLDER": "/examples",
     }
 ).children
+EMBEDDED = parse_config({"OCELLI_STORE_URL": "http://ocelli-store.ocelli-system:8082"}).children
+BUCKET = parse_config(
+    {
+        "OCELLI_STORE_URL": "s3://ocelli/production",
+        "OCELLI_STORE_SECRET": "ocelli-bucket",
+        "OCELLI_WORKLOAD_SERVICE_ACCOUNT": "ocelli-workload",
+    }
+).children
 
 
 def build_placed_job() -> Manifest:
@@ -64,6 +72,10 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
     "training_job_placed": build_placed_job,
     "inference_deployment": lambda: build_inference_deployment(make_owner(), SETTINGS, REVISION, 1),
     "inference_deployment_placed": lambda: build_inference_deployment(make_owner(serving=PLACED), SETTINGS, REVISION, 3),
+    "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, REVISION, 1),
+    "training_job_bucket": lambda: build_training_job(make_owner(), BUCKET, REVISION, 1),
+    "inference_deployment_embedded_store": lambda: build_inference_deployment(make_owner(), EMBEDDED, REVISION, 1),
+    "inference_deployment_bucket": lambda: build_inference_deployment(make_owner(), BUCKET, REVISION, 1),
     "service": lambda: build_service(make_owner(), REVISION),
     "autoscaler": build_plain_autoscaler,
     "disruption_budget": lambda: build_disruption_budget(make_owner(), REVISION),

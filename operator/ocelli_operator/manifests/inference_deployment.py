@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocelli_api.classifier import Manifest
-from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, Component, Environment
+from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, STORE_READ_AUDIENCE, Component, Environment
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
     ChildOwner,
@@ -25,7 +25,8 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
     serving = owner.classifier.spec.serving
     labels = build_labels(owner, Component.INFERENCE, revision)
     selector = selector_labels(owner.name, Component.INFERENCE, revision)
-    pod_spec = build_pod_spec(_build_container(owner, settings, revision), serving)
+    container = _build_container(owner, settings, revision)
+    pod_spec = build_pod_spec(container, serving, settings, store_audience=STORE_READ_AUDIENCE)
     pod_spec["topologySpreadConstraints"] = [
         {
             "maxSkew": 1,
@@ -52,7 +53,7 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
 def _build_container(owner: ChildOwner, settings: ChildSettings, revision: str) -> Manifest:
     resources = owner.classifier.spec.serving.resources or settings.inference_resources
     return {
-        **build_program(CONTAINER_NAME, "ocelli_inference", settings.inference_image, settings.image_pull_policy),
+        **build_program(CONTAINER_NAME, "ocelli_inference", settings.inference_image, settings),
         "env": [
             *build_environment(owner, settings, revision, {}),
             {"name": str(Environment.BIND_ADDRESS), "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},

@@ -12,10 +12,18 @@ from ocelli_operator.manifests.metadata import ChildOwner
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_GRACE_SECONDS = 30
+STORE_TOKEN_FOLDER = "/var/run/secrets/ocelli-store"
+STORE_TOKEN_SECONDS = 3600
+_EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
 
-def build_pod_spec(container: Manifest, placement: Training | Serving) -> Manifest:
-    """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it."""
+def build_pod_spec(
+    container: Manifest, placement: Training | Serving, settings: ChildSettings, *, store_audience: str
+) -> Manifest:
+    """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it.
+
+    Its ServiceAccount has no rights in the cluster. To the embedded store it shows a token of it, made for `store_audience`.
+    """
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -24,6 +32,11 @@ def build_pod_spec(container: Manifest, placement: Training | Serving) -> Manife
         "containers": [container],
         "volumes": [{"name": "scratch", "emptyDir": {}}],
     }
+    if settings.workload_service_account:
+        spec["serviceAccountName"] = settings.workload_service_account
+    if _is_embedded_store(settings):
+        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": "token"}
+        spec["volumes"].append({"name": "store-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
@@ -31,12 +44,12 @@ def build_pod_spec(container: Manifest, placement: Training | Serving) -> Manife
     return spec
 
 
-def build_program(name: str, package: str, image: str, image_pull_policy: str) -> Manifest:
+def build_program(name: str, package: str, image: str, settings: ChildSettings) -> Manifest:
     """The container of a program, as the `restricted` Pod Security Standard asks for it, with a read-only root file system."""
-    return {
+    container: Manifest = {
         "name": name,
         "image": image,
-        "imagePullPolicy": image_pull_policy,
+        "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", package],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -46,12 +59,18 @@ def build_program(name: str, package: str, image: str, image_pull_policy: str) -
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH_PATH}],
     }
+    if settings.store_secret:
+        container["envFrom"] = [{"secretRef": {"name": settings.store_secret}}]
+    if _is_embedded_store(settings):
+        container["volumeMounts"].append({"name": "store-token", "mountPath": STORE_TOKEN_FOLDER, "readOnly": True})
+    return container
 
 
 def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str, own: Mapping[str, str]) -> list[Manifest]:
     """The variables of a program, `own` among them; what is empty is left out."""
     values: dict[str, str] = {
         Environment.STORE_URL: settings.store_url,
+        Environment.STORE_TOKEN_FILE: f"{STORE_TOKEN_FOLDER}/token" if _is_embedded_store(settings) else "",
         Environment.CLASSIFIER: f"{owner.namespace}/{owner.name}",
         Environment.NAMESPACE: owner.namespace,
         Environment.CLASSIFIER_ID: owner.classifier_id,
@@ -69,3 +88,7 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
 def build_cpu_limit() -> Manifest:
     """The variable that tells a program how many cores it may use."""
     return {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}}
+
+
+def _is_embedded_store(settings: ChildSettings) -> bool:
+    return settings.store_url.startswith(_EMBEDDED_STORE_SCHEMES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ocelli_api.classifier import Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import Component, Environment
+from ocelli_api.pods import STORE_AUDIENCE, Component, Environment
 from ocelli_api.revision import training_hash
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
@@ -34,7 +34,8 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, revision: str
     labels = {**build_labels(owner, Component.TRAINING, revision), ATTEMPT_LABEL: str(attempt)}
     metadata = build_metadata(owner, job_name(owner.name, revision, attempt), labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
-    pod_spec = build_pod_spec(_build_container(owner, settings, revision, attempt), training)
+    container = _build_container(owner, settings, revision, attempt)
+    pod_spec = build_pod_spec(container, training, settings, store_audience=STORE_AUDIENCE)
     pod_spec["restartPolicy"] = "Never"
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
@@ -75,7 +76,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, revision: str, 
     }
     resources = owner.classifier.spec.training.resources or settings.trainer_resources
     return {
-        **build_program(CONTAINER_NAME, "ocelli_training", settings.trainer_image, settings.image_pull_policy),
+        **build_program(CONTAINER_NAME, "ocelli_training", settings.trainer_image, settings),
         "env": [*build_environment(owner, settings, revision, own), build_cpu_limit()],
         "resources": {kind: dict(quantities) for kind, quantities in resources.items()},
     }
