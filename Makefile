@@ -22,6 +22,14 @@ WEIGHTS ?=
 # Built-in classifiers that `make run` installs; empty: none. They wait for weights, see deploy/built-in.
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Images: their names and tag, the image with Python that they start from (default: see images/Dockerfile), and `cpu` or `cuda`.
+IMAGE_PREFIX ?= ocelli-
+IMAGE_TAG ?= $(VERSION)$(if $(filter cuda,$(ACCELERATOR)),-cuda)
+BASE_IMAGE ?=
+DOCKER_BUILD_OPTIONS ?=
+ACCELERATOR ?= cpu
+COMPONENTS ?= $(if $(filter cuda,$(ACCELERATOR)),trainer inference,operator gateway store trainer inference)
 PYTEST_ARGS ?=
 
 # No target may touch the cluster that the user's own kubeconfig points to.
@@ -142,6 +150,15 @@ reference: $(VENV)/.dev
 benchmark: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks
 
+## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
+.PHONY: images
+images:
+	@for component in $(COMPONENTS); do echo "images: $(IMAGE_PREFIX)$$component:$(IMAGE_TAG)"; \
+	  docker build --quiet $(DOCKER_BUILD_OPTIONS) -f images/Dockerfile -t "$(IMAGE_PREFIX)$$component:$(IMAGE_TAG)" \
+	    --build-arg COMPONENT=$$component --build-arg ACCELERATOR="$(ACCELERATOR)" --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
+	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") --build-arg VERSION="$(VERSION)" \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" . >/dev/null; done
+
 ## lock: write requirements/*.txt anew, with hashes
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --quiet --custom-compile-command "make lock"
@@ -155,6 +172,12 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
 	@$(COMPILE) requirements/sdk.in -o requirements/sdk.txt
+	@for component in operator gateway store inference; do \
+	  $(COMPILE) pyproject.toml --extra $$component -c requirements/local.txt -c requirements/bootstrap.txt \
+	    -o requirements/images/$$component.txt; done
+	@$(COMPILE) pyproject.toml --extra training -c requirements/local.txt -c requirements/bootstrap.txt \
+	  -o requirements/images/trainer.txt
+	@$(COMPILE) requirements/images/sbom.in -o requirements/images/sbom.txt
 
 ## clean: forget the state of `make run` and caches; the built binaries stay
 .PHONY: clean
