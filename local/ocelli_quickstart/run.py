@@ -232,7 +232,8 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
     """
     try:
         kept = CredentialSet.parse(json.loads(file.read_bytes()))
-        if kept.user == user and (kept.namespace, kept.owner) == (NAMESPACE, OWNER) and kept.password_hash.matches(password):
+        same = kept.user == user and (kept.namespace, kept.owner) == (NAMESPACE, OWNER)
+        if same and kept.password_hash is not None and kept.password_hash.matches(password):
             return kept
     except (OSError, ValueError, CredentialSetError):
         pass

@@ -1,4 +1,4 @@
-"""The operator's settings, all from the environment. Every variable is listed and explained in `SETTINGS`."""
+"""The operator's settings, from the environment and the files that it names. Every variable is explained in `SETTINGS`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ocelli_cluster.resource_cache import WatchTimeouts
@@ -59,6 +60,12 @@ BACKBONES = Setting(
     name="OCELLI_BACKBONES",
     default="",
     meaning="Backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `model.backbone: Auto` takes the first, else `HogColor`.",
+)
+BACKBONES_FOLDER = Setting(
+    name="OCELLI_BACKBONES_FOLDER",
+    default="",
+    meaning="Folder of files with further backbones, `NAME=DIGEST` each, as `python -m ocelli_model.publish --output` writes "
+    "them; taken in the order of their names, behind those of `OCELLI_BACKBONES`.",
 )
 FILE_SOURCES_FOLDER = Setting(
     name="OCELLI_FILE_SOURCES_FOLDER",
@@ -129,6 +136,7 @@ SETTINGS: tuple[Setting, ...] = (
     INFERENCE_IMAGE,
     IMAGE_PULL_POLICY,
     BACKBONES,
+    BACKBONES_FOLDER,
     FILE_SOURCES_FOLDER,
     TRAINER_RESOURCES,
     INFERENCE_RESOURCES,
@@ -148,7 +156,7 @@ SETTINGS: tuple[Setting, ...] = (
     LOG_LEVEL,
 )
 
-_BACKBONES_FORM = re.compile(r"([A-Za-z0-9_.]+=[0-9a-f]{64}(,[A-Za-z0-9_.]+=[0-9a-f]{64})*)?")
+_BACKBONE_FORM = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -199,9 +207,7 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         ConfigError: a variable is missing or wrong.
     """
     log_level = _one_of(environment, LOG_LEVEL, _LOG_LEVELS)
-    backbones = _text(environment, BACKBONES)
-    if _BACKBONES_FORM.fullmatch(backbones) is None:
-        raise ConfigError(f"{BACKBONES.name}={backbones!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
+    backbones = ",".join([*_listed_backbones(environment), *_found_backbones(environment)])
     children = ChildSettings(
         store_url=_text(environment, STORE_URL),
         store_secret=_text(environment, STORE_SECRET),
@@ -239,6 +245,32 @@ def _text(environment: Mapping[str, str], setting: Setting) -> str:
     if value is None:
         raise ConfigError(f"{setting.name} is not set; set it: {setting.meaning}")
     return value
+
+
+def _listed_backbones(environment: Mapping[str, str]) -> list[str]:
+    text = _text(environment, BACKBONES)
+    items = text.split(",") if text else []
+    if not all(_BACKBONE_FORM.fullmatch(item) for item in items):
+        raise ConfigError(f"{BACKBONES.name}={text!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
+    return items
+
+
+def _found_backbones(environment: Mapping[str, str]) -> list[str]:
+    folder = _text(environment, BACKBONES_FOLDER)
+    if not folder:
+        return []
+    found: list[str] = []
+    try:
+        for path in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+            item = path.read_text().strip()
+            if _BACKBONE_FORM.fullmatch(item) is None:
+                raise ConfigError(
+                    f"{path}: {item!r} is not of the form NAME=DIGEST; write it by `ocelli_model.publish --output`"
+                )
+            found.append(item)
+    except OSError as error:
+        raise ConfigError(f"{BACKBONES_FOLDER.name}={folder!r} cannot be read: {error.strerror}; mount it") from error
+    return found
 
 
 def _one_of(environment: Mapping[str, str], setting: Setting, choices: tuple[str, ...]) -> str:

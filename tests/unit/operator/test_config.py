@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ocelli_operator.config import SETTINGS, ConfigError, parse_config
@@ -31,6 +33,24 @@ def test_the_store_alone_must_be_set() -> None:
 def test_a_wrong_value_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=name):
         parse_config({**GOOD, name: value})
+
+
+def test_backbones_of_a_folder_follow_those_that_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "001").write_text(f"HogColor={'c' * 64}\n")
+    (tmp_path / "000").write_text(f"resnet18={'b' * 64}\n")
+    config = parse_config({**GOOD, "OCELLI_BACKBONES": f"resnet50={'a' * 64}", "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
+    assert config.children.backbones == f"resnet50={'a' * 64},resnet18={'b' * 64},HogColor={'c' * 64}"
+
+
+def test_a_wrong_file_of_the_folder_of_backbones_is_named(tmp_path: Path) -> None:
+    (tmp_path / "000").write_text("resnet18")
+    with pytest.raises(ConfigError, match="000: 'resnet18' is not of the form NAME=DIGEST"):
+        parse_config({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
+
+
+def test_a_folder_of_backbones_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"OCELLI_BACKBONES_FOLDER=.* cannot be read"):
+        parse_config({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path / "missing")})
 
 
 def test_namespaces_are_a_list() -> None:
