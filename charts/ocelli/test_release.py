@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import zipfile
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -36,8 +37,8 @@ def draw_zip(random: np.random.Generator, striped: bool) -> bytes:
 
 async def main() -> int:
     random = np.random.default_rng(7)
-    credentials = aiohttp.BasicAuth("apikey", os.environ["OCELLI_API_KEY"])
-    async with aiohttp.ClientSession(os.environ["OCELLI_URL"], auth=credentials, raise_for_status=check) as session:
+    login = {"Authorization": aiohttp.encode_basic_auth("apikey", os.environ["OCELLI_API_KEY"])}
+    async with aiohttp.ClientSession(os.environ["OCELLI_URL"], headers=login, raise_for_status=check) as session:
         form = aiohttp.FormData({"name": "helm-test"})
         form.add_field("striped_positive_examples", draw_zip(random, True), filename="striped.zip")
         form.add_field("plain_positive_examples", draw_zip(random, False), filename="plain.zip")
@@ -46,9 +47,12 @@ async def main() -> int:
             identity = (await answer.json())["classifier_id"]
         print(f"created {identity}")
         try:
-            while (status := await read_status(session, identity)) != "ready":
-                if status == "failed" or time.monotonic() - started > READY_SECONDS:
-                    print(f"{identity} is {status} after {time.monotonic() - started:.0f} s; see kubectl describe classifiers")
+            while (details := await read_details(session, identity))["status"] != "ready":
+                seconds = time.monotonic() - started
+                if details["status"] == "failed" or seconds > READY_SECONDS:
+                    print(
+                        f"{identity} is {details['status']} after {seconds:.0f} s: {details.get('explanation', 'no reason yet')}"
+                    )
                     return 1
                 await asyncio.sleep(1)
             print(f"ready after {time.monotonic() - started:.1f} s")
@@ -69,9 +73,10 @@ async def check(answer: aiohttp.ClientResponse) -> None:
         raise SystemExit(f"{answer.method} {answer.url.path}: {answer.status} {await answer.text()}")
 
 
-async def read_status(session: aiohttp.ClientSession, identity: str) -> str:
+async def read_details(session: aiohttp.ClientSession, identity: str) -> dict[str, Any]:
     async with session.get(f"/v3/classifiers/{identity}", params=VERSION) as answer:
-        return str((await answer.json())["status"])
+        details: dict[str, Any] = await answer.json()
+        return details
 
 
 if __name__ == "__main__":

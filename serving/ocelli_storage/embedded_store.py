@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -38,7 +39,8 @@ DEFAULT_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 RETRY_LIMIT_SECONDS = 30.0
 _PAUSE_FIRST_SECONDS = 0.1
 _PAUSE_LIMIT_SECONDS = 2.0
-_PASSING = frozenset({502, 503, 504})
+_PASSING = frozenset({None, 502, 503, 504})
+"""Statuses that another try may change; None: there was no answer."""
 _CHUNK_BYTES = 1024 * 1024
 # No limit over a whole transfer, whose size nobody knows here; a connection that carries nothing for a minute is dead.
 _TIMEOUT = ClientTimeout(total=None, sock_connect=5, sock_read=60)
@@ -112,31 +114,38 @@ class EmbeddedStore(ObjectStore):
     ) -> AsyncIterator[ClientResponse]:
         """The answer to a request that succeeded, its body unread."""
         url = self._base + (f"/objects/{quote(key)}" if address is None else address)
-        give_up = time.monotonic() + self._retry_limit_seconds
-        pause_seconds = _PAUSE_FIRST_SECONDS
         # A session of its own for each request: the store is asked seldom, and belongs to no event loop this way.
         async with ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session:
-            while True:
-                try:
-                    response = await session.request(method, url, data=_body(data), headers=self._headers(data))
-                except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                    trouble = f"no answer of {self._base}: {error or type(error).__name__}"
-                else:
-                    if response.ok:
-                        break
-                    if response.status == 404 and address is None:
-                        raise ObjectNotFoundError(key)
-                    trouble = f"{response.status} {await _reason(response)}"
-                    if response.status not in _PASSING:
-                        raise _unavailable(verb, key, trouble)
-                if time.monotonic() + pause_seconds > give_up:
-                    raise _unavailable(verb, key, trouble)
-                await asyncio.sleep(pause_seconds)
-                pause_seconds = min(2 * pause_seconds, _PAUSE_LIMIT_SECONDS)
+            try:
+                response = await self._send(session, method, url, data)
+            except _AnswerError as error:
+                if error.status == 404 and address is None:
+                    raise ObjectNotFoundError(key) from error
+                raise _unavailable(verb, key, str(error)) from error
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise _unavailable(verb, key, f"the answer broke off: {error or type(error).__name__}") from error
+            finally:
+                response.release()
+
+    async def _send(self, session: ClientSession, method: str, url: str, data: bytes | Path | None) -> ClientResponse:
+        """The answer of the store, once it succeeds. Raises _AnswerError where it does not, or not in time."""
+        give_up = time.monotonic() + self._retry_limit_seconds
+        pause_seconds = _PAUSE_FIRST_SECONDS
+        while True:
+            try:
+                response = await session.request(method, url, data=_body(data), headers=self._headers(data))
+                if response.ok:
+                    return response
+                failure = _AnswerError(response.status, f"{response.status} {await _reason(response)}")
+                response.release()
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failure = _AnswerError(None, f"no answer of {self._base}: {error or type(error).__name__}")
+            if failure.status not in _PASSING or time.monotonic() + pause_seconds > give_up:
+                raise failure
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _PAUSE_LIMIT_SECONDS)
 
     def _headers(self, data: bytes | Path | None) -> dict[str, str]:
         try:
@@ -151,8 +160,18 @@ class EmbeddedStore(ObjectStore):
         return headers
 
 
-def _body(data: bytes | Path | None) -> bytes | AsyncIterator[bytes] | None:
-    return _read_file(data) if isinstance(data, Path) else data
+class _AnswerError(Exception):
+    """The store did not do what it was asked to; `status` is None where it did not answer."""
+
+    def __init__(self, status: int | None, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def _body(data: bytes | Path | None) -> BytesIO | AsyncIterator[bytes] | None:
+    if isinstance(data, Path):
+        return _read_file(data)
+    return None if data is None else BytesIO(data)
 
 
 async def _read_file(path: Path) -> AsyncIterator[bytes]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -68,9 +69,9 @@ def build_app(store: Store) -> Starlette:
             route("/objects/{key:path}", ["DELETE"], _delete),
             route("/list", ["GET"], _list_objects),
             route("/folders", ["GET"], _list_folders),
-            Route("/livez", _answer_alive),
-            Route("/readyz", lambda request: _answer_ready(store)),
-            Route("/metrics", lambda request: _answer_metrics(store)),
+            Route("/livez", partial(_answer_alive, store)),
+            Route("/readyz", partial(_answer_ready, store)),
+            Route("/metrics", partial(_answer_metrics, store)),
         ]
     )
 
@@ -120,11 +121,11 @@ async def _list_folders(store: Store, request: Request) -> Response:
     return JSONResponse({"folders": await _try(store.folder.listing.list_folders(prefix))})
 
 
-async def _answer_alive(_: Request) -> Response:
+async def _answer_alive(_store: Store, _request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _answer_ready(store: Store) -> Response:
+async def _answer_ready(store: Store, _request: Request) -> Response:
     """Ready: the volume can be written."""
     try:
         await asyncio.to_thread(store.folder.check_writable)
@@ -133,7 +134,7 @@ async def _answer_ready(store: Store) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _answer_metrics(store: Store) -> Response:
+async def _answer_metrics(store: Store, _request: Request) -> Response:
     return Response(await asyncio.to_thread(store.metrics.render), media_type=CONTENT_TYPE)
 
 

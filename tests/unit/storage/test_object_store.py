@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -116,6 +118,20 @@ def test_a_file_is_streamed_both_ways(store: ObjectStore, tmp_path: Path) -> Non
     assert run(read_all(store.open_read("tenants/a/large"))) == LARGE
 
 
+@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+def test_reading_that_is_given_up_leaves_no_connection_open(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
+    async def read_a_part() -> None:
+        await store.put("tenants/a/large", LARGE)
+        chunks = store.open_read("tenants/a/large")
+        await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+        await store.exists("tenants/a/missing")
+
+    run(read_a_part())
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_the_size_of_an_object_is_known(store: ObjectStore) -> None:
     run(store.put("tenants/a/x.bin", b"abc"))
     assert run(store.size_of("tenants/a/x.bin")) == 3
@@ -212,6 +228,18 @@ class TestEmbedded:
     def test_escaped_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/%2e%2e%2fteam-b/x HTTP/1.1", token="writer")
         assert answer.startswith("HTTP/1.1 400 ")
+
+    @pytest.mark.parametrize(("path", "words"), [("/livez", "ok"), ("/readyz", "ok"), ("/metrics", "ocelli_store_free_bytes")])
+    def test_probes_and_metrics_ask_for_no_token(self, embedded_url: str, path: str, words: str) -> None:
+        answer = raw_request(embedded_url, f"GET {path} HTTP/1.1")
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert words in answer
+
+    def test_a_store_whose_volume_cannot_be_written_is_not_ready(self, embedded_url: str, tmp_path: Path) -> None:
+        shutil.rmtree(tmp_path / "volume" / "incoming")
+        answer = raw_request(embedded_url, "GET /readyz HTTP/1.1")
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "the volume of the store cannot be written" in answer
 
     def test_an_unknown_token_is_refused(self, embedded_url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
