@@ -50,9 +50,8 @@ async def main() -> int:
             while (details := await read_details(session, identity))["status"] != "ready":
                 seconds = time.monotonic() - started
                 if details["status"] == "failed" or seconds > READY_SECONDS:
-                    print(
-                        f"{identity} is {details['status']} after {seconds:.0f} s: {details.get('explanation', 'no reason yet')}"
-                    )
+                    reason = details.get("explanation", "no reason yet; see kubectl describe classifiers")
+                    print(f"{identity} is {details['status']} after {seconds:.0f} s: {reason}")
                     return 1
                 await asyncio.sleep(1)
             print(f"ready after {time.monotonic() - started:.1f} s")
