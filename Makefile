@@ -29,10 +29,13 @@ IMAGE_TAG ?= $(VERSION)$(if $(filter cuda,$(ACCELERATOR)),-cuda)
 BASE_IMAGE ?=
 DOCKER_BUILD_OPTIONS ?=
 ACCELERATOR ?= cpu
+# Where `make e2e` installs: `kind`, or `context:NAME`.
+CLUSTER ?=
 COMPONENTS ?= $(if $(filter cuda,$(ACCELERATOR)),trainer inference,operator gateway store trainer inference)
 PYTEST_ARGS ?=
 
-# No target may touch the cluster that the user's own kubeconfig points to.
+# No target may touch the cluster that the user's own kubeconfig points to, but e2e, where CLUSTER says so.
+USER_KUBECONFIG := $(KUBECONFIG)
 export KUBECONFIG := /dev/null
 export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
 
@@ -158,6 +161,17 @@ images:
 	    --build-arg COMPONENT=$$component --build-arg ACCELERATOR="$(ACCELERATOR)" --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
 	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") --build-arg VERSION="$(VERSION)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" . >/dev/null; done
+
+## e2e: install the charts into CLUSTER=kind or CLUSTER=context:NAME and test them there
+.PHONY: e2e
+e2e: export KUBECONFIG := $(USER_KUBECONFIG)
+e2e: export IMAGE_PREFIX := $(IMAGE_PREFIX)
+e2e: export IMAGE_TAG := $(IMAGE_TAG)
+e2e: export BASE_IMAGE := $(BASE_IMAGE)
+e2e: export DOCKER_BUILD_OPTIONS := $(DOCKER_BUILD_OPTIONS)
+e2e: export CLUSTER := $(CLUSTER)
+e2e: $(VENV)/.dev
+	@$(BIN)/python -m tests.e2e $(PYTEST_ARGS)
 
 ## lock: write requirements/*.txt anew, with hashes
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
