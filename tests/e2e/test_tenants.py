@@ -54,7 +54,7 @@ def attempts(ocelli: Ocelli) -> Iterator[dict[str, Any]]:
         wait_until_ready(client, identity)
         theirs = stored_keys(ocelli, identity)
         manifest = build_pod("attempts", theirs)
-        ocelli.kubectl("apply", "-f", "-", input_text=json.dumps(manifest))
+        ocelli.kubectl("apply", f"--namespace={OTHER_NAMESPACE}", "-f", "-", input_text=json.dumps(manifest))
         pod = ("pod/attempts", f"--namespace={OTHER_NAMESPACE}")
         try:
             ocelli.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", *pod, "--timeout=100s")
@@ -141,7 +141,7 @@ def test_no_object_of_another_tenant_can_be_read(attempts: dict[str, Any]) -> No
 def test_the_stores_volume_cannot_be_mounted_from_another_namespace(ocelli: Ocelli) -> None:
     manifest = build_pod("volume", ["x/x/x/x/x"])
     manifest["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "ocelli-store"}})
-    ocelli.kubectl("apply", "-f", "-", input_text=json.dumps(manifest))
+    ocelli.kubectl("apply", f"--namespace={OTHER_NAMESPACE}", "-f", "-", input_text=json.dumps(manifest))
     try:
         message = wait_for(
             "the scheduler says why the Pod cannot run",
@@ -174,5 +174,5 @@ def test_a_classifier_that_names_a_secret_as_a_source_is_not_accepted(ocelli: Oc
         "metadata": {"name": "thief"},
         "spec": {"classes": [{"name": name, "examples": [source]} for name in ("a", "b")]},
     }
-    answer = ocelli.kubectl("apply", "--dry-run=server", "-f", "-", input_text=json.dumps(manifest), check=False)
+    answer = ocelli.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input_text=json.dumps(manifest), check=False)
     assert "unknown field" in answer
