@@ -250,7 +250,7 @@ def read_program_version(path: Path) -> tuple[int, ...] | None:
 def find_installed_go(environ: Mapping[str, str], minimum: str) -> tuple[Path | None, list[str]]:
     """A Go of at least `minimum` on PATH or in this virtual environment; and what was found that is older."""
     on_path = shutil.which("go", path=environ.get("PATH"))
-    seen = []
+    seen: list[str] = []
     for path in [*([Path(on_path)] if on_path else []), Path(sys.prefix) / "bin" / "go"]:
         version = read_go_version(path)
         if version is not None and version >= (parse_version(minimum) or ()):

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import copy
+from enum import StrEnum
 from typing import Any
 
 import pytest
 import yaml
 
 from ocelli_api.classifier import Manifest
+from ocelli_api.conditions import ReadyReason, ReconcilingReason, StalledReason
 from tests.gitops.health_program import CHECKOUT, HEALTH_SCRIPT, Judgement, judge
-from tests.gitops.states import FAILED, OBJECTS_FOLDER, READY, STATES, build_health_message, build_health_test, load_object
+from tests.gitops.states import (
+    FAILED,
+    OBJECTS_FOLDER,
+    READY,
+    STATES,
+    build_health_message,
+    build_health_test,
+    find_condition,
+    load_object,
+)
 
 ARGO_FOLDER = CHECKOUT / "deploy" / "gitops" / "argocd"
 UPSTREAM_FOLDER = ARGO_FOLDER / "resource_customizations" / "ocelli.dev" / "Classifier"
@@ -35,6 +46,15 @@ def test_argo_cd_shows_the_sentence_of_the_condition(judgements: dict[str, Judge
 @pytest.mark.parametrize("state", STATES)
 def test_kstatus_gives_it_the_status(judgements: dict[str, Judgement], state: str) -> None:
     assert judgements[state].kstatus.status == STATES[state].kstatus
+
+
+@pytest.mark.parametrize(
+    ("condition_type", "reasons"), [("Ready", ReadyReason), ("Reconciling", ReconcilingReason), ("Stalled", StalledReason)]
+)
+def test_an_object_is_recorded_with_every_reason(condition_type: str, reasons: type[StrEnum]) -> None:
+    recorded = {find_condition(load_object(state), condition_type).get("reason") for state in STATES}
+    # That no server is ready may be told for a moment before RollingOut is: `server-lost` is recorded with either reason.
+    assert {str(reason) for reason in reasons} - recorded <= {"NoServerReady"}
 
 
 def test_no_object_is_recorded_of_a_state_that_is_not_listed() -> None:
