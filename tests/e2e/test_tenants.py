@@ -174,5 +174,7 @@ def test_a_classifier_that_names_a_secret_as_a_source_is_not_accepted(ocelli: Oc
         "metadata": {"name": "thief"},
         "spec": {"classes": [{"name": name, "examples": [source]} for name in ("a", "b")]},
     }
-    answer = ocelli.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input_text=json.dumps(manifest), check=False)
+    answer = ocelli.kubectl(
+        "apply", "--dry-run=server", "--validate=strict", "-f", "-", input_text=json.dumps(manifest), check=False
+    )
     assert "unknown field" in answer

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from tests.gitops.health_program import GoMissingError, find_or_build
+from tests.gitops.health_program import HEALTH_PROGRAM
+from tests.go_programs import GoMissingError
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -16,13 +17,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any("health_program" in getattr(item, "fixturenames", ()) for item in session.items):
         # Where there is no Go the tests say so themselves.
         with contextlib.suppress(GoMissingError):
-            find_or_build(os.environ)
+            HEALTH_PROGRAM.find_or_build(os.environ)
 
 
 @pytest.fixture(scope="session")
 def health_program() -> None:
     """The tests that need the program are skipped where it can't be built."""
     try:
-        find_or_build(os.environ)
+        HEALTH_PROGRAM.find_or_build(os.environ)
     except GoMissingError as error:
         pytest.skip(str(error))
