@@ -235,6 +235,18 @@ class TestServing:
         world.settle()
         assert accelerators(world) == ["GPU"]
 
+    def test_a_rollout_that_failed_for_want_of_a_gpu_is_tried_on_a_cpu_once_no_node_has_one(self) -> None:
+        world = make_world(NODE, serving={"accelerator": "Auto"})
+        world.step()
+        world.learn()
+        world.step(available=False)
+        world.see(deployments=tuple(replace(item, deadline_exceeded=True) for item in world.observed.deployments))
+        world.settle()
+        assert message_of(world.plan(), ConditionType.STALLED).startswith("RolloutFailed")
+        world.see(gpu_nodes=())
+        world.settle()
+        assert accelerators(world) == ["CPU"]
+
     def test_want_of_a_gpu_is_told_in_the_schedulers_words_with_a_remedy(self) -> None:
         world = make_world(NODE, serving={"accelerator": "GPU"})
         world.step()
