@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shlex
@@ -115,7 +116,8 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
         port = stack.enter_context(claim_port(settings.port))
         samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
         step("starting the Kubernetes control plane")
-        cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state), report=step))
+        gpus = count_gpus()
+        cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state, gpus), report=step))
         save_private(state.kubeconfig, cluster.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
@@ -129,6 +131,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 gateway_settings=settings.gateway_settings,
                 backbones=settings.backbones,
                 weights=settings.weights,
+                gpus=gpus > 0,
                 built_ins=settings.built_ins,
             ),
         )
@@ -143,9 +146,20 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
             state.say_stopped()
 
 
-def _cluster_options(state: StateFolder) -> ClusterOptions:
-    # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
-    return ClusterOptions(state_dir=state.cluster, container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())})
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """How many NVIDIA GPUs the node may offer: none without PyTorch, which alone can use them."""
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in devices.glob("nvidia*"))
+
+
+def _cluster_options(state: StateFolder, gpus: int) -> ClusterOptions:
+    return ClusterOptions(
+        state_dir=state.cluster,
+        extended_resources={"nvidia.com/gpu": str(gpus)} if gpus else {},
+        # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
+        container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())},
+    )
 
 
 async def run(settings: RunSettings, say: Say) -> None:

@@ -82,12 +82,17 @@ class InvalidError(ApiError):
     """422 (and 400): the object breaks its schema or a rule."""
 
 
+class ForbiddenError(ApiError):
+    """403: the right is missing."""
+
+
 class QuotaError(ApiError):
     """403: a ResourceQuota of the namespace has no room for the object now."""
 
 
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidError,
+    403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
     410: GoneError,

@@ -45,6 +45,8 @@ class Resource:
 
 
 CLASSIFIERS = Resource(group=GROUP, version=VERSION, plural=PLURAL, kind=KIND)
+NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
+"""They lie in no namespace: the namespace of their keys is empty."""
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")

@@ -51,10 +51,47 @@ TRAINER_IMAGE = Setting(name="OCELLI_TRAINER_IMAGE", default="ocelli-trainer:lat
 INFERENCE_IMAGE = Setting(
     name="OCELLI_INFERENCE_IMAGE", default="ocelli-inference:latest", meaning="Image of inference servers."
 )
+TRAINER_GPU_IMAGE = Setting(
+    name="OCELLI_TRAINER_GPU_IMAGE",
+    default="",
+    meaning="Image of training Jobs that get a GPU; empty: none is offered to trainings, and `Auto` means CPU.",
+)
+INFERENCE_GPU_IMAGE = Setting(
+    name="OCELLI_INFERENCE_GPU_IMAGE",
+    default="",
+    meaning="Image of inference servers that get a GPU; empty: none is offered to them, and `Auto` means CPU.",
+)
+GPU_RESOURCE = Setting(
+    name="OCELLI_GPU_RESOURCE",
+    default="nvidia.com/gpu",
+    meaning="What nodes call an NVIDIA GPU, or a part of one (`nvidia.com/mig-1g.10gb`), among their resources. Pods that get "
+    "one tolerate the taint of this name.",
+)
+GPU_NODE_SELECTOR = Setting(
+    name="OCELLI_GPU_NODE_SELECTOR",
+    default="{}",
+    meaning="Labels (JSON) that the node of a Pod with a GPU must have, beside those that the Classifier names.",
+)
+GPU_TOLERATIONS = Setting(
+    name="OCELLI_GPU_TOLERATIONS",
+    default="[]",
+    meaning="Tolerations (JSON) of Pods with a GPU, beside those that the Classifier names.",
+)
+GPU_RUNTIME_CLASS = Setting(
+    name="OCELLI_GPU_RUNTIME_CLASS",
+    default="",
+    meaning="RuntimeClass of Pods with a GPU whose Classifier names none, such as `nvidia`; empty: the cluster's default.",
+)
+WATCH_NODES = Setting(
+    name="OCELLI_WATCH_NODES",
+    default="true",
+    meaning="`true`: where a GPU image is set, nodes are watched for GPUs, which needs the rights to list and watch nodes. "
+    "`false`, or without those rights: `accelerator: Auto` means CPU, `GPU` works as ever.",
+)
 IMAGE_PULL_POLICY = Setting(
     name="OCELLI_IMAGE_PULL_POLICY",
     default="IfNotPresent",
-    meaning="When nodes fetch the two images: `Always`, `IfNotPresent` or `Never`.",
+    meaning="When nodes fetch these images: `Always`, `IfNotPresent` or `Never`.",
 )
 BACKBONES = Setting(
     name="OCELLI_BACKBONES",
@@ -134,7 +171,14 @@ SETTINGS: tuple[Setting, ...] = (
     WORKLOAD_SERVICE_ACCOUNT,
     TRAINER_IMAGE,
     INFERENCE_IMAGE,
+    TRAINER_GPU_IMAGE,
+    INFERENCE_GPU_IMAGE,
     IMAGE_PULL_POLICY,
+    GPU_RESOURCE,
+    GPU_NODE_SELECTOR,
+    GPU_TOLERATIONS,
+    GPU_RUNTIME_CLASS,
+    WATCH_NODES,
     BACKBONES,
     BACKBONES_FOLDER,
     FILE_SOURCES_FOLDER,
@@ -159,6 +203,20 @@ SETTINGS: tuple[Setting, ...] = (
 _BACKBONE_FORM = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_SWITCH = ("true", "false")
+# The form of Kubernetes' qualified names, with the prefix that every resource but those of its own has.
+_RESOURCE_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
+_TOLERATION_FIELDS = frozenset({"key", "operator", "value", "effect", "tolerationSeconds"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSettings:
+    """What the installation adds to Pods that get a GPU."""
+
+    resource: str
+    node_selector: Mapping[str, str]
+    tolerations: tuple[Mapping[str, Any], ...]
+    runtime_class: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +228,11 @@ class ChildSettings:
     workload_service_account: str
     trainer_image: str
     inference_image: str
+    trainer_gpu_image: str
+    """Empty: trainings get no GPU."""
+    inference_gpu_image: str
+    """Empty: inference servers get no GPU."""
+    gpu: GpuSettings
     image_pull_policy: str
     backbones: str
     file_sources_folder: str
@@ -187,6 +250,8 @@ class OperatorConfig:
     children: ChildSettings
     namespaces: tuple[str, ...]
     """Empty: every namespace."""
+    watch_nodes: bool
+    """Whether nodes are watched for GPUs: there is an image for them, and nobody forbids it."""
     workers: int
     watch_timeouts: WatchTimeouts
     blind_limit_seconds: int
@@ -214,6 +279,9 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         workload_service_account=_text(environment, WORKLOAD_SERVICE_ACCOUNT),
         trainer_image=_text(environment, TRAINER_IMAGE),
         inference_image=_text(environment, INFERENCE_IMAGE),
+        trainer_gpu_image=_text(environment, TRAINER_GPU_IMAGE),
+        inference_gpu_image=_text(environment, INFERENCE_GPU_IMAGE),
+        gpu=_gpu(environment),
         image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),
         backbones=backbones,
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
@@ -223,9 +291,11 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
         log_level=log_level,
     )
+    gpu_images = children.trainer_gpu_image or children.inference_gpu_image
     return OperatorConfig(
         children=children,
         namespaces=tuple(name.strip() for name in _text(environment, NAMESPACES).split(",") if name.strip()),
+        watch_nodes=_one_of(environment, WATCH_NODES, _SWITCH) == "true" and bool(gpu_images),
         workers=_number(environment, WORKERS, least=1),
         watch_timeouts=_watch_timeouts(environment),
         blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
@@ -296,15 +366,41 @@ def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:
 
 
 def _resources(environment: Mapping[str, str], setting: Setting) -> Resources:
-    text = _text(environment, setting)
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error
+    document = _json(environment, setting)
     if (
         not isinstance(document, dict)
         or not document.keys() <= {"requests", "limits"}
         or not all(isinstance(quantities, dict) for quantities in document.values())
     ):
-        raise ConfigError(f"{setting.name}={text!r} is no object of requests and limits; correct it")
+        raise ConfigError(f"{setting.name}={_text(environment, setting)!r} is no object of requests and limits; correct it")
     return document
+
+
+def _gpu(environment: Mapping[str, str]) -> GpuSettings:
+    resource = _text(environment, GPU_RESOURCE)
+    if _RESOURCE_FORM.fullmatch(resource) is None:
+        raise ConfigError(f"{GPU_RESOURCE.name}={resource!r} is no resource such as nvidia.com/gpu; correct it")
+    selector = _json(environment, GPU_NODE_SELECTOR)
+    if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
+        text = _text(environment, GPU_NODE_SELECTOR)
+        raise ConfigError(f"{GPU_NODE_SELECTOR.name}={text!r} is no object of labels; correct it")
+    tolerations = _json(environment, GPU_TOLERATIONS)
+    if not isinstance(tolerations, list) or not all(
+        isinstance(toleration, dict) and toleration.keys() <= _TOLERATION_FIELDS for toleration in tolerations
+    ):
+        text = _text(environment, GPU_TOLERATIONS)
+        raise ConfigError(f"{GPU_TOLERATIONS.name}={text!r} is no list of tolerations, as in a Pod; correct it")
+    return GpuSettings(
+        resource=resource,
+        node_selector=selector,
+        tolerations=tuple(tolerations),
+        runtime_class=_text(environment, GPU_RUNTIME_CLASS),
+    )
+
+
+def _json(environment: Mapping[str, str], setting: Setting) -> Any:
+    text = _text(environment, setting)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ocelli_api.classifier import Manifest, Serving, Training
+from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.pods import Environment
-from ocelli_operator.config import ChildSettings
+from ocelli_operator.config import ChildSettings, GpuSettings, Resources
 from ocelli_operator.manifests.metadata import ChildOwner
+from ocelli_operator.placement import Placement
 
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
@@ -17,9 +18,7 @@ STORE_TOKEN_SECONDS = 3600
 _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
 
-def build_pod_spec(
-    container: Manifest, placement: Training | Serving, settings: ChildSettings, *, store_audience: str
-) -> Manifest:
+def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, *, store_audience: str) -> Manifest:
     """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it.
 
     Its ServiceAccount has no rights in the cluster. To the embedded store it shows a token of it, made for `store_audience`.
@@ -41,6 +40,8 @@ def build_pod_spec(
         spec["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in placement.tolerations]
+    if placement.runtime_class_name:
+        spec["runtimeClassName"] = placement.runtime_class_name
     return spec
 
 
@@ -83,6 +84,21 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
         "TMPDIR": SCRATCH_PATH,
     }
     return [{"name": str(name), "value": value} for name, value in values.items() if value]
+
+
+def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Accelerator) -> Manifest:
+    """Requests and limits of a program, with one GPU where it gets one and the Classifier names no number."""
+    built: Manifest = {kind: dict(quantities) for kind, quantities in resources.items()}
+    if accelerator is Accelerator.GPU:
+        # A request equals the limit by itself: such resources cannot be overcommitted.
+        built.setdefault("limits", {}).setdefault(gpu.resource, "1")
+    return built
+
+
+def tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
+    """What the program is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
+    `Auto` chose it."""
+    return asked if Accelerator.AUTO is asked and accelerator is Accelerator.GPU else accelerator
 
 
 def build_cpu_limit() -> Manifest:

@@ -28,6 +28,11 @@ def test_the_store_alone_must_be_set() -> None:
         ("OCELLI_TRAINER_RESOURCES", '{"limit": {}}'),
         ("OCELLI_IMAGE_PULL_POLICY", "Sometimes"),
         ("OCELLI_LOG_LEVEL", "loud"),
+        ("OCELLI_GPU_RESOURCE", "gpu"),
+        ("OCELLI_GPU_NODE_SELECTOR", '{"pool": 1}'),
+        ("OCELLI_GPU_TOLERATIONS", '{"key": "gpu"}'),
+        ("OCELLI_GPU_TOLERATIONS", '[{"name": "gpu"}]'),
+        ("OCELLI_WATCH_NODES", "yes"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:
@@ -55,6 +60,19 @@ def test_a_folder_of_backbones_that_is_not_there_is_named(tmp_path: Path) -> Non
 
 def test_namespaces_are_a_list() -> None:
     assert parse_config({**GOOD, "OCELLI_NAMESPACES": "a, b"}).namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("environment", "watched"),
+    [
+        ({}, False),
+        ({"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda"}, True),
+        ({"OCELLI_INFERENCE_GPU_IMAGE": "inference:cuda"}, True),
+        ({"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda", "OCELLI_WATCH_NODES": "false"}, False),
+    ],
+)
+def test_nodes_are_watched_only_where_it_is_allowed_and_of_use(environment: dict[str, str], watched: bool) -> None:
+    assert parse_config({**GOOD, **environment}).watch_nodes is watched
 
 
 def test_two_operators_without_a_pod_name_have_different_identities() -> None:
