@@ -141,7 +141,7 @@ format: $(VENV)/.dev
 ## golden: rewrite the golden manifests from the builders
 .PHONY: golden
 golden: $(VENV)/.dev
-	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base"
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects"
 
 ## reference: rewrite the generated pages of docs/reference
 .PHONY: reference

@@ -25,6 +25,13 @@ HELM = GoProgram(
     link_flags="-s -w -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
 )
 
+API_VERSIONS = (
+    "ocelli.dev/v1alpha1/Classifier",
+    "gateway.networking.k8s.io/v1/HTTPRoute",
+    "monitoring.coreos.com/v1/PrometheusRule",
+)
+"""What a cluster has in which the whole chart can be installed."""
+
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
@@ -46,6 +53,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "mode": "bucket",
         "bucket": {"url": "s3://models/production", "secretName": "bucket", "tenantSecretName": "bucket-tenant"},
     },
+    "gpu": {"enabled": True, "runtimeClassName": "nvidia", "nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu"}]},
     "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
     "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
     "builtIns": ["default", "explicit"],
@@ -64,7 +72,7 @@ def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
     done = call(
         helm,
         *("template", "ocelli", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
-        *("--api-versions", "ocelli.dev/v1alpha1/Classifier", "--values", "-", *options),
+        *("--api-versions", ",".join(API_VERSIONS), "--values", "-", *options),
         input_text=json.dumps(values),
     )
     assert done.returncode == 0, done.stderr
