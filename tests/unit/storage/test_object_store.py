@@ -2,28 +2,23 @@
 
 import asyncio
 import contextlib
-import gc
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 import uvicorn
 
 from ocelli_storage.embedded_store import EmbeddedStore
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoreConfigurationError, StoreUnavailableError
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreUnavailableError
 from ocelli_store.access import Caller
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
+from tests.unit.storage.store_promises import StorePromises, run
 
-T = TypeVar("T")
-
-LARGE = bytes(range(256)) * 4 * 4096 * 3
-"""Twelve megabytes: more than one part, more than one buffer."""
 TENANT = "system:serviceaccount:team-a:default"
 ADMINISTRATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
 CALLERS = {
@@ -67,138 +62,26 @@ def open_embedded(url: str, tmp_path: Path, token: str = "administrator", retry_
     return EmbeddedStore(url, file, retry_limit_seconds=retry_limit_seconds)
 
 
-@pytest.fixture(params=["folder", "embedded"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
-    if request.param == "folder":
-        yield ObjectStore.from_url((tmp_path / "store").as_uri())
-        return
-    with running_store(tmp_path / "volume") as url:
-        yield open_embedded(url, tmp_path)
-
-
 @pytest.fixture
 def embedded_url(tmp_path: Path) -> Iterator[str]:
     with running_store(tmp_path / "volume") as url:
         yield url
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+class TestFolder(StorePromises):
+    """A folder."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ObjectStore:
+        return ObjectStore.from_url((tmp_path / "store").as_uri())
 
 
-async def read_all(chunks: AsyncIterator[bytes]) -> bytes:
-    return b"".join([chunk async for chunk in chunks])
+class TestEmbedded(StorePromises):
+    """The embedded store over HTTP, and what only it does."""
 
-
-def test_what_was_put_can_be_got(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x.bin", b"abc"))
-    assert run(store.get("tenants/a/x.bin")) == b"abc"
-
-
-def test_a_key_may_hold_what_classifier_ids_hold(store: ObjectStore) -> None:
-    key = "tenants/a/uploads/hündchen 100%+1_17/ab.zip"
-    run(store.put(key, b"abc"))
-    assert [item.key for item in run(store.list_objects("tenants/a/uploads"))] == [key]
-
-
-def test_a_put_replaces_what_was_there(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x.bin", b"a longer text"))
-    run(store.put("tenants/a/x.bin", b"abc"))
-    assert run(store.get("tenants/a/x.bin")) == b"abc"
-
-
-def test_nothing_can_be_stored(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x.bin", b""))
-    assert run(store.get("tenants/a/x.bin")) == b""
-
-
-def test_a_file_is_streamed_both_ways(store: ObjectStore, tmp_path: Path) -> None:
-    (tmp_path / "large").write_bytes(LARGE)
-    run(store.put("tenants/a/large", tmp_path / "large"))
-    assert run(read_all(store.open_read("tenants/a/large"))) == LARGE
-
-
-@pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
-def test_reading_that_is_given_up_leaves_no_connection_open(store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
-    async def read_a_part() -> None:
-        await store.put("tenants/a/large", LARGE)
-        chunks = store.open_read("tenants/a/large")
-        await anext(chunks)
-        await chunks.aclose()  # type: ignore[attr-defined]
-        await store.exists("tenants/a/missing")
-
-    run(read_a_part())
-    gc.collect()
-    assert [record.getMessage() for record in caplog.records] == []
-
-
-def test_the_size_of_an_object_is_known(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x.bin", b"abc"))
-    assert run(store.size_of("tenants/a/x.bin")) == 3
-
-
-@pytest.mark.parametrize(
-    "read",
-    [
-        pytest.param(lambda store, key: store.get(key), id="get"),
-        pytest.param(lambda store, key: store.size_of(key), id="size_of"),
-        pytest.param(lambda store, key: read_all(store.open_read(key)), id="open_read"),
-    ],
-)
-def test_reading_what_is_not_there_names_the_key(
-    store: ObjectStore, read: Callable[[ObjectStore, str], Coroutine[Any, Any, object]]
-) -> None:
-    with pytest.raises(ObjectNotFoundError, match="tenants/a/missing"):
-        run(read(store, "tenants/a/missing"))
-
-
-def test_what_is_there_exists(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x.bin", b"abc"))
-    assert run(store.exists("tenants/a/x.bin"))
-
-
-def test_what_is_not_there_does_not_exist(store: ObjectStore) -> None:
-    assert not run(store.exists("tenants/a/x.bin"))
-
-
-def test_a_listing_has_whole_segments_of_its_prefix_only(store: ObjectStore) -> None:
-    for key in ("tenants/a/x", "tenants/a/b/y", "tenants/ab/z"):
-        run(store.put(key, b"abc"))
-    assert {(item.key, item.size_bytes) for item in run(store.list_objects("tenants/a"))} == {
-        ("tenants/a/x", 3),
-        ("tenants/a/b/y", 3),
-    }
-
-
-def test_a_listing_of_nothing_is_empty(store: ObjectStore) -> None:
-    assert run(store.list_objects("tenants/a")) == []
-
-
-def test_folders_are_the_names_one_level_below(store: ObjectStore) -> None:
-    for key in ("tenants/a/x", "tenants/b/y/z", "tenants/c"):
-        run(store.put(key, b"abc"))
-    assert sorted(run(store.list_folders("tenants"))) == ["a", "b"]
-
-
-def test_what_was_deleted_is_gone(store: ObjectStore) -> None:
-    run(store.put("tenants/a/x", b"abc"))
-    run(store.delete("tenants/a/x"))
-    assert not run(store.exists("tenants/a/x"))
-
-
-def test_deleting_what_is_not_there_is_no_error(store: ObjectStore) -> None:
-    run(store.delete("tenants/a/x"))
-
-
-def test_deleting_a_prefix_says_how_many_there_were(store: ObjectStore) -> None:
-    for key in ("tenants/a/x", "tenants/a/b/y", "tenants/b/z"):
-        run(store.put(key, b"abc"))
-    assert run(store.delete_prefix("tenants/a")) == 2
-    assert [item.key for item in run(store.list_objects("tenants"))] == ["tenants/b/z"]
-
-
-class TestEmbedded:
-    """What only the embedded store does."""
+    @pytest.fixture
+    def store(self, embedded_url: str, tmp_path: Path) -> ObjectStore:
+        return open_embedded(embedded_url, tmp_path)
 
     @pytest.mark.parametrize("token", ["writer", "reader"])
     def test_another_tenant_cannot_read(self, embedded_url: str, tmp_path: Path, token: str) -> None:
