@@ -73,7 +73,7 @@ from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens, TokenSubject
-from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, has_body, media_type
+from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, declared_length, has_body, media_type
 from ocelli_gateway.url_fetcher import UrlFetcher
 from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
@@ -81,6 +81,8 @@ from ocelli_storage.object_store import ObjectStore
 PREFIX = "/visual-recognition/api"
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
+TOKEN_FORM_BYTES_LIMIT = 16 * 1024
+"""Whoever asks for a token has shown no credentials yet: far more than a key takes is not read."""
 DOCUMENT_PATH = "/openapi.json"
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
@@ -196,12 +198,10 @@ class Gateway:
             UnauthorizedError: nobody known.
             TooManyRequestsError: too many requests of this tenant, or too many log-ins.
         """
-        caller = await self._authenticator.authenticate(request.headers, query)
-        caller = replace(caller, quota=caller.quota.over(self._settings.quota))
-        self._rates.count_request(caller.namespace, caller.quota)
-        return caller
+        return self._admit(await self._authenticator.authenticate(request.headers, query))
 
     async def create(self, v3: V3Request) -> Response:
+        check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._classifiers.check_create(v3.caller)
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
@@ -259,7 +259,7 @@ class Gateway:
         kind = media_type(sent.request.headers)
         if kind != FormType.URLENCODED:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
-        sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request))
+        sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request, TOKEN_FORM_BYTES_LIMIT))
         grant_type, api_key = sent.read(GRANT_TYPE), sent.read(API_KEY)
         if grant_type != GRANT_TYPE.schema["const"]:
             raise ParameterError(f'The field "grant_type" must be {GRANT_TYPE.schema["const"]}.')
@@ -268,16 +268,22 @@ class Gateway:
         caller = await self._authenticator.find_api_key(api_key)
         if caller is None:
             raise UnknownApiKeyError
+        self._admit(caller)
         return JSONResponse(self._tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
     async def health(self) -> Health:
         """Whether a create would succeed now."""
         return await self._health.health()
 
+    def _admit(self, caller: Caller) -> Caller:
+        caller = replace(caller, quota=caller.quota.over(self._settings.quota))
+        self._rates.count_request(caller.namespace, caller.quota)
+        return caller
+
     def _count_upload(self, v3: V3Request) -> None:
-        declared = v3.request.headers.get("content-length", "")
+        declared = declared_length(v3.request.headers)
         # What is not declared counts as much as may come.
-        size_bytes = int(declared) if declared.isascii() and declared.isdigit() else EXAMPLES_LIMITS.body_bytes
+        size_bytes = EXAMPLES_LIMITS.body_bytes if declared is None else declared
         self._rates.count_upload(v3.caller.namespace, v3.caller.quota, size_bytes)
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:

@@ -15,6 +15,8 @@ TRANSACTION_HEADER = "X-Global-Transaction-Id"
 HEAD_LIMIT_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
+CUT_OFF_KEY = "ocelli.cut_off"
+"""Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -67,6 +69,7 @@ class ContractProtocol(HttpToolsProtocol):
             return None
         cycle.keep_alive = False
         if cycle.more_body:
+            cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
         return True

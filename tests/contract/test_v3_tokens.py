@@ -97,6 +97,16 @@ def test_other_forms_are_400(gateway: GatewayInstance, form: dict[str, str]) -> 
     assert_error(ask(gateway, **form), 400, "parameter_error")
 
 
+def test_form_of_more_than_16_kb_is_413(gateway: GatewayInstance) -> None:
+    assert_error(ask(gateway, padding="x" * 16 * 1024), 413, "limit_exceeded", "16 KB")
+
+
+def test_tokens_count_among_the_requests_of_the_tenant(stage: Stage) -> None:
+    gateway = stage.start_gateway(quota_requests_per_second=3)
+    refused = [response for response in (ask(gateway, apikey=OTHER_KEY) for _ in range(10)) if response.status_code != 200]
+    assert_error(refused[0], 429, "limit_exceeded", "quota of requests")
+
+
 def test_body_that_is_no_form_is_400(gateway: GatewayInstance) -> None:
     assert_error(httpx.post(f"{gateway.address}/identity/token", json={"apikey": PASSWORD}), 400, "parameter_error")
 
