@@ -424,14 +424,14 @@ class GatewayApp:
         caller = await self._gateway.authenticate(request, dict(query))
         request.scope[CALLER_KEY] = caller.user
         operation, handler, values = self._routes.find(request, path)
-        sent = SentFields(path=values, query=query, headers=tuple(request.headers.items()))
+        sent = SentFields(path=values, query=query, headers=_read_headers(request))
         v3 = V3Request(request=request, operation=operation, sent=sent, caller=caller)
         v3.read(VERSION)
         return await handler(v3)
 
     async def _answer_open(self, request: Request, path: str) -> Response:
         operation, handler, values = self._open_routes.find(request, path)
-        sent = SentFields(path=values, query=_parse_query(request), headers=tuple(request.headers.items()))
+        sent = SentFields(path=values, query=_parse_query(request), headers=_read_headers(request))
         return await handler(OpenRequest(request=request, operation=operation, sent=sent))
 
     async def _answer_probe(self, request: Request, path: str) -> Response:
@@ -478,3 +478,15 @@ def _is_v3(path: str) -> bool:
 
 def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:
     return tuple(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
+def _read_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1"), _decode_header(value)) for name, value in request.headers.raw)
+
+
+def _decode_header(value: bytes) -> str:
+    # Scripts send UTF-8, and older clients Latin-1, which hardly ever is UTF-8 by chance.
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
