@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from ocelli_api.classifier import parse_classifier
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, parse_classifier
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
+from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
 from tests.unit.gateway.harness import NAMESPACE, Stage, V3Client, assert_error, examples
@@ -67,6 +68,21 @@ def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Cl
     store_exports(stage, disabled, {ExportFormat.ONNX: b"head"})
     assert [client.get(identity).json()["core_ml_enabled"] for identity in (enabled, disabled)] == [True, False]
     assert_error(client.http.get(f"/v3/classifiers/{disabled}/core_ml_model"), 404, "not_found", "core_ml_enabled")
+
+
+@pytest.mark.contract_row("A1/core_ml_enabled")
+@pytest.mark.parametrize("served", [False, True], ids=["not yet served", "served"])
+def test_made_of_published_weights_it_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
+    identity = f"published_{1 + served}"
+    status = {"classifierID": identity} | ({"servedRevision": "0" * 10, "settledRevision": "0" * 10} if served else {})
+    stage.put_classifier(
+        {
+            "metadata": {"name": build_object_name(identity), "labels": {CLASSIFIER_ID_LABEL: identity}},
+            "spec": {"pretrained": {"weights": {"url": "file:///weights/"}}},
+            "status": status,
+        }
+    )
+    assert client.get(identity).json()["core_ml_enabled"] is False
 
 
 @pytest.mark.contract_row("B6")
