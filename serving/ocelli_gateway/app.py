@@ -214,9 +214,10 @@ class Gateway:
 
     async def list_all(self, v3: V3Request) -> Response:
         verbose = v3.read(VERBOSE)
+        list_all = self._classifiers.list_verbose if verbose else self._classifiers.list_brief
         async with self._requests.slot(v3.caller.namespace):
-            found = await self._classifiers.list_all(v3.caller)
-        return JSONResponse({"classifiers": [item.to_json() if verbose else item.to_summary() for item in found]})
+            found = await list_all(v3.caller)
+        return JSONResponse({"classifiers": [item.to_json() for item in found]})
 
     async def details(self, v3: V3Request) -> Response:
         async with self._requests.slot(v3.caller.namespace):

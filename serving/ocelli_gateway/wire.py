@@ -19,6 +19,19 @@ def wire_time(timestamp: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassifierSummary:
+    """A classifier as the brief list shows it."""
+
+    classifier_id: str
+    name: str
+    status: Lifecycle
+
+    def to_json(self) -> dict[str, Any]:
+        """The item of the list."""
+        return {"classifier_id": self.classifier_id, "name": self.name, "status": str(self.status)}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierDetails:
     """A classifier as create, retrain and details show it."""
 
@@ -31,10 +44,6 @@ class ClassifierDetails:
     retrained_at: str | None
     explanation: str | None
     core_ml_enabled: bool = True
-
-    def to_summary(self) -> dict[str, Any]:
-        """The item of a brief list."""
-        return {"classifier_id": self.classifier_id, "name": self.name, "status": str(self.status)}
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
