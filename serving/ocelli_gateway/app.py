@@ -179,6 +179,7 @@ class Gateway:
             share=settings.requests_at_once,
             timeout_seconds=settings.body_timeout_seconds,
         )
+        self._downloads = _build_slots(settings, "models are downloaded", settings.downloads_at_once)
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
         self._health = HealthCheck(
@@ -289,14 +290,15 @@ class Gateway:
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         classifier_id = v3.read(CLASSIFIER_ID)
-        async with self._requests.slot(v3.caller.namespace):
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._downloads.slot(v3.caller.namespace))
             stored = await self._classifiers.find_export(v3.caller, classifier_id, export)
             file = await open_export(self._objects, stored)
-        headers = {
-            "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
-            "Content-Length": str(file.size_bytes),
-        }
-        return StreamingResponse(file.chunks, media_type=FILE_TYPE, headers=headers)
+            headers = {
+                "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
+                "Content-Length": str(file.size_bytes),
+            }
+            return _Download(file.chunks, headers, held.pop_all())
 
     @asynccontextmanager
     async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
@@ -315,6 +317,18 @@ class Gateway:
         form = await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
         async with self._classify_space.slots.slot(tenant):
             yield form
+
+
+class _Download(StreamingResponse):
+    """A file; what it holds is given back when the last byte is sent, or the client is gone."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], held: AsyncExitStack) -> None:
+        super().__init__(chunks, media_type=FILE_TYPE, headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager

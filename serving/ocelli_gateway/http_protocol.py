@@ -5,6 +5,7 @@ It must not know what the requests mean.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
@@ -26,12 +27,27 @@ def new_transaction_id() -> str:
 
 
 class ContractProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. Build its class with `build_protocol`."""
 
+    _stall_seconds = 60.0
+    _stall: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _reads_head = True
     _between_requests = True
     _refused = False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Closing would wait for the client to take what lies in memory for it.
+        self._stall = self.loop.call_later(self._stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end_stall()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -93,3 +109,17 @@ class ContractProtocol(HttpToolsProtocol):
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
         else:
             self.transport.close()
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+def build_protocol(*, stall_seconds: float) -> type[ContractProtocol]:
+    """The class of connections that are broken off when the client takes nothing of what is sent for so long."""
+
+    class Protocol(ContractProtocol):
+        _stall_seconds = stall_seconds
+
+    return Protocol
