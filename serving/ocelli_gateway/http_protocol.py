@@ -12,7 +12,8 @@ import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-TRANSACTION_HEADER = "X-Global-Transaction-Id"
+from ocelli_gateway.wire import TRANSACTION_HEADER
+
 HEAD_LIMIT_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""

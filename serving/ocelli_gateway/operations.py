@@ -28,7 +28,8 @@ from typing import Any
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_gateway import fields
 from ocelli_gateway.fields import Field, Place, SentFields, T
-from ocelli_gateway.uploads import MEGABYTE, UploadLimits
+from ocelli_gateway.uploads import UploadLimits
+from ocelli_storage.archives import MEGABYTE
 
 JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"

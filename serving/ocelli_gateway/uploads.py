@@ -30,8 +30,8 @@ from ocelli_gateway.multipart import (
     parse_boundary,
     read_parts,
 )
+from ocelli_storage.archives import MEGABYTE
 
-MEGABYTE = 1024 * 1024
 TEXT_BYTES_LIMIT = MEGABYTE
 _WRITE_BYTES = 256 * 1024
 _LENGTH_DIGITS = 18

@@ -1,4 +1,4 @@
-"""The public bodies of v3, field for field. It must not know where their values come from."""
+"""The public bodies of v3, field for field, and the header of all answers. It must not know where their values come from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 
 from ocelli_api.lifecycle import Lifecycle
 from ocelli_gateway.errors import GatewayError
+
+TRANSACTION_HEADER = "X-Global-Transaction-Id"
+"""Every answer carries it: it names the exchange in the log."""
 
 
 def wire_time(timestamp: str) -> str:
