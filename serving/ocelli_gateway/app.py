@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qsl
 
 from aiohttp.abc import AbstractResolver
 from starlette.requests import Request
@@ -73,7 +72,15 @@ from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens, TokenSubject
-from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, declared_length, has_body, media_type
+from ocelli_gateway.uploads import (
+    Form,
+    UploadSpace,
+    check_declared_length,
+    declared_length,
+    has_body,
+    media_type,
+    parse_urlencoded,
+)
 from ocelli_gateway.url_fetcher import UrlFetcher
 from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
@@ -314,9 +321,8 @@ class Gateway:
             async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
             return
-        form = await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
         async with self._classify_space.slots.slot(tenant):
-            yield form
+            yield await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
 
 
 class _Download(StreamingResponse):
@@ -492,7 +498,7 @@ def _is_v3(path: str) -> bool:
 
 
 def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:
-    return tuple(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    return parse_urlencoded(request.scope["query_string"].decode("latin-1"))
 
 
 def _read_headers(request: Request) -> tuple[tuple[str, str], ...]:

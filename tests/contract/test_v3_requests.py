@@ -364,6 +364,11 @@ def test_more_than_1000_urlencoded_fields_are_400(client: V3Client) -> None:
     assert_error(response, 400, "limit_exceeded", "1000")
 
 
+def test_more_than_1000_query_parameters_are_400(gateway: GatewayInstance) -> None:
+    answer = exchange(gateway, head("GET", "/v3/classifiers" + QUERY + "&a=%41" * 1000))
+    assert (status_of(answer), body_of(answer)["error_id"]) == (400, "limit_exceeded")
+
+
 def test_chunked_form_without_its_last_chunk_is_400_that_says_so(gateway: GatewayInstance) -> None:
     headers = ("Content-Type: application/x-www-form-urlencoded", "Transfer-Encoding: chunked")
     request = head("POST", "/v3/classify" + QUERY, *headers)
