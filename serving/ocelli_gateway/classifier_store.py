@@ -223,7 +223,10 @@ class ClassifierStore:
         classifier = parse_classifier(await self._read(namespace, classifier_id))
         self._confirmed[namespace, classifier_id] = started_at, classifier
         self._confirmed.move_to_end((namespace, classifier_id))
-        while len(self._confirmed) > _CONFIRMED_LIMIT:
+        # Whole specs may have a megabyte: those that nobody may be told any more go at once.
+        while (
+            len(self._confirmed) > _CONFIRMED_LIMIT or next(iter(self._confirmed.values()))[0] < started_at - CONFIRMED_SECONDS
+        ):
             self._confirmed.popitem(last=False)
         return classifier
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -41,7 +42,7 @@ from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_nam
 from ocelli_api.revision import current_revision, definition, spec_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore, NameTakenError
-from ocelli_gateway.definitions import Definitions
+from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
     ConflictError,
@@ -52,11 +53,14 @@ from ocelli_gateway.errors import (
 )
 from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
+logger = logging.getLogger(__name__)
+
 WRITE_ATTEMPTS = 10
+_DESCRIBED_AT_ONCE = 8
 _ANNOUNCED_LIMIT = 10_000
 
 
@@ -128,13 +132,36 @@ class Classifiers:
         """Find out before an upload is read whether it would be in vain. Raises TooManyRequestsError where it would."""
         await self._usage.check_create(caller)
 
-    async def list_all(self, caller: Caller) -> list[ClassifierDetails]:
+    async def list_brief(self, caller: Caller) -> list[ClassifierSummary]:
         """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
-        found = await self._store.read_all(caller.namespace)
-        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
-        # The first time that many are shown one waiting is enough for all.
-        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
-        return [await self._describe(caller, item) for item in found]
+        found = await self._read_all(caller)
+        return [
+            ClassifierSummary(classifier_id=item.classifier_id or "", name=item.display_name, status=lifecycle(item))
+            for item in found
+        ]
+
+    async def list_verbose(self, caller: Caller) -> list[ClassifierDetails]:
+        """The same, with all details.
+
+        Raises:
+            ClusterError, ObjectStoreError: cluster or store cannot be read.
+        """
+        found = await self._read_all(caller)
+        turns = asyncio.Semaphore(_DESCRIBED_AT_ONCE)
+
+        async def describe(classifier: Classifier) -> ClassifierDetails:
+            async with turns:
+                try:
+                    return await self._describe(caller, classifier)
+                except DamagedArtifactError as error:
+                    # One that cannot be read must not hide all others.
+                    logger.warning("artifact is damaged", extra={"classifier": str(classifier), "problem": str(error)})
+                    class_names = tuple(item.name for item in classifier.spec.classes)
+                    return _build_details(caller, classifier, class_names, core_ml_enabled=False)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(describe(item)) for item in found]
+        return [task.result() for task in tasks]
 
     async def details(self, caller: Caller, classifier_id: str) -> ClassifierDetails:
         """The classifier as it is now. A `ready` is told when every replica can act on it, a `failed` when every one knows.
@@ -201,7 +228,7 @@ class Classifiers:
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._read(caller, classifier_id)
             _check_retrainable(classifier)
-            served = await self._definition_of(classifier, classifier.status.served_revision, fresh=True)
+            served = await self._served_definition(classifier)
             if served is None:
                 raise UnavailableError(
                     f"The object store has no artifact of revision {classifier.status.served_revision}, which the classifier "
@@ -246,6 +273,13 @@ class Classifiers:
         except ClassifierNotFoundError as error:
             raise _unknown(classifier_id) from error
 
+    async def _read_all(self, caller: Caller) -> list[Classifier]:
+        found = await self._store.read_all(caller.namespace)
+        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
+        # The first time that many are shown one waiting is enough for all.
+        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
+        return found
+
     async def _let_replicas_follow(self, classifier: Classifier) -> None:
         status = classifier.status
         key = (classifier.uid, lifecycle(classifier), status.settled_revision or "", classifier.spec.retrain_nonce)
@@ -256,50 +290,37 @@ class Classifiers:
         await asyncio.sleep(max(0.0, first_seen + self._replica_delay_seconds - now))
 
     async def _describe(self, caller: Caller, classifier: Classifier) -> ClassifierDetails:
-        status = lifecycle(classifier)
-        stalled = classifier.status.condition(ConditionType.STALLED)
         revision = classifier.status.served_revision
-        summary = None
-        if revision is not None:
-            location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-            summary = await self._definitions.read_summary(location, revision)
+        summary = None if revision is None else await self._definitions.read_summary(_location(classifier), revision)
         if classifier.spec.pretrained is not None:
             class_names = () if summary is None else summary.class_names
+            # Published weights are never exported.
+            promised = False
         else:
-            shown = await self._shown_definition(classifier, status)
-            class_names = tuple(item.name for item in shown.classes)
-        return ClassifierDetails(
-            classifier_id=classifier.classifier_id or "",
-            name=classifier.display_name,
-            owner=caller.owner,
-            status=status,
-            class_names=class_names,
-            created_at=classifier.created_at,
-            retrained_at=classifier.status.retrained_at,
-            explanation=stalled.message if stalled is not None else None,
+            class_names = await self._shown_class_names(classifier)
             # Until something was learned it is a promise, which every backbone that comes with Ocelli keeps.
-            core_ml_enabled=summary is None or ExportFormat.CORE_ML in summary.exports,
-        )
+            promised = True
+        core_ml_enabled = promised if summary is None else ExportFormat.CORE_ML in summary.exports
+        return _build_details(caller, classifier, class_names, core_ml_enabled=core_ml_enabled)
 
-    async def _shown_definition(self, classifier: Classifier, status: Lifecycle) -> ClassifierSpec:
-        """While work is under way what is being learned, else what is served."""
-        if status in (Lifecycle.READY, Lifecycle.FAILED):
-            shown = await self._served_definition(classifier)
-        else:
-            shown = await self._definition_of(classifier, current_revision(classifier.spec))
-        return shown or classifier.spec
+    async def _shown_class_names(self, classifier: Classifier) -> tuple[str, ...]:
+        """While work is under way of what is being learned, else of what is served; of the spec as it stands where nothing ever
+        was, or the store has lost it.
+        """
+        is_settled = lifecycle(classifier) in (Lifecycle.READY, Lifecycle.FAILED)
+        revision = classifier.status.served_revision if is_settled else current_revision(classifier.spec)
+        if revision is not None and revision != spec_revision(classifier.spec):
+            class_names = await self._definitions.class_names(_location(classifier), revision)
+            if class_names is not None:
+                return class_names
+        return tuple(item.name for item in classifier.spec.classes)
 
     async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
         """What is served; where nothing ever was, the spec as it stands. None where the store has lost it."""
-        return await self._definition_of(classifier, classifier.status.served_revision)
-
-    async def _definition_of(
-        self, classifier: Classifier, revision: str | None, *, fresh: bool = False
-    ) -> ClassifierSpec | None:
+        revision = classifier.status.served_revision
         if revision is None or revision == spec_revision(classifier.spec):
             return classifier.spec
-        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        return await self._definitions.read(location, revision, fresh=fresh)
+        return await self._definitions.read(_location(classifier), revision)
 
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
@@ -369,6 +390,27 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
             **retention,
         }
     }
+
+
+def _location(classifier: Classifier) -> ClassifierLocation:
+    return ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+
+
+def _build_details(
+    caller: Caller, classifier: Classifier, class_names: tuple[str, ...], *, core_ml_enabled: bool
+) -> ClassifierDetails:
+    stalled = classifier.status.condition(ConditionType.STALLED)
+    return ClassifierDetails(
+        classifier_id=classifier.classifier_id or "",
+        name=classifier.display_name,
+        owner=caller.owner,
+        status=lifecycle(classifier),
+        class_names=class_names,
+        created_at=classifier.created_at,
+        retrained_at=classifier.status.retrained_at,
+        explanation=stalled.message if stalled is not None else None,
+        core_ml_enabled=core_ml_enabled,
+    )
 
 
 def _count_bytes(sets: Sequence[ExampleSet]) -> int:

@@ -17,6 +17,7 @@ import aiohttp
 
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_api.prediction import (
+    ANSWER_BYTES_LIMIT,
     LANGUAGE_HEADER,
     PREDICTIONS_PATH,
     REVISION_HEADER,
@@ -34,7 +35,6 @@ KEEP_ALIVE_SECONDS = 30.0
 CALLS_AT_ONCE = 256
 LIVE_READS = 3
 LIVE_READ_PAUSE_SECONDS = 0.2
-ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
 UNREACHABLE = "Unreachable"
 
 

@@ -119,6 +119,16 @@ def test_classifiers_of_the_customer_are_deleted(stage: Stage, client: V3Client)
 
 
 @pytest.mark.contract_row("B5")
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("customer", ["Müller", "à"], ids=["umlaut", "ends as a blank does"])
+def test_customer_outside_ascii_is_the_same_in_header_and_query(client: V3Client, customer: str, encoding: str) -> None:
+    headers = {b"X-Watson-Metadata": f"customer_id={customer}".encode(encoding)}
+    identity = client.create(headers=headers).json()["classifier_id"]
+    delete_user_data(client, customer)
+    assert client.get(identity).status_code == 404
+
+
+@pytest.mark.contract_row("B5")
 def test_nothing_tied_to_the_customer_is_202_as_well(client: V3Client) -> None:
     delete_user_data(client, "nobody")
 

@@ -38,7 +38,7 @@ from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
 from ocelli_gateway.credentials import build_credential_set
-from ocelli_gateway.http_protocol import ContractProtocol
+from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_storage.layout import ClassifierLocation
@@ -269,7 +269,8 @@ class Stage:
         )
         gateway = await self._resources.enter_async_context(running_gateway(dependencies))
         app = build_app(gateway, metrics)
-        running = await _start_server(app, "127.0.0.1", 0, http=ContractProtocol, ws="none", server_header=False)
+        http = build_protocol(stall_seconds=settings.body_timeout_seconds)
+        running = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
         self._resources.push_async_callback(running.stop)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not (health := await gateway.health()).healthy:
