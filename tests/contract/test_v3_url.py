@@ -330,6 +330,9 @@ def test_name_that_comes_to_mean_another_address_reaches_nothing(stage: Stage, s
         ("2001::1", False),
         ("64:ff9b::8.8.8.8", True),
         ("2002:0a00:0001::1", False),
+        # RFC 6052: in a prefix of 48 bits the address stands elsewhere than in the last 32. This is 10.0.0.1.
+        ("64:ff9b:1:a00:0:108:808:808", False),
+        ("64:ff9b:1::8.8.8.8", False),
         ("fec0::1", False),
         ("nonsense", False),
     ],
