@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from ocelli_api.classifier import parse_classifier
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, parse_classifier
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
 from ocelli_api.revision import spec_revision
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
@@ -67,6 +67,19 @@ def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Cl
     store_exports(stage, disabled, {ExportFormat.ONNX: b"head"})
     assert [client.get(identity).json()["core_ml_enabled"] for identity in (enabled, disabled)] == [True, False]
     assert_error(client.http.get(f"/v3/classifiers/{disabled}/core_ml_model"), 404, "not_found", "core_ml_enabled")
+
+
+@pytest.mark.contract_row("A1/core_ml_enabled")
+def test_published_weights_promise_no_core_ml_model_while_they_are_imported(stage: Stage, client: V3Client) -> None:
+    stage.put_classifier(
+        {
+            "metadata": {"name": "imported", "labels": {CLASSIFIER_ID_LABEL: "imported_5"}},
+            "spec": {"displayName": "imported", "pretrained": {"weights": {"url": "https://example.org/weights.pth"}}},
+            "status": {"classifierID": "imported_5"},
+        }
+    )
+    details = client.get("imported_5").json()
+    assert (details["status"], details["core_ml_enabled"]) == ("training", False)
 
 
 @pytest.mark.contract_row("B6")
