@@ -277,7 +277,7 @@ class Classifiers:
             created_at=classifier.created_at,
             retrained_at=classifier.status.retrained_at,
             explanation=stalled.message if stalled is not None else None,
-            # Until something was learned it is a promise, which every backbone that comes with Ocelli keeps, and no import does.
+            # Until something was learned it is a promise: every backbone that comes with Ocelli keeps it, no import does.
             core_ml_enabled=(
                 classifier.spec.pretrained is None if summary is None else ExportFormat.CORE_ML in summary.exports
             ),

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from ocelli_api.classifier import CUSTOMER_LABEL, Classifier, ClassifierSpec, ExampleClass, Manifest, Source
 from ocelli_api.names import customer_key
-from ocelli_api.revision import definition
+from ocelli_api.revision import definition, definition_sources
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.errors import UnavailableError
@@ -117,10 +116,3 @@ def build_sources_patch(spec: ClassifierSpec) -> Manifest:
     """The merge patch that puts the sources of a spec into its object."""
     learned = definition(spec)
     return {"spec": {"classes": learned["classes"], "negativeExamples": learned.get("negativeExamples")}}
-
-
-def definition_sources(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The sources in a definition, to be changed in place."""
-    for item in document.get("classes") or ():
-        yield from item.get("examples") or ()
-    yield from document.get("negativeExamples") or ()
