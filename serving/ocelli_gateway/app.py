@@ -81,6 +81,8 @@ from ocelli_storage.object_store import ObjectStore
 PREFIX = "/visual-recognition/api"
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
+PREDICTIONS_AT_ONCE = 256
+"""Of one image by one classifier each."""
 DOCUMENT_PATH = "/openapi.json"
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
@@ -321,7 +323,12 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         resources.callback(authenticator.close)
         store = ClassifierStore(dependencies.client, settings.built_in_namespace)
         resources.push_async_callback(store.close)
-        predictions = PredictionClient(store, dependencies.metrics, timeout_seconds=settings.prediction_timeout_seconds)
+        predictions = PredictionClient(
+            store,
+            dependencies.metrics,
+            timeout_seconds=settings.prediction_timeout_seconds,
+            calls=_build_slots(settings, "predictions are asked for", PREDICTIONS_AT_ONCE),
+        )
         resources.push_async_callback(predictions.close)
         pixels = PixelReader()
         resources.callback(pixels.close)

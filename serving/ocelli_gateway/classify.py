@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -264,12 +264,12 @@ class Classification:
                         self._images.release(tenant)
                 if image is None:
                     break
-                task = group.create_task(self._score(image, targets, request))
+                task = group.create_task(self._score(tenant, image, targets, request))
                 task.add_done_callback(lambda _: self._images.release(tenant))
                 tasks.append(task)
         return [task.result() for task in tasks]
 
-    async def _score(self, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
+    async def _score(self, tenant: str, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
         if image.error is not None:
             return _Outcome(origin=image.origin, error=image.error)
         scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
@@ -283,7 +283,8 @@ class Classification:
             for classifier_id in in_pixels:
                 scores[classifier_id] = score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
-        answers = await asyncio.gather(*(self._ask(target, known, image.data, request) for target, known in asked))
+        question = Question(tenant=tenant, image=image.data, threshold=request.threshold, language=request.language)
+        answers = await asyncio.gather(*(self._ask(target, known, question) for target, known in asked))
         failures: dict[str, Exception] = {}
         silent: dict[str, Exception] = {}
         for (target, _), answer in zip(asked, answers, strict=True):
@@ -305,11 +306,11 @@ class Classification:
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
     async def _ask(
-        self, target: _Target, known: KnownClassifier, image: bytes, request: ClassifyRequest
+        self, target: _Target, known: KnownClassifier, question: Question
     ) -> Prediction | PredictionError | ClusterError:
-        language = None if target.is_custom else request.language
         try:
-            return await self._predictions.predict(known, Question(image=image, threshold=request.threshold, language=language))
+            # Names of custom classes are never translated.
+            return await self._predictions.predict(known, replace(question, language=None) if target.is_custom else question)
         except (PredictionError, ClusterError) as error:
             return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import socket
 import statistics
@@ -29,6 +30,7 @@ from tests.unit.gateway.harness import (
     examples,
     head,
     png,
+    wait_for,
 )
 
 QUERY = "?version=2018-03-19"
@@ -242,6 +244,27 @@ def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Ten
     finally:
         for connection in held:
             connection.close()
+
+
+def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocelli_gateway.app.PREDICTIONS_AT_ONCE", 4)
+    stage = tenants.stage
+    gateway = stage.start_gateway(prediction_timeout_seconds=60)
+    anna, bert = connect(gateway, stage), connect(gateway, stage, "bert", "other")
+    hanging, healthy = anna.created("hanging"), bert.created("healthy")
+    (stub,) = stage.finish_training(hanging)
+    stub.may_answer = asyncio.Event()
+    stage.finish_training(healthy, namespace="team-b")
+    images = [(f"{index}.png", png(index)) for index in range(8)]
+    with ThreadPoolExecutor(1) as threads:
+        flood = threads.submit(anna.classify, *images, classifier_ids=hanging)
+        try:
+            wait_for(lambda: stub.asked >= 2, "anna's predictions have begun")
+            assert bert.classify(("a.png", png()), classifier_ids=healthy).status_code == 200
+            assert not flood.done()
+        finally:
+            stage.call(stub.may_answer.set)
+        assert flood.result().status_code == 200
 
 
 @pytest.mark.parametrize("flood", ["status", "classify", "wrong keys"])
