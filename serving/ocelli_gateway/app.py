@@ -74,7 +74,7 @@ from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens, TokenSubject
 from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, has_body, media_type
-from ocelli_gateway.url_fetcher import UrlFetcher
+from ocelli_gateway.url_fetcher import ThreadedResolver, UrlFetcher
 from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
 
@@ -336,7 +336,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
             allowed=parse_networks(settings.url_allowed_networks),
-            resolver=dependencies.resolver,
+            # As many threads as slots: no name waits for another one.
+            resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
         )
         resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(
