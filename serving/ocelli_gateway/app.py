@@ -30,6 +30,7 @@ from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, Paramete
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
 from ocelli_gateway.export_files import open_export
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import (
     API_KEY,
     CLASSIFIER_ID,
@@ -83,6 +84,8 @@ REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
 PREDICTIONS_AT_ONCE = 256
 """Of one image by one classifier each."""
+ZIP_THREADS = 2
+"""One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
@@ -145,6 +148,8 @@ class Parts:
     predictions: PredictionClient
     pixels: PixelReader
     fetcher: UrlFetcher
+    example_zips: FairThreads
+    classify_zips: FairThreads
 
 
 class Gateway:
@@ -171,8 +176,10 @@ class Gateway:
             parts.pixels,
             parts.fetcher,
             _build_slots(settings, "images are worked on", settings.images_at_once),
+            parts.classify_zips,
             timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
         )
+        self._example_zips = parts.example_zips
         self._requests = FairSlots(
             "requests are worked on",
             total=UNBOUNDED_SLOTS,
@@ -210,7 +217,7 @@ class Gateway:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
             check_create(sets)
-            await check_archives(sets)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -231,7 +238,7 @@ class Gateway:
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
-            await check_archives(sets)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -330,8 +337,12 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             calls=_build_slots(settings, "predictions are asked for", PREDICTIONS_AT_ONCE),
         )
         resources.push_async_callback(predictions.close)
-        pixels = PixelReader()
+        pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
         resources.callback(pixels.close)
+        # Apart: whoever uploads examples need not wait for them when classifying.
+        example_zips, classify_zips = _build_zip_threads(settings), _build_zip_threads(settings)
+        for threads in (example_zips, classify_zips):
+            resources.callback(threads.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
@@ -357,6 +368,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             predictions=predictions,
             pixels=pixels,
             fetcher=fetcher,
+            example_zips=example_zips,
+            classify_zips=classify_zips,
         )
         yield Gateway(dependencies, parts)
 
@@ -460,6 +473,10 @@ def build_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
 
 def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
     return FairSlots(what, total=total, share=settings.share_of(total), timeout_seconds=settings.body_timeout_seconds)
+
+
+def _build_zip_threads(settings: GatewaySettings) -> FairThreads:
+    return FairThreads("zips are opened", threads=ZIP_THREADS, share=1, timeout_seconds=settings.body_timeout_seconds)
 
 
 def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:

@@ -28,6 +28,7 @@ from ocelli_gateway.errors import (
     UnavailableError,
 )
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
 from ocelli_gateway.pixels import PixelReader, PixelsError
@@ -130,7 +131,10 @@ class _Outcome:
 
 
 class Classification:
-    """Answers classify requests, each within the timeout. `images` bounds how many images are in memory, over all requests."""
+    """Answers classify requests, each within the timeout.
+
+    `images` bounds how many images are in memory, over all requests; `zips` opens uploads.
+    """
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class Classification:
         pixels: PixelReader,
         fetcher: UrlFetcher,
         images: FairSlots,
+        zips: FairThreads,
         *,
         timeout_seconds: float,
     ) -> None:
@@ -147,6 +152,7 @@ class Classification:
         self._pixels = pixels
         self._fetcher = fetcher
         self._images = images
+        self._zips = zips
         self._timeout_seconds = timeout_seconds
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> dict[str, Any]:
@@ -157,7 +163,7 @@ class Classification:
             ClusterError: the API server was needed and did not answer.
         """
         plan = await self._plan(caller, request)
-        files = await asyncio.to_thread(ImageFiles, request.files)
+        files = await self._zips.run(caller.namespace, ImageFiles, request.files)
         try:
             return await self._answer(caller, files, request, plan)
         finally:
@@ -277,7 +283,7 @@ class Classification:
         in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
         if in_pixels:
             try:
-                pixels = await self._pixels.read(image.data)
+                pixels = await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
             for classifier_id in in_pixels:
@@ -300,7 +306,7 @@ class Classification:
         if len(silent) == len(targets) and not in_pixels:
             # Nobody has said whether it is an image.
             try:
-                await self._pixels.read(image.data)
+                await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
