@@ -29,6 +29,7 @@ from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, Paramete
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
 from ocelli_gateway.export_files import open_export
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import (
     API_KEY,
     CLASSIFIER_ID,
@@ -81,7 +82,7 @@ from ocelli_gateway.uploads import (
     media_type,
     parse_urlencoded,
 )
-from ocelli_gateway.url_fetcher import UrlFetcher
+from ocelli_gateway.url_fetcher import ThreadedResolver, UrlFetcher
 from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
 
@@ -90,6 +91,10 @@ REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
 TOKEN_FORM_BYTES_LIMIT = 16 * 1024
 """Whoever asks for a token has shown no credentials yet: far more than a key takes is not read."""
+PREDICTIONS_AT_ONCE = 256
+"""Of one image by one classifier each."""
+ZIP_THREADS = 2
+"""One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
@@ -152,6 +157,8 @@ class Parts:
     predictions: PredictionClient
     pixels: PixelReader
     fetcher: UrlFetcher
+    example_zips: FairThreads
+    classify_zips: FairThreads
 
 
 class Gateway:
@@ -178,8 +185,10 @@ class Gateway:
             parts.pixels,
             parts.fetcher,
             _build_slots(settings, "images are worked on", settings.images_at_once),
+            parts.classify_zips,
             timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
         )
+        self._example_zips = parts.example_zips
         self._requests = FairSlots(
             "requests are worked on",
             total=UNBOUNDED_SLOTS,
@@ -216,7 +225,7 @@ class Gateway:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
             check_create(sets)
-            await check_archives(sets)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -238,7 +247,7 @@ class Gateway:
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
-            await check_archives(sets)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -348,15 +357,25 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         resources.callback(authenticator.close)
         store = ClassifierStore(dependencies.client, settings.built_in_namespace)
         resources.push_async_callback(store.close)
-        predictions = PredictionClient(store, dependencies.metrics, timeout_seconds=settings.prediction_timeout_seconds)
+        predictions = PredictionClient(
+            store,
+            dependencies.metrics,
+            timeout_seconds=settings.prediction_timeout_seconds,
+            calls=_build_slots(settings, "predictions are asked for", PREDICTIONS_AT_ONCE),
+        )
         resources.push_async_callback(predictions.close)
-        pixels = PixelReader()
+        pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
         resources.callback(pixels.close)
+        # Apart: whoever uploads examples need not wait for them when classifying.
+        example_zips, classify_zips = _build_zip_threads(settings), _build_zip_threads(settings)
+        for threads in (example_zips, classify_zips):
+            resources.callback(threads.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
             allowed=parse_networks(settings.url_allowed_networks),
-            resolver=dependencies.resolver,
+            # As many threads as slots: no name waits for another one.
+            resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
         )
         resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(
@@ -376,6 +395,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             predictions=predictions,
             pixels=pixels,
             fetcher=fetcher,
+            example_zips=example_zips,
+            classify_zips=classify_zips,
         )
         yield Gateway(dependencies, parts)
 
@@ -479,6 +500,10 @@ def build_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
 
 def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
     return FairSlots(what, total=total, share=settings.share_of(total), timeout_seconds=settings.body_timeout_seconds)
+
+
+def _build_zip_threads(settings: GatewaySettings) -> FairThreads:
+    return FairThreads("zips are opened", threads=ZIP_THREADS, share=1, timeout_seconds=settings.body_timeout_seconds)
 
 
 def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:

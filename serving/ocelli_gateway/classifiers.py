@@ -39,7 +39,7 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name, customer_key
-from ocelli_api.revision import current_revision, definition, spec_revision
+from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore, NameTakenError
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
@@ -224,7 +224,7 @@ class Classifiers:
     async def _retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
     ) -> ClassifierDetails:
-        stored = False
+        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._read(caller, classifier_id)
             _check_retrainable(classifier)
@@ -237,11 +237,9 @@ class Classifiers:
             round_number = 1 + max((source.round for source in served.sources), default=0)
             spec = _grow(served, sets, round_number=round_number, customer=terms.customer)
             _check_size(spec)
-            if not stored:
-                # Bytes that end up unused are left to the operator's sweep: the same zip may belong to an earlier round.
-                location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
-                await self._store_uploads(location, sets)
-                stored = True
+            # At each attempt: whatever changed the object may have erased the same zip. Bytes that end up unused are left to
+            # the next erasure and to the operator's sweep: the same zip may belong to an earlier round.
+            await self._store_uploads(location, sets)
             try:
                 changed = await self._store.change(classifier, build_retrain_patch(classifier, spec, terms))
             except ClassifierChangedError:
@@ -250,6 +248,7 @@ class Classifiers:
                 raise _unknown(classifier_id) from error
             # Whoever polls another replica shall not take what was served before for the outcome.
             await asyncio.sleep(self._replica_delay_seconds)
+            await self._restore_uploads(caller, location, sets)
             return await self._describe(caller, changed)
         raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.")
 
@@ -325,6 +324,13 @@ class Classifiers:
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
             await self._objects.put(location.upload_key(digest), path)
+
+    async def _restore_uploads(self, caller: Caller, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
+        """Store again what an erasure took between upload and write, when nothing named it yet; not what was erased since."""
+        missing = [item for item in sets if not await self._objects.exists(location.upload_key(item.file.sha256))]
+        if missing:
+            named = find_upload_digests(definition((await self._read(caller, location.classifier_id)).spec))
+            await self._store_uploads(location, [item for item in missing if item.file.sha256 in named])
 
     async def _remove_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         """Take back what a create has stored; nothing else below the id, which a classifier may have by the same draw."""

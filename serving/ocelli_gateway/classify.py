@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from ocelli_gateway.errors import (
     UnavailableError,
 )
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
 from ocelli_gateway.pixels import PixelReader, PixelsError
@@ -130,7 +131,10 @@ class _Outcome:
 
 
 class Classification:
-    """Answers classify requests, each within the timeout. `images` bounds how many images are in memory, over all requests."""
+    """Answers classify requests, each within the timeout.
+
+    `images` bounds how many images are in memory, over all requests; `zips` opens uploads.
+    """
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class Classification:
         pixels: PixelReader,
         fetcher: UrlFetcher,
         images: FairSlots,
+        zips: FairThreads,
         *,
         timeout_seconds: float,
     ) -> None:
@@ -147,6 +152,7 @@ class Classification:
         self._pixels = pixels
         self._fetcher = fetcher
         self._images = images
+        self._zips = zips
         self._timeout_seconds = timeout_seconds
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> dict[str, Any]:
@@ -157,7 +163,7 @@ class Classification:
             ClusterError: the API server was needed and did not answer.
         """
         plan = await self._plan(caller, request)
-        files = await asyncio.to_thread(ImageFiles, request.files)
+        files = await self._zips.run(caller.namespace, ImageFiles, request.files)
         try:
             return await self._answer(caller, files, request, plan)
         finally:
@@ -264,12 +270,12 @@ class Classification:
                         self._images.release(tenant)
                 if image is None:
                     break
-                task = group.create_task(self._score(image, targets, request))
+                task = group.create_task(self._score(tenant, image, targets, request))
                 task.add_done_callback(lambda _: self._images.release(tenant))
                 tasks.append(task)
         return [task.result() for task in tasks]
 
-    async def _score(self, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
+    async def _score(self, tenant: str, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
         if image.error is not None:
             return _Outcome(origin=image.origin, error=image.error)
         scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
@@ -277,13 +283,14 @@ class Classification:
         in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
         if in_pixels:
             try:
-                pixels = await self._pixels.read(image.data)
+                pixels = await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
             for classifier_id in in_pixels:
                 scores[classifier_id] = score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
-        answers = await asyncio.gather(*(self._ask(target, known, image.data, request) for target, known in asked))
+        question = Question(tenant=tenant, image=image.data, threshold=request.threshold, language=request.language)
+        answers = await asyncio.gather(*(self._ask(target, known, question) for target, known in asked))
         failures: dict[str, Exception] = {}
         silent: dict[str, Exception] = {}
         for (target, _), answer in zip(asked, answers, strict=True):
@@ -299,17 +306,17 @@ class Classification:
         if len(silent) == len(targets) and not in_pixels:
             # Nobody has said whether it is an image.
             try:
-                await self._pixels.read(image.data)
+                await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
     async def _ask(
-        self, target: _Target, known: KnownClassifier, image: bytes, request: ClassifyRequest
+        self, target: _Target, known: KnownClassifier, question: Question
     ) -> Prediction | PredictionError | ClusterError:
-        language = None if target.is_custom else request.language
         try:
-            return await self._predictions.predict(known, Question(image=image, threshold=request.threshold, language=language))
+            # Names of custom classes are never translated.
+            return await self._predictions.predict(known, replace(question, language=None) if target.is_custom else question)
         except (PredictionError, ClusterError) as error:
             return error
 

@@ -5,12 +5,12 @@ Decoding is left to the trainer: here entries are judged by their signatures. It
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ocelli_api.names import class_name_fault
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, ParameterError
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.uploads import Form, SpooledFile
 from ocelli_storage.archives import (
     EXAMPLE_KINDS,
@@ -68,14 +68,15 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-async def check_archives(sets: Sequence[ExampleSet]) -> None:
-    """Look into every zip.
+async def check_archives(sets: Sequence[ExampleSet], tenant: str, threads: FairThreads) -> None:
+    """Look into every zip. One of many entries takes seconds of a thread.
 
     Raises:
         InputError, LimitExceededError: one cannot be learned from.
+        UnavailableError: too many are looked into already.
     """
     for example_set in sets:
-        await asyncio.to_thread(_check_archive, example_set.file)
+        await threads.run(tenant, _check_archive, example_set.file)
 
 
 def _check_archive(file: SpooledFile) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ocelli_api.classifier import ClassifierSpec, Evaluation, ExampleClass, ModelRecipe, Serving, Source, Training, parse_spec
-from ocelli_api.revision import current_revision, definition, spec_revision, training_hash
+from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 
 
 def make_spec(*sources: Source, **changes: object) -> ClassifierSpec:
@@ -83,3 +83,19 @@ def test_a_definition_parses_back_into_what_it_came_from() -> None:
 def test_the_training_hash_moves_with_memory() -> None:
     more = Training(resources={"limits": {"memory": "8Gi"}})
     assert training_hash(more) != training_hash(Training())
+
+
+def test_uploads_of_a_definition_are_found() -> None:
+    document = {
+        "classes": [{"name": "a", "examples": [{"upload": "u1"}, {"url": "https://x"}]}],
+        "negativeExamples": [{"upload": "u2"}],
+    }
+    assert find_upload_digests(document) == {"u1", "u2"}
+
+
+def test_uploads_that_were_erased_count_as_not_named() -> None:
+    document = {
+        "classes": [{"name": "a", "examples": [{"upload": "u1", "erased": True}, {"upload": "u2"}]}],
+        "negativeExamples": [{"upload": "u2", "erased": True}],
+    }
+    assert find_upload_digests(document) == {"u2"}

@@ -107,6 +107,8 @@ class StubInferenceServer:
     """By class: where it stands."""
     namespace: str = NAMESPACE
     delay_seconds: float = 0.0
+    may_answer: asyncio.Event | None = None
+    """Where there is one it hangs until that is set."""
 
     async def predict(self, request: Request) -> Response:
         image = await request.body()
@@ -114,6 +116,8 @@ class StubInferenceServer:
         self.languages.append(request.headers.get(LANGUAGE_HEADER))
         self.thresholds.append(request.headers.get(THRESHOLD_HEADER))
         await asyncio.sleep(self.delay_seconds)
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         if self.refusal is not None:
             status, kind = self.refusal
             return JSONResponse({"error": {"kind": kind, "message": "refused"}}, status, {"Retry-After": "7"})
@@ -296,15 +300,16 @@ class Stage:
         *,
         retrained_at: str | None = None,
         replicas: int = 1,
+        namespace: str = NAMESPACE,
     ) -> list[StubInferenceServer]:
         """The spec as it stands was learned and is served, by stubs that give these scores."""
-        manifest = self.classifier(classifier_id)
+        manifest = self.classifier(classifier_id, namespace)
         spec = parse_classifier(manifest).spec
         revision = spec_revision(spec)
-        location = ClassifierLocation(namespace=NAMESPACE, classifier_id=classifier_id)
+        location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         self.run(self.objects.put(location.definition_key(revision), json.dumps(definition(spec)).encode()))
         given = dict(scores) if scores is not None else {item.name: 0.9 - index / 10 for index, item in enumerate(spec.classes)}
-        servers = [self.start_server(classifier_id, revision, given) for _ in range(replicas)]
+        servers = [self.start_server(classifier_id, revision, given, namespace=namespace) for _ in range(replicas)]
         manifest["status"] = {
             "observedGeneration": 1,
             "classifierID": classifier_id,
@@ -315,7 +320,7 @@ class Stage:
         }
         if retrained_at is not None:
             manifest["status"]["retrainedAt"] = retrained_at
-        self.put_classifier(manifest)
+        self.put_classifier(manifest, namespace)
         return servers
 
     def fail_training(self, classifier_id: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -234,6 +235,57 @@ def test_flood_for_one_user_turns_nobody_else_away() -> None:
         assert isinstance(bert, Caller)
 
     run(test, counted()[0], counted("bert")[0])
+
+
+def test_flood_of_names_that_nobody_has_turns_nobody_away() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, f"nobody{index}", "wrong") for index in range(100)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted("bert")[0])
+
+
+def test_flood_for_many_users_turns_nobody_else_away() -> None:
+    users = [f"user{index}" for index in range(20)]
+
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, user, f"wrong{index}") for user in users for index in range(20)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted("bert")[0], *(counted(user)[0] for user in users))
+
+
+def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -> None:
+    order: list[str] = []
+
+    async def guess(authenticator: Authenticator, user: str, password: str) -> None:
+        with contextlib.suppress(UnauthorizedError):
+            await log_in(authenticator, user, password)
+        order.append(user)
+
+    async def test(authenticator: Authenticator) -> None:
+        flood = [guess(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT)]
+        await asyncio.gather(*flood, guess(authenticator, "bert", "right"))
+        assert order.index("bert") <= 2
+
+    run(test, counted()[0], counted("bert")[0])
+
+
+def test_wrong_passwords_push_no_right_one_out_of_memory() -> None:
+    item, password_hash = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        await log_in(authenticator, "anna", "right")
+        for index in range(auth.REMEMBERED_LIMIT + 1):
+            with pytest.raises(UnauthorizedError):
+                await log_in(authenticator, "anna", f"wrong{index}")
+        hashed = password_hash.count
+        await log_in(authenticator, "anna", "right")
+        assert password_hash.count == hashed
+
+    run(test, item)
 
 
 def test_separate_api_key_is_found_while_others_are_guessed() -> None:
