@@ -69,8 +69,8 @@ class GatewaySettings:
         default=50,
         metadata=_about(
             "OCELLI_GATEWAY_TENANT_SHARE_PERCENT",
-            "How much of the uploads, classify requests, images, predictions and fetches at the same time one tenant may hold, in "
-            "percent.",
+            "How much of the uploads, classify requests, images, predictions and fetches at the same time one tenant may hold, "
+            "in percent.",
             most=100,
         ),
     )
