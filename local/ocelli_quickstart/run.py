@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import json
 import os
 import shlex
@@ -19,8 +20,8 @@ import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
 from ocelli_api.conditions import ConditionType
-from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_credential_set
-from ocelli_gateway.settings import environment_variables
+from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
+from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.published_weights import hub_folder
@@ -35,6 +36,8 @@ PORTS_TRIED = 100
 NAMESPACE = "default"
 OWNER = "demo"
 START_TIMEOUT_SECONDS = 90.0
+GATEWAY_PREFIXES = ("OCELLI_GATEWAY_", "OCELLI_QUOTA_")
+"""Of the gateway's variables that `make run` passes on."""
 
 Say = Callable[[str], None]
 Form = dict[str, str | Path]
@@ -64,7 +67,7 @@ class RunSettings:
         """Settings of `make run`.
 
         Raises:
-            RunError: PORT is no port, or BUILT_INS names what is no built-in classifier.
+            RunError: PORT is no port, BUILT_INS names what is no built-in classifier, or the gateway would not start.
         """
         port = environment.get("PORT", "").strip()
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -82,12 +85,23 @@ class RunSettings:
             backbones=_words(environment.get("BACKBONES", "")),
             weights=environment.get("WEIGHTS") or None,
             built_ins=built_ins,
-            gateway_settings={
-                name: value
-                for name in environment_variables()
-                if name.startswith(("OCELLI_GATEWAY_", "OCELLI_QUOTA_")) and (value := environment.get(name))
-            },
+            gateway_settings=_gateway_settings(environment),
         )
+
+
+def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Checked here: a gateway that does not start is found out only after a minute and a half of waiting for it."""
+    given = {name: value for name, value in environment.items() if name.startswith(GATEWAY_PREFIXES) and value}
+    known = [name for name in environment_variables() if name.startswith(GATEWAY_PREFIXES)]
+    for name in given.keys() - set(known):
+        meant = difflib.get_close_matches(name, known, n=1)
+        remedy = f"did you mean {meant[0]}?" if meant else "see docs/reference/gateway-settings.md"
+        raise RunError(f"{name} is no setting of the gateway; {remedy}")
+    try:
+        GatewaySettings.from_environment({**given, "OCELLI_STORE_URL": "file:///", "OCELLI_CREDENTIALS_FOLDER": "/"})
+    except SettingsError as error:
+        raise RunError(str(error)) from error
+    return given
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -239,7 +253,11 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
     try:
         built = build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
     except CredentialSetError as error:
-        raise RunError(f"the credentials of OCELLI_USER and OCELLI_PASSWORD cannot be used: {error}") from error
+        if len(password.encode()) > PASSWORD_BYTES_LIMIT:
+            raise RunError(f"OCELLI_PASSWORD is too long; a password has at most {PASSWORD_BYTES_LIMIT:,} bytes") from error
+        raise RunError(
+            f"OCELLI_USER is {user!r}; choose a name that is not 'apikey', has no colon and only characters that can be shown"
+        ) from error
     save_private(file, json.dumps(built.to_json()))
     return built
 
@@ -292,14 +310,25 @@ async def _wait_until_healthy(cluster: LocalCluster, service: Service) -> None:
                 async with session.get(f"{service.address}/healthz") as response:
                     healthy = response.status == 200
                     said = (await response.text()).strip()
-                # A Pod of an earlier start may answer with the credentials of then.
+                # A Pod of an earlier start may answer, with the settings and credentials of then.
                 if healthy and await _lets_in(session, service):
-                    return
-            except (aiohttp.ClientError, TimeoutError):
+                    deployment = await cluster.get("apps/v1", "Deployment", "ocelli-gateway", namespace=SYSTEM_NAMESPACE)
+                    if deployment is not None and is_rolled_out(deployment):
+                        return
+                    said = "the Pod of these settings is not available yet"
+            except (aiohttp.ClientError, TimeoutError, ApiError):
                 pass
             await asyncio.sleep(0.05)
     logs = await cluster.access.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/ocelli-gateway", "--tail=5", check=False)
     raise RunError(f"the gateway is not healthy after {START_TIMEOUT_SECONDS:.0f} s: {said}\n{logs.stdout}{logs.stderr}")
+
+
+def is_rolled_out(deployment: Mapping[str, Any]) -> bool:
+    """Whether every Pod of a Deployment is available and of its template as it is now."""
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return False
+    return all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
 async def _lets_in(session: aiohttp.ClientSession, service: Service) -> bool:

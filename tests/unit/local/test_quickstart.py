@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, claim_port, load_credentials
+from ocelli_quickstart.run import RunError, RunSettings, claim_port, is_rolled_out, load_credentials
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -41,12 +42,48 @@ def test_an_unknown_built_in_classifier_is_refused_with_those_that_are_known() -
         RunSettings.from_environment({"BUILT_INS": "food pets"})
 
 
-@pytest.mark.parametrize(("user", "password"), [("apikey", "x"), ("a:b", "x"), ("a", "x" * 1025)])
-def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(
-    tmp_path: Path, user: str, password: str
-) -> None:
-    with pytest.raises(RunError, match="OCELLI_USER and OCELLI_PASSWORD"):
-        load_credentials(tmp_path / "credentials.json", user, password)
+@pytest.mark.parametrize("user", ["apikey", "a:b", "a\nb"])
+def test_user_that_nobody_could_log_in_as_is_refused_by_its_variable(tmp_path: Path, user: str) -> None:
+    with pytest.raises(RunError, match=f"^OCELLI_USER is {re.escape(repr(user))}; choose a name"):
+        load_credentials(tmp_path / "credentials.json", user, "x")
+
+
+def test_password_that_nobody_could_log_in_with_is_refused_by_its_variable(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^OCELLI_PASSWORD is too long; a password has at most 1,024 bytes$"):
+        load_credentials(tmp_path / "credentials.json", "a", "x" * 1025)
+
+
+def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_starts() -> None:
+    with pytest.raises(RunError, match="Setting OCELLI_GATEWAY_UPLOADS_AT_ONCE is 'x'; set a number"):
+        RunSettings.from_environment({"OCELLI_GATEWAY_UPLOADS_AT_ONCE": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_UPLOADS_AT_ONCE?"),
+        ("OCELLI_QUOTA_XYZ", "see docs/reference/gateway-settings.md"),
+    ],
+)
+def test_misspelt_setting_of_the_gateway_is_refused(name: str, remedy: str) -> None:
+    with pytest.raises(RunError, match=re.escape(f"{name} is no setting of the gateway; {remedy}")):
+        RunSettings.from_environment({name: "3"})
+
+
+@pytest.mark.parametrize(
+    ("status", "rolled_out"),
+    [
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, True),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, False),
+        ({}, False),
+    ],
+    ids=["of these settings", "not looked at yet", "an old Pod answers", "the new Pod crashes", "just made"],
+)
+def test_gateway_is_up_only_with_the_pod_of_its_settings(status: dict[str, int], rolled_out: bool) -> None:
+    deployment = {"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": status}
+    assert is_rolled_out(deployment) == rolled_out
 
 
 def test_drawn_password_is_kept_and_private(tmp_path: Path) -> None:
