@@ -94,7 +94,7 @@ def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
     given = {name: value for name, value in environment.items() if name.startswith(GATEWAY_PREFIXES) and value}
     known = [name for name in environment_variables() if name.startswith(GATEWAY_PREFIXES)]
     for name in given.keys() - set(known):
-        meant = difflib.get_close_matches(name, known, n=1)
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         remedy = f"did you mean {meant[0]}?" if meant else "see docs/reference/gateway-settings.md"
         raise RunError(f"{name} is no setting of the gateway; {remedy}")
     try:

@@ -62,7 +62,7 @@ def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_
     ("name", "remedy"),
     [
         ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_UPLOADS_AT_ONCE?"),
-        ("OCELLI_QUOTA_XYZ", "see docs/reference/gateway-settings.md"),
+        ("OCELLI_QUOTA_EVERYTHING", "see docs/reference/gateway-settings.md"),
     ],
 )
 def test_misspelt_setting_of_the_gateway_is_refused(name: str, remedy: str) -> None:
