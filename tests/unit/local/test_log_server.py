@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import Mock
 
+import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
 
 from ocelli_local.process_node.container_log import LogQuery
 from ocelli_local.process_node.log_server import LogServer, parse_log_query
@@ -49,16 +49,21 @@ def test_reader_of_a_followed_log_that_hangs_up_leaves_no_trace(caplog: pytest.L
             finally:
                 ended.set()
 
-        runner: Any = Mock(find_log=Mock(return_value=Mock(read=read)))
-        server = LogServer(Mock(), lambda namespace, name: runner)
+        pod: Any = Mock(find_log=Mock(return_value=Mock(read=read)))
+        server = LogServer(Mock(), lambda namespace, name: pod)
         app = web.Application()
         app.router.add_get("/{namespace}/{pod}/{container}", server._send_log)
-        async with TestClient(TestServer(app)) as client:
-            response = await client.get("/default/a/b?follow=true")
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        async with aiohttp.ClientSession() as session:
+            response = await session.get(f"http://{host}:{port}/default/a/b?follow=true")
             await response.content.readline()
             response.close()
-            async with asyncio.timeout(10):
-                await ended.wait()
+        async with asyncio.timeout(10):
+            await ended.wait()
+        await runner.cleanup()
 
     asyncio.run(follow())
     assert caplog.records == []
