@@ -8,6 +8,7 @@ import difflib
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import time
@@ -188,7 +189,8 @@ async def run(settings: RunSettings, say: Say) -> None:
 
 async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
     async with running_ocelli(settings, say) as (cluster, service, state):
-        say(describe(service, state))
+        own_kubectl = None if shutil.which("kubectl") else cluster.access.kubectl_path
+        say(describe(service, state, own_kubectl))
         try:
             await _show_what_happens(cluster, say)
         finally:
@@ -196,8 +198,8 @@ async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
                 say("stopping")
 
 
-def describe(service: Service, state: StateFolder) -> str:
-    """Address, credentials and the tutorial's commands, ready to paste."""
+def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> str:
+    """Address, credentials and the tutorial's commands, ready to paste. `own_kubectl`: that of the cluster, if it is needed."""
     samples = _short(state.samples)
     identity = "$ID"
     create: Form = {
@@ -224,6 +226,7 @@ def describe(service: Service, state: StateFolder) -> str:
         f"Ocelli answers at {service.address}",
         f"  user {service.user}, password {service.password} (or user apikey with the same password)",
         f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
+        *([] if own_kubectl is None else [f"  alias kubectl={shlex.quote(str(own_kubectl))}   # none is installed"]),
         "  kubectl get clf   # or: kubectl apply -f crds/examples/digits.yaml",
         f"  kubectl -n {SYSTEM_NAMESPACE} logs -f deployment/ocelli-operator   # or ocelli-gateway",
         "",

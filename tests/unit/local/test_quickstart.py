@@ -13,7 +13,7 @@ import pytest
 
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, claim_port, is_rolled_out, load_credentials
+from ocelli_quickstart.run import RunError, RunSettings, claim_port, describe, is_rolled_out, load_credentials
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -150,6 +150,12 @@ def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_fold
     script = f"ID=digits_1; printf '%s\\n' {command.removeprefix('curl ')}"
     words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert words[3:8] == ["demo:a:\"$\u00fc b'", "-F", f"images_file=@{picture}", "-F", "classifier_ids=digits_1"]
+
+
+@pytest.mark.parametrize(("path", "named"), [(Path("/cache/kube ctl"), True), (None, False)])
+def test_where_no_kubectl_is_installed_that_of_the_cluster_is_named(tmp_path: Path, path: Path | None, named: bool) -> None:
+    service = Service(address="http://127.0.0.1:8080", user="demo", password="x")
+    assert ("  alias kubectl='/cache/kube ctl'" in describe(service, StateFolder(tmp_path), path)) == named
 
 
 def test_two_starts_at_the_same_time_take_different_ports() -> None:
