@@ -76,6 +76,8 @@ class KnownClassifier:
     ready_reason: str
     """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
     deleted: bool
+    stalled: bool = False
+    """A person must act: waiting is in vain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -429,6 +431,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         served_revision=status.get("servedRevision"),
         ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
         deleted=bool(metadata.get("deletionTimestamp")),
+        stalled=any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ()),
     )
 
 
