@@ -12,7 +12,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
-from ocelli_api.conditions import ConditionType
+from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
@@ -352,17 +352,43 @@ async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
             # A control plane component that ended is started again: nothing to take the others down for.
             await asyncio.sleep(0.5)
             continue
-        alive: dict[str, str] = {}
-        for item in listing["items"]:
-            classifier = parse_classifier(item)
-            alive[f"{classifier.namespace}/{classifier.name}"] = _summary(classifier)
+        alive = summarise([parse_classifier(item) for item in listing["items"]])
         for key, text in alive.items():
-            if shown.get(key) != text:
+            if text and shown.get(key) != text:
                 say(f"{time.strftime('%H:%M:%S')}  {key}: {text}")
         for key in shown.keys() - alive.keys():
             say(f"{time.strftime('%H:%M:%S')}  {key}: deleted")
         shown = alive
         await asyncio.sleep(0.5)
+
+
+def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """What is said of each Classifier, by its name. Built-in ones that wait for weights are told of in one line, once all of
+    them were tried.
+    """
+    summaries = {f"{item.namespace}/{item.name}": _summary(item) for item in classifiers}
+    built_ins = [item for item in classifiers if item.namespace == SYSTEM_NAMESPACE and item.name in known_built_ins()]
+    waiting = [item for item in built_ins if _waits_for_weights(item)]
+    under_way = any(
+        not item.status.is_true(ConditionType.STALLED) and item.status.served_revision is None for item in built_ins
+    )
+    for item in waiting:
+        summaries[f"{item.namespace}/{item.name}"] = ""
+    if waiting and not under_way:
+        names = ", ".join(sorted(item.name for item in waiting))
+        wait = "wait for their weights" if len(waiting) > 1 else "waits for its weights"
+        summaries["built-in classifiers"] = (
+            f"{names} {wait}, see docs/pretrained.md; everything else works (BUILT_INS= leaves built-in classifiers out)"
+        )
+    return summaries
+
+
+def _waits_for_weights(classifier: Classifier) -> bool:
+    stalled = classifier.status.condition(ConditionType.STALLED)
+    if stalled is None or stalled.status != "True" or classifier.status.served_revision is not None:
+        return False
+    # PyTorch, which reads the weights, is missing, or the weights themselves.
+    return stalled.reason in (StalledReason.TRAINING_FAILED, StalledReason.SOURCE_UNREADABLE)
 
 
 def _summary(classifier: Classifier) -> str:

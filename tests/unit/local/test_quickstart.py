@@ -11,9 +11,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, claim_port, describe, is_rolled_out, load_credentials
+from ocelli_quickstart.run import RunError, RunSettings, claim_port, describe, is_rolled_out, load_credentials, summarise
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -156,6 +157,32 @@ def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_fold
 def test_where_no_kubectl_is_installed_that_of_the_cluster_is_named(tmp_path: Path, path: Path | None, named: bool) -> None:
     service = Service(address="http://127.0.0.1:8080", user="demo", password="x")
     assert ("  alias kubectl='/cache/kube ctl'" in describe(service, StateFolder(tmp_path), path)) == named
+
+
+def built_in(name: str, reason: str | None) -> Classifier:
+    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "what is missing, at length"}
+    return parse_classifier(
+        {
+            "metadata": {"name": name, "namespace": "ocelli-system"},
+            "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+            "status": {"conditions": [condition, {**condition, "type": "Ready", "status": "False"}] if reason else []},
+        }
+    )
+
+
+def test_built_in_classifiers_that_wait_for_weights_are_told_in_one_line() -> None:
+    stalled = [built_in(name, reason) for name, reason in (("food", "TrainingFailed"), ("default", "SourceUnreadable"))]
+    said = [text for text in summarise(stalled).values() if text]
+    assert [text.partition(";")[0] for text in said] == ["default, food wait for their weights, see docs/pretrained.md"]
+
+
+def test_built_in_classifiers_are_told_of_once_all_are_known() -> None:
+    summaries = summarise([built_in("food", "TrainingFailed"), built_in("default", None)])
+    assert [text for text in summaries.values() if text] == ["seen, not started yet"]
+
+
+def test_faulty_weights_of_a_built_in_classifier_are_told_in_full() -> None:
+    assert "what is missing, at length" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
 
 
 def test_two_starts_at_the_same_time_take_different_ports() -> None:
