@@ -224,7 +224,7 @@ class Gateway:
         async with self._receive_examples(v3) as form:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
-            check_create(sets)
+            check_create(sets, form.ignored)
             await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
@@ -424,7 +424,7 @@ class _Routes(Generic[R]):
             if method not in methods:
                 raise MethodNotAllowedError(request.method, sorted([*methods, *(["HEAD"] if "GET" in methods else [])]))
             return (*methods[method], values)
-        raise NotFoundError("There is nothing at this address.")
+        raise NotFoundError("There is nothing at this address; the API is below /v3, its description at /openapi.json.")
 
 
 class GatewayApp:

@@ -54,6 +54,7 @@ from ocelli_gateway.errors import (
 from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
+from ocelli_storage.archives import shown_name
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -61,6 +62,7 @@ logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 10
 _DESCRIBED_AT_ONCE = 8
+_SHOWN_PARTS = 5
 _ANNOUNCED_LIMIT = 10_000
 
 
@@ -194,12 +196,23 @@ class Classifiers:
         classifier = await self._read(caller, classifier_id)
         revision = classifier.status.served_revision
         if revision is None:
+            if lifecycle(classifier) is Lifecycle.FAILED:
+                raise NotFoundError(
+                    f"The classifier {classifier_id} has no model: its training failed; see explanation in its details."
+                )
             raise NotFoundError(f"The classifier {classifier_id} has no model yet; wait until its training has succeeded.")
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
-            raise NotFoundError(f"The classifier {classifier_id} has no export {export}; see core_ml_enabled in its details.")
+            kind = {ExportFormat.CORE_ML: "Core ML", ExportFormat.ONNX: "ONNX"}[export]
+            if classifier.spec.pretrained is not None:
+                raise NotFoundError(
+                    f"The classifier {classifier_id} was made from weights given to it and has no {kind} export; use the file "
+                    "it was made from."
+                )
+            why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
+            raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
         return StoredExport(parts=parts, keys=keys)
 
@@ -340,8 +353,8 @@ class Classifiers:
                 await asyncio.shield(self._objects.delete(location.upload_key(digest)))
 
 
-def check_create(sets: Sequence[ExampleSet]) -> None:
-    """Refuse what does not suffice for a first training.
+def check_create(sets: Sequence[ExampleSet], ignored: Sequence[str] = ()) -> None:
+    """Refuse what does not suffice for a first training; `ignored` are names of parts that mean nothing.
 
     Raises:
         ParameterError: fewer than two example sets, or none of them positive.
@@ -350,8 +363,15 @@ def check_create(sets: Sequence[ExampleSet]) -> None:
     if positive == 0 or len(sets) < 2:
         raise ParameterError(
             "A classifier needs at least two example sets: two parts CLASS_positive_examples, "
-            "or one and the part negative_examples."
+            f"or one and the part negative_examples; this request has {_list_names([item.file.part_name for item in sets])}."
+            + (f" Not understood: {_list_names(ignored)}; names of example sets end in _examples as above." if ignored else "")
         )
+
+
+def _list_names(part_names: Sequence[str]) -> str:
+    shown = [shown_name(name) for name in part_names[:_SHOWN_PARTS]]
+    more = len(part_names) - len(shown)
+    return (", ".join(shown) or "none") + (f" and {more} more" if more else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -414,7 +434,8 @@ def _build_details(
         class_names=class_names,
         created_at=classifier.created_at,
         retrained_at=classifier.status.retrained_at,
-        explanation=stalled.message if stalled is not None else None,
+        # Who asks by REST knows no names of objects.
+        explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
         core_ml_enabled=core_ml_enabled,
     )
 
@@ -459,8 +480,8 @@ def _check_size(spec: ClassifierSpec) -> None:
 def _check_writable(classifier: Classifier) -> None:
     if not classifier.rest_may_write:
         raise ConflictError(
-            f"{classifier} was made by a manifest and does not allow writes by REST; change the manifest, or annotate the "
-            f"object with {REST_WRITES_ANNOTATION}: {REST_WRITES_ALLOWED}."
+            f"{classifier} was made by a manifest and does not allow writes by REST; change the manifest, or allow them: "
+            f"kubectl -n {classifier.namespace} annotate clf {classifier.name} {REST_WRITES_ANNOTATION}={REST_WRITES_ALLOWED}"
         )
 
 

@@ -220,7 +220,7 @@ class Classification:
     async def _plan_ids(self, caller: Caller, classifier_ids: Sequence[str]) -> _Plan:
         plan = _Plan()
         unknown: list[str] = []
-        not_ready: list[str] = []
+        not_ready: list[KnownClassifier] = []
         custom_ids = [classifier_id for classifier_id in classifier_ids if classifier_id not in BUILT_IN_IDS]
         found = await self._store.find(caller.namespace, custom_ids)
         for classifier_id in classifier_ids:
@@ -230,7 +230,7 @@ class Classification:
             elif known is None:
                 unknown.append(classifier_id)
             elif known.served_revision is None:
-                not_ready.append(classifier_id)
+                not_ready.append(known)
             else:
                 plan.targets.append(_custom(known))
         if not plan.targets:
@@ -252,7 +252,8 @@ class Classification:
             plan.warnings.append(_warn_unavailable(classifier_id, why))
         elif known is None:
             state = f" ({installed.ready_reason})" if installed.ready_reason else ""
-            plan.warnings.append(_warn_unavailable(classifier_id, f"is not ready yet{state}"))
+            why = "has no model installed" if installed.stalled else "is not ready yet"
+            plan.warnings.append(_warn_unavailable(classifier_id, why + state))
 
     async def _score_all(
         self, caller: Caller, images: Iterator[ReadImage], targets: Sequence[_Target], request: ClassifyRequest
@@ -437,8 +438,13 @@ def _none_found(targets: Sequence[_Target]) -> NotFoundError:
     return _none_found_ids([target.classifier_id for target in targets])
 
 
-def _describe_not_ready(classifier_ids: Sequence[str]) -> str:
-    return f"Not ready to classify, because no training has succeeded yet: {_join(classifier_ids)}"
+def _describe_not_ready(found: Sequence[KnownClassifier]) -> str:
+    failed = [known.classifier_id for known in found if known.stalled]
+    young = [known.classifier_id for known in found if not known.stalled]
+    facts = [f"no training has succeeded yet: {_join(young)}"] if young else []
+    if failed:
+        facts.append(f"the training failed, see explanation in the details: {_join(failed)}")
+    return f"Not ready to classify, because {'; because '.join(facts)}"
 
 
 def _join(classifier_ids: Sequence[str]) -> str:

@@ -72,6 +72,8 @@ class Form:
 
     files: tuple[SpooledFile, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+    """Names of parts that were dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ class UploadSpace:
                     raise InputError(f"{error}.") from error
                 finally:
                     await collector.close()
-                yield Form(files=tuple(collector.files), texts=tuple(collector.texts))
+                yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
             finally:
                 await asyncio.to_thread(folder.cleanup)
 
@@ -210,6 +212,7 @@ class _FormCollector:
     limits: UploadLimits
     files: list[SpooledFile] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     text_bytes: int = 0
     """Of all text fields: these lie in memory."""
     _open: _FileSink | None = None
@@ -222,6 +225,7 @@ class _FormCollector:
             return self._open
         if self.use.is_text(head.name):
             return _TextSink(self, head)
+        self.ignored.append(head.name)
         return _NullSink()
 
     async def close(self) -> None:

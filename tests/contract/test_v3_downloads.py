@@ -114,6 +114,25 @@ def test_before_the_first_training_has_ended_it_is_404(client: V3Client) -> None
     assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 404, "not_found", "training")
 
 
+def test_after_a_failed_first_training_waiting_is_not_advised(stage: Stage, client: V3Client) -> None:
+    identity = client.created("failed")
+    stage.fail_training(identity, "too few examples")
+    words = f"The classifier {identity} has no model: its training failed; see explanation"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/onnx_model"), 404, "not_found", words)
+
+
+@pytest.mark.parametrize(("path", "kind"), [("core_ml_model", "Core ML"), ("onnx_model", "ONNX")])
+def test_pretrained_classifier_has_no_exports_and_says_why(stage: Stage, client: V3Client, path: str, kind: str) -> None:
+    manifest = {
+        "metadata": {"name": "given", "labels": {CLASSIFIER_ID_LABEL: "given_7"}},
+        "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+        "status": {"classifierID": "given_7", "servedRevision": "abc"},
+    }
+    stage.put_classifier(manifest)
+    words = f"was made from weights given to it and has no {kind} export; use the file"
+    assert_error(client.http.get(f"/v3/classifiers/given_7/{path}"), 404, "not_found", words)
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
 def test_damaged_part_is_503_and_not_half_a_file(stage: Stage, client: V3Client, damage: str) -> None:
     identity = client.ready("damaged")

@@ -453,3 +453,7 @@ def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
 
 def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client) -> None:
     assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE
+
+
+def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> None:
+    assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, its description at /openapi.json")

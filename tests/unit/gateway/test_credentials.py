@@ -135,6 +135,47 @@ def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture
     assert "apikey" in capsys.readouterr().err
 
 
+ADD = ["add", "--user", "anna", "--namespace", "team-a", "--owner", "o"]
+
+
+def test_command_without_a_terminal_names_the_way_out() -> None:
+    command = [sys.executable, "-m", "ocelli_gateway.credentials", *ADD]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
+    )
+    remedy = "credential set of 'anna': there is no terminal to ask for the password; use --password-stdin\n"
+    assert (done.returncode, done.stderr) == (1, remedy)
+
+
+def test_command_writes_the_quotas_it_is_given(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
+    assert credentials.main([*ADD, "--password-stdin", "--quota", "classifiers=20", "--quota", "storedMegabytes=0"]) == 0
+    [text] = json.loads(capsys.readouterr().out)["stringData"].values()
+    assert json.loads(text)["quota"] == {"classifiers": 20, "storedMegabytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("quota", "words"), [("classifiers", "is no NAME=NUMBER"), ("images=3", "has the unknown key 'images'; use classifiers")]
+)
+def test_command_refuses_what_is_no_quota(capsys: pytest.CaptureFixture[str], quota: str, words: str) -> None:
+    assert credentials.main([*ADD, "--quota", quota]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_command_says_that_the_namespace_has_to_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
+    credentials.main([*ADD, "--password-stdin"])
+    assert "kubectl create namespace team-a" in capsys.readouterr().err
+
+
+def test_removal_names_the_entry_that_the_user_was_added_as(capsys: pytest.CaptureFixture[str]) -> None:
+    credentials.main(["remove", "--user", GOOD.user])
+    [name] = build_credentials_secret([GOOD])["stringData"]
+    assert json.loads(capsys.readouterr().out) == [{"op": "remove", "path": f"/data/{name}"}]
+
+
 @pytest.mark.parametrize("password", ["", "x" * 1025])
 def test_unusable_password_is_refused(password: str) -> None:
     with pytest.raises(CredentialSetError, match="password"):
