@@ -29,6 +29,14 @@ LANGUAGE_HEADER = "Ocelli-Language"
 THRESHOLD_HEADER = "Ocelli-Threshold"
 """A thousand classes are 140 KB and milliseconds of work on either side, and callers mostly show a few."""
 SCORE_DECIMALS = 6
+LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
+"""Languages beside English that class names may be had in."""
+ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
+"""No longer answer is read."""
+CLASSES_BYTES_LIMIT = ANSWER_BYTES_LIMIT * 3 // 4
+"""What all classes of a pretrained classifier may take of an answer, which is checked before it is served: servers of other
+versions may write the same in a few more bytes.
+"""
 
 
 class ImageFault(StrEnum):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ocelli_api.classifier import (
@@ -48,6 +49,19 @@ def definition(spec: ClassifierSpec) -> dict[str, Any]:
     if evaluation:
         document["evaluation"] = evaluation
     return document
+
+
+def definition_sources(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The sources in a definition as it is stored, to be changed in place."""
+    for item in document.get("classes") or ():
+        yield from item.get("examples") or ()
+    yield from document.get("negativeExamples") or ()
+
+
+def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    """The uploads that a definition names, without those that were erased."""
+    sources = definition_sources(document)
+    return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
 def spec_revision(spec: ClassifierSpec) -> str:

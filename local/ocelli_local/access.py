@@ -55,7 +55,7 @@ class ClusterAccess:
     def __init__(self, kubeconfig: Path, *, kubectl: Path, folder: Path) -> None:
         self.kubeconfig = kubeconfig
         self.folder = folder
-        self._kubectl = kubectl
+        self.kubectl_path = kubectl
         parsed = yaml.safe_load(kubeconfig.read_text())
         cluster, user = parsed["clusters"][0]["cluster"], parsed["users"][0]["user"]
         self.api_address = ApiAddress(url=cluster["server"], authority=Path(cluster["certificate-authority"]))
@@ -134,7 +134,7 @@ class ClusterAccess:
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as administrator; raises CalledProcessError (with stderr in its notes) if `check`."""
         process = await asyncio.create_subprocess_exec(
-            str(self._kubectl),
+            str(self.kubectl_path),
             f"--kubeconfig={self.kubeconfig}",
             *arguments,
             stdin=subprocess.PIPE if input_text is not None else subprocess.DEVNULL,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from typing import Any
 import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
-from ocelli_api.conditions import ConditionType
-from ocelli_gateway.credentials import CredentialSet, CredentialSetError, build_credential_set
-from ocelli_gateway.settings import environment_variables
+from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
+from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.published_weights import hub_folder
@@ -36,6 +38,8 @@ PORTS_TRIED = 100
 NAMESPACE = "default"
 OWNER = "demo"
 START_TIMEOUT_SECONDS = 90.0
+GATEWAY_PREFIXES = ("OCELLI_GATEWAY_", "OCELLI_QUOTA_")
+"""Of the gateway's variables that `make run` passes on."""
 
 Say = Callable[[str], None]
 Form = dict[str, str | Path]
@@ -65,7 +69,7 @@ class RunSettings:
         """Settings of `make run`.
 
         Raises:
-            RunError: PORT is no port, or BUILT_INS names what is no built-in classifier.
+            RunError: PORT is no port, BUILT_INS names what is no built-in classifier, or the gateway would not start.
         """
         port = environment.get("PORT", "").strip()
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
@@ -83,12 +87,23 @@ class RunSettings:
             backbones=_words(environment.get("BACKBONES", "")),
             weights=environment.get("WEIGHTS") or None,
             built_ins=built_ins,
-            gateway_settings={
-                name: value
-                for name in environment_variables()
-                if name.startswith(("OCELLI_GATEWAY_", "OCELLI_QUOTA_")) and (value := environment.get(name))
-            },
+            gateway_settings=_gateway_settings(environment),
         )
+
+
+def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Checked here: a gateway that does not start is found out only after a minute and a half of waiting for it."""
+    given = {name: value for name, value in environment.items() if name.startswith(GATEWAY_PREFIXES) and value}
+    known = [name for name in environment_variables() if name.startswith(GATEWAY_PREFIXES)]
+    for name in given.keys() - set(known):
+        meant = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        remedy = f"did you mean {meant[0]}?" if meant else "see docs/reference/gateway-settings.md"
+        raise RunError(f"{name} is no setting of the gateway; {remedy}")
+    try:
+        GatewaySettings.from_environment({**given, "OCELLI_STORE_URL": "file:///", "OCELLI_CREDENTIALS_FOLDER": "/"})
+    except SettingsError as error:
+        raise RunError(str(error)) from error
+    return given
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -188,7 +203,8 @@ async def run(settings: RunSettings, say: Say) -> None:
 
 async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
     async with running_ocelli(settings, say) as (cluster, service, state):
-        say(describe(service, state))
+        own_kubectl = None if shutil.which("kubectl") else cluster.access.kubectl_path
+        say(describe(service, state, own_kubectl))
         try:
             await _show_what_happens(cluster, say)
         finally:
@@ -196,8 +212,8 @@ async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
                 say("stopping")
 
 
-def describe(service: Service, state: StateFolder) -> str:
-    """Address, credentials and the tutorial's commands, ready to paste."""
+def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> str:
+    """Address, credentials and the tutorial's commands, ready to paste. `own_kubectl`: that of the cluster, if it is needed."""
     samples = _short(state.samples)
     identity = "$ID"
     create: Form = {
@@ -224,6 +240,7 @@ def describe(service: Service, state: StateFolder) -> str:
         f"Ocelli answers at {service.address}",
         f"  user {service.user}, password {service.password} (or user apikey with the same password)",
         f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
+        *([] if own_kubectl is None else [f"  alias kubectl={shlex.quote(str(own_kubectl))}   # none is installed"]),
         "  kubectl get clf   # or: kubectl apply -f crds/examples/digits.yaml",
         f"  kubectl -n {SYSTEM_NAMESPACE} logs -f deployment/ocelli-operator   # or ocelli-gateway",
         "",
@@ -254,7 +271,11 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
     try:
         built = build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
     except CredentialSetError as error:
-        raise RunError(f"the credentials of OCELLI_USER and OCELLI_PASSWORD cannot be used: {error}") from error
+        if len(password.encode()) > PASSWORD_BYTES_LIMIT:
+            raise RunError(f"OCELLI_PASSWORD is too long; a password has at most {PASSWORD_BYTES_LIMIT:,} bytes") from error
+        raise RunError(
+            f"OCELLI_USER is {user!r}; choose a name that is not 'apikey', has no colon and only characters that can be shown"
+        ) from error
     save_private(file, json.dumps(built.to_json()))
     return built
 
@@ -307,14 +328,25 @@ async def _wait_until_healthy(cluster: LocalCluster, service: Service) -> None:
                 async with session.get(f"{service.address}/healthz") as response:
                     healthy = response.status == 200
                     said = (await response.text()).strip()
-                # A Pod of an earlier start may answer with the credentials of then.
+                # A Pod of an earlier start may answer, with the settings and credentials of then.
                 if healthy and await _lets_in(session, service):
-                    return
-            except (aiohttp.ClientError, TimeoutError):
+                    deployment = await cluster.get("apps/v1", "Deployment", "ocelli-gateway", namespace=SYSTEM_NAMESPACE)
+                    if deployment is not None and is_rolled_out(deployment):
+                        return
+                    said = "the Pod of these settings is not available yet"
+            except (aiohttp.ClientError, TimeoutError, ApiError):
                 pass
             await asyncio.sleep(0.05)
     logs = await cluster.access.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/ocelli-gateway", "--tail=5", check=False)
     raise RunError(f"the gateway is not healthy after {START_TIMEOUT_SECONDS:.0f} s: {said}\n{logs.stdout}{logs.stderr}")
+
+
+def is_rolled_out(deployment: Mapping[str, Any]) -> bool:
+    """Whether every Pod of a Deployment is available and of its template as it is now."""
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        return False
+    return all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
 async def _lets_in(session: aiohttp.ClientSession, service: Service) -> bool:
@@ -335,17 +367,43 @@ async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
             # A control plane component that ended is started again: nothing to take the others down for.
             await asyncio.sleep(0.5)
             continue
-        alive: dict[str, str] = {}
-        for item in listing["items"]:
-            classifier = parse_classifier(item)
-            alive[f"{classifier.namespace}/{classifier.name}"] = _summary(classifier)
+        alive = summarise([parse_classifier(item) for item in listing["items"]])
         for key, text in alive.items():
-            if shown.get(key) != text:
+            if text and shown.get(key) != text:
                 say(f"{time.strftime('%H:%M:%S')}  {key}: {text}")
         for key in shown.keys() - alive.keys():
             say(f"{time.strftime('%H:%M:%S')}  {key}: deleted")
         shown = alive
         await asyncio.sleep(0.5)
+
+
+def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
+    """What is said of each Classifier, by its name. Built-in ones that wait for weights are told of in one line, once all of
+    them were tried.
+    """
+    summaries = {f"{item.namespace}/{item.name}": _summary(item) for item in classifiers}
+    built_ins = [item for item in classifiers if item.namespace == SYSTEM_NAMESPACE and item.name in known_built_ins()]
+    waiting = [item for item in built_ins if _waits_for_weights(item)]
+    under_way = any(
+        not item.status.is_true(ConditionType.STALLED) and item.status.served_revision is None for item in built_ins
+    )
+    for item in waiting:
+        summaries[f"{item.namespace}/{item.name}"] = ""
+    if waiting and not under_way:
+        names = ", ".join(sorted(item.name for item in waiting))
+        wait = "wait for their weights" if len(waiting) > 1 else "waits for its weights"
+        summaries["built-in classifiers"] = (
+            f"{names} {wait}, see docs/pretrained.md; everything else works (BUILT_INS= leaves built-in classifiers out)"
+        )
+    return summaries
+
+
+def _waits_for_weights(classifier: Classifier) -> bool:
+    stalled = classifier.status.condition(ConditionType.STALLED)
+    if stalled is None or stalled.status != "True" or classifier.status.served_revision is not None:
+        return False
+    # PyTorch, which reads the weights, is missing, or the weights themselves.
+    return stalled.reason in (StalledReason.TRAINING_FAILED, StalledReason.SOURCE_UNREADABLE)
 
 
 def _summary(classifier: Classifier) -> str:

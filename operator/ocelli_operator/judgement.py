@@ -172,6 +172,9 @@ def _plan_progress(case: Case, learning: Learning) -> Progress | None:
     report = observed.progress
     if report is None:
         return before
+    if case.classifier.spec.pretrained is not None and report.percent <= 0:
+        # Nobody knows how long a fetch takes: a number that stands still would look like one that hangs.
+        return None
     progress = Progress(
         percent=min(max(report.percent, 0), 100), stage=str(report.stage), estimated_completion=report.estimated_completion
     )

@@ -13,10 +13,9 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from ocelli_api.classifier import Classifier, parse_classifier
-from ocelli_api.revision import current_revision, definition
+from ocelli_api.revision import current_revision, definition, find_upload_digests
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.layout import TENANTS, ClassifierLocation
@@ -45,13 +44,6 @@ class References:
         if kind == "trainings":
             return len(parts) > 1 and (parts[0], parts[1]) == (self.training and (self.training[0], str(self.training[1])))
         return self.uploads is None or parts[0].removesuffix(".zip") in self.uploads
-
-
-def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
-    """The uploads that a definition names, without those that were erased."""
-    sources = [source for item in document.get("classes") or () for source in item.get("examples") or ()]
-    sources += document.get("negativeExamples") or ()
-    return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
 def find_revisions(classifier: Classifier) -> frozenset[str]:

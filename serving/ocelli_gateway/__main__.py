@@ -16,7 +16,7 @@ import uvloop
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_gateway.app import Dependencies, build_app, running_gateway
-from ocelli_gateway.http_protocol import ContractProtocol
+from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
@@ -50,7 +50,7 @@ async def serve(settings: GatewaySettings) -> None:
                 build_app(gateway, metrics),
                 host=settings.host,
                 port=settings.port,
-                http=ContractProtocol,
+                http=build_protocol(stall_seconds=settings.body_timeout_seconds),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
-from urllib.parse import parse_qsl
 
 from aiohttp.abc import AbstractResolver
 from starlette.requests import Request
@@ -30,6 +29,7 @@ from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, Paramete
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
 from ocelli_gateway.export_files import open_export
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import (
     API_KEY,
     CLASSIFIER_ID,
@@ -73,14 +73,28 @@ from ocelli_gateway.settings import GatewaySettings
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens, TokenSubject
-from ocelli_gateway.uploads import Form, UploadSpace, check_declared_length, has_body, media_type
-from ocelli_gateway.url_fetcher import UrlFetcher
+from ocelli_gateway.uploads import (
+    Form,
+    UploadSpace,
+    check_declared_length,
+    declared_length,
+    has_body,
+    media_type,
+    parse_urlencoded,
+)
+from ocelli_gateway.url_fetcher import ThreadedResolver, UrlFetcher
 from ocelli_gateway.user_data import UserData
 from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
 REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
+TOKEN_FORM_BYTES_LIMIT = 16 * 1024
+"""Whoever asks for a token has shown no credentials yet: far more than a key takes is not read."""
+PREDICTIONS_AT_ONCE = 256
+"""Of one image by one classifier each."""
+ZIP_THREADS = 2
+"""One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
@@ -143,6 +157,8 @@ class Parts:
     predictions: PredictionClient
     pixels: PixelReader
     fetcher: UrlFetcher
+    example_zips: FairThreads
+    classify_zips: FairThreads
 
 
 class Gateway:
@@ -169,14 +185,17 @@ class Gateway:
             parts.pixels,
             parts.fetcher,
             _build_slots(settings, "images are worked on", settings.images_at_once),
+            parts.classify_zips,
             timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
         )
+        self._example_zips = parts.example_zips
         self._requests = FairSlots(
             "requests are worked on",
             total=UNBOUNDED_SLOTS,
             share=settings.requests_at_once,
             timeout_seconds=settings.body_timeout_seconds,
         )
+        self._downloads = _build_slots(settings, "models are downloaded", settings.downloads_at_once)
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
         self._health = HealthCheck(
@@ -196,27 +215,26 @@ class Gateway:
             UnauthorizedError: nobody known.
             TooManyRequestsError: too many requests of this tenant, or too many log-ins.
         """
-        caller = await self._authenticator.authenticate(request.headers, query)
-        caller = replace(caller, quota=caller.quota.over(self._settings.quota))
-        self._rates.count_request(caller.namespace, caller.quota)
-        return caller
+        return self._admit(await self._authenticator.authenticate(request.headers, query))
 
     async def create(self, v3: V3Request) -> Response:
+        check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._classifiers.check_create(v3.caller)
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
-            check_create(sets)
-            await check_archives(sets)
+            check_create(sets, form.ignored)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
     async def list_all(self, v3: V3Request) -> Response:
         verbose = v3.read(VERBOSE)
+        list_all = self._classifiers.list_verbose if verbose else self._classifiers.list_brief
         async with self._requests.slot(v3.caller.namespace):
-            found = await self._classifiers.list_all(v3.caller)
-        return JSONResponse({"classifiers": [item.to_json() if verbose else item.to_summary() for item in found]})
+            found = await list_all(v3.caller)
+        return JSONResponse({"classifiers": [item.to_json() for item in found]})
 
     async def details(self, v3: V3Request) -> Response:
         async with self._requests.slot(v3.caller.namespace):
@@ -229,7 +247,7 @@ class Gateway:
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
-            await check_archives(sets)
+            await check_archives(sets, v3.caller.namespace, self._example_zips)
             details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -259,7 +277,7 @@ class Gateway:
         kind = media_type(sent.request.headers)
         if kind != FormType.URLENCODED:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
-        sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request))
+        sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request, TOKEN_FORM_BYTES_LIMIT))
         grant_type, api_key = sent.read(GRANT_TYPE), sent.read(API_KEY)
         if grant_type != GRANT_TYPE.schema["const"]:
             raise ParameterError(f'The field "grant_type" must be {GRANT_TYPE.schema["const"]}.')
@@ -268,28 +286,35 @@ class Gateway:
         caller = await self._authenticator.find_api_key(api_key)
         if caller is None:
             raise UnknownApiKeyError
+        self._admit(caller)
         return JSONResponse(self._tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
     async def health(self) -> Health:
         """Whether a create would succeed now."""
         return await self._health.health()
 
+    def _admit(self, caller: Caller) -> Caller:
+        caller = replace(caller, quota=caller.quota.over(self._settings.quota))
+        self._rates.count_request(caller.namespace, caller.quota)
+        return caller
+
     def _count_upload(self, v3: V3Request) -> None:
-        declared = v3.request.headers.get("content-length", "")
+        declared = declared_length(v3.request.headers)
         # What is not declared counts as much as may come.
-        size_bytes = int(declared) if declared.isascii() and declared.isdigit() else EXAMPLES_LIMITS.body_bytes
+        size_bytes = EXAMPLES_LIMITS.body_bytes if declared is None else declared
         self._rates.count_upload(v3.caller.namespace, v3.caller.quota, size_bytes)
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         classifier_id = v3.read(CLASSIFIER_ID)
-        async with self._requests.slot(v3.caller.namespace):
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._downloads.slot(v3.caller.namespace))
             stored = await self._classifiers.find_export(v3.caller, classifier_id, export)
             file = await open_export(self._objects, stored)
-        headers = {
-            "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
-            "Content-Length": str(file.size_bytes),
-        }
-        return StreamingResponse(file.chunks, media_type=FILE_TYPE, headers=headers)
+            headers = {
+                "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
+                "Content-Length": str(file.size_bytes),
+            }
+            return _Download(file.chunks, headers, held.pop_all())
 
     @asynccontextmanager
     async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
@@ -305,9 +330,20 @@ class Gateway:
             async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
             return
-        form = await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
         async with self._classify_space.slots.slot(tenant):
-            yield form
+            yield await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
+
+
+class _Download(StreamingResponse):
+    """A file; what it holds is given back when the last byte is sent, or the client is gone."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], held: AsyncExitStack) -> None:
+        super().__init__(chunks, media_type=FILE_TYPE, headers=headers)
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with self._held:
+            await super().__call__(scope, receive, send)
 
 
 @asynccontextmanager
@@ -321,15 +357,25 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         resources.callback(authenticator.close)
         store = ClassifierStore(dependencies.client, settings.built_in_namespace)
         resources.push_async_callback(store.close)
-        predictions = PredictionClient(store, dependencies.metrics, timeout_seconds=settings.prediction_timeout_seconds)
+        predictions = PredictionClient(
+            store,
+            dependencies.metrics,
+            timeout_seconds=settings.prediction_timeout_seconds,
+            calls=_build_slots(settings, "predictions are asked for", PREDICTIONS_AT_ONCE),
+        )
         resources.push_async_callback(predictions.close)
-        pixels = PixelReader()
+        pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
         resources.callback(pixels.close)
+        # Apart: whoever uploads examples need not wait for them when classifying.
+        example_zips, classify_zips = _build_zip_threads(settings), _build_zip_threads(settings)
+        for threads in (example_zips, classify_zips):
+            resources.callback(threads.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
             allowed=parse_networks(settings.url_allowed_networks),
-            resolver=dependencies.resolver,
+            # As many threads as slots: no name waits for another one.
+            resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
         )
         resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(
@@ -349,6 +395,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             predictions=predictions,
             pixels=pixels,
             fetcher=fetcher,
+            example_zips=example_zips,
+            classify_zips=classify_zips,
         )
         yield Gateway(dependencies, parts)
 
@@ -376,7 +424,7 @@ class _Routes(Generic[R]):
             if method not in methods:
                 raise MethodNotAllowedError(request.method, sorted([*methods, *(["HEAD"] if "GET" in methods else [])]))
             return (*methods[method], values)
-        raise NotFoundError("There is nothing at this address.")
+        raise NotFoundError("There is nothing at this address; the API is below /v3, its description at /openapi.json.")
 
 
 class GatewayApp:
@@ -418,14 +466,14 @@ class GatewayApp:
         caller = await self._gateway.authenticate(request, dict(query))
         request.scope[CALLER_KEY] = caller.user
         operation, handler, values = self._routes.find(request, path)
-        sent = SentFields(path=values, query=query, headers=tuple(request.headers.items()))
+        sent = SentFields(path=values, query=query, headers=_read_headers(request))
         v3 = V3Request(request=request, operation=operation, sent=sent, caller=caller)
         v3.read(VERSION)
         return await handler(v3)
 
     async def _answer_open(self, request: Request, path: str) -> Response:
         operation, handler, values = self._open_routes.find(request, path)
-        sent = SentFields(path=values, query=_parse_query(request), headers=tuple(request.headers.items()))
+        sent = SentFields(path=values, query=_parse_query(request), headers=_read_headers(request))
         return await handler(OpenRequest(request=request, operation=operation, sent=sent))
 
     async def _answer_probe(self, request: Request, path: str) -> Response:
@@ -454,6 +502,10 @@ def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
     return FairSlots(what, total=total, share=settings.share_of(total), timeout_seconds=settings.body_timeout_seconds)
 
 
+def _build_zip_threads(settings: GatewaySettings) -> FairThreads:
+    return FairThreads("zips are opened", threads=ZIP_THREADS, share=1, timeout_seconds=settings.body_timeout_seconds)
+
+
 def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:
     return UploadSpace(
         folder=settings.upload_folder,
@@ -471,4 +523,16 @@ def _is_v3(path: str) -> bool:
 
 
 def _parse_query(request: Request) -> tuple[tuple[str, str], ...]:
-    return tuple(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    return parse_urlencoded(request.scope["query_string"].decode("latin-1"))
+
+
+def _read_headers(request: Request) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1"), _decode_header(value)) for name, value in request.headers.raw)
+
+
+def _decode_header(value: bytes) -> str:
+    # Scripts send UTF-8, and older clients Latin-1, which hardly ever is UTF-8 by chance.
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")

@@ -1,7 +1,8 @@
 """Who is asking: Basic credentials, API keys and bearer tokens.
 
-Comparisons take constant time; slow hashes run off the event loop, once for each password, and those of API keys apart from
-those of users: whoever guesses keeps nobody else from logging in. It must not know what is asked for.
+Comparisons take constant time; slow hashes run off the event loop, once for each password. Those of API keys run apart from
+those of users, and users take turns: whoever guesses, by whichever names, keeps nobody else from logging in. It must not know
+what is asked for.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ from ocelli_gateway.credentials import (
     read_credentials,
 )
 from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
+from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.quotas import NO_QUOTA, Quota
 from ocelli_gateway.tokens import Tokens, TokenSubject
 
 logger = logging.getLogger(__name__)
 
-HASHINGS_WAITING_LIMIT = 64
 USER_HASHINGS_WAITING_LIMIT = 8
-"""Different passwords of one user, or API keys that may be a password, that wait to be checked."""
+"""Different passwords of one user that wait to be checked; all names that nobody has count as one user."""
 API_KEY_HASHINGS_WAITING_LIMIT = 16
+"""API keys, which may be a password, that wait to be checked."""
+HASHING_TIMEOUT_SECONDS = 30.0
 REMEMBERED_LIMIT = 1024
+REMEMBERED_FAILURES_LIMIT = 256
+_NOBODY = ""
+"""Stands for every name that no credential set has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +86,12 @@ class Authenticator:
         self._sets: tuple[CredentialSet, ...] = ()
         # The remembered tags are worthless outside this process.
         self._tag_key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[bytes, Caller | None] = OrderedDict()
+        self._remembered: OrderedDict[bytes, Caller] = OrderedDict()
+        # Apart: guesses shall push nobody's password out.
+        self._remembered_failures: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Future[Caller | None]] = {}
         self._checked_users: Counter[str] = Counter()
+        self._turns = FairSlots("logins are checked", total=1, share=1, timeout_seconds=HASHING_TIMEOUT_SECONDS)
         # One thread each: two hashings at a time in all.
         self._password_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
         self._api_key_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="api-key")
@@ -93,6 +102,7 @@ class Authenticator:
         """Check against these sets from now on."""
         self._sets = tuple(sets)
         self._remembered.clear()
+        self._remembered_failures.clear()
         self._checks.clear()
 
     @property
@@ -110,7 +120,7 @@ class Authenticator:
 
         Raises:
             UnauthorizedError: nobody known.
-            TooManyRequestsError: too many passwords wait to be checked.
+            TooManyRequestsError, UnavailableError: too many passwords wait to be checked.
         """
         scheme, _, value = headers.get("authorization", "").strip().partition(" ")
         match scheme.lower():
@@ -128,7 +138,7 @@ class Authenticator:
         return caller
 
     async def find_api_key(self, api_key: str) -> Caller | None:
-        """Whose API key it is; None where it is nobody's. Raises TooManyRequestsError."""
+        """Whose API key it is; None where it is nobody's. Raises as `authenticate`."""
         credentials = _api_key_credentials(api_key)
         return None if credentials is None else await self._check(credentials)
 
@@ -149,6 +159,9 @@ class Authenticator:
         if tag in self._remembered:
             self._remembered.move_to_end(tag)
             return self._remembered[tag]
+        if tag in self._remembered_failures:
+            self._remembered_failures.move_to_end(tag)
+            return None
         # A client that opens many connections at once is checked once.
         check = self._checks.get(tag)
         if check is None:
@@ -157,11 +170,11 @@ class Authenticator:
                 caller = self._find_known_api_key(credentials.password)
                 if caller is not None:
                     return caller
-            user = credentials.user
+            user = self._counted_user(credentials.user)
             limit = API_KEY_HASHINGS_WAITING_LIMIT if user == API_KEY_USER else USER_HASHINGS_WAITING_LIMIT
-            if len(self._checks) >= HASHINGS_WAITING_LIMIT or self._checked_users[user] >= limit:
+            if self._checked_users[user] >= limit:
                 raise TooManyRequestsError("Too many logins wait to be checked; try again in a second.")
-            check = asyncio.ensure_future(self._verify(credentials))
+            check = asyncio.ensure_future(self._verify(credentials, user))
             self._checks[tag] = check
             self._checked_users[user] += 1
             check.add_done_callback(lambda done: self._remember(tag, user, done))
@@ -177,11 +190,21 @@ class Authenticator:
         del self._checks[tag]
         if done.cancelled() or done.exception() is not None:
             return
-        self._remembered[tag] = done.result()
+        caller = done.result()
+        if caller is None:
+            self._remembered_failures[tag] = None
+        else:
+            self._remembered[tag] = caller
         while len(self._remembered) > REMEMBERED_LIMIT:
             self._remembered.popitem(last=False)
+        while len(self._remembered_failures) > REMEMBERED_FAILURES_LIMIT:
+            self._remembered_failures.popitem(last=False)
 
-    async def _verify(self, credentials: BasicCredentials) -> Caller | None:
+    def _counted_user(self, user: str) -> str:
+        """Whose login it counts as: there is no end of names that nobody has."""
+        return user if user == API_KEY_USER or any(item.user == user for item in self._sets) else _NOBODY
+
+    async def _verify(self, credentials: BasicCredentials, counted_user: str) -> Caller | None:
         if credentials.user == API_KEY_USER:
             return await self._verify_api_key(credentials.password)
         found: CredentialSet | None = None
@@ -189,8 +212,9 @@ class Authenticator:
             if hmac.compare_digest(item.user.encode(), credentials.user.encode()):
                 found = item
         password_hash = None if found is None else found.password_hash
-        # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
-        matches = await _matches(self._password_hasher, password_hash or self._nobody, credentials.password)
+        async with self._turns.slot(counted_user):
+            # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
+            matches = await _matches(self._password_hasher, password_hash or self._nobody, credentials.password)
         if found is None:
             return None
         if password_hash is None:

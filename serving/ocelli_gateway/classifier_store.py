@@ -26,7 +26,7 @@ from ocelli_cluster.resources import CLASSIFIERS, PODS
 FIELD_MANAGER = "ocelli-gateway"
 GONE_SECONDS = 600.0
 """A deleted object is remembered for so long: longer than a cache may lag and still count as fresh."""
-BUILT_IN_PATIENCE_SECONDS = 2.0
+LIST_PATIENCE_SECONDS = 2.0
 SINGLE_READS_LIMIT = 8
 """Of more classifiers than these the whole namespace is read in one go."""
 CONFIRMED_SECONDS = 1.0
@@ -53,6 +53,14 @@ class NameTakenError(ClassifierStoreError):
     """An object of that name exists."""
 
 
+class NamespaceMissingError(ClassifierStoreError):
+    """The namespace of these credentials does not exist."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(f"Namespace {namespace} of a credential set does not exist; create it")
+        self.namespace = namespace
+
+
 @dataclass(frozen=True, kw_only=True)
 class KnownClassifier:
     """What classify needs of a Classifier."""
@@ -68,6 +76,8 @@ class KnownClassifier:
     ready_reason: str
     """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
     deleted: bool
+    stalled: bool = False
+    """A person must act: waiting is in vain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +142,16 @@ class ClassifierStore:
                 await task
 
     def unsynced(self) -> list[str]:
-        """The namespaces of which no complete list was read yet. That of the built-in ones is waited for only a moment: it may
-        be absent, or closed to the gateway.
+        """The namespaces of which no complete list was read yet. Any one is waited for only a moment where a tenant's was read,
+        and that of the built-in ones in any case: it may be absent, or closed to the gateway.
         """
-        patient_until = time.monotonic() - BUILT_IN_PATIENCE_SECONDS
+        patient_until = time.monotonic() - LIST_PATIENCE_SECONDS
+        one_is_synced = any(watch.is_synced() for key, watch in self._watches.items() if key != self._built_in_namespace)
         return sorted(
             namespace
             for namespace, watch in self._watches.items()
-            if not watch.is_synced() and (namespace != self._built_in_namespace or watch.started_at > patient_until)
+            if not watch.is_synced()
+            and (watch.started_at > patient_until or not (one_is_synced or namespace == self._built_in_namespace))
         )
 
     async def find(self, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
@@ -223,7 +235,10 @@ class ClassifierStore:
         classifier = parse_classifier(await self._read(namespace, classifier_id))
         self._confirmed[namespace, classifier_id] = started_at, classifier
         self._confirmed.move_to_end((namespace, classifier_id))
-        while len(self._confirmed) > _CONFIRMED_LIMIT:
+        # Whole specs may have a megabyte: those that nobody may be told any more go at once.
+        while (
+            len(self._confirmed) > _CONFIRMED_LIMIT or next(iter(self._confirmed.values()))[0] < started_at - CONFIRMED_SECONDS
+        ):
             self._confirmed.popitem(last=False)
         return classifier
 
@@ -259,6 +274,7 @@ class ClassifierStore:
 
         Raises:
             NameTakenError: the name is in use.
+            NamespaceMissingError: there is no such namespace.
             ClusterError: it was refused, or nobody knows.
         """
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
@@ -267,6 +283,11 @@ class ClassifierStore:
         except ConflictError as error:
             if error.already_exists:
                 raise NameTakenError(f"Classifier {namespace}/{name} exists") from error
+            raise
+        except NotFoundError as error:
+            # Without the CRD the answer is 404 as well.
+            if f'namespaces "{namespace}"' in error.message:
+                raise NamespaceMissingError(namespace) from error
             raise
         except UnreachableError:
             created = await self._created_unheard(manifest)
@@ -413,6 +434,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         served_revision=status.get("servedRevision"),
         ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
         deleted=bool(metadata.get("deletionTimestamp")),
+        stalled=any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ()),
     )
 
 

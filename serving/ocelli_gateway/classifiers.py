@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -38,10 +39,10 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name, customer_key
-from ocelli_api.revision import current_revision, definition, spec_revision
+from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore, NameTakenError
-from ocelli_gateway.definitions import Definitions
+from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
     ConflictError,
@@ -52,11 +53,16 @@ from ocelli_gateway.errors import (
 )
 from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
+from ocelli_storage.archives import shown_name
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
+logger = logging.getLogger(__name__)
+
 WRITE_ATTEMPTS = 10
+_DESCRIBED_AT_ONCE = 8
+_SHOWN_PARTS = 5
 _ANNOUNCED_LIMIT = 10_000
 
 
@@ -128,13 +134,36 @@ class Classifiers:
         """Find out before an upload is read whether it would be in vain. Raises TooManyRequestsError where it would."""
         await self._usage.check_create(caller)
 
-    async def list_all(self, caller: Caller) -> list[ClassifierDetails]:
+    async def list_brief(self, caller: Caller) -> list[ClassifierSummary]:
         """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
-        found = await self._store.read_all(caller.namespace)
-        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
-        # The first time that many are shown one waiting is enough for all.
-        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
-        return [await self._describe(caller, item) for item in found]
+        found = await self._read_all(caller)
+        return [
+            ClassifierSummary(classifier_id=item.classifier_id or "", name=item.display_name, status=lifecycle(item))
+            for item in found
+        ]
+
+    async def list_verbose(self, caller: Caller) -> list[ClassifierDetails]:
+        """The same, with all details.
+
+        Raises:
+            ClusterError, ObjectStoreError: cluster or store cannot be read.
+        """
+        found = await self._read_all(caller)
+        turns = asyncio.Semaphore(_DESCRIBED_AT_ONCE)
+
+        async def describe(classifier: Classifier) -> ClassifierDetails:
+            async with turns:
+                try:
+                    return await self._describe(caller, classifier)
+                except DamagedArtifactError as error:
+                    # One that cannot be read must not hide all others.
+                    logger.warning("artifact is damaged", extra={"classifier": str(classifier), "problem": str(error)})
+                    class_names = tuple(item.name for item in classifier.spec.classes)
+                    return _build_details(caller, classifier, class_names, core_ml_enabled=False)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(describe(item)) for item in found]
+        return [task.result() for task in tasks]
 
     async def details(self, caller: Caller, classifier_id: str) -> ClassifierDetails:
         """The classifier as it is now. A `ready` is told when every replica can act on it, a `failed` when every one knows.
@@ -167,12 +196,23 @@ class Classifiers:
         classifier = await self._read(caller, classifier_id)
         revision = classifier.status.served_revision
         if revision is None:
+            if lifecycle(classifier) is Lifecycle.FAILED:
+                raise NotFoundError(
+                    f"The classifier {classifier_id} has no model: its training failed; see explanation in its details."
+                )
             raise NotFoundError(f"The classifier {classifier_id} has no model yet; wait until its training has succeeded.")
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
-            raise NotFoundError(f"The classifier {classifier_id} has no export {export}; see core_ml_enabled in its details.")
+            kind = {ExportFormat.CORE_ML: "Core ML", ExportFormat.ONNX: "ONNX"}[export]
+            if classifier.spec.pretrained is not None:
+                raise NotFoundError(
+                    f"The classifier {classifier_id} was made from weights given to it and has no {kind} export; use the file "
+                    "it was made from."
+                )
+            why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
+            raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
         return StoredExport(parts=parts, keys=keys)
 
@@ -197,11 +237,11 @@ class Classifiers:
     async def _retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
     ) -> ClassifierDetails:
-        stored = False
+        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         for _ in range(WRITE_ATTEMPTS):
             classifier = await self._read(caller, classifier_id)
             _check_retrainable(classifier)
-            served = await self._definition_of(classifier, classifier.status.served_revision, fresh=True)
+            served = await self._served_definition(classifier)
             if served is None:
                 raise UnavailableError(
                     f"The object store has no artifact of revision {classifier.status.served_revision}, which the classifier "
@@ -210,11 +250,9 @@ class Classifiers:
             round_number = 1 + max((source.round for source in served.sources), default=0)
             spec = _grow(served, sets, round_number=round_number, customer=terms.customer)
             _check_size(spec)
-            if not stored:
-                # Bytes that end up unused are left to the operator's sweep: the same zip may belong to an earlier round.
-                location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
-                await self._store_uploads(location, sets)
-                stored = True
+            # At each attempt: whatever changed the object may have erased the same zip. Bytes that end up unused are left to
+            # the next erasure and to the operator's sweep: the same zip may belong to an earlier round.
+            await self._store_uploads(location, sets)
             try:
                 changed = await self._store.change(classifier, build_retrain_patch(classifier, spec, terms))
             except ClassifierChangedError:
@@ -223,6 +261,7 @@ class Classifiers:
                 raise _unknown(classifier_id) from error
             # Whoever polls another replica shall not take what was served before for the outcome.
             await asyncio.sleep(self._replica_delay_seconds)
+            await self._restore_uploads(caller, location, sets)
             return await self._describe(caller, changed)
         raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.")
 
@@ -246,6 +285,13 @@ class Classifiers:
         except ClassifierNotFoundError as error:
             raise _unknown(classifier_id) from error
 
+    async def _read_all(self, caller: Caller) -> list[Classifier]:
+        found = await self._store.read_all(caller.namespace)
+        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
+        # The first time that many are shown one waiting is enough for all.
+        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
+        return found
+
     async def _let_replicas_follow(self, classifier: Classifier) -> None:
         status = classifier.status
         key = (classifier.uid, lifecycle(classifier), status.settled_revision or "", classifier.spec.retrain_nonce)
@@ -256,54 +302,48 @@ class Classifiers:
         await asyncio.sleep(max(0.0, first_seen + self._replica_delay_seconds - now))
 
     async def _describe(self, caller: Caller, classifier: Classifier) -> ClassifierDetails:
-        status = lifecycle(classifier)
-        stalled = classifier.status.condition(ConditionType.STALLED)
         revision = classifier.status.served_revision
-        summary = None
-        if revision is not None:
-            location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-            summary = await self._definitions.read_summary(location, revision)
+        summary = None if revision is None else await self._definitions.read_summary(_location(classifier), revision)
         if classifier.spec.pretrained is not None:
             class_names = () if summary is None else summary.class_names
+            # Published weights are never exported.
+            promised = False
         else:
-            shown = await self._shown_definition(classifier, status)
-            class_names = tuple(item.name for item in shown.classes)
-        return ClassifierDetails(
-            classifier_id=classifier.classifier_id or "",
-            name=classifier.display_name,
-            owner=caller.owner,
-            status=status,
-            class_names=class_names,
-            created_at=classifier.created_at,
-            retrained_at=classifier.status.retrained_at,
-            explanation=stalled.message if stalled is not None else None,
+            class_names = await self._shown_class_names(classifier)
             # Until something was learned it is a promise, which every backbone that comes with Ocelli keeps.
-            core_ml_enabled=summary is None or ExportFormat.CORE_ML in summary.exports,
-        )
+            promised = True
+        core_ml_enabled = promised if summary is None else ExportFormat.CORE_ML in summary.exports
+        return _build_details(caller, classifier, class_names, core_ml_enabled=core_ml_enabled)
 
-    async def _shown_definition(self, classifier: Classifier, status: Lifecycle) -> ClassifierSpec:
-        """While work is under way what is being learned, else what is served."""
-        if status in (Lifecycle.READY, Lifecycle.FAILED):
-            shown = await self._served_definition(classifier)
-        else:
-            shown = await self._definition_of(classifier, current_revision(classifier.spec))
-        return shown or classifier.spec
+    async def _shown_class_names(self, classifier: Classifier) -> tuple[str, ...]:
+        """While work is under way of what is being learned, else of what is served; of the spec as it stands where nothing ever
+        was, or the store has lost it.
+        """
+        is_settled = lifecycle(classifier) in (Lifecycle.READY, Lifecycle.FAILED)
+        revision = classifier.status.served_revision if is_settled else current_revision(classifier.spec)
+        if revision is not None and revision != spec_revision(classifier.spec):
+            class_names = await self._definitions.class_names(_location(classifier), revision)
+            if class_names is not None:
+                return class_names
+        return tuple(item.name for item in classifier.spec.classes)
 
     async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
         """What is served; where nothing ever was, the spec as it stands. None where the store has lost it."""
-        return await self._definition_of(classifier, classifier.status.served_revision)
-
-    async def _definition_of(
-        self, classifier: Classifier, revision: str | None, *, fresh: bool = False
-    ) -> ClassifierSpec | None:
+        revision = classifier.status.served_revision
         if revision is None or revision == spec_revision(classifier.spec):
             return classifier.spec
-        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        return await self._definitions.read(location, revision, fresh=fresh)
+        return await self._definitions.read(_location(classifier), revision)
 
     async def _store_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         for digest, path in {item.file.sha256: item.file.path for item in sets}.items():
             await self._objects.put(location.upload_key(digest), path)
+
+    async def _restore_uploads(self, caller: Caller, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
+        """Store again what an erasure took between upload and write, when nothing named it yet; not what was erased since."""
+        missing = [item for item in sets if not await self._objects.exists(location.upload_key(item.file.sha256))]
+        if missing:
+            named = find_upload_digests(definition((await self._read(caller, location.classifier_id)).spec))
+            await self._store_uploads(location, [item for item in missing if item.file.sha256 in named])
 
     async def _remove_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
         """Take back what a create has stored; nothing else below the id, which a classifier may have by the same draw."""
@@ -313,8 +353,8 @@ class Classifiers:
                 await asyncio.shield(self._objects.delete(location.upload_key(digest)))
 
 
-def check_create(sets: Sequence[ExampleSet]) -> None:
-    """Refuse what does not suffice for a first training.
+def check_create(sets: Sequence[ExampleSet], ignored: Sequence[str] = ()) -> None:
+    """Refuse what does not suffice for a first training; `ignored` are names of parts that mean nothing.
 
     Raises:
         ParameterError: fewer than two example sets, or none of them positive.
@@ -323,8 +363,15 @@ def check_create(sets: Sequence[ExampleSet]) -> None:
     if positive == 0 or len(sets) < 2:
         raise ParameterError(
             "A classifier needs at least two example sets: two parts CLASS_positive_examples, "
-            "or one and the part negative_examples."
+            f"or one and the part negative_examples; this request has {_list_names([item.file.part_name for item in sets])}."
+            + (f" Not understood: {_list_names(ignored)}; names of example sets end in _examples as above." if ignored else "")
         )
+
+
+def _list_names(part_names: Sequence[str]) -> str:
+    shown = [shown_name(name) for name in part_names[:_SHOWN_PARTS]]
+    more = len(part_names) - len(shown)
+    return (", ".join(shown) or "none") + (f" and {more} more" if more else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -371,6 +418,28 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
     }
 
 
+def _location(classifier: Classifier) -> ClassifierLocation:
+    return ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
+
+
+def _build_details(
+    caller: Caller, classifier: Classifier, class_names: tuple[str, ...], *, core_ml_enabled: bool
+) -> ClassifierDetails:
+    stalled = classifier.status.condition(ConditionType.STALLED)
+    return ClassifierDetails(
+        classifier_id=classifier.classifier_id or "",
+        name=classifier.display_name,
+        owner=caller.owner,
+        status=lifecycle(classifier),
+        class_names=class_names,
+        created_at=classifier.created_at,
+        retrained_at=classifier.status.retrained_at,
+        # Who asks by REST knows no names of objects.
+        explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
+        core_ml_enabled=core_ml_enabled,
+    )
+
+
 def _count_bytes(sets: Sequence[ExampleSet]) -> int:
     """What is stored: the same zip twice lies there once."""
     return sum({item.file.sha256: item.file.size_bytes for item in sets}.values())
@@ -411,8 +480,8 @@ def _check_size(spec: ClassifierSpec) -> None:
 def _check_writable(classifier: Classifier) -> None:
     if not classifier.rest_may_write:
         raise ConflictError(
-            f"{classifier} was made by a manifest and does not allow writes by REST; change the manifest, or annotate the "
-            f"object with {REST_WRITES_ANNOTATION}: {REST_WRITES_ALLOWED}."
+            f"{classifier} was made by a manifest and does not allow writes by REST; change the manifest, or allow them: "
+            f"kubectl -n {classifier.namespace} annotate clf {classifier.name} {REST_WRITES_ANNOTATION}={REST_WRITES_ALLOWED}"
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Protocol
 
@@ -28,6 +28,7 @@ from ocelli_gateway.errors import (
     UnavailableError,
 )
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
 from ocelli_gateway.pixels import PixelReader, PixelsError
@@ -130,7 +131,10 @@ class _Outcome:
 
 
 class Classification:
-    """Answers classify requests, each within the timeout. `images` bounds how many images are in memory, over all requests."""
+    """Answers classify requests, each within the timeout.
+
+    `images` bounds how many images are in memory, over all requests; `zips` opens uploads.
+    """
 
     def __init__(
         self,
@@ -139,6 +143,7 @@ class Classification:
         pixels: PixelReader,
         fetcher: UrlFetcher,
         images: FairSlots,
+        zips: FairThreads,
         *,
         timeout_seconds: float,
     ) -> None:
@@ -147,6 +152,7 @@ class Classification:
         self._pixels = pixels
         self._fetcher = fetcher
         self._images = images
+        self._zips = zips
         self._timeout_seconds = timeout_seconds
 
     async def classify(self, caller: Caller, request: ClassifyRequest) -> dict[str, Any]:
@@ -157,7 +163,7 @@ class Classification:
             ClusterError: the API server was needed and did not answer.
         """
         plan = await self._plan(caller, request)
-        files = await asyncio.to_thread(ImageFiles, request.files)
+        files = await self._zips.run(caller.namespace, ImageFiles, request.files)
         try:
             return await self._answer(caller, files, request, plan)
         finally:
@@ -214,7 +220,7 @@ class Classification:
     async def _plan_ids(self, caller: Caller, classifier_ids: Sequence[str]) -> _Plan:
         plan = _Plan()
         unknown: list[str] = []
-        not_ready: list[str] = []
+        not_ready: list[KnownClassifier] = []
         custom_ids = [classifier_id for classifier_id in classifier_ids if classifier_id not in BUILT_IN_IDS]
         found = await self._store.find(caller.namespace, custom_ids)
         for classifier_id in classifier_ids:
@@ -224,7 +230,7 @@ class Classification:
             elif known is None:
                 unknown.append(classifier_id)
             elif known.served_revision is None:
-                not_ready.append(classifier_id)
+                not_ready.append(known)
             else:
                 plan.targets.append(_custom(known))
         if not plan.targets:
@@ -246,7 +252,8 @@ class Classification:
             plan.warnings.append(_warn_unavailable(classifier_id, why))
         elif known is None:
             state = f" ({installed.ready_reason})" if installed.ready_reason else ""
-            plan.warnings.append(_warn_unavailable(classifier_id, f"is not ready yet{state}"))
+            why = "has no model installed" if installed.stalled else "is not ready yet"
+            plan.warnings.append(_warn_unavailable(classifier_id, why + state))
 
     async def _score_all(
         self, caller: Caller, images: Iterator[ReadImage], targets: Sequence[_Target], request: ClassifyRequest
@@ -264,12 +271,12 @@ class Classification:
                         self._images.release(tenant)
                 if image is None:
                     break
-                task = group.create_task(self._score(image, targets, request))
+                task = group.create_task(self._score(tenant, image, targets, request))
                 task.add_done_callback(lambda _: self._images.release(tenant))
                 tasks.append(task)
         return [task.result() for task in tasks]
 
-    async def _score(self, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
+    async def _score(self, tenant: str, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
         if image.error is not None:
             return _Outcome(origin=image.origin, error=image.error)
         scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
@@ -277,13 +284,14 @@ class Classification:
         in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
         if in_pixels:
             try:
-                pixels = await self._pixels.read(image.data)
+                pixels = await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
             for classifier_id in in_pixels:
                 scores[classifier_id] = score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
-        answers = await asyncio.gather(*(self._ask(target, known, image.data, request) for target, known in asked))
+        question = Question(tenant=tenant, image=image.data, threshold=request.threshold, language=request.language)
+        answers = await asyncio.gather(*(self._ask(target, known, question) for target, known in asked))
         failures: dict[str, Exception] = {}
         silent: dict[str, Exception] = {}
         for (target, _), answer in zip(asked, answers, strict=True):
@@ -299,17 +307,17 @@ class Classification:
         if len(silent) == len(targets) and not in_pixels:
             # Nobody has said whether it is an image.
             try:
-                await self._pixels.read(image.data)
+                await self._pixels.read(image.data, tenant)
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
     async def _ask(
-        self, target: _Target, known: KnownClassifier, image: bytes, request: ClassifyRequest
+        self, target: _Target, known: KnownClassifier, question: Question
     ) -> Prediction | PredictionError | ClusterError:
-        language = None if target.is_custom else request.language
         try:
-            return await self._predictions.predict(known, Question(image=image, threshold=request.threshold, language=language))
+            # Names of custom classes are never translated.
+            return await self._predictions.predict(known, replace(question, language=None) if target.is_custom else question)
         except (PredictionError, ClusterError) as error:
             return error
 
@@ -430,8 +438,13 @@ def _none_found(targets: Sequence[_Target]) -> NotFoundError:
     return _none_found_ids([target.classifier_id for target in targets])
 
 
-def _describe_not_ready(classifier_ids: Sequence[str]) -> str:
-    return f"Not ready to classify, because no training has succeeded yet: {_join(classifier_ids)}"
+def _describe_not_ready(found: Sequence[KnownClassifier]) -> str:
+    failed = [known.classifier_id for known in found if known.stalled]
+    young = [known.classifier_id for known in found if not known.stalled]
+    facts = [f"no training has succeeded yet: {_join(young)}"] if young else []
+    if failed:
+        facts.append(f"the training failed, see explanation in the details: {_join(failed)}")
+    return f"Not ready to classify, because {'; because '.join(facts)}"
 
 
 def _join(classifier_ids: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocelli_gateway.errors import GatewayError, InternalError, translate_error
-from ocelli_gateway.http_protocol import TRANSACTION_HEADER, new_transaction_id
+from ocelli_gateway.http_protocol import new_transaction_id
 from ocelli_gateway.metrics import Metrics
+from ocelli_gateway.wire import TRANSACTION_HEADER
 
 access_logger = logging.getLogger("ocelli_gateway.access")
 logger = logging.getLogger(__name__)

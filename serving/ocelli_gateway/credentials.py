@@ -1,7 +1,8 @@
 """Credential sets: how they are written into a Secret, and how the mounted Secret is read.
 
-`python -m ocelli_gateway.credentials add …` prints a Secret that holds one more set. Passwords are kept as slow hashes
-(scrypt), API keys as SHA-256: a key is drawn at random, so that guessing it is in vain, while people choose passwords.
+`python -m ocelli_gateway.credentials add …` prints a Secret that holds one more set, `remove …` a patch that takes one out.
+Passwords are kept as slow hashes (scrypt), API keys as SHA-256: a key is drawn at random, so that guessing it is in vain, while
+people choose passwords.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import re
 import secrets
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -219,7 +221,9 @@ def _check_beside(candidate: CredentialSet, others: Iterable[CredentialSet]) -> 
             )
 
 
-def build_credential_set(*, user: str, password: str, namespace: str, owner: str, api_key: str | None = None) -> CredentialSet:
+def build_credential_set(
+    *, user: str, password: str, namespace: str, owner: str, api_key: str | None = None, quota: Quota = NO_QUOTA
+) -> CredentialSet:
     """A set with its secrets hashed.
 
     Raises:
@@ -229,7 +233,12 @@ def build_credential_set(*, user: str, password: str, namespace: str, owner: str
         raise CredentialSetError(f"a password has 1 to {PASSWORD_BYTES_LIMIT} bytes; choose another one")
     digest = None if api_key is None else hash_api_key(api_key)
     built = CredentialSet(
-        user=user, password_hash=PasswordHash.of(password), api_key_sha256=digest, namespace=namespace, owner=owner
+        user=user,
+        password_hash=PasswordHash.of(password),
+        api_key_sha256=digest,
+        namespace=namespace,
+        owner=owner,
+        quota=quota,
     )
     return CredentialSet.parse(built.to_json())
 
@@ -248,41 +257,82 @@ def build_credentials_secret(
         "kind": "Secret",
         "metadata": {"name": name, "namespace": namespace, "labels": {"app.kubernetes.io/part-of": "ocelli"}},
         "type": "Opaque",
-        "stringData": {_entry_name(item): json.dumps(item.to_json(), ensure_ascii=False) for item in sets},
+        "stringData": {_entry_name(item.user): json.dumps(item.to_json(), ensure_ascii=False) for item in sets},
     }
 
 
-def _entry_name(credential_set: CredentialSet) -> str:
+def build_removal_patch(user: str) -> list[dict[str, str]]:
+    """The JSON patch that takes a user's entry out of the Secret; where there is none it is refused."""
+    return [{"op": "remove", "path": f"/data/{_entry_name(user)}"}]
+
+
+def _entry_name(user: str) -> str:
     # Keys of a Secret are ASCII, user names need not be.
-    return f"{hashlib.sha256(credential_set.user.encode()).hexdigest()[:16]}.json"
+    return f"{hashlib.sha256(user.encode()).hexdigest()[:16]}.json"
 
 
 def main(arguments: list[str]) -> int:
-    """The command line: prints a Secret, for `kubectl apply -f -`, which adds the set to those that are there."""
+    """The command line: prints what kubectl adds to the Secret, or takes out of it; the entries of others stay."""
     parser = argparse.ArgumentParser(prog="python -m ocelli_gateway.credentials", description=__doc__)
-    add = parser.add_subparsers(required=True).add_parser("add", help="print a Secret that adds one credential set")
+    commands = parser.add_subparsers(required=True, dest="command")
+    add = commands.add_parser("add", help="print a Secret that adds one credential set, for kubectl apply --server-side")
     add.add_argument("--user", required=True)
-    add.add_argument("--namespace", required=True, help="namespace of this user's classifiers")
+    add.add_argument("--namespace", required=True, help="namespace of this user's classifiers; it must exist")
     add.add_argument("--owner", required=True, help="owner id that the API shows")
     add.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     add.add_argument("--api-key", action="store_true", help="draw a separate API key and print it on standard error")
+    add.add_argument(
+        "--quota", action="append", default=[], metavar="NAME=NUMBER", help="such as classifiers=20; may come several times"
+    )
     add.add_argument("--secret", default=SECRET_NAME, help="name of the Secret (%(default)s)")
     add.add_argument("--secret-namespace", default=SECRET_NAMESPACE, help="namespace of the Secret (%(default)s)")
+    remove = commands.add_parser("remove", help="print a JSON patch that removes one credential set, for kubectl patch")
+    remove.add_argument("--user", required=True)
     options = parser.parse_args(arguments)
-    password = sys.stdin.readline().rstrip("\r\n") if options.password_stdin else getpass.getpass("Password: ")
-    api_key = secrets.token_urlsafe(32) if options.api_key else None
+    if options.command == "remove":
+        print(json.dumps(build_removal_patch(options.user)))
+        return 0
     try:
-        built = build_credential_set(
-            user=options.user, password=password, namespace=options.namespace, owner=options.owner, api_key=api_key
-        )
+        return _add(options)
     except CredentialSetError as error:
         print(f"credential set of {options.user!r}: {error}", file=sys.stderr)
         return 1
+
+
+def _add(options: argparse.Namespace) -> int:
+    quota = _parse_quota(dict(map(_parse_quota_option, options.quota)))
+    password = sys.stdin.readline().rstrip("\r\n") if options.password_stdin else _ask_password()
+    api_key = secrets.token_urlsafe(32) if options.api_key else None
+    built = build_credential_set(
+        user=options.user, password=password, namespace=options.namespace, owner=options.owner, api_key=api_key, quota=quota
+    )
+    namespace = options.namespace
+    print(
+        f"Namespace {namespace} has to exist before its users can create: kubectl create namespace {namespace}", file=sys.stderr
+    )
     if api_key is not None:
         print(f"API key (shown only now): {api_key}", file=sys.stderr)
     secret = build_credentials_secret([built], name=options.secret, namespace=options.secret_namespace)
     print(json.dumps(secret, ensure_ascii=False, indent=2))
     return 0
+
+
+def _ask_password() -> str:
+    """Raises CredentialSetError where nobody can be asked."""
+    try:
+        with warnings.catch_warnings():
+            # Without a terminal getpass would warn and then read standard input.
+            warnings.simplefilter("error", getpass.GetPassWarning)
+            return getpass.getpass("Password: ")
+    except (EOFError, getpass.GetPassWarning) as error:
+        raise CredentialSetError("there is no terminal to ask for the password; use --password-stdin") from error
+
+
+def _parse_quota_option(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not (number.isascii() and number.isdigit()):
+        raise CredentialSetError(f"--quota {text} is no NAME=NUMBER; give for example classifiers=20")
+    return name, int(number)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
+from ocelli_gateway.classifier_store import NamespaceMissingError
 from ocelli_storage.object_store import ObjectStoreError
 
 ERROR_IDS = (
@@ -162,6 +163,12 @@ def translate_error(error: BaseException) -> GatewayError | None:
         case QuotaError():
             return TooManyRequestsError(
                 f"The ResourceQuota of the namespace does not allow another classifier: {error.message}", retry_after_seconds=60
+            )
+        case NamespaceMissingError():
+            return UnavailableError(
+                f'The namespace "{error.namespace}" of these credentials does not exist; ask the operator of this installation '
+                "to create it.",
+                retry_after_seconds=60,
             )
         case ClusterError():
             return UnavailableError("The Kubernetes API does not answer as it should; try again.")

@@ -5,12 +5,13 @@ Decoding is left to the trainer: here entries are judged by their signatures. It
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ocelli_api.names import class_name_fault
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, ParameterError
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.uploads import Form, SpooledFile
 from ocelli_storage.archives import (
     EXAMPLE_KINDS,
@@ -26,6 +27,7 @@ POSITIVE_SUFFIX = "_positive_examples"
 NEGATIVE_PART = "negative_examples"
 LEAST_IMAGES = 10
 _SHOWN_SKIPPED = 3
+_FILE_NAME_BYTES = 4096
 _ENTRY_FAULTS = {
     EntryFault.NOT_AN_IMAGE: "is no JPEG or PNG image",
     EntryFault.TOO_LARGE: "is larger than 10 MB",
@@ -68,14 +70,15 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-async def check_archives(sets: Sequence[ExampleSet]) -> None:
-    """Look into every zip.
+async def check_archives(sets: Sequence[ExampleSet], tenant: str, threads: FairThreads) -> None:
+    """Look into every zip. One of many entries takes seconds of a thread.
 
     Raises:
         InputError, LimitExceededError: one cannot be learned from.
+        UnavailableError: too many are looked into already.
     """
     for example_set in sets:
-        await asyncio.to_thread(_check_archive, example_set.file)
+        await threads.run(tenant, _check_archive, example_set.file)
 
 
 def _check_archive(file: SpooledFile) -> None:
@@ -85,13 +88,26 @@ def _check_archive(file: SpooledFile) -> None:
             inspection = archive.inspect()
     except ArchiveError as error:
         kind: type[GatewayError] = LimitExceededError if error.fault in _LIMIT_FAULTS else InputError
-        raise kind(f'The example set "{part}" cannot be used: {error}.') from error
+        hint = _describe_text(file.path) if error.fault is ArchiveFault.NOT_A_ZIP else ""
+        raise kind(f'The example set "{part}" cannot be used: {error}{hint}.') from error
     if inspection.usable < LEAST_IMAGES:
         missing = LEAST_IMAGES - inspection.usable
         raise InputError(
             f'The example set "{part}" has {inspection.usable} usable images and needs at least {LEAST_IMAGES}; '
             f"add {missing} or more JPEG or PNG images.{_describe_skipped(inspection)}"
         )
+
+
+def _describe_text(path: Path) -> str:
+    """What curl sends where the @ was forgotten is the name of the file."""
+    data = path.read_bytes() if path.stat().st_size <= _FILE_NAME_BYTES else b""
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+    if not text.isprintable() or not text.lower().endswith(".zip"):
+        return ""
+    return f' (it is the text "{shown_name(text)}"; with curl, write @ before the file\'s name)'
 
 
 def _describe_skipped(inspection: Inspection) -> str:

@@ -12,7 +12,8 @@ from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.errors import UnavailableError
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 128 * 1024
+"""A few of these lie in memory for each download, however slowly its client reads."""
 
 
 @dataclass(frozen=True, kw_only=True)

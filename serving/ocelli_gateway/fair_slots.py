@@ -58,6 +58,8 @@ class FairSlots:
                 self.release(tenant)
             else:
                 self._forget(tenant, turn)
+                # Free slots may have passed this turn over while others queued behind it.
+                self._hand_out()
             if isinstance(error, TimeoutError):
                 message = f"Too many {self._what} at the same time; try again."
                 raise UnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error

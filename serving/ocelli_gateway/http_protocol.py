@@ -5,16 +5,20 @@ It must not know what the requests mean.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-TRANSACTION_HEADER = "X-Global-Transaction-Id"
+from ocelli_gateway.wire import TRANSACTION_HEADER
+
 HEAD_LIMIT_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
+CUT_OFF_KEY = "ocelli.cut_off"
+"""Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
 
 
@@ -24,12 +28,27 @@ def new_transaction_id() -> str:
 
 
 class ContractProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. Build its class with `build_protocol`."""
 
+    _stall_seconds = 60.0
+    _stall: asyncio.TimerHandle | None = None
     _head_bytes = 0
     _reads_head = True
     _between_requests = True
     _refused = False
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        # Closing would wait for the client to take what lies in memory for it.
+        self._stall = self.loop.call_later(self._stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._end_stall()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._end_stall()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -67,6 +86,7 @@ class ContractProtocol(HttpToolsProtocol):
             return None
         cycle.keep_alive = False
         if cycle.more_body:
+            cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
         return True
@@ -90,3 +110,17 @@ class ContractProtocol(HttpToolsProtocol):
             self.loop.call_later(LINGER_SECONDS, self.transport.close)
         else:
             self.transport.close()
+
+    def _end_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+def build_protocol(*, stall_seconds: float) -> type[ContractProtocol]:
+    """The class of connections that are broken off when the client takes nothing of what is sent for so long."""
+
+    class Protocol(ContractProtocol):
+        _stall_seconds = stall_seconds
+
+    return Protocol

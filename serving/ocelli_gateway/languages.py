@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from ocelli_api.prediction import LANGUAGES
+
 ENGLISH = "en"
-LANGUAGES = (ENGLISH, "ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
+_KNOWN = (ENGLISH, *LANGUAGES)
 _RANGES_LIMIT = 50
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE | re.ASCII)
 # Whoever names a language without a country, or with one that has no translation of its own, gets the one that they can read.
@@ -31,10 +33,10 @@ def choose_language(accepted: str) -> str:
 
 
 def _match(tag: str) -> str | None:
-    if tag in LANGUAGES:
+    if tag in _KNOWN:
         return tag
     primary, *others = tag.split("-")
     if primary == "zh" and _TRADITIONAL_CHINESE.intersection(others):
         return "zh-tw"
     nearest = _NEAREST.get(primary, primary)
-    return nearest if nearest in LANGUAGES else None
+    return nearest if nearest in _KNOWN else None

@@ -30,8 +30,9 @@ _SPECIAL = tuple(
         "3fff::/20",  # documentation
     )
 )
-_NAT64 = tuple(IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48"))
-"""RFC 6052, RFC 8215: the last 32 bits are an IPv4 address."""
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are an IPv4 address. In `64:ff9b:1::/48` (RFC 8215) only the network that uses it knows which bits
+are: nothing in it is public."""
 _COMPATIBLE = IPv6Network("::/96")
 """RFC 4291, withdrawn: the last 32 bits are an IPv4 address, or it is `::` or `::1`."""
 _IPV4_BITS = (1 << 32) - 1
@@ -77,6 +78,6 @@ def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
         return (address.sixtofour,)
     if address.teredo is not None:
         return address.teredo
-    if any(address in network for network in (*_NAT64, _COMPATIBLE)):
+    if address in _NAT64 or address in _COMPATIBLE:
         return (IPv4Address(int(address) & _IPV4_BITS),)
     return ()

@@ -12,9 +12,9 @@ from typing import Any
 from ocelli_gateway.fields import Field, Place
 from ocelli_gateway.operations import Answer, FilePart, FormType, Operation
 from ocelli_gateway.schemas import SCHEMAS, reference
+from ocelli_gateway.wire import TRANSACTION_HEADER
 
 OPENAPI_VERSION = "3.1.0"
-TRANSACTION_HEADER = "X-Global-Transaction-Id"
 _FILE = {"type": "string", "format": "binary"}
 _SECURITY_SCHEMES = {
     "basic": {

@@ -9,9 +9,9 @@ To add an operation:
 4. Its handler in `app`: `handlers[OPERATION] = gateway.method`. What has no handler is neither routed nor documented.
 
 A handler gets a `V3Request`: `v3.read(FIELD)` for a value (KeyError where the operation does not declare the field),
-`space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS)` for a form, then `v3.with_form(form).read(FIELD)`. It returns a
-response of Starlette, or raises what `errors` can translate. An operation that is `open` needs no credentials; its handler gets
-an `OpenRequest`, which has no caller, and belongs to `open_handlers`.
+`space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.caller.namespace)` for a form, then
+`v3.with_form(form).read(FIELD)`. It returns a response of Starlette, or raises what `errors` can translate. An operation that
+is `open` needs no credentials; its handler gets an `OpenRequest`, which has no caller, and belongs to `open_handlers`.
 
 This module must not know how operations are carried out.
 """
@@ -28,7 +28,8 @@ from typing import Any
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_gateway import fields
 from ocelli_gateway.fields import Field, Place, SentFields, T
-from ocelli_gateway.uploads import MEGABYTE, UploadLimits
+from ocelli_gateway.uploads import UploadLimits
+from ocelli_storage.archives import MEGABYTE
 
 JSON_TYPE = "application/json"
 FILE_TYPE = "application/octet-stream"

@@ -5,19 +5,17 @@ It must not know what the pixels are for.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import struct
-import threading
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from ocelli_api.prediction import ImageFault
+from ocelli_gateway.fair_threads import FairThreads
 from ocelli_storage.archives import CLASSIFY_KINDS, SIGNATURE_BYTES, image_kind
 
 LEAST_SIDE_PIXELS = 10
@@ -25,6 +23,8 @@ PIXELS_LIMIT = 100_000_000
 SAMPLE_SIDE_PIXELS = 64
 _LARGE_PIXELS = 20_000_000
 _DECODERS = 2
+_LARGE_DECODERS = 1
+"""Of 100 megapixels one takes 400 MB."""
 _FORMATS = tuple(sorted(CLASSIFY_KINDS))
 
 # It warns of large images, which are refused below, and of every flaw in a TIFF: that would be a line in the log per image.
@@ -44,39 +44,51 @@ class PixelsError(Exception):
 
 
 class PixelReader:
-    """Decodes images in threads, few at a time, and large ones one after the other."""
+    """Decodes images in threads, few at a time; large ones one after the other, in a thread of their own."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=_DECODERS, thread_name_prefix="pixels")
-        self._large = threading.Lock()
+    def __init__(self, *, timeout_seconds: float) -> None:
+        """`timeout_seconds` is how long an image waits for its turn."""
+        what = "images are decoded"
+        # Small ones take turns quickly enough.
+        self._threads = FairThreads(what, threads=_DECODERS, share=_DECODERS, timeout_seconds=timeout_seconds)
+        self._large = FairThreads(what, threads=_LARGE_DECODERS, share=1, timeout_seconds=timeout_seconds)
 
-    async def read(self, data: bytes) -> npt.NDArray[np.uint8]:
+    async def read(self, data: bytes, tenant: str) -> npt.NDArray[np.uint8]:
         """The image scaled to at most 64 pixels a side, sRGB uint8 of shape (height, width, 3), transparent parts white.
 
         Raises:
             PixelsError: it is no image, cannot be decoded, or has too few or too many pixels.
+            UnavailableError: too many are decoded already.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, data)
+        try:
+            return await self._threads.run(tenant, _decode, data, _LARGE_PIXELS)
+        except _LargeImageError:
+            return await self._large.run(tenant, _decode, data, PIXELS_LIMIT)
 
     def close(self) -> None:
         """Stop the threads."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+        self._large.close()
 
-    def _decode(self, data: bytes) -> npt.NDArray[np.uint8]:
-        if image_kind(data[:SIGNATURE_BYTES]) is None:
-            raise PixelsError(ImageFault.NOT_AN_IMAGE)
-        try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                _check_size(image.width, image.height)
-                image.draft("RGB", (SAMPLE_SIDE_PIXELS, SAMPLE_SIDE_PIXELS))
-                if image.width * image.height <= _LARGE_PIXELS:
-                    return _sample(image)
-                with self._large:
-                    return _sample(image)
-        except Image.DecompressionBombError as error:
-            raise PixelsError(ImageFault.TOO_MANY_PIXELS) from error
-        except (*_DAMAGED, *_DAMAGED_BELOW) as error:
-            raise PixelsError(ImageFault.CORRUPT) from error
+
+class _LargeImageError(Exception):
+    """It has more pixels than shall be decoded here."""
+
+
+def _decode(data: bytes, largest_pixels: int) -> npt.NDArray[np.uint8]:
+    if image_kind(data[:SIGNATURE_BYTES]) is None:
+        raise PixelsError(ImageFault.NOT_AN_IMAGE)
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.width, image.height)
+            image.draft("RGB", (SAMPLE_SIDE_PIXELS, SAMPLE_SIDE_PIXELS))
+            if image.width * image.height > largest_pixels:
+                raise _LargeImageError
+            return _sample(image)
+    except Image.DecompressionBombError as error:
+        raise PixelsError(ImageFault.TOO_MANY_PIXELS) from error
+    except (*_DAMAGED, *_DAMAGED_BELOW) as error:
+        raise PixelsError(ImageFault.CORRUPT) from error
 
 
 def _check_size(width: int, height: int) -> None:

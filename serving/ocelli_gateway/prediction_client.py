@@ -1,7 +1,8 @@
 """Asking inference servers for predictions: always the served revision, balanced over the Pods that are Ready.
 
 What a Pod refuses or does not answer is asked of another one, then of what the API server says now: a switch to another
-revision thereby leaves no gap. It must not know the public API.
+revision thereby leaves no gap. Tenants share the calls: servers that hang keep nobody else waiting. It must not know the public
+API.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import aiohttp
 
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_api.prediction import (
+    ANSWER_BYTES_LIMIT,
     LANGUAGE_HEADER,
     PREDICTIONS_PATH,
     REVISION_HEADER,
@@ -26,15 +28,15 @@ from ocelli_api.prediction import (
     Refusal,
 )
 from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, KnownClassifier
+from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.metrics import Metrics
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 30.0
 """Less than the servers keep an idle connection, lest a request meets its closing."""
-CALLS_AT_ONCE = 256
 LIVE_READS = 3
 LIVE_READ_PAUSE_SECONDS = 0.2
-ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
 UNREACHABLE = "Unreachable"
 
 
@@ -70,6 +72,8 @@ class QueueFullError(PredictionError):
 class Question:
     """What an inference server is asked."""
 
+    tenant: str
+    """Who asks."""
     image: bytes
     """As it came."""
     threshold: float
@@ -95,13 +99,15 @@ class PredictionClient:
         metrics: Metrics,
         *,
         timeout_seconds: float,
+        calls: FairSlots,
         port: int = INFERENCE_PORT,
     ) -> None:
+        """`calls` bounds how many servers are asked at the same time."""
         self._store = store
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
         self._port = port
-        self._calls = asyncio.Semaphore(CALLS_AT_ONCE)
+        self._calls = calls
         self._outstanding: Counter[str] = Counter()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
@@ -125,9 +131,9 @@ class PredictionClient:
             ClusterError: the API server was needed and did not answer.
         """
         try:
-            async with asyncio.timeout(self._timeout_seconds), self._calls:
+            async with asyncio.timeout(self._timeout_seconds), self._calls.slot(question.tenant):
                 return await self._predict(classifier, question)
-        except TimeoutError as error:
+        except (TimeoutError, UnavailableError) as error:
             raise NoServerError(_no_server(classifier)) from error
 
     async def _predict(self, classifier: KnownClassifier, question: Question) -> Prediction:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from ocelli_gateway.errors import TooLargeError, TooManyRequestsError
+from ocelli_storage.archives import MEGABYTE
 
-MEGABYTE = 1024 * 1024
 QUOTA_LIMIT = 10**9
 CLASSIFIERS_RETRY_SECONDS = 60
 """Room for another classifier is made by deleting one: soon enough to look again."""

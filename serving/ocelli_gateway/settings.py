@@ -69,7 +69,8 @@ class GatewaySettings:
         default=50,
         metadata=_about(
             "OCELLI_GATEWAY_TENANT_SHARE_PERCENT",
-            "How much of the uploads, classify requests, images and fetches at the same time one tenant may hold, in percent.",
+            "How much of the uploads, classify requests, images, predictions, fetches and downloads at the same time one "
+            "tenant may hold, in percent.",
             most=100,
         ),
     )
@@ -84,6 +85,12 @@ class GatewaySettings:
         default=32,
         metadata=_about(
             "OCELLI_GATEWAY_FETCHES_AT_ONCE", "Images by URL that are fetched at the same time; further ones wait."
+        ),
+    )
+    downloads_at_once: int = field(
+        default=32,
+        metadata=_about(
+            "OCELLI_GATEWAY_DOWNLOADS_AT_ONCE", "Downloads of models that are sent at the same time; further ones wait."
         ),
     )
     url_allowed_networks: str = field(
@@ -150,7 +157,8 @@ class GatewaySettings:
         default=60.0,
         metadata=_about(
             "OCELLI_GATEWAY_BODY_TIMEOUT_SECONDS",
-            "A request whose body brings no byte for so long is answered with 400.",
+            "A request whose body brings no byte for so long is answered with 400; a client that takes nothing of what is sent "
+            "for so long is disconnected.",
             least=0.1,
         ),
     )

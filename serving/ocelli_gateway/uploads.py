@@ -20,9 +20,18 @@ from starlette.requests import ClientDisconnect, Request
 
 from ocelli_gateway.errors import InputError, LimitExceededError, ParameterError, TooLargeError
 from ocelli_gateway.fair_slots import FairSlots
-from ocelli_gateway.multipart import MultipartError, PartHead, PartSink, TooManyPartsError, parse_boundary, read_parts
+from ocelli_gateway.http_protocol import CUT_OFF_KEY
+from ocelli_gateway.multipart import (
+    PARTS_LIMIT,
+    MultipartError,
+    PartHead,
+    PartSink,
+    TooManyPartsError,
+    parse_boundary,
+    read_parts,
+)
+from ocelli_storage.archives import MEGABYTE
 
-MEGABYTE = 1024 * 1024
 TEXT_BYTES_LIMIT = MEGABYTE
 _WRITE_BYTES = 256 * 1024
 _LENGTH_DIGITS = 18
@@ -63,10 +72,8 @@ class Form:
 
     files: tuple[SpooledFile, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
-
-    def texts_of(self, name: str) -> list[str]:
-        """Every value of a text field."""
-        return [value for key, value in self.texts if key == name]
+    ignored: tuple[str, ...] = ()
+    """Names of parts that were dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,22 +105,22 @@ class UploadSpace:
                     raise InputError(f"{error}.") from error
                 finally:
                     await collector.close()
-                yield Form(files=tuple(collector.files), texts=tuple(collector.texts))
+                yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
             finally:
                 await asyncio.to_thread(folder.cleanup)
 
-    async def read_urlencoded(self, request: Request) -> Form:
+    async def read_urlencoded(self, request: Request, limit_bytes: int = TEXT_BYTES_LIMIT) -> Form:
         """The fields of an `application/x-www-form-urlencoded` body.
 
         Raises:
-            InputError, TooLargeError: it cannot be read within the limit of a text.
+            InputError, LimitExceededError, TooLargeError: it cannot be read within the limits.
         """
-        check_declared_length(request.headers, TEXT_BYTES_LIMIT)
+        check_declared_length(request.headers, limit_bytes)
         body = bytearray()
-        async for chunk in self.read_body(request, TEXT_BYTES_LIMIT):
+        async for chunk in self.read_body(request, limit_bytes):
             body += chunk
-        text = body.decode("utf-8", errors="replace")
-        return Form(texts=tuple(parse_qsl(text, keep_blank_values=True)))
+        # A megabyte of escapes takes long enough to hold up everybody else.
+        return Form(texts=await asyncio.to_thread(parse_urlencoded, body.decode("utf-8", errors="replace")))
 
     async def read_body(self, request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
         """The body in chunks.
@@ -139,9 +146,30 @@ class UploadSpace:
                 raise _body_too_large(limit_bytes)
             if chunk:
                 yield chunk
-        declared = request.headers.get("content-length")
-        if declared is not None and received < int(declared):
+        declared = declared_length(request.headers)
+        if declared is not None and received < declared:
             raise InputError(f"The request body is cut off: {received} of {declared} bytes came.")
+        if request.scope.get(CUT_OFF_KEY):
+            raise InputError(f"The request body is cut off: {received} bytes came, and not its last chunk.")
+
+
+def parse_urlencoded(text: str) -> tuple[tuple[str, str], ...]:
+    """The fields of a query or a body, in their order. Raises LimitExceededError where there are too many."""
+    try:
+        return tuple(parse_qsl(text, keep_blank_values=True, max_num_fields=PARTS_LIMIT))
+    except ValueError as error:
+        raise LimitExceededError(f"The request has more than {PARTS_LIMIT} fields; send fewer.") from error
+
+
+def declared_length(headers: Mapping[str, str]) -> int | None:
+    """How many bytes the body has, as the request says; None where it says nothing. Raises InputError for what is no number."""
+    declared = headers.get("content-length")
+    if declared is None:
+        return None
+    if not (declared.isascii() and declared.isdigit()):
+        raise InputError("The header Content-Length is not a number.")
+    # Python reads no number of thousands of digits, and the first few tell that it is above every limit.
+    return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
 
 def check_declared_length(headers: Mapping[str, str], limit_bytes: int) -> None:
@@ -151,12 +179,7 @@ def check_declared_length(headers: Mapping[str, str], limit_bytes: int) -> None:
         TooLargeError: its declared length is above the limit.
         InputError: the declared length is no number.
     """
-    declared = headers.get("content-length")
-    if declared is None:
-        return
-    if not (declared.isascii() and declared.isdigit()):
-        raise InputError("The header Content-Length is not a number.")
-    if len(declared.lstrip("0")) > _LENGTH_DIGITS or int(declared) > limit_bytes:
+    if (declared_length(headers) or 0) > limit_bytes:
         raise _body_too_large(limit_bytes)
 
 
@@ -178,7 +201,8 @@ def _boundary(headers: Mapping[str, str]) -> bytes:
 
 
 def _body_too_large(limit_bytes: int) -> TooLargeError:
-    return TooLargeError(f"The request body is larger than {limit_bytes // MEGABYTE} MB.")
+    shown = f"{limit_bytes // MEGABYTE} MB" if limit_bytes >= MEGABYTE else f"{limit_bytes // 1024} KB"
+    return TooLargeError(f"The request body is larger than {shown}.")
 
 
 @dataclass(kw_only=True)
@@ -188,6 +212,7 @@ class _FormCollector:
     limits: UploadLimits
     files: list[SpooledFile] = field(default_factory=list)
     texts: list[tuple[str, str]] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
     text_bytes: int = 0
     """Of all text fields: these lie in memory."""
     _open: _FileSink | None = None
@@ -200,6 +225,7 @@ class _FormCollector:
             return self._open
         if self.use.is_text(head.name):
             return _TextSink(self, head)
+        self.ignored.append(head.name)
         return _NullSink()
 
     async def close(self) -> None:

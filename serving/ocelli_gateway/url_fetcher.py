@@ -1,8 +1,8 @@
 """Images by URL: fetched for a user who must not thereby reach what only the gateway can reach.
 
 An address is checked where it is connected to, at the socket, for every connection and so for every redirect: between the check
-and the connection there is no name left that could come to mean something else. What was fetched lies on disk. It must not
-know what the image is for.
+and the connection there is no name left that could come to mean something else. Nor does an answer tell which names there are
+inside the cluster. What was fetched lies on disk. It must not know what the image is for.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError
+from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.network_addresses import Network, may_connect
 from ocelli_storage.archives import IMAGE_BYTES_LIMIT, MEGABYTE, SIGNATURE_BYTES, image_kind, is_zip
 
@@ -32,20 +34,18 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 """Of one address of a host: where it has several, the next one still has its chance."""
 REDIRECTS_LIMIT = 10
 URL_CHARACTERS_LIMIT = 8192
-RESOLVERS = 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK_BYTES = 256 * 1024
 _PREFIX = "URL Fetcher error: "
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WRITTEN_OUT = re.compile(r"[!-~]+")
 """Nothing in it that would have to be escaped."""
-
-
-class Slots(Protocol):
-    """Bounds how many fetch at the same time."""
-
-    def slot(self, tenant: str) -> AbstractAsyncContextManager[None]:
-        """Wait for a place. Raises GatewayError where there is none in time."""
+_INTERNAL_SUFFIXES = ("localhost", "local", "internal", "home.arpa")
+"""Domains that mean nothing on the internet (RFC 6761, RFC 6762, RFC 8375, ICANN); Kubernetes' own ends in one of them."""
+_INTERNAL_LABELS = ("svc", "pod")
+"""In the names of Services and Pods, whatever the cluster's domain is."""
+_LOOKUPS: ContextVar[list[asyncio.Future[Any]]] = ContextVar("lookups")
+"""Of the fetch that is going on: its resolver is called by the HTTP client, in a task of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +75,12 @@ class _FetchError(Exception):
 class UrlFetcher:
     """Fetches images over connections of its own, one for each request, without proxies, cookies or credentials."""
 
-    def __init__(
-        self, *, folder: Path, slots: Slots, allowed: Sequence[Network] = (), resolver: AbstractResolver | None = None
-    ) -> None:
+    def __init__(self, *, folder: Path, slots: FairSlots, resolver: AbstractResolver, allowed: Sequence[Network] = ()) -> None:
+        """`slots` bounds how many fetch, and look up a name, at the same time."""
         self._folder = folder
         self._slots = slots
         self._allowed = tuple(allowed)
-        self._resolver = resolver or _ThreadedResolver()
+        self._resolver = _GuardedResolver(resolver, internal_names=bool(self._allowed))
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -113,11 +112,22 @@ class UrlFetcher:
         """
         file = await asyncio.to_thread(self._open_file)
         try:
-            async with self._slots.slot(tenant):
-                image = await self._fetch(url, file)
-            yield image
+            yield await self._fetch_in_turn(url, file, tenant)
         finally:
             await asyncio.to_thread(file.close)
+
+    async def _fetch_in_turn(self, url: str, file: IO[bytes], tenant: str) -> FetchedImage:
+        await self._slots.acquire(tenant)
+        lookups: list[asyncio.Future[Any]] = []
+        _LOOKUPS.set(lookups)
+        try:
+            return await self._fetch(url, file)
+        finally:
+            if lookups and not lookups[-1].done():
+                # Nothing ends a look-up of the system's. Its thread stays the tenant's until it ends by itself.
+                lookups[-1].add_done_callback(lambda _: self._slots.release(tenant))
+            else:
+                self._slots.release(tenant)
 
     async def _fetch(self, source_url: str, file: IO[bytes]) -> FetchedImage:
         visited: list[URL] = []
@@ -155,11 +165,40 @@ class UrlFetcher:
         return socket.socket(family, kind, protocol)
 
 
-class _ThreadedResolver(AbstractResolver):
+class _GuardedResolver(AbstractResolver):
+    """Looks names up so that nobody learns which there are in the cluster.
+
+    Where no network is allowed, internal names are not looked up; else only those in allowed networks are told from those that
+    do not exist. All others are taken as whole: the search domains of the Pod would make internal ones of them.
+    """
+
+    def __init__(self, resolver: AbstractResolver, *, internal_names: bool) -> None:
+        self._resolver = resolver
+        self._internal_names = internal_names
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        name = host.rstrip(".")
+        internal = _is_internal(name)
+        if internal and not self._internal_names:
+            raise _AddressNotAllowedError
+        lookup = asyncio.ensure_future(self._resolver.resolve(name if internal else f"{name}.", port, family))
+        _LOOKUPS.get().append(lookup)
+        try:
+            return await asyncio.shield(lookup)
+        except OSError as error:
+            if internal:
+                raise _AddressNotAllowedError from error
+            raise
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class ThreadedResolver(AbstractResolver):
     """The system's resolver in threads of its own: names that take long to resolve keep nothing else waiting."""
 
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=RESOLVERS, thread_name_prefix="resolver")
+    def __init__(self, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="resolver")
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         found = await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port, family)
@@ -170,6 +209,17 @@ class _ThreadedResolver(AbstractResolver):
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_internal(name: str) -> bool:
+    """Whether a name, without a dot at its end, means nothing outside of the cluster and the network it is in."""
+    labels = name.lower().split(".")
+    suffixes = (".".join(labels[-1:]), ".".join(labels[-2:]))
+    return (
+        len(labels) == 1
+        or any(label in _INTERNAL_LABELS for label in labels)
+        or any(suffix in _INTERNAL_SUFFIXES for suffix in suffixes)
+    )
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[tuple[socket.AddressFamily, str]]:

@@ -1,21 +1,20 @@
 """User data: everything that came for one customer of a tenant goes.
 
 Classifiers that were made for the customer are deleted. Of others the sources that came for the customer turn `erased`, in the
-object and in every stored definition, and their bytes go: no later training learns from them, and what was learned stays. It
-can be begun again wherever it was cut short. It must not know HTTP.
+object and in every stored definition, and their bytes go: no later training learns from them, and what was learned stays. With
+them goes every stored zip that nothing names any more: of a retrain that was replaced or refused nobody can tell whose it was.
+It can be begun again wherever it was cut short. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from ocelli_api.classifier import CUSTOMER_LABEL, Classifier, ClassifierSpec, ExampleClass, Manifest, Source
 from ocelli_api.names import customer_key
-from ocelli_api.revision import definition
+from ocelli_api.revision import definition, definition_sources, find_upload_digests
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.errors import UnavailableError
@@ -55,17 +54,24 @@ class UserData:
                 continue
 
     async def _erase(self, classifier: Classifier, customer: str) -> None:
-        spec = await self._erase_in_spec(classifier, customer)
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        sources = [*definition_sources(definition(spec)), *await self._erase_in_definitions(location, customer)]
-        erased = {source["upload"] for source in sources if source.get("erased") and source.get("upload")}
-        living = {source["upload"] for source in sources if not source.get("erased") and source.get("upload")}
-        for digest in erased - living:
-            await self._objects.delete(location.upload_key(digest))
-        if erased:
-            # A trainer that has just ended may have stored a definition that it had read before.
-            await self._erase_in_definitions(location, customer)
-            logger.info("sources erased", extra={"classifier": str(classifier), "sources": len(erased)})
+        # First: what is stored from now on is nothing that came before.
+        stored = await self._objects.list_objects(location.uploads_prefix)
+        spec = await self._erase_in_spec(classifier, customer)
+        named = _upload_keys(location, spec)
+        named |= {location.upload_key(digest) for digest in await self._erase_in_definitions(location, customer)}
+        deleted = 0
+        for key in sorted({item.key for item in stored} - named):
+            # Right before each: a retrain may have brought the same zip meanwhile. One that has it stored and not written yet
+            # stores it again.
+            now = await self._store.read(location.namespace, location.classifier_id)
+            if key not in _upload_keys(location, now.spec):
+                await self._objects.delete(key)
+                deleted += 1
+        # A trainer that has just ended may have stored a definition that it had read before.
+        await self._erase_in_definitions(location, customer)
+        if deleted:
+            logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
 
     async def _erase_in_spec(self, classifier: Classifier, customer: str) -> ClassifierSpec:
         for _ in range(WRITE_ATTEMPTS):
@@ -80,27 +86,27 @@ class UserData:
             return spec
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
-    async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> list[dict[str, Any]]:
-        """Every source of every stored definition, as it is stored now."""
-        found: list[dict[str, Any]] = []
+    async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
+        """The uploads that the stored definitions still name."""
+        named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
             for item in await self._objects.list_objects(prefix):
                 if item.key.rsplit("/", 1)[-1] == DEFINITION:
-                    found += await self._erase_in_definition(item.key, customer)
-        return found
+                    named |= await self._erase_in_definition(item.key, customer)
+        return named
 
-    async def _erase_in_definition(self, key: str, customer: str) -> list[dict[str, Any]]:
+    async def _erase_in_definition(self, key: str, customer: str) -> frozenset[str]:
         try:
             document = json.loads(await self._objects.get(key))
         except ObjectNotFoundError:
-            return []
-        sources = list(definition_sources(document))
+            return frozenset()
+        sources = definition_sources(document)
         of_customer = [source for source in sources if source.get("customer") == customer and not source.get("erased")]
         for source in of_customer:
             source["erased"] = True
         if of_customer:
             await self._objects.put(key, json.dumps(document, ensure_ascii=False, indent=1).encode())
-        return sources
+        return find_upload_digests(document)
 
 
 def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:
@@ -113,14 +119,12 @@ def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:
     return replace(spec, classes=classes, negative_examples=marked(spec.negative_examples))
 
 
+def _upload_keys(location: ClassifierLocation, spec: ClassifierSpec) -> set[str]:
+    """Where the uploads lie that a spec names."""
+    return {location.upload_key(digest) for digest in find_upload_digests(definition(spec))}
+
+
 def build_sources_patch(spec: ClassifierSpec) -> Manifest:
     """The merge patch that puts the sources of a spec into its object."""
     learned = definition(spec)
     return {"spec": {"classes": learned["classes"], "negativeExamples": learned.get("negativeExamples")}}
-
-
-def definition_sources(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The sources in a definition, to be changed in place."""
-    for item in document.get("classes") or ():
-        yield from item.get("examples") or ()
-    yield from document.get("negativeExamples") or ()

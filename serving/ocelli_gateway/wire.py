@@ -1,4 +1,4 @@
-"""The public bodies of v3, field for field. It must not know where their values come from."""
+"""The public bodies of v3, field for field, and the header of all answers. It must not know where their values come from."""
 
 from __future__ import annotations
 
@@ -11,11 +11,27 @@ from typing import Any
 from ocelli_api.lifecycle import Lifecycle
 from ocelli_gateway.errors import GatewayError
 
+TRANSACTION_HEADER = "X-Global-Transaction-Id"
+"""Every answer carries it: it names the exchange in the log."""
+
 
 def wire_time(timestamp: str) -> str:
     """An RFC 3339 time as v3 writes it: UTC with milliseconds and `Z`."""
     moment = datetime.fromisoformat(timestamp).astimezone(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierSummary:
+    """A classifier as the brief list shows it."""
+
+    classifier_id: str
+    name: str
+    status: Lifecycle
+
+    def to_json(self) -> dict[str, Any]:
+        """The item of the list."""
+        return {"classifier_id": self.classifier_id, "name": self.name, "status": str(self.status)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +47,6 @@ class ClassifierDetails:
     retrained_at: str | None
     explanation: str | None
     core_ml_enabled: bool = True
-
-    def to_summary(self) -> dict[str, Any]:
-        """The item of a brief list."""
-        return {"classifier_id": self.classifier_id, "name": self.name, "status": str(self.status)}
 
     def to_json(self) -> dict[str, Any]:
         """The body."""

@@ -35,16 +35,18 @@ def choose_backbone(wanted: str, installed: Sequence[InstalledBackbone]) -> Back
         for backbone in installed:
             if backbone.name == wanted:
                 return BackboneChoice(installed=backbone, description=backbone.name)
-        raise BackboneNotInstalledError(f'backbone "{wanted}" is not installed; {_remedy(installed)}')
+        raise BackboneNotInstalledError(f'backbone "{wanted}" is not installed; {_remedy(installed, wanted)}')
     for backbone in installed:
         if backbone.name != HOG_COLOR:
             return BackboneChoice(installed=backbone, description=f"{backbone.name} (Auto: the first that is installed)")
     if installed:
         return BackboneChoice(installed=installed[0], description=f"{HOG_COLOR} (Auto: no other backbone is installed)")
-    raise BackboneNotInstalledError(f"no backbone is installed; {_remedy(installed)}")
+    raise BackboneNotInstalledError(f"no backbone is installed; {_remedy(installed, HOG_COLOR)}")
 
 
-def _remedy(installed: Sequence[InstalledBackbone]) -> str:
-    publish = "publish it with python -m ocelli_model.publish and list it in the installation's settings"
+def _remedy(installed: Sequence[InstalledBackbone], wanted: str) -> str:
+    # `make run` installs this one always, and has no name for it.
+    with_make = "" if wanted == HOG_COLOR else f"with make run BACKBONES={wanted}, or on a cluster "
+    install = f"install {wanted} {with_make}as docs/backbones.md says (OCELLI_BACKBONES)"
     names = ", ".join(backbone.name for backbone in installed)
-    return f"name one of {names}, or {publish}" if names else publish
+    return f"name one of {names}, or {install}" if names else install

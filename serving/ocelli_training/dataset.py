@@ -97,6 +97,8 @@ class SkippedFile:
     source: str
     name: str
     reason: str
+    owner: str | None = None
+    """The example set that has its image, if that is the reason."""
 
     def __str__(self) -> str:
         return f"{shown_name(self.name)} ({self.reason})"
@@ -175,8 +177,9 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                     reason = _PHRASES[file.fault] if file.fault is not None else ""
                     skipped.append(SkippedFile(source=shown, name=file.name, reason=reason))
                 elif owners[file.digest] != set_index:
-                    reason = f"belongs to {sets[owners[file.digest]]}, which has the same image"
-                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason))
+                    owner = str(sets[owners[file.digest]])
+                    reason = f"belongs to {owner}, which has the same image"
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=owner))
                 else:
                     usable += 1
                     own.setdefault(file.digest, Example(digest=file.digest, set_index=set_index, name=file.name, source=shown))
@@ -246,6 +249,11 @@ def _set_fault(report: SetReport) -> str | None:
     if subject.partly_erased and report.distinct < DISTINCT_MINIMUM:
         fact = f"{subject} {verb} {_count(report.distinct, 'different example')} left"
         return f"{fact} after others were erased at their customer's request; add at least {EXAMPLES_MINIMUM}"
+    owners = {file.owner for file in report.given_away}
+    if report.usable == 0 and len(owners) == 1 and not report.skipped:
+        fact = f"{subject} {verb} 0 usable examples of {_count(report.files, 'file')}"
+        why = f"all their images are in {owners.pop()} too; was one zip sent for both?"
+        return f"{fact}, because {why} Give each images of its own, at least {EXAMPLES_MINIMUM}"
     if report.usable < EXAMPLES_MINIMUM:
         fact = f"{subject} {verb} {_count(report.usable, 'usable example')} of {_count(report.files, 'file')}"
         return f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_offenders((*report.skipped, *report.given_away))}"

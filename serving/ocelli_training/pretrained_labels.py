@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 
 from ocelli_api.classifier import Activation
 from ocelli_api.names import label_fault
-from ocelli_api.prediction import ClassScore
-from ocelli_model.imagenet.label_set import LANGUAGES, LabelSet
+from ocelli_api.prediction import CLASSES_BYTES_LIMIT, LANGUAGES, ClassScore
+from ocelli_model.imagenet.label_set import LabelSet
 from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_storage.archives import shown_name
 
 CLASSES_LIMIT = 25_000
 """Enough for ImageNet-21k with its ancestors."""
-ANSWER_BYTES_LIMIT = 3 * 1024 * 1024
-"""Of one prediction with every class: callers read no longer ones."""
 
 _FAULTS_SHOWN = 3
 
@@ -164,10 +162,10 @@ def build_head(meaning: Meaning, output_count: int) -> OutputHead:
     translations = {} if meaning.translations is None else meaning.translations.names
     translated = tuple(_translate(item, translations) for item in classes)
     head = OutputHead(activation=meaning.activation, output_count=output_count, classes=translated)
-    if _answer_bytes(head) > ANSWER_BYTES_LIMIT:
+    if _answer_bytes(head) > CLASSES_BYTES_LIMIT:
         raise LabelError(
             f"{labels.source}: an answer with every class would have {_answer_bytes(head) / 1024 / 1024:.1f} MB, at most "
-            f"{ANSWER_BYTES_LIMIT // 1024 // 1024} MB are allowed; shorten labels or paths"
+            f"{CLASSES_BYTES_LIMIT // 1024 // 1024} MB are allowed; shorten labels or paths"
         )
     return head
 

@@ -390,7 +390,9 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
             raise unreadable("it leads out of the folder of file sources; name a path inside it") from error
         except (FileNotFoundError, NotADirectoryError) as error:
             what = "folder" if url.endswith("/") else "file"
-            raise unreadable(f"there is no such {what}; paths begin at the installation's folder of file sources") from error
+            folder = f"{self._file_sources_folder}, as the trainer sees it"
+            remedy = f"correct the address, or put the {what} there"
+            raise unreadable(f"there is no such {what}; paths begin at {folder}: {remedy}") from error
         except (OSError, ValueError, RuntimeError) as error:
             raise unreadable(f"it cannot be read ({error}); check the path and that the trainer may read it") from error
         return FetchedSource(source=source, path=path, jail=jail, limits=self._limits.archive)

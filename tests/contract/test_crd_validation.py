@@ -140,6 +140,7 @@ REFUSED = {
         "exactly one of classes",
     ),
     "no weights": (make_pretrained(LABELS), "set torchvision (the name of published weights), url"),
+    "neither weights nor labels": (make_pretrained(), "set torchvision (the name of published weights), url"),
     "weights without labels": (make_pretrained(url="https://data.test/a.onnx"), "labels is missing"),
     "weights of nothing": (make_pretrained(LABELS, url="https://data.test/a.pth"), "architecture is missing"),
     "a folder elsewhere": (make_pretrained(url="https://data.test/food/"), "only be read from a file address"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import random
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +17,9 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from ocelli_gateway import example_sets
+from ocelli_gateway.image_files import ImageFiles
+from ocelli_gateway.uploads import SpooledFile
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
     OTHER_KEY,
@@ -29,6 +34,7 @@ from tests.unit.gateway.harness import (
     examples,
     head,
     png,
+    wait_for,
 )
 
 QUERY = "?version=2018-03-19"
@@ -44,6 +50,8 @@ def padded_sets(padding_bytes: int) -> list[tuple[str, tuple[str, bytes]]]:
     return [(f"{name}_positive_examples", (name, padded(seed, padding_bytes))) for seed, name in enumerate(("heron", "owl"))]
 
 
+DEFAULT_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Of asyncio's executor."""
 STORK = [("stork_positive_examples", ("stork.zip", examples(31)))]
 
 
@@ -242,6 +250,73 @@ def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Ten
     finally:
         for connection in held:
             connection.close()
+
+
+def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_check = threading.Event()
+    check = example_sets._check_archive
+
+    def check_when_it_may(file: SpooledFile) -> None:
+        if file.part_name == "slow_positive_examples":
+            may_check.wait()
+        check(file)
+
+    monkeypatch.setattr(example_sets, "_check_archive", check_when_it_may)
+    slow = [("slow_positive_examples", ("slow.zip", examples(1))), ("owl_positive_examples", ("owl.zip", examples(2)))]
+    # More than asyncio has threads by default, which everything else needs.
+    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
+        flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
+        try:
+            assert tenants.bert.create("beside slow zips").status_code == 200
+            assert not any(future.done() for future in flood)
+        finally:
+            may_check.set()
+        assert {future.result().status_code for future in flood} == {200}
+
+
+def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_open = threading.Event()
+
+    def open_when_it_may(files: Sequence[SpooledFile]) -> ImageFiles:
+        if files[0].filename == "slow.zip":
+            may_open.wait()
+        return ImageFiles(files)
+
+    monkeypatch.setattr("ocelli_gateway.classify.ImageFiles", open_when_it_may)
+    slow = ("slow.zip", build_zip({"a.png": png()}))
+    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
+        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
+        try:
+            assert tenants.bert.classify(("a.png", png())).status_code == 200
+            assert not any(future.done() for future in flood)
+        finally:
+            may_open.set()
+        assert {future.result().status_code for future in flood} == {200}
+
+
+def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ocelli_gateway.app.PREDICTIONS_AT_ONCE", 4)
+    stage = tenants.stage
+    gateway = stage.start_gateway(prediction_timeout_seconds=60)
+    anna, bert = connect(gateway, stage), connect(gateway, stage, "bert", "other")
+    hanging, healthy = anna.created("hanging"), bert.created("healthy")
+    (stub,) = stage.finish_training(hanging)
+    stub.may_answer = asyncio.Event()
+    stage.finish_training(healthy, namespace="team-b")
+    images = [(f"{index}.png", png(index)) for index in range(8)]
+    with ThreadPoolExecutor(1) as threads:
+        flood = threads.submit(anna.classify, *images, classifier_ids=hanging)
+        try:
+            wait_for(lambda: stub.asked >= 2, "anna's predictions have begun")
+            assert bert.classify(("a.png", png()), classifier_ids=healthy).status_code == 200
+            assert not flood.done()
+        finally:
+            stage.call(stub.may_answer.set)
+        assert flood.result().status_code == 200
 
 
 @pytest.mark.parametrize("flood", ["status", "classify", "wrong keys"])

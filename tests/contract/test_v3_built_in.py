@@ -116,6 +116,19 @@ def test_warning_says_why_there_is_no_answer(own_stage: Stage, state: str, why: 
     assert [why in item["description"] for item in body["warnings"]] == [True], body["warnings"]
 
 
+def test_built_in_that_lacks_its_weights_is_not_said_to_become_ready(own_stage: Stage) -> None:
+    install(own_stage, "food", served=False)
+    manifest = own_stage.call(lambda: own_stage.cluster.find(CLASSIFIERS, SYSTEM_NAMESPACE, "food"))
+    assert manifest is not None
+    conditions = [("Ready", "False"), ("Stalled", "True")]
+    manifest["status"]["conditions"] = [
+        {"type": name, "status": status, "reason": "SourceUnreadable"} for name, status in conditions
+    ]
+    own_stage.put_classifier(manifest, SYSTEM_NAMESPACE)
+    [warning] = connected(own_stage).classify(("a.png", png()), classifier_ids="food").json()["warnings"]
+    assert "food has no model installed (SourceUnreadable); it answers with no classes" in warning["description"]
+
+
 def test_gateway_without_rights_in_the_built_in_namespace_is_healthy_and_says_so(own_stage: Stage) -> None:
     own_stage.cluster.forbidden_namespace = SYSTEM_NAMESPACE
     client = connected(own_stage)

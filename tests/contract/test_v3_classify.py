@@ -482,6 +482,14 @@ def test_classifier_that_never_served_is_400(stage: Stage, client: V3Client, sta
     assert response.json()["images"][0]["error"]["error_id"] == "classifier_not_ready"
 
 
+def test_waiting_for_a_failed_classifier_is_not_advised(stage: Stage, client: V3Client) -> None:
+    young, failed = client.created("young"), client.created("failed")
+    stage.fail_training(failed, "too few")
+    response = client.classify(("a.png", png()), classifier_ids=f"{young},{failed}")
+    facts = f"no training has succeeded yet: {young}; because the training failed, see explanation in the details: {failed}"
+    assert_error(response, 400, "classifier_not_ready", facts)
+
+
 def test_classifier_that_never_served_beside_others_is_a_warning(client: V3Client, birds: str) -> None:
     young = client.created("young")
     body = client.classify(("a.png", png()), classifier_ids=f"{young},{birds}").json()

@@ -317,6 +317,18 @@ def test_create_that_kubernetes_does_not_take_leaves_nothing(
     assert stage.stored_uploads() == before
 
 
+def test_refusal_names_the_sets_that_came_and_the_parts_that_mean_nothing(client: V3Client) -> None:
+    response = client.create("cars", [positive("car"), part("truck_positve_examples", GOOD)])
+    words = "this request has car_positive_examples. Not understood: truck_positve_examples; names"
+    assert_error(response, 400, "parameter_error", words)
+
+
+def test_forgotten_at_sign_of_curl_is_recognised(client: V3Client) -> None:
+    response = client.create("cars", [("car_positive_examples", b"/home/anna/cars.zip"), NEGATIVE])
+    words = '(it is the text "/home/anna/cars.zip"; with curl, write @ before the file\'s name)'
+    assert_error(response, 400, "input_error", words)
+
+
 def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = client.created("Clash")
     number = int(taken.rpartition("_")[2])

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import select
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 
+import httpx
 import pytest
 
-from ocelli_api.classifier import parse_classifier
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, parse_classifier
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
+from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
-from tests.unit.gateway.harness import NAMESPACE, Stage, V3Client, assert_error, examples
+from tests.unit.gateway.harness import (
+    NAMESPACE,
+    GatewayInstance,
+    Stage,
+    V3Client,
+    assert_error,
+    connect,
+    examples,
+    head,
+    wait_for,
+)
 
 DIGEST = "ab" * 32
 BODY = b"the backbone's part, shared by many"
@@ -28,11 +43,11 @@ def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, by
     revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
     location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
     exports = {}
-    for export, head in formats.items():
+    for export, own in formats.items():
         backbone_file, own_file = f"export{export.suffix}", f"head{export.suffix}"
         stage.run(stage.objects.put(backbone_key(DIGEST, backbone_file), BODY))
-        stage.run(stage.objects.put(location.artifact_key(revision, own_file), head))
-        parts = (part(PartPlace.BACKBONE, backbone_file, BODY), part(PartPlace.ARTIFACT, own_file, head))
+        stage.run(stage.objects.put(location.artifact_key(revision, own_file), own))
+        parts = (part(PartPlace.BACKBONE, backbone_file, BODY), part(PartPlace.ARTIFACT, own_file, own))
         exports[str(export)] = [item.to_json() for item in parts]
     metadata = {"classes": [{"name": "owl"}], "backbone": {"digest": DIGEST}, "exports": exports}
     stage.run(stage.objects.put(location.artifact_key(revision, ARTIFACT_METADATA), json.dumps(metadata).encode()))
@@ -69,6 +84,21 @@ def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Cl
     assert_error(client.http.get(f"/v3/classifiers/{disabled}/core_ml_model"), 404, "not_found", "core_ml_enabled")
 
 
+@pytest.mark.contract_row("A1/core_ml_enabled")
+@pytest.mark.parametrize("served", [False, True], ids=["not yet served", "served"])
+def test_made_of_published_weights_it_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
+    identity = f"published_{1 + served}"
+    status = {"classifierID": identity} | ({"servedRevision": "0" * 10, "settledRevision": "0" * 10} if served else {})
+    stage.put_classifier(
+        {
+            "metadata": {"name": build_object_name(identity), "labels": {CLASSIFIER_ID_LABEL: identity}},
+            "spec": {"pretrained": {"weights": {"url": "file:///weights/"}}},
+            "status": status,
+        }
+    )
+    assert client.get(identity).json()["core_ml_enabled"] is False
+
+
 @pytest.mark.contract_row("B6")
 def test_while_retraining_it_is_the_old_definition(stage: Stage, client: V3Client) -> None:
     identity = client.ready("retraining")
@@ -82,6 +112,25 @@ def test_while_retraining_it_is_the_old_definition(stage: Stage, client: V3Clien
 def test_before_the_first_training_has_ended_it_is_404(client: V3Client) -> None:
     identity = client.created("training")
     assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 404, "not_found", "training")
+
+
+def test_after_a_failed_first_training_waiting_is_not_advised(stage: Stage, client: V3Client) -> None:
+    identity = client.created("failed")
+    stage.fail_training(identity, "too few examples")
+    words = f"The classifier {identity} has no model: its training failed; see explanation"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/onnx_model"), 404, "not_found", words)
+
+
+@pytest.mark.parametrize(("path", "kind"), [("core_ml_model", "Core ML"), ("onnx_model", "ONNX")])
+def test_pretrained_classifier_has_no_exports_and_says_why(stage: Stage, client: V3Client, path: str, kind: str) -> None:
+    manifest = {
+        "metadata": {"name": "given", "labels": {CLASSIFIER_ID_LABEL: "given_7"}},
+        "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+        "status": {"classifierID": "given_7", "servedRevision": "abc"},
+    }
+    stage.put_classifier(manifest)
+    words = f"was made from weights given to it and has no {kind} export; use the file"
+    assert_error(client.http.get(f"/v3/classifiers/given_7/{path}"), 404, "not_found", words)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut off"])
@@ -98,3 +147,49 @@ def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
     store_exports(stage, identity, BOTH)
     response = client.http.head(f"/v3/classifiers/{identity}/core_ml_model")
     assert (response.content, int(response.headers["content-length"])) == (b"", len(BODY) + len(b" and a head"))
+
+
+# Downloads that nobody reads
+
+
+@pytest.fixture(scope="module")
+def large(stage: Stage, client: V3Client) -> str:
+    """The id of a classifier whose model is larger than what lies between two sockets."""
+    identity = client.ready("large")
+    store_exports(stage, identity, {ExportFormat.CORE_ML: bytes(24 * 1024 * 1024)})
+    return identity
+
+
+@contextmanager
+def stalled_downloads(gateway: GatewayInstance, identity: str, count: int) -> Iterator[list[socket.socket]]:
+    """Connections over which a model is asked for and not read."""
+    with ExitStack() as opened:
+        connections = []
+        for _ in range(count):
+            connection = opened.enter_context(closing(socket.socket()))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", gateway.port))
+            connection.sendall(head("GET", f"/v3/classifiers/{identity}/core_ml_model?version=2018-03-19"))
+            connections.append(connection)
+        yield connections
+
+
+def begun(connections: list[socket.socket]) -> int:
+    """How many of them have something to read."""
+    return len(select.select(connections, [], [], 0)[0])
+
+
+def test_tenant_has_only_its_share_of_downloads_at_a_time(stage: Stage, large: str) -> None:
+    gateway = stage.start_gateway(downloads_at_once=4)
+    polling = connect(gateway, stage)
+    with stalled_downloads(gateway, large, 8) as connections:
+        wait_for(lambda: begun(connections) >= 2, "two downloads have begun")
+        assert {polling.get(large).status_code for _ in range(30)} == {200}
+        assert begun(connections) == 2
+
+
+def test_client_that_stops_reading_is_broken_off(stage: Stage, large: str) -> None:
+    gateway = stage.start_gateway(body_timeout_seconds=0.3)
+    with stalled_downloads(gateway, large, 1):
+        ended = 'route="/v3/classifiers/{classifier_id}/core_ml_model"'
+        wait_for(lambda: ended in httpx.get(f"{gateway.address}/metrics").text, "the download has ended")

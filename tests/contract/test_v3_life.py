@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_api.classifier import REST_WRITES_ANNOTATION
+from ocelli_api.classifier import REST_WRITES_ANNOTATION, parse_classifier
 from ocelli_api.names import build_stem
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway.classifier_store import CONFIRMED_SECONDS
@@ -76,6 +76,12 @@ def test_failed_first_training_shows_why(stage: Stage, client: V3Client) -> None
     stage.fail_training(classifier_id, 'class "owl" has 3 usable images; add at least 7')
     body = client.get(classifier_id).json()
     assert (body["status"], body["explanation"]) == ("failed", 'class "owl" has 3 usable images; add at least 7')
+
+
+def test_explanation_leaves_out_the_name_of_the_object(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    stage.fail_training(classifier_id, f'{parse_classifier(stage.classifier(classifier_id))}: class "owl" has 3 images')
+    assert client.get(classifier_id).json()["explanation"] == 'class "owl" has 3 images'
 
 
 @pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
@@ -360,7 +366,7 @@ def test_manifest_made_classifier_refuses_rest_writes(stage: Stage, client: V3Cl
     classifier_id = apply_manifest(stage, f"closed-{method.lower()}")
     files = list(STORK) if method == "POST" else None
     response = client.http.request(method, f"/v3/classifiers/{classifier_id}", files=files)
-    assert_error(response, 409, "conflict", NAMESPACE, REST_WRITES_ANNOTATION)
+    assert_error(response, 409, "conflict", f"kubectl -n {NAMESPACE} annotate clf ", f" {REST_WRITES_ANNOTATION}=Allowed")
     assert client.get(classifier_id).status_code == 200
 
 

@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
-from tests.unit.gateway.harness import VERSION, Stage, V3Client, assert_error, connect
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.object_store import StoreUnavailableError
+from tests.unit.gateway.harness import NAMESPACE, VERSION, Stage, V3Client, assert_error, connect
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,36 @@ def test_verbose_items_are_those_of_details(lister: V3Client, three: list[str], 
 @pytest.mark.parametrize("verbose", ["false", "FALSE", ""])
 def test_other_spellings_of_false_are_brief(lister: V3Client, three: list[str], verbose: str) -> None:
     assert set(listed(lister, verbose=verbose)[0]) == {"classifier_id", "name", "status"}
+
+
+@pytest.fixture
+def damaged(own_stage: Stage, three: list[str]) -> str:
+    """The id of the ready one, whose artifact cannot be read any more."""
+    revision = own_stage.classifier(three[0])["status"]["servedRevision"]
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=three[0])
+    own_stage.run(own_stage.objects.put(location.artifact_key(revision, ARTIFACT_METADATA), b"{"))
+    return three[0]
+
+
+def test_damaged_artifact_does_not_matter_to_the_brief_list(lister: V3Client, three: list[str], damaged: str) -> None:
+    assert [item["classifier_id"] for item in listed(lister)] == three
+
+
+def test_damaged_artifact_hides_no_others_from_the_verbose_list(lister: V3Client, three: list[str], damaged: str) -> None:
+    items = listed(lister, verbose="true")
+    assert [item["classifier_id"] for item in items] == three
+    assert (items[0]["core_ml_enabled"], items[1:]) == (False, [lister.get(identity).json() for identity in three[1:]])
+
+
+def test_store_that_cannot_be_read_is_503_for_the_verbose_list(
+    own_stage: Stage, lister: V3Client, three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(key: str) -> bytes:
+        raise StoreUnavailableError(f"object store: {key!r} cannot be read")
+
+    monkeypatch.setattr(own_stage.objects, "get", get)
+    response = lister.http.get("/v3/classifiers", params={**VERSION, "verbose": "true"})
+    assert_error(response, 503, "unavailable", "object store")
 
 
 @pytest.mark.contract_row("B1")

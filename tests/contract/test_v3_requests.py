@@ -313,6 +313,20 @@ def test_body_shorter_than_it_says_is_400(gateway: GatewayInstance) -> None:
     assert status_of(answer) == 400
 
 
+@pytest.mark.parametrize("path", ["/v3/classify", "/identity/token"])
+def test_length_of_thousands_of_digits_is_read_as_the_number_that_it_is(gateway: GatewayInstance, path: str) -> None:
+    length = "Content-Length: " + "0" * 5000 + "5"
+    request = head("POST", path + QUERY, "Content-Type: application/x-www-form-urlencoded", length)
+    assert status_of(exchange(gateway, request + b"a=b&c")) == 400
+
+
+def test_refused_length_of_a_create_uses_up_nothing_of_the_quota(stage: Stage) -> None:
+    gateway = stage.start_gateway(quota_upload_megabytes_per_hour=1)
+    request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 100000000000000")
+    assert status_of(exchange(gateway, request)) == 413
+    assert connect(gateway, stage).create().status_code == 200
+
+
 @pytest.mark.contract_row("0.4/Megabytes are 1024 × 1024 bytes")
 @pytest.mark.parametrize(("path", "megabytes"), [("/v3/classifiers", 256), ("/v3/classify", 110)])
 @pytest.mark.parametrize("expect", [[], ["Expect: 100-continue"]], ids=["plain", "expecting 100"])
@@ -342,6 +356,24 @@ def test_more_than_1000_parts_are_400(client: V3Client) -> None:
     parts = [(f'Content-Disposition: form-data; name="p{index}"', b"x") for index in range(1001)]
     response = client.http.post("/v3/classify", content=multipart(parts), headers={"Content-Type": MULTIPART_TYPE})
     assert_error(response, 400, "limit_exceeded", "1000")
+
+
+def test_more_than_1000_urlencoded_fields_are_400(client: V3Client) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    response = client.http.post("/v3/classify", content=b"a&" * 500_000, headers=headers)
+    assert_error(response, 400, "limit_exceeded", "1000")
+
+
+def test_more_than_1000_query_parameters_are_400(gateway: GatewayInstance) -> None:
+    answer = exchange(gateway, head("GET", "/v3/classifiers" + QUERY + "&a=%41" * 1000))
+    assert (status_of(answer), body_of(answer)["error_id"]) == (400, "limit_exceeded")
+
+
+def test_chunked_form_without_its_last_chunk_is_400_that_says_so(gateway: GatewayInstance) -> None:
+    headers = ("Content-Type: application/x-www-form-urlencoded", "Transfer-Encoding: chunked")
+    request = head("POST", "/v3/classify" + QUERY, *headers)
+    answer = exchange(gateway, request + b"a\r\nurl=http:/\r\n", finish=True)
+    assert (status_of(answer), "cut off" in body_of(answer)["error"]) == (400, True)
 
 
 def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
@@ -421,3 +453,7 @@ def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
 
 def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client) -> None:
     assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE
+
+
+def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> None:
+    assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, its description at /openapi.json")

@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -95,6 +96,25 @@ def test_unknown_key_is_400_with_the_identity_services_body(gateway: GatewayInst
 )
 def test_other_forms_are_400(gateway: GatewayInstance, form: dict[str, str]) -> None:
     assert_error(ask(gateway, **form), 400, "parameter_error")
+
+
+def test_form_of_more_than_16_kb_is_413(gateway: GatewayInstance) -> None:
+    assert_error(ask(gateway, padding="x" * 16 * 1024), 413, "limit_exceeded", "16 KB")
+
+
+def test_tokens_count_among_the_requests_of_the_tenant(stage: Stage) -> None:
+    gateway = stage.start_gateway(quota_requests_per_second=1)
+    refused: list[httpx.Response] = []
+
+    def is_refused() -> bool:
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: ask(gateway, apikey=OTHER_KEY), range(8)))
+        refused.extend(answer for answer in answers if answer.status_code != 200)
+        return bool(refused)
+
+    # However slow the machine is, one of the rounds comes within a second.
+    wait_for(is_refused, "a token is refused", timeout_seconds=30)
+    assert_error(refused[0], 429, "limit_exceeded", "quota of requests")
 
 
 def test_body_that_is_no_form_is_400(gateway: GatewayInstance) -> None:

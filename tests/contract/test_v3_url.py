@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -219,6 +220,30 @@ def test_slow_urls_of_one_tenant_keep_no_other_waiting(scene: Scene, stage: Stag
         assert not any(future.done() for future in slow)
 
 
+def test_names_of_one_tenant_that_are_slow_to_resolve_keep_no_other_waiting(
+    scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_answer = threading.Event()
+    host = str(urlsplit(scene.address).hostname)
+
+    def look_up(name: str, port: int, family: socket.AddressFamily) -> list[tuple[socket.AddressFamily, str]]:
+        if name.startswith("slow"):
+            may_answer.wait()
+        return [(socket.AF_INET, host)]
+
+    monkeypatch.setattr("ocelli_gateway.url_fetcher._look_up", look_up)
+    gateway = stage.start_gateway(url_allowed_networks=f"{host}/32")
+    anna, bert = connect(gateway, stage), connect(gateway, stage, OTHER_USER, "other")
+    try:
+        # Half of the slots, which is a tenant's share. Each is given up, and looked up all the same: nothing ends a look-up.
+        with monkeypatch.context() as patch, ThreadPoolExecutor(16) as threads:
+            patch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
+            list(threads.map(lambda index: anna.classify(url=f"http://slow{index}.test/"), range(16)))
+        assert bert.classify(url=f"http://fast.test:{urlsplit(scene.address).port}/good").status_code == 200
+    finally:
+        may_answer.set()
+
+
 def test_server_that_is_too_slow_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
     assert_url_error(scene.classify("WEB/slow"), "seconds")
@@ -319,6 +344,70 @@ def test_name_that_comes_to_mean_another_address_reaches_nothing(stage: Stage, s
     assert (resolver.calls, image_of(response)["error"]["description"]) == (2, NOT_ALLOWED)
 
 
+class _Names(AbstractResolver):
+    """A DNS server that knows some names."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self._known = known
+        self.asked: list[str] = []
+
+    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_UNSPEC) -> list[ResolveResult]:
+        self.asked.append(host)
+        if host not in self._known:
+            raise OSError("Name or service not known")
+        return [ResolveResult(hostname=host, host=self._known[host], port=port, family=socket.AF_INET, proto=0, flags=0)]
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.contract_row("B2/Private networks")
+@pytest.mark.parametrize(
+    "host",
+    [
+        "clf-dogs",
+        "clf-dogs.team-b.svc",
+        "clf-dogs.team-b.svc.",
+        "CLF-DOGS.TEAM-B.SVC",
+        "clf-dogs.team-b.ｓvc",
+        "clf-dogs.team-b.svc.cluster.local",
+        "clf-dogs.team-b.svc.k8s.example.org",
+        "10-0-0-1.team-b.pod.cluster.local",
+        "printer.local",
+        "metadata.google.internal",
+        "a.localhost",
+    ],
+)
+def test_internal_name_is_refused_without_looking_whether_it_is_there(stage: Stage, host: str) -> None:
+    resolver = _Names({})
+    client = connect(stage.start_gateway(resolver=resolver), stage)
+    response = client.classify(url=f"http://{host}/")
+    assert (image_of(response)["error"]["description"], resolver.asked) == (NOT_ALLOWED, [])
+
+
+def test_name_is_not_completed_by_the_domains_of_the_cluster(stage: Stage) -> None:
+    resolver = _Names({})
+    client = connect(stage.start_gateway(resolver=resolver), stage)
+    assert_url_error(client.classify(url="http://clf-dogs.team-b/"), "cannot be resolved")
+    # The dot at its end says that it is whole.
+    assert resolver.asked == ["clf-dogs.team-b."]
+
+
+def test_internal_name_in_an_allowed_network_is_fetched(scene: Scene, stage: Stage) -> None:
+    allowed = str(urlsplit(scene.address).hostname)
+    resolver = _Names({"images.team-a.svc": allowed})
+    client = connect(stage.start_gateway(url_allowed_networks=f"{allowed}/32", resolver=resolver), stage)
+    assert client.classify(url=f"http://images.team-a.svc:{urlsplit(scene.address).port}/good").status_code == 200
+
+
+def test_allowed_networks_do_not_tell_which_other_internal_names_there_are(stage: Stage) -> None:
+    resolver = _Names({"clf-dogs.team-b.svc": "10.96.3.4"})
+    client = connect(stage.start_gateway(url_allowed_networks="10.1.0.0/16", resolver=resolver), stage)
+    hosts = ("clf-dogs.team-b.svc", "clf-cats.team-b.svc")
+    told = [image_of(client.classify(url=f"http://{host}/"))["error"]["description"] for host in hosts]
+    assert told == [NOT_ALLOWED, NOT_ALLOWED]
+
+
 @pytest.mark.parametrize(
     ("address", "allowed"),
     [
@@ -330,6 +419,9 @@ def test_name_that_comes_to_mean_another_address_reaches_nothing(stage: Stage, s
         ("2001::1", False),
         ("64:ff9b::8.8.8.8", True),
         ("2002:0a00:0001::1", False),
+        # RFC 6052: in a prefix of 48 bits the address stands elsewhere than in the last 32. This is 10.0.0.1.
+        ("64:ff9b:1:a00:0:108:808:808", False),
+        ("64:ff9b:1::8.8.8.8", False),
         ("fec0::1", False),
         ("nonsense", False),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from ocelli_api.classifier import CUSTOMER_LABEL
 from ocelli_api.names import build_object_name, customer_key
+from ocelli_cluster.client import ApiError
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import StoredObject
 from tests.unit.gateway.harness import (
     NAMESPACE,
     TWO_SETS,
@@ -26,6 +29,7 @@ from tests.unit.gateway.harness import (
 CUSTOMER = "customer@example.org"
 METADATA = {"X-Watson-Metadata": f"customer_id={CUSTOMER}"}
 STORK = [("stork_positive_examples", ("stork.zip", examples(31)))]
+CRANE = [("crane_positive_examples", ("crane.zip", examples(41)))]
 
 
 def retrain_for_customer(client: V3Client, identity: str, files: Any = STORK) -> None:
@@ -119,6 +123,16 @@ def test_classifiers_of_the_customer_are_deleted(stage: Stage, client: V3Client)
 
 
 @pytest.mark.contract_row("B5")
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+@pytest.mark.parametrize("customer", ["Müller", "à"], ids=["umlaut", "ends as a blank does"])
+def test_customer_outside_ascii_is_the_same_in_header_and_query(client: V3Client, customer: str, encoding: str) -> None:
+    headers = {b"X-Watson-Metadata": f"customer_id={customer}".encode(encoding)}
+    identity = client.create(headers=headers).json()["classifier_id"]
+    delete_user_data(client, customer)
+    assert client.get(identity).status_code == 404
+
+
+@pytest.mark.contract_row("B5")
 def test_nothing_tied_to_the_customer_is_202_as_well(client: V3Client) -> None:
     delete_user_data(client, "nobody")
 
@@ -156,7 +170,7 @@ def test_retrain_never_brings_an_erased_source_back(stage: Stage, client: V3Clie
     stage.finish_training(identity)
     # Both replicas have read the definition that is served.
     for replica in (client, other):
-        replica.retrain(identity, [("crane_positive_examples", ("crane.zip", examples(41)))])
+        replica.retrain(identity, CRANE)
         assert replica.get(identity).status_code == 200
     delete_user_data(client)
     other.retrain(identity, [("ibis_positive_examples", ("ibis.zip", examples(42)))])
@@ -203,6 +217,78 @@ def test_write_in_between_is_not_lost(stage: Stage, client: V3Client) -> None:
     delete_user_data(client)
     assert stage.classifier(identity)["spec"]["serving"] == {"replicas": 3}
     assert [source.get("erased") for source in sources_of(stage, identity)] == [None, None, True]
+
+
+def digest_of(files: list[tuple[str, tuple[str, bytes]]]) -> str:
+    (_, (_, data)) = files[0]
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_bytes_of_a_retrain_that_was_replaced_go_too(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("replaced")
+    before = uploads_of(stage, identity)
+    retrain_for_customer(client, identity)
+    client.retrain(identity, CRANE)
+    delete_user_data(client)
+    assert len(uploads_of(stage, identity)) == len(before) + 1
+    assert not any(digest_of(STORK) in path for path in uploads_of(stage, identity))
+
+
+def test_bytes_of_a_retrain_whose_write_was_refused_go_too(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("refused")
+    before = uploads_of(stage, identity)
+
+    def refuse() -> None:
+        raise ApiError(422, "the API server refuses it", "Invalid")
+
+    stage.call(lambda: setattr(stage.cluster, "before_patch", refuse))
+    response = client.http.post(f"/v3/classifiers/{identity}", files=STORK, headers=METADATA)
+    assert response.status_code >= 400
+    delete_user_data(client)
+    assert uploads_of(stage, identity) == before
+
+
+@pytest.mark.parametrize("object_changes", [True, False])
+def test_retrain_stores_again_what_an_erasure_took_before_its_write(
+    stage: Stage, client: V3Client, object_changes: bool
+) -> None:
+    identity = client.ready("taken")
+
+    def erase() -> None:
+        for path in stage.store_folder.rglob(f"{identity}/{digest_of(STORK)}.zip"):
+            path.unlink()
+        if object_changes:
+            manifest = stage.cluster.find(CLASSIFIERS, NAMESPACE, build_object_name(identity))
+            assert manifest is not None
+            stage.cluster.put(CLASSIFIERS, NAMESPACE, manifest)
+
+    stage.call(lambda: setattr(stage.cluster, "before_patch", erase))
+    assert client.retrain(identity, STORK).status_code == 200
+    assert any(digest_of(STORK) in path for path in uploads_of(stage, identity))
+
+
+def test_erasure_keeps_the_zip_of_a_retrain_that_is_written_meanwhile(
+    stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = client.ready("meanwhile")
+    retrain_for_customer(client, identity)
+    stage.finish_training(identity)
+    list_objects = stage.objects.list_objects
+
+    async def retrain_once_listed(prefix: str) -> list[StoredObject]:
+        """The last definitions are listed when somebody else's retrain with the same zip is written."""
+        found = await list_objects(prefix)
+        if f"/artifacts/{identity}" in prefix:
+            manifest = stage.cluster.find(CLASSIFIERS, NAMESPACE, build_object_name(identity))
+            assert manifest is not None
+            manifest["spec"]["classes"][0]["examples"].append({"upload": digest_of(STORK), "round": 7})
+            stage.cluster.put(CLASSIFIERS, NAMESPACE, manifest)
+        return found
+
+    monkeypatch.setattr(stage.objects, "list_objects", retrain_once_listed)
+    delete_user_data(client)
+    monkeypatch.undo()
+    assert any(digest_of(STORK) in path for path in uploads_of(stage, identity))
 
 
 def test_data_of_another_tenants_customer_of_the_same_id_stays(

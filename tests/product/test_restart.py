@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -86,3 +87,19 @@ def test_a_taken_port_is_refused_with_a_remedy(tmp_path: Path, ocelli: Ocelli) -
         check=False,
     )
     assert (done.returncode, "set PORT to another one" in done.stderr) == (1, True)
+
+
+def test_start_with_other_settings_is_ready_only_when_they_hold(tmp_path: Path) -> None:
+    state, log = tmp_path / "state", tmp_path / "run.log"
+    stop_ocelli(start_ocelli(state, log))
+    changed = connect(state, start_ocelli(state, log, OCELLI_QUOTA_CLASSIFIERS="1"))
+    try:
+        pods = json.loads(changed.kubectl("-n", "ocelli-system", "get", "pods", "-o", "json"))["items"]
+        variables = [
+            {"name": "OCELLI_QUOTA_CLASSIFIERS", "value": "1"} in pod["spec"]["containers"][0]["env"]
+            for pod in pods
+            if pod["metadata"]["name"].startswith("ocelli-gateway") and "deletionTimestamp" not in pod["metadata"]
+        ]
+        assert variables == [True]
+    finally:
+        stop_ocelli(changed.process)

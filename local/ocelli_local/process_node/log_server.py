@@ -5,6 +5,7 @@ Owns the paths and parameters of the kubelet that `kubectl logs` needs, and that
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -85,11 +86,13 @@ class LogServer:
             remedy = "not found" if previous else "has not started yet"
             return web.Response(status=400, text=f'{state} in pod "{pod_name}" {remedy}')
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        await response.prepare(request)
-        async for piece in log.read(query):
-            if piece:
-                await response.write(piece)
-        await response.write_eof()
+        # Whoever follows a log ends by hanging up: nothing that anybody has to be told.
+        with contextlib.suppress(ConnectionResetError):
+            await response.prepare(request)
+            async for piece in log.read(query):
+                if piece:
+                    await response.write(piece)
+            await response.write_eof()
         return response
 
 

@@ -242,6 +242,10 @@ class ProcessNode:
                             self._drop_pod(event.object["metadata"]["uid"])
             except WatchExpiredError:
                 continue
+            except TimeoutError as error:
+                # A quiet watch ends so; nobody has to do anything.
+                logger.info("watch of pods ended, listing again: error=%r", error)
+                await asyncio.sleep(RELIST_SECONDS)
             except RETRY_ERRORS as error:
                 logger.warning("watch of pods ended, listing again: error=%r", error)
                 await asyncio.sleep(RELIST_SECONDS)

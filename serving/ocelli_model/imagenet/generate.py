@@ -28,9 +28,10 @@ from pathlib import Path
 
 from torchvision.models import ResNet50_Weights
 
+from ocelli_api.prediction import LANGUAGES
 from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.imagenet.hierarchy import Place, build_paths
-from ocelli_model.imagenet.label_set import HIERARCHY_FILE, LABELS_FILE, LANGUAGES, SYNSETS_FILE, TRANSLATIONS_FILE
+from ocelli_model.imagenet.label_set import HIERARCHY_FILE, LABELS_FILE, SYNSETS_FILE, TRANSLATIONS_FILE
 from ocelli_model.imagenet.multilingual import (
     Names,
     align_versions,

@@ -15,8 +15,6 @@ LABELS_FILE = "labels.txt"
 HIERARCHY_FILE = "hierarchy.txt"
 SYNSETS_FILE = "synsets.txt"
 TRANSLATIONS_FILE = "translations.json"
-LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
-"""Beside English."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from ocelli_api.classifier import (
     Training,
     parse_spec,
 )
-from ocelli_api.revision import current_revision, definition, spec_revision, training_hash
+from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 
 
 def make_spec(*sources: Source, **changes: object) -> ClassifierSpec:
@@ -99,3 +99,19 @@ def test_the_training_hash_moves_with_an_accelerator_and_not_with_an_upgrade() -
     assert training_hash(Training()) == "c0d775eac7"
     hashes = {training_hash(Training(accelerator=accelerator)) for accelerator in Accelerator}
     assert len(hashes | {training_hash(Training(runtime_class_name="nvidia"))}) == 4
+
+
+def test_uploads_of_a_definition_are_found() -> None:
+    document = {
+        "classes": [{"name": "a", "examples": [{"upload": "u1"}, {"url": "https://x"}]}],
+        "negativeExamples": [{"upload": "u2"}],
+    }
+    assert find_upload_digests(document) == {"u1", "u2"}
+
+
+def test_uploads_that_were_erased_count_as_not_named() -> None:
+    document = {
+        "classes": [{"name": "a", "examples": [{"upload": "u1", "erased": True}, {"upload": "u2"}]}],
+        "negativeExamples": [{"upload": "u2", "erased": True}],
+    }
+    assert find_upload_digests(document) == {"u2"}

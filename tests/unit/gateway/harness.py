@@ -38,7 +38,7 @@ from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
 from ocelli_gateway.credentials import build_credential_set
-from ocelli_gateway.http_protocol import ContractProtocol
+from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_storage.layout import ClassifierLocation
@@ -107,6 +107,8 @@ class StubInferenceServer:
     """By class: where it stands."""
     namespace: str = NAMESPACE
     delay_seconds: float = 0.0
+    may_answer: asyncio.Event | None = None
+    """Where there is one it hangs until that is set."""
 
     async def predict(self, request: Request) -> Response:
         image = await request.body()
@@ -114,6 +116,8 @@ class StubInferenceServer:
         self.languages.append(request.headers.get(LANGUAGE_HEADER))
         self.thresholds.append(request.headers.get(THRESHOLD_HEADER))
         await asyncio.sleep(self.delay_seconds)
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         if self.refusal is not None:
             status, kind = self.refusal
             return JSONResponse({"error": {"kind": kind, "message": "refused"}}, status, {"Retry-After": "7"})
@@ -269,7 +273,8 @@ class Stage:
         )
         gateway = await self._resources.enter_async_context(running_gateway(dependencies))
         app = build_app(gateway, metrics)
-        running = await _start_server(app, "127.0.0.1", 0, http=ContractProtocol, ws="none", server_header=False)
+        http = build_protocol(stall_seconds=settings.body_timeout_seconds)
+        running = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
         self._resources.push_async_callback(running.stop)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not (health := await gateway.health()).healthy:
@@ -295,15 +300,16 @@ class Stage:
         *,
         retrained_at: str | None = None,
         replicas: int = 1,
+        namespace: str = NAMESPACE,
     ) -> list[StubInferenceServer]:
         """The spec as it stands was learned and is served, by stubs that give these scores."""
-        manifest = self.classifier(classifier_id)
+        manifest = self.classifier(classifier_id, namespace)
         spec = parse_classifier(manifest).spec
         revision = spec_revision(spec)
-        location = ClassifierLocation(namespace=NAMESPACE, classifier_id=classifier_id)
+        location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         self.run(self.objects.put(location.definition_key(revision), json.dumps(definition(spec)).encode()))
         given = dict(scores) if scores is not None else {item.name: 0.9 - index / 10 for index, item in enumerate(spec.classes)}
-        servers = [self.start_server(classifier_id, revision, given) for _ in range(replicas)]
+        servers = [self.start_server(classifier_id, revision, given, namespace=namespace) for _ in range(replicas)]
         manifest["status"] = {
             "observedGeneration": 1,
             "classifierID": classifier_id,
@@ -314,7 +320,7 @@ class Stage:
         }
         if retrained_at is not None:
             manifest["status"]["retrainedAt"] = retrained_at
-        self.put_classifier(manifest)
+        self.put_classifier(manifest, namespace)
         return servers
 
     def fail_training(self, classifier_id: str, message: str) -> None:

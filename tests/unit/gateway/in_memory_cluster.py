@@ -34,6 +34,8 @@ class InMemoryCluster:
         """Called once before the next patch is applied: somebody else writes in between."""
         self.create_error: Exception | None = None
         """Raised by the next create."""
+        self.create_errors: dict[str, Exception] = {}
+        """By namespace: raised by every create in it."""
         self._objects: dict[Key, Manifest] = {}
         self._version = 100
         self._watchers: list[tuple[Resource, str | None, str | None, asyncio.Queue[WatchEvent | None]]] = []
@@ -64,6 +66,8 @@ class InMemoryCluster:
         if self.create_error is not None:
             error, self.create_error = self.create_error, None
             raise error
+        if namespace in self.create_errors:
+            raise self.create_errors[namespace]
         key = (resource.plural, namespace, body["metadata"]["name"])
         if key in self._objects:
             raise ConflictError(409, f"{key[2]} already exists", "AlreadyExists")

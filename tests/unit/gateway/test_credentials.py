@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -136,6 +137,47 @@ def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture
     assert "apikey" in capsys.readouterr().err
 
 
+ADD = ["add", "--user", "anna", "--namespace", "team-a", "--owner", "o"]
+
+
+def test_command_without_a_terminal_names_the_way_out() -> None:
+    command = [sys.executable, "-m", "ocelli_gateway.credentials", *ADD]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
+    )
+    remedy = "credential set of 'anna': there is no terminal to ask for the password; use --password-stdin\n"
+    assert (done.returncode, done.stderr) == (1, remedy)
+
+
+def test_command_writes_the_quotas_it_is_given(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
+    assert credentials.main([*ADD, "--password-stdin", "--quota", "classifiers=20", "--quota", "storedMegabytes=0"]) == 0
+    [text] = json.loads(capsys.readouterr().out)["stringData"].values()
+    assert json.loads(text)["quota"] == {"classifiers": 20, "storedMegabytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("quota", "words"), [("classifiers", "is no NAME=NUMBER"), ("images=3", "has the unknown key 'images'; use classifiers")]
+)
+def test_command_refuses_what_is_no_quota(capsys: pytest.CaptureFixture[str], quota: str, words: str) -> None:
+    assert credentials.main([*ADD, "--quota", quota]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_command_says_that_the_namespace_has_to_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
+    credentials.main([*ADD, "--password-stdin"])
+    assert "kubectl create namespace team-a" in capsys.readouterr().err
+
+
+def test_removal_names_the_entry_that_the_user_was_added_as(capsys: pytest.CaptureFixture[str]) -> None:
+    credentials.main(["remove", "--user", GOOD.user])
+    [name] = build_credentials_secret([GOOD])["stringData"]
+    assert json.loads(capsys.readouterr().out) == [{"op": "remove", "path": f"/data/{name}"}]
+
+
 @pytest.mark.parametrize("password", ["", "x" * 1025])
 def test_unusable_password_is_refused(password: str) -> None:
     with pytest.raises(CredentialSetError, match="password"):
@@ -262,6 +304,57 @@ def test_flood_for_one_user_turns_nobody_else_away() -> None:
         assert isinstance(bert, Caller)
 
     run(test, counted()[0], counted("bert")[0])
+
+
+def test_flood_of_names_that_nobody_has_turns_nobody_away() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, f"nobody{index}", "wrong") for index in range(100)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted("bert")[0])
+
+
+def test_flood_for_many_users_turns_nobody_else_away() -> None:
+    users = [f"user{index}" for index in range(20)]
+
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, user, f"wrong{index}") for user in users for index in range(20)]
+        *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
+        assert isinstance(bert, Caller)
+
+    run(test, counted("bert")[0], *(counted(user)[0] for user in users))
+
+
+def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -> None:
+    order: list[str] = []
+
+    async def guess(authenticator: Authenticator, user: str, password: str) -> None:
+        with contextlib.suppress(UnauthorizedError):
+            await log_in(authenticator, user, password)
+        order.append(user)
+
+    async def test(authenticator: Authenticator) -> None:
+        flood = [guess(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT)]
+        await asyncio.gather(*flood, guess(authenticator, "bert", "right"))
+        assert order.index("bert") <= 2
+
+    run(test, counted()[0], counted("bert")[0])
+
+
+def test_wrong_passwords_push_no_right_one_out_of_memory() -> None:
+    item, password_hash = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        await log_in(authenticator, "anna", "right")
+        for index in range(auth.REMEMBERED_LIMIT + 1):
+            with pytest.raises(UnauthorizedError):
+                await log_in(authenticator, "anna", f"wrong{index}")
+        hashed = password_hash.count
+        await log_in(authenticator, "anna", "right")
+        assert password_hash.count == hashed
+
+    run(test, item)
 
 
 def test_separate_api_key_is_found_while_others_are_guessed() -> None:

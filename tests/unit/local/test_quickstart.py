@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, claim_port, count_gpus, load_credentials
+from ocelli_quickstart.run import (
+    RunError,
+    RunSettings,
+    claim_port,
+    count_gpus,
+    describe,
+    is_rolled_out,
+    load_credentials,
+    summarise,
+)
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -47,12 +58,48 @@ def test_an_unknown_built_in_classifier_is_refused_with_those_that_are_known() -
         RunSettings.from_environment({"BUILT_INS": "food pets"})
 
 
-@pytest.mark.parametrize(("user", "password"), [("apikey", "x"), ("a:b", "x"), ("a", "x" * 1025)])
-def test_credentials_that_nobody_could_log_in_with_are_refused_by_their_variables(
-    tmp_path: Path, user: str, password: str
-) -> None:
-    with pytest.raises(RunError, match="OCELLI_USER and OCELLI_PASSWORD"):
-        load_credentials(tmp_path / "credentials.json", user, password)
+@pytest.mark.parametrize("user", ["apikey", "a:b", "a\nb"])
+def test_user_that_nobody_could_log_in_as_is_refused_by_its_variable(tmp_path: Path, user: str) -> None:
+    with pytest.raises(RunError, match=f"^OCELLI_USER is {re.escape(repr(user))}; choose a name"):
+        load_credentials(tmp_path / "credentials.json", user, "x")
+
+
+def test_password_that_nobody_could_log_in_with_is_refused_by_its_variable(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^OCELLI_PASSWORD is too long; a password has at most 1,024 bytes$"):
+        load_credentials(tmp_path / "credentials.json", "a", "x" * 1025)
+
+
+def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_starts() -> None:
+    with pytest.raises(RunError, match="Setting OCELLI_GATEWAY_UPLOADS_AT_ONCE is 'x'; set a number"):
+        RunSettings.from_environment({"OCELLI_GATEWAY_UPLOADS_AT_ONCE": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_UPLOADS_AT_ONCE?"),
+        ("OCELLI_QUOTA_EVERYTHING", "see docs/reference/gateway-settings.md"),
+    ],
+)
+def test_misspelt_setting_of_the_gateway_is_refused(name: str, remedy: str) -> None:
+    with pytest.raises(RunError, match=re.escape(f"{name} is no setting of the gateway; {remedy}")):
+        RunSettings.from_environment({name: "3"})
+
+
+@pytest.mark.parametrize(
+    ("status", "rolled_out"),
+    [
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, True),
+        ({"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1, "availableReplicas": 1}, False),
+        ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, False),
+        ({}, False),
+    ],
+    ids=["of these settings", "not looked at yet", "an old Pod answers", "the new Pod crashes", "just made"],
+)
+def test_gateway_is_up_only_with_the_pod_of_its_settings(status: dict[str, int], rolled_out: bool) -> None:
+    deployment = {"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": status}
+    assert is_rolled_out(deployment) == rolled_out
 
 
 def test_drawn_password_is_kept_and_private(tmp_path: Path) -> None:
@@ -119,6 +166,38 @@ def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_fold
     script = f"ID=digits_1; printf '%s\\n' {command.removeprefix('curl ')}"
     words = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     assert words[3:8] == ["demo:a:\"$\u00fc b'", "-F", f"images_file=@{picture}", "-F", "classifier_ids=digits_1"]
+
+
+@pytest.mark.parametrize(("path", "named"), [(Path("/cache/kube ctl"), True), (None, False)])
+def test_where_no_kubectl_is_installed_that_of_the_cluster_is_named(tmp_path: Path, path: Path | None, named: bool) -> None:
+    service = Service(address="http://127.0.0.1:8080", user="demo", password="x")
+    assert ("  alias kubectl='/cache/kube ctl'" in describe(service, StateFolder(tmp_path), path)) == named
+
+
+def built_in(name: str, reason: str | None) -> Classifier:
+    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "what is missing, at length"}
+    return parse_classifier(
+        {
+            "metadata": {"name": name, "namespace": "ocelli-system"},
+            "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+            "status": {"conditions": [condition, {**condition, "type": "Ready", "status": "False"}] if reason else []},
+        }
+    )
+
+
+def test_built_in_classifiers_that_wait_for_weights_are_told_in_one_line() -> None:
+    stalled = [built_in(name, reason) for name, reason in (("food", "TrainingFailed"), ("default", "SourceUnreadable"))]
+    said = [text for text in summarise(stalled).values() if text]
+    assert [text.partition(";")[0] for text in said] == ["default, food wait for their weights, see docs/pretrained.md"]
+
+
+def test_built_in_classifiers_are_told_of_once_all_are_known() -> None:
+    summaries = summarise([built_in("food", "TrainingFailed"), built_in("default", None)])
+    assert [text for text in summaries.values() if text] == ["seen, not started yet"]
+
+
+def test_faulty_weights_of_a_built_in_classifier_are_told_in_full() -> None:
+    assert "what is missing, at length" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
 
 
 def test_two_starts_at_the_same_time_take_different_ports() -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_model.imagenet.label_set import LANGUAGES, TRANSLATIONS_FILE, LabelSet, load_imagenet, path_text
+from ocelli_api.prediction import LANGUAGES
+from ocelli_model.imagenet.label_set import TRANSLATIONS_FILE, LabelSet, load_imagenet, path_text
 from ocelli_model.imagenet.multilingual import (
     align_versions,
     choose_usual,

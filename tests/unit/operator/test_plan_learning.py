@@ -303,6 +303,14 @@ class TestProgress:
         world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True))
         assert self.percent(world) == 20
 
+    @pytest.mark.parametrize(("percent", "shown"), [(0, None), (40, 40)])
+    def test_fetching_weights_shows_no_number_that_stands_still(self, percent: int, shown: int | None) -> None:
+        world = world_in_training(classes=[], pretrained=PRETRAINED)
+        world.step()
+        world.see(progress=ProgressReport(stage=Stage.READING, percent=percent, data_valid=False))
+        progress = world.plan().status.progress
+        assert (None if progress is None else progress.percent) == shown
+
     def test_it_goes_when_the_training_ends(self) -> None:
         world = self.world()
         world.learn()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from ocelli_operator.sweep import References, find_upload_digests, find_waste
+from ocelli_operator.sweep import References, find_waste
 from ocelli_storage.object_store import StoredObject
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -54,19 +54,3 @@ def test_the_same_id_in_another_namespace_is_another_classifier() -> None:
 
 def test_unknown_keys_are_left_alone() -> None:
     assert waste("ns/notes/dogs_1/a/b", "ns/uploads", references=None) == []
-
-
-def test_uploads_of_a_definition_are_found() -> None:
-    document = {
-        "classes": [{"name": "a", "examples": [{"upload": "u1"}, {"url": "https://x"}]}],
-        "negativeExamples": [{"upload": "u2"}],
-    }
-    assert find_upload_digests(document) == {"u1", "u2"}
-
-
-def test_uploads_that_were_erased_count_as_not_named() -> None:
-    document = {
-        "classes": [{"name": "a", "examples": [{"upload": "u1", "erased": True}, {"upload": "u2"}]}],
-        "negativeExamples": [{"upload": "u2", "erased": True}],
-    }
-    assert find_upload_digests(document) == {"u2"}

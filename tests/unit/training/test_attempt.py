@@ -19,6 +19,7 @@ from ocelli_model.backbone import load_backbone
 from ocelli_model.engine import Device, load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreUnavailableError
+from ocelli_training.report import render_page
 
 BLUE, RED = 0, 190
 """Two values of red by which made images are easily told apart."""
@@ -242,6 +243,15 @@ def test_images_of_two_classes_go_to_the_later_one(trainer: Any, make_example_zi
     assert trainer.run()[0].succeeded
     assert [item["distinct"] for item in trainer.report["data"]["sets"]] == [12, 12]
     assert trainer.report["data"]["sets"][0]["givenAway"][0]["reason"] == 'belongs to class "red", which has the same image'
+
+
+def test_report_page_is_headed_by_the_id_that_rest_users_know(trainer: Any, blue: bytes, red: bytes) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    assert trainer.run()[0].succeeded
+    page = render_page(trainer.report)
+    heads = [f"<title>{trainer.report['classifierID']}, revision", f"<h1>{trainer.report['classifierID']}</h1>"]
+    assert [head for head in heads if head not in page] == []
 
 
 def test_two_classes_of_the_same_images_are_refused(trainer: Any, blue: bytes) -> None:

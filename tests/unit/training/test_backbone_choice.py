@@ -30,10 +30,13 @@ def test_the_backbone_taken_is_described(
 
 
 def test_a_backbone_that_is_not_installed_is_refused_with_those_that_are() -> None:
-    with pytest.raises(BackboneNotInstalledError, match='"resnet50" is not installed; name one of HogColor, '):
+    with pytest.raises(BackboneNotInstalledError, match='"resnet50" is not installed; name one of HogColor, ') as caught:
         choose_backbone("resnet50", [HOG_COLOR])
+    assert "or install resnet50 with make run BACKBONES=resnet50, or on a cluster as docs/backbones.md says" in str(
+        caught.value
+    )
 
 
 def test_an_installation_without_backbones_is_told_how_to_get_one() -> None:
-    with pytest.raises(BackboneNotInstalledError, match="publish it with"):
+    with pytest.raises(BackboneNotInstalledError, match=r"install HogColor as docs/backbones\.md says"):
         choose_backbone("Auto", [])

@@ -256,7 +256,7 @@ class TestAFolder:
     def test_a_missing_one_is_named_with_what_belongs_into_it(self, files: Files) -> None:
         files.define({"url": "file:///food/"})
         message = files.refusal(OutcomeReason.SOURCE_UNREADABLE)
-        assert message.startswith("weights file:///food/: there is no such folder; paths begin at the installation's folder")
+        assert message.startswith(f"weights file:///food/: there is no such folder; paths begin at {files.folder}, as")
         assert "put one file of weights (.onnx, .safetensors, .pth, .pt) and labels.txt into it" in message
         assert str(files.folder / "food") in message
 
@@ -372,7 +372,7 @@ class TestWeightsThatWillNotDo:
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         message = files.refusal(OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
         assert "read with PyTorch, which is not installed here; install the extra `torch`" in message
-        assert "or give the network as an .onnx file" in message
+        assert "and put the file of weights where docs/pretrained.md says, or give the network as an .onnx file" in message
 
     def test_an_architecture_beside_an_onnx_file_is_refused(self, files: Files) -> None:
         files.colours()

@@ -116,7 +116,9 @@ def test_all_unusable_sources_are_named_in_the_order_of_the_definition(sources: 
     with pytest.raises(SourcesError) as caught:
         sources.read()
     text = str(caught.value)
-    assert text.startswith('Classifier team-a/dogs: class "husky": file:///missing.zip: there is no such file')
+    assert text.startswith(
+        'Classifier team-a/dogs: class "husky": file:///missing.zip: there is no such file; paths begin at /'
+    )
     assert 'class "husky": file:///husky-1.zip: the file is not a zip' in text
     assert 'class "beagle": file:///gone.zip' in text
 

@@ -1,0 +1,42 @@
+"""Threads that tenants share, for what takes seconds of one thread: so many in all, a part of them for each tenant, and turns.
+
+A thread cannot be ended: it stays its tenant's until its work is done, whoever has gone meanwhile. Short file operations are
+left to asyncio's own threads. It must not know what the work is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from ocelli_gateway.fair_slots import FairSlots
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FairThreads:
+    """Belongs to one event loop."""
+
+    def __init__(self, what: str, *, threads: int, share: int, timeout_seconds: float) -> None:
+        """`what` waits is said by the refusal, such as `zips are opened`; `share` is how many threads one tenant may hold."""
+        self._slots = FairSlots(what, total=threads, share=share, timeout_seconds=timeout_seconds)
+        self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=what.partition(" ")[0])
+
+    async def run(self, tenant: str, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
+        """What the function returns or raises, called in a thread.
+
+        Raises:
+            UnavailableError: no thread became free in time.
+        """
+        await self._slots.acquire(tenant)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._executor, lambda: function(*arguments, **keywords))
+        work.add_done_callback(lambda _: self._slots.release(tenant))
+        return await asyncio.shield(work)
+
+    def close(self) -> None:
+        """Begin no more work."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,81 @@
+"""What the gateway keeps in memory of learned revisions: only what is shown, and no more than so much."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_api.classifier import Source
+from ocelli_gateway import definitions
+from ocelli_gateway.definitions import Definitions
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id="birds_1")
+REVISIONS = ("0" * 10, "1" * 10)
+
+
+class CountingStore:
+    """An object store that counts what is read of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.objects = ObjectStore.from_url(folder.as_uri())
+        self.reads: list[str] = []
+
+    async def get(self, key: str) -> bytes:
+        self.reads.append(key)
+        return await self.objects.get(key)
+
+    def put(self, key: str, document: dict[str, Any]) -> None:
+        asyncio.run(self.objects.put(key, json.dumps(document).encode()))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CountingStore:
+    """Two revisions of three classes each."""
+    built = CountingStore(tmp_path)
+    for revision in REVISIONS:
+        classes = [{"name": name, "examples": [{"upload": "a" * 64, "round": 1}]} for name in ("heron", "owl", "stork")]
+        built.put(LOCATION.definition_key(revision), {"classes": classes})
+        built.put(LOCATION.artifact_key(revision, ARTIFACT_METADATA), {"classes": classes, "backbone": {"digest": "d"}})
+    return built
+
+
+def read_class_names(read: Definitions, *revisions: str) -> None:
+    for revision in revisions:
+        assert asyncio.run(read.class_names(LOCATION, revision)) == ("heron", "owl", "stork")
+
+
+def test_class_names_are_read_once(store: CountingStore) -> None:
+    read_class_names(Definitions(store), REVISIONS[0], REVISIONS[0])  # type: ignore[arg-type]
+    assert len(store.reads) == 1
+
+
+def test_class_names_are_kept_up_to_a_number_in_all(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(definitions, "KEPT_NAMES_LIMIT", 5)
+    read_class_names(Definitions(store), *REVISIONS, REVISIONS[0])  # type: ignore[arg-type]
+    assert len(store.reads) == 3
+
+
+def test_summaries_are_kept_up_to_a_number_of_names_in_all(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(definitions, "KEPT_NAMES_LIMIT", 5)
+    read = Definitions(store)  # type: ignore[arg-type]
+    for revision in (*REVISIONS, REVISIONS[0]):
+        assert asyncio.run(read.read_summary(LOCATION, revision)) is not None
+    assert len(store.reads) == 3
+
+
+def test_sources_are_not_kept(store: CountingStore) -> None:
+    def count() -> int:
+        gc.collect()
+        return sum(isinstance(item, Source) for item in gc.get_objects())
+
+    before = count()
+    read = Definitions(store)  # type: ignore[arg-type]
+    read_class_names(read, *REVISIONS)
+    assert count() == before
