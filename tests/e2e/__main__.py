@@ -19,11 +19,7 @@ from tests.e2e.conftest import ADDRESS_VARIABLE, NAMESPACE, OTHER_NAMESPACE, SYS
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("operator", "gateway", "store", "trainer", "inference")
 KIND_CLUSTER = "ocelli"
-TWO_WORKERS = """
-kind: Cluster
-apiVersion: kind.x-k8s.io/v1alpha4
-nodes: [{ role: control-plane }, { role: worker }, { role: worker }]
-"""
+KIND_CONFIG = "tests/e2e/kind.yaml"
 
 
 class Environment:
@@ -45,7 +41,8 @@ class Environment:
         if not context.startswith("kind-") or name not in clusters:
             name = os.environ.get("KIND_CLUSTER_NAME", KIND_CLUSTER)
             if name not in clusters:
-                self.run("kind", "create", "cluster", "--name", name, "--config", "-", input_text=TWO_WORKERS)
+                image = ("--image", os.environ["KIND_IMAGE"]) if os.environ.get("KIND_IMAGE") else ()
+                self.run("kind", "create", "cluster", "--name", name, *image, "--config", KIND_CONFIG)
             self.run("kubectl", "config", "use-context", f"kind-{name}")
         self.run("make", "images")
         for component in COMPONENTS:
@@ -80,6 +77,12 @@ class Environment:
         )
         return f"http://{node}:{port}"
 
+    def control_plane(self) -> str:
+        """The name of the node of the control plane, which with kind is that of its container."""
+        return self.run(
+            "kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "jsonpath={.items[0].metadata.name}"
+        )
+
 
 def main(pytest_arguments: Sequence[str]) -> int:
     """The exit code of the tests."""
@@ -95,6 +98,7 @@ def main(pytest_arguments: Sequence[str]) -> int:
     environment.install()
     variables = {
         ADDRESS_VARIABLE: environment.address(),
+        "OCELLI_E2E_CONTROL_PLANE": environment.control_plane(),
         "OCELLI_E2E_IMAGES": environment.prefix,
         "OCELLI_E2E_TAG": environment.tag,
     }
