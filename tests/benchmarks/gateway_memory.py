@@ -44,17 +44,18 @@ def write_zip(path: Path, seed: int, megabytes: int) -> None:
         archive.writestr("notes.bin", random.Random(seed).randbytes(megabytes * MEGABYTE))
 
 
-def find_gateway(port: int) -> int:
-    """The process that is the gateway on a port."""
+def find_gateway(state_dir: Path) -> int:
+    """The process that is the gateway of the instance with this state."""
+    store = f"OCELLI_STORE_URL=file://{state_dir}/".encode()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
         except OSError:
             continue
         arguments = command.split(b"\0")
-        if arguments[1:] == [b"-m", b"ocelli_gateway", b""] and f"OCELLI_GATEWAY_PORT={port}\0".encode() in environment:
+        if arguments[1:] == [b"-m", b"ocelli_gateway", b""] and store in environment:
             return int(folder.name)
-    raise RuntimeError(f"no gateway listens on port {port}")
+    raise RuntimeError(f"no gateway has its store below {state_dir}")
 
 
 def memory_megabytes(process_id: int, field: str) -> float:
@@ -85,7 +86,7 @@ def measure() -> UploadMemory:
         process = start_ocelli(folder / "state", folder / "run.log")
         try:
             instance = connect(folder / "state", process)
-            gateway = find_gateway(int(instance.address.rsplit(":", 1)[1]))
+            gateway = find_gateway(instance.state_dir)
             auth = (instance.user, instance.password)
             rises = []
             for count in (1, AT_ONCE):
