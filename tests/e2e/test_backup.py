@@ -17,7 +17,7 @@ from tests.product.test_rollout import create, wait_until_ready
 OPERATOR = ("deployment/ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
 STORE = ("deployment/ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
 PACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdout.buffer, mode='w|').add('/data/objects')"
-UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/', filter='data')"
+UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/')"
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +30,14 @@ def restored(ocelli: Ocelli, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         before = classify(ocelli, identity)
         classifiers = backup_classifiers(ocelli)
         with archive.open("wb") as file:
-            subprocess.run(
-                (*ocelli.kubectl_command, "exec", *STORE, "--", "python", "-c", PACK), stdout=file, check=True, timeout=120
-            )
-        destroy(ocelli)
-        with archive.open("rb") as file:
-            subprocess.run(
-                (*ocelli.kubectl_command, "exec", "-i", *STORE, "--", "python", "-c", UNPACK),
-                stdin=file,
-                check=True,
-                timeout=120,
-            )
-        ocelli.kubectl("create", "-f", "-", input_text=classifiers)
-        ocelli.kubectl("scale", *OPERATOR, "--replicas=1")
+            subprocess.run(build_exec(ocelli, PACK), stdout=file, check=True, timeout=120)
+        try:
+            destroy(ocelli)
+            with archive.open("rb") as file:
+                subprocess.run(build_exec(ocelli, UNPACK), stdin=file, check=True, timeout=120)
+            ocelli.kubectl("create", "-f", "-", input_text=classifiers)
+        finally:
+            ocelli.kubectl("scale", *OPERATOR, "--replicas=1")
         wait_until_ready(client, identity)
         yield {
             "before": before,
@@ -50,6 +45,11 @@ def restored(ocelli: Ocelli, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             "jobs": ocelli.kubectl("get", "jobs", "-o", "name").split(),
         }
         client.delete(f"/v3/classifiers/{identity}")
+
+
+def build_exec(ocelli: Ocelli, program: str) -> tuple[str, ...]:
+    """A program of Python in the store's Pod, with standard input and output."""
+    return (*ocelli.kubectl_command, "exec", "--stdin", *STORE, "--", "python", "-c", program)
 
 
 def backup_classifiers(ocelli: Ocelli) -> str:
