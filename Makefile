@@ -22,9 +22,20 @@ WEIGHTS ?=
 # Built-in classifiers that `make run` installs; empty: none. They wait for weights, see deploy/built-in.
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+# Images: their names and tag, the image with Python that they start from (default: see images/Dockerfile), and `cpu` or `cuda`.
+IMAGE_PREFIX ?= ocelli-
+IMAGE_TAG ?= $(VERSION)$(if $(filter cuda,$(ACCELERATOR)),-cuda)
+BASE_IMAGE ?=
+DOCKER_BUILD_OPTIONS ?=
+ACCELERATOR ?= cpu
+# Where `make e2e` installs: `kind`, or `context:NAME`.
+CLUSTER ?=
+COMPONENTS ?= $(if $(filter cuda,$(ACCELERATOR)),trainer inference,operator gateway store trainer inference)
 PYTEST_ARGS ?=
 
-# No target may touch the cluster that the user's own kubeconfig points to.
+# No target may touch the cluster that the user's own kubeconfig points to, but e2e, where CLUSTER says so.
+USER_KUBECONFIG := $(KUBECONFIG)
 export KUBECONFIG := /dev/null
 export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
 
@@ -130,7 +141,7 @@ format: $(VENV)/.dev
 ## golden: rewrite the golden manifests from the builders
 .PHONY: golden
 golden: $(VENV)/.dev
-	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects"
 
 ## reference: rewrite the generated pages of docs/reference
 .PHONY: reference
@@ -141,6 +152,26 @@ reference: $(VENV)/.dev
 .PHONY: benchmark
 benchmark: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks
+
+## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
+.PHONY: images
+images:
+	@for component in $(COMPONENTS); do echo "images: $(IMAGE_PREFIX)$$component:$(IMAGE_TAG)"; \
+	  docker build --quiet $(DOCKER_BUILD_OPTIONS) -f images/Dockerfile -t "$(IMAGE_PREFIX)$$component:$(IMAGE_TAG)" \
+	    --build-arg COMPONENT=$$component --build-arg ACCELERATOR="$(ACCELERATOR)" --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
+	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") --build-arg VERSION="$(VERSION)" \
+	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" . >/dev/null; done
+
+## e2e: install the charts into CLUSTER=kind or CLUSTER=context:NAME and test them there
+.PHONY: e2e
+e2e: export KUBECONFIG := $(USER_KUBECONFIG)
+e2e: export IMAGE_PREFIX := $(IMAGE_PREFIX)
+e2e: export IMAGE_TAG := $(IMAGE_TAG)
+e2e: export BASE_IMAGE := $(BASE_IMAGE)
+e2e: export DOCKER_BUILD_OPTIONS := $(DOCKER_BUILD_OPTIONS)
+e2e: export CLUSTER := $(CLUSTER)
+e2e: $(VENV)/.dev
+	@$(BIN)/python -m tests.e2e $(PYTEST_ARGS)
 
 ## lock: write requirements/*.txt anew, with hashes
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
@@ -155,6 +186,12 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
 	@$(COMPILE) requirements/sdk.in -o requirements/sdk.txt
+	@for component in operator gateway store inference; do \
+	  $(COMPILE) pyproject.toml --extra $$component -c requirements/local.txt -c requirements/bootstrap.txt \
+	    -o requirements/images/$$component.txt; done
+	@$(COMPILE) pyproject.toml --extra training -c requirements/local.txt -c requirements/bootstrap.txt \
+	  -o requirements/images/trainer.txt
+	@$(COMPILE) requirements/images/sbom.in -o requirements/images/sbom.txt
 
 ## clean: forget the state of `make run` and caches; the built binaries stay
 .PHONY: clean

@@ -165,13 +165,26 @@ class Pretrained:
     images: PretrainedImages = PretrainedImages()
 
 
+class Accelerator(StrEnum):
+    """What computes, beside the processor."""
+
+    AUTO = "Auto"
+    """A GPU where some node offers one, else none."""
+    GPU = "GPU"
+    """One GPU; without one it waits."""
+    CPU = "CPU"
+    """None."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """Where and with what it is learned: changes here never retrain, but do try a failed training again."""
 
+    accelerator: Accelerator = Accelerator.AUTO
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+    runtime_class_name: str | None = None
     priority_class_name: str | None = None
     backoff_limit: int = 2
     active_deadline_seconds: int = 3600
@@ -192,9 +205,12 @@ class Serving:
 
     replicas: int = 1
     autoscaling: Autoscaling | None = None
+    accelerator: Accelerator = Accelerator.CPU
+    """Not `Auto`: a server keeps its GPU for as long as it lives, and trainings would find none left."""
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Mapping[str, Any], ...] = ()
+    runtime_class_name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -465,9 +481,11 @@ def _parse_data_file(item: Mapping[str, Any] | None) -> DataFile | None:
 
 def _parse_training(training: Mapping[str, Any]) -> Training:
     return Training(
+        accelerator=Accelerator(training.get("accelerator", Training.accelerator)),
         resources=training.get("resources") or {},
         node_selector=training.get("nodeSelector") or {},
         tolerations=tuple(training.get("tolerations") or ()),
+        runtime_class_name=training.get("runtimeClassName"),
         priority_class_name=training.get("priorityClassName"),
         backoff_limit=training.get("backoffLimit", Training.backoff_limit),
         active_deadline_seconds=training.get("activeDeadlineSeconds", Training.active_deadline_seconds),
@@ -485,7 +503,9 @@ def _parse_serving(serving: Mapping[str, Any]) -> Serving:
             max_replicas=autoscaling.get("maxReplicas", Autoscaling.max_replicas),
             target_cpu_utilization=autoscaling.get("targetCPUUtilization", Autoscaling.target_cpu_utilization),
         ),
+        accelerator=Accelerator(serving.get("accelerator", Serving.accelerator)),
         resources=serving.get("resources") or {},
         node_selector=serving.get("nodeSelector") or {},
         tolerations=tuple(serving.get("tolerations") or ()),
+        runtime_class_name=serving.get("runtimeClassName"),
     )

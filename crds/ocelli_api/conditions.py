@@ -68,6 +68,8 @@ class TrainedReason(StrEnum):
     """Training ended because a source could not be fetched, see `DataValid`."""
     TRAINING_FAILED = "TrainingFailed"
     """Training ended for another reason, which the message gives."""
+    GPU_NOT_OFFERED = "GPUNotOffered"
+    """`spec.training` asks for a GPU, and the installation offers none; the message names the operator's setting."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """`spec.pinnedRevision` names a revision that has no artifact."""
 
@@ -94,6 +96,8 @@ class ReadyReason(StrEnum):
     """A later training runs or waits; the served revision goes on answering."""
     UNSCHEDULABLE = "Unschedulable"
     """The trainer or the inference server waits for a node that can take it."""
+    GPU_NOT_OFFERED = "GPUNotOffered"
+    """A GPU is asked for, and the installation offers none; the message names the operator's setting."""
     ROLLING_OUT = "RollingOut"
     """The artifact is there; inference servers are being replaced."""
     INVALID_DATA = "InvalidData"
@@ -132,6 +136,8 @@ class StalledReason(StrEnum):
     """Change `spec.training` (memory, deadline) or raise `spec.retrainNonce` to try again."""
     ROLLOUT_FAILED = "RolloutFailed"
     """Change `spec.serving`, pin an earlier revision, or raise `spec.retrainNonce`."""
+    GPU_NOT_OFFERED = "GPUNotOffered"
+    """Have the operator's setting set that the message names, or ask for no GPU: it goes on by itself after either."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """Pin one of the revisions that `status.history` lists, or remove the pin."""
 

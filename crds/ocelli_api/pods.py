@@ -9,17 +9,33 @@ from enum import StrEnum
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, GROUP
 
-__all__ = ["CLASSIFIER_ID_LABEL", "CLASSIFIER_LABEL", "COMPONENT_LABEL", "REVISION_LABEL", "Component", "Environment"]
+__all__ = [
+    "ACCELERATOR_LABEL",
+    "CLASSIFIER_ID_LABEL",
+    "CLASSIFIER_LABEL",
+    "COMPONENT_LABEL",
+    "REVISION_LABEL",
+    "Component",
+    "Environment",
+]
 
 CLASSIFIER_LABEL = f"{GROUP}/classifier"
 """Name of the Classifier object that something belongs to."""
 REVISION_LABEL = f"{GROUP}/revision"
 """Revision that a Pod learns or serves."""
 COMPONENT_LABEL = f"{GROUP}/component"
+ACCELERATOR_LABEL = f"{GROUP}/accelerator"
+"""On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, whatever `Auto` came to."""
 
 INFERENCE_PORT = 8080
 """Port of every inference server, on its Pod's own IP."""
 INFERENCE_PORT_NAME = "http"
+
+
+STORE_AUDIENCE = "ocelli-store"
+"""Audience of ServiceAccount tokens with which the embedded store may be read and written."""
+STORE_READ_AUDIENCE = "ocelli-store-read"
+"""Audience of those with which it may only be read."""
 
 
 class Component(StrEnum):
@@ -33,7 +49,9 @@ class Environment(StrEnum):
     """Variables of trainers and inference servers."""
 
     STORE_URL = "OCELLI_STORE_URL"
-    """The object store: `file:///…`."""
+    """The object store: `file:///…`, a bucket, or the embedded store's `http://…`."""
+    STORE_TOKEN_FILE = "OCELLI_STORE_TOKEN_FILE"
+    """The ServiceAccount token for the embedded store."""
     CLASSIFIER = "OCELLI_CLASSIFIER"
     """`namespace/name`, for messages."""
     NAMESPACE = "OCELLI_NAMESPACE"
@@ -52,6 +70,9 @@ class Environment(StrEnum):
     """Where the termination message goes; default `/dev/termination-log`."""
     CPU_LIMIT = "OCELLI_CPU_LIMIT"
     """Whole cores the container may use, rounded up (`resourceFieldRef: limits.cpu`)."""
+    ACCELERATOR = "OCELLI_ACCELERATOR"
+    """`CPU`: a GPU is left alone though one may be seen; `GPU`: there must be one; `Auto` (the default): one is used if it is
+    there."""
     BIND_ADDRESS = "POD_IP"
     """Inference server only: the address it binds to (`fieldRef: status.podIP`)."""
     LOG_LEVEL = "OCELLI_LOG_LEVEL"

@@ -90,9 +90,17 @@ def current_revision(spec: ClassifierSpec) -> str:
 
 
 def training_hash(training: Training) -> str:
-    """Ten hex digits over `spec.training`: a failed revision is tried again when they change."""
+    """Ten hex digits over `spec.training`: a failed revision is tried again when they change.
+
+    Fields that came later are left out at their defaults, so that an upgrade tries nothing again.
+    """
+    later = _without_defaults(
+        {"accelerator": str(training.accelerator), "runtimeClassName": training.runtime_class_name},
+        {"accelerator": str(Training.accelerator), "runtimeClassName": Training.runtime_class_name},
+    )
     return _digest(
         {
+            **later,
             "resources": {kind: dict(values) for kind, values in training.resources.items()},
             "nodeSelector": dict(training.node_selector),
             "tolerations": [dict(toleration) for toleration in training.tolerations],

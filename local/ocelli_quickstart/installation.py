@@ -50,6 +50,8 @@ class InstallationOptions:
     """torchvision backbones to install beside HogColor; `Auto` takes the first."""
     weights: str | None = None
     """Where their weights are: a folder, a file or a URL; None: torch hub's cache."""
+    gpus: bool = False
+    """Whether the node offers GPUs."""
     built_ins: tuple[str, ...] = ()
     """Built-in classifiers to make where they are not there yet: names of files in `deploy/built-in`."""
 
@@ -70,6 +72,9 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_TRAINER_RESOURCES": json.dumps(TRAINER_RESOURCES),
         "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
     }
+    if options.gpus:
+        # Images are nothing to the process node. That they are named is what opens GPUs to Classifiers.
+        operator |= {"OCELLI_TRAINER_GPU_IMAGE": "ocelli-trainer", "OCELLI_INFERENCE_GPU_IMAGE": "ocelli-inference"}
     gateway = {
         **options.gateway_settings,
         "OCELLI_STORE_URL": options.store_url,

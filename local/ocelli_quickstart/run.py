@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
+import importlib.util
 import json
 import os
 import shlex
@@ -130,7 +131,8 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
         port = stack.enter_context(claim_port(settings.port))
         samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
         step("starting the Kubernetes control plane")
-        cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state), report=step))
+        gpus = count_gpus()
+        cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state, gpus), report=step))
         save_private(state.kubeconfig, cluster.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
@@ -144,6 +146,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 gateway_settings=settings.gateway_settings,
                 backbones=settings.backbones,
                 weights=settings.weights,
+                gpus=gpus > 0,
                 built_ins=settings.built_ins,
             ),
         )
@@ -158,9 +161,20 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
             state.say_stopped()
 
 
-def _cluster_options(state: StateFolder) -> ClusterOptions:
-    # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
-    return ClusterOptions(state_dir=state.cluster, container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())})
+def count_gpus(devices: Path = Path("/dev")) -> int:
+    """How many NVIDIA GPUs the node may offer: none without PyTorch, which alone can use them."""
+    if importlib.util.find_spec("torch") is None:
+        return 0
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in devices.glob("nvidia*"))
+
+
+def _cluster_options(state: StateFolder, gpus: int) -> ClusterOptions:
+    return ClusterOptions(
+        state_dir=state.cluster,
+        extended_resources={"nvidia.com/gpu": str(gpus)} if gpus else {},
+        # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
+        container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())},
+    )
 
 
 async def run(settings: RunSettings, say: Say) -> None:
@@ -249,7 +263,8 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
     """
     try:
         kept = CredentialSet.parse(json.loads(file.read_bytes()))
-        if kept.user == user and (kept.namespace, kept.owner) == (NAMESPACE, OWNER) and kept.password_hash.matches(password):
+        same = kept.user == user and (kept.namespace, kept.owner) == (NAMESPACE, OWNER)
+        if same and kept.password_hash is not None and kept.password_hash.matches(password):
             return kept
     except (OSError, ValueError, CredentialSetError):
         pass

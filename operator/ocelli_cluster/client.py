@@ -82,12 +82,17 @@ class InvalidError(ApiError):
     """422 (and 400): the object breaks its schema or a rule."""
 
 
+class ForbiddenError(ApiError):
+    """403: the right is missing."""
+
+
 class QuotaError(ApiError):
     """403: a ResourceQuota of the namespace has no room for the object now."""
 
 
 _ERRORS: Mapping[int, type[ApiError]] = {
     400: InvalidError,
+    403: ForbiddenError,
     404: NotFoundError,
     409: ConflictError,
     410: GoneError,
@@ -210,13 +215,16 @@ class ClusterClient:
     async def create(
         self,
         resource: Resource,
-        namespace: str,
+        namespace: str | None,
         body: Manifest,
         *,
         field_manager: str | None = None,
         dry_run: bool = False,
     ) -> Manifest:
-        """Create an object; the answer is what was stored. Raises ConflictError (it exists), InvalidError, ApiError.
+        """Create an object, in a namespace where its kind has them; the answer is what was stored.
+
+        Raises:
+            ConflictError, InvalidError, ApiError: it exists; it breaks its schema or a rule; anything else.
 
         A dry run checks everything and stores nothing.
         """

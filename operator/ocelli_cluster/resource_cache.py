@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import Manifest
-from ocelli_cluster.client import ClusterClient, ClusterError, UnreachableError
+from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, UnreachableError
 from ocelli_cluster.resources import ObjectKey, Resource
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ class ResourceCache(Generic[T]):
     """The objects of one kind, in one namespace or in all (`namespace=None`), that a label selector matches.
 
     `project` turns a manifest into what is kept; where it raises, the object counts as absent and the log says so. `on_change`
-    is called within the event loop for each change; it must not block. Run `run()` as a task of its own.
+    is called within the event loop for each change; it must not block. Run `run()` as a task of its own. Where listing is
+    forbidden it is tried again and again, because rights may come later, at most `forbidden_limit_seconds` apart.
     """
 
     def __init__(
@@ -69,11 +70,16 @@ class ResourceCache(Generic[T]):
         label_selector: str | None = None,
         on_change: Callable[[Change[T]], None] | None = None,
         timeouts: WatchTimeouts = WatchTimeouts(),
+        forbidden_limit_seconds: float = BACKOFF_LIMIT_SECONDS,
     ) -> None:
         self.resource = resource
         self.namespace = namespace
         self.synced = asyncio.Event()
         """Set once the first complete list was taken in."""
+        self.answered = asyncio.Event()
+        """Set once the API server has answered a list, be it that it forbids it."""
+        self.forbidden = False
+        """The last list was refused for want of rights: what is held here is of before, if there is anything."""
         self.lists = 0
         """How many complete lists were taken in."""
         self._client = client
@@ -81,6 +87,7 @@ class ResourceCache(Generic[T]):
         self._label_selector = label_selector
         self._on_change = on_change
         self._timeouts = timeouts
+        self._forbidden_limit_seconds = forbidden_limit_seconds
         self._entries: dict[ObjectKey, _Entry[T]] = {}
         self._resource_version = ""
         self._connected = False
@@ -145,6 +152,14 @@ class ResourceCache(Generic[T]):
                 logger.warning(
                     "watch is broken: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace}
                 )
+            except ForbiddenError as error:
+                if not self.forbidden:
+                    logger.warning(
+                        "watch is forbidden: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace}
+                    )
+                self.forbidden = True
+                self.answered.set()
+                self._resource_version = ""
             except ClusterError as error:
                 # The place in history is gone, or of another history (a restored backup): start over from a list.
                 logger.info("listing again: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace})
@@ -158,7 +173,8 @@ class ResourceCache(Generic[T]):
             if time.monotonic() - started_at > BACKOFF_LIMIT_SECONDS:
                 backoff_seconds = BACKOFF_FIRST_SECONDS
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))
-            backoff_seconds = min(backoff_seconds * 2, BACKOFF_LIMIT_SECONDS)
+            limit_seconds = self._forbidden_limit_seconds if self.forbidden else BACKOFF_LIMIT_SECONDS
+            backoff_seconds = min(backoff_seconds * 2, limit_seconds)
 
     async def _list(self) -> None:
         listing = await self._client.list_objects(self.resource, self.namespace, self._label_selector)
@@ -178,7 +194,9 @@ class ResourceCache(Generic[T]):
         self._resource_version = listing.resource_version
         self._contact_at = time.monotonic()
         self.lists += 1
+        self.forbidden = False
         self.synced.set()
+        self.answered.set()
         self._report(changes)
 
     async def _watch(self) -> None:
@@ -232,7 +250,7 @@ class ResourceCache(Generic[T]):
 
 def _key(manifest: Manifest) -> ObjectKey:
     metadata = manifest["metadata"]
-    return ObjectKey(metadata["namespace"], metadata["name"])
+    return ObjectKey(metadata.get("namespace", ""), metadata["name"])
 
 
 def _version(manifest: Manifest) -> int:

@@ -21,7 +21,7 @@ class ObjectKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Resource:
-    """One namespaced kind."""
+    """One kind."""
 
     group: str
     """API group; empty for the core group."""
@@ -45,6 +45,8 @@ class Resource:
 
 
 CLASSIFIERS = Resource(group=GROUP, version=VERSION, plural=PLURAL, kind=KIND)
+NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
+"""They lie in no namespace: the namespace of their keys is empty."""
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")
@@ -54,3 +56,4 @@ DEPLOYMENTS = Resource(group="apps", version="v1", plural="deployments", kind="D
 AUTOSCALERS = Resource(group="autoscaling", version="v2", plural="horizontalpodautoscalers", kind="HorizontalPodAutoscaler")
 DISRUPTION_BUDGETS = Resource(group="policy", version="v1", plural="poddisruptionbudgets", kind="PodDisruptionBudget")
 LEASES = Resource(group="coordination.k8s.io", version="v1", plural="leases", kind="Lease")
+TOKEN_REVIEWS = Resource(group="authentication.k8s.io", version="v1", plural="tokenreviews", kind="TokenReview")

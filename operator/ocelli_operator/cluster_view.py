@@ -18,6 +18,7 @@ from ocelli_cluster.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     JOBS,
+    NODES,
     PODS,
     SERVICES,
     ObjectKey,
@@ -26,12 +27,14 @@ from ocelli_cluster.resources import (
 from ocelli_operator.observed import (
     ChildIdentity,
     ChildKind,
+    GpuNode,
     ObservedChild,
     ObservedDeployment,
     ObservedJob,
     ObservedPod,
     project_child,
     project_deployment,
+    project_gpu_node,
     project_job,
     project_pod,
 )
@@ -43,6 +46,9 @@ class _Child(Protocol):
 
 
 C = TypeVar("C", bound=_Child)
+
+NODES_FORBIDDEN_LIMIT_SECONDS = 60.0
+"""Where the operator may not see nodes it asks again this often: few installations get that right later."""
 
 RESOURCE_OF_KIND: dict[ChildKind, Resource] = {
     ChildKind.JOB: JOBS,
@@ -59,6 +65,8 @@ class ViewScope:
 
     namespaces: tuple[str, ...]
     timeouts: WatchTimeouts
+    gpu_resource: str | None
+    """What nodes are watched for; None: they are not watched."""
 
 
 @dataclass(kw_only=True)
@@ -92,9 +100,10 @@ class _Children(Generic[C]):
 
 
 class ClusterView:
-    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers and disruption budgets.
+    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers and disruption budgets, and of nodes with GPUs.
 
     `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away.
+    A change of a node concerns none.
     """
 
     def __init__(
@@ -122,6 +131,7 @@ class ClusterView:
             self._autoscalers,
             self._budgets,
         )
+        self._nodes = None if scope.gpu_resource is None else self._build_node_cache(scope.gpu_resource)
         self._classifiers: list[ResourceCache[Classifier]] = []
         for namespace in scope.namespaces or (None,):
             self._classifiers.append(
@@ -142,15 +152,20 @@ class ClusterView:
         async with asyncio.TaskGroup() as tasks:
             for cache in self._caches():
                 tasks.create_task(cache.run())
+            if self._nodes is not None:
+                tasks.create_task(self._nodes.run())
 
     async def wait_until_synced(self) -> None:
-        """Return when every kind was listed."""
+        """Return when every kind was listed; nodes only if they may be."""
         for cache in self._caches():
             await cache.synced.wait()
+        if self._nodes is not None:
+            await self._nodes.answered.wait()
 
     @property
     def contact_age_seconds(self) -> float:
-        """The longest time for which one of the watches has heard nothing of the API server."""
+        """The longest time for which one of the watches has heard nothing of the API server. Nodes may be forbidden, and do not
+        count."""
         return max(cache.contact_age_seconds for cache in self._caches())
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
@@ -179,6 +194,12 @@ class ClusterView:
     def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
         return self._budgets.of(classifier)
 
+    def gpu_nodes(self) -> tuple[GpuNode, ...]:
+        """Nodes that have GPUs; none where nodes may not be seen."""
+        if self._nodes is None or self._nodes.forbidden:
+            return ()
+        return tuple(node for node in self._nodes.values() if node is not None)
+
     def take_classifier(self, manifest: Manifest) -> None:
         """Take in the answer to a write of a Classifier, so that the next look does not miss it."""
         for cache in self._classifiers:
@@ -200,6 +221,15 @@ class ClusterView:
         yield from self._classifiers
         for children in self._kinds:
             yield from children.caches
+
+    def _build_node_cache(self, resource: str) -> ResourceCache[GpuNode | None]:
+        return ResourceCache(
+            self._client,
+            NODES,
+            project=lambda manifest: project_gpu_node(manifest, resource),
+            timeouts=self._scope.timeouts,
+            forbidden_limit_seconds=NODES_FORBIDDEN_LIMIT_SECONDS,
+        )
 
     def _watch_children(self, children: _Children[Any], namespace: str | None) -> None:
         def changed(change: Change[Any]) -> None:

@@ -1,4 +1,4 @@
-"""The operator's settings, all from the environment. Every variable is listed and explained in `SETTINGS`."""
+"""The operator's settings, from the environment and the files that it names. Every variable is explained in `SETTINGS`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ocelli_cluster.resource_cache import WatchTimeouts
@@ -31,21 +32,77 @@ class Setting:
 STORE_URL = Setting(
     name="OCELLI_STORE_URL",
     default=None,
-    meaning="Object store of the installation: `file:///folder`. Handed on to trainers and inference servers.",
+    meaning="Object store of the installation: `file:///folder`, `s3://bucket/prefix`, `gs://…`, `az://…`, or `http://host` of "
+    "the embedded store. Handed on to trainers and inference servers.",
+)
+STORE_SECRET = Setting(
+    name="OCELLI_STORE_SECRET",
+    default="",
+    meaning="Name of a Secret, in each namespace of Classifiers, whose keys are the variables (`AWS_ACCESS_KEY_ID`, …) by "
+    "which trainers and inference servers log in to a bucket; empty: none.",
+)
+WORKLOAD_SERVICE_ACCOUNT = Setting(
+    name="OCELLI_WORKLOAD_SERVICE_ACCOUNT",
+    default="",
+    meaning="ServiceAccount of trainers and inference servers, in each namespace of Classifiers, for workload identity; empty: "
+    "that namespace's `default`.",
 )
 TRAINER_IMAGE = Setting(name="OCELLI_TRAINER_IMAGE", default="ocelli-trainer:latest", meaning="Image of training Jobs.")
 INFERENCE_IMAGE = Setting(
     name="OCELLI_INFERENCE_IMAGE", default="ocelli-inference:latest", meaning="Image of inference servers."
 )
+TRAINER_GPU_IMAGE = Setting(
+    name="OCELLI_TRAINER_GPU_IMAGE",
+    default="",
+    meaning="Image of training Jobs that get a GPU; empty: none is offered to trainings, and `Auto` means CPU.",
+)
+INFERENCE_GPU_IMAGE = Setting(
+    name="OCELLI_INFERENCE_GPU_IMAGE",
+    default="",
+    meaning="Image of inference servers that get a GPU; empty: none is offered to them, and `Auto` means CPU.",
+)
+GPU_RESOURCE = Setting(
+    name="OCELLI_GPU_RESOURCE",
+    default="nvidia.com/gpu",
+    meaning="What nodes call an NVIDIA GPU, or a part of one (`nvidia.com/mig-1g.10gb`), among their resources. Pods that get "
+    "one tolerate the taint of this name.",
+)
+GPU_NODE_SELECTOR = Setting(
+    name="OCELLI_GPU_NODE_SELECTOR",
+    default="{}",
+    meaning="Labels (JSON) that the node of a Pod with a GPU must have, beside those that the Classifier names.",
+)
+GPU_TOLERATIONS = Setting(
+    name="OCELLI_GPU_TOLERATIONS",
+    default="[]",
+    meaning="Tolerations (JSON) of Pods with a GPU, beside those that the Classifier names.",
+)
+GPU_RUNTIME_CLASS = Setting(
+    name="OCELLI_GPU_RUNTIME_CLASS",
+    default="",
+    meaning="RuntimeClass of Pods with a GPU whose Classifier names none, such as `nvidia`; empty: the cluster's default.",
+)
+WATCH_NODES = Setting(
+    name="OCELLI_WATCH_NODES",
+    default="true",
+    meaning="`true`: where a GPU image is set, nodes are watched for GPUs, which needs the rights to list and watch nodes. "
+    "`false`, or without those rights: `accelerator: Auto` means CPU, `GPU` works as ever.",
+)
 IMAGE_PULL_POLICY = Setting(
     name="OCELLI_IMAGE_PULL_POLICY",
     default="IfNotPresent",
-    meaning="When nodes fetch the two images: `Always`, `IfNotPresent` or `Never`.",
+    meaning="When nodes fetch these images: `Always`, `IfNotPresent` or `Never`.",
 )
 BACKBONES = Setting(
     name="OCELLI_BACKBONES",
     default="",
     meaning="Backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `model.backbone: Auto` takes the first, else `HogColor`.",
+)
+BACKBONES_FOLDER = Setting(
+    name="OCELLI_BACKBONES_FOLDER",
+    default="",
+    meaning="Folder of files with further backbones, `NAME=DIGEST` each, as `python -m ocelli_model.publish --output` writes "
+    "them; taken in the order of their names, behind those of `OCELLI_BACKBONES`.",
 )
 FILE_SOURCES_FOLDER = Setting(
     name="OCELLI_FILE_SOURCES_FOLDER",
@@ -110,10 +167,20 @@ LOG_LEVEL = Setting(name="OCELLI_LOG_LEVEL", default="INFO", meaning="`DEBUG`, `
 
 SETTINGS: tuple[Setting, ...] = (
     STORE_URL,
+    STORE_SECRET,
+    WORKLOAD_SERVICE_ACCOUNT,
     TRAINER_IMAGE,
     INFERENCE_IMAGE,
+    TRAINER_GPU_IMAGE,
+    INFERENCE_GPU_IMAGE,
     IMAGE_PULL_POLICY,
+    GPU_RESOURCE,
+    GPU_NODE_SELECTOR,
+    GPU_TOLERATIONS,
+    GPU_RUNTIME_CLASS,
+    WATCH_NODES,
     BACKBONES,
+    BACKBONES_FOLDER,
     FILE_SOURCES_FOLDER,
     TRAINER_RESOURCES,
     INFERENCE_RESOURCES,
@@ -133,9 +200,23 @@ SETTINGS: tuple[Setting, ...] = (
     LOG_LEVEL,
 )
 
-_BACKBONES_FORM = re.compile(r"([A-Za-z0-9_.]+=[0-9a-f]{64}(,[A-Za-z0-9_.]+=[0-9a-f]{64})*)?")
+_BACKBONE_FORM = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_SWITCH = ("true", "false")
+# The form of Kubernetes' qualified names, with the prefix that every resource but those of its own has.
+_RESOURCE_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
+_TOLERATION_FIELDS = frozenset({"key", "operator", "value", "effect", "tolerationSeconds"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSettings:
+    """What the installation adds to Pods that get a GPU."""
+
+    resource: str
+    node_selector: Mapping[str, str]
+    tolerations: tuple[Mapping[str, Any], ...]
+    runtime_class: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +224,15 @@ class ChildSettings:
     """What the manifests of a Classifier's children need to know of the installation."""
 
     store_url: str
+    store_secret: str
+    workload_service_account: str
     trainer_image: str
     inference_image: str
+    trainer_gpu_image: str
+    """Empty: trainings get no GPU."""
+    inference_gpu_image: str
+    """Empty: inference servers get no GPU."""
+    gpu: GpuSettings
     image_pull_policy: str
     backbones: str
     file_sources_folder: str
@@ -162,6 +250,8 @@ class OperatorConfig:
     children: ChildSettings
     namespaces: tuple[str, ...]
     """Empty: every namespace."""
+    watch_nodes: bool
+    """Whether nodes are watched for GPUs: there is an image for them, and nobody forbids it."""
     workers: int
     watch_timeouts: WatchTimeouts
     blind_limit_seconds: int
@@ -182,13 +272,16 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         ConfigError: a variable is missing or wrong.
     """
     log_level = _one_of(environment, LOG_LEVEL, _LOG_LEVELS)
-    backbones = _text(environment, BACKBONES)
-    if _BACKBONES_FORM.fullmatch(backbones) is None:
-        raise ConfigError(f"{BACKBONES.name}={backbones!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
+    backbones = ",".join([*_listed_backbones(environment), *_found_backbones(environment)])
     children = ChildSettings(
         store_url=_text(environment, STORE_URL),
+        store_secret=_text(environment, STORE_SECRET),
+        workload_service_account=_text(environment, WORKLOAD_SERVICE_ACCOUNT),
         trainer_image=_text(environment, TRAINER_IMAGE),
         inference_image=_text(environment, INFERENCE_IMAGE),
+        trainer_gpu_image=_text(environment, TRAINER_GPU_IMAGE),
+        inference_gpu_image=_text(environment, INFERENCE_GPU_IMAGE),
+        gpu=_gpu(environment),
         image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),
         backbones=backbones,
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
@@ -198,9 +291,11 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
         log_level=log_level,
     )
+    gpu_images = children.trainer_gpu_image or children.inference_gpu_image
     return OperatorConfig(
         children=children,
         namespaces=tuple(name.strip() for name in _text(environment, NAMESPACES).split(",") if name.strip()),
+        watch_nodes=_one_of(environment, WATCH_NODES, _SWITCH) == "true" and bool(gpu_images),
         workers=_number(environment, WORKERS, least=1),
         watch_timeouts=_watch_timeouts(environment),
         blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
@@ -220,6 +315,32 @@ def _text(environment: Mapping[str, str], setting: Setting) -> str:
     if value is None:
         raise ConfigError(f"{setting.name} is not set; set it: {setting.meaning}")
     return value
+
+
+def _listed_backbones(environment: Mapping[str, str]) -> list[str]:
+    text = _text(environment, BACKBONES)
+    items = text.split(",") if text else []
+    if not all(_BACKBONE_FORM.fullmatch(item) for item in items):
+        raise ConfigError(f"{BACKBONES.name}={text!r} is not of the form NAME=DIGEST,NAME=DIGEST; correct it")
+    return items
+
+
+def _found_backbones(environment: Mapping[str, str]) -> list[str]:
+    folder = _text(environment, BACKBONES_FOLDER)
+    if not folder:
+        return []
+    found: list[str] = []
+    try:
+        for path in sorted(path for path in Path(folder).iterdir() if path.is_file()):
+            item = path.read_text().strip()
+            if _BACKBONE_FORM.fullmatch(item) is None:
+                raise ConfigError(
+                    f"{path}: {item!r} is not of the form NAME=DIGEST; write it by `ocelli_model.publish --output`"
+                )
+            found.append(item)
+    except OSError as error:
+        raise ConfigError(f"{BACKBONES_FOLDER.name}={folder!r} cannot be read: {error.strerror}; mount it") from error
+    return found
 
 
 def _one_of(environment: Mapping[str, str], setting: Setting, choices: tuple[str, ...]) -> str:
@@ -245,15 +366,41 @@ def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:
 
 
 def _resources(environment: Mapping[str, str], setting: Setting) -> Resources:
-    text = _text(environment, setting)
-    try:
-        document = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error
+    document = _json(environment, setting)
     if (
         not isinstance(document, dict)
         or not document.keys() <= {"requests", "limits"}
         or not all(isinstance(quantities, dict) for quantities in document.values())
     ):
-        raise ConfigError(f"{setting.name}={text!r} is no object of requests and limits; correct it")
+        raise ConfigError(f"{setting.name}={_text(environment, setting)!r} is no object of requests and limits; correct it")
     return document
+
+
+def _gpu(environment: Mapping[str, str]) -> GpuSettings:
+    resource = _text(environment, GPU_RESOURCE)
+    if _RESOURCE_FORM.fullmatch(resource) is None:
+        raise ConfigError(f"{GPU_RESOURCE.name}={resource!r} is no resource such as nvidia.com/gpu; correct it")
+    selector = _json(environment, GPU_NODE_SELECTOR)
+    if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
+        text = _text(environment, GPU_NODE_SELECTOR)
+        raise ConfigError(f"{GPU_NODE_SELECTOR.name}={text!r} is no object of labels; correct it")
+    tolerations = _json(environment, GPU_TOLERATIONS)
+    if not isinstance(tolerations, list) or not all(
+        isinstance(toleration, dict) and toleration.keys() <= _TOLERATION_FIELDS for toleration in tolerations
+    ):
+        text = _text(environment, GPU_TOLERATIONS)
+        raise ConfigError(f"{GPU_TOLERATIONS.name}={text!r} is no list of tolerations, as in a Pod; correct it")
+    return GpuSettings(
+        resource=resource,
+        node_selector=selector,
+        tolerations=tuple(tolerations),
+        runtime_class=_text(environment, GPU_RUNTIME_CLASS),
+    )
+
+
+def _json(environment: Mapping[str, str], setting: Setting) -> Any:
+    text = _text(environment, setting)
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error

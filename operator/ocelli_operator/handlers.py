@@ -79,6 +79,8 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
         clusterwide=not config.namespaces,
         namespaces=config.namespaces,
         liveness_endpoint=f"http://{config.bind_address}:{config.health_port}/healthz",
+        # Else kopf asks for the name of the user, and in an image that runs under a mere number there is none.
+        identity=config.identity,  # type: ignore[arg-type]
         stop_flag=stop,
     )
     for task in running:

@@ -36,6 +36,7 @@ READY_REASON_OF: dict[StrEnum, ReadyReason] = {
     StalledReason.SOURCE_UNREADABLE: ReadyReason.SOURCE_UNREADABLE,
     StalledReason.TRAINING_FAILED: ReadyReason.TRAINING_FAILED,
     StalledReason.ROLLOUT_FAILED: ReadyReason.ROLLOUT_FAILED,
+    StalledReason.GPU_NOT_OFFERED: ReadyReason.GPU_NOT_OFFERED,
     StalledReason.REVISION_NOT_FOUND: ReadyReason.REVISION_NOT_FOUND,
     ReconcilingReason.TRAINING: ReadyReason.TRAINING,
     ReconcilingReason.RETRAINING: ReadyReason.RETRAINING,

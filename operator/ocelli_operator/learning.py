@@ -7,26 +7,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import ClassifierStatus
+from ocelli_api.classifier import Accelerator, ClassifierStatus
 from ocelli_api.conditions import Condition, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.case import Case
+from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
-from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, build_training_job
+from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
 from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
+from ocelli_operator.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.status import (
     NOT_CHECKED,
     Failure,
     Verdict,
     data_checked,
     failed_data,
+    failed_for_want_of_gpu,
     failed_source,
     failed_training,
     false,
     learned,
     missing_revision,
+    tell_gpu_not_offered,
     waits_for_room,
 )
 
@@ -123,7 +127,12 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
         # Two trainers of one revision would write to the same keys of the store.
         message = f"Pod {lingering.identity.name} of an earlier attempt has to end first"
         return replace(learning, attempt=attempt, trained=false(TrainedReason.QUEUED, message))
-    manifest = build_training_job(case.owner, case.settings, case.current, attempt)
+    accelerator = _resolve_accelerator(case)
+    if accelerator is Accelerator.GPU and not case.settings.trainer_gpu_image:
+        message = f"{case.classifier}: {tell_gpu_not_offered('spec.training', TRAINER_GPU_IMAGE.name)}"
+        return _failed(case, failed_for_want_of_gpu(message), case.status.attempt, learning.actions)
+    chosen = Attempt(revision=case.current, number=attempt, accelerator=accelerator)
+    manifest = build_training_job(case.owner, case.settings, chosen)
     job = f"training Job {manifest['metadata']['name']}"
     refusal = case.observed.refusals.get(manifest_hash(manifest))
     if refusal is not None:
@@ -141,6 +150,14 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     )
 
 
+def _resolve_accelerator(case: Case) -> Accelerator:
+    """GPU or CPU for a Job that is about to be made; a Job that is there keeps what it has, because Jobs are immutable."""
+    # Where nothing is learned there is nothing for a GPU to do.
+    nodes = case.observed.gpu_nodes if case.classifier.spec.pretrained is None else ()
+    offer = GpuOffer(image=case.settings.trainer_gpu_image, gpu=case.settings.gpu, nodes=nodes)
+    return resolve_accelerator(case.classifier.spec.training, offer)
+
+
 def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Learning:
     name = job.identity.name
     alive = [pod for pod in trainers if not pod.terminal]
@@ -154,12 +171,14 @@ def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tu
             trained=false(TrainedReason.QUEUED, message),
             actions=(*learning.actions, *delete_child(ChildKind.JOB, job.identity, message)),
         )
-    unschedulable = next((pod.unschedulable for pod in alive if pod.unschedulable), "")
-    if unschedulable:
+    homeless = next((pod for pod in alive if pod.unschedulable), None)
+    if homeless is not None:
         message = (
-            f"training Job {name}: no node can take its Pod: {unschedulable.rstrip('.')}; "
+            f"training Job {name}: no node can take its Pod: {homeless.unschedulable.rstrip('.')}; "
             "lower spec.training.resources, change its nodeSelector or tolerations, or add a node"
         )
+        if homeless.gpu:
+            message += ", or set spec.training.accelerator to CPU"
         return replace(learning, unschedulable=True, trained=false(TrainedReason.UNSCHEDULABLE, message))
     if running:
         retries = sum(pod.phase == "Failed" for pod in trainers)

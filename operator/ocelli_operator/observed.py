@@ -13,10 +13,15 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import Classifier, Manifest
+from ocelli_api.classifier import Accelerator, Classifier, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
-from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
-from ocelli_operator.manifests.metadata import ATTEMPT_LABEL, MANIFEST_HASH_ANNOTATION, TRAINING_HASH_ANNOTATION
+from ocelli_api.pods import ACCELERATOR_LABEL, CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_operator.manifests.metadata import (
+    ATTEMPT_LABEL,
+    MANIFEST_HASH_ANNOTATION,
+    PLACEMENT_HASH_ANNOTATION,
+    TRAINING_HASH_ANNOTATION,
+)
 
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|)")
 _QUANTITY_UNITS = {
@@ -25,6 +30,10 @@ _QUANTITY_UNITS = {
     **{unit: Decimal(10) ** (3 * power) for power, unit in ((4, "T"), (5, "P"), (6, "E"))},
     **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
 }
+
+
+_CHOSEN_ACCELERATORS = {str(item): item for item in (Accelerator.GPU, Accelerator.CPU)}
+_REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
 
 
 class ChildKind(StrEnum):
@@ -87,6 +96,8 @@ class ObservedPod:
     """Of the container's last end, such as `OOMKilled`."""
     termination_message: str
     memory_limit: str
+    gpu: bool
+    """It asks for a GPU."""
 
     @property
     def terminal(self) -> bool:
@@ -136,6 +147,10 @@ class ObservedDeployment:
     replicas_outdated: int
     """Of older templates."""
     deadline_exceeded: bool
+    accelerator: Accelerator | None
+    """What was chosen for its Pods; None where nothing was."""
+    placement_hash: str
+    """Of what was asked when that was chosen."""
 
     @property
     def identity(self) -> ChildIdentity:
@@ -145,6 +160,15 @@ class ObservedDeployment:
     def available(self) -> bool:
         """Every wanted replica is of the latest template and available."""
         return self.up_to_date and self.complete and self.replicas_available >= self.replicas_wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuNode:
+    """A node that has GPUs."""
+
+    labels: Mapping[str, str]
+    taints: tuple[Mapping[str, str], ...]
+    """Key, value and effect of those that keep Pods away; a node that is not ready has such taints, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +194,8 @@ class Observed:
     services: tuple[ObservedChild, ...] = ()
     autoscalers: tuple[ObservedChild, ...] = ()
     disruption_budgets: tuple[ObservedChild, ...] = ()
+    gpu_nodes: tuple[GpuNode, ...] = ()
+    """Nodes that have GPUs, as far as nodes are watched."""
     artifact: StoredArtifact | None = None
     """The artifact of the current revision; None where the store holds none."""
     outcome: Outcome | None = None
@@ -244,6 +270,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         exit_reason=terminated.get("reason", ""),
         termination_message=terminated.get("message", ""),
         memory_limit=str(limits.get("memory", "")),
+        gpu=labels.get(ACCELERATOR_LABEL) == Accelerator.GPU,
     )
 
 
@@ -273,7 +300,23 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
         replicas_available=status.get("availableReplicas", 0),
         replicas_outdated=max(status.get("replicas", 0) - updated, 0),
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+        accelerator=_CHOSEN_ACCELERATORS.get((manifest["metadata"].get("labels") or {}).get(ACCELERATOR_LABEL, "")),
+        placement_hash=(manifest["metadata"].get("annotations") or {}).get(PLACEMENT_HASH_ANNOTATION, ""),
     )
+
+
+def project_gpu_node(manifest: Manifest, resource: str) -> GpuNode | None:
+    """Type a Node; None where it has none of the resource or takes no Pods, so that most nodes of a cluster leave nothing."""
+    allocatable = (manifest.get("status") or {}).get("allocatable") or {}
+    spec = manifest.get("spec") or {}
+    if spec.get("unschedulable") or str(allocatable.get(resource, "0")) == "0":
+        return None
+    taints = tuple(
+        {key: taint.get(key, "") for key in ("key", "value", "effect")}
+        for taint in spec.get("taints") or ()
+        if taint.get("effect") in _REPELLING_EFFECTS
+    )
+    return GpuNode(labels=manifest["metadata"].get("labels") or {}, taints=taints)
 
 
 def _identity(manifest: Manifest) -> ChildIdentity:

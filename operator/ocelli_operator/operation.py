@@ -65,7 +65,11 @@ class Operation:
         self._leading = False
         self.metrics = OperatorMetrics()
         client.on_write = lambda method, plural: self.metrics.writes.labels(method, plural).inc()
-        scope = ViewScope(namespaces=config.namespaces, timeouts=config.watch_timeouts)
+        scope = ViewScope(
+            namespaces=config.namespaces,
+            timeouts=config.watch_timeouts,
+            gpu_resource=config.children.gpu.resource if config.watch_nodes else None,
+        )
         self._view = ClusterView(client, scope, self.wake, self._deleted)
         self._events = EventRecorder(client, config.identity)
         self._reconciler = Reconciler(

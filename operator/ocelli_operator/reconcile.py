@@ -140,6 +140,7 @@ class Reconciler:
             services=view.services(key),
             autoscalers=view.autoscalers(key),
             disruption_budgets=view.disruption_budgets(key),
+            gpu_nodes=view.gpu_nodes(),
             artifact=artifact,
             outcome=outcome,
             progress=progress,

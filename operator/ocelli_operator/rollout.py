@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Manifest
+from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_operator.actions import Action, ApplyChild, delete_child
 from ocelli_operator.case import Case
+from ocelli_operator.config import INFERENCE_GPU_IMAGE
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
-from ocelli_operator.manifests.inference_deployment import build_inference_deployment
+from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
-from ocelli_operator.status import Failure, data_checked, learned, waits_for_room
+from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
+from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, waits_for_room
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,9 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
         wanted.add(case.current)
     actions: list[Action] = []
     for revision in sorted(wanted):
+        if _asks_for_more_gpu(case, revision):
+            # What is there stays as it is: it may serve.
+            continue
         actions += _apply(case, ChildKind.DEPLOYMENT, _build_deployment(case, revision), _find_deployment(case, revision))
     # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
     actions += _plan_address(case, served)
@@ -65,6 +70,10 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
 
 def _plan_switch(case: Case, served: str | None) -> Rollout:
     """A revision that was learned is to serve: is its Deployment ready for that, on its way, or past its deadline?"""
+    if _asks_for_more_gpu(case, case.current):
+        message = f"Deployment {deployment_name(case.owner.name, case.current)}: {_tell_not_offered()}"
+        failure = replace(_failed_rollout(case, message), reason=StalledReason.GPU_NOT_OFFERED)
+        return Rollout(served_revision=served, failure=failure)
     desired = _build_deployment(case, case.current)
     desired_hash = desired["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
     if case.is_stalled_by(frozenset({StalledReason.ROLLOUT_FAILED})) and case.status.failed_rollout_hash == desired_hash:
@@ -113,7 +122,9 @@ def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
     deployment = _find_deployment(case, served)
     trouble, unschedulable = find_trouble(case, served)
     old = [pod for pod in case.observed.inference_servers if pod.identity.revision != served and pod.takes_requests]
-    if refusal:
+    if _asks_for_more_gpu(case, served):
+        obstacle = f"what serves revision {served} stays as it is: {_tell_not_offered()}"
+    elif refusal:
         obstacle = f"the API server refuses a change: {refusal}; correct spec.serving"
     elif deployment is None or rollout.actions:
         obstacle = f"what serves revision {served} is brought up to date"
@@ -161,6 +172,8 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
     for pod in pods:
         if pod.unschedulable:
             remedy = "lower spec.serving.resources, change its nodeSelector or tolerations, or add a node"
+            if pod.gpu:
+                remedy += ", or set spec.serving.accelerator to CPU"
             return f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}; {remedy}", True
     for pod in pods:
         if pod.waiting or pod.exit_code:
@@ -178,6 +191,26 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
     return "", False
 
 
+def _resolve_accelerator(case: Case, revision: str) -> Accelerator:
+    """GPU or CPU for the servers of a revision. What `Auto` came to stays, whatever becomes of the nodes."""
+    offer = GpuOffer(image=case.settings.inference_gpu_image, gpu=case.settings.gpu, nodes=case.observed.gpu_nodes)
+    deployment = _find_deployment(case, revision)
+    serving = case.classifier.spec.serving
+    kept = None
+    if deployment is not None and deployment.identity.owner_uid == case.classifier.uid:
+        kept = deployment.accelerator if deployment.placement_hash == placement_hash(serving) else None
+    return resolve_accelerator(serving, offer, kept)
+
+
+def _asks_for_more_gpu(case: Case, revision: str) -> bool:
+    """Whether servers of the revision would need a GPU, and the installation offers none."""
+    return not case.settings.inference_gpu_image and _resolve_accelerator(case, revision) is Accelerator.GPU
+
+
+def _tell_not_offered() -> str:
+    return tell_gpu_not_offered("spec.serving", INFERENCE_GPU_IMAGE.name)
+
+
 def _build_deployment(case: Case, revision: str) -> Manifest:
     serving = case.classifier.spec.serving
     if serving.autoscaling is None:
@@ -187,7 +220,8 @@ def _build_deployment(case: Case, revision: str) -> Manifest:
         like = _find_deployment(case, revision) or _find_deployment(case, case.status.served_revision or "")
         at_hand = like.replicas_wanted if like is not None else serving.autoscaling.min_replicas
         replicas = min(max(at_hand, serving.autoscaling.min_replicas), serving.autoscaling.max_replicas)
-    manifest = build_inference_deployment(case.owner, case.settings, revision, replicas)
+    servers = InferenceServers(revision=revision, replicas=replicas, accelerator=_resolve_accelerator(case, revision))
+    manifest = build_inference_deployment(case.owner, case.settings, servers)
     hashed = manifest
     if serving.autoscaling is not None:
         hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
@@ -195,8 +229,8 @@ def _build_deployment(case: Case, revision: str) -> Manifest:
 
 
 def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
-    metadata = {**manifest["metadata"], "annotations": {MANIFEST_HASH_ANNOTATION: manifest_hash(hashed)}}
-    return {**manifest, "metadata": metadata}
+    annotations = {**manifest["metadata"].get("annotations", {}), MANIFEST_HASH_ANNOTATION: manifest_hash(hashed)}
+    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
 def _plan_address(case: Case, served: str | None) -> list[Action]:

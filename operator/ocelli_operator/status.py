@@ -124,6 +124,24 @@ def waits_for_room(child: str, refusal: str) -> str:
     return f"{child} waits for room: {refusal}; raise the quota or delete what uses it"
 
 
+def tell_gpu_not_offered(part: str, setting: str) -> str:
+    """Why a GPU that a part of the spec asks for cannot be had here."""
+    return (
+        f"{part} asks for a GPU, and this installation offers it none: its operator's {setting} is empty; have that set to an "
+        f"image with PyTorch for GPUs, or set {part}.accelerator to CPU and name no GPU in {part}.resources"
+    )
+
+
+def failed_for_want_of_gpu(message: str) -> Failure:
+    """A training that was not begun, because it asks for more than the installation offers."""
+    return Failure(
+        reason=StalledReason.GPU_NOT_OFFERED,
+        message=message,
+        data_valid=NOT_CHECKED,
+        trained=false(TrainedReason.GPU_NOT_OFFERED, message),
+    )
+
+
 def missing_revision(classifier: Classifier, revision: str) -> Failure:
     """A pin that names a revision which was never learned, or is pruned."""
     known = ", ".join(entry.revision for entry in classifier.status.history)

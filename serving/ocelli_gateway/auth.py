@@ -211,10 +211,15 @@ class Authenticator:
         for item in self._sets:
             if hmac.compare_digest(item.user.encode(), credentials.user.encode()):
                 found = item
-        password_hash = self._nobody if found is None else found.password_hash
+        password_hash = None if found is None else found.password_hash
         async with self._turns.slot(counted_user):
-            matches = await _matches(self._password_hasher, password_hash, credentials.password)
-        return _caller(found) if found is not None and matches else None
+            # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
+            matches = await _matches(self._password_hasher, password_hash or self._nobody, credentials.password)
+        if found is None:
+            return None
+        if password_hash is None:
+            matches = self._find_known_api_key(credentials.password) == _caller(found)
+        return _caller(found) if matches else None
 
     def _find_known_api_key(self, api_key: str) -> Caller | None:
         digest = hash_api_key(api_key)
@@ -227,7 +232,9 @@ class Authenticator:
     async def _verify_api_key(self, api_key: str) -> Caller | None:
         """Whether it is the password of a set that has no key of its own."""
         for item in self._sets:
-            if item.api_key_sha256 is None and await _matches(self._api_key_hasher, item.password_hash, api_key):
+            if item.api_key_sha256 is not None or item.password_hash is None:
+                continue
+            if await _matches(self._api_key_hasher, item.password_hash, api_key):
                 return _caller(item)
         return None
 

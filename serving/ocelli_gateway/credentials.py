@@ -100,7 +100,8 @@ class CredentialSet:
     """Who may log in, and as whom: the namespace is the tenant, the owner id is what v3 shows."""
 
     user: str
-    password_hash: PasswordHash
+    password_hash: PasswordHash | None
+    """None: the API key doubles as password."""
     api_key_sha256: str | None
     """Of a separate API key; None: the password doubles as API key."""
     namespace: str
@@ -118,7 +119,7 @@ class CredentialSet:
         """The document of one entry of the Secret."""
         document = {
             "user": self.user,
-            "passwordHash": str(self.password_hash),
+            "passwordHash": None if self.password_hash is None else str(self.password_hash),
             "apiKeySHA256": self.api_key_sha256,
             "namespace": self.namespace,
             "owner": self.owner,
@@ -131,7 +132,9 @@ class CredentialSet:
         """Type the document of one entry. Raises CredentialSetError."""
         if not isinstance(document, Mapping):
             raise CredentialSetError("it is no JSON object")
-        for key in ("user", "passwordHash", "namespace", "owner"):
+        if document.get("passwordHash") is None and document.get("apiKeySHA256") is None:
+            raise CredentialSetError("it has neither passwordHash nor apiKeySHA256; add one")
+        for key in ("user", "namespace", "owner"):
             value = document.get(key)
             if not isinstance(value, str) or not value:
                 raise CredentialSetError(f"it lacks the text {key}; add it")
@@ -139,6 +142,11 @@ class CredentialSet:
             if not value.isprintable():
                 raise CredentialSetError(f"its {key} has characters that cannot be shown; correct it")
         user, namespace, api_key = document["user"], document["namespace"], document.get("apiKeySHA256")
+        password_hash = document.get("passwordHash")
+        if password_hash is not None and not isinstance(password_hash, str):
+            raise CredentialSetError(
+                "its passwordHash is no text; make the set with `python -m ocelli_gateway.credentials add`"
+            )
         if user == API_KEY_USER or ":" in user:
             raise CredentialSetError(
                 f"its user {user!r} cannot log in; choose one that is not {API_KEY_USER!r} and has no colon"
@@ -149,7 +157,7 @@ class CredentialSet:
             raise CredentialSetError("its apiKeySHA256 is no SHA-256 of 64 lower-case hex digits; correct or remove it")
         return cls(
             user=user,
-            password_hash=PasswordHash.parse(document["passwordHash"]),
+            password_hash=None if password_hash is None else PasswordHash.parse(password_hash),
             api_key_sha256=api_key,
             namespace=namespace,
             owner=document["owner"],

@@ -80,7 +80,7 @@ async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
     own = artifact.backbone_place is PartPlace.ARTIFACT
     prefix = location.network_prefix(settings.revision) if own else None
     metadata = await load_backbone_metadata(store, artifact.backbone_digest, prefix=prefix)
-    device = device_for(metadata, await asyncio.to_thread(available_device))
+    device = device_for(metadata, await asyncio.to_thread(available_device, Device(settings.accelerator)))
     # Nothing of a backbone is read after it was loaded, so that no cache has to be found, shared and cleaned.
     with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
         files = needed_files(device)

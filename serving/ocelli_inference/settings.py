@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.pods import Environment
 
 DEFAULT_BIND_ADDRESS = "0.0.0.0"
@@ -34,6 +35,7 @@ class Settings:
     bind_address: str
     cpu_count: int
     """Whole cores the process may use: at most so many threads compute at a time."""
+    accelerator: Accelerator
     log_level: str
 
 
@@ -51,6 +53,7 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         revision=_required(environment, Environment.REVISION),
         bind_address=_bind_address(environment),
         cpu_count=_cpu_count(environment, usable_cores),
+        accelerator=_accelerator(environment),
         log_level=_log_level(environment),
     )
 
@@ -89,6 +92,15 @@ def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
             f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more"
         )
     return min(int(text), usable_cores, CPU_COUNT_LIMIT)
+
+
+def _accelerator(environment: Mapping[str, str]) -> Accelerator:
+    text = environment.get(Environment.ACCELERATOR) or Accelerator.AUTO
+    try:
+        return Accelerator(text)
+    except ValueError:
+        choices = ", ".join(Accelerator)
+        raise SettingsError(f"environment variable {Environment.ACCELERATOR} is {text!r}; give one of {choices}") from None
 
 
 def _log_level(environment: Mapping[str, str]) -> str:

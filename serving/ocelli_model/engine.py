@@ -70,7 +70,8 @@ def available_device(device: Device = Device.AUTO) -> Device:
             return Device.GPU
     if device is Device.GPU:
         raise BackboneError(
-            "engine: device GPU is asked for, but PyTorch finds none here; run on a node with a GPU or choose CPU"
+            "engine: a GPU is asked for, but PyTorch finds none here; use an image with PyTorch for GPUs on a node with one, "
+            "or ask for the CPU"
         )
     return Device.CPU
 

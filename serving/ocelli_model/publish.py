@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 from ocelli_model.backbone import (
     METADATA_FILE,
@@ -94,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--store", metavar="URL", required=True, help="the object store, such as file:///var/lib/ocelli")
     parser.add_argument("--weights", metavar="WHERE", help="folder, file or URL of the weights; default: torch hub's cache")
     parser.add_argument("--sha256", metavar="DIGEST", help="SHA-256 that the file of weights must have")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write NAME=DIGEST there, too")
     options = parser.parse_args(arguments)
     try:
         store = ObjectStore.from_url(options.store)
@@ -102,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(published)
+    if options.output is not None:
+        options.output.write_text(f"{published}\n")
     return 0
 
 

@@ -1,19 +1,18 @@
-"""The object store behind one URL, through `obstore`. It knows keys and bytes, and nothing of what they mean."""
+"""The object store behind one URL. It knows keys and bytes, and nothing of what they mean.
+
+file:///folder                              a folder, on one machine
+s3://bucket/prefix  gs://…  az://…          a bucket
+http://host  https://host                   the embedded store (`ocelli_store`)
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
-import obstore
-from obstore.exceptions import BaseError
-from obstore.store import LocalStore
-
-_PARTS_AT_ONCE = 2
-"""Parts of 5 MB that one write keeps in memory; `obstore` would keep 12."""
+from urllib.parse import urlsplit
 
 
 class ObjectStoreError(Exception):
@@ -45,113 +44,78 @@ class StoredObject:
     modified_at: datetime
 
 
-class ObjectStore:
+class ObjectStore(ABC):
     """Objects by key. Every write is atomic: a reader sees the old bytes or the new ones, never a part."""
 
-    def __init__(self, store: LocalStore, url: str) -> None:
-        self._store = store
-        self.url = url
+    url: str
 
-    @classmethod
-    def from_url(cls, url: str) -> ObjectStore:
-        """Open the store at a URL: `file:///folder`, which is made where it is missing.
+    @staticmethod
+    def from_url(url: str) -> ObjectStore:
+        """Open the store at a URL, see the module. A folder is made where it is missing; nothing is sent yet.
 
         Raises:
             StoreConfigurationError: the URL names no such store.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise StoreConfigurationError(f"object store: {url!r} is no file:///folder URL; set one")
-        folder = Path(unquote(parts.path))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            return cls(LocalStore(folder, automatic_cleanup=True), url)
-        except (OSError, BaseError) as error:
-            raise StoreConfigurationError(f"object store: {url!r} cannot be used: {error}; name a writable folder") from error
+        # Each of them is built on this module, and a process needs one of them only.
+        scheme = urlsplit(url).scheme
+        if scheme in ("http", "https"):
+            from ocelli_storage.embedded_store import EmbeddedStore
 
+            return EmbeddedStore.open(url)
+        from ocelli_storage.obstore_store import BUCKET_SCHEMES, ObstoreStore
+
+        if scheme == "file":
+            return ObstoreStore.open_folder(url)
+        if scheme in BUCKET_SCHEMES:
+            return ObstoreStore.open_bucket(url)
+        raise StoreConfigurationError(
+            f"object store: {url!r} is no address of a store; set file:///folder, s3://bucket, gs://bucket, az://container or "
+            "http://host of the embedded store"
+        )
+
+    @abstractmethod
     async def get(self, key: str) -> bytes:
         """The bytes under a key.
 
         Raises:
             ObjectNotFoundError, StoreUnavailableError: see there.
         """
-        try:
-            result = await obstore.get_async(self._store, key)
-            return bytes(await result.bytes_async())
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(key) from error
-        except BaseError as error:
-            raise _unavailable("read", key, error) from error
 
-    async def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
+    @abstractmethod
+    def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
         """The bytes under a key in chunks, never all in memory. Errors as `get`."""
-        try:
-            result = await obstore.get_async(self._store, key)
-            async for chunk in result.stream(min_chunk_size=chunk_bytes):
-                yield bytes(chunk)
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(key) from error
-        except BaseError as error:
-            raise _unavailable("read", key, error) from error
 
+    @abstractmethod
     async def put(self, key: str, data: bytes | Path) -> None:
         """Store bytes, or the contents of a local file (streamed), under a key.
 
         Raises:
             StoreUnavailableError: see there.
         """
-        try:
-            await obstore.put_async(self._store, key, data, max_concurrency=_PARTS_AT_ONCE)
-        except BaseError as error:
-            raise _unavailable("write", key, error) from error
 
     async def exists(self, key: str) -> bool:
         """Whether something lies under the key. Raises StoreUnavailableError."""
         try:
-            await obstore.head_async(self._store, key)
-        except FileNotFoundError:
+            await self.size_of(key)
+        except ObjectNotFoundError:
             return False
-        except BaseError as error:
-            raise _unavailable("look up", key, error) from error
         return True
 
+    @abstractmethod
     async def size_of(self, key: str) -> int:
         """How many bytes lie under the key. Errors as `get`."""
-        try:
-            return int((await obstore.head_async(self._store, key))["size"])
-        except FileNotFoundError as error:
-            raise ObjectNotFoundError(key) from error
-        except BaseError as error:
-            raise _unavailable("look up", key, error) from error
 
+    @abstractmethod
     async def list_objects(self, prefix: str) -> list[StoredObject]:
         """Every object below a prefix (whole path segments), in no order. Raises StoreUnavailableError."""
-        found: list[StoredObject] = []
-        try:
-            async for chunk in obstore.list(self._store, prefix=prefix):
-                found.extend(
-                    StoredObject(key=item["path"], size_bytes=item["size"], modified_at=item["last_modified"]) for item in chunk
-                )
-        except BaseError as error:
-            raise _unavailable("list", prefix, error) from error
-        return found
 
+    @abstractmethod
     async def list_folders(self, prefix: str) -> list[str]:
         """The names one level below a prefix that have objects below them. Raises StoreUnavailableError."""
-        try:
-            result = await obstore.list_with_delimiter_async(self._store, prefix=prefix)
-        except BaseError as error:
-            raise _unavailable("list", prefix, error) from error
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in result["common_prefixes"]]
 
+    @abstractmethod
     async def delete(self, key: str) -> None:
         """Delete what lies under a key; nothing there is no error. Raises StoreUnavailableError."""
-        try:
-            await obstore.delete_async(self._store, key)
-        except FileNotFoundError:
-            return
-        except BaseError as error:
-            raise _unavailable("delete", key, error) from error
 
     async def delete_prefix(self, prefix: str) -> int:
         """Delete every object below a prefix and say how many there were. Raises StoreUnavailableError."""
@@ -159,7 +123,3 @@ class ObjectStore:
         for item in objects:
             await self.delete(item.key)
         return len(objects)
-
-
-def _unavailable(verb: str, key: str, error: BaseError) -> StoreUnavailableError:
-    return StoreUnavailableError(f"object store: could not {verb} {key!r}: {error}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ClassifierLocation
 
@@ -43,6 +44,7 @@ class Settings:
     scratch_folder: Path
     cpu_count: int
     """Whole cores the process may use: at most so many threads compute at a time."""
+    accelerator: Accelerator
     log_level: str
 
 
@@ -66,6 +68,7 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         file_sources_folder=Path(folder) if folder else None,
         scratch_folder=Path(environment.get(Environment.SCRATCH_FOLDER) or tempfile.gettempdir()),
         cpu_count=_cpu_count(environment, usable_cores),
+        accelerator=_accelerator(environment),
         log_level=_log_level(environment),
     )
 
@@ -107,6 +110,15 @@ def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise SettingsError(f"environment variable {name} is {text!r}; give a whole number, 1 or more")
     return int(text)
+
+
+def _accelerator(environment: Mapping[str, str]) -> Accelerator:
+    text = environment.get(Environment.ACCELERATOR) or Accelerator.AUTO
+    try:
+        return Accelerator(text)
+    except ValueError:
+        choices = ", ".join(Accelerator)
+        raise SettingsError(f"environment variable {Environment.ACCELERATOR} is {text!r}; give one of {choices}") from None
 
 
 def _log_level(environment: Mapping[str, str]) -> str:

@@ -116,6 +116,9 @@ def test_the_enums_are_the_same() -> None:
     assert STATUS["properties"]["progress"]["properties"]["stage"]["enum"] == [str(stage) for stage in Stage]
     assert SPEC["properties"]["dataRetention"]["enum"] == [str(retention) for retention in api.DataRetention]
     assert PRETRAINED["properties"]["activation"]["enum"] == [str(activation) for activation in api.Activation]
+    for part in ("training", "serving"):
+        accelerators = SPEC["properties"][part]["properties"]["accelerator"]["enum"]
+        assert accelerators == [str(accelerator) for accelerator in api.Accelerator]
     statuses = STATUS["properties"]["conditions"]["items"]["properties"]["status"]["enum"]
     assert statuses == [str(status) for status in ConditionStatus]
 

@@ -76,6 +76,10 @@ ACCEPTED = {
     "a folder of weights": make_pretrained(url="file:///food/"),
     "an ONNX file": make_pretrained(LABELS, url="https://data.test/a.onnx"),
     "an autoscaler": make_classifier(serving={"autoscaling": {"maxReplicas": 3}}),
+    "GPUs": make_classifier(
+        training={"accelerator": "GPU", "runtimeClassName": "nvidia"},
+        serving={"accelerator": "Auto", "runtimeClassName": "nvidia"},
+    ),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
 
@@ -149,6 +153,13 @@ REFUSED = {
         "lower it or raise maxReplicas",
     ),
     "a strategy that is not there": (make_classifier(model={"strategy": "FineTune"}), "Unsupported value"),
+    "an accelerator that is not there": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
+    "another one that is not there": (make_classifier(serving={"accelerator": "gpu"}), "Unsupported value"),
+    "a RuntimeClass without a name": (make_classifier(serving={"runtimeClassName": ""}), "at least 1 chars long"),
+    "a RuntimeClass with too long a name": (
+        make_classifier(training={"runtimeClassName": "x" * 254}),
+        "may not be more than 253",
+    ),
     "a field that is not there": (make_classifier(training={"workers": 2}), "unknown field"),
     "a quantity that is none": (
         make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import yaml
 
-from ocelli_api.classifier import Classifier, Manifest, parse_classifier
+from ocelli_api.classifier import Accelerator, Classifier, Manifest, parse_classifier
 from ocelli_operator.config import parse_config
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget
-from ocelli_operator.manifests.inference_deployment import build_inference_deployment
+from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.service import build_service
-from ocelli_operator.manifests.training_job import build_training_job
+from ocelli_operator.manifests.training_job import Attempt, build_training_job
 
 FOLDER = Path(__file__).parent
 REVISION = "0123456789"
@@ -46,11 +46,45 @@ FULL_SETTINGS = parse_config(
         "OCELLI_FILE_SOURCES_FOLDER": "/examples",
     }
 ).children
+EMBEDDED = parse_config({"OCELLI_STORE_URL": "http://ocelli-store.ocelli-system:8082"}).children
+BUCKET = parse_config(
+    {
+        "OCELLI_STORE_URL": "s3://ocelli/production",
+        "OCELLI_STORE_SECRET": "ocelli-bucket",
+        "OCELLI_WORKLOAD_SERVICE_ACCOUNT": "ocelli-workload",
+    }
+).children
+GPU = parse_config(
+    {
+        "OCELLI_STORE_URL": "file:///store",
+        "OCELLI_TRAINER_GPU_IMAGE": "ocelli-trainer:latest-cuda",
+        "OCELLI_INFERENCE_GPU_IMAGE": "ocelli-inference:latest-cuda",
+        "OCELLI_GPU_NODE_SELECTOR": '{"pool": "gpu"}',
+        "OCELLI_GPU_TOLERATIONS": '[{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]',
+        "OCELLI_GPU_RUNTIME_CLASS": "nvidia",
+    }
+).children
+FIRST = Attempt(revision=REVISION, number=1)
+ONE = InferenceServers(revision=REVISION, replicas=1)
 
 
 def build_placed_job() -> Manifest:
     training = {**PLACED, "priorityClassName": "batch", "backoffLimit": 0, "activeDeadlineSeconds": 600}
-    return build_training_job(make_owner(training=training), FULL_SETTINGS, REVISION, 7)
+    return build_training_job(make_owner(training=training), FULL_SETTINGS, Attempt(revision=REVISION, number=7))
+
+
+def build_gpu_job() -> Manifest:
+    """`Auto` that came to a GPU."""
+    attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
+    return build_training_job(make_owner(training={"tolerations": PLACED["tolerations"]}), GPU, attempt)
+
+
+def build_gpu_deployment() -> Manifest:
+    """A GPU that was asked for, with a RuntimeClass and a number of GPUs of the Classifier's own."""
+    limits = {"memory": "8Gi", "nvidia.com/gpu": 2}
+    serving = {"accelerator": "GPU", "runtimeClassName": "nvidia-legacy", "resources": {"limits": limits}}
+    servers = InferenceServers(revision=REVISION, replicas=1, accelerator=Accelerator.GPU)
+    return build_inference_deployment(make_owner(serving=serving), GPU, servers)
 
 
 def build_plain_autoscaler() -> Manifest:
@@ -60,10 +94,18 @@ def build_plain_autoscaler() -> Manifest:
 
 
 BUILDERS: dict[str, Callable[[], Manifest]] = {
-    "training_job": lambda: build_training_job(make_owner(), SETTINGS, REVISION, 1),
+    "training_job": lambda: build_training_job(make_owner(), SETTINGS, FIRST),
     "training_job_placed": build_placed_job,
-    "inference_deployment": lambda: build_inference_deployment(make_owner(), SETTINGS, REVISION, 1),
-    "inference_deployment_placed": lambda: build_inference_deployment(make_owner(serving=PLACED), SETTINGS, REVISION, 3),
+    "inference_deployment": lambda: build_inference_deployment(make_owner(), SETTINGS, ONE),
+    "inference_deployment_placed": lambda: build_inference_deployment(
+        make_owner(serving=PLACED), SETTINGS, InferenceServers(revision=REVISION, replicas=3)
+    ),
+    "training_job_gpu": build_gpu_job,
+    "inference_deployment_gpu": build_gpu_deployment,
+    "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, FIRST),
+    "training_job_bucket": lambda: build_training_job(make_owner(), BUCKET, FIRST),
+    "inference_deployment_embedded_store": lambda: build_inference_deployment(make_owner(), EMBEDDED, ONE),
+    "inference_deployment_bucket": lambda: build_inference_deployment(make_owner(), BUCKET, ONE),
     "service": lambda: build_service(make_owner(), REVISION),
     "autoscaler": build_plain_autoscaler,
     "disruption_budget": lambda: build_disruption_budget(make_owner(), REVISION),

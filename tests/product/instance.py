@@ -33,7 +33,8 @@ class Ocelli:
     user: str
     password: str
     state_dir: Path
-    process: subprocess.Popen[str]
+    kubectl_command: tuple[str, ...]
+    """kubectl as administrator of its cluster."""
 
     @property
     def samples(self) -> Path:
@@ -44,9 +45,8 @@ class Ocelli:
         return httpx.Client(base_url=self.address, auth=(self.user, self.password), params=VERSION, timeout=60)
 
     def kubectl(self, *arguments: str, input_text: str | None = None, check: bool = True) -> str:
-        """Output of kubectl as administrator of the local cluster."""
-        description = json.loads((self.state_dir / "cluster" / "cluster.json").read_text())
-        command = [description["kubectl"], f"--kubeconfig={self.state_dir / 'kubeconfig'}", *arguments]
+        """Output of kubectl as administrator of the cluster."""
+        command = [*self.kubectl_command, *arguments]
         done = subprocess.run(command, input=input_text, capture_output=True, text=True, timeout=120, check=False)
         if check and done.returncode != 0:
             raise AssertionError(f"kubectl {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
@@ -62,6 +62,13 @@ class Ocelli:
 
     def apply(self, manifest: Document) -> None:
         self.kubectl("apply", "-f", "-", input_text=json.dumps(manifest))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOcelli(Ocelli):
+    """What `make run` started."""
+
+    process: subprocess.Popen[str]
 
 
 def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60) -> T:
@@ -113,12 +120,14 @@ def stop_ocelli(process: subprocess.Popen[str]) -> int:
     return process.wait(timeout=30)
 
 
-def connect(state_dir: Path, process: subprocess.Popen[str]) -> Ocelli:
+def connect(state_dir: Path, process: subprocess.Popen[str]) -> LocalOcelli:
     running = json.loads((state_dir / "run.json").read_text())
-    return Ocelli(
+    cluster = json.loads((state_dir / "cluster" / "cluster.json").read_text())
+    return LocalOcelli(
         address=running["address"],
         user=running["user"],
         password=running["password"],
         state_dir=state_dir,
         process=process,
+        kubectl_command=(cluster["kubectl"], f"--kubeconfig={state_dir / 'kubeconfig'}"),
     )

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from ocelli_api.classifier import Manifest
-from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, Component, Environment
+from dataclasses import dataclass
+
+from ocelli_api.classifier import Accelerator, Manifest
+from ocelli_api.pods import (
+    ACCELERATOR_LABEL,
+    INFERENCE_PORT,
+    INFERENCE_PORT_NAME,
+    STORE_READ_AUDIENCE,
+    Component,
+    Environment,
+)
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
+    PLACEMENT_HASH_ANNOTATION,
     ChildOwner,
     build_labels,
     build_metadata,
     deployment_name,
     selector_labels,
 )
-from ocelli_operator.manifests.pod import build_cpu_limit, build_environment, build_pod_spec, build_program
+from ocelli_operator.manifests.pod import (
+    build_cpu_limit,
+    build_environment,
+    build_pod_spec,
+    build_program,
+    build_resources,
+    tell_accelerator,
+)
+from ocelli_operator.placement import build_placement, placement_hash
 
 CONTAINER_NAME = "inference"
 DRAIN_SECONDS = 5
@@ -20,12 +38,27 @@ DRAIN_SECONDS = 5
 STARTUP_LIMIT_SECONDS = 300
 
 
-def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revision: str, replicas: int) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class InferenceServers:
+    """How many servers of which revision, and what computes in each."""
+
+    revision: str
+    replicas: int
+    accelerator: Accelerator = Accelerator.CPU
+    """Not `Auto`."""
+
+
+def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, servers: InferenceServers) -> Manifest:
     """The Deployment of a revision. Readiness means that this revision answered a real prediction."""
     serving = owner.classifier.spec.serving
-    labels = build_labels(owner, Component.INFERENCE, revision)
-    selector = selector_labels(owner.name, Component.INFERENCE, revision)
-    pod_spec = build_pod_spec(_build_container(owner, settings, revision), serving)
+    labels = {
+        **build_labels(owner, Component.INFERENCE, servers.revision),
+        ACCELERATOR_LABEL: str(servers.accelerator),
+    }
+    selector = selector_labels(owner.name, Component.INFERENCE, servers.revision)
+    container = _build_container(owner, settings, servers)
+    placement = build_placement(serving, settings.gpu, servers.accelerator)
+    pod_spec = build_pod_spec(container, placement, settings, store_audience=STORE_READ_AUDIENCE)
     pod_spec["topologySpreadConstraints"] = [
         {
             "maxSkew": 1,
@@ -34,12 +67,14 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
             "labelSelector": {"matchLabels": dict(selector)},
         }
     ]
+    metadata = build_metadata(owner, deployment_name(owner.name, servers.revision), labels)
+    metadata["annotations"] = {PLACEMENT_HASH_ANNOTATION: placement_hash(serving)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": build_metadata(owner, deployment_name(owner.name, revision), labels),
+        "metadata": metadata,
         "spec": {
-            "replicas": replicas,
+            "replicas": servers.replicas,
             "revisionHistoryLimit": 1,
             "progressDeadlineSeconds": settings.rollout_deadline_seconds,
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -49,17 +84,20 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, revis
     }
 
 
-def _build_container(owner: ChildOwner, settings: ChildSettings, revision: str) -> Manifest:
-    resources = owner.classifier.spec.serving.resources or settings.inference_resources
+def _build_container(owner: ChildOwner, settings: ChildSettings, servers: InferenceServers) -> Manifest:
+    serving = owner.classifier.spec.serving
+    image = settings.inference_gpu_image if servers.accelerator is Accelerator.GPU else settings.inference_image
+    resources = serving.resources or settings.inference_resources
+    own: dict[str, str] = {Environment.ACCELERATOR: str(tell_accelerator(serving.accelerator, servers.accelerator))}
     return {
-        **build_program(CONTAINER_NAME, "ocelli_inference", settings.inference_image, settings.image_pull_policy),
+        **build_program(CONTAINER_NAME, "ocelli_inference", image, settings),
         "env": [
-            *build_environment(owner, settings, revision, {}),
+            *build_environment(owner, settings, servers.revision, own),
             {"name": str(Environment.BIND_ADDRESS), "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             build_cpu_limit(),
         ],
         "ports": [{"name": INFERENCE_PORT_NAME, "containerPort": INFERENCE_PORT, "protocol": "TCP"}],
-        "resources": {kind: dict(quantities) for kind, quantities in resources.items()},
+        "resources": build_resources(resources, settings.gpu, servers.accelerator),
         "startupProbe": {**_build_probe("/healthz"), "periodSeconds": 1, "failureThreshold": STARTUP_LIMIT_SECONDS},
         "readinessProbe": {**_build_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 2},
         "livenessProbe": {**_build_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},

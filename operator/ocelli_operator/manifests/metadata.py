@@ -16,6 +16,8 @@ MANIFEST_HASH_ANNOTATION = f"{GROUP}/manifest-hash"
 """Hash of the manifest as it was last applied: what differs from it is applied again."""
 TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
 """On a Job: hash of the `spec.training` that it was made from."""
+PLACEMENT_HASH_ANNOTATION = f"{GROUP}/placement-hash"
+"""On a Deployment: hash of what was asked when its accelerator was chosen. While that is asked, the choice stays."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
 JOB_NAME_LIMIT = 63

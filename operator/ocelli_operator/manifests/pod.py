@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ocelli_api.classifier import Manifest, Serving, Training
+from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.pods import Environment
-from ocelli_operator.config import ChildSettings
+from ocelli_operator.config import ChildSettings, GpuSettings, Resources
 from ocelli_operator.manifests.metadata import ChildOwner
+from ocelli_operator.placement import Placement
 
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_GRACE_SECONDS = 30
+STORE_TOKEN_FOLDER = "/var/run/secrets/ocelli-store"
+STORE_TOKEN_SECONDS = 3600
+_EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
 
-def build_pod_spec(container: Manifest, placement: Training | Serving) -> Manifest:
-    """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it."""
+def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, *, store_audience: str) -> Manifest:
+    """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it.
+
+    Its ServiceAccount has no rights in the cluster. To the embedded store it shows a token of it, made for `store_audience`.
+    """
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
@@ -24,19 +31,26 @@ def build_pod_spec(container: Manifest, placement: Training | Serving) -> Manife
         "containers": [container],
         "volumes": [{"name": "scratch", "emptyDir": {}}],
     }
+    if settings.workload_service_account:
+        spec["serviceAccountName"] = settings.workload_service_account
+    if _is_embedded_store(settings):
+        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": "token"}
+        spec["volumes"].append({"name": "store-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
     if placement.tolerations:
         spec["tolerations"] = [dict(toleration) for toleration in placement.tolerations]
+    if placement.runtime_class_name:
+        spec["runtimeClassName"] = placement.runtime_class_name
     return spec
 
 
-def build_program(name: str, package: str, image: str, image_pull_policy: str) -> Manifest:
+def build_program(name: str, package: str, image: str, settings: ChildSettings) -> Manifest:
     """The container of a program, as the `restricted` Pod Security Standard asks for it, with a read-only root file system."""
-    return {
+    container: Manifest = {
         "name": name,
         "image": image,
-        "imagePullPolicy": image_pull_policy,
+        "imagePullPolicy": settings.image_pull_policy,
         "command": ["python", "-m", package],
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -46,12 +60,18 @@ def build_program(name: str, package: str, image: str, image_pull_policy: str) -
         "terminationMessagePath": TERMINATION_MESSAGE_PATH,
         "volumeMounts": [{"name": "scratch", "mountPath": SCRATCH_PATH}],
     }
+    if settings.store_secret:
+        container["envFrom"] = [{"secretRef": {"name": settings.store_secret}}]
+    if _is_embedded_store(settings):
+        container["volumeMounts"].append({"name": "store-token", "mountPath": STORE_TOKEN_FOLDER, "readOnly": True})
+    return container
 
 
 def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str, own: Mapping[str, str]) -> list[Manifest]:
     """The variables of a program, `own` among them; what is empty is left out."""
     values: dict[str, str] = {
         Environment.STORE_URL: settings.store_url,
+        Environment.STORE_TOKEN_FILE: f"{STORE_TOKEN_FOLDER}/token" if _is_embedded_store(settings) else "",
         Environment.CLASSIFIER: f"{owner.namespace}/{owner.name}",
         Environment.NAMESPACE: owner.namespace,
         Environment.CLASSIFIER_ID: owner.classifier_id,
@@ -66,6 +86,25 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
     return [{"name": str(name), "value": value} for name, value in values.items() if value]
 
 
+def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Accelerator) -> Manifest:
+    """Requests and limits of a program, with one GPU where it gets one and the Classifier names no number."""
+    built: Manifest = {kind: dict(quantities) for kind, quantities in resources.items()}
+    if accelerator is Accelerator.GPU:
+        # A request equals the limit by itself: such resources cannot be overcommitted.
+        built.setdefault("limits", {}).setdefault(gpu.resource, "1")
+    return built
+
+
+def tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
+    """What the program is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
+    `Auto` chose it."""
+    return asked if Accelerator.AUTO is asked and accelerator is Accelerator.GPU else accelerator
+
+
 def build_cpu_limit() -> Manifest:
     """The variable that tells a program how many cores it may use."""
     return {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}}
+
+
+def _is_embedded_store(settings: ChildSettings) -> bool:
+    return settings.store_url.startswith(_EMBEDDED_STORE_SCHEMES)

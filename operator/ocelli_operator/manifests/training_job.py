@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ocelli_api.classifier import Manifest
+from dataclasses import dataclass
+
+from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import Component, Environment
+from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, Component, Environment
 from ocelli_api.revision import training_hash
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
@@ -15,7 +17,16 @@ from ocelli_operator.manifests.metadata import (
     build_metadata,
     job_name,
 )
-from ocelli_operator.manifests.pod import SCRATCH_PATH, build_cpu_limit, build_environment, build_pod_spec, build_program
+from ocelli_operator.manifests.pod import (
+    SCRATCH_PATH,
+    build_cpu_limit,
+    build_environment,
+    build_pod_spec,
+    build_program,
+    build_resources,
+    tell_accelerator,
+)
+from ocelli_operator.placement import build_placement
 
 CONTAINER_NAME = "trainer"
 KILLED_EXIT_CODE = 137
@@ -24,17 +35,33 @@ FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KIL
 """The Job does not try again after one of these."""
 
 
-def build_training_job(owner: ChildOwner, settings: ChildSettings, revision: str, attempt: int) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """Which attempt at which revision, and what computes it."""
+
+    revision: str
+    number: int
+    accelerator: Accelerator = Accelerator.CPU
+    """Not `Auto`."""
+
+
+def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:
     """The Job of an attempt at a revision.
 
     Its Pods are not tried again after bad data, a missing backbone or a kill (exit codes 64, 65, 137), and for free after a
     disruption: the rules are read in their order, so that a Pod killed by a drain counts as disrupted.
     """
     training = owner.classifier.spec.training
-    labels = {**build_labels(owner, Component.TRAINING, revision), ATTEMPT_LABEL: str(attempt)}
-    metadata = build_metadata(owner, job_name(owner.name, revision, attempt), labels)
+    labels = {
+        **build_labels(owner, Component.TRAINING, attempt.revision),
+        ATTEMPT_LABEL: str(attempt.number),
+        ACCELERATOR_LABEL: str(attempt.accelerator),
+    }
+    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number), labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
-    pod_spec = build_pod_spec(_build_container(owner, settings, revision, attempt), training)
+    container = _build_container(owner, settings, attempt)
+    placement = build_placement(training, settings.gpu, attempt.accelerator)
+    pod_spec = build_pod_spec(container, placement, settings, store_audience=STORE_AUDIENCE)
     pod_spec["restartPolicy"] = "Never"
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
@@ -66,16 +93,19 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, revision: str
     }
 
 
-def _build_container(owner: ChildOwner, settings: ChildSettings, revision: str, attempt: int) -> Manifest:
+def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:
+    training = owner.classifier.spec.training
     own: dict[str, str] = {
-        Environment.ATTEMPT: str(attempt),
+        Environment.ATTEMPT: str(attempt.number),
+        Environment.ACCELERATOR: str(tell_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BACKBONES: settings.backbones,
         Environment.FILE_SOURCES_FOLDER: settings.file_sources_folder,
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
     }
-    resources = owner.classifier.spec.training.resources or settings.trainer_resources
+    image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
+    resources = training.resources or settings.trainer_resources
     return {
-        **build_program(CONTAINER_NAME, "ocelli_training", settings.trainer_image, settings.image_pull_policy),
-        "env": [*build_environment(owner, settings, revision, own), build_cpu_limit()],
-        "resources": {kind: dict(quantities) for kind, quantities in resources.items()},
+        **build_program(CONTAINER_NAME, "ocelli_training", image, settings),
+        "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
+        "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }

@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from ocelli_api.classifier import ClassifierSpec, Evaluation, ExampleClass, ModelRecipe, Serving, Source, Training, parse_spec
+from ocelli_api.classifier import (
+    Accelerator,
+    ClassifierSpec,
+    Evaluation,
+    ExampleClass,
+    ModelRecipe,
+    Serving,
+    Source,
+    Training,
+    parse_spec,
+)
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 
 
@@ -83,6 +93,12 @@ def test_a_definition_parses_back_into_what_it_came_from() -> None:
 def test_the_training_hash_moves_with_memory() -> None:
     more = Training(resources={"limits": {"memory": "8Gi"}})
     assert training_hash(more) != training_hash(Training())
+
+
+def test_the_training_hash_moves_with_an_accelerator_and_not_with_an_upgrade() -> None:
+    assert training_hash(Training()) == "c0d775eac7"
+    hashes = {training_hash(Training(accelerator=accelerator)) for accelerator in Accelerator}
+    assert len(hashes | {training_hash(Training(runtime_class_name="nvidia"))}) == 4
 
 
 def test_uploads_of_a_definition_are_found() -> None:

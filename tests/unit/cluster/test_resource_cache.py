@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ocelli_cluster.client import ApiError, ClusterError, GoneError, Listing, UnreachableError, WatchEvent
+from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Listing, UnreachableError, WatchEvent
 from ocelli_cluster.resource_cache import Change, ResourceCache
-from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_cluster.resources import CLASSIFIERS, NODES
 
 pytestmark = pytest.mark.anyio
 
@@ -183,3 +183,21 @@ async def test_an_object_that_does_not_fit_counts_as_absent_and_the_rest_is_held
     await asyncio.wait_for(client.drained.wait(), 10)
     task.cancel()
     assert [key.name for key, _ in cache.items()] == ["a"]
+
+
+async def test_a_list_that_is_forbidden_is_told_and_tried_again() -> None:
+    client = PlaybackClient(lists=[ForbiddenError(403, "nodes is forbidden"), listing(5, make("a", 1))], watches=[])
+    cache: ResourceCache[str] = ResourceCache(client, NODES, project=lambda _: "node")  # type: ignore[arg-type]
+    task = asyncio.create_task(cache.run())
+    await asyncio.wait_for(cache.answered.wait(), 10)
+    assert cache.forbidden
+    assert not cache.synced.is_set()
+    await asyncio.wait_for(client.drained.wait(), 10)
+    task.cancel()
+    assert not cache.forbidden
+    assert cache.values() == ["node"]
+
+
+async def test_objects_of_no_namespace_are_held_by_their_name() -> None:
+    run = await play([listing(5, {"metadata": {"name": "node-1", "resourceVersion": "1"}})], [])
+    assert run.cache.get("", "node-1") == "1"

@@ -66,6 +66,8 @@ def test_same_password_is_hashed_differently_each_time() -> None:
         (with_values(passwordHash="secret-of-anna"), "scrypt"),
         (with_values(passwordHash="scrypt$n=1073741824,r=8,p=1$AAAA$AAAAAAAAAAAAAAAAAAAAAAAA"), "scrypt"),
         (with_values(apiKeySHA256="secret-of-anna"), "SHA-256"),
+        (with_values(passwordHash=None), "neither passwordHash nor apiKeySHA256"),
+        (with_values(passwordHash=7), "passwordHash is no text"),
         (with_values(user="\ud83d"), "user"),
         (with_values(owner="a\nb"), "owner"),
         ("[" * 100_000, "JSON"),
@@ -210,6 +212,32 @@ def run(test: Callable[[Authenticator], Any], *sets: CredentialSet) -> None:
             authenticator.close()
 
     asyncio.run(body())
+
+
+KEY_ONLY = CredentialSet(user="anna", password_hash=None, api_key_sha256=hash_api_key("key-of-anna"), namespace="n", owner="o")
+
+
+def test_a_set_may_have_an_api_key_alone(tmp_path: Path) -> None:
+    write(tmp_path, "a.json", KEY_ONLY.to_json())
+    assert read_credentials(tmp_path).sets == (KEY_ONLY,)
+
+
+@pytest.mark.parametrize("user", ["anna", "apikey"])
+def test_an_api_key_alone_doubles_as_password(user: str) -> None:
+    async def body(authenticator: Authenticator) -> None:
+        assert (await log_in(authenticator, user, "key-of-anna")).user == "anna"
+
+    run(body, KEY_ONLY)
+
+
+def test_the_api_key_of_another_user_is_no_password() -> None:
+    bert = CredentialSet(user="bert", password_hash=None, api_key_sha256=hash_api_key("key-of-bert"), namespace="n", owner="o")
+
+    async def body(authenticator: Authenticator) -> None:
+        with pytest.raises(UnauthorizedError):
+            await log_in(authenticator, "anna", "key-of-bert")
+
+    run(body, KEY_ONLY, bert)
 
 
 async def log_in(authenticator: Authenticator, user: str, password: str) -> Caller:

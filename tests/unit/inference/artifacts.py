@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from ocelli_api.classifier import Accelerator
 from ocelli_inference.settings import Settings
 from ocelli_model.artifact import Artifact, save_artifact
 from ocelli_model.backbone import load_backbone_metadata
@@ -30,7 +31,7 @@ def install_artifact(folder: Path) -> str:
     return url
 
 
-def make_settings(store_url: str, *, revision: str = REVISION) -> Settings:
+def make_settings(store_url: str, *, revision: str = REVISION, accelerator: Accelerator = Accelerator.AUTO) -> Settings:
     return Settings(
         store_url=store_url,
         classifier="team-a/dogs",
@@ -39,6 +40,7 @@ def make_settings(store_url: str, *, revision: str = REVISION) -> Settings:
         revision=revision,
         bind_address="127.0.0.1",
         cpu_count=2,
+        accelerator=accelerator,
         log_level="INFO",
     )
 

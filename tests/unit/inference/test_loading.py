@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ocelli_api.classifier import Accelerator
 from ocelli_inference.loading import LoadError, open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor
 from ocelli_model.artifact import HEADS_FILE
 from ocelli_model.backbone import ONNX_FILE
+from ocelli_model.engine import Device
 from ocelli_storage.layout import ARTIFACT_METADATA, BACKBONES
 from tests.unit.inference.artifacts import CLASS_NAMES, LOCATION, REVISION, install_artifact, make_jpeg, make_settings
 
@@ -53,6 +55,22 @@ async def test_the_same_bytes_have_the_same_scores_alone_and_in_a_batch(predicto
 
 async def test_the_predictor_has_predicted_before_it_is_handed_out(predictor: Predictor, metrics: Metrics) -> None:
     assert metrics.registry.get_sample_value("ocelli_inference_batch_images_sum") == 1
+
+
+async def test_a_server_that_has_no_gpu_touches_none(store_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_gpu(device: Device) -> Device:
+        return Device.GPU if device is Device.AUTO else device
+
+    monkeypatch.setattr("ocelli_inference.loading.available_device", find_gpu)
+    async with open_predictor(make_settings(store_url, accelerator=Accelerator.CPU), metrics) as predictor:
+        assert predictor.engine_name == "OpenVINO CPU float32"
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
+async def test_a_server_that_was_promised_a_gpu_does_not_go_on_without(store_url: str, metrics: Metrics) -> None:
+    with pytest.raises(LoadError, match="PyTorch finds none here"):
+        async with open_predictor(make_settings(store_url, accelerator=Accelerator.GPU), metrics):
+            pass
 
 
 async def fail_to_load(store_url: str, metrics: Metrics, *, revision: str = REVISION) -> str:

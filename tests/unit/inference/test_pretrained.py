@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.outcome import ExitCode
 from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, THRESHOLD_HEADER
 from ocelli_inference.admission import Admission, AdmissionLimits
@@ -57,6 +58,7 @@ def make_ready(trainer: Trainer, pretrained: Mapping[str, Any]) -> Settings:
         revision=trainer.revision,
         bind_address="127.0.0.1",
         cpu_count=2,
+        accelerator=Accelerator.AUTO,
         log_level="INFO",
     )
 

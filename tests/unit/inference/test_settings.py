@@ -41,7 +41,13 @@ def test_a_node_of_many_cores_is_not_taken_whole() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("OCELLI_CPU_LIMIT", "500m"), ("OCELLI_CPU_LIMIT", "0"), ("POD_IP", "localhost"), ("OCELLI_LOG_LEVEL", "LOUD")],
+    [
+        ("OCELLI_CPU_LIMIT", "500m"),
+        ("OCELLI_CPU_LIMIT", "0"),
+        ("POD_IP", "localhost"),
+        ("OCELLI_LOG_LEVEL", "LOUD"),
+        ("OCELLI_ACCELERATOR", "TPU"),
+    ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is '{value}'; give"):

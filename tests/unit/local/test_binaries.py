@@ -14,6 +14,7 @@ from ocelli_local.binaries import (
     PinnedVersions,
     cache_folder,
     find_go,
+    find_installed_go,
     parse_version,
     version_fits,
 )
@@ -115,6 +116,12 @@ def test_cache_folder_is_the_one_asked_for() -> None:
 def test_newer_go_on_path_is_used(tmp_path: Path) -> None:
     go = make_program(tmp_path, "go", "go1.30.1")
     assert find_go({"PATH": str(tmp_path)}, "1.26.0", print) == go
+
+
+def test_an_older_go_is_told_and_not_taken_for_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go = make_program(tmp_path, "go", "go1.19.8")
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert find_installed_go({"PATH": str(tmp_path)}, "1.26.0") == (None, [f"{go} is 1.19.8"])
 
 
 def test_missing_go_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,16 @@ import pytest
 from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_local.cluster import lock_state_folder
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
-from ocelli_quickstart.run import RunError, RunSettings, claim_port, describe, is_rolled_out, load_credentials, summarise
+from ocelli_quickstart.run import (
+    RunError,
+    RunSettings,
+    claim_port,
+    count_gpus,
+    describe,
+    is_rolled_out,
+    load_credentials,
+    summarise,
+)
 from ocelli_quickstart.state import StateError, StateFolder
 
 
@@ -36,6 +45,12 @@ def test_built_in_classifiers_are_installed_unless_others_or_none_are_named(
     environment: dict[str, str], built_ins: tuple[str, ...]
 ) -> None:
     assert RunSettings.from_environment(environment).built_ins == built_ins
+
+
+def test_the_node_offers_as_many_gpus_as_the_machine_has(tmp_path: Path) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvme0"):
+        (tmp_path / name).touch()
+    assert count_gpus(tmp_path) == 2
 
 
 def test_an_unknown_built_in_classifier_is_refused_with_those_that_are_known() -> None:

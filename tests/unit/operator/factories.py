@@ -7,13 +7,21 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest, parse_spec
+from ocelli_api.classifier import (
+    CLASSIFIER_ID_LABEL,
+    Accelerator,
+    Classifier,
+    ClassifierStatus,
+    HistoryEntry,
+    Manifest,
+    parse_spec,
+)
 from ocelli_api.outcome import Outcome, OutcomeReason
-from ocelli_api.pods import Component
+from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_api.revision import current_revision, training_hash
 from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.config import ChildSettings, parse_config
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, job_name
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, PLACEMENT_HASH_ANNOTATION, job_name
 from ocelli_operator.observed import (
     ChildIdentity,
     ChildKind,
@@ -102,6 +110,7 @@ def make_pod(component: Component, revision: str, **fields: Any) -> ObservedPod:
         "exit_reason": "",
         "termination_message": "",
         "memory_limit": "",
+        "gpu": False,
     }
     return ObservedPod(**{**values, **fields})
 
@@ -145,6 +154,8 @@ def as_deployment(manifest: Manifest, **fields: Any) -> ObservedDeployment:
         "replicas_available": replicas,
         "replicas_outdated": 0,
         "deadline_exceeded": False,
+        "accelerator": Accelerator(manifest["metadata"]["labels"][ACCELERATOR_LABEL]),
+        "placement_hash": manifest["metadata"]["annotations"][PLACEMENT_HASH_ANNOTATION],
     }
     return ObservedDeployment(**{**values, **fields})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ocelli_operator.config import SETTINGS, ConfigError, parse_config
@@ -26,6 +28,11 @@ def test_the_store_alone_must_be_set() -> None:
         ("OCELLI_TRAINER_RESOURCES", '{"limit": {}}'),
         ("OCELLI_IMAGE_PULL_POLICY", "Sometimes"),
         ("OCELLI_LOG_LEVEL", "loud"),
+        ("OCELLI_GPU_RESOURCE", "gpu"),
+        ("OCELLI_GPU_NODE_SELECTOR", '{"pool": 1}'),
+        ("OCELLI_GPU_TOLERATIONS", '{"key": "gpu"}'),
+        ("OCELLI_GPU_TOLERATIONS", '[{"name": "gpu"}]'),
+        ("OCELLI_WATCH_NODES", "yes"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:
@@ -33,8 +40,39 @@ def test_a_wrong_value_is_named(name: str, value: str) -> None:
         parse_config({**GOOD, name: value})
 
 
+def test_backbones_of_a_folder_follow_those_that_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "001").write_text(f"HogColor={'c' * 64}\n")
+    (tmp_path / "000").write_text(f"resnet18={'b' * 64}\n")
+    config = parse_config({**GOOD, "OCELLI_BACKBONES": f"resnet50={'a' * 64}", "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
+    assert config.children.backbones == f"resnet50={'a' * 64},resnet18={'b' * 64},HogColor={'c' * 64}"
+
+
+def test_a_wrong_file_of_the_folder_of_backbones_is_named(tmp_path: Path) -> None:
+    (tmp_path / "000").write_text("resnet18")
+    with pytest.raises(ConfigError, match="000: 'resnet18' is not of the form NAME=DIGEST"):
+        parse_config({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
+
+
+def test_a_folder_of_backbones_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"OCELLI_BACKBONES_FOLDER=.* cannot be read"):
+        parse_config({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path / "missing")})
+
+
 def test_namespaces_are_a_list() -> None:
     assert parse_config({**GOOD, "OCELLI_NAMESPACES": "a, b"}).namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("environment", "watched"),
+    [
+        ({}, False),
+        ({"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda"}, True),
+        ({"OCELLI_INFERENCE_GPU_IMAGE": "inference:cuda"}, True),
+        ({"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda", "OCELLI_WATCH_NODES": "false"}, False),
+    ],
+)
+def test_nodes_are_watched_only_where_it_is_allowed_and_of_use(environment: dict[str, str], watched: bool) -> None:
+    assert parse_config({**GOOD, **environment}).watch_nodes is watched
 
 
 def test_two_operators_without_a_pod_name_have_different_identities() -> None:

@@ -85,6 +85,14 @@ def test_a_deployment_is_available_when_every_replica_is_new_and_ready(status: d
     assert project_deployment(make_deployment(**status)).available is available
 
 
+def test_a_deployment_says_what_was_chosen_for_its_pods() -> None:
+    manifest = make_deployment()
+    metadata = {**METADATA, "labels": {"ocelli.dev/accelerator": "GPU"}, "annotations": {"ocelli.dev/placement-hash": "ab"}}
+    chosen = project_deployment({**manifest, "metadata": metadata})
+    assert (chosen.accelerator, chosen.placement_hash) == ("GPU", "ab")
+    assert project_deployment(manifest).accelerator is None
+
+
 def test_a_server_that_died_does_not_make_a_deployment_incomplete() -> None:
     assert project_deployment(make_deployment(availableReplicas=1)).complete
 

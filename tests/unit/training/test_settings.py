@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.pods import Environment
 from ocelli_training.settings import InstalledBackbone, Settings, SettingsError, parse_settings, termination_message_path
 
@@ -61,6 +62,12 @@ def test_a_cpu_limit_that_is_no_count_is_refused(text: str) -> None:
 def test_an_attempt_that_is_no_count_is_refused() -> None:
     with pytest.raises(SettingsError, match="OCELLI_ATTEMPT"):
         parse(ATTEMPT="first")
+
+
+def test_an_unknown_accelerator_is_refused() -> None:
+    assert parse(ACCELERATOR="CPU").accelerator is Accelerator.CPU
+    with pytest.raises(SettingsError, match="OCELLI_ACCELERATOR is 'TPU'; give one of Auto, GPU, CPU"):
+        parse(ACCELERATOR="TPU")
 
 
 def test_an_unknown_log_level_is_refused() -> None:

@@ -1,0 +1,110 @@
+{{- define "ocelli.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains "ocelli" .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-ocelli" .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that select a component's Pods. Arguments: root, component. */}}
+{{- define "ocelli.selector" -}}
+app.kubernetes.io/name: ocelli-{{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+
+{{- define "ocelli.labels" -}}
+{{ include "ocelli.selector" . }}
+app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/part-of: ocelli
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- end -}}
+
+{{- define "ocelli.image" -}}
+{{ .root.Values.images.prefix }}{{ .component }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+
+{{- define "ocelli.storeURL" -}}
+{{- if eq .Values.store.mode "embedded" -}}
+http://{{ include "ocelli.fullname" . }}-store.{{ .Release.Namespace }}.svc:8082
+{{- else -}}
+{{ .Values.store.bucket.url | required "store.bucket.url is empty; name the bucket: s3://BUCKET/PREFIX" }}
+{{- end -}}
+{{- end -}}
+
+{{- define "ocelli.credentialsSecret" -}}
+{{ .Values.credentials.existingSecret | default (printf "%s-credentials" (include "ocelli.fullname" .)) }}
+{{- end -}}
+
+{{/* The namespaces that Roles are made in: none where the rights are cluster-wide. */}}
+{{- define "ocelli.namespaces" -}}
+{{- if .Values.namespaces -}}
+{{ append .Values.namespaces .Release.Namespace | uniq | toJson }}
+{{- else -}}
+[]
+{{- end -}}
+{{- end -}}
+
+{{- define "ocelli.containerSecurity" -}}
+allowPrivilegeEscalation: false
+capabilities: { drop: [ALL] }
+readOnlyRootFilesystem: true
+{{- end -}}
+
+{{/* Pod fields that are the same for every component. Arguments: root, component, values, podSecurity. */}}
+{{- define "ocelli.pod" -}}
+serviceAccountName: {{ include "ocelli.fullname" .root }}-{{ .component }}
+enableServiceLinks: false
+securityContext:
+  {{- toYaml (merge (.podSecurity | default dict) .root.Values.podSecurityContext) | nindent 2 }}
+{{- with .root.Values.images.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* Variables, a mount and a volume by which operator and gateway reach the store. */}}
+{{- define "ocelli.storeEnvironment" -}}
+- { name: OCELLI_STORE_URL, value: {{ include "ocelli.storeURL" . | quote }} }
+{{- if eq .Values.store.mode "embedded" }}
+- { name: OCELLI_STORE_TOKEN_FILE, value: /var/run/secrets/ocelli-store/token }
+{{- end }}
+{{- end -}}
+
+{{- define "ocelli.storeMount" -}}
+{{- if eq .Values.store.mode "embedded" }}
+- { name: store-token, mountPath: /var/run/secrets/ocelli-store, readOnly: true }
+{{- end }}
+{{- end -}}
+
+{{- define "ocelli.storeVolume" -}}
+{{- if eq .Values.store.mode "embedded" }}
+- name: store-token
+  projected:
+    sources:
+      - serviceAccountToken: { audience: ocelli-store, expirationSeconds: 3600, path: token }
+{{- end }}
+{{- end -}}
+
+{{- define "ocelli.storeSecret" -}}
+{{- if and (eq .Values.store.mode "bucket") .Values.store.bucket.secretName }}
+envFrom:
+  - secretRef: { name: {{ .Values.store.bucket.secretName }} }
+{{- end }}
+{{- end -}}

@@ -1,0 +1,79 @@
+"""`python -m ocelli_store`: serves until SIGTERM, then finishes what it has begun.
+
+Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import uvicorn
+import uvloop
+
+from ocelli_api.log_lines import configure_logging
+from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_storage.object_store import StoreConfigurationError
+from ocelli_store.app import Store, build_app
+from ocelli_store.folder import ObjectFolder
+from ocelli_store.metrics import Metrics
+from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
+from ocelli_store.tokens import TokenReviewer
+
+_KEEP_ALIVE_SECONDS = 75
+_SHUTDOWN_SECONDS = 20
+
+
+async def serve(settings: StoreSettings) -> None:
+    """Serve until a signal says to stop.
+
+    Raises:
+        OSError, StoreConfigurationError, CredentialsError: volume or cluster cannot be used.
+    """
+    folder = ObjectFolder(settings.folder)
+    async with await ClusterClient.connect() as client:
+        store = Store(
+            folder=folder,
+            reviewer=TokenReviewer(client),
+            administrators=settings.administrators,
+            metrics=Metrics(folder.free_bytes),
+        )
+        config = uvicorn.Config(
+            build_app(store),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+        await uvicorn.Server(config).serve()
+
+
+def main() -> int:
+    """The exit code."""
+    try:
+        settings = parse_settings(os.environ)
+    except SettingsError as error:
+        print(f"store: {error}", file=sys.stderr)
+        return 1
+    configure_logging(settings.log_level, talkative=("uvicorn",))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings))
+    except OSError as error:
+        print(f"store: the volume at {settings.folder} cannot be used: {error.strerror}; mount a writable one", file=sys.stderr)
+        return 1
+    except (StoreConfigurationError, CredentialsError) as error:
+        print(f"store: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""The store's HTTP interface, see `ocelli_storage.embedded_store`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from ocelli_storage.object_store import ObjectStoreError
+from ocelli_store.access import Caller, is_key, is_permitted
+from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
+from ocelli_store.metrics import CONTENT_TYPE, Metrics
+from ocelli_store.tokens import TokenReviewer, TokenReviewError
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_WRITING = frozenset({"PUT", "DELETE"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """What the answers need."""
+
+    folder: ObjectFolder
+    reviewer: TokenReviewer
+    administrators: Set[str]
+    """User names that may do everything: operator and gateway."""
+    metrics: Metrics
+
+
+class _RefusalError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def build_app(store: Store) -> Starlette:
+    """The application."""
+
+    def route(path: str, methods: list[str], answer: Callable[[Store, Request], Awaitable[Response]]) -> Route:
+        async def endpoint(request: Request) -> Response:
+            try:
+                response = await answer(store, request)
+            except _RefusalError as refusal:
+                response = PlainTextResponse(str(refusal), refusal.status)
+            except ClientDisconnect:
+                # Nobody is there to read it.
+                response = PlainTextResponse("the upload broke off", 400)
+            store.metrics.requests.labels(request.method, str(response.status_code)).inc()
+            return response
+
+        return Route(path, endpoint, methods=methods)
+
+    return Starlette(
+        routes=[
+            route("/objects/{key:path}", ["GET"], _read),
+            route("/objects/{key:path}", ["PUT"], _write),
+            route("/objects/{key:path}", ["DELETE"], _delete),
+            route("/list", ["GET"], _list_objects),
+            route("/folders", ["GET"], _list_folders),
+            Route("/livez", partial(_answer_alive, store)),
+            Route("/readyz", partial(_answer_ready, store)),
+            Route("/metrics", partial(_answer_metrics, store)),
+        ]
+    )
+
+
+async def _read(store: Store, request: Request) -> Response:
+    key = await _permitted(store, request, request.path_params["key"])
+    path = await asyncio.to_thread(store.folder.path_of, key)
+    if path is None:
+        raise _RefusalError(404, f"nothing lies under {key!r}")
+    return FileResponse(path, media_type="application/octet-stream")
+
+
+async def _write(store: Store, request: Request) -> Response:
+    key = await _permitted(store, request, request.path_params["key"])
+    try:
+        await store.folder.write(key, request.stream())
+    except VolumeFullError as error:
+        raise _RefusalError(507, f"{error}; enlarge its claim, or delete classifiers") from error
+    except KeyTakenError as error:
+        raise _RefusalError(409, str(error)) from error
+    except OSError as error:
+        _log.exception("a write failed", extra={"key": key})
+        raise _RefusalError(500, f"the volume of the store cannot be written: {error.strerror}") from error
+    return Response(status_code=204)
+
+
+async def _delete(store: Store, request: Request) -> Response:
+    key = await _permitted(store, request, request.path_params["key"])
+    await _try(store.folder.listing.delete(key))
+    return Response(status_code=204)
+
+
+async def _list_objects(store: Store, request: Request) -> Response:
+    prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
+    objects = await _try(store.folder.listing.list_objects(prefix))
+    return JSONResponse(
+        {
+            "objects": [
+                {"key": item.key, "sizeBytes": item.size_bytes, "modifiedAt": item.modified_at.isoformat()} for item in objects
+            ]
+        }
+    )
+
+
+async def _list_folders(store: Store, request: Request) -> Response:
+    prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
+    return JSONResponse({"folders": await _try(store.folder.listing.list_folders(prefix))})
+
+
+async def _answer_alive(_store: Store, _request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+async def _answer_ready(store: Store, _request: Request) -> Response:
+    """Ready: the volume can be written."""
+    try:
+        await asyncio.to_thread(store.folder.check_writable)
+    except OSError as error:
+        return PlainTextResponse(f"the volume of the store cannot be written: {error.strerror}", 503)
+    return PlainTextResponse("ok")
+
+
+async def _answer_metrics(store: Store, _request: Request) -> Response:
+    return Response(await asyncio.to_thread(store.metrics.render), media_type=CONTENT_TYPE)
+
+
+async def _permitted(store: Store, request: Request, key: str) -> str:
+    """The key, if its caller may do what is asked with it. A refusal says nothing of what lies there."""
+    caller = await _identify(store, request)
+    if not is_key(key):
+        raise _RefusalError(400, f"{key!r} is no key: give segments between single slashes, 1,024 bytes at most")
+    writing = request.method in _WRITING
+    if not is_permitted(caller, store.administrators, key, writing=writing):
+        raise _RefusalError(403, f"{caller.user_name} may not {'write' if writing else 'read'} {key!r}")
+    return key
+
+
+async def _identify(store: Store, request: Request) -> Caller:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise _RefusalError(401, "show a ServiceAccount token: Authorization: Bearer TOKEN")
+    try:
+        caller = await store.reviewer.identify(token.strip())
+    except TokenReviewError as error:
+        raise _RefusalError(503, str(error)) from error
+    if caller is None:
+        raise _RefusalError(401, "the API server does not know the token, or it was made for another audience")
+    return caller
+
+
+async def _try(work: Awaitable[_T]) -> _T:
+    try:
+        return await work
+    except ObjectStoreError as error:
+        _log.exception("the volume failed")
+        raise _RefusalError(500, str(error)) from error

@@ -1,0 +1,69 @@
+"""Settings of the embedded store: environment variables, each with its meaning and its default."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_USER_NAME = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
+
+SETTINGS: Mapping[str, tuple[str | None, str]] = {
+    "OCELLI_STORE_FOLDER": (None, "Folder of the store: where its volume is mounted."),
+    "OCELLI_STORE_ADMINISTRATORS": (
+        None,
+        "User names that may read and write everything, `a,b`: `system:serviceaccount:NAMESPACE:NAME` of operator and gateway.",
+    ),
+    "OCELLI_STORE_HOST": ("0.0.0.0", "Address that the store listens on."),
+    "OCELLI_STORE_PORT": ("8082", "Port that the store listens on."),
+    "OCELLI_LOG_LEVEL": ("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`."),
+}
+"""Default (None: it must be set) and meaning by variable."""
+
+
+class SettingsError(Exception):
+    """A setting is missing or has a value that it may not have. The message names the variable and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSettings:
+    """All settings."""
+
+    folder: Path
+    administrators: frozenset[str]
+    host: str
+    port: int
+    log_level: str
+
+
+def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
+    """Type the environment. Raises SettingsError."""
+    administrators = frozenset(name.strip() for name in _text(environment, "OCELLI_STORE_ADMINISTRATORS").split(","))
+    for name in administrators:
+        if _USER_NAME.fullmatch(name) is None:
+            raise SettingsError(
+                f"OCELLI_STORE_ADMINISTRATORS names {name!r}; give system:serviceaccount:NAMESPACE:NAME, divided by commas"
+            )
+    port = _text(environment, "OCELLI_STORE_PORT")
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise SettingsError(f"OCELLI_STORE_PORT is {port!r}; give a port, 1 to 65535")
+    log_level = _text(environment, "OCELLI_LOG_LEVEL")
+    if log_level not in _LEVELS:
+        raise SettingsError(f"OCELLI_LOG_LEVEL is {log_level!r}; give one of {', '.join(_LEVELS)}")
+    return StoreSettings(
+        folder=Path(_text(environment, "OCELLI_STORE_FOLDER")),
+        administrators=administrators,
+        host=_text(environment, "OCELLI_STORE_HOST"),
+        port=int(port),
+        log_level=log_level,
+    )
+
+
+def _text(environment: Mapping[str, str], variable: str) -> str:
+    default, meaning = SETTINGS[variable]
+    value = environment.get(variable) or default
+    if value is None:
+        raise SettingsError(f"{variable} is not set; set it: {meaning}")
+    return value

@@ -1,0 +1,89 @@
+"""Calling Helm with the charts of this checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.go_programs import GoProgram
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CHART = CHECKOUT / "charts" / "ocelli"
+CRD_CHART = CHECKOUT / "charts" / "ocelli-crds"
+NAMESPACE = "ocelli-system"
+KUBERNETES = "1.37.2"
+HELM = GoProgram(
+    name="helm",
+    module_folder=Path(__file__).with_name("helm"),
+    package="helm.sh/helm/v3/cmd/helm",
+    # As Helm's own releases are built; without them it takes every cluster that it doesn't see for an ancient one.
+    link_flags="-s -w -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
+)
+
+API_VERSIONS = (
+    "ocelli.dev/v1alpha1/Classifier",
+    "gateway.networking.k8s.io/v1/HTTPRoute",
+    "monitoring.coreos.com/v1/PrometheusRule",
+)
+"""What a cluster has in which the whole chart can be installed."""
+
+FULL_VALUES: Mapping[str, Any] = {
+    "namespaces": ["team-a", "team-b"],
+    "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
+    "operator": {"replicas": 2, "settings": {"OCELLI_WORKERS": "16"}, "nodeSelector": {"pool": "system"}},
+    "gateway": {
+        "autoscaling": {"enabled": True},
+        "settings": {"OCELLI_QUOTA_CLASSIFIERS": "100"},
+        "ingress": {"enabled": True, "className": "nginx", "host": "vision.example.com", "tlsSecretName": "vision-tls"},
+        "httpRoute": {
+            "enabled": True,
+            "parentRefs": [{"name": "web", "namespace": "gateways"}],
+            "hostnames": ["vision.example.com"],
+        },
+        "tolerations": [{"key": "system", "operator": "Exists"}],
+        "priorityClassName": "important",
+    },
+    "credentials": {"existingSecret": "who-may-log-in"},
+    "store": {
+        "mode": "bucket",
+        "bucket": {"url": "s3://models/production", "secretName": "bucket", "tenantSecretName": "bucket-tenant"},
+    },
+    "gpu": {"enabled": True, "runtimeClassName": "nvidia", "nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu"}]},
+    "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
+    "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
+    "builtIns": ["default", "explicit"],
+    "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "rules": {"enabled": True},
+        "dashboard": {"enabled": True},
+    },
+}
+"""Everything that is off by default is on, and nothing is drawn at random."""
+
+
+def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
+    """What `helm template` makes of the chart; a failure is an AssertionError with Helm's words."""
+    done = call(
+        helm,
+        *("template", "ocelli", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
+        *("--api-versions", ",".join(API_VERSIONS), "--values", "-", *options),
+        input_text=json.dumps(values),
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """The objects of a rendering."""
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def call(helm: Path, *arguments: str, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Helm's exit code and words."""
+    return subprocess.run([helm, *arguments], input=input_text, capture_output=True, text=True, timeout=120, check=False)

@@ -1,0 +1,170 @@
+"""Installing into a real API server: all of it is taken, and what is wrong is refused before anything is made."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_local import SyncClusterAccess
+from tests.charts.releases import CHART, CRD_CHART, FULL_VALUES, call, parse, render
+
+pytestmark = pytest.mark.cluster
+
+NOWHERE = {"operator": {"replicas": 0}, "gateway": {"replicas": 0}}
+"""No Pods: what they do is for other tests."""
+STORAGE = {"store": {"embedded": {"storageClassName": "charts-test"}}}
+ELSEWHERE = ("monitoring.coreos.com", "gateway.networking.k8s.io")
+"""API groups that come with other projects."""
+
+
+class Release:
+    """Helm with one cluster and one namespace."""
+
+    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str) -> None:
+        self.helm, self.cluster, self.namespace = helm, cluster, namespace
+
+    def call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        """Helm's words; the exit code is the last line."""
+        place = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        file = () if values is None else ("--values", "-")
+        done = call(self.helm, *arguments, *place, *file, input_text=None if values is None else json.dumps(values))
+        return f"{done.stdout}{done.stderr}\nexit {done.returncode}"
+
+    def apply(self, values: Mapping[str, Any], *options: str) -> str:
+        return self.call("upgrade", "--install", "ocelli", str(CHART), *options, values={**NOWHERE, **STORAGE, **values})
+
+    def api_key(self) -> str:
+        secret = self.cluster.get("v1", "Secret", "ocelli-initial-credentials", namespace=self.namespace)
+        assert secret is not None
+        return base64.b64decode(secret["data"]["apiKey"]).decode()
+
+
+@pytest.fixture(scope="module")
+def prepared(helm: Path, local_cluster: SyncClusterAccess) -> SyncClusterAccess:
+    """A cluster with the resources of Ocelli and a StorageClass."""
+    done = call(helm, "template", "crds", str(CRD_CHART), "--kube-version", "1.37.2")
+    local_cluster.apply(parse(done.stdout))
+    storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "charts-test"}}
+    local_cluster.apply({**storage, "provisioner": "example.com/none"})
+    return local_cluster
+
+
+@pytest.fixture
+def release(helm: Path, prepared: SyncClusterAccess, namespace: str) -> Iterator[Release]:
+    release = Release(helm, prepared, namespace)
+    yield release
+    # What lies outside the namespace has the release's name, and would be in the way of the next one.
+    release.call("uninstall", "ocelli", "--ignore-not-found")
+
+
+def test_the_api_server_takes_everything_as_it_stands(helm: Path, prepared: SyncClusterAccess, namespace: str) -> None:
+    for values in ({}, FULL_VALUES):
+        documents = parse(render(helm, {**values, "namespaces": [namespace] if values else []}))
+        ours = [item for item in documents if not item["apiVersion"].startswith(ELSEWHERE)]
+        for item in ours:
+            if "namespace" in item["metadata"]:
+                item["metadata"]["namespace"] = namespace
+        text = json.dumps({"apiVersion": "v1", "kind": "List", "items": ours})
+        done = prepared.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", input_text=text)
+        assert "Warning" not in done.stderr
+
+
+def test_a_release_installs(release: Release) -> None:
+    assert release.apply({}).endswith("exit 0")
+
+
+def test_the_notes_say_how_to_log_in(release: Release) -> None:
+    assert "get secret ocelli-initial-credentials -o jsonpath" in release.apply({})
+
+
+def test_an_upgrade_draws_no_other_api_key(release: Release) -> None:
+    release.apply({})
+    drawn = release.api_key()
+    assert release.apply({"gateway": {"replicas": 0, "settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"}}}).endswith("exit 0")
+    assert release.api_key() == drawn
+
+
+def test_an_upgrade_leaves_the_signing_keys_that_gateways_wrote(release: Release) -> None:
+    release.apply({})
+    patch = json.dumps({"data": {"keys.json": base64.b64encode(b"{}").decode()}})
+    release.cluster.kubectl("patch", "secret", "ocelli-token-keys", "-n", release.namespace, "--type=merge", "-p", patch)
+    assert release.apply({}).endswith("exit 0")
+    secret = release.cluster.get("v1", "Secret", "ocelli-token-keys", namespace=release.namespace)
+    assert secret is not None
+    assert "keys.json" in secret["data"]
+
+
+def test_users_that_were_added_stay_after_an_upgrade(release: Release) -> None:
+    release.apply({})
+    patch = json.dumps({"stringData": {"more.json": "{}"}})
+    release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
+    assert release.apply({}).endswith("exit 0")
+    secret = release.cluster.get("v1", "Secret", "ocelli-credentials", namespace=release.namespace)
+    assert secret is not None
+    assert set(secret["data"]) == {"initial.json", "more.json"}
+
+
+def test_uninstalling_leaves_the_stores_claim_and_nothing_else(release: Release) -> None:
+    release.apply({})
+    release.call("uninstall", "ocelli", "--wait")
+    kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,pvc"
+    left = release.cluster.kubectl("get", kinds, "-n", release.namespace, "-o", "name").stdout.split()
+    everywhere = release.cluster.kubectl(
+        "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=ocelli", "-o", "name"
+    ).stdout
+    assert (left, everywhere) == (
+        ["configmap/kube-root-ca.crt", "serviceaccount/default", "persistentvolumeclaim/ocelli-store"],
+        "",
+    )
+
+
+def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> None:
+    release.apply({"store": {"embedded": {"storageClassName": "charts-test", "keepOnUninstall": False}}})
+    release.call("uninstall", "ocelli", "--wait")
+    claims = json.loads(release.cluster.kubectl("get", "pvc", "-n", release.namespace, "-o", "json").stdout)["items"]
+    # A controller takes them away a moment after.
+    assert all("deletionTimestamp" in item["metadata"] for item in claims)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"gatway": {}}, "additional properties 'gatway' not allowed"),
+        ({"store": {"mode": "nfs"}}, "value must be one of 'embedded', 'bucket'"),
+        ({"images": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent', 'Never'"),
+        ({"operator": {"settings": {"WORKERS": "1"}}}, "does not match pattern '^OCELLI_"),
+        ({"gateway": {"replicas": "two"}}, "got string, want integer"),
+        ({"credentials": {"user": "apikey"}}, "'not' failed"),
+        ({"builtIns": ["drinks"]}, "value must be one of 'default', 'food', 'explicit'"),
+        ({"store": {"mode": "bucket"}}, "store.bucket.url is empty; name the bucket"),
+        ({"store": {"mode": "bucket", "bucket": {"url": "s3://a", "secretName": "none"}}}, 'there is no Secret "none"'),
+        ({"credentials": {"existingSecret": "none"}}, 'credentials.existingSecret: there is no Secret "none"'),
+        ({"credentials": {"namespace": "nowhere"}}, 'namespace "nowhere" is not in the cluster; make it'),
+        ({"namespaces": ["nowhere"]}, 'namespace "nowhere" is not in the cluster; make it'),
+        ({"store": {"embedded": {"storageClassName": "none"}}}, 'there is no StorageClass "none"'),
+        ({"store": {"embedded": {"storageClassName": ""}}}, "no default StorageClass for the store's claim"),
+        ({"store": {"embedded": {"existingClaim": "none"}}}, 'there is no PersistentVolumeClaim "none"'),
+        ({"gateway": {"replicas": 0, "ingress": {"enabled": True}}}, "gateway.ingress.host is empty"),
+        ({"gateway": {"replicas": 0, "httpRoute": {"enabled": True}}}, "gateway.httpRoute.parentRefs is empty"),
+        (
+            {"gateway": {"replicas": 0, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}},
+            "the cluster has no HTTPRoute",
+        ),
+        ({"monitoring": {"rules": {"enabled": True}}}, "the cluster has no ServiceMonitor and PrometheusRule"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict[str, Any], words: str) -> None:
+    said = release.apply(values, "--dry-run=server")
+    assert words in said
+    assert said.endswith("exit 1")
+
+
+def test_without_the_resources_the_chart_says_what_to_install_first(helm: Path) -> None:
+    done = call(helm, "template", "ocelli", str(CHART), "--kube-version", "1.37.2")
+    assert done.returncode == 1
+    assert "install the chart ocelli-crds first" in done.stderr

@@ -1,0 +1,140 @@
+"""What the charts make, as YAML beside this file: `make golden` rewrites it; the diff is for review."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render
+
+GOLDEN = Path(__file__).with_name("golden")
+DEFAULT_VALUES: dict[str, Any] = {"credentials": {"existingSecret": "ocelli-credentials"}}
+REWRITE = bool(os.environ.get("OCELLI_REWRITE_GOLDEN"))
+BASE = CHECKOUT / "deploy" / "base" / "ocelli.yaml"
+
+
+@pytest.mark.parametrize(("name", "values"), [("default", DEFAULT_VALUES), ("full", FULL_VALUES)])
+def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str, Any]) -> None:
+    path = GOLDEN / f"{name}.yaml"
+    text = render(helm, values)
+    if REWRITE:
+        path.write_text(text)
+    assert path.read_text() == text, "run `make golden` and review the difference"
+
+
+def test_the_plain_base_is_the_default_rendering(helm: Path) -> None:
+    text = re.sub(
+        r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", render(helm, DEFAULT_VALUES, "--skip-tests"), flags=re.M
+    )
+    text = f"# Made from charts/ocelli by `make golden`.\n{text}"
+    if REWRITE:
+        BASE.write_text(text)
+    assert BASE.read_text() == text, "run `make golden` and review the difference"
+
+
+@pytest.mark.parametrize("chart", [CHART, CRD_CHART], ids=["ocelli", "ocelli-crds"])
+def test_helm_finds_nothing_to_warn_of(helm: Path, chart: Path) -> None:
+    done = call(helm, "lint", "--strict", str(chart))
+    assert done.returncode == 0
+    assert not re.search(r"\[(WARNING|ERROR)\]", done.stdout + done.stderr)
+
+
+def test_the_charts_resource_is_the_projects(helm: Path) -> None:
+    source = CHECKOUT / "crds" / "classifier.yaml"
+    if REWRITE:
+        keep = "  {{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\nspec:\n"
+        text = "{{- /* Made from crds/classifier.yaml by `make golden`. */}}\n" + source.read_text().replace("spec:\n", keep, 1)
+        (CRD_CHART / "templates" / "classifier.yaml").write_text(text)
+    rendered = parse(call(helm, "template", "crds", str(CRD_CHART), "--kube-version", "1.37.2").stdout)
+    assert rendered[0]["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert rendered == parse(source.read_text()), "run `make golden`"
+
+
+@pytest.mark.parametrize("name", ["default", "food", "explicit"])
+def test_the_charts_built_in_is_the_projects(name: str) -> None:
+    copy, source = CHART / "built-in" / f"{name}.yaml", CHECKOUT / "deploy" / "built-in" / f"{name}.yaml"
+    if REWRITE:
+        copy.write_bytes(source.read_bytes())
+    assert copy.read_bytes() == source.read_bytes(), "run `make golden`"
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway"])
+def test_the_chart_grants_what_the_local_installation_grants(helm: Path, component: str) -> None:
+    def rules(documents: list[dict[str, Any]]) -> list[str]:
+        roles = [item for item in documents if item["kind"] in ("Role", "ClusterRole")]
+        ours = [item for item in roles if f"-{component}" in item["metadata"]["name"]]
+        return sorted(f"{item['kind']} {json.dumps(rule, sort_keys=True)}" for item in ours for rule in item["rules"])
+
+    local = parse((CHECKOUT / "deploy" / f"{component}-rbac.yaml").read_text())
+    assert rules(parse(render(helm, {**DEFAULT_VALUES, "gpu": {"enabled": True}}))) == rules(local)
+
+
+def test_every_pod_meets_the_restricted_standard(helm: Path) -> None:
+    for values in (DEFAULT_VALUES, FULL_VALUES, {}):
+        for document in parse(render(helm, values)):
+            spec = document["spec"] if document["kind"] == "Pod" else document.get("spec", {}).get("template", {}).get("spec")
+            if not spec or "containers" not in spec:
+                continue
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            for container in [*spec["containers"], *spec.get("initContainers", [])]:
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                }, container["name"]
+
+
+def leaves(values: dict[str, Any], path: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in values.items():
+        below = f"{path}.{key}"
+        found += leaves(value, below) if isinstance(value, dict) and value else [below]
+    return found
+
+
+def test_every_value_is_used_by_a_template() -> None:
+    templates = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
+    unused = [
+        path
+        for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text()))
+        # Whole objects are passed on, so that only the last word is sure to stand there.
+        if not re.search(rf"\.{path.rsplit('.', 1)[1]}\b", templates)
+        and not re.search(r"\.(resources|podSecurityContext)\.", f"{path}.")
+        and not path.startswith(".monitoring.dashboard.labels")
+    ]
+    assert unused == []
+
+
+def test_every_value_is_described_by_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
+        node = schema
+        for key in path.removeprefix(".").split("."):
+            if "properties" not in node:
+                break
+            assert key in node["properties"], path
+            node = node["properties"][key]
+
+
+ALERTS: list[dict[str, str]] = yaml.safe_load((CHART / "alerts.yaml").read_text())
+METRICS = "\n".join(
+    (CHECKOUT / "docs" / "reference" / f"{part}-metrics.md").read_text()
+    for part in ("operator", "gateway", "inference", "store")
+)
+
+
+@pytest.mark.parametrize("alert", [item["alert"] for item in ALERTS])
+def test_an_alert_has_a_runbook(alert: str) -> None:
+    assert f"\n## {alert}\n" in (CHECKOUT / "docs" / "runbooks.md").read_text()
+
+
+def test_every_metric_of_alerts_and_dashboard_exists() -> None:
+    text = (CHART / "alerts.yaml").read_text() + (CHART / "dashboards" / "ocelli.json").read_text()
+    names = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bocelli_[a-z_]+", text)}
+    assert {name for name in names if f"`{name}`" not in METRICS} == set()

@@ -1,0 +1,85 @@
+"""Requests through the gateway's Service while everything behind it moves: none fails, none meets an older revision."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import SYSTEM_NAMESPACE
+from tests.product.instance import Ocelli, wait_for
+from tests.product.test_rollout import CLIENTS, REQUESTS, Observations, classify_until, create, wait_until_ready
+
+
+@pytest.fixture(scope="module")
+def drained_node(ocelli: Ocelli) -> Iterator[str]:
+    """The node of a gateway replica, without the store, whose claim can't follow it; schedulable again in the end."""
+    pods = ("get", "pods", f"--namespace={SYSTEM_NAMESPACE}", "-o", "jsonpath={.items[*].spec.nodeName}", "-l")
+    store = ocelli.kubectl(*pods, "app.kubernetes.io/name=ocelli-store").split()
+    gateways = ocelli.kubectl(*pods, "app.kubernetes.io/name=ocelli-gateway").split()
+    node = next(name for name in gateways if name not in store)
+    try:
+        yield node
+    finally:
+        ocelli.kubectl("uncordon", node)
+
+
+@pytest.fixture(scope="module")
+def observations(ocelli: Ocelli, drained_node: str) -> Observations:
+    seen = Observations()
+    stop = threading.Event()
+    with ocelli.client() as client, ThreadPoolExecutor(CLIENTS) as pool:
+        identity = create(client, ocelli)
+        wait_until_ready(client, identity)
+        workers = [pool.submit(classify_until, stop, ocelli, identity, seen) for _ in range(CLIENTS)]
+        try:
+            retrain(client, identity, "two", ocelli.samples / "two.zip")
+            ocelli.kubectl("drain", drained_node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
+            kill_a_gateway(ocelli)
+            assert wait_until_ready(client, identity) == 3
+            seen.ready_classes = 3
+            ocelli.kubectl("uncordon", drained_node)
+            retrain(client, identity, "three", ocelli.samples / "other-digits.zip")
+            assert wait_until_ready(client, identity) == 4
+            seen.ready_classes = 4
+        finally:
+            stop.set()
+        for worker in workers:
+            worker.result(timeout=300)
+    return seen
+
+
+def retrain(client: httpx.Client, identity: str, name: str, sample: Path) -> None:
+    answer = client.post(f"/v3/classifiers/{identity}", files={f"{name}_positive_examples": sample.read_bytes()})
+    assert answer.status_code == 200, answer.text
+
+
+def kill_a_gateway(ocelli: Ocelli) -> None:
+    """Delete one of two ready replicas as a node that shuts down does."""
+    selector = ("-l", "app.kubernetes.io/name=ocelli-gateway", f"--namespace={SYSTEM_NAMESPACE}")
+    ocelli.kubectl("rollout", "status", "deployment/ocelli-gateway", f"--namespace={SYSTEM_NAMESPACE}", "--timeout=100s")
+    victim = ocelli.kubectl("get", "pods", *selector, "-o", "jsonpath={.items[0].metadata.name}")
+    ocelli.kubectl("delete", "pod", victim, f"--namespace={SYSTEM_NAMESPACE}")
+    wait_for(
+        "both gateways are ready again",
+        lambda: (
+            ocelli.kubectl("get", "pods", *selector, "-o", "jsonpath={.items[*].status.containerStatuses[*].ready}").split()
+            == ["true", "true"]
+        ),
+    )
+
+
+def test_2000_requests_are_answered_while_everything_moves(observations: Observations) -> None:
+    assert observations.answered >= REQUESTS
+
+
+def test_no_request_fails_while_everything_moves(observations: Observations) -> None:
+    assert observations.failures == []
+
+
+def test_no_answer_is_older_than_a_revision_already_seen_ready(observations: Observations) -> None:
+    assert observations.stale == []

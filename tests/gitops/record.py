@@ -1,0 +1,287 @@
+"""Records `objects/*.yaml` anew: Classifiers in every state, as the API server had them while an operator, trainers and
+inference servers worked on a local cluster. `python -m tests.gitops.record`; takes a few minutes.
+
+A watch keeps every version of every object, so that states that last a moment are caught. Nothing is taken out of the objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocelli_api.classifier import Manifest
+from ocelli_local.cluster_process import ClusterProcess
+from ocelli_model.publish import publish_backbone
+from ocelli_storage.object_store import ObjectStore
+from tests.gitops.health_program import CHECKOUT
+from tests.gitops.states import OBJECTS_FOLDER, STATES, build_health_test, find_condition
+from tests.integration.operator.conftest import OPERATOR, SYSTEM_NAMESPACE
+from tests.integration.operator.operator_process import OperatorProcess
+from tests.integration.operator.scene import Scene
+from tests.integration.operator.sources import ExampleSources
+from tests.networks import COLOURS, PLAIN_IMAGES, onnx_bytes
+
+NAMESPACE = "team-a"
+HEALTH_TEST = CHECKOUT / "deploy/gitops/argocd/resource_customizations/ocelli.dev/Classifier/health_test.yaml"
+STATE_SECONDS = 180.0
+
+Predicate = Callable[[Manifest], bool]
+
+
+class Watch:
+    """Every version of every Classifier in the namespace, in the order in which the API server told of them."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._versions: dict[str, list[Manifest]] = defaultdict(list)
+        self._taken: dict[str, int] = defaultdict(int)
+        arguments = ("--watch", "--output-watch-events", "--show-managed-fields", "-o", "json")
+        self._process = scene.cluster.start_kubectl("-n", scene.namespace, "get", "clf", *arguments)
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            classifier = json.loads(line)["object"]
+            self._versions[classifier["metadata"]["name"]].append(classifier)
+
+    def take(self, name: str, predicate: Predicate) -> Manifest:
+        """The next version that fits; waits for it."""
+        deadline = time.monotonic() + STATE_SECONDS
+        while time.monotonic() < deadline:
+            versions = self._versions[name]
+            while self._taken[name] < len(versions):
+                version = versions[self._taken[name]]
+                self._taken[name] += 1
+                if predicate(version):
+                    return version
+            time.sleep(0.05)
+        raise TimeoutError(f"Classifier {name} was not seen so; it was last: {json.dumps(self._versions[name][-1:], indent=1)}")
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+
+class Recorder:
+    """What becomes of the namespace's Classifiers, and the files that it is written to."""
+
+    def __init__(self, scene: Scene, operator: Callable[..., OperatorProcess]) -> None:
+        self.scene = scene
+        self._build_operator = operator
+        self._watch = Watch(scene)
+        self._running: OperatorProcess | None = None
+        self.recorded: set[str] = set()
+
+    def record(self, state: str, name: str, predicate: Predicate) -> Manifest:
+        classifier = self._watch.take(name, predicate)
+        text = yaml.safe_dump(classifier, sort_keys=False, width=120, allow_unicode=True)
+        (OBJECTS_FOLDER / f"{state}.yaml").write_text(text)
+        self.recorded.add(state)
+        print(f"recorded: {state}", flush=True)
+        return classifier
+
+    def start_operator(self, **settings: str) -> None:
+        self._running = self._build_operator(**settings)
+        self._running.start()
+        self._running.wait_until_leading()
+
+    def stop_operator(self) -> None:
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+    def close(self) -> None:
+        self.stop_operator()
+        self._watch.close()
+
+
+def seen(classifier: Manifest) -> bool:
+    return bool(classifier["status"]["observedGeneration"] == classifier["metadata"]["generation"])
+
+
+def unseen(classifier: Manifest) -> bool:
+    return not seen(classifier)
+
+
+def has(condition_type: str, reason: str, status: str | None = None) -> Predicate:
+    """The operator has seen the spec as it stands, and the condition has the reason."""
+
+    def fits(classifier: Manifest) -> bool:
+        condition = find_condition(classifier, condition_type)
+        return seen(classifier) and condition.get("reason") == reason and status in (None, condition["status"])
+
+    return fits
+
+
+def no_node_for_servers(classifier: Manifest) -> bool:
+    # The trainer, too, waits for a node, where others take it first.
+    return has("Ready", "Unschedulable")(classifier) and has("Trained", "ArtifactStored")(classifier)
+
+
+def scaling(classifier: Manifest) -> bool:
+    return has("Ready", "RollingOut")(classifier) and classifier["spec"]["serving"]["replicas"] == 2
+
+
+def record_first_life(recorder: Recorder) -> None:
+    """From an object that no operator has seen to one that is served, beside others that go wrong."""
+    scene = recorder.scene
+    scene.apply(scene.build())
+    recorder.record("created", "colours", unseen)
+    recorder.start_operator()
+    recorder.record("adopted", "colours", has("Trained", "Queued"))
+    recorder.record("training", "colours", has("Trained", "Training"))
+    recorder.record("rolling-out", "colours", has("Ready", "RollingOut"))
+    recorder.record("ready", "colours", has("Ready", "Served"))
+    scene.apply(scene.build("large-training", training={"resources": {"requests": {"cpu": "9000"}}}))
+    scene.apply(scene.build("few", second="few"))
+    scene.apply(scene.build("missing", second="missing"))
+    scene.apply(scene.build("short-training", training={"activeDeadlineSeconds": 1}))
+    scene.apply(scene.build("no-node", serving={"nodeSelector": {"no": "such-node"}}))
+    scene.apply(build_pretrained("no-weights", f"{scene.sources.address}/network.onnx"))
+    scene.apply(build_pretrained("pretrained", "file:///network.onnx"))
+    recorder.record("training-unschedulable", "large-training", has("Ready", "Unschedulable"))
+    recorder.record("invalid-data", "few", has("Stalled", "InvalidData"))
+    recorder.record("source-unreadable", "missing", has("Stalled", "SourceUnreadable"))
+    recorder.record("training-failed", "short-training", has("Stalled", "TrainingFailed"))
+    recorder.record("pretrained-without-weights", "no-weights", has("Stalled", "SourceUnreadable"))
+    recorder.record("rollout-unschedulable", "no-node", no_node_for_servers)
+    recorder.record("pretrained-ready", "pretrained", has("Ready", "Served"))
+    scene.patch('{"spec": {"retrainNonce": 1}}', "few")
+    recorder.record("tried-again", "few", has("Reconciling", "Training"))
+
+
+def record_changes(recorder: Recorder) -> None:
+    """What a served one goes through."""
+    scene = recorder.scene
+    first = scene.status()["servedRevision"]
+    scene.apply(scene.build(model={"seed": 1}))
+    recorder.record("retraining", "colours", has("Ready", "Retraining"))
+    recorder.record("retrained-rolling-out", "colours", has("Ready", "RollingOut"))
+    recorder.record("retrained", "colours", has("Ready", "Served"))
+    scene.patch(f'{{"spec": {{"pinnedRevision": "{first}"}}}}')
+    recorder.record("pinned", "colours", has("Ready", "Served"))
+    scene.patch('{"spec": {"pinnedRevision": "0123456789"}}')
+    recorder.record("pinned-to-nothing", "colours", has("Stalled", "RevisionNotFound"))
+    scene.patch('{"spec": {"pinnedRevision": null}}')
+    scene.wait_until_ready()
+    scene.patch('{"spec": {"serving": {"replicas": 2}}}')
+    recorder.record("scaling", "colours", scaling)
+    recorder.record("scaled", "colours", has("Ready", "Served"))
+    scene.kubectl("delete", "pods", "--wait=false", "-l", "ocelli.dev/classifier=colours,ocelli.dev/component=inference")
+    recorder.record("server-lost", "colours", has("Available", "NoServerReady"))
+    scene.wait_until_ready()
+    scene.apply(scene.build(second="few"))
+    recorder.record("retraining-failed", "colours", has("Stalled", "InvalidData"))
+
+
+def record_ends(recorder: Recorder) -> None:
+    """What waits for a quota or for an operator, goes, or never becomes available."""
+    scene = recorder.scene
+    scene.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
+    scene.cluster.wait_for(
+        "the quota is counted", lambda: scene.kubectl("get", "quota", "none", "-o", "jsonpath={.status.hard}") or None
+    )
+    scene.apply(scene.build("no-room"))
+    recorder.record(
+        "training-over-quota", "no-room", lambda item: "exceeded quota" in find_condition(item, "Trained").get("message", "")
+    )
+    scene.kubectl("delete", "quota", "none")
+    recorder.stop_operator()
+    scene.patch('{"spec": {"serving": {"replicas": 3}}}', "pretrained")
+    recorder.record("edited-unseen", "pretrained", unseen)
+    scene.apply(scene.build(model={"seed": 2}))
+    recorder.record("corrected-unseen", "colours", unseen)
+    scene.kubectl("delete", "clf", "--all", "--cascade=foreground")
+    recorder.record("deleting", "colours", lambda item: "deletionTimestamp" in item["metadata"])
+    recorder.start_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="6")
+    scene.apply(scene.build("too-late", serving={"nodeSelector": {"no": "such-node"}}))
+    recorder.record("rollout-failed", "too-late", has("Stalled", "RolloutFailed"))
+
+
+def build_pretrained(name: str, weights: str) -> Manifest:
+    pretrained = {"weights": {"url": weights}, "labels": {"url": "file:///labels.txt"}, "images": PLAIN_IMAGES}
+    spec = {"pretrained": pretrained, "training": {"backoffLimit": 0}}
+    return {"apiVersion": "ocelli.dev/v1alpha1", "kind": "Classifier", "metadata": {"name": name}, "spec": spec}
+
+
+def write_network(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "network.onnx").write_bytes(onnx_bytes())
+    (folder / "labels.txt").write_text("\n".join(COLOURS))
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="ocelli-record-") as folder:
+        record_all(Path(folder))
+    # What no state is recorded as any more.
+    for path in OBJECTS_FOLDER.glob("*.yaml"):
+        if path.stem not in STATES:
+            path.unlink()
+    HEALTH_TEST.write_text(yaml.safe_dump(build_health_test(), sort_keys=False, width=10_000, allow_unicode=True))
+
+
+def record_all(folder: Path) -> None:
+    store_folder = folder / "store"
+    store_folder.mkdir()
+    write_network(folder / "files")
+    backbone = str(asyncio.run(publish_backbone(ObjectStore.from_url(store_folder.as_uri()), "HogColor")))
+    sources = ExampleSources()
+    process = ClusterProcess(folder / "cluster", ["--not-durable"])
+    cluster = process.start().open()
+    recorder: Recorder | None = None
+    try:
+        kubeconfig = prepare_namespace(cluster)
+        scene = Scene(cluster=cluster, namespace=NAMESPACE, sources=sources, store_folder=store_folder)
+
+        def build_operator(**settings: str) -> OperatorProcess:
+            environment: dict[str, Any] = {
+                "OCELLI_STORE_URL": store_folder.as_uri(),
+                "OCELLI_BACKBONES": backbone,
+                "OCELLI_FILE_SOURCES_FOLDER": str(folder / "files"),
+                **settings,
+            }
+            log = Path(tempfile.gettempdir()) / "ocelli-record-operator.log"
+            return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
+
+        recorder = Recorder(scene, build_operator)
+        for part in (record_first_life, record_changes, record_ends):
+            part(recorder)
+        missing = sorted(STATES.keys() - recorder.recorded)
+        if missing:
+            sys.exit(f"not recorded: {', '.join(missing)}")
+    finally:
+        if recorder is not None:
+            recorder.close()
+        cluster.close()
+        process.stop()
+        sources.close()
+
+
+def prepare_namespace(cluster: Any) -> Path:
+    """The CRD, the operator's ServiceAccount with its rights, and the namespace; returns the operator's kubeconfig."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
+    for name in ("namespace.yaml", "operator-rbac.yaml"):
+        cluster.apply(CHECKOUT / "deploy" / name)
+    for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
+        if manifest["kind"] in ("Role", "RoleBinding"):
+            moved = copy.deepcopy(manifest)
+            moved["metadata"]["namespace"] = NAMESPACE
+            cluster.apply(moved, namespace=NAMESPACE)
+    kubeconfig: Path = cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
+    return kubeconfig
+
+
+if __name__ == "__main__":
+    main()

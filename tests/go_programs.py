@@ -1,0 +1,82 @@
+"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything.
+
+The modules pin the Kubernetes libraries at the control plane's release, and are built with its flags, so that after a build of
+the control plane little is left to compile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocelli_local.binaries import cache_folder, find_installed_go
+
+SETTINGS = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
+
+
+class GoMissingError(Exception):
+    """There is no Go that is new enough, and the program was not built before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoProgram:
+    """A program and where it comes from."""
+
+    name: str
+    module_folder: Path
+    package: str = "."
+    link_flags: str = "-s -w"
+
+    def path(self, environ: Mapping[str, str]) -> Path:
+        """Where the program of these sources lies, built or not."""
+        digest = hashlib.sha256(f"{platform.machine()} {self.package} {self.link_flags}".encode())
+        for source in sorted(path for path in self.module_folder.iterdir() if path.suffix in (".go", ".mod", ".sum")):
+            digest.update(source.read_bytes())
+        return cache_folder(environ) / f"{self.name}-{digest.hexdigest()[:12]}"
+
+    def find_or_build(self, environ: Mapping[str, str]) -> Path:
+        """The program. Several callers build only once.
+
+        Raises:
+            GoMissingError: it is not built yet, and can't be.
+            subprocess.CalledProcessError: the build failed; its notes say why.
+        """
+        program = self.path(environ)
+        if program.exists():
+            return program
+        program.parent.mkdir(parents=True, exist_ok=True)
+        with open(program.with_name(f"{program.name}.lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not program.exists():
+                self._build(environ, program)
+        return program
+
+    def _build(self, environ: Mapping[str, str], program: Path) -> None:
+        minimum = re.search(r"^go (\S+)", (self.module_folder / "go.mod").read_text(), re.MULTILINE)
+        assert minimum is not None
+        go, _older = find_installed_go(environ, minimum.group(1))
+        if go is None:
+            raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
+        with tempfile.TemporaryDirectory(prefix=".build-", dir=program.parent) as folder:
+            built = Path(folder) / program.name
+            flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", self.link_flags, "-o", str(built)]
+            try:
+                subprocess.run(
+                    [go, "build", *flags, self.package],
+                    cwd=self.module_folder,
+                    env={**environ, **SETTINGS},
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+            except subprocess.CalledProcessError as error:
+                error.add_note(error.stderr)
+                raise
+            built.rename(program)

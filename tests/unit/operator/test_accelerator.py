@@ -1,0 +1,260 @@
+"""Who gets a GPU: what is asked for, what the installation and its nodes offer, and what stays chosen when nodes change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ocelli_api.classifier import Accelerator, parse_spec
+from ocelli_api.conditions import ConditionType
+from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.pods import ACCELERATOR_LABEL, Component
+from ocelli_operator.actions import StartTraining
+from ocelli_operator.observed import ChildKind, GpuNode, project_gpu_node
+from ocelli_operator.placement import GpuOffer, resolve_accelerator
+from ocelli_operator.plan import Plan
+from tests.unit.operator.factories import World, find_applied, make_job, make_pod, make_settings, make_spec
+
+GPU_IMAGES = {"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda", "OCELLI_INFERENCE_GPU_IMAGE": "inference:cuda"}
+RESERVED = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+SPOT = {"key": "spot", "value": "yes", "effect": "NoExecute"}
+TOLERATES_SPOT = {"key": "spot", "operator": "Equal", "value": "yes"}
+
+
+def make_node(*taints: dict[str, str], **labels: str) -> GpuNode:
+    return GpuNode(labels=labels, taints=taints)
+
+
+NODE = make_node()
+
+
+def resolve(
+    *nodes: GpuNode, image: str = "trainer:cuda", kept: Accelerator | None = None, training: Any = None, **settings: str
+) -> str:
+    offer = GpuOffer(image=image, gpu=make_settings(**settings).gpu, nodes=nodes)
+    return resolve_accelerator(parse_spec(make_spec(training=training or {})).training, offer, kept)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "training", "settings", "expected"),
+    [
+        ([], {}, {}, "CPU"),
+        ([NODE], {}, {}, "GPU"),
+        ([NODE], {}, {"image": ""}, "CPU"),
+        ([NODE], {"accelerator": "CPU"}, {}, "CPU"),
+        ([], {"accelerator": "GPU"}, {}, "GPU"),
+        ([], {"resources": {"limits": {"nvidia.com/gpu": 2}}}, {}, "GPU"),
+        ([], {"resources": {"limits": {"nvidia.com/gpu": 0}}}, {}, "CPU"),
+        ([make_node(RESERVED)], {}, {}, "GPU"),
+        ([make_node(SPOT)], {}, {}, "CPU"),
+        ([make_node(SPOT), NODE], {}, {}, "GPU"),
+        ([make_node(SPOT)], {"tolerations": [TOLERATES_SPOT]}, {}, "GPU"),
+        ([make_node(SPOT)], {"tolerations": [{**TOLERATES_SPOT, "value": "no"}]}, {}, "CPU"),
+        ([make_node(SPOT)], {"tolerations": [{**TOLERATES_SPOT, "effect": "NoSchedule"}]}, {}, "CPU"),
+        ([make_node(SPOT)], {"tolerations": [{"operator": "Exists"}]}, {}, "GPU"),
+        ([make_node(SPOT)], {}, {"OCELLI_GPU_TOLERATIONS": '[{"key": "spot", "operator": "Exists"}]'}, "GPU"),
+        ([NODE], {"nodeSelector": {"zone": "a"}}, {}, "CPU"),
+        ([make_node(zone="a")], {"nodeSelector": {"zone": "a"}}, {}, "GPU"),
+        ([NODE], {}, {"OCELLI_GPU_NODE_SELECTOR": '{"pool": "gpu"}'}, "CPU"),
+        ([], {}, {"kept": Accelerator.GPU}, "GPU"),
+        ([NODE], {}, {"kept": Accelerator.CPU}, "CPU"),
+        ([NODE], {}, {"kept": Accelerator.GPU, "image": ""}, "CPU"),
+        ([NODE], {"accelerator": "GPU"}, {"kept": Accelerator.CPU}, "GPU"),
+    ],
+)
+def test_who_gets_a_gpu(nodes: list[GpuNode], training: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
+    assert resolve(*nodes, training=training, **settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("allocatable", "spec", "counts"),
+    [
+        ({"nvidia.com/gpu": "8"}, {}, True),
+        ({"nvidia.com/gpu": "0"}, {}, False),
+        ({"amd.com/gpu": "8"}, {}, False),
+        ({"nvidia.com/gpu": "8"}, {"unschedulable": True}, False),
+    ],
+)
+def test_which_nodes_have_gpus(allocatable: dict[str, str], spec: dict[str, Any], counts: bool) -> None:
+    manifest = {"metadata": {"name": "node-1"}, "spec": spec, "status": {"allocatable": allocatable}}
+    assert (project_gpu_node(manifest, "nvidia.com/gpu") is not None) is counts
+
+
+def test_a_taint_that_only_advises_does_not_keep_a_pod_away() -> None:
+    manifest = {
+        "metadata": {"name": "node-1"},
+        "spec": {"taints": [{"key": "a", "effect": "PreferNoSchedule"}, {"key": "b", "effect": "NoSchedule"}]},
+        "status": {"allocatable": {"nvidia.com/gpu": "1"}},
+    }
+    node = project_gpu_node(manifest, "nvidia.com/gpu")
+    assert node is not None
+    assert [taint["key"] for taint in node.taints] == ["b"]
+
+
+def make_world(*nodes: GpuNode, offered: bool = True, **spec: Any) -> World:
+    world = World(**spec)
+    world.settings = make_settings(**GPU_IMAGES if offered else {})
+    world.see(gpu_nodes=nodes)
+    return world
+
+
+def serve(world: World) -> World:
+    world.step()
+    world.learn()
+    world.settle()
+    return world
+
+
+def message_of(plan: Plan, condition_type: ConditionType) -> str:
+    condition = plan.status.condition(condition_type)
+    assert condition is not None
+    return f"{condition.reason}: {condition.message}"
+
+
+def started_on(plan: Plan) -> str | None:
+    """Image and resources of the Job that is started."""
+    for action in plan.actions:
+        if isinstance(action, StartTraining):
+            (container,) = action.manifest["spec"]["template"]["spec"]["containers"]
+            gpus = container["resources"]["limits"].get("nvidia.com/gpu", "no")
+            return f"{container['image']}, {gpus} GPU"
+    return None
+
+
+def accelerators(world: World) -> list[str | None]:
+    return [item.accelerator for item in world.observed.deployments]
+
+
+class TestTraining:
+    def test_auto_takes_a_gpu_where_there_is_one(self) -> None:
+        assert started_on(make_world(NODE).plan()) == "trainer:cuda, 1 GPU"
+        assert started_on(make_world().plan()) == "ocelli-trainer:latest, no GPU"
+
+    def test_a_pretrained_classifier_takes_none_unasked(self) -> None:
+        world = make_world(NODE)
+        pretrained = parse_spec({"pretrained": {"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}}})
+        world.see(classifier=replace(world.observed.classifier, spec=pretrained))
+        assert started_on(world.plan()) == "ocelli-trainer:latest, no GPU"
+
+    @pytest.mark.parametrize("nodes", [(), (NODE,)])
+    def test_a_job_that_is_there_is_left_alone_when_nodes_come_and_go(self, nodes: tuple[GpuNode, ...]) -> None:
+        world = make_world(*nodes)
+        world.step()
+        world.see(jobs=(make_job(world.observed.classifier),), gpu_nodes=() if nodes else (NODE,))
+        assert world.plan().actions == ()
+
+    def test_a_gpu_that_is_not_offered_names_the_setting_and_goes_on_once_it_is_set(self) -> None:
+        world = make_world(offered=False, training={"accelerator": "GPU"})
+        plan = world.step()
+        assert started_on(plan) is None
+        told = message_of(plan, ConditionType.STALLED)
+        assert told.startswith("GPUNotOffered: Classifier team-a/dogs: spec.training asks for a GPU")
+        assert "OCELLI_TRAINER_GPU_IMAGE" in told
+        assert lifecycle(world.observed.classifier) is Lifecycle.FAILED
+        before = world.status
+        assert world.step().status == before
+        world.settings = make_settings(**GPU_IMAGES)
+        plan = world.step()
+        assert started_on(plan) == "trainer:cuda, 1 GPU"
+        assert (plan.status.condition(ConditionType.STALLED), plan.status.attempt) == (None, 1)
+
+    def test_want_of_a_gpu_is_told_in_the_schedulers_words_with_a_remedy(self) -> None:
+        world = make_world(NODE)
+        world.step()
+        sentence = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+        waiting = make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence, gpu=True)
+        world.see(jobs=(make_job(world.observed.classifier),), pods=(waiting,))
+        told = message_of(world.plan(), ConditionType.READY)
+        assert told.startswith("Unschedulable: ")
+        assert "1 Insufficient nvidia.com/gpu; " in told
+        assert told.endswith(", or set spec.training.accelerator to CPU")
+
+
+class TestServing:
+    def test_no_server_takes_a_gpu_unasked(self) -> None:
+        assert accelerators(serve(make_world(NODE))) == ["CPU"]
+
+    @pytest.mark.parametrize(("nodes", "chosen"), [((), "CPU"), ((NODE,), "GPU")])
+    def test_what_auto_came_to_stays_when_nodes_come_and_go(self, nodes: tuple[GpuNode, ...], chosen: str) -> None:
+        world = serve(make_world(*nodes, serving={"accelerator": "Auto"}))
+        assert accelerators(world) == [chosen]
+        world.see(gpu_nodes=() if nodes else (NODE,))
+        assert world.plan().actions == ()
+
+    def test_the_next_revision_is_judged_anew(self) -> None:
+        world = serve(make_world(serving={"accelerator": "Auto"}))
+        world.see(gpu_nodes=(NODE,))
+        world.edit(model={"seed": 1}, serving={"accelerator": "Auto"})
+        world.step()
+        world.learn()
+        plan = world.step(available=False)
+        (applied,) = find_applied(plan, ChildKind.DEPLOYMENT)
+        assert applied["metadata"]["labels"][ACCELERATOR_LABEL] == "GPU"
+        assert sorted(str(item) for item in accelerators(world)) == ["CPU", "GPU"]
+
+    @pytest.mark.parametrize("serving", [{"accelerator": "Auto"}, {"accelerator": "GPU"}])
+    def test_asking_for_it_rolls_out_without_a_training(self, serving: dict[str, str]) -> None:
+        world = serve(make_world(NODE))
+        world.edit(serving=serving)
+        world.learn()
+        plan = world.step()
+        assert started_on(plan) is None
+        (applied,) = find_applied(plan, ChildKind.DEPLOYMENT)
+        assert applied["spec"]["template"]["spec"]["containers"][0]["image"] == "inference:cuda"
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_auto_is_judged_anew_where_the_user_sends_the_servers_elsewhere(self) -> None:
+        world = serve(make_world(NODE, serving={"accelerator": "Auto"}))
+        world.edit(serving={"accelerator": "Auto", "nodeSelector": {"zone": "a"}})
+        world.learn()
+        world.step()
+        assert accelerators(world) == ["CPU"]
+
+    def test_a_gpu_that_is_not_offered_leaves_what_serves_as_it_is(self) -> None:
+        world = serve(make_world(offered=False))
+        world.edit(serving={"accelerator": "GPU", "replicas": 2})
+        world.learn()
+        plan = world.step()
+        assert find_applied(plan, ChildKind.DEPLOYMENT) == []
+        assert "OCELLI_INFERENCE_GPU_IMAGE" in message_of(plan, ConditionType.READY)
+        assert plan.status.is_true(ConditionType.AVAILABLE)
+        assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_a_first_rollout_to_a_gpu_that_is_not_offered_stalls_until_it_is(self) -> None:
+        world = make_world(offered=False, serving={"accelerator": "GPU"})
+        world.step()
+        world.learn()
+        plan = world.step()
+        assert message_of(plan, ConditionType.STALLED).startswith(
+            f"GPUNotOffered: Deployment dogs-{world.revision}: spec.serving"
+        )
+        assert find_applied(plan, ChildKind.DEPLOYMENT) == []
+        world.settings = make_settings(**GPU_IMAGES)
+        world.settle()
+        assert accelerators(world) == ["GPU"]
+
+    def test_a_rollout_that_failed_for_want_of_a_gpu_is_tried_on_a_cpu_once_no_node_has_one(self) -> None:
+        world = make_world(NODE, serving={"accelerator": "Auto"})
+        world.step()
+        world.learn()
+        world.step(available=False)
+        world.see(deployments=tuple(replace(item, deadline_exceeded=True) for item in world.observed.deployments))
+        world.settle()
+        assert message_of(world.plan(), ConditionType.STALLED).startswith("RolloutFailed")
+        world.see(gpu_nodes=())
+        world.settle()
+        assert accelerators(world) == ["CPU"]
+
+    def test_want_of_a_gpu_is_told_in_the_schedulers_words_with_a_remedy(self) -> None:
+        world = make_world(NODE, serving={"accelerator": "GPU"})
+        world.step()
+        world.learn()
+        world.step(available=False)
+        sentence = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
+        world.see(pods=(make_pod(Component.INFERENCE, world.revision, ready=False, unschedulable=sentence, gpu=True),))
+        told = message_of(world.plan(), ConditionType.READY)
+        assert told.startswith("Unschedulable: ")
+        assert "1 Insufficient nvidia.com/gpu; " in told
+        assert told.endswith(", or set spec.serving.accelerator to CPU")

@@ -1,0 +1,123 @@
+"""What every kind of object store promises; a test class of each kind inherits this and brings a fixture `store`."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+
+T = TypeVar("T")
+
+LARGE = bytes(range(256)) * 4 * 4096 * 3
+"""Twelve megabytes: more than one part, more than one buffer."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+async def read_all(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+class StorePromises:
+    """Tests of a `store` that is empty."""
+
+    def test_what_was_put_can_be_got(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b"abc"))
+        assert run(store.get("tenants/a/x.bin")) == b"abc"
+
+    def test_a_key_may_hold_what_classifier_ids_hold(self, store: ObjectStore) -> None:
+        key = "tenants/a/uploads/hündchen 100%+1_17/ab.zip"
+        run(store.put(key, b"abc"))
+        assert [item.key for item in run(store.list_objects("tenants/a/uploads"))] == [key]
+
+    def test_a_put_replaces_what_was_there(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b"a longer text"))
+        run(store.put("tenants/a/x.bin", b"abc"))
+        assert run(store.get("tenants/a/x.bin")) == b"abc"
+
+    def test_nothing_can_be_stored(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b""))
+        assert run(store.get("tenants/a/x.bin")) == b""
+
+    def test_a_file_is_streamed_both_ways(self, store: ObjectStore, tmp_path: Path) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        run(store.put("tenants/a/large", tmp_path / "large"))
+        assert run(read_all(store.open_read("tenants/a/large"))) == LARGE
+
+    @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
+    def test_reading_that_is_given_up_leaves_no_connection_open(
+        self, store: ObjectStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def read_a_part() -> None:
+            await store.put("tenants/a/large", LARGE)
+            chunks = store.open_read("tenants/a/large")
+            await anext(chunks)
+            await chunks.aclose()  # type: ignore[attr-defined]
+            await store.exists("tenants/a/missing")
+
+        run(read_a_part())
+        gc.collect()
+        assert [record.getMessage() for record in caplog.records] == []
+
+    def test_the_size_of_an_object_is_known(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b"abc"))
+        assert run(store.size_of("tenants/a/x.bin")) == 3
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            pytest.param(lambda store, key: store.get(key), id="get"),
+            pytest.param(lambda store, key: store.size_of(key), id="size_of"),
+            pytest.param(lambda store, key: read_all(store.open_read(key)), id="open_read"),
+        ],
+    )
+    def test_reading_what_is_not_there_names_the_key(
+        self, store: ObjectStore, read: Callable[[ObjectStore, str], Coroutine[Any, Any, object]]
+    ) -> None:
+        with pytest.raises(ObjectNotFoundError, match="tenants/a/missing"):
+            run(read(store, "tenants/a/missing"))
+
+    def test_what_is_there_exists(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", b"abc"))
+        assert run(store.exists("tenants/a/x.bin"))
+
+    def test_what_is_not_there_does_not_exist(self, store: ObjectStore) -> None:
+        assert not run(store.exists("tenants/a/x.bin"))
+
+    def test_a_listing_has_whole_segments_of_its_prefix_only(self, store: ObjectStore) -> None:
+        for key in ("tenants/a/x", "tenants/a/b/y", "tenants/ab/z"):
+            run(store.put(key, b"abc"))
+        assert {(item.key, item.size_bytes) for item in run(store.list_objects("tenants/a"))} == {
+            ("tenants/a/x", 3),
+            ("tenants/a/b/y", 3),
+        }
+
+    def test_a_listing_of_nothing_is_empty(self, store: ObjectStore) -> None:
+        assert run(store.list_objects("tenants/a")) == []
+
+    def test_folders_are_the_names_one_level_below(self, store: ObjectStore) -> None:
+        for key in ("tenants/a/x", "tenants/b/y/z", "tenants/c"):
+            run(store.put(key, b"abc"))
+        assert sorted(run(store.list_folders("tenants"))) == ["a", "b"]
+
+    def test_what_was_deleted_is_gone(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x", b"abc"))
+        run(store.delete("tenants/a/x"))
+        assert not run(store.exists("tenants/a/x"))
+
+    def test_deleting_what_is_not_there_is_no_error(self, store: ObjectStore) -> None:
+        run(store.delete("tenants/a/x"))
+
+    def test_deleting_a_prefix_says_how_many_there_were(self, store: ObjectStore) -> None:
+        for key in ("tenants/a/x", "tenants/a/b/y", "tenants/b/z"):
+            run(store.put(key, b"abc"))
+        assert run(store.delete_prefix("tenants/a")) == 2
+        assert [item.key for item in run(store.list_objects("tenants"))] == ["tenants/b/z"]

@@ -1,0 +1,205 @@
+"""Every kind of object store keeps the same promises: a folder, and the embedded store over HTTP."""
+
+import asyncio
+import contextlib
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from ocelli_storage.embedded_store import EmbeddedStore
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreUnavailableError
+from ocelli_store.access import Caller
+from ocelli_store.app import Store, build_app
+from ocelli_store.folder import ObjectFolder
+from ocelli_store.metrics import Metrics
+from tests.unit.storage.store_promises import StorePromises, run
+
+TENANT = "system:serviceaccount:team-a:default"
+ADMINISTRATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
+CALLERS = {
+    "writer": Caller(user_name=TENANT, may_write=True),
+    "reader": Caller(user_name=TENANT, may_write=False),
+    "administrator": Caller(user_name=ADMINISTRATOR, may_write=True),
+}
+
+
+class KnownTokens:
+    """Stands for the API server's TokenReview, which integration tests ask for real."""
+
+    async def identify(self, token: str) -> Caller | None:
+        return CALLERS.get(token)
+
+
+@contextlib.contextmanager
+def running_store(root: Path, port: int = 0) -> Iterator[str]:
+    """The embedded store on a port of its own; its URL."""
+    folder = ObjectFolder(root)
+    store = Store(
+        folder=folder,
+        reviewer=KnownTokens(),  # type: ignore[arg-type]
+        administrators={ADMINISTRATOR},
+        metrics=Metrics(folder.free_bytes),
+    )
+    listener = socket.create_server(("127.0.0.1", port))
+    server = uvicorn.Server(uvicorn.Config(build_app(store), ws="none", lifespan="off", log_config=None, access_log=False))
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def open_embedded(url: str, tmp_path: Path, token: str = "administrator", retry_limit_seconds: float = 0) -> EmbeddedStore:
+    file = tmp_path / f"token-{token}"
+    file.write_text(token + "\n")
+    return EmbeddedStore(url, file, retry_limit_seconds=retry_limit_seconds)
+
+
+@pytest.fixture
+def embedded_url(tmp_path: Path) -> Iterator[str]:
+    with running_store(tmp_path / "volume") as url:
+        yield url
+
+
+class TestFolder(StorePromises):
+    """A folder."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> ObjectStore:
+        return ObjectStore.from_url((tmp_path / "store").as_uri())
+
+
+class TestEmbedded(StorePromises):
+    """The embedded store over HTTP, and what only it does."""
+
+    @pytest.fixture
+    def store(self, embedded_url: str, tmp_path: Path) -> ObjectStore:
+        return open_embedded(embedded_url, tmp_path)
+
+    @pytest.mark.parametrize("token", ["writer", "reader"])
+    def test_another_tenant_cannot_read(self, embedded_url: str, tmp_path: Path, token: str) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
+        with pytest.raises(StoreUnavailableError, match=r"403 .*team-a:default may not read 'tenants/team-b/x'"):
+            run(open_embedded(embedded_url, tmp_path, token).get("tenants/team-b/x"))
+
+    def test_a_refusal_does_not_say_whether_something_is_there(self, embedded_url: str, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailableError, match="403 "):
+            run(open_embedded(embedded_url, tmp_path, "writer").get("tenants/team-b/missing"))
+
+    def test_another_tenant_cannot_list(self, embedded_url: str, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailableError, match="403 "):
+            run(open_embedded(embedded_url, tmp_path, "writer").list_objects("tenants"))
+
+    def test_another_tenant_cannot_delete(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
+        with pytest.raises(StoreUnavailableError, match="403 "):
+            run(open_embedded(embedded_url, tmp_path, "writer").delete("tenants/team-b/x"))
+        assert run(open_embedded(embedded_url, tmp_path).exists("tenants/team-b/x"))
+
+    def test_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
+        answer = raw_request(embedded_url, "GET /objects/tenants/team-a/../team-b/x HTTP/1.1", token="writer")
+        assert answer.startswith("HTTP/1.1 400 ")
+
+    def test_escaped_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
+        answer = raw_request(embedded_url, "GET /objects/tenants/team-a/%2e%2e%2fteam-b/x HTTP/1.1", token="writer")
+        assert answer.startswith("HTTP/1.1 400 ")
+
+    @pytest.mark.parametrize(("path", "words"), [("/livez", "ok"), ("/readyz", "ok"), ("/metrics", "ocelli_store_free_bytes")])
+    def test_probes_and_metrics_ask_for_no_token(self, embedded_url: str, path: str, words: str) -> None:
+        answer = raw_request(embedded_url, f"GET {path} HTTP/1.1")
+        assert answer.startswith("HTTP/1.1 200 ")
+        assert words in answer
+
+    def test_a_store_whose_volume_cannot_be_written_is_not_ready(self, embedded_url: str, tmp_path: Path) -> None:
+        shutil.rmtree(tmp_path / "volume" / "incoming")
+        answer = raw_request(embedded_url, "GET /readyz HTTP/1.1")
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "the volume of the store cannot be written" in answer
+
+    def test_an_unknown_token_is_refused(self, embedded_url: str, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
+            run(open_embedded(embedded_url, tmp_path, "stranger").get("tenants/team-a/x"))
+
+    def test_without_a_token_nothing_is_answered(self, embedded_url: str) -> None:
+        assert raw_request(embedded_url, "GET /objects/tenants/team-a/x HTTP/1.1").startswith("HTTP/1.1 401 ")
+
+    def test_an_upload_that_breaks_off_leaves_nothing(self, embedded_url: str, tmp_path: Path) -> None:
+        head = "PUT /objects/tenants/team-a/x HTTP/1.1\r\nContent-Length: 3000000"
+        raw_request(embedded_url, head, token="writer", body=b"x" * 2_000_000, wait=False)
+        store = open_embedded(embedded_url, tmp_path)
+        run(store.put("tenants/team-a/y", b"abc"))
+        wait_until(lambda: not list((tmp_path / "volume" / "incoming").iterdir()))
+        assert [item.key for item in run(store.list_objects("tenants/team-a"))] == ["tenants/team-a/y"]
+
+    def test_what_a_killed_store_was_writing_is_gone_at_the_next_start(self, tmp_path: Path) -> None:
+        (tmp_path / "incoming").mkdir()
+        (tmp_path / "incoming" / "half").write_bytes(b"abc")
+        ObjectFolder(tmp_path)
+        assert list((tmp_path / "incoming").iterdir()) == []
+
+    def test_a_key_below_an_object_is_refused(self, embedded_url: str, tmp_path: Path) -> None:
+        store = open_embedded(embedded_url, tmp_path)
+        run(store.put("tenants/team-a/x", b"abc"))
+        with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of other keys, or goes through one"):
+            run(store.put("tenants/team-a/x/y", b"abc"))
+
+    def test_a_store_that_restarts_is_waited_for(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        store = open_embedded(f"http://127.0.0.1:{port}", tmp_path, retry_limit_seconds=30)
+
+        async def put_while_it_starts() -> None:
+            writing = asyncio.create_task(store.put("tenants/team-a/x", b"abc"))
+            await asyncio.sleep(0)
+            with running_store(tmp_path / "volume", port):
+                await writing
+
+        run(put_while_it_starts())
+
+    def test_a_store_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(StoreUnavailableError, match=f"could not read 'tenants/a/x': no answer of {url}"):
+            run(open_embedded(url, tmp_path).get("tenants/a/x"))
+
+    def test_without_a_token_file_the_store_is_not_opened(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("OCELLI_STORE_TOKEN_FILE", str(tmp_path / "missing"))
+        with pytest.raises(StoreConfigurationError, match="OCELLI_STORE_TOKEN_FILE"):
+            ObjectStore.from_url("http://ocelli-store")
+
+
+@pytest.mark.parametrize("url", ["", "ftp://host/x", "/folder", "file://elsewhere/folder", "s3:///prefix", "http://"])
+def test_a_url_of_no_store_is_refused_with_what_to_set(url: str) -> None:
+    with pytest.raises(StoreConfigurationError, match="set "):
+        ObjectStore.from_url(url)
+
+
+def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = b"", wait: bool = True) -> str:
+    """A request as clients would not send it; the answer, if it is waited for."""
+    host, port = url.removeprefix("http://").split(":")
+    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}\r\nHost: {host}\r\nConnection: close\r\n{authorization}\r\n".encode() + body)
+        if not wait:
+            return ""
+        answer = b""
+        while chunk := connection.recv(65536):
+            answer += chunk
+    return answer.decode()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = threading.Event()
+    for _ in range(int(seconds * 50)):
+        if condition():
+            return
+        deadline.wait(0.02)
+    raise AssertionError("it did not come about in time")

@@ -1,0 +1,72 @@
+"""Who may do what in the embedded store."""
+
+import pytest
+
+from ocelli_store.access import Caller, is_key, is_permitted
+
+OPERATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
+ADMINISTRATORS = {OPERATOR}
+TENANT = Caller(user_name="system:serviceaccount:team-a:default", may_write=True)
+READER = Caller(user_name="system:serviceaccount:team-a:default", may_write=False)
+OWN = "tenants/team-a/artifacts/dogs_1/0123456789/artifact.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "writing", "permitted"),
+    [
+        (OWN, False, True),
+        (OWN, True, True),
+        ("tenants/team-a", False, True),
+        ("backbones/ab/model.onnx", False, True),
+        ("backbones", False, True),
+        ("backbones/ab/model.onnx", True, False),
+        ("tenants/team-b/artifacts/dogs_1/0123456789/artifact.json", False, False),
+        ("tenants/team-b/uploads/dogs_1/ab.zip", True, False),
+        ("tenants/team-ab/uploads/dogs_1/ab.zip", False, False),
+        ("tenants/team-b", False, False),
+        ("tenants", False, False),
+        ("team-a/uploads", False, False),
+        ("backbonesteam", False, False),
+    ],
+)
+def test_a_tenant_sees_its_own_part_and_reads_backbones(key: str, writing: bool, permitted: bool) -> None:
+    assert is_permitted(TENANT, ADMINISTRATORS, key, writing=writing) is permitted
+
+
+def test_a_token_for_reading_reads_what_its_tenant_may() -> None:
+    assert is_permitted(READER, ADMINISTRATORS, OWN, writing=False)
+
+
+def test_a_token_for_reading_writes_nothing() -> None:
+    assert not is_permitted(READER, ADMINISTRATORS, OWN, writing=True)
+
+
+def test_an_administrator_may_write_everywhere() -> None:
+    caller = Caller(user_name=OPERATOR, may_write=True)
+    assert is_permitted(caller, ADMINISTRATORS, "backbones/ab/model.onnx", writing=True)
+
+
+def test_the_namespace_of_the_administrators_alone_makes_none() -> None:
+    caller = Caller(user_name="system:serviceaccount:ocelli-system:default", may_write=True)
+    assert not is_permitted(caller, ADMINISTRATORS, OWN, writing=False)
+
+
+@pytest.mark.parametrize("user_name", ["team-a", "system:node:team-a", "system:serviceaccount:team-a", "system:anonymous", ""])
+def test_whoever_is_no_service_account_sees_nothing(user_name: str) -> None:
+    assert not is_permitted(Caller(user_name=user_name, may_write=True), ADMINISTRATORS, OWN, writing=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "/", "/tenants", "tenants/", "tenants//a", "tenants/../team-b", "tenants/team-a/../team-b/x", "./tenants", "a/.",
+        "..", "tenants/team-a\\..\\team-b", "tenants/team-a/\0", "tenants/a\nb", "x" * 1025, "tenants/\udc80",
+    ],
+)  # fmt: skip
+def test_what_leads_elsewhere_is_no_key(text: str) -> None:
+    assert not is_key(text)
+
+
+@pytest.mark.parametrize("text", [OWN, "tenants", "backbones/ab/model.onnx", "tenants/a/uploads/ü_1/x.zip", "a/..b/.c"])
+def test_segments_between_single_slashes_are_a_key(text: str) -> None:
+    assert is_key(text)
