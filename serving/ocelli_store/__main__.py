@@ -6,8 +6,11 @@ Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot star
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 
 import uvicorn
 import uvloop
@@ -23,6 +26,14 @@ from ocelli_store.tokens import TokenReviewer
 
 _KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 20
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 async def serve(settings: StoreSettings) -> None:
@@ -52,7 +63,10 @@ async def serve(settings: StoreSettings) -> None:
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        await uvicorn.Server(config).serve()
+        server = _Server(config)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
+        await server.serve()
 
 
 def main() -> int:
