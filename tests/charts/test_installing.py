@@ -43,6 +43,12 @@ class Release:
         assert secret is not None
         return base64.b64decode(secret["data"]["apiKey"]).decode()
 
+    def initial_user(self) -> dict[str, str]:
+        secret = self.cluster.get("v1", "Secret", "ocelli-credentials", namespace=self.namespace)
+        assert secret is not None
+        user: dict[str, str] = json.loads(base64.b64decode(secret["data"]["initial.json"]))
+        return user
+
 
 @pytest.fixture(scope="module")
 def prepared(helm: Path, local_cluster: SyncClusterAccess) -> SyncClusterAccess:
@@ -87,6 +93,29 @@ def test_an_upgrade_draws_no_other_api_key(release: Release) -> None:
     drawn = release.api_key()
     assert release.apply({"gateway": {"replicas": 0, "settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"}}}).endswith("exit 0")
     assert release.api_key() == drawn
+
+
+def test_an_upgrade_draws_no_other_api_key_where_its_secret_was_deleted(release: Release) -> None:
+    release.apply({})
+    digest = release.initial_user()["apiKeySHA256"]
+    release.cluster.kubectl("delete", "secret", "ocelli-initial-credentials", "-n", release.namespace)
+    assert release.apply({"credentials": {"owner": "somebody else"}}).endswith("exit 0")
+    assert release.initial_user() == {
+        "user": "ocelli",
+        "apiKeySHA256": digest,
+        "namespace": "default",
+        "owner": "somebody else",
+    }
+
+
+def test_an_upgrade_brings_no_user_back_who_was_removed(release: Release) -> None:
+    release.apply({})
+    patch = json.dumps({"data": {"initial.json": None}})
+    release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
+    assert release.apply({}).endswith("exit 0")
+    secret = release.cluster.get("v1", "Secret", "ocelli-credentials", namespace=release.namespace)
+    assert secret is not None
+    assert not secret.get("data")
 
 
 def test_an_upgrade_leaves_the_signing_keys_that_gateways_wrote(release: Release) -> None:
