@@ -74,6 +74,7 @@ STATES = {
     "rollout-failed": FAILED,
     "retraining-failed": FAILED,
     "pinned-to-nothing": FAILED,
+    "gpu-not-offered": FAILED,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -2,7 +2,8 @@
 
 The examples are applied as kubectl does by itself, and as Argo CD does with server-side apply; then each again, by every tool.
 Those that learn from samples become ready (of those that Argo CD applied two, for the time it takes); others, whose sources lie
-on the network, settle as far as they can without it: adopted, with a training Job that waits for a node.
+on the network, settle as far as they can without it: adopted, with a training Job that waits for a node, or told that no GPU is
+offered.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Installation:
         classifier = self.get(namespace, name)
         if classifier["status"]["observedGeneration"] != classifier["metadata"]["generation"]:
             return False
-        return find_condition(classifier, "Ready").get("reason") in ("Served", "Unschedulable")
+        return find_condition(classifier, "Ready").get("reason") in ("Served", "Unschedulable", "GPUNotOffered")
 
     def wait_until_settled(self, namespace: str, name: str) -> None:
         try:
