@@ -152,6 +152,7 @@ def installation(
                 "OCELLI_BACKBONES": backbone,
                 "OCELLI_FILE_SOURCES_FOLDER": str(folder / "samples"),
                 "OCELLI_TRAINER_RESOURCES": trainer_resources,
+                "OCELLI_INFERENCE_RESOURCES": LITTLE,
             },
         )
     installation = Installation(cluster=local_cluster, operators=operators)
@@ -169,6 +170,9 @@ def installation(
     finally:
         for operator in operators.values():
             operator.stop()
+        # Their servers would take the node from the tests that come after.
+        namespaces = [pattern.format(way=way) for pattern in operators for way in WAYS]
+        local_cluster.kubectl("delete", "namespace", *namespaces, "--timeout=100s")
 
 
 def find_namespace(way: str, path: Path) -> str:
