@@ -17,11 +17,15 @@ from tests.product.test_rollout import CLIENTS, REQUESTS, Observations, classify
 
 @pytest.fixture(scope="module")
 def drained_node(ocelli: Ocelli) -> Iterator[str]:
-    """The node of a gateway replica, without the store, whose claim can't follow it; schedulable again in the end."""
-    pods = ("get", "pods", f"--namespace={SYSTEM_NAMESPACE}", "-o", "jsonpath={.items[*].spec.nodeName}", "-l")
-    store = ocelli.kubectl(*pods, "app.kubernetes.io/name=ocelli-store").split()
-    gateways = ocelli.kubectl(*pods, "app.kubernetes.io/name=ocelli-gateway").split()
-    node = next(name for name in gateways if name not in store)
+    """A worker without the store, whose claim can't follow it; schedulable again in the end."""
+    store = ocelli.kubectl(
+        *("get", "pods", f"--namespace={SYSTEM_NAMESPACE}", "-l", "app.kubernetes.io/name=ocelli-store"),
+        *("-o", "jsonpath={.items[*].spec.nodeName}"),
+    ).split()
+    workers = ocelli.kubectl(
+        "get", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "-o", "jsonpath={.items[*].metadata.name}"
+    ).split()
+    node = next(name for name in workers if name not in store)
     try:
         yield node
     finally:
@@ -35,6 +39,7 @@ def observations(ocelli: Ocelli, drained_node: str) -> Observations:
     with ocelli.client() as client, ThreadPoolExecutor(CLIENTS) as pool:
         identity = create(client, ocelli)
         wait_until_ready(client, identity)
+        serve_by_two(ocelli, identity.replace("_", "-"))
         workers = [pool.submit(classify_until, stop, ocelli, identity, seen) for _ in range(CLIENTS)]
         try:
             retrain(client, identity, "two", ocelli.samples / "two.zip")
@@ -56,6 +61,14 @@ def observations(ocelli: Ocelli, drained_node: str) -> Observations:
 def retrain(client: httpx.Client, identity: str, name: str, sample: Path) -> None:
     answer = client.post(f"/v3/classifiers/{identity}", files={f"{name}_positive_examples": sample.read_bytes()})
     assert answer.status_code == 200, answer.text
+
+
+def serve_by_two(ocelli: Ocelli, name: str) -> None:
+    """A single server cannot outlive the drain of its node; above one there is a disruption budget."""
+    ocelli.kubectl("patch", "classifier", name, "--type=merge", "-p", '{"spec": {"serving": {"replicas": 2}}}')
+    ready = ("get", "pods", "-l", f"ocelli.dev/classifier={name},ocelli.dev/component=inference")
+    columns = ("-o", "jsonpath={.items[*].status.containerStatuses[*].ready}")
+    wait_for("two servers are ready", lambda: ocelli.kubectl(*ready, *columns).split() == ["true", "true"], 100)
 
 
 def kill_a_gateway(ocelli: Ocelli) -> None:
