@@ -5,32 +5,22 @@ that is known of one Classifier at one moment. Pure: manifests in, frozen values
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from ocelli_api.classifier import Accelerator, Classifier, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.pods import ACCELERATOR_LABEL, CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_api.quantities import parse_quantity
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
 )
-
-_QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|)")
-_QUANTITY_UNITS = {
-    "": Decimal(1),
-    **{unit: Decimal(10) ** (3 * power) for power, unit in ((-3, "n"), (-2, "u"), (-1, "m"), (1, "k"), (2, "M"), (3, "G"))},
-    **{unit: Decimal(10) ** (3 * power) for power, unit in ((4, "T"), (5, "P"), (6, "E"))},
-    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", start=1)},
-}
-
 
 _CHOSEN_ACCELERATORS = {str(item): item for item in (Accelerator.GPU, Accelerator.CPU)}
 _REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
@@ -364,6 +354,7 @@ def _is_same_quantity(observed: Any, desired: Any) -> bool:
     """The API server writes quantities in its own way: `1000m` comes back as `1`."""
     if not isinstance(observed, str) or not isinstance(desired, str | int):
         return False
-    pair = [_QUANTITY.fullmatch(str(value)) for value in (observed, desired)]
-    amounts = [Decimal(match[1]) * _QUANTITY_UNITS[match[2]] for match in pair if match]
-    return len(amounts) == 2 and amounts[0] == amounts[1]
+    try:
+        return parse_quantity(observed) == parse_quantity(str(desired))
+    except ValueError:
+        return False
