@@ -5,7 +5,7 @@
     GET                     /folders?prefix=PREFIX    {"folders": ["name", …]}
 
 A request that met no answer, or 502, 503 or 504, is sent again for `RETRY_LIMIT_SECONDS`: the store is one Pod, and restarts.
-Every request of the protocol does no more when it is sent twice.
+Every request of the protocol does no more when it is sent twice. 413 says that the quota of the key's namespace has no room.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from ocelli_storage.object_store import (
     ObjectStore,
     StoreConfigurationError,
     StoredObject,
+    StoreQuotaError,
     StoreUnavailableError,
 )
 
@@ -121,6 +122,8 @@ class EmbeddedStore(ObjectStore):
             except _AnswerError as error:
                 if error.status == 404 and address is None:
                     raise ObjectNotFoundError(key) from error
+                if error.status == 413:
+                    raise StoreQuotaError(key, error.reason) from error
                 raise _unavailable(verb, key, str(error)) from error
             try:
                 yield response
@@ -138,7 +141,7 @@ class EmbeddedStore(ObjectStore):
                 response = await session.request(method, url, data=_body(data), headers=self._headers(data))
                 if response.ok:
                     return response
-                failure = _AnswerError(response.status, f"{response.status} {await _reason(response)}")
+                failure = _AnswerError(response.status, await _reason(response))
                 response.release()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 failure = _AnswerError(None, f"no answer of {self._base}: {error or type(error).__name__}")
@@ -163,9 +166,10 @@ class EmbeddedStore(ObjectStore):
 class _AnswerError(Exception):
     """The store did not do what it was asked to; `status` is None where it did not answer."""
 
-    def __init__(self, status: int | None, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int | None, reason: str) -> None:
+        super().__init__(reason if status is None else f"{status} {reason}")
         self.status = status
+        self.reason = reason
 
 
 def _body(data: bytes | Path | None) -> BytesIO | AsyncIterator[bytes] | None:

@@ -31,6 +31,15 @@ class StoreUnavailableError(ObjectStoreError):
     """The store did not answer, or refused: trying again later may help."""
 
 
+class StoreQuotaError(StoreUnavailableError):
+    """The namespace has no room for what is written: trying again is in vain until something of it was deleted."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"object store: could not write {key!r}: {message}")
+        self.message = message
+        """The store's own sentence: namespace, quota, use, remedy."""
+
+
 class StoreConfigurationError(ObjectStoreError):
     """The URL names no store that Ocelli can use."""
 
@@ -90,7 +99,7 @@ class ObjectStore(ABC):
         """Store bytes, or the contents of a local file (streamed), under a key.
 
         Raises:
-            StoreUnavailableError: see there.
+            StoreQuotaError, StoreUnavailableError: see there.
         """
 
     async def exists(self, key: str) -> bool:

@@ -42,7 +42,7 @@ async def serve(settings: StoreSettings) -> None:
     Raises:
         OSError, StoreConfigurationError, CredentialsError: volume or cluster cannot be used.
     """
-    folder = ObjectFolder(settings.folder)
+    folder = ObjectFolder(settings.folder, settings.namespace_quota_bytes)
     async with await ClusterClient.connect() as client:
         store = Store(
             folder=folder,

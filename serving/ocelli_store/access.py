@@ -14,6 +14,8 @@ from ocelli_storage.layout import BACKBONES, TENANTS
 
 KEY_LIMIT_BYTES = 1024
 """As buckets have it."""
+SEGMENT_LIMIT_BYTES = 255
+"""As file names have it."""
 
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+):[a-z0-9.-]+")
 
@@ -31,7 +33,7 @@ def is_key(text: str) -> bool:
     """Whether a text is a key or a prefix: segments between single slashes, none of which leads elsewhere."""
     if not text or len(text.encode("utf-8", "surrogatepass")) > KEY_LIMIT_BYTES or not text.isprintable() or "\\" in text:
         return False
-    return all(segment not in ("", ".", "..") for segment in text.split("/"))
+    return all(segment not in ("", ".", "..") and len(segment.encode()) <= SEGMENT_LIMIT_BYTES for segment in text.split("/"))
 
 
 def is_permitted(caller: Caller, administrators: Set[str], key: str, *, writing: bool) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from ocelli_store.access import Caller, is_key, is_permitted
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
+from ocelli_store.usage import QuotaExceededError
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class Store:
     administrators: Set[str]
     """User names that may do everything: operator and gateway."""
     metrics: Metrics
+    stall_seconds: float = 60.0
+    """A body of which nothing came for so long is given up: what is on its way counts for a quota."""
 
 
 class _RefusalError(Exception):
@@ -87,7 +90,9 @@ async def _read(store: Store, request: Request) -> Response:
 async def _write(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
     try:
-        await store.folder.write(key, request.stream())
+        await store.folder.write(key, _receive(store, request), _declared_bytes(request))
+    except QuotaExceededError as error:
+        raise _RefusalError(413, str(error)) from error
     except VolumeFullError as error:
         raise _RefusalError(507, f"{error}; enlarge its claim, or delete classifiers") from error
     except KeyTakenError as error:
@@ -98,9 +103,31 @@ async def _write(store: Store, request: Request) -> Response:
     return Response(status_code=204)
 
 
+def _declared_bytes(request: Request) -> int:
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isascii() and declared.isdecimal() else 0
+
+
+async def _receive(store: Store, request: Request) -> AsyncIterator[bytes]:
+    chunks = request.stream()
+    while True:
+        try:
+            async with asyncio.timeout(store.stall_seconds):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise _RefusalError(408, f"nothing of the body came for {store.stall_seconds:.0f} seconds") from error
+        yield chunk
+
+
 async def _delete(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
-    await _try(store.folder.listing.delete(key))
+    try:
+        await store.folder.delete(key)
+    except OSError as error:
+        _log.exception("a deletion failed", extra={"key": key})
+        raise _RefusalError(500, f"the volume of the store cannot be written: {error.strerror}") from error
     return Response(status_code=204)
 
 
@@ -142,7 +169,9 @@ async def _permitted(store: Store, request: Request, key: str) -> str:
     """The key, if its caller may do what is asked with it. A refusal says nothing of what lies there."""
     caller = await _identify(store, request)
     if not is_key(key):
-        raise _RefusalError(400, f"{key!r} is no key: give segments between single slashes, 1,024 bytes at most")
+        raise _RefusalError(
+            400, f"{key!r} is no key: give segments of 255 bytes at most between single slashes, and 1,024 bytes in all"
+        )
     writing = request.method in _WRITING
     if not is_permitted(caller, store.administrators, key, writing=writing):
         raise _RefusalError(403, f"{caller.user_name} may not {'write' if writing else 'read'} {key!r}")

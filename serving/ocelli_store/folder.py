@@ -6,13 +6,17 @@ import asyncio
 import errno
 import os
 import shutil
+import stat
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from io import BufferedWriter
 from pathlib import Path
 
+from ocelli_storage.layout import TENANTS
 from ocelli_storage.object_store import ObjectStore
+from ocelli_store.usage import Reservation, Usage
 
 _CHUNK_BYTES = 1024 * 1024
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -29,14 +33,20 @@ class KeyTakenError(Exception):
 class ObjectFolder:
     """A folder with `objects/`, and `incoming/` for what is being written."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, namespace_quota_bytes: int | None = None) -> None:
+        """With a quota every object of every tenant is looked at. Raises OSError."""
         self._objects = root / "objects"
         self._incoming = root / "incoming"
         # What a killed process left behind. There is one process: nobody else writes there now.
         shutil.rmtree(self._incoming, ignore_errors=True)
         self._incoming.mkdir(parents=True)
         self.listing = ObjectStore.from_url(self._objects.as_uri())
-        """The same objects as a store: for listings and deletions."""
+        """The same objects as a store: for listings."""
+        # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
+        self._changing = threading.Lock()
+        self.usage = Usage(namespace_quota_bytes)
+        if namespace_quota_bytes is not None:
+            self._count()
 
     def path_of(self, key: str) -> Path | None:
         """The file under a valid key, None where there is none."""
@@ -53,52 +63,107 @@ class ObjectFolder:
         probe.write_bytes(b"\0")
         probe.unlink()
 
-    async def write(self, key: str, body: AsyncIterator[bytes]) -> None:
+    async def write(self, key: str, body: AsyncIterator[bytes], declared_bytes: int = 0) -> None:
         """Store a body under a valid key: all of it, or nothing where the body breaks off.
 
-        Raises:
-            VolumeFullError, KeyTakenError, OSError: see there.
-        """
-        incoming = self._incoming / uuid.uuid4().hex
-        try:
-            await self._receive(incoming, body)
-            await asyncio.to_thread(self._move, incoming, self._objects / key)
-        except OSError as error:
-            if error.errno in _FULL:
-                raise VolumeFullError(f"the volume of the store is full ({self.free_bytes()} bytes are free)") from error
-            if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
-                raise KeyTakenError(f"{key!r} is a prefix of other keys, or goes through one") from error
-            raise
-        finally:
-            with suppress(FileNotFoundError):
-                incoming.unlink()
+        For `declared_bytes` room is sought before any of them is taken; for what is beyond them, as it comes.
 
-    async def _receive(self, path: Path, body: AsyncIterator[bytes]) -> None:
+        Raises:
+            QuotaExceededError, VolumeFullError, KeyTakenError, OSError: see there.
+        """
+        incoming, target = self._incoming / uuid.uuid4().hex, self._objects / key
+        with self.usage.reserved(key, declared_bytes) as reservation:
+            try:
+                size_bytes = await self._receive(incoming, body, reservation)
+                replaced_bytes = await asyncio.to_thread(self._move, incoming, target)
+                reservation.keep(size_bytes, replaced_bytes)
+                await asyncio.to_thread(_sync_folder, target.parent)
+            except OSError as error:
+                if error.errno in _FULL:
+                    raise VolumeFullError(f"the volume of the store is full ({self.free_bytes()} bytes are free)") from error
+                if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
+                    raise KeyTakenError(f"{key!r} is a prefix of other keys, or goes through one") from error
+                raise
+            finally:
+                with suppress(FileNotFoundError):
+                    incoming.unlink()
+
+    async def delete(self, key: str) -> None:
+        """Delete what lies under a valid key; nothing there is no error. Raises OSError."""
+        size_bytes = await asyncio.to_thread(self._take_away, self._objects / key)
+        if size_bytes is not None:
+            self.usage.remove(key, size_bytes)
+
+    async def _receive(self, path: Path, body: AsyncIterator[bytes], reservation: Reservation) -> int:
+        """Write a body to a file, and say how large it is."""
+        size_bytes = 0
         with await asyncio.to_thread(path.open, "wb") as file:
             buffer = bytearray()
             async for chunk in body:
+                size_bytes += len(chunk)
+                reservation.grow_to(size_bytes)
                 buffer += chunk
                 if len(buffer) >= _CHUNK_BYTES:
                     await asyncio.to_thread(file.write, bytes(buffer))
                     buffer.clear()
             await asyncio.to_thread(_finish, file, bytes(buffer))
+        return size_bytes
 
-    def _move(self, source: Path, target: Path) -> None:
-        while True:
+    def _move(self, source: Path, target: Path) -> int | None:
+        """Move a file into place, and say how large the one was that it replaces."""
+        with self._changing:
             target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                source.replace(target)
-            except FileNotFoundError:
-                # A deletion at this moment took the folder away because it was empty.
-                if not source.exists():
-                    raise
-                continue
-            break
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            replaced_bytes = _size_of(target)
+            source.replace(target)
+        return replaced_bytes
+
+    def _take_away(self, path: Path) -> int | None:
+        """Delete a file with the folders that only it was in, and say how large it was; None where there is none."""
+        with self._changing:
+            size_bytes = _size_of(path)
+            if size_bytes is None:
+                return None
+            path.unlink()
+            # Up to the first that has more in it.
+            with suppress(OSError):
+                for folder in path.parents:
+                    if folder == self._objects:
+                        break
+                    folder.rmdir()
+        return size_bytes
+
+    def _count(self) -> None:
+        def refuse(error: OSError) -> None:
+            raise error
+
+        if not (self._objects / TENANTS).is_dir():
+            return
+        start = len(f"{self._objects}{os.sep}")
+        for folder, _, names in os.walk(self._objects / TENANTS, onerror=refuse):
+            for name in names:
+                path = os.path.join(folder, name)
+                self.usage.add(path[start:], os.stat(path).st_size)
+
+
+def _size_of(path: Path) -> int | None:
+    """How large a file is, None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _sync_folder(path: Path) -> None:
+    try:
+        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        # A deletion at this moment took it away with what was moved there.
+        return
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def _finish(file: BufferedWriter, rest: bytes) -> None:

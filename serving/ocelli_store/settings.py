@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocelli_api.quantities import parse_quantity
+
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _USER_NAME = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
 
@@ -15,6 +17,11 @@ SETTINGS: Mapping[str, tuple[str | None, str]] = {
     "OCELLI_STORE_ADMINISTRATORS": (
         None,
         "User names that may read and write everything, `a,b`: `system:serviceaccount:NAMESPACE:NAME` of operator and gateway.",
+    ),
+    "OCELLI_STORE_NAMESPACE_QUOTA": (
+        "",
+        "What each namespace may have in the store, uploads on their way included: bytes, or a quantity such as `5Gi`. Each "
+        "segment of an object's key counts 16 KiB besides. Empty: no quota.",
     ),
     "OCELLI_STORE_HOST": ("0.0.0.0", "Address that the store listens on."),
     "OCELLI_STORE_PORT": ("8082", "Port that the store listens on."),
@@ -33,6 +40,7 @@ class StoreSettings:
 
     folder: Path
     administrators: frozenset[str]
+    namespace_quota_bytes: int | None
     host: str
     port: int
     log_level: str
@@ -55,10 +63,23 @@ def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
     return StoreSettings(
         folder=Path(_text(environment, "OCELLI_STORE_FOLDER")),
         administrators=administrators,
+        namespace_quota_bytes=_parse_quota(_text(environment, "OCELLI_STORE_NAMESPACE_QUOTA")),
         host=_text(environment, "OCELLI_STORE_HOST"),
         port=int(port),
         log_level=log_level,
     )
+
+
+def _parse_quota(text: str) -> int | None:
+    if not text:
+        return None
+    try:
+        quota_bytes = int(parse_quantity(text))
+    except ValueError:
+        quota_bytes = 0
+    if quota_bytes < 1:
+        raise SettingsError(f"OCELLI_STORE_NAMESPACE_QUOTA is {text!r}; give bytes, such as 5Gi, or leave it empty: no quota")
+    return quota_bytes
 
 
 def _text(environment: Mapping[str, str], variable: str) -> str:

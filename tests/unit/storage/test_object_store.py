@@ -1,65 +1,17 @@
 """Every kind of object store keeps the same promises: a folder, and the embedded store over HTTP."""
 
 import asyncio
-import contextlib
 import shutil
 import socket
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from ocelli_storage.embedded_store import EmbeddedStore
-from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreUnavailableError
-from ocelli_store.access import Caller
-from ocelli_store.app import Store, build_app
+from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
 from ocelli_store.folder import ObjectFolder
-from ocelli_store.metrics import Metrics
-from tests.unit.storage.store_promises import StorePromises, run
-
-TENANT = "system:serviceaccount:team-a:default"
-ADMINISTRATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
-CALLERS = {
-    "writer": Caller(user_name=TENANT, may_write=True),
-    "reader": Caller(user_name=TENANT, may_write=False),
-    "administrator": Caller(user_name=ADMINISTRATOR, may_write=True),
-}
-
-
-class KnownTokens:
-    """Stands for the API server's TokenReview, which integration tests ask for real."""
-
-    async def identify(self, token: str) -> Caller | None:
-        return CALLERS.get(token)
-
-
-@contextlib.contextmanager
-def running_store(root: Path, port: int = 0) -> Iterator[str]:
-    """The embedded store on a port of its own; its URL."""
-    folder = ObjectFolder(root)
-    store = Store(
-        folder=folder,
-        reviewer=KnownTokens(),  # type: ignore[arg-type]
-        administrators={ADMINISTRATOR},
-        metrics=Metrics(folder.free_bytes),
-    )
-    listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(build_app(store), ws="none", lifespan="off", log_config=None, access_log=False))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-
-
-def open_embedded(url: str, tmp_path: Path, token: str = "administrator", retry_limit_seconds: float = 0) -> EmbeddedStore:
-    file = tmp_path / f"token-{token}"
-    file.write_text(token + "\n")
-    return EmbeddedStore(url, file, retry_limit_seconds=retry_limit_seconds)
+from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
+from tests.unit.storage.store_promises import LARGE, StorePromises, run
 
 
 @pytest.fixture
@@ -139,6 +91,27 @@ class TestEmbedded(StorePromises):
         wait_until(lambda: not list((tmp_path / "volume" / "incoming").iterdir()))
         assert [item.key for item in run(store.list_objects("tenants/team-a"))] == ["tenants/team-a/y"]
 
+    def test_an_upload_of_which_nothing_comes_any_more_is_given_up(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", stall_seconds=0.05) as url:
+            answer = raw_request(url, "PUT /objects/tenants/team-a/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
+        assert answer.startswith("HTTP/1.1 408 ")
+        assert list((tmp_path / "volume" / "incoming").iterdir()) == []
+
+    @pytest.mark.parametrize("kind", ["file", "bytes"])
+    def test_a_write_over_the_quota_is_told_in_the_stores_words_and_not_sent_again(self, tmp_path: Path, kind: str) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        with running_store(tmp_path / "volume", namespace_quota_bytes=len(LARGE)) as url:
+            store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
+            with pytest.raises(StoreQuotaError, match=r'namespace "team-a" has no room .* of its quota of 12.0 MiB .*; delete'):
+                run(store.put("tenants/team-a/x", tmp_path / "large" if kind == "file" else LARGE))
+            assert 'code="413",method="PUT"} 1.0' in raw_request(url, "GET /metrics HTTP/1.1")
+
+    def test_what_an_administrator_writes_counts_for_the_tenant(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", namespace_quota_bytes=1_000_000) as url:
+            run(open_embedded(url, tmp_path).put("tenants/team-a/x", b"x" * 900_000))
+            with pytest.raises(StoreQuotaError):
+                run(open_embedded(url, tmp_path, "writer").put("tenants/team-a/y", b"x" * 100_000))
+
     def test_what_a_killed_store_was_writing_is_gone_at_the_next_start(self, tmp_path: Path) -> None:
         (tmp_path / "incoming").mkdir()
         (tmp_path / "incoming" / "half").write_bytes(b"abc")
@@ -159,7 +132,7 @@ class TestEmbedded(StorePromises):
         async def put_while_it_starts() -> None:
             writing = asyncio.create_task(store.put("tenants/team-a/x", b"abc"))
             await asyncio.sleep(0)
-            with running_store(tmp_path / "volume", port):
+            with running_store(tmp_path / "volume", port=port):
                 await writing
 
         run(put_while_it_starts())
@@ -180,26 +153,3 @@ class TestEmbedded(StorePromises):
 def test_a_url_of_no_store_is_refused_with_what_to_set(url: str) -> None:
     with pytest.raises(StoreConfigurationError, match="set "):
         ObjectStore.from_url(url)
-
-
-def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = b"", wait: bool = True) -> str:
-    """A request as clients would not send it; the answer, if it is waited for."""
-    host, port = url.removeprefix("http://").split(":")
-    authorization = f"Authorization: Bearer {token}\r\n" if token else ""
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(f"{head}\r\nHost: {host}\r\nConnection: close\r\n{authorization}\r\n".encode() + body)
-        if not wait:
-            return ""
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-    return answer.decode()
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = threading.Event()
-    for _ in range(int(seconds * 50)):
-        if condition():
-            return
-        deadline.wait(0.02)
-    raise AssertionError("it did not come about in time")

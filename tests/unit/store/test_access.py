@@ -61,6 +61,7 @@ def test_whoever_is_no_service_account_sees_nothing(user_name: str) -> None:
     [
         "", "/", "/tenants", "tenants/", "tenants//a", "tenants/../team-b", "tenants/team-a/../team-b/x", "./tenants", "a/.",
         "..", "tenants/team-a\\..\\team-b", "tenants/team-a/\0", "tenants/a\nb", "x" * 1025, "tenants/\udc80",
+        "tenants/team-a/" + "ü" * 128,
     ],
 )  # fmt: skip
 def test_what_leads_elsewhere_is_no_key(text: str) -> None:

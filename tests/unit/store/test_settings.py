@@ -25,6 +25,8 @@ def test_what_must_be_set_is_named_where_it_is_missing(name: str) -> None:
     [
         ("OCELLI_STORE_ADMINISTRATORS", "ocelli-operator"),
         ("OCELLI_STORE_ADMINISTRATORS", "system:serviceaccount:ocelli-system:ocelli-operator,"),
+        ("OCELLI_STORE_NAMESPACE_QUOTA", "5 GB"),
+        ("OCELLI_STORE_NAMESPACE_QUOTA", "0"),
         ("OCELLI_STORE_PORT", "http"),
         ("OCELLI_STORE_PORT", "0"),
         ("OCELLI_STORE_PORT", "65536"),
@@ -41,3 +43,8 @@ def test_administrators_are_a_list() -> None:
     names = f"{GOOD['OCELLI_STORE_ADMINISTRATORS']}, {other}"
     parsed = parse_settings({**GOOD, "OCELLI_STORE_ADMINISTRATORS": names})
     assert parsed.administrators == {GOOD["OCELLI_STORE_ADMINISTRATORS"], other}
+
+
+@pytest.mark.parametrize(("text", "quota_bytes"), [("5Gi", 5 * 1024**3), ("1000", 1000), ("", None)])
+def test_a_quota_is_a_quantity_or_empty(text: str, quota_bytes: int | None) -> None:
+    assert parse_settings({**GOOD, "OCELLI_STORE_NAMESPACE_QUOTA": text}).namespace_quota_bytes == quota_bytes
