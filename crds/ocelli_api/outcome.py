@@ -23,7 +23,8 @@ class ExitCode(IntEnum):
     INVALID_DATA = 64
     """The examples or their sources do not allow a training: trying again without a change is in vain."""
     MISCONFIGURED = 65
-    """The installation lacks something that this training names, such as a backbone: trying again is in vain."""
+    """The installation lacks something that this training needs, such as a backbone or room in the store: trying again is in
+    vain."""
 
 
 class OutcomeReason(StrEnum):

@@ -10,7 +10,7 @@ from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
 from ocelli_gateway.classifier_store import NamespaceMissingError
-from ocelli_storage.object_store import ObjectStoreError
+from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 
 ERROR_IDS = (
     "parameter_error",
@@ -175,6 +175,9 @@ def translate_error(error: BaseException) -> GatewayError | None:
         case OSError():
             # A full disk, or too many open files: it says nothing about the request.
             return UnavailableError("The service cannot keep the upload now; try again.")
+        case StoreQuotaError():
+            # As the gateway's own quota of stored examples is answered.
+            return TooLargeError(f"{error.message[:1].upper()}{error.message[1:]}.")
         case ObjectStoreError():
             return UnavailableError("The object store does not answer as it should; try again.")
         case _:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ocelli_api.outcome import ExitCode, Outcome
 from ocelli_storage.layout import OUTCOME, PROGRESS
-from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoreQuotaError
 from ocelli_training.ending import judge_error
 from ocelli_training.progress import Progress
 from ocelli_training.settings import Settings
@@ -24,7 +24,7 @@ async def run_attempt(settings: Settings, store: ObjectStore, scratch: Path) -> 
     """Learn the revision; `scratch` is an empty folder.
 
     The outcome lies in the store when this returns, unless the store does not answer: then the exit code is one at which the
-    Job may try again.
+    Job may try again; or has no room for it: then the operator has it from the termination message.
     """
     started = time.monotonic()
     location = settings.location
@@ -47,7 +47,8 @@ async def run_attempt(settings: Settings, store: ObjectStore, scratch: Path) -> 
         await store.put(outcome_key, json.dumps(outcome.to_json(), ensure_ascii=False).encode())
     except ObjectStoreError as error:
         logger.error("outcome.not_stored", extra={"error": str(error)})
-        exit_code = ExitCode.FAILED
+        if not isinstance(error, StoreQuotaError):
+            exit_code = ExitCode.FAILED
     level = logging.INFO if outcome.succeeded else logging.ERROR
     seconds = time.monotonic() - started
     logger.log(level, "training.ended", extra={"reason": outcome.reason, "text": outcome.message, "seconds": seconds})

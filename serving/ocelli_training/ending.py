@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_model.backbone import BackboneError
-from ocelli_storage.object_store import ObjectStoreError
+from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
@@ -37,6 +37,9 @@ def judge_error(classifier: str, error: Exception) -> Ending:
         case BackboneError() | BackboneNotInstalledError():
             message = f"Classifier {classifier}: {error}"
             return Ending(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
+        case StoreQuotaError():
+            message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
+            return Ending(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
         case DefinitionError() | ObjectStoreError():
             return _failed(f"Classifier {classifier}: {error}")
         case OSError(errno=errno.ENOSPC):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from ocelli_gateway import example_sets
 from ocelli_gateway.image_files import ImageFiles
 from ocelli_gateway.uploads import SpooledFile
+from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
     OTHER_KEY,
@@ -178,6 +180,32 @@ def test_quota_of_stored_bytes_holds_for_a_retrain(tmp_path_factory: pytest.Temp
         own.put_classifier(manifest, "team-b")
         response = client.retrain(identity, [("stork_positive_examples", ("stork.zip", padded(3, 1_100_000)))])
         assert_error(response, 413, "limit_exceeded", "quota of stored examples")
+
+
+@pytest.fixture
+def full_store(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that has no room for more of anna's."""
+    put = tenants.stage.objects.put
+
+    async def put_where_there_is_room(key: str, data: bytes | Path) -> None:
+        if key.startswith("tenants/team-a/"):
+            raise StoreQuotaError(key, 'namespace "team-a" has no room in the store for 3.0 MiB more; delete classifiers')
+        await put(key, data)
+
+    monkeypatch.setattr(tenants.stage.objects, "put", put_where_there_is_room)
+
+
+@pytest.mark.usefixtures("full_store")
+def test_create_over_the_quota_of_the_store_is_413_in_the_stores_words(tenants: Tenants) -> None:
+    words = 'Namespace "team-a" has no room in the store for 3.0 MiB more; delete classifiers.'
+    assert_error(tenants.anna.create("large"), 413, "limit_exceeded", words)
+
+
+@pytest.mark.usefixtures("full_store")
+def test_retrain_over_the_quota_of_the_store_is_413_and_changes_nothing(tenants: Tenants) -> None:
+    before = tenants.stage.classifier(tenants.annas)
+    assert_error(tenants.anna.retrain(tenants.annas, STORK), 413, "limit_exceeded", "no room in the store")
+    assert tenants.stage.classifier(tenants.annas) == before
 
 
 def test_quota_of_uploads_is_429_before_the_body_is_read(tmp_path_factory: pytest.TempPathFactory) -> None:

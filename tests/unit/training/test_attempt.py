@@ -18,7 +18,7 @@ from ocelli_model.artifact import load_artifact
 from ocelli_model.backbone import load_backbone
 from ocelli_model.engine import Device, load_engine
 from ocelli_model.preprocessing import decode_image
-from ocelli_storage.object_store import StoreUnavailableError
+from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.report import render_page
 
 BLUE, RED = 0, 190
@@ -357,6 +357,40 @@ def test_a_store_that_refuses_the_outcome_is_worth_another_pod(
     monkeypatch.setattr(trainer.store, "put", refuse_outcome)
     outcome, exit_code = trainer.run()
     assert (outcome.reason, exit_code) == (OutcomeReason.INVALID_DATA, ExitCode.FAILED)
+
+
+def leave_no_room(trainer: Any, monkeypatch: pytest.MonkeyPatch, *, for_keys_with: str) -> None:
+    put = trainer.store.put
+
+    async def put_where_there_is_room(key: str, data: bytes | Path) -> None:
+        if for_keys_with in key:
+            raise StoreQuotaError(key, 'namespace "team-a" has no room in the store')
+        await put(key, data)
+
+    monkeypatch.setattr(trainer.store, "put", put_where_there_is_room)
+
+
+def test_a_store_without_room_for_the_artifact_is_told_and_not_worth_another_pod(
+    trainer: Any, blue: bytes, red: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    trainer.put_definition()
+    monkeypatch.setattr(trainer, "put_definition", lambda: None)
+    leave_no_room(trainer, monkeypatch, for_keys_with="tenants/team-a/")
+    outcome, exit_code = trainer.run()
+    assert (outcome.reason, exit_code) == (OutcomeReason.FAILED, ExitCode.MISCONFIGURED)
+    told = 'namespace "team-a" has no room in the store; then raise spec.retrainNonce to train again'
+    assert told in json.loads(outcome.to_termination_message())["message"]
+
+
+def test_a_store_without_room_for_the_outcome_of_a_success_leaves_it_one(
+    trainer: Any, blue: bytes, red: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    leave_no_room(trainer, monkeypatch, for_keys_with="outcome.json")
+    assert trainer.run()[1] is ExitCode.SUCCEEDED
 
 
 def test_the_termination_message_of_a_long_failure_fits(trainer: Any, make_zip: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_model.backbone import BackboneError
-from ocelli_storage.object_store import StoreUnavailableError
+from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.ending import judge_error
@@ -35,6 +35,7 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
         (BackboneError("gone"), OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED),
         (BackboneNotInstalledError("gone"), OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED),
         (StoreUnavailableError("down"), OutcomeReason.FAILED, ExitCode.FAILED),
+        (StoreQuotaError("tenants/team-a/x", "no room"), OutcomeReason.FAILED, ExitCode.MISCONFIGURED),
         (DefinitionError("gone"), OutcomeReason.FAILED, ExitCode.FAILED),
         (OSError(errno.ENOSPC, "full"), OutcomeReason.FAILED, ExitCode.FAILED),
         (MemoryError(), OutcomeReason.FAILED, ExitCode.FAILED),
