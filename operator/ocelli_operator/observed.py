@@ -205,8 +205,8 @@ class Observed:
     dropped_revision: str | None = None
     """The revision whose examples this process has seen go, where they are not kept."""
     over_quota: Mapping[str, str] = field(default_factory=dict)
-    """For the hash of each manifest that a ResourceQuota had no room for when it was last sent: the API server's sentence. It
-    is sent again until there is room."""
+    """For the hash of each manifest that a ResourceQuota, or the store's quota, had no room for when it was last sent: what was
+    answered, with the remedy. It is sent again until there is room."""
 
     @property
     def trainers(self) -> tuple[ObservedPod, ...]:

@@ -32,11 +32,13 @@ from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
 from ocelli_operator.training_store import KnownArtifacts, TrainingStore
 from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import StoreQuotaError
 
 logger = logging.getLogger(__name__)
 
 REFUSALS_LIMIT = 1000
 EXCERPT_CHARACTERS = 600
+RESOURCE_QUOTA_REMEDY = "raise the quota or delete what uses it"
 
 
 class ForeignJobError(Exception):
@@ -84,13 +86,13 @@ class Reconciler:
             return None
         observed = await self._observe(key, classifier)
         plan = plan_classifier(observed, self._parts.settings)
-        want_of_room: QuotaError | None = None
+        want_of_room: QuotaError | StoreQuotaError | None = None
         for action in plan.actions:
             try:
                 if not await self._act(classifier, action):
                     # The API server refused a manifest: what that means is for the plan to say.
                     return 0.0
-            except QuotaError as error:
+            except (QuotaError, StoreQuotaError) as error:
                 # Said by this plan already; the rest is done all the same.
                 want_of_room = error
         if plan.status != classifier.status:
@@ -189,7 +191,7 @@ class Reconciler:
         """Do it; False where the API server refused the manifest, and the plan does not know it yet.
 
         Raises:
-            QuotaError: there is still no room for it.
+            QuotaError, StoreQuotaError: there is still no room for it.
         """
         try:
             if isinstance(action, RestoreLabel):
@@ -202,15 +204,16 @@ class Reconciler:
                 await self._drop_examples(classifier, action)
             else:
                 await self._delete_child(classifier, action)
-        except (InvalidError, QuotaError) as error:
+        except (InvalidError, QuotaError, StoreQuotaError) as error:
             if not isinstance(action, StartTraining | ApplyChild):
                 raise
-            refusals = self._over_quota if isinstance(error, QuotaError) else self._refusals
+            refusals = self._refusals if isinstance(error, InvalidError) else self._over_quota
             known = action.manifest_hash in refusals
             if len(refusals) >= REFUSALS_LIMIT:
                 refusals.clear()
-            refusals[action.manifest_hash] = error.message[:EXCERPT_CHARACTERS]
-            if known and isinstance(error, QuotaError):
+            told = error.message[:EXCERPT_CHARACTERS]
+            refusals[action.manifest_hash] = f"{told}; {RESOURCE_QUOTA_REMEDY}" if isinstance(error, QuotaError) else told
+            if known and not isinstance(error, InvalidError):
                 raise
             return False
         if isinstance(action, StartTraining | ApplyChild):

@@ -120,8 +120,8 @@ def failed_source(message: str) -> Failure:
 
 
 def waits_for_room(child: str, refusal: str) -> str:
-    """Why a child is not there yet that a ResourceQuota has no room for; `refusal` is the API server's sentence."""
-    return f"{child} waits for room: {refusal}; raise the quota or delete what uses it"
+    """Why a child is not there yet that a quota has no room for; `refusal` says which, and what to do."""
+    return f"{child} waits for room: {refusal}"
 
 
 def tell_gpu_not_offered(part: str, setting: str) -> str:

@@ -1,92 +1,92 @@
-"""The embedded store as a process, asking a real API server whom tokens belong to."""
+"""The embedded store with tokens that a real API server reviews."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from ocelli_local import SyncClusterAccess
-from ocelli_storage.embedded_store import EmbeddedStore
-from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
+from ocelli_storage.object_store import StoreUnavailableError
+from tests.integration.store.store_process import StoreProcess, running_store_process
 
 pytestmark = pytest.mark.cluster
 
-CHECKOUT = Path(__file__).resolve().parents[3]
-REVIEWER = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRole",
-    "metadata": {"name": "test-store"},
-    "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
-}
-"""The chart's, and no more."""
+QUOTA_BYTES = 4 * 1024 * 1024
+STREAMS = 16
 
 
 @pytest.fixture
-def store_url(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> Iterator[str]:
-    """A store whose administrator is the ServiceAccount `operator` of a namespace of the test's own."""
-    accounts = [
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
-        for name in ("store", "operator")
-    ]
-    binding = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": f"test-store-{namespace}"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-store"},
-        "subjects": [{"kind": "ServiceAccount", "name": "store", "namespace": namespace}],
-    }
-    local_cluster.apply([*accounts, REVIEWER, binding])
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = {
-        "KUBECONFIG": str(local_cluster.service_account_kubeconfig(namespace, "store")),
-        "OCELLI_STORE_FOLDER": str(tmp_path / "volume"),
-        "OCELLI_STORE_ADMINISTRATORS": f"system:serviceaccount:{namespace}:operator",
-        "OCELLI_STORE_HOST": "127.0.0.1",
-        "OCELLI_STORE_PORT": str(port),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "ocelli_store"], env={**os.environ, **environment}, cwd=CHECKOUT)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        assert process.wait(timeout=30) == 0
-        local_cluster.delete(binding)
+def store(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> Iterator[StoreProcess]:
+    """A store in which each namespace may have a few megabytes."""
+    quota = {"OCELLI_STORE_NAMESPACE_QUOTA": "4Mi"}
+    with running_store_process(local_cluster, namespace, tmp_path, **quota) as store:
+        yield store
 
 
-def open_as(cluster: SyncClusterAccess, url: str, folder: Path, namespace: str, account: str, audience: str) -> ObjectStore:
-    """The store with a token as a projected volume would have it."""
-    done = cluster.kubectl("create", "token", account, f"--namespace={namespace}", f"--audience={audience}")
-    file = folder / f"token-{namespace}-{account}"
-    file.write_text(done.stdout)
-    return EmbeddedStore(url, file)
+def stream(store: StoreProcess, token: str, key: str, size_bytes: int) -> tuple[int, str]:
+    """Send a body without saying how large it is; status and words of the answer."""
+    connection = http.client.HTTPConnection(urlsplit(store.url).netloc, timeout=60)
+    pieces = (b"x" * 65536 for _ in range(size_bytes // 65536))
+    headers = {"Authorization": f"Bearer {token}", "Transfer-Encoding": "chunked"}
+    connection.request("PUT", f"/objects/{key}", pieces, headers, encode_chunked=True)
+    with connection.getresponse() as answer:
+        return answer.status, answer.read().decode()
 
 
-def test_a_namespaces_token_opens_its_part_and_no_other(
-    local_cluster: SyncClusterAccess, store_url: str, namespace: str, tmp_path: Path
-) -> None:
-    operator = open_as(local_cluster, store_url, tmp_path, namespace, "operator", "ocelli-store")
-    tenant = open_as(local_cluster, store_url, tmp_path, "default", "default", "ocelli-store")
+def stored_bytes(store: StoreProcess) -> int:
+    """Whatever the volume holds, at rest or on its way."""
+    total_bytes = 0
+    for folder, _, names in os.walk(store.volume):
+        for name in names:
+            # It may be moved or deleted at this moment.
+            with contextlib.suppress(FileNotFoundError):
+                total_bytes += os.path.getsize(os.path.join(folder, name))
+    return total_bytes
+
+
+def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> None:
+    operator, tenant = store.open_as_administrator(), store.open_as("default")
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
     asyncio.run(tenant.put("tenants/default/x", b"abc"))
     with pytest.raises(StoreUnavailableError, match="403 system:serviceaccount:default:default may not read"):
         asyncio.run(tenant.get("tenants/team-b/x"))
 
 
-def test_a_token_for_reading_does_not_write(local_cluster: SyncClusterAccess, store_url: str, tmp_path: Path) -> None:
-    reader = open_as(local_cluster, store_url, tmp_path, "default", "default", "ocelli-store-read")
+def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
+    reader = store.open_as("default", audience="ocelli-store-read")
     with pytest.raises(StoreUnavailableError, match="403 "):
         asyncio.run(reader.put("tenants/default/x", b"abc"))
 
 
-def test_a_token_for_the_api_server_opens_nothing(local_cluster: SyncClusterAccess, store_url: str, tmp_path: Path) -> None:
-    stranger = open_as(local_cluster, store_url, tmp_path, "default", "default", "https://kubernetes.default.svc")
+def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
+    stranger = store.open_as("default", audience="https://kubernetes.default.svc")
     with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
         asyncio.run(stranger.get("tenants/default/x"))
+
+
+def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_writes(store: StoreProcess) -> None:
+    tenant, other = store.open_as("default"), store.open_as(store.namespace)
+    asyncio.run(tenant.put("tenants/default/before", b"abc"))
+    token = store.save_token("default", "default").read_text().strip()
+    with ThreadPoolExecutor(STREAMS) as threads:
+        flood = [
+            threads.submit(stream, store, token, f"tenants/default/{number}", 2 * QUOTA_BYTES) for number in range(STREAMS)
+        ]
+        most_bytes = 0
+        while not all(future.done() for future in flood):
+            asyncio.run(other.put(f"tenants/{store.namespace}/x", b"x" * 100_000))
+            most_bytes = max(most_bytes, stored_bytes(store))
+    answers = [future.result() for future in flood]
+    assert {status for status, _ in answers} == {413}
+    assert all('namespace "default" has no room in the store' in words for _, words in answers)
+    assert most_bytes <= QUOTA_BYTES + 200_000, "the other tenant's object, once more while it is replaced"
+    # What the flood held is free again.
+    asyncio.run(tenant.put("tenants/default/after", b"x" * (QUOTA_BYTES // 2)))

@@ -536,7 +536,7 @@ def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> No
 def test_a_job_that_a_quota_has_no_room_for_is_queued_and_sent_again() -> None:
     world = World()
     (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
-    world.see(over_quota={start.manifest_hash: "exceeded quota: jobs"})
+    world.see(over_quota={start.manifest_hash: "exceeded quota: jobs; raise the quota"})
     plan = world.step()
     assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
     assert "exceeded quota: jobs; raise the quota" in message_of(plan, ConditionType.TRAINED)

@@ -381,7 +381,7 @@ def test_a_deployment_that_a_quota_has_no_room_for_is_told_and_sent_again() -> N
     world = retrained_world()
     served = world.status.served_revision
     (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-    world.see(over_quota={apply.manifest_hash: "exceeded quota: deployments"})
+    world.see(over_quota={apply.manifest_hash: "exceeded quota: deployments; raise the quota"})
     plan = world.plan()
     assert apply in plan.actions
     assert reason_of(plan, ConditionType.READY) == "False/RollingOut"

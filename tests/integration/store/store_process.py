@@ -1,0 +1,88 @@
+"""The embedded store as a process of its own, asking a real API server whom tokens belong to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocelli_local import SyncClusterAccess
+from ocelli_storage.embedded_store import EmbeddedStore
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+ADMINISTRATOR = "operator"
+REVIEWER = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "test-store"},
+    "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
+}
+"""The chart's, and no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreProcess:
+    """A store whose administrator is the ServiceAccount `operator` of the namespace."""
+
+    cluster: SyncClusterAccess
+    namespace: str
+    folder: Path
+    url: str
+
+    @property
+    def volume(self) -> Path:
+        return self.folder / "volume"
+
+    def save_token(self, namespace: str, account: str, audience: str = "ocelli-store") -> Path:
+        """A file with a token as a projected volume would have it."""
+        done = self.cluster.kubectl("create", "token", account, f"--namespace={namespace}", f"--audience={audience}")
+        file = self.folder / f"token-{namespace}-{account}"
+        file.write_text(done.stdout)
+        return file
+
+    def open_as(self, namespace: str, account: str = "default", audience: str = "ocelli-store") -> EmbeddedStore:
+        """The store as that ServiceAccount sees it."""
+        return EmbeddedStore(self.url, self.save_token(namespace, account, audience))
+
+    def open_as_administrator(self) -> EmbeddedStore:
+        return self.open_as(self.namespace, ADMINISTRATOR)
+
+
+@contextmanager
+def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Path, **settings: str) -> Iterator[StoreProcess]:
+    """A store with its ServiceAccounts in a namespace of the test's own; upper-case keyword arguments are settings."""
+    accounts = [
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": namespace}}
+        for name in ("store", ADMINISTRATOR)
+    ]
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": f"test-store-{namespace}"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "test-store"},
+        "subjects": [{"kind": "ServiceAccount", "name": "store", "namespace": namespace}],
+    }
+    cluster.apply([*accounts, REVIEWER, binding])
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    store = StoreProcess(cluster=cluster, namespace=namespace, folder=folder, url=f"http://127.0.0.1:{port}")
+    environment = {
+        "KUBECONFIG": str(cluster.service_account_kubeconfig(namespace, "store")),
+        "OCELLI_STORE_FOLDER": str(store.volume),
+        "OCELLI_STORE_ADMINISTRATORS": f"system:serviceaccount:{namespace}:{ADMINISTRATOR}",
+        "OCELLI_STORE_HOST": "127.0.0.1",
+        "OCELLI_STORE_PORT": str(port),
+        **settings,
+    }
+    process = subprocess.Popen([sys.executable, "-m", "ocelli_store"], env={**os.environ, **environment}, cwd=CHECKOUT)
+    try:
+        yield store
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+        cluster.delete(binding)
