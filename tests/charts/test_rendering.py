@@ -90,6 +90,17 @@ def test_every_pod_meets_the_restricted_standard(helm: Path) -> None:
                 }, container["name"]
 
 
+def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
+    values = {**DEFAULT_VALUES, "store": {"embedded": {"namespaceQuota": "5Gi"}}}
+    (store,) = [
+        item
+        for item in parse(render(helm, values))
+        if item["kind"] == "Deployment" and item["metadata"]["name"] == "ocelli-store"
+    ]
+    (container,) = store["spec"]["template"]["spec"]["containers"]
+    assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
+
+
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     found: list[str] = []
     for key, value in values.items():
