@@ -39,7 +39,11 @@ class SlowSource:
 
     def __enter__(self) -> Self:
         self._ocelli.kubectl(
-            "apply", "-f", "-", input_text=json.dumps({"apiVersion": "v1", "kind": "List", "items": self._build()})
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+            input_text=json.dumps({"apiVersion": "v1", "kind": "List", "items": self._build()}),
         )
         self._ocelli.kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=60s")
         return self
