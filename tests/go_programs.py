@@ -6,8 +6,10 @@ the control plane little is left to compile.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import os
 import platform
 import re
 import subprocess
@@ -15,6 +17,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from ocelli_local.binaries import cache_folder, find_installed_go
 
@@ -80,3 +84,22 @@ class GoProgram:
                 error.add_note(error.stderr)
                 raise
             built.rename(program)
+
+
+def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram]) -> None:
+    """Build what the collected tests need, by the fixture that gives it: a first build may take longer than any test may."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture in wanted & programs.keys():
+        # Where there is no Go the tests say so themselves.
+        with contextlib.suppress(GoMissingError):
+            programs[fixture].find_or_build(os.environ)
+
+
+def find_or_skip(program: GoProgram) -> Path:
+    """The program; the test is skipped where it can't be built."""
+    try:
+        return program.find_or_build(os.environ)
+    except GoMissingError as error:
+        pytest.skip(str(error))
