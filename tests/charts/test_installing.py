@@ -141,7 +141,7 @@ def test_users_that_were_added_stay_after_an_upgrade(release: Release) -> None:
 def test_uninstalling_leaves_the_stores_claim_and_nothing_else(release: Release) -> None:
     release.apply({})
     release.call("uninstall", "ocelli", "--wait")
-    kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,pvc"
+    kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,pvc,leases"
     left = release.cluster.kubectl("get", kinds, "-n", release.namespace, "-o", "name").stdout.split()
     everywhere = release.cluster.kubectl(
         "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=ocelli", "-o", "name"

@@ -52,13 +52,13 @@ class Cluster:
             manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
             self.run("kubectl", "apply", "-f", "-", input_text=json.dumps(manifest))
 
-    def install(self, *settings: str) -> None:
-        """The charts, as the README says; a setting is `NAME=VALUE`."""
+    def install(self, *settings: str, timeout: str = "5m") -> None:
+        """The charts, as the README says; a setting is `NAME=VALUE`, and what is not ready in time an error."""
         self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds")
         own = (f"images.prefix={self.prefix}", f"images.tag={self.tag}", f"credentials.namespace={NAMESPACE}")
         options = [part for setting in (*own, *settings) for part in ("--set", setting)]
         release = ("ocelli", "charts/ocelli", "--namespace", SYSTEM_NAMESPACE)
-        self.run("helm", "upgrade", "--install", *release, "--wait", "--timeout", "5m", *options)
+        self.run("helm", "upgrade", "--install", *release, "--wait", "--timeout", timeout, *options)
 
     def test_release(self) -> None:
         """`helm test`: a classifier is trained, and classifies."""

@@ -5,12 +5,14 @@ The node's GPU is one by name only: kubelet and scheduler take it for one, the t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
@@ -45,11 +47,18 @@ def bucket(new_cluster: Cluster) -> Iterator[BucketServer]:
         server = BucketServer(
             program=program, url=new_cluster.address("bucket", BUCKET_NAMESPACE), folder=Path("/data/buckets")
         )
+        wait_for("its Service leads to it", lambda: answers(server.url))
         server.create_user(*TENANT)
         server.put_policy(BUCKET, build_policy())
         yield server
     finally:
         new_cluster.run("kubectl", "delete", "namespace", BUCKET_NAMESPACE)
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(url, timeout=5).status_code < 500
+    return False
 
 
 def load_image(cluster: Cluster, program: Path) -> None:
@@ -157,6 +166,20 @@ def test_a_classifier_of_another_namespace_is_left_alone(namespaced: Ocelli) -> 
             namespaced.kubectl("delete", "classifier/here")
 
 
+def test_a_secret_that_a_namespace_lacks_is_named_and_waited_for(namespaced: Ocelli) -> None:
+    secret = namespaced.kubectl("get", "secret/bucket-tenant", "-o", "json")
+    namespaced.kubectl("delete", "secret/bucket-tenant")
+    with SlowSource(namespaced) as source:
+        namespaced.apply(build_classifier(source, "without"))
+        try:
+            words = 'secret "bucket-tenant" not found'
+            wait_for("it is named", lambda: words in read_message(namespaced, "without", "Training"))
+        finally:
+            namespaced.kubectl("create", "-f", "-", input_text=secret)
+        namespaced.kubectl("wait", "--for=condition=Ready", "classifier/without", "--timeout=100s")
+        namespaced.kubectl("delete", "classifier/without")
+
+
 @pytest.fixture(scope="module")
 def messages(namespaced: Ocelli) -> Iterator[dict[str, str]]:
     """What `Ready` says of a training that asks for a GPU, before a node has one and after."""
@@ -165,9 +188,9 @@ def messages(namespaced: Ocelli) -> Iterator[dict[str, str]]:
         document["spec"]["training"] = {"accelerator": "GPU"}
         namespaced.apply(document)
         try:
-            before = wait_for("it is unschedulable", lambda: read_message(namespaced, "Unschedulable"), 60)
+            before = wait_for("it is unschedulable", lambda: read_message(namespaced, "on-gpu", "Unschedulable"), 60)
             offer_gpu(namespaced)
-            after = wait_for("it ran there", lambda: read_message(namespaced, "TrainingFailed"), 60)
+            after = wait_for("it ran there", lambda: read_message(namespaced, "on-gpu", "TrainingFailed"), 60)
             limits = "{.items[*].spec.containers[*].resources.limits['example\\.com/gpu']}"
             pods = ("get", "pods", "-l", "ocelli.dev/classifier=on-gpu,ocelli.dev/accelerator=GPU")
             yield {"before": before, "after": after, "limits": namespaced.kubectl(*pods, "-o", f"jsonpath={limits}")}
@@ -175,8 +198,8 @@ def messages(namespaced: Ocelli) -> Iterator[dict[str, str]]:
             namespaced.kubectl("delete", "classifier/on-gpu")
 
 
-def read_message(ocelli: Ocelli, reason: str) -> str:
-    conditions = json.loads(ocelli.kubectl("get", "classifier/on-gpu", "-o", "json")).get("status", {}).get("conditions", [])
+def read_message(ocelli: Ocelli, name: str, reason: str) -> str:
+    conditions = json.loads(ocelli.kubectl("get", f"classifier/{name}", "-o", "json")).get("status", {}).get("conditions", [])
     return next((item["message"] for item in conditions if (item["type"], item["reason"]) == ("Ready", reason)), "")
 
 
