@@ -1,4 +1,5 @@
-"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything.
+"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything. And
+modules of which tests only read files.
 
 The modules pin the Kubernetes libraries at the control plane's release, and are built with its flags, so that after a build of
 the control plane little is left to compile.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import re
@@ -26,7 +28,7 @@ SETTINGS = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK":
 
 
 class GoMissingError(Exception):
-    """There is no Go that is new enough, and the program was not built before."""
+    """There is no Go that is new enough, and what it was wanted for is not there from before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,27 +65,43 @@ class GoProgram:
         return program
 
     def _build(self, environ: Mapping[str, str], program: Path) -> None:
-        minimum = re.search(r"^go (\S+)", (self.module_folder / "go.mod").read_text(), re.MULTILINE)
-        assert minimum is not None
-        go, _older = find_installed_go(environ, minimum.group(1))
-        if go is None:
-            raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
         with tempfile.TemporaryDirectory(prefix=".build-", dir=program.parent) as folder:
             built = Path(folder) / program.name
             flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", self.link_flags, "-o", str(built)]
-            try:
-                subprocess.run(
-                    [go, "build", *flags, self.package],
-                    cwd=self.module_folder,
-                    env={**environ, **SETTINGS},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-            except subprocess.CalledProcessError as error:
-                error.add_note(error.stderr)
-                raise
+            call_go(environ, self.module_folder, "build", *flags, self.package)
             built.rename(program)
+
+
+def find_or_download(environ: Mapping[str, str], module_folder: Path) -> dict[str, Path]:
+    """The folders of the modules that a `go.mod` requires, by their paths; Go keeps them, and `go.sum` says what is in them.
+
+    Raises:
+        GoMissingError: there is no Go to ask.
+        subprocess.CalledProcessError: one can't be had, or is another than `go.sum` says; its notes say which.
+    """
+    answer, decoder, folders = call_go(environ, module_folder, "mod", "download", "-json"), json.JSONDecoder(), {}
+    # One object after the other.
+    while answer:
+        module, end = decoder.raw_decode(answer)
+        folders[module["Path"]] = Path(module["Dir"])
+        answer = answer[end:].lstrip()
+    return folders
+
+
+def call_go(environ: Mapping[str, str], module_folder: Path, *arguments: str) -> str:
+    """What Go prints. Raises GoMissingError, and CalledProcessError with Go's words as its notes."""
+    minimum = re.search(r"^go (\S+)", (module_folder / "go.mod").read_text(), re.MULTILINE)
+    assert minimum is not None
+    go, _older = find_installed_go(environ, minimum.group(1))
+    if go is None:
+        raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
+    try:
+        return subprocess.run(
+            [go, *arguments], cwd=module_folder, env={**environ, **SETTINGS}, capture_output=True, text=True, check=True
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr)
+        raise
 
 
 def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram]) -> None:
