@@ -1,4 +1,5 @@
-"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything.
+"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything. And
+modules of which tests only read files.
 
 The modules pin the Kubernetes libraries at the control plane's release, and are built with its flags, so that after a build of
 the control plane little is left to compile.
@@ -6,8 +7,11 @@ the control plane little is left to compile.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
+import json
+import os
 import platform
 import re
 import subprocess
@@ -16,13 +20,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from ocelli_local.binaries import cache_folder, find_installed_go
 
 SETTINGS = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
 
 
 class GoMissingError(Exception):
-    """There is no Go that is new enough, and the program was not built before."""
+    """There is no Go that is new enough, and what it was wanted for is not there from before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,24 +65,59 @@ class GoProgram:
         return program
 
     def _build(self, environ: Mapping[str, str], program: Path) -> None:
-        minimum = re.search(r"^go (\S+)", (self.module_folder / "go.mod").read_text(), re.MULTILINE)
-        assert minimum is not None
-        go, _older = find_installed_go(environ, minimum.group(1))
-        if go is None:
-            raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
         with tempfile.TemporaryDirectory(prefix=".build-", dir=program.parent) as folder:
             built = Path(folder) / program.name
             flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", self.link_flags, "-o", str(built)]
-            try:
-                subprocess.run(
-                    [go, "build", *flags, self.package],
-                    cwd=self.module_folder,
-                    env={**environ, **SETTINGS},
-                    capture_output=True,
-                    text=True,
-                    check=True,
-                )
-            except subprocess.CalledProcessError as error:
-                error.add_note(error.stderr)
-                raise
+            call_go(environ, self.module_folder, "build", *flags, self.package)
             built.rename(program)
+
+
+def find_or_download(environ: Mapping[str, str], module_folder: Path) -> dict[str, Path]:
+    """The folders of the modules that a `go.mod` requires, by their paths; Go keeps them, and `go.sum` says what is in them.
+
+    Raises:
+        GoMissingError: there is no Go to ask.
+        subprocess.CalledProcessError: one can't be had, or is another than `go.sum` says; its notes say which.
+    """
+    answer, decoder, folders = call_go(environ, module_folder, "mod", "download", "-json"), json.JSONDecoder(), {}
+    # One object after the other.
+    while answer:
+        module, end = decoder.raw_decode(answer)
+        folders[module["Path"]] = Path(module["Dir"])
+        answer = answer[end:].lstrip()
+    return folders
+
+
+def call_go(environ: Mapping[str, str], module_folder: Path, *arguments: str) -> str:
+    """What Go prints. Raises GoMissingError, and CalledProcessError with Go's words as its notes."""
+    minimum = re.search(r"^go (\S+)", (module_folder / "go.mod").read_text(), re.MULTILINE)
+    assert minimum is not None
+    go, _older = find_installed_go(environ, minimum.group(1))
+    if go is None:
+        raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
+    try:
+        return subprocess.run(
+            [go, *arguments], cwd=module_folder, env={**environ, **SETTINGS}, capture_output=True, text=True, check=True
+        ).stdout
+    except subprocess.CalledProcessError as error:
+        error.add_note(error.stderr)
+        raise
+
+
+def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram]) -> None:
+    """Build what the collected tests need, by the fixture that gives it: a first build may take longer than any test may."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    for fixture in wanted & programs.keys():
+        # Where there is no Go the tests say so themselves.
+        with contextlib.suppress(GoMissingError):
+            programs[fixture].find_or_build(os.environ)
+
+
+def find_or_skip(program: GoProgram) -> Path:
+    """The program; the test is skipped where it can't be built."""
+    try:
+        return program.find_or_build(os.environ)
+    except GoMissingError as error:
+        pytest.skip(str(error))

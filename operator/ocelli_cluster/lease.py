@@ -61,10 +61,13 @@ class LeaderLease:
         logger.info("lease is held", extra={"lease": self._name.name, "identity": self._name.identity})
 
     async def keep(self) -> None:
-        """Renew until that has failed for too long; returns when the Lease must be taken for lost."""
+        """Renew until that has failed for too long; returns when the Lease must be taken for lost.
+
+        One that was deleted is not made again: whoever uninstalls must not find it afterwards.
+        """
         while True:
             await asyncio.sleep(self._times.renew_seconds)
-            if not await self._try() and time.monotonic() - self._renewed_at > self._times.give_up_seconds:
+            if not await self._try(create=False) and time.monotonic() - self._renewed_at > self._times.give_up_seconds:
                 logger.warning("lease is lost", extra={"lease": self._name.name, "identity": self._name.identity})
                 return
 
@@ -72,16 +75,16 @@ class LeaderLease:
         """Let others take over at once."""
         try:
             manifest = await self._client.get(LEASES, self._name.namespace, self._name.name)
-            if manifest["spec"].get("holderIdentity") == self._name.identity:
+            if (manifest.get("spec") or {}).get("holderIdentity") == self._name.identity:
                 manifest["spec"]["holderIdentity"] = ""
                 await self._client.replace(LEASES, self._name.namespace, self._name.name, manifest)
         except ClusterError as error:
             logger.info("lease could not be released: %s", error)
 
-    async def _try(self) -> bool:
+    async def _try(self, *, create: bool = True) -> bool:
         asked_at = time.monotonic()
         try:
-            held = await asyncio.wait_for(self._acquire_or_renew(), self._times.give_up_seconds / 2)
+            held = await asyncio.wait_for(self._acquire_or_renew(create), self._times.give_up_seconds / 2)
         except (ClusterError, TimeoutError) as error:
             logger.warning("lease could not be renewed: %s", error or "no answer in time", extra={"lease": self._name.name})
             return False
@@ -90,11 +93,13 @@ class LeaderLease:
             self._renewed_at = asked_at
         return held
 
-    async def _acquire_or_renew(self) -> bool:
+    async def _acquire_or_renew(self, create: bool) -> bool:
         name = self._name
         try:
             manifest = await self._client.get(LEASES, name.namespace, name.name)
         except NotFoundError:
+            if not create:
+                raise
             body: Manifest = {
                 "apiVersion": LEASES.api_version,
                 "kind": LEASES.kind,

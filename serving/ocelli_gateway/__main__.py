@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 import sys
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 
 from ocelli_api.log_lines import configure_logging
@@ -19,20 +15,11 @@ from ocelli_gateway.app import Dependencies, build_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
+from ocelli_http.server import Server, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
-KEEP_ALIVE_SECONDS = 75
-"""Clients poll every few seconds over one connection, and load balancers keep theirs for a minute."""
 SHUTDOWN_SECONDS = 20
 """Less than what is left of a Pod's 30 seconds after a preStop hook of five."""
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(settings: GatewaySettings) -> None:
@@ -46,24 +33,14 @@ async def serve(settings: GatewaySettings) -> None:
     async with await ClusterClient.connect() as client:
         dependencies = Dependencies(settings=settings, client=client, objects=objects, metrics=metrics)
         async with running_gateway(dependencies) as gateway:
-            config = uvicorn.Config(
+            config = build_config(
                 build_app(gateway, metrics),
                 host=settings.host,
                 port=settings.port,
                 http=build_protocol(stall_seconds=settings.body_timeout_seconds),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
-            server = _Server(config)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-            await server.serve()
+            await Server(config).serve()
 
 
 def main() -> int:

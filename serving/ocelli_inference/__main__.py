@@ -15,7 +15,8 @@ import sys
 import uvloop
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_inference.settings import SettingsError, count_usable_cores, parse_settings, termination_message_path
+from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_inference.settings import count_usable_cores, parse_settings
 
 _log = logging.getLogger("ocelli_inference")
 

@@ -9,11 +9,12 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from types import FrameType
 
 import uvicorn
 
 from ocelli_api.pods import INFERENCE_PORT
+from ocelli_http.server import Server, build_config
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app
 from ocelli_inference.loading import open_predictor
@@ -23,8 +24,6 @@ from ocelli_inference.settings import Settings
 
 _log = logging.getLogger(__name__)
 
-# Longer than a client keeps an idle connection (aiohttp: 15 seconds): else a request may meet a connection that just closed.
-_KEEP_ALIVE_SECONDS = 75
 # What still runs when the drain is over gets so long; then the process ends anyway.
 _LAST_ANSWERS_SECONDS = 5
 _BACKLOG = 2048
@@ -48,18 +47,7 @@ async def run_server(settings: Settings) -> None:
         metrics=metrics,
     )
     listener = _bind(settings.bind_address)
-    config = uvicorn.Config(
-        build_app(service),
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
-        backlog=_BACKLOG,
-    )
+    config = build_config(build_app(service), timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS, backlog=_BACKLOG)
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
@@ -98,8 +86,8 @@ async def _load_and_serve(settings: Settings, service: InferenceService, serving
             service.end_serving()
 
 
-class _DrainingServer(uvicorn.Server):
-    """uvicorn, except that a signal begins a drain; uvicorn's own handler would close the door at once."""
+class _DrainingServer(Server):
+    """A signal begins a drain; uvicorn's own handler would close the door at once."""
 
     def __init__(self, config: uvicorn.Config, service: InferenceService, rules: DrainRules) -> None:
         super().__init__(config)
@@ -107,18 +95,11 @@ class _DrainingServer(uvicorn.Server):
         self._rules = rules
         self._drain: asyncio.Task[None] | None = None
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_signal, number)
-        yield
-
-    def _on_signal(self, number: signal.Signals) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._drain is None:
-            _log.info("draining", extra={"signal": number.name})
+            _log.info("draining", extra={"signal": signal.Signals(sig).name})
             self._drain = asyncio.create_task(self._drain_and_exit(), name="drain")
-        elif number is signal.SIGINT:
+        elif sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
 
     async def _drain_and_exit(self) -> None:

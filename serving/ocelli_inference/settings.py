@@ -6,20 +6,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
+from ocelli_api.pod_environment import SettingsError, parse_accelerator, parse_log_level, require
 from ocelli_api.pods import Environment
 
 DEFAULT_BIND_ADDRESS = "0.0.0.0"
-DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
 CPU_COUNT_LIMIT = 16
 """More cores than one process can feed with images; a Pod without a CPU limit would take all of a node's, and their memory."""
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-class SettingsError(Exception):
-    """The environment does not say what the server needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +40,21 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         SettingsError: a variable is missing or wrong; the message names it.
     """
     return Settings(
-        store_url=_required(environment, Environment.STORE_URL),
-        classifier=_required(environment, Environment.CLASSIFIER),
-        namespace=_required(environment, Environment.NAMESPACE),
-        classifier_id=_required(environment, Environment.CLASSIFIER_ID),
-        revision=_required(environment, Environment.REVISION),
+        store_url=require(environment, Environment.STORE_URL),
+        classifier=require(environment, Environment.CLASSIFIER),
+        namespace=require(environment, Environment.NAMESPACE),
+        classifier_id=require(environment, Environment.CLASSIFIER_ID),
+        revision=require(environment, Environment.REVISION),
         bind_address=_bind_address(environment),
         cpu_count=_cpu_count(environment, usable_cores),
-        accelerator=_accelerator(environment),
-        log_level=_log_level(environment),
+        accelerator=parse_accelerator(environment),
+        log_level=parse_log_level(environment),
     )
 
 
 def count_usable_cores() -> int:
     """How many cores the scheduler lets this process run on."""
     return len(os.sched_getaffinity(0))
-
-
-def termination_message_path(environment: Mapping[str, str]) -> Path:
-    """Where the termination message goes. Apart from the settings: it is needed when those are wrong, too."""
-    return Path(environment.get(Environment.TERMINATION_MESSAGE_PATH) or DEFAULT_TERMINATION_MESSAGE_PATH)
-
-
-def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "")
-    if not value:
-        raise SettingsError(f"environment variable {name} is missing; set it on the container")
-    return value
 
 
 def _bind_address(environment: Mapping[str, str]) -> str:
@@ -92,19 +74,3 @@ def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
             f"environment variable {Environment.CPU_LIMIT} is {text!r}; give a whole number of cores, 1 or more"
         )
     return min(int(text), usable_cores, CPU_COUNT_LIMIT)
-
-
-def _accelerator(environment: Mapping[str, str]) -> Accelerator:
-    text = environment.get(Environment.ACCELERATOR) or Accelerator.AUTO
-    try:
-        return Accelerator(text)
-    except ValueError:
-        choices = ", ".join(Accelerator)
-        raise SettingsError(f"environment variable {Environment.ACCELERATOR} is {text!r}; give one of {choices}") from None
-
-
-def _log_level(environment: Mapping[str, str]) -> str:
-    text = environment.get(Environment.LOG_LEVEL) or "INFO"
-    if text.upper() not in LOG_LEVELS:
-        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {text!r}; give one of {', '.join(LOG_LEVELS)}")
-    return text.upper()

@@ -6,17 +6,14 @@ Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot star
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator
 
-import uvicorn
 import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_http.server import Server, build_config
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
@@ -24,16 +21,7 @@ from ocelli_store.metrics import Metrics
 from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
 from ocelli_store.tokens import TokenReviewer
 
-_KEEP_ALIVE_SECONDS = 75
 _SHUTDOWN_SECONDS = 20
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def serve(settings: StoreSettings) -> None:
@@ -50,23 +38,10 @@ async def serve(settings: StoreSettings) -> None:
             administrators=settings.administrators,
             metrics=Metrics(folder.free_bytes),
         )
-        config = uvicorn.Config(
-            build_app(store),
-            host=settings.host,
-            port=settings.port,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        config = build_config(
+            build_app(store), host=settings.host, port=settings.port, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
         )
-        server = _Server(config)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, server.handle_exit, number, None)
-        await server.serve()
+        await Server(config).serve()
 
 
 def main() -> int:

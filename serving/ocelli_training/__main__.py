@@ -15,15 +15,10 @@ from types import FrameType
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
+from ocelli_api.pod_environment import SettingsError, termination_message_path
 from ocelli_api.pods import Environment
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
-from ocelli_training.settings import (
-    Settings,
-    SettingsError,
-    count_usable_cores,
-    parse_settings,
-    termination_message_path,
-)
+from ocelli_training.settings import Settings, count_usable_cores, parse_settings
 
 _SIGNALLED = 128
 _TALKATIVE = ("onnx_ir", "onnxscript", "torch")

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
+from ocelli_api.pod_environment import SettingsError, parse_accelerator, parse_log_level, require
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ClassifierLocation
-
-DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-
-class SettingsError(Exception):
-    """The environment does not say what the trainer needs. The message names the variable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,38 +50,26 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
     """
     folder = environment.get(Environment.FILE_SOURCES_FOLDER, "")
     return Settings(
-        store_url=_required(environment, Environment.STORE_URL),
-        classifier=_required(environment, Environment.CLASSIFIER),
+        store_url=require(environment, Environment.STORE_URL),
+        classifier=require(environment, Environment.CLASSIFIER),
         location=ClassifierLocation(
-            namespace=_required(environment, Environment.NAMESPACE),
-            classifier_id=_required(environment, Environment.CLASSIFIER_ID),
+            namespace=require(environment, Environment.NAMESPACE),
+            classifier_id=require(environment, Environment.CLASSIFIER_ID),
         ),
-        revision=_required(environment, Environment.REVISION),
-        attempt=_count(Environment.ATTEMPT, _required(environment, Environment.ATTEMPT)),
+        revision=require(environment, Environment.REVISION),
+        attempt=_count(Environment.ATTEMPT, require(environment, Environment.ATTEMPT)),
         backbones=_parse_backbones(environment.get(Environment.BACKBONES, "")),
         file_sources_folder=Path(folder) if folder else None,
         scratch_folder=Path(environment.get(Environment.SCRATCH_FOLDER) or tempfile.gettempdir()),
         cpu_count=_cpu_count(environment, usable_cores),
-        accelerator=_accelerator(environment),
-        log_level=_log_level(environment),
+        accelerator=parse_accelerator(environment),
+        log_level=parse_log_level(environment),
     )
 
 
 def count_usable_cores() -> int:
     """How many cores the scheduler lets this process run on."""
     return len(os.sched_getaffinity(0))
-
-
-def termination_message_path(environment: Mapping[str, str]) -> Path:
-    """Where the termination message goes. Apart from the settings: it is needed when those are wrong, too."""
-    return Path(environment.get(Environment.TERMINATION_MESSAGE_PATH) or DEFAULT_TERMINATION_MESSAGE_PATH)
-
-
-def _required(environment: Mapping[str, str], name: str) -> str:
-    value = environment.get(name, "")
-    if not value:
-        raise SettingsError(f"environment variable {name} is missing; set it on the trainer's container")
-    return value
 
 
 def _parse_backbones(text: str) -> tuple[InstalledBackbone, ...]:
@@ -110,19 +92,3 @@ def _count(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise SettingsError(f"environment variable {name} is {text!r}; give a whole number, 1 or more")
     return int(text)
-
-
-def _accelerator(environment: Mapping[str, str]) -> Accelerator:
-    text = environment.get(Environment.ACCELERATOR) or Accelerator.AUTO
-    try:
-        return Accelerator(text)
-    except ValueError:
-        choices = ", ".join(Accelerator)
-        raise SettingsError(f"environment variable {Environment.ACCELERATOR} is {text!r}; give one of {choices}") from None
-
-
-def _log_level(environment: Mapping[str, str]) -> str:
-    text = (environment.get(Environment.LOG_LEVEL) or "INFO").upper()
-    if text not in LOG_LEVELS:
-        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {text!r}; give one of {', '.join(LOG_LEVELS)}")
-    return text

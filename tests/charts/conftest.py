@@ -1,30 +1,44 @@
-"""Helm is built before the first test: a first build takes a minute or two, which is longer than a test should."""
+"""Helm and kubeconform, built before the first test; a cluster to install into."""
 
 from __future__ import annotations
 
-import contextlib
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.charts.releases import HELM
-from tests.go_programs import GoMissingError
+from ocelli_local import SyncClusterAccess
+from tests.charts.releases import HELM, Release, parse, render_resources
+from tests.charts.schemas import KUBECONFORM
+from tests.go_programs import build_before_tests, find_or_skip
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly:
-        return
-    if any("helm" in getattr(item, "fixturenames", ()) for item in session.items):
-        # Where there is no Go the tests say so themselves.
-        with contextlib.suppress(GoMissingError):
-            HELM.find_or_build(os.environ)
+    build_before_tests(session, {"helm": HELM, "kubeconform": KUBECONFORM})
 
 
 @pytest.fixture(scope="session")
 def helm() -> Path:
-    """Helm; the tests that need it are skipped where it can't be built."""
-    try:
-        return HELM.find_or_build(os.environ)
-    except GoMissingError as error:
-        pytest.skip(str(error))
+    return find_or_skip(HELM)
+
+
+@pytest.fixture(scope="session")
+def kubeconform() -> Path:
+    return find_or_skip(KUBECONFORM)
+
+
+@pytest.fixture(scope="module")
+def prepared(helm: Path, local_cluster: SyncClusterAccess) -> SyncClusterAccess:
+    """A cluster with the resources of Ocelli and a StorageClass."""
+    local_cluster.apply(parse(render_resources(helm)))
+    storage = {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "charts-test"}}
+    local_cluster.apply({**storage, "provisioner": "example.com/none"})
+    return local_cluster
+
+
+@pytest.fixture
+def release(helm: Path, prepared: SyncClusterAccess, namespace: str) -> Iterator[Release]:
+    release = Release(helm, prepared, namespace)
+    yield release
+    # What lies outside the namespace has the release's name, and would be in the way of the next one.
+    release.call("uninstall", "ocelli", "--ignore-not-found")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ocelli_local import SyncClusterAccess
 from tests.go_programs import GoProgram
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -66,6 +68,38 @@ FULL_VALUES: Mapping[str, Any] = {
 }
 """Everything that is off by default is on, and nothing is drawn at random."""
 
+NOWHERE = {"operator": {"replicas": 0}, "gateway": {"replicas": 0}}
+"""No Pods: what they do is for other tests."""
+STORAGE = {"store": {"embedded": {"storageClassName": "charts-test"}}}
+
+
+class Release:
+    """Helm with one cluster and one namespace."""
+
+    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str) -> None:
+        self.helm, self.cluster, self.namespace = helm, cluster, namespace
+
+    def call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
+        """Helm's words; the exit code is the last line."""
+        place = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        file = () if values is None else ("--values", "-")
+        done = call(self.helm, *arguments, *place, *file, input_text=None if values is None else json.dumps(values))
+        return f"{done.stdout}{done.stderr}\nexit {done.returncode}"
+
+    def apply(self, values: Mapping[str, Any], *options: str) -> str:
+        return self.call("upgrade", "--install", "ocelli", str(CHART), *options, values={**NOWHERE, **STORAGE, **values})
+
+    def api_key(self) -> str:
+        secret = self.cluster.get("v1", "Secret", "ocelli-initial-credentials", namespace=self.namespace)
+        assert secret is not None
+        return base64.b64decode(secret["data"]["apiKey"]).decode()
+
+    def initial_user(self) -> dict[str, str]:
+        secret = self.cluster.get("v1", "Secret", "ocelli-credentials", namespace=self.namespace)
+        assert secret is not None
+        user: dict[str, str] = json.loads(base64.b64decode(secret["data"]["initial.json"]))
+        return user
+
 
 def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
     """What `helm template` makes of the chart; a failure is an AssertionError with Helm's words."""
@@ -75,6 +109,13 @@ def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
         *("--api-versions", ",".join(API_VERSIONS), "--values", "-", *options),
         input_text=json.dumps(values),
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def render_resources(helm: Path) -> str:
+    """What `helm template` makes of the chart with the resources."""
+    done = call(helm, "template", "crds", str(CRD_CHART), "--kube-version", KUBERNETES)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

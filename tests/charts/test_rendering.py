@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render
+from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render, render_resources
 
 GOLDEN = Path(__file__).with_name("golden")
 DEFAULT_VALUES: dict[str, Any] = {"credentials": {"existingSecret": "ocelli-credentials"}}
@@ -28,11 +28,13 @@ def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str
     assert path.read_text() == text, "run `make golden` and review the difference"
 
 
-def test_the_plain_base_is_the_default_rendering(helm: Path) -> None:
+def test_the_plain_base_is_namespace_and_default_rendering(helm: Path) -> None:
     text = re.sub(
         r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", render(helm, DEFAULT_VALUES, "--skip-tests"), flags=re.M
     )
-    text = f"# Made from charts/ocelli by `make golden`.\n{text}"
+    # Kustomize takes no file from outside the base's folder, only folders.
+    namespace = (CHECKOUT / "deploy" / "namespace.yaml").read_text()
+    text = f"# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n{namespace}{text}"
     if REWRITE:
         BASE.write_text(text)
     assert BASE.read_text() == text, "run `make golden` and review the difference"
@@ -51,7 +53,7 @@ def test_the_charts_resource_is_the_projects(helm: Path) -> None:
         keep = "  {{- if .Values.keep }}\n  annotations:\n    helm.sh/resource-policy: keep\n  {{- end }}\nspec:\n"
         text = "{{- /* Made from crds/classifier.yaml by `make golden`. */}}\n" + source.read_text().replace("spec:\n", keep, 1)
         (CRD_CHART / "templates" / "classifier.yaml").write_text(text)
-    rendered = parse(call(helm, "template", "crds", str(CRD_CHART), "--kube-version", "1.37.2").stdout)
+    rendered = parse(render_resources(helm))
     assert rendered[0]["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert rendered == parse(source.read_text()), "run `make golden`"
 

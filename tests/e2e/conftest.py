@@ -4,36 +4,68 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ocelli_quickstart.digits import write_samples
-from tests.product.instance import Ocelli
+from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.product.instance import Ocelli, wait_for
 
 ADDRESS_VARIABLE = "OCELLI_E2E_ADDRESS"
 """The gateway's address, as this machine reaches its Service; set by `make e2e`, together with KUBECONFIG."""
-SYSTEM_NAMESPACE = "ocelli-system"
-NAMESPACE = "ocelli-e2e-a"
-"""Of the classifiers of the API key."""
-OTHER_NAMESPACE = "ocelli-e2e-b"
+NEW_CLUSTER = "ocelli-new"
 
 collect_ignore_glob = [] if ADDRESS_VARIABLE in os.environ else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")
-def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Ocelli:
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder above the sample images."""
+    folder: Path = tmp_path_factory.mktemp("e2e")
+    write_samples(folder / "samples")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ocelli(samples: Path) -> Ocelli:
     """The installation, reached by REST with the generated API key, and by kubectl in the key's namespace."""
-    state_dir: Path = tmp_path_factory.mktemp("e2e")
-    write_samples(state_dir / "samples")
-    cluster = Ocelli(
-        address=os.environ[ADDRESS_VARIABLE],
-        user="apikey",
-        password="",
-        state_dir=state_dir,
-        kubectl_command=("kubectl", f"--namespace={NAMESPACE}"),
-    )
+    return connect(Path(os.environ["KUBECONFIG"]), os.environ[ADDRESS_VARIABLE], samples)
+
+
+@pytest.fixture(scope="session")
+def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A second cluster, of one node, with the images on it. Each test says what is installed in it, and takes that away."""
+    if KIND_VARIABLE not in os.environ:
+        pytest.skip("needs a second cluster, which only CLUSTER=kind makes")
+    cluster = Cluster(tmp_path_factory.mktemp("new-cluster") / "kubeconfig")
+    try:
+        cluster.create_kind(NEW_CLUSTER)
+        cluster.load_images(NEW_CLUSTER)
+        yield cluster
+    finally:
+        cluster.run("kind", "delete", "cluster", "--name", NEW_CLUSTER)
+
+
+def connect(kubeconfig: Path, address: str, samples: Path) -> Ocelli:
+    """An installation, by the API key that its Secret says."""
+    kubectl = ("kubectl", f"--kubeconfig={kubeconfig}", f"--namespace={NAMESPACE}")
+    cluster = Ocelli(address=address, user="apikey", password="", state_dir=samples, kubectl_command=kubectl)
     encoded = cluster.kubectl(
         "get", "secret", "ocelli-initial-credentials", f"--namespace={SYSTEM_NAMESPACE}", "-o", "jsonpath={.data.apiKey}"
     )
     return Ocelli(**{**vars(cluster), "password": base64.b64decode(encoded).decode()})
+
+
+def create_in_vain(client: httpx.Client, ocelli: Ocelli) -> str:
+    """The same images for both classes: there is nothing to learn."""
+    zero = (ocelli.samples / "zero.zip").read_bytes()
+    files = {"zero_positive_examples": zero, "again_positive_examples": zero}
+    identity: str = client.post("/v3/classifiers", data={"name": "in vain"}, files=files).json()["classifier_id"]
+    return identity
+
+
+def wait_until_failed(client: httpx.Client, identity: str) -> None:
+    wait_for(f"{identity} failed", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "failed")

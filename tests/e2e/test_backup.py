@@ -1,76 +1,88 @@
-"""Backup and restore as docs/operations.md has it: all is taken away, and what answered before answers again, untrained."""
+"""Backup, a new cluster, restore: the commands of docs/operations.md, as they stand there."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import NAMESPACE, SYSTEM_NAMESPACE
-from tests.product.instance import Ocelli, wait_for
+from tests.e2e.cluster import Cluster
+from tests.e2e.conftest import connect
+from tests.product.instance import CHECKOUT, Ocelli
 from tests.product.test_rollout import create, wait_until_ready
 
-OPERATOR = ("deployment/ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
-STORE = ("deployment/ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
-PACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdout.buffer, mode='w|').add('/data/objects')"
-UNPACK = "import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode='r|').extractall('/')"
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """What the classifiers answered before and after, and what the new cluster did meanwhile."""
+
+    before: list[Any]
+    after: list[Any]
+    trainings: str
+    key: str
+    """What the new cluster's Secret says the API key is."""
 
 
 @pytest.fixture(scope="module")
-def restored(ocelli: Ocelli, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What a classifier answered before and after, and the Jobs that there are after."""
-    archive: Path = tmp_path_factory.mktemp("backup") / "store.tar"
+def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restored]:
+    folder = tmp_path_factory.mktemp("backup")
+    (folder / "charts").symlink_to(CHECKOUT / "charts")
+    backup, restore = read_commands()
     with ocelli.client() as client:
-        identity = create(client, ocelli)
-        wait_until_ready(client, identity)
-        before = classify(ocelli, identity)
-        classifiers = backup_classifiers(ocelli)
-        with archive.open("wb") as file:
-            subprocess.run(build_exec(ocelli, PACK), stdout=file, check=True, timeout=120)
-        try:
-            destroy(ocelli)
-            with archive.open("rb") as file:
-                subprocess.run(build_exec(ocelli, UNPACK), stdin=file, check=True, timeout=120)
-            ocelli.kubectl("create", "-f", "-", input_text=classifiers)
-        finally:
-            ocelli.kubectl("scale", *OPERATOR, "--replicas=1")
-        wait_until_ready(client, identity)
-        yield {
-            "before": before,
-            "after": classify(ocelli, identity),
-            "jobs": ocelli.kubectl("get", "jobs", "-o", "name").split(),
-        }
-        client.delete(f"/v3/classifiers/{identity}")
+        identities = [create(client, ocelli) for _ in range(2)]
+        for identity in identities:
+            wait_until_ready(client, identity)
+        before = [classify(ocelli, identity) for identity in identities]
+        run_commands(backup, folder, Path(os.environ["KUBECONFIG"]))
+        for identity in identities:
+            client.delete(f"/v3/classifiers/{identity}")
+    try:
+        run_commands(restore, folder, new_cluster.kubeconfig)
+        target = connect(new_cluster.kubeconfig, new_cluster.address(), ocelli.state_dir)
+        # The old key opens the new installation.
+        installation = dataclasses.replace(target, password=ocelli.password)
+        with installation.client() as client:
+            for identity in identities:
+                wait_until_ready(client, identity)
+        yield Restored(
+            before=before,
+            after=[classify(installation, identity) for identity in identities],
+            trainings=installation.kubectl("get", "jobs,pods", "-l", "ocelli.dev/component=training", "-o", "name"),
+            key=target.password,
+        )
+    finally:
+        new_cluster.remove()
 
 
-def build_exec(ocelli: Ocelli, program: str) -> tuple[str, ...]:
-    """A program of Python in the store's Pod, with standard input and output."""
-    return (*ocelli.kubectl_command, "exec", "--stdin", *STORE, "--", "python", "-c", program)
+def read_commands() -> tuple[str, str]:
+    """The two scripts of the section on backup and restore."""
+    page = (CHECKOUT / "docs" / "operations.md").read_text()
+    section = re.search(r"^## Backup and restore\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
+    assert section is not None
+    backup, restore = re.findall(r"```bash\n(.*?)```", section.group(1), re.DOTALL)
+    return backup, restore
 
 
-def backup_classifiers(ocelli: Ocelli) -> str:
-    """What the docs do with jq."""
-    listed = json.loads(ocelli.kubectl("get", "classifiers", "-o", "json"))
-    for item in listed["items"]:
-        del item["status"]
-        for field in ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields"):
-            item["metadata"].pop(field, None)
-    return json.dumps(listed)
-
-
-def destroy(ocelli: Ocelli) -> None:
-    """The operator stops, all Classifiers and their children go, and with them every stored byte: as in a new cluster."""
-    ocelli.kubectl("scale", *OPERATOR, "--replicas=0")
-    ocelli.kubectl(
-        "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}"
+def run_commands(script: str, folder: Path, kubeconfig: Path) -> None:
+    command = ("bash", "-eux", "-o", "pipefail", "-c", script)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "KUBECONFIG": str(kubeconfig)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
-    ocelli.kubectl("delete", "classifiers", "--all")
-    wait_for("all children are gone", lambda: not ocelli.kubectl("get", "deployments,jobs", "-o", "name"))
-    ocelli.kubectl("exec", *STORE, "--", "sh", "-c", f"rm -r /data/objects/tenants/{NAMESPACE} /data/objects/backbones")
+    assert done.returncode == 0, done.stderr
 
 
 def classify(ocelli: Ocelli, identity: str) -> Any:
@@ -84,9 +96,13 @@ def classify(ocelli: Ocelli, identity: str) -> Any:
         return json.loads(answer.text)["images"][0]["classifiers"]
 
 
-def test_a_restored_classifier_answers_as_before(restored: dict[str, Any]) -> None:
-    assert restored["after"] == restored["before"]
+def test_every_classifier_answers_in_the_new_cluster_as_before(restored: Restored) -> None:
+    assert restored.after == restored.before
 
 
-def test_a_restored_classifier_is_not_trained_again(restored: dict[str, Any]) -> None:
-    assert restored["jobs"] == []
+def test_no_classifier_is_trained_in_the_new_cluster(restored: Restored) -> None:
+    assert restored.trainings == ""
+
+
+def test_the_api_key_is_the_one_that_the_restored_secret_holds(restored: Restored, ocelli: Ocelli) -> None:
+    assert restored.key == ocelli.password

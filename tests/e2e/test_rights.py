@@ -15,7 +15,7 @@ import pytest
 from ocelli_api.classifier import parse_classifier
 from ocelli_api.revision import current_revision
 from ocelli_operator.manifests.metadata import job_name
-from tests.e2e.conftest import NAMESPACE, SYSTEM_NAMESPACE
+from tests.e2e.cluster import NAMESPACE, SYSTEM_NAMESPACE
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import create, wait_until_ready
 
@@ -80,6 +80,8 @@ def read_audit_log() -> str:
 def live(ocelli: Ocelli, client: httpx.Client) -> None:
     """Create, scale in both ways, retrain twice at once, orphan and make again, delete."""
     scale_operator(ocelli, 0)
+    # The chart brings the Lease, but somebody may take it away.
+    ocelli.kubectl("delete", "lease", "ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
     identity = create(client, ocelli)
     name = identity.replace("_", "-").lower()
     be_in_the_way(ocelli, name)
@@ -120,9 +122,7 @@ def be_in_the_way(ocelli: Ocelli, name: str) -> None:
     """Somebody else's Job has the name of the first training Job, until the operator has told so."""
     revision = current_revision(parse_classifier(ocelli.get("classifier", name)).spec)
     job = job_name(name, revision, 1)
-    ocelli.kubectl(
-        "create", "job", job, f"--image={os.environ['OCELLI_E2E_IMAGES']}store:{os.environ['OCELLI_E2E_TAG']}", "--", "true"
-    )
+    ocelli.kubectl("create", "job", job, f"--image={os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}", "--", "true")
     scale_operator(ocelli, 1)
     wait_for(
         "an Event tells of it",

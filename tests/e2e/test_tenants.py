@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE
+from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import create, wait_until_ready
 
@@ -107,7 +107,7 @@ def build_pod(name: str, theirs: list[str]) -> dict[str, Any]:
 
 
 def store_image() -> str:
-    return f"{os.environ['OCELLI_E2E_IMAGES']}store:{os.environ['OCELLI_E2E_TAG']}"
+    return f"{os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}"
 
 
 @pytest.mark.parametrize(

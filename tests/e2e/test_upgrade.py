@@ -1,4 +1,4 @@
-"""An upgrade that replaces every Pod: nothing is lost, nothing is trained again, and no request fails meanwhile.
+"""An upgrade that replaces every Pod, with classifiers in every state: nothing is lost or trained again, no request fails.
 
 There is no earlier release yet; the same chart stands for both, with settings that change every Pod.
 """
@@ -10,17 +10,29 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.e2e.conftest import SYSTEM_NAMESPACE
+from tests.e2e.cluster import SYSTEM_NAMESPACE
+from tests.e2e.slow_source import SlowSource
 from tests.product.instance import CHECKOUT, Ocelli, wait_for
 from tests.product.test_rollout import CLIENTS, Observations, classify_until, create, wait_until_ready
 
 KEPT = ("servedRevision", "settledRevision", "classifierID", "trainedAt", "attempt")
+SYSTEM_PODS = ("pods", f"--namespace={SYSTEM_NAMESPACE}", "-o", "name")
+SERVERS = ("pods", "-l", "ocelli.dev/component=inference", "-o", "name")
+TRAININGS = ("jobs", "-o", "jsonpath={.items[*].metadata.uid}")
+REASONS = {
+    "failed": "InvalidData",
+    "retrain-failed": "InvalidData",
+    "training": "Training",
+    "retraining": "Retraining",
+    "unschedulable": "Unschedulable",
+}
+"""Classifiers beside the one that serves, and why each is not ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,57 +41,108 @@ class Upgrade:
 
     before: dict[str, Any]
     after: dict[str, Any]
-    replaced: bool
-    """Whether the inference servers are others."""
+    trainings_before: set[str]
+    trainings_after: set[str]
+    attempts: dict[str, int]
+    """Of the trainings that were under way, when they had come to their end."""
+    kept_pods: set[str]
+    """Pods of the system and servers that are still the same."""
     seen: Observations
 
 
 @pytest.fixture(scope="module")
 def upgrade(ocelli: Ocelli) -> Iterator[Upgrade]:
-    with ocelli.client() as client:
-        ready = create(client, ocelli)
-        wait_until_ready(client, ready)
-        failed = create_in_vain(client, ocelli)
-        other = create(client, ocelli)
+    with ocelli.client() as client, SlowSource(ocelli) as source:
+        served = create(client, ocelli)
         try:
-            wait_for("the other one fails", lambda: client.get(f"/v3/classifiers/{failed}").json()["status"] == "failed")
-            wait_until_ready(client, other)
-            yield play(ocelli, client, ready)
+            bring_into_every_state(ocelli, source)
+            wait_until_ready(client, served)
+            yield play(ocelli, source, served)
         finally:
-            set_log_level(ocelli, "INFO")
-            for identity in (ready, failed, other):
-                client.delete(f"/v3/classifiers/{identity}")
+            client.delete(f"/v3/classifiers/{served}")
+            ocelli.kubectl("delete", "classifiers", *REASONS, "--ignore-not-found")
 
 
-def play(ocelli: Ocelli, client: httpx.Client, ready: str) -> Upgrade:
+def bring_into_every_state(ocelli: Ocelli, source: SlowSource) -> None:
+    digits = {"zero": source.url("zero.zip"), "one": source.url("one.zip")}
+    retrained = ("retrain-failed", "retraining")
+    for name in retrained:
+        apply(ocelli, name, digits)
+    apply(ocelli, "failed", {"zero": source.url("zero.zip"), "again": source.url("zero.zip")})
+    apply(ocelli, "training", {name: source.slow_url(f"{name}.zip") for name in digits})
+    apply(ocelli, "unschedulable", digits, nodeSelector={"example.com/nowhere": "yes"})
+    ocelli.kubectl("wait", "--for=condition=Ready", *(f"classifier/{name}" for name in retrained), "--timeout=100s")
+    apply(ocelli, "retrain-failed", {**digits, "again": source.url("zero.zip")})
+    apply(ocelli, "retraining", {**digits, "two": source.slow_url("two.zip")})
+    for name, reason in REASONS.items():
+        wait_for(f"{name} is {reason}", lambda name=name, reason=reason: ready_reason(ocelli, name) == reason, 100)
+
+
+def apply(ocelli: Ocelli, name: str, examples: dict[str, str], **training: Any) -> None:
+    """A small one, so that all of them fit a small cluster."""
+    spec = {
+        "classes": [{"name": class_name, "examples": [{"url": url}]} for class_name, url in examples.items()],
+        "training": {"resources": {"requests": {"cpu": "50m", "memory": "512Mi"}}, **training},
+        "serving": {"resources": {"requests": {"cpu": "50m", "memory": "256Mi"}}},
+    }
+    ocelli.apply({"apiVersion": "ocelli.dev/v1alpha1", "kind": "Classifier", "metadata": {"name": name}, "spec": spec})
+
+
+def ready_reason(ocelli: Ocelli, name: str) -> str:
+    return ocelli.kubectl("get", "classifier", name, "-o", 'jsonpath={.status.conditions[?(@.type=="Ready")].reason}')
+
+
+def play(ocelli: Ocelli, source: SlowSource, served: str) -> Upgrade:
     seen, stop = Observations(), threading.Event()
-    before, servers = read_status(ocelli), read_servers(ocelli)
+    before, pods = read_status(ocelli), read(ocelli, *SYSTEM_PODS) | read(ocelli, *SERVERS)
+    trainings = read(ocelli, *TRAININGS)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        workers = [pool.submit(classify_until, stop, ocelli, ready, seen) for _ in range(CLIENTS)]
+        workers = [pool.submit(classify_until, stop, ocelli, served, seen) for _ in range(CLIENTS)]
         try:
-            set_log_level(ocelli, "WARNING")
-            replaced = wait_for("every inference server is another one", lambda: not servers & read_servers(ocelli), 240)
-            wait_for("all of it is settled", lambda: read_status(ocelli) == before, 120)
+            with changed_settings(ocelli):
+                wait_for("every server is another one", lambda: not pods & read(ocelli, *SERVERS), 240)
+                wait_for("all of it is settled", lambda: read_status(ocelli) == before, 120)
+                after, kept = read_status(ocelli), pods & (read(ocelli, *SYSTEM_PODS) | read(ocelli, *SERVERS))
+                trainings_after = read(ocelli, *TRAININGS)
+                source.go()
+                under_way = ("training", "retraining")
+                ocelli.kubectl("wait", "--for=condition=Ready", *(f"classifier/{name}" for name in under_way), "--timeout=100s")
+                finished = read_status(ocelli)
         finally:
             stop.set()
         for worker in workers:
             worker.result(timeout=300)
-    return Upgrade(before=before, after=read_status(ocelli), replaced=replaced, seen=seen)
+    return Upgrade(
+        before=before,
+        after=after,
+        trainings_before=trainings,
+        trainings_after=trainings_after,
+        attempts={name: finished[name]["attempt"] for name in under_way},
+        kept_pods=kept,
+        seen=seen,
+    )
 
 
-def create_in_vain(client: httpx.Client, ocelli: Ocelli) -> str:
-    """The same images for both classes: there is nothing to learn."""
-    zero = (ocelli.samples / "zero.zip").read_bytes()
-    files = {"zero_positive_examples": zero, "again_positive_examples": zero}
-    identity: str = client.post("/v3/classifiers", data={"name": "in vain"}, files=files).json()["classifier_id"]
-    return identity
+@contextmanager
+def changed_settings(ocelli: Ocelli) -> Iterator[None]:
+    """A log level, which the operator hands on to trainers and servers, and a group that the system's own Pods get."""
+    try:
+        helm_upgrade("WARNING", "{4711}")
+        yield
+    finally:
+        helm_upgrade("INFO", "null")
 
 
-def set_log_level(ocelli: Ocelli, level: str) -> None:
-    """A setting that every Pod has, handed on to trainers and servers."""
+def helm_upgrade(log_level: str, groups: str) -> None:
     command = ("helm", "upgrade", "ocelli", "charts/ocelli", f"--namespace={SYSTEM_NAMESPACE}", "--reuse-values", "--wait")
-    settings = [f"{part}.settings.OCELLI_LOG_LEVEL={level}" for part in ("operator", "gateway")]
-    subprocess.run((*command, "--set", ",".join(settings)), cwd=CHECKOUT, check=True, timeout=300, capture_output=True)
+    settings = [f"{part}.settings.OCELLI_LOG_LEVEL={log_level}" for part in ("operator", "gateway")]
+    settings.append(f"podSecurityContext.supplementalGroups={groups}")
+    options = [part for setting in settings for part in ("--set", setting)]
+    subprocess.run((*command, *options), cwd=CHECKOUT, check=True, timeout=300, capture_output=True)
+
+
+def read(ocelli: Ocelli, *what: str) -> set[str]:
+    return set(ocelli.kubectl("get", *what).split())
 
 
 def read_status(ocelli: Ocelli) -> dict[str, Any]:
@@ -87,22 +150,26 @@ def read_status(ocelli: Ocelli) -> dict[str, Any]:
     return {
         item["metadata"]["name"]: {
             **{field: item["status"].get(field) for field in KEPT},
-            "conditions": sorted((part["type"], part["status"]) for part in item["status"]["conditions"]),
+            "conditions": sorted((part["type"], part["status"], part["reason"]) for part in item["status"]["conditions"]),
         }
         for item in listed
     }
 
 
-def read_servers(ocelli: Ocelli) -> set[str]:
-    return set(ocelli.kubectl("get", "pods", "-l", "ocelli.dev/component=inference", "-o", "name").split())
+def test_every_pod_but_the_trainers_was_replaced(upgrade: Upgrade) -> None:
+    assert upgrade.kept_pods == set()
 
 
-def test_every_pod_was_replaced(upgrade: Upgrade) -> None:
-    assert upgrade.replaced
-
-
-def test_nothing_is_lost_or_trained_again(upgrade: Upgrade) -> None:
+def test_nothing_is_lost_and_every_state_is_what_it_was(upgrade: Upgrade) -> None:
     assert upgrade.after == upgrade.before
+
+
+def test_nothing_is_trained_again(upgrade: Upgrade) -> None:
+    assert upgrade.trainings_after == upgrade.trainings_before
+
+
+def test_trainings_that_were_under_way_end_well_at_their_first_attempt(upgrade: Upgrade) -> None:
+    assert upgrade.attempts == {"training": 1, "retraining": 2}
 
 
 def test_no_request_fails_during_an_upgrade(upgrade: Upgrade) -> None:

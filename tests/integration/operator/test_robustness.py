@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from typing import Any, cast
 
 import pytest
 
+from ocelli_cluster.client import ClusterClient, NotFoundError
+from ocelli_cluster.lease import LeaderLease, LeaseName, LeaseTimes
+from ocelli_cluster.resources import LEASES
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.write_proxy import WriteProxy
@@ -151,6 +155,21 @@ def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operato
     stopped_at = time.monotonic()
     second.wait_until_leading()
     assert time.monotonic() - stopped_at < 5
+
+
+def test_a_lease_that_is_deleted_is_lost_and_not_made_again_by_its_holder(scene: Scene) -> None:
+    name = LeaseName(namespace=scene.namespace, name="lost", identity="one")
+
+    async def lose() -> None:
+        async with await ClusterClient.connect({"KUBECONFIG": str(scene.cluster.kubeconfig)}) as client:
+            lease = LeaderLease(client, name, LeaseTimes(renew_seconds=0.05, give_up_seconds=0.5))
+            await lease.acquire()
+            await client.delete(LEASES, name.namespace, name.name)
+            await asyncio.wait_for(lease.keep(), timeout=20)
+            with pytest.raises(NotFoundError):
+                await client.get(LEASES, name.namespace, name.name)
+
+    asyncio.run(lose())
 
 
 def test_liveness_fails_when_a_watch_is_blind(build_operator: Callable[..., OperatorProcess], proxy: WriteProxy) -> None:

@@ -1,10 +1,9 @@
-"""A bucket: versitygw, an S3 server over a folder. It is built before the first test, which takes a minute or two."""
+"""A bucket: versitygw, an S3 server over a folder. It is built before the first test."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import socket
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.go_programs import GoMissingError, GoProgram
+from tests.go_programs import GoProgram, build_before_tests, find_or_skip
 
 VERSITYGW = GoProgram(
     name="versitygw",
@@ -26,12 +25,7 @@ START_TIMEOUT_SECONDS = 30.0
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    if session.config.option.collectonly:
-        return
-    if any("bucket_server" in getattr(item, "fixturenames", ()) for item in session.items):
-        # Where there is no Go the tests say so themselves.
-        with contextlib.suppress(GoMissingError):
-            VERSITYGW.find_or_build(os.environ)
+    build_before_tests(session, {"bucket_server": VERSITYGW})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +70,7 @@ class BucketServer:
 @pytest.fixture(scope="session")
 def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
     """The server of this test process; skipped where it can't be built."""
-    try:
-        program = VERSITYGW.find_or_build(os.environ)
-    except GoMissingError as error:
-        pytest.skip(str(error))
+    program = find_or_skip(VERSITYGW)
     root = tmp_path_factory.mktemp("versitygw")
     for name in ("buckets", "users"):
         (root / name).mkdir()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from ocelli_inference.settings import CPU_COUNT_LIMIT, SettingsError, parse_settings, termination_message_path
+from ocelli_api.pod_environment import SettingsError
+from ocelli_inference.settings import CPU_COUNT_LIMIT, parse_settings
 
 ENVIRONMENT = {
     "OCELLI_STORE_URL": "file:///var/lib/ocelli",
@@ -60,7 +59,3 @@ def test_every_address_is_bound_by_default() -> None:
 
 def test_the_pod_s_address_is_bound() -> None:
     assert parse_settings({**ENVIRONMENT, "POD_IP": "fd00::7"}, usable_cores=2).bind_address == "fd00::7"
-
-
-def test_the_termination_message_goes_where_kubernetes_looks_for_it() -> None:
-    assert termination_message_path({}) == Path("/dev/termination-log")

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.classifier import Accelerator
+from ocelli_api.pod_environment import SettingsError
 from ocelli_api.pods import Environment
-from ocelli_training.settings import InstalledBackbone, Settings, SettingsError, parse_settings, termination_message_path
+from ocelli_training.settings import InstalledBackbone, Settings, parse_settings
 
 COMPLETE = {
     Environment.STORE_URL: "file:///store",
@@ -77,8 +78,3 @@ def test_an_unknown_log_level_is_refused() -> None:
 
 def test_the_folder_of_file_sources_is_a_path() -> None:
     assert parse(FILE_SOURCES_FOLDER="/examples").file_sources_folder == Path("/examples")
-
-
-def test_the_termination_message_goes_where_kubernetes_looks_for_it() -> None:
-    assert termination_message_path({}) == Path("/dev/termination-log")
-    assert termination_message_path({Environment.TERMINATION_MESSAGE_PATH: "/tmp/x"}) == Path("/tmp/x")

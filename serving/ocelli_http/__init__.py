@@ -1,0 +1,1 @@
+"""HTTP servers, as gateway, embedded store and inference server run them."""

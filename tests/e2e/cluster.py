@@ -1,0 +1,98 @@
+"""Clusters of these tests, and the charts on them, by the programs that users call."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+COMPONENTS = ("operator", "gateway", "store", "trainer", "inference")
+KIND_CONFIG = "tests/e2e/kind.yaml"
+KIND_VARIABLE = "OCELLI_E2E_KIND"
+"""Set where kind is in use, so that tests may make a second cluster."""
+SYSTEM_NAMESPACE = "ocelli-system"
+NAMESPACE = "ocelli-e2e-a"
+"""Of the classifiers of the API key."""
+OTHER_NAMESPACE = "ocelli-e2e-b"
+
+
+class Cluster:
+    """One cluster; the images are those of IMAGE_PREFIX and IMAGE_TAG."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self.prefix, self.tag = os.environ["IMAGE_PREFIX"], os.environ["IMAGE_TAG"]
+
+    def run(self, *command: str, input_text: str | None = None, folder: Path = CHECKOUT) -> str:
+        """Run a program, show what it says on standard error, return its output."""
+        print("e2e:", *command, flush=True)
+        environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
+        done = subprocess.run(
+            command, input=input_text, stdout=subprocess.PIPE, text=True, check=True, cwd=folder, env=environment
+        )
+        return done.stdout
+
+    def create_kind(self, name: str, *options: str) -> None:
+        """A kind cluster, with the node image KIND_IMAGE where that is set."""
+        image = ("--image", os.environ["KIND_IMAGE"]) if os.environ.get("KIND_IMAGE") else ()
+        self.run("kind", "create", "cluster", "--name", name, *image, *options)
+
+    def load_images(self, name: str) -> None:
+        """The images of this checkout onto every node of a kind cluster."""
+        for component in COMPONENTS:
+            self.run("kind", "load", "docker-image", "--name", name, f"{self.prefix}{component}:{self.tag}")
+
+    def create_namespaces(self, *names: str) -> None:
+        """Namespaces that enforce the `restricted` Pod Security Standard."""
+        for name in names:
+            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+            manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+            self.run("kubectl", "apply", "-f", "-", input_text=json.dumps(manifest))
+
+    def install(self, *settings: str, timeout: str = "5m") -> None:
+        """The charts, as the README says; a setting is `NAME=VALUE`, and what is not ready in time an error."""
+        self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds")
+        own = (f"images.prefix={self.prefix}", f"images.tag={self.tag}", f"credentials.namespace={NAMESPACE}")
+        options = [part for setting in (*own, *settings) for part in ("--set", setting)]
+        release = ("ocelli", "charts/ocelli", "--namespace", SYSTEM_NAMESPACE)
+        self.run("helm", "upgrade", "--install", *release, "--wait", "--timeout", timeout, *options)
+
+    def test_release(self) -> None:
+        """`helm test`: a classifier is trained, and classifies."""
+        self.run("helm", "test", "ocelli", "--namespace", SYSTEM_NAMESPACE, "--timeout", "5m")
+
+    def install_and_test(self, *settings: str) -> None:
+        """From nothing to the first classification, timed."""
+        started = time.monotonic()
+        self.install(*settings)
+        print(f"e2e: installed after {time.monotonic() - started:.1f} s", flush=True)
+        self.test_release()
+        print(f"e2e: trained and classified after {time.monotonic() - started:.1f} s", flush=True)
+
+    def address(self, service: str = "ocelli-gateway", namespace: str = SYSTEM_NAMESPACE) -> str:
+        """A NodePort Service on the node of the control plane, which no test drains."""
+        port = self.run(
+            *("kubectl", "get", "service", service, "--namespace", namespace),
+            *("-o", "jsonpath={.spec.ports[0].nodePort}"),
+        )
+        node = self.run(
+            *("kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane"),
+            *("-o", 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'),
+        )
+        return f"http://{node}:{port}"
+
+    def control_plane(self) -> str:
+        """The name of the node of the control plane, which with kind is that of its container."""
+        return self.run(
+            "kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "jsonpath={.items[0].metadata.name}"
+        )
+
+    def remove(self) -> None:
+        """Take away whatever was installed, with all that it keeps."""
+        self.run("helm", "uninstall", "ocelli", "--namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--wait")
+        self.run("helm", "uninstall", "ocelli-crds", "--ignore-not-found")
+        self.run("kubectl", "delete", "crd", "classifiers.ocelli.dev", "--ignore-not-found")
+        self.run("kubectl", "delete", "namespace", "--ignore-not-found", SYSTEM_NAMESPACE, NAMESPACE, OTHER_NAMESPACE)

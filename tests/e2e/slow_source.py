@@ -1,0 +1,92 @@
+"""A web server in the tests' namespace that offers the samples, at full speed or so slowly that a training lasts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from typing import Any, Self
+
+from tests.e2e.cluster import NAMESPACE
+from tests.product.instance import Ocelli
+
+NAME = "slow-source"
+SAMPLES = ("zero.zip", "one.zip", "two.zip")
+PROGRAM = """
+import http.server, pathlib, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = pathlib.Path("/samples", self.path.rpartition("/")[2]).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        while body and self.path.startswith("/slow/") and not pathlib.Path("/tmp/go").exists():
+            self.wfile.write(body[:1])
+            body = body[1:]
+            time.sleep(0.5)
+        self.wfile.write(body)
+
+http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
+
+
+class SlowSource:
+    """There while its context lasts."""
+
+    def __init__(self, ocelli: Ocelli) -> None:
+        self._ocelli = ocelli
+
+    def __enter__(self) -> Self:
+        self._ocelli.kubectl(
+            "apply",
+            "--server-side",
+            "-f",
+            "-",
+            input_text=json.dumps({"apiVersion": "v1", "kind": "List", "items": self._build()}),
+        )
+        self._ocelli.kubectl("wait", "--for=condition=Ready", f"pod/{NAME}", "--timeout=60s")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._ocelli.kubectl("delete", f"pod/{NAME}", f"service/{NAME}", f"configmap/{NAME}", "--ignore-not-found", "--now")
+
+    def url(self, sample: str) -> str:
+        """Where a sample can be had at once."""
+        return f"http://{NAME}.{NAMESPACE}.svc:8000/{sample}"
+
+    def slow_url(self, sample: str) -> str:
+        """Where a sample comes by two bytes a second, until `go`."""
+        return f"http://{NAME}.{NAMESPACE}.svc:8000/slow/{sample}"
+
+    def go(self) -> None:
+        """Let what is slow go at full speed."""
+        self._ocelli.kubectl("exec", NAME, "--", "touch", "/tmp/go")
+
+    def _build(self) -> list[dict[str, Any]]:
+        samples = {name: base64.b64encode((self._ocelli.samples / name).read_bytes()).decode() for name in SAMPLES}
+        metadata = {"name": NAME, "labels": {"app": NAME}}
+        container = {
+            "name": "server",
+            "image": f"{os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}",
+            "command": ["python", "-c", PROGRAM],
+            "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+            "volumeMounts": [{"name": "samples", "mountPath": "/samples"}],
+        }
+        pod = {
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [container],
+            "volumes": [{"name": "samples", "configMap": {"name": NAME}}],
+        }
+        return [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": samples},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
+            {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": metadata,
+                "spec": {"selector": {"app": NAME}, "ports": [{"port": 8000}]},
+            },
+        ]

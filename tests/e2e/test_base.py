@@ -1,0 +1,57 @@
+"""Without Helm: `kubectl apply -k deploy/base`, and a user as its `kustomization.yaml` says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cluster import CHECKOUT, COMPONENTS, NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.product.instance import Ocelli
+from tests.product.test_rollout import create, wait_until_ready
+
+USER = ("anna", "secret-of-anna")
+
+
+@pytest.fixture
+def plain(new_cluster: Cluster, samples: Path, tmp_path: Path) -> Iterator[Ocelli]:
+    """The base with the images of this run, and its gateway at a port of the node."""
+    (tmp_path / "kustomization.yaml").write_text(json.dumps(build_overlay(new_cluster, tmp_path)))
+    try:
+        new_cluster.create_namespaces(NAMESPACE)
+        new_cluster.run("kubectl", "apply", "--server-side", "-k", str(tmp_path))
+        add = (sys.executable, "-m", "ocelli_gateway.credentials", "add", "--user", USER[0], "--namespace", NAMESPACE)
+        words = subprocess.run((*add, "--owner", USER[0]), input=f"{USER[1]}\n", capture_output=True, text=True, check=True)
+        new_cluster.run("kubectl", "apply", "--server-side", "--field-manager=anna", "-f", "-", input_text=words.stdout)
+        deployments = [f"deployment/ocelli-{name}" for name in ("store", "operator", "gateway")]
+        for deployment in deployments:
+            new_cluster.run("kubectl", "rollout", "status", deployment, f"--namespace={SYSTEM_NAMESPACE}", "--timeout=180s")
+        kubectl = ("kubectl", f"--kubeconfig={new_cluster.kubeconfig}", f"--namespace={NAMESPACE}")
+        address = new_cluster.address()
+        yield Ocelli(address=address, user=USER[0], password=USER[1], state_dir=samples, kubectl_command=kubectl)
+    finally:
+        new_cluster.run("kubectl", "delete", "--ignore-not-found", "-k", str(tmp_path))
+        new_cluster.remove()
+
+
+def build_overlay(cluster: Cluster, folder: Path) -> dict[str, object]:
+    service = {"op": "replace", "path": "/spec/type", "value": "NodePort"}
+    names = [{"name": f"ocelli-{name}", "newName": f"{cluster.prefix}{name}", "newTag": cluster.tag} for name in COMPONENTS]
+    return {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(CHECKOUT / "deploy" / "base", folder.resolve())],
+        "images": names,
+        "patches": [{"target": {"kind": "Service", "name": "ocelli-gateway"}, "patch": json.dumps([service])}],
+    }
+
+
+def test_the_plain_base_trains_and_serves(plain: Ocelli) -> None:
+    with plain.client() as client:
+        identity = create(client, plain)
+        assert wait_until_ready(client, identity) == 2
