@@ -160,7 +160,7 @@ def test_a_classifier_of_another_namespace_is_left_alone(namespaced: Ocelli) -> 
         namespaced.apply(build_classifier(source, "here"))
         try:
             namespaced.kubectl("wait", "--for=condition=Ready", "classifier/here", "--timeout=100s")
-            assert namespaced.kubectl("get", *elsewhere, "-o", "jsonpath={.status}") == ""
+            assert namespaced.kubectl("get", *elsewhere, "-o", "jsonpath={.status.conditions}") == ""
         finally:
             namespaced.kubectl("delete", *elsewhere)
             namespaced.kubectl("delete", "classifier/here")
