@@ -293,6 +293,10 @@ class Gateway:
         """Whether a create would succeed now."""
         return await self._health.health()
 
+    async def readiness(self) -> Health:
+        """Whether requests should come."""
+        return await self._health.readiness()
+
     def _admit(self, caller: Caller) -> Caller:
         caller = replace(caller, quota=caller.quota.over(self._settings.quota))
         self._rates.count_request(caller.namespace, caller.quota)
@@ -486,7 +490,7 @@ class GatewayApp:
             return PlainTextResponse("ok\n")
         if path == "/metrics":
             return Response(self._metrics.render(), media_type=CONTENT_TYPE)
-        health = await self._gateway.health()
+        health = await (self._gateway.readiness() if path == "/readyz" else self._gateway.health())
         if health.healthy:
             return PlainTextResponse("ok\n")
         body = {"code": 503, "error": f"Not healthy: {health.reason}", "error_id": "unavailable"}

@@ -29,7 +29,7 @@ ROUTE_KEY = "ocelli.route"
 CALLER_KEY = "ocelli.user"
 """Key of the scope under which the user's name is kept, for the log."""
 UNKNOWN_ROUTE = "unknown"
-QUIET_ROUTES = ("/healthz", "/livez", "/metrics")
+QUIET_ROUTES = ("/healthz", "/readyz", "/livez", "/metrics")
 """Asked every few seconds by machines: no line in the log."""
 _SHOWN_PATH_CHARACTERS = 200
 

@@ -1,4 +1,6 @@
-"""Whether a create would succeed now, found out by trying what it rests on. It must not know HTTP.
+"""Whether a create would succeed now, found out by trying what it rests on, and whether requests should come at all.
+
+It must not know HTTP.
 
 What all tenants share decides: the API server, the object store, the folder of uploads. A namespace that is missing, closed to
 the gateway or full is its tenant's affair, which the log names, as long as a create would succeed in another one.
@@ -65,12 +67,24 @@ class HealthCheck:
         self._health = Health(healthy=False, reason="not checked yet")
         self._health_until = 0.0
         self._check = asyncio.Lock()
+        self._was_healthy = False
+
+    async def readiness(self) -> Health:
+        """Whether requests should come.
+
+        What was healthy once stays ready while anybody can log in: predictions, by far the most requests, need neither object
+        store nor upload folder, and no other gateway has better ones.
+        """
+        if self._was_healthy and self._foundations.authenticator.has_sets:
+            return Health(healthy=True, reason="")
+        return await self.health()
 
     async def health(self) -> Health:
         """The answer, at most `HEALTHY_LIFE_SECONDS` old."""
         async with self._check:
             if time.monotonic() > self._health_until:
                 self._health = await self._find_out()
+                self._was_healthy = self._was_healthy or self._health.healthy
                 life_seconds = HEALTHY_LIFE_SECONDS if self._health.healthy else UNHEALTHY_LIFE_SECONDS
                 self._health_until = time.monotonic() + life_seconds
             return self._health

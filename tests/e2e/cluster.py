@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 COMPONENTS = ("operator", "gateway", "store", "trainer", "inference")
 KIND_CONFIG = "tests/e2e/kind.yaml"
 KIND_VARIABLE = "OCELLI_E2E_KIND"
-"""Set where kind is in use, so that tests may make a second cluster."""
+"""The name of the kind cluster, where it is one: tests may read its node, and make a second cluster."""
 SYSTEM_NAMESPACE = "ocelli-system"
 NAMESPACE = "ocelli-e2e-a"
 """Of the classifiers of the API key."""
@@ -73,22 +73,18 @@ class Cluster:
         print(f"e2e: trained and classified after {time.monotonic() - started:.1f} s", flush=True)
 
     def address(self, service: str = "ocelli-gateway", namespace: str = SYSTEM_NAMESPACE) -> str:
-        """A NodePort Service on the node of the control plane, which no test drains."""
+        """A NodePort Service on the node of the control plane, which no test drains, or on another where that is not shown."""
         port = self.run(
             *("kubectl", "get", "service", service, "--namespace", namespace),
             *("-o", "jsonpath={.spec.ports[0].nodePort}"),
         )
-        node = self.run(
-            *("kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane"),
-            *("-o", 'jsonpath={.items[0].status.addresses[?(@.type=="InternalIP")].address}'),
-        )
-        return f"http://{node}:{port}"
+        nodes = json.loads(self.run("kubectl", "get", "nodes", "-o", "json"))["items"]
+        node = max(nodes, key=lambda item: "node-role.kubernetes.io/control-plane" in item["metadata"]["labels"])
+        return f"http://{next(item['address'] for item in node['status']['addresses'] if item['type'] == 'InternalIP')}:{port}"
 
-    def control_plane(self) -> str:
-        """The name of the node of the control plane, which with kind is that of its container."""
-        return self.run(
-            "kubectl", "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "jsonpath={.items[0].metadata.name}"
-        )
+    def is_installed(self) -> bool:
+        """Whether there is a release already."""
+        return self.run("helm", "list", "--all", "--short", "--namespace", SYSTEM_NAMESPACE, "--filter", "^ocelli$") != ""
 
     def remove(self) -> None:
         """Take away whatever was installed, with all that it keeps."""

@@ -14,14 +14,14 @@ from tests.e2e.cluster import SYSTEM_NAMESPACE
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import CLIENTS, REQUESTS, Observations, classify_until, create, wait_until_ready
 
+OUTAGE_SECONDS = 30
+STORE_PODS = ("-l", "app.kubernetes.io/name=ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
+
 
 @pytest.fixture(scope="module")
 def drained_node(ocelli: Ocelli) -> Iterator[str]:
     """A worker without the store, whose claim can't follow it; schedulable again in the end."""
-    store = ocelli.kubectl(
-        *("get", "pods", f"--namespace={SYSTEM_NAMESPACE}", "-l", "app.kubernetes.io/name=ocelli-store"),
-        *("-o", "jsonpath={.items[*].spec.nodeName}"),
-    ).split()
+    store = ocelli.kubectl("get", "pods", *STORE_PODS, "-o", "jsonpath={.items[*].spec.nodeName}").split()
     workers = ocelli.kubectl(
         "get", "nodes", "-l", "!node-role.kubernetes.io/control-plane", "-o", "jsonpath={.items[*].metadata.name}"
     ).split()
@@ -105,3 +105,25 @@ def test_no_request_fails_while_everything_moves(observations: Observations) -> 
 
 def test_no_answer_is_older_than_a_revision_already_seen_ready(observations: Observations) -> None:
     assert observations.stale == []
+
+
+def test_no_request_fails_while_there_is_no_store(ocelli: Ocelli) -> None:
+    """Longer than readiness probes are patient."""
+    store = ("deployment/ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
+    seen, stop = Observations(), threading.Event()
+    with ocelli.client() as client, ThreadPoolExecutor(1) as pool:
+        identity = create(client, ocelli)
+        try:
+            wait_until_ready(client, identity)
+            ocelli.kubectl("scale", *store, "--replicas=0")
+            ocelli.kubectl("wait", "--for=delete", "pod", *STORE_PODS)
+            worker = pool.submit(classify_until, stop, ocelli, identity, seen)
+            stop.wait(OUTAGE_SECONDS)
+            stop.set()
+            worker.result(timeout=300)
+        finally:
+            stop.set()
+            ocelli.kubectl("scale", *store, "--replicas=1")
+            ocelli.kubectl("rollout", "status", *store, "--timeout=100s")
+            client.delete(f"/v3/classifiers/{identity}")
+    assert seen.failures == []

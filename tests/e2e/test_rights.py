@@ -15,7 +15,7 @@ import pytest
 from ocelli_api.classifier import parse_classifier
 from ocelli_api.revision import current_revision
 from ocelli_operator.manifests.metadata import job_name
-from tests.e2e.cluster import NAMESPACE, SYSTEM_NAMESPACE
+from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import create, wait_until_ready
 
@@ -53,8 +53,12 @@ def used(ocelli: Ocelli) -> dict[str, set[Right]]:
     """By account what it asked of the API server, in the life of a Classifier that needs every kind of child."""
     if not read_audit_log():
         pytest.skip("this cluster keeps no audit log; `make e2e` makes one that does")
-    with ocelli.client() as client:
-        live(ocelli, client)
+    try:
+        with ocelli.client() as client:
+            live(ocelli, client)
+    finally:
+        scale_operator(ocelli, 1)
+        ocelli.kubectl("delete", "classifiers,jobs", "--all")
     found: dict[str, set[Right]] = {account: set() for account in ACCOUNTS}
     for line in read_audit_log().splitlines():
         event = json.loads(line)
@@ -72,9 +76,11 @@ def used(ocelli: Ocelli) -> dict[str, set[Right]]:
 
 
 def read_audit_log() -> str:
-    node = os.environ.get("OCELLI_E2E_CONTROL_PLANE", "")
+    if KIND_VARIABLE not in os.environ:
+        return ""
+    node = f"{os.environ[KIND_VARIABLE]}-control-plane"
     done = subprocess.run(("docker", "exec", node, "cat", AUDIT_LOG), capture_output=True, text=True, check=False)
-    return done.stdout if node and done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def live(ocelli: Ocelli, client: httpx.Client) -> None:

@@ -250,7 +250,9 @@ class Stage:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 
-    def start_gateway(self, *, resolver: AbstractResolver | None = None, **settings: Any) -> GatewayInstance:
+    def start_gateway(
+        self, *, resolver: AbstractResolver | None = None, healthy: bool = True, **settings: Any
+    ) -> GatewayInstance:
         values = {
             "store_url": self.store_folder.as_uri(),
             "credentials_folder": self.credentials_folder,
@@ -260,9 +262,11 @@ class Stage:
             "prediction_timeout_seconds": 5.0,
             **settings,
         }
-        return self.run(self._start_gateway(GatewaySettings(**values), resolver))
+        return self.run(self._start_gateway(GatewaySettings(**values), resolver, healthy))
 
-    async def _start_gateway(self, settings: GatewaySettings, resolver: AbstractResolver | None) -> GatewayInstance:
+    async def _start_gateway(
+        self, settings: GatewaySettings, resolver: AbstractResolver | None, healthy: bool
+    ) -> GatewayInstance:
         metrics = Metrics()
         dependencies = Dependencies(
             settings=settings,
@@ -277,7 +281,7 @@ class Stage:
         running = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
         self._resources.push_async_callback(running.stop)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while not (health := await gateway.health()).healthy:
+        while healthy and not (health := await gateway.health()).healthy:
             assert time.monotonic() < deadline, health.reason
             await asyncio.sleep(0.01)
         port = running.server.servers[0].sockets[0].getsockname()[1]

@@ -1,4 +1,4 @@
-"""One tenant's namespace never decides whether the gateway is healthy for the others."""
+"""One tenant's namespace never decides whether the gateway is healthy for the others, and the store not whether it is ready."""
 
 from __future__ import annotations
 
@@ -25,6 +25,31 @@ def own_stage(tmp_path: Path) -> Iterator[Stage]:
 
 def health(instance: GatewayInstance) -> httpx.Response:
     return httpx.get(f"{instance.address}/healthz")
+
+
+def readiness(instance: GatewayInstance) -> httpx.Response:
+    return httpx.get(f"{instance.address}/readyz")
+
+
+def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored(own_stage: Stage) -> None:
+    instance = own_stage.start_gateway()
+    assert readiness(instance).status_code == 200
+    own_stage.upload_folder.rmdir()
+    wait_for(lambda: health(instance).status_code == 503, "not healthy without its folder", 15)
+    assert readiness(instance).status_code == 200
+
+
+def test_a_gateway_that_was_never_healthy_is_not_ready(own_stage: Stage) -> None:
+    own_stage.upload_folder.rmdir()
+    assert readiness(own_stage.start_gateway(healthy=False)).status_code == 503
+
+
+def test_a_gateway_that_knows_nobody_is_not_ready(own_stage: Stage) -> None:
+    instance = own_stage.start_gateway()
+    for file in own_stage.credentials_folder.iterdir():
+        file.unlink()
+    wait_for(lambda: readiness(instance).status_code == 503, "not ready without credentials", 15)
+    assert "credential" in readiness(instance).json()["error"]
 
 
 def test_namespace_that_does_not_exist_leaves_the_gateway_healthy_for_other_tenants(own_stage: Stage) -> None:
