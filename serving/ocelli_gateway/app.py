@@ -293,6 +293,10 @@ class Gateway:
         """Whether a create would succeed now."""
         return await self._health.health()
 
+    async def watch_health(self) -> None:
+        """Look now and then, so that the log tells of what a probe no longer shows."""
+        await self._health.watch()
+
     async def readiness(self) -> Health:
         """Whether requests should come."""
         return await self._health.readiness()
@@ -402,7 +406,9 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             example_zips=example_zips,
             classify_zips=classify_zips,
         )
-        yield Gateway(dependencies, parts)
+        gateway = Gateway(dependencies, parts)
+        resources.callback(asyncio.create_task(gateway.watch_health()).cancel)
+        yield gateway
 
 
 class _Routes(Generic[R]):

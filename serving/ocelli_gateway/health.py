@@ -79,11 +79,19 @@ class HealthCheck:
             return Health(healthy=True, reason="")
         return await self.health()
 
+    async def watch(self) -> None:
+        """Find out regularly, though nobody asks: what changes is logged."""
+        while True:
+            await self.health()
+            await asyncio.sleep(HEALTHY_LIFE_SECONDS)
+
     async def health(self) -> Health:
         """The answer, at most `HEALTHY_LIFE_SECONDS` old."""
         async with self._check:
             if time.monotonic() > self._health_until:
-                self._health = await self._find_out()
+                before, self._health = self._health, await self._find_out()
+                if self._was_healthy and self._health.reason != before.reason:
+                    logger.warning("health changed", extra={"healthy": self._health.healthy, "reason": self._health.reason})
                 self._was_healthy = self._was_healthy or self._health.healthy
                 life_seconds = HEALTHY_LIFE_SECONDS if self._health.healthy else UNHEALTHY_LIFE_SECONDS
                 self._health_until = time.monotonic() + life_seconds

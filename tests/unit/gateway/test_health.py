@@ -39,6 +39,12 @@ def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored
     assert readiness(instance).status_code == 200
 
 
+def test_the_log_tells_what_keeps_a_ready_gateway_from_storing(own_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    own_stage.start_gateway()
+    own_stage.upload_folder.rmdir()
+    wait_for(lambda: any(record.message == "health changed" for record in caplog.records), "nothing is logged", 15)
+
+
 def test_a_gateway_that_was_never_healthy_is_not_ready(own_stage: Stage) -> None:
     own_stage.upload_folder.rmdir()
     assert readiness(own_stage.start_gateway(healthy=False)).status_code == 503
