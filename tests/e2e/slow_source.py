@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from typing import Any, Self
 
 from tests.e2e.cluster import NAMESPACE
+from tests.e2e.pods import build_server
 from tests.product.instance import Ocelli
 
 NAME = "slow-source"
@@ -65,28 +65,6 @@ class SlowSource:
 
     def _build(self) -> list[dict[str, Any]]:
         samples = {name: base64.b64encode((self._ocelli.samples / name).read_bytes()).decode() for name in SAMPLES}
-        metadata = {"name": NAME, "labels": {"app": NAME}}
-        container = {
-            "name": "server",
-            "image": f"{os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}",
-            "command": ["python", "-c", PROGRAM],
-            "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
-            "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-            "volumeMounts": [{"name": "samples", "mountPath": "/samples"}],
-        }
-        pod = {
-            "automountServiceAccountToken": False,
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [container],
-            "volumes": [{"name": "samples", "configMap": {"name": NAME}}],
-        }
-        return [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "binaryData": samples},
-            {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
-            {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "metadata": metadata,
-                "spec": {"selector": {"app": NAME}, "ports": [{"port": 8000}]},
-            },
-        ]
+        config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME}, "binaryData": samples}
+        container = {"command": ["python", "-c", PROGRAM]}
+        return [config, *build_server({"name": NAME}, 8000, container, {"configMap": {"name": NAME}}, "/samples")]

@@ -17,6 +17,7 @@ import pytest
 
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.e2e.conftest import NEW_CLUSTER, connect
+from tests.e2e.pods import build_server
 from tests.e2e.slow_source import SlowSource
 from tests.go_programs import GoMissingError
 from tests.integration.storage.conftest import ADMINISTRATOR, VERSITYGW, BucketServer
@@ -76,25 +77,10 @@ def build_bucket() -> list[Document]:
     login = f"--access {ADMINISTRATOR[0]} --secret {ADMINISTRATOR[1]}"
     serve = f"versitygw --port :7070 {login} --iam-dir /data/users posix /data/buckets"
     container = {
-        "name": "versitygw",
         "image": BUCKET_IMAGE,
         "command": ["sh", "-c", f"mkdir -p /data/users /data/buckets/{BUCKET} && exec {serve}"],
-        "readinessProbe": {"tcpSocket": {"port": 7070}, "periodSeconds": 1},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
-    pod = {
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "data", "emptyDir": {}}],
-    }
-    metadata = {"name": "bucket", "namespace": BUCKET_NAMESPACE, "labels": {"app": "bucket"}}
-    service = {"type": "NodePort", "selector": {"app": "bucket"}, "ports": [{"port": 7070}]}
-    return [
-        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod},
-        {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service},
-    ]
+    return build_server({"name": "bucket", "namespace": BUCKET_NAMESPACE}, 7070, container, {"emptyDir": {}}, "/data")
 
 
 def build_policy() -> str:

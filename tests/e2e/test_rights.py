@@ -16,6 +16,7 @@ from ocelli_api.classifier import parse_classifier
 from ocelli_api.revision import current_revision
 from ocelli_operator.manifests.metadata import job_name
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE
+from tests.e2e.pods import store_image
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import create, wait_until_ready
 
@@ -128,7 +129,7 @@ def be_in_the_way(ocelli: Ocelli, name: str) -> None:
     """Somebody else's Job has the name of the first training Job, until the operator has told so."""
     revision = current_revision(parse_classifier(ocelli.get("classifier", name)).spec)
     job = job_name(name, revision, 1)
-    ocelli.kubectl("create", "job", job, f"--image={os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}", "--", "true")
+    ocelli.kubectl("create", "job", job, f"--image={store_image()}", "--", "true")
     scale_operator(ocelli, 1)
     wait_for(
         "an Event tells of it",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.e2e import pods
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE
 from tests.product.instance import Ocelli, wait_for
 from tests.product.test_rollout import create, wait_until_ready
@@ -53,7 +53,7 @@ def attempts(ocelli: Ocelli) -> Iterator[dict[str, Any]]:
         identity = create(client, ocelli)
         wait_until_ready(client, identity)
         theirs = stored_keys(ocelli, identity)
-        manifest = build_pod("attempts", theirs)
+        manifest = build_attempts("attempts", theirs)
         ocelli.kubectl("apply", f"--namespace={OTHER_NAMESPACE}", "-f", "-", input_text=json.dumps(manifest))
         pod = ("pod/attempts", f"--namespace={OTHER_NAMESPACE}")
         try:
@@ -76,7 +76,7 @@ def stored_keys(ocelli: Ocelli, identity: str) -> list[str]:
     return keys
 
 
-def build_pod(name: str, theirs: list[str]) -> dict[str, Any]:
+def build_attempts(name: str, theirs: list[str]) -> dict[str, Any]:
     """A Pod of the other tenant, with tokens that it may ask for, as everybody who may create Pods can."""
     tokens = [
         {"serviceAccountToken": {"path": "write", "audience": "ocelli-store"}},
@@ -84,30 +84,10 @@ def build_pod(name: str, theirs: list[str]) -> dict[str, Any]:
         {"serviceAccountToken": {"path": "kubernetes"}},
     ]
     store = f"http://ocelli-store.{SYSTEM_NAMESPACE}.svc:8082"
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        # The label only takes it past a NetworkPolicy: the store itself must refuse.
-        "metadata": {"name": name, "namespace": OTHER_NAMESPACE, "labels": {"app.kubernetes.io/part-of": "ocelli"}},
-        "spec": {
-            "restartPolicy": "Never",
-            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-            "containers": [
-                {
-                    "name": "attempts",
-                    "image": store_image(),
-                    "command": ["python", "-c", ATTEMPT, store, OTHER_NAMESPACE, json.dumps(theirs)],
-                    "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-                    "volumeMounts": [{"name": "tokens", "mountPath": "/tokens"}],
-                }
-            ],
-            "volumes": [{"name": "tokens", "projected": {"sources": tokens}}],
-        },
-    }
-
-
-def store_image() -> str:
-    return f"{os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}"
+    # The label only takes it past a NetworkPolicy: the store itself must refuse.
+    metadata = {"name": name, "namespace": OTHER_NAMESPACE, "labels": {"app.kubernetes.io/part-of": "ocelli"}}
+    container = {"command": ["python", "-c", ATTEMPT, store, OTHER_NAMESPACE, json.dumps(theirs)]}
+    return pods.build_pod(metadata, container, {"projected": {"sources": tokens}}, "/tokens", restartPolicy="Never")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +119,7 @@ def test_no_object_of_another_tenant_can_be_read(attempts: dict[str, Any]) -> No
 
 
 def test_the_stores_volume_cannot_be_mounted_from_another_namespace(ocelli: Ocelli) -> None:
-    manifest = build_pod("volume", ["x/x/x/x/x"])
+    manifest = build_attempts("volume", ["x/x/x/x/x"])
     manifest["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "ocelli-store"}})
     ocelli.kubectl("apply", f"--namespace={OTHER_NAMESPACE}", "-f", "-", input_text=json.dumps(manifest))
     try:
