@@ -67,7 +67,8 @@ def run_tests(cluster: Cluster, pytest_arguments: Sequence[str], variables: Mapp
     cluster.create_namespaces(SYSTEM_NAMESPACE, NAMESPACE, OTHER_NAMESPACE)
     cluster.install_and_test("gateway.service.type=NodePort")
     own = {"KUBECONFIG": str(cluster.kubeconfig), ADDRESS_VARIABLE: cluster.address()}
-    command = (sys.executable, "-m", "pytest", "tests/e2e", *pytest_arguments)
+    # A test that needs the second cluster may have to make it first.
+    command = (sys.executable, "-m", "pytest", "tests/e2e", "--timeout=900", *pytest_arguments)
     return subprocess.run(command, env={**os.environ, **own, **variables}, cwd=CHECKOUT, check=False).returncode
 
 
