@@ -1,7 +1,7 @@
 """Objects in a folder or a bucket, through `obstore`.
 
-Credentials of buckets come from the environment, as the cloud's own tools read it: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`,
-`AWS_WEB_IDENTITY_TOKEN_FILE`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME` and so on.
+Credentials of buckets come from the environment, by the variables that `obstore` reads: `AWS_ACCESS_KEY_ID`,
+`AWS_ENDPOINT_URL`, `AWS_WEB_IDENTITY_TOKEN_FILE`, `GOOGLE_SERVICE_ACCOUNT_KEY`, `AZURE_STORAGE_ACCOUNT_NAME` and so on.
 """
 
 from __future__ import annotations
