@@ -54,7 +54,7 @@ class Cluster:
 
     def install(self, *settings: str, timeout: str = "5m") -> None:
         """The charts, as the README says; a setting is `NAME=VALUE`, and what is not ready in time an error."""
-        self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds")
+        self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds", "--wait")
         own = (f"images.prefix={self.prefix}", f"images.tag={self.tag}", f"credentials.namespace={NAMESPACE}")
         options = [part for setting in (*own, *settings) for part in ("--set", setting)]
         release = ("ocelli", "charts/ocelli", "--namespace", SYSTEM_NAMESPACE)

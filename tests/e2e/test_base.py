@@ -41,13 +41,26 @@ def plain(new_cluster: Cluster, samples: Path, tmp_path: Path) -> Iterator[Ocell
 
 def build_overlay(cluster: Cluster, folder: Path) -> dict[str, object]:
     service = {"op": "replace", "path": "/spec/type", "value": "NodePort"}
+    variables = [
+        {"name": f"OCELLI_{name.upper()}_IMAGE", "value": f"{cluster.prefix}{name}:{cluster.tag}"}
+        for name in ("trainer", "inference")
+    ]
+    operator = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "ocelli-operator", "namespace": SYSTEM_NAMESPACE},
+        "spec": {"template": {"spec": {"containers": [{"name": "operator", "env": variables}]}}},
+    }
     names = [{"name": f"ocelli-{name}", "newName": f"{cluster.prefix}{name}", "newTag": cluster.tag} for name in COMPONENTS]
     return {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(CHECKOUT / "deploy" / "base", folder.resolve())],
         "images": names,
-        "patches": [{"target": {"kind": "Service", "name": "ocelli-gateway"}, "patch": json.dumps([service])}],
+        "patches": [
+            {"target": {"kind": "Service", "name": "ocelli-gateway"}, "patch": json.dumps([service])},
+            {"patch": json.dumps(operator)},
+        ],
     }
 
 
