@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render, render_resources
+from tests.charts.releases import (
+    CHART,
+    CHECKOUT,
+    CRD_CHART,
+    FULL_VALUES,
+    NAMESPACE,
+    call,
+    parse,
+    render,
+    render_resources,
+)
 
 GOLDEN = Path(__file__).with_name("golden")
 DEFAULT_VALUES: dict[str, Any] = {"credentials": {"existingSecret": "ocelli-credentials"}}
@@ -101,6 +111,15 @@ def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     ]
     (container,) = store["spec"]["template"]["spec"]["containers"]
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
+
+
+def test_the_namespace_of_the_release_is_no_tenants(helm: Path) -> None:
+    with pytest.raises(AssertionError, match='"ocelli-system" is the namespace of this release'):
+        render(helm, {"credentials": {"namespace": NAMESPACE}})
+
+
+def test_the_namespace_of_an_existing_secrets_users_is_not_looked_at(helm: Path) -> None:
+    render(helm, {"credentials": {"existingSecret": "users", "namespace": NAMESPACE}, "namespaces": ["team-a"]})
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
