@@ -74,14 +74,15 @@ STORAGE = {"store": {"embedded": {"storageClassName": "charts-test"}}}
 
 
 class Release:
-    """Helm with one cluster and one namespace."""
+    """Helm with one cluster and one namespace, as the cluster's administrator where no kubeconfig is given."""
 
-    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str) -> None:
+    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str, kubeconfig: Path | None = None) -> None:
         self.helm, self.cluster, self.namespace = helm, cluster, namespace
+        self.kubeconfig = kubeconfig or cluster.kubeconfig
 
     def call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         """Helm's words; the exit code is the last line."""
-        place = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        place = ("--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace)
         file = () if values is None else ("--values", "-")
         done = call(self.helm, *arguments, *place, *file, input_text=None if values is None else json.dumps(values))
         return f"{done.stdout}{done.stderr}\nexit {done.returncode}"

@@ -129,6 +129,38 @@ def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict
     assert said.endswith("exit 1")
 
 
+@pytest.fixture
+def tenants_release(release: Release) -> Release:
+    """Of somebody who may do everything in the release's namespace and in one more, and nothing elsewhere."""
+    own, team = release.namespace, f"{release.namespace}-team"
+    release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
+    release.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "installer"}}, namespace=own)
+    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "installer"}}
+    for namespace in (own, team):
+        rule = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "installer"}
+        who = {"kind": "ServiceAccount", "name": "installer", "namespace": own}
+        release.cluster.apply({**rbac, "kind": "Role", "rules": [rule]}, namespace=namespace)
+        release.cluster.apply({**rbac, "kind": "RoleBinding", "roleRef": role, "subjects": [who]}, namespace=namespace)
+    return Release(release.helm, release.cluster, own, release.cluster.service_account_kubeconfig(own, "installer"))
+
+
+def without_cluster_wide_rights(release: Release, **preconditions: bool) -> dict[str, Any]:
+    team = f"{release.namespace}-team"
+    bucket = {"mode": "bucket", "bucket": {"url": "s3://models"}}
+    return {"namespaces": [team], "credentials": {"namespace": team}, "store": bucket, "preconditions": preconditions}
+
+
+def test_somebody_with_rights_in_two_namespaces_installs(tenants_release: Release) -> None:
+    said = tenants_release.apply(without_cluster_wide_rights(tenants_release, enabled=False))
+    assert said.endswith("exit 0"), said
+
+
+def test_preconditions_that_may_not_be_looked_at_are_forbidden(tenants_release: Release) -> None:
+    said = tenants_release.apply(without_cluster_wide_rights(tenants_release))
+    assert 'namespaces "kube-system" is forbidden' in said
+
+
 def test_without_the_resources_the_chart_says_what_to_install_first(helm: Path) -> None:
     done = call(helm, "template", "ocelli", str(CHART), "--kube-version", "1.37.2")
     assert done.returncode == 1
