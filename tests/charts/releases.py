@@ -58,7 +58,24 @@ FULL_VALUES: Mapping[str, Any] = {
     "gpu": {"enabled": True, "runtimeClassName": "nvidia", "nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu"}]},
     "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
     "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
-    "builtIns": ["default", "explicit"],
+    "builtIns": [
+        {"name": "default"},
+        {
+            "name": "food",
+            "pretrained": {
+                "weights": {"url": "https://models.example.com/food.pth", "sha256": "b" * 64, "architecture": "resnet18"},
+                "labels": {"url": "https://models.example.com/food.txt"},
+            },
+        },
+        {
+            "name": "explicit",
+            "pretrained": {
+                "weights": {"url": "https://models.example.com/explicit.onnx"},
+                "labels": {"url": "https://models.example.com/explicit.txt"},
+                "activation": "Sigmoid",
+            },
+        },
+    ],
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},

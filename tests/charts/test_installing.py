@@ -13,6 +13,8 @@ from tests.charts.releases import CHART, Release, call
 
 pytestmark = pytest.mark.cluster
 
+BACKBONE = {"name": "resnet18", "weights": "https://models.example.com/resnet18.pth", "sha256": "a" * 64}
+
 
 def test_a_release_installs(release: Release) -> None:
     assert release.apply({}).endswith("exit 0")
@@ -104,7 +106,19 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"operator": {"settings": {"WORKERS": "1"}}}, "does not match pattern '^OCELLI_"),
         ({"gateway": {"replicas": "two"}}, "got string, want integer"),
         ({"credentials": {"user": "apikey"}}, "'not' failed"),
-        ({"builtIns": ["drinks"]}, "value must be one of 'default', 'food', 'explicit'"),
+        ({"builtIns": ["food"]}, "got string, want object"),
+        ({"builtIns": [{"name": "drinks"}]}, "value must be one of 'default', 'food', 'explicit'"),
+        ({"builtIns": [{"name": "default"}, {"name": "default"}]}, 'builtIns: "default" is listed twice'),
+        ({"builtIns": [{"name": "food"}]}, 'Ocelli ships no weights for "food"; set its pretrained.weights.url and'),
+        (
+            {"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "https://a/b.onnx"}}}]},
+            "pretrained.labels.url, see",
+        ),
+        ({"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "file:///food/"}}}]}, "does not match pattern"),
+        ({"backbones": [{"name": "resnet18"}]}, "missing properties 'weights', 'sha256'"),
+        ({"backbones": [{**BACKBONE, "weights": "/models/resnet18.pth"}]}, "does not match pattern '^https?://'"),
+        ({"backbones": [{**BACKBONE, "sha256": "5c106cde"}]}, "'5c106cde' does not match pattern"),
+        ({"backbones": [{**BACKBONE, "name": "HogColor"}]}, "'not' failed"),
         ({"store": {"mode": "bucket"}}, "store.bucket.url is empty; name the bucket"),
         ({"store": {"mode": "bucket", "bucket": {"url": "s3://a", "secretName": "none"}}}, 'there is no Secret "none"'),
         ({"credentials": {"existingSecret": "none"}}, 'credentials.existingSecret: there is no Secret "none"'),

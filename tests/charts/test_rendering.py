@@ -113,6 +113,17 @@ def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
 
 
+def test_a_built_in_is_the_projects_manifest_with_what_is_given(helm: Path) -> None:
+    rendered = {item["metadata"]["name"]: item for item in parse(render(helm, FULL_VALUES)) if item["kind"] == "Classifier"}
+    projects = {
+        name: yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())
+        for name in ("default", "food", "explicit")
+    }
+    for item in FULL_VALUES["builtIns"]:
+        projects[item["name"]]["spec"]["pretrained"].update(item.get("pretrained", {}))
+    assert rendered == projects
+
+
 def test_the_namespace_of_the_release_is_no_tenants(helm: Path) -> None:
     with pytest.raises(AssertionError, match='"ocelli-system" is the namespace of this release'):
         render(helm, {"credentials": {"namespace": NAMESPACE}})
