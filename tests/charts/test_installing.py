@@ -143,6 +143,29 @@ def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict
     assert said.endswith("exit 1")
 
 
+def test_a_second_release_beside_one_for_all_namespaces_is_refused(release: Release) -> None:
+    release.apply({})
+    other = f"{release.namespace}-other"
+    release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
+    said = Release(release.helm, release.cluster, other).apply({}, "--dry-run=server")
+    name = f"{release.namespace}-ocelli-operator"
+    assert f'the ClusterRole "{name}", looks after the Classifiers of all namespaces; give it a list of `namespaces`' in said
+
+
+def test_two_releases_of_one_name_for_different_namespaces_install(release: Release) -> None:
+    other = Release(release.helm, release.cluster, f"{release.namespace}-other")
+    spaces = [f"{release.namespace}-{team}" for team in ("one", "two")]
+    for name in (other.namespace, *spaces):
+        release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    gpu = {"enabled": True, "watchNodes": True}
+    try:
+        for each, space in zip((release, other), spaces, strict=True):
+            said = each.apply({"namespaces": [space], "credentials": {"namespace": space}, "gpu": gpu})
+            assert said.endswith("exit 0"), said
+    finally:
+        other.call("uninstall", "ocelli", "--ignore-not-found")
+
+
 @pytest.fixture
 def tenants_release(release: Release) -> Release:
     """Of somebody who may do everything in the release's namespace and in one more, and nothing elsewhere."""

@@ -124,6 +124,28 @@ def test_a_built_in_is_the_projects_manifest_with_what_is_given(helm: Path) -> N
     assert rendered == projects
 
 
+def test_two_releases_in_one_namespace_share_nothing(helm: Path) -> None:
+    made = [
+        {
+            (item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"])
+            for item in parse(render(helm, {**values, "fullnameOverride": name}))
+            if item["kind"] != "Classifier"
+        }
+        for values in ({}, FULL_VALUES)
+        for name in ("one", "two")
+    ]
+    assert made[0] & made[1] == set()
+    assert made[2] & made[3] == set()
+
+
+def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
+    made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, {"fullnameOverride": "two"}))}
+    (container,) = made["Deployment", "two-operator"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "OCELLI_LEASE_NAME", "value": "two-operator"} in container["env"]
+    assert made["Role", "two-operator-lease"]["rules"][1]["resourceNames"] == ["two-operator"]
+    assert ("Lease", "two-operator") in made
+
+
 def test_the_namespace_of_the_release_is_no_tenants(helm: Path) -> None:
     with pytest.raises(AssertionError, match='"ocelli-system" is the namespace of this release'):
         render(helm, {"credentials": {"namespace": NAMESPACE}})

@@ -8,6 +8,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Beginning of the names of what belongs to no namespace: two releases of one name may be in two namespaces. */}}
+{{- define "ocelli.clusterName" -}}
+{{ .Release.Namespace }}-{{ include "ocelli.fullname" . }}
+{{- end -}}
+
 {{/* Labels that select a component's Pods. Arguments: root, component. */}}
 {{- define "ocelli.selector" -}}
 app.kubernetes.io/name: ocelli-{{ .component }}
