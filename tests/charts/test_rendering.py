@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,43 @@ def test_two_releases_in_one_namespace_share_nothing(helm: Path) -> None:
     ]
     assert made[0] & made[1] == set()
     assert made[2] & made[3] == set()
+
+
+def environment(helm: Path, component: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of a component's container, of which none may be there twice: the API server refuses that."""
+    made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, values))}
+    (container,) = made["Deployment", f"ocelli-{component}"]["spec"]["template"]["spec"]["containers"]
+    variables = {item["name"]: item.get("value", "") for item in container["env"]}
+    assert len(variables) == len(container["env"])
+    return variables
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway"])
+def test_settings_are_all_but_those_that_the_chart_sets(helm: Path, component: str) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"][component]["properties"]["settings"]
+    set_by_values = {
+        name
+        for values in ({}, FULL_VALUES)
+        for name in environment(helm, component, values)
+        if name.startswith("OCELLI_") and name not in values.get(component, {}).get("settings", {})
+    }
+    assert set(schema["propertyNames"]["not"]["enum"]) == set_by_values
+
+
+def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:
+    settings = {"OCELLI_A": 12_345_678, "OCELLI_B": 0.25, "OCELLI_C": True, "OCELLI_D": "007"}
+    variables = environment(helm, "gateway", {"gateway": {"settings": settings}})
+    assert {name: variables[name] for name in settings} == {
+        "OCELLI_A": "12345678",
+        "OCELLI_B": "0.25",
+        "OCELLI_C": "true",
+        "OCELLI_D": "007",
+    }
+
+
+@pytest.mark.parametrize("quantity", ["0.5", 2, 1.5, "100m", "1e9", "12E6", ".5", "5Gi", "20k", "1T", "+1"])
+def test_a_quantity_is_what_kubernetes_takes_for_one(helm: Path, quantity: str | float) -> None:
+    render(helm, {"training": {"resources": {"requests": {"cpu": quantity}}}})
 
 
 def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:

@@ -32,6 +32,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{ .root.Values.images.prefix }}{{ .component }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 
+{{/* A setting as a quoted string. As JSON, a large integer stays one: it is 1e+06 otherwise. */}}
+{{- define "ocelli.setting" -}}
+{{ kindIs "string" . | ternary . (toJson .) | quote }}
+{{- end -}}
+
 {{- define "ocelli.storeURL" -}}
 {{- if eq .Values.store.mode "embedded" -}}
 http://{{ include "ocelli.fullname" . }}-store.{{ .Release.Namespace }}.svc:8082
