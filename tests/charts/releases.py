@@ -55,7 +55,13 @@ FULL_VALUES: Mapping[str, Any] = {
         "mode": "bucket",
         "bucket": {"url": "s3://models/production", "secretName": "bucket", "tenantSecretName": "bucket-tenant"},
     },
-    "gpu": {"enabled": True, "runtimeClassName": "nvidia", "nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu"}]},
+    "gpu": {
+        "enabled": True,
+        "watchNodes": True,
+        "runtimeClassName": "nvidia",
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "gpu"}],
+    },
     "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
     "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
     "builtIns": [

@@ -176,6 +176,19 @@ def test_a_quantity_is_what_kubernetes_takes_for_one(helm: Path, quantity: str |
     render(helm, {"training": {"resources": {"requests": {"cpu": quantity}}}})
 
 
+@pytest.mark.parametrize(
+    ("namespaces", "watch_nodes", "watched"),
+    [([], None, True), (["default"], None, False), (["default"], True, True), ([], False, False)],
+)
+def test_nodes_are_watched_unless_namespaces_are_listed(
+    helm: Path, namespaces: list[str], watch_nodes: bool | None, watched: bool
+) -> None:
+    values = {"namespaces": namespaces, "gpu": {"enabled": True, "watchNodes": watch_nodes}}
+    roles = [item["metadata"]["name"] for item in parse(render(helm, values)) if item["kind"] == "ClusterRole"]
+    assert ("ocelli-system-ocelli-operator-nodes" in roles) == watched
+    assert environment(helm, "operator", values)["OCELLI_WATCH_NODES"] == ("true" if watched else "false")
+
+
 def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
     made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, {"fullnameOverride": "two"}))}
     (container,) = made["Deployment", "two-operator"]["spec"]["template"]["spec"]["containers"]

@@ -32,6 +32,11 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{ .root.Values.images.prefix }}{{ .component }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}
 {{- end -}}
 
+{{/* Whether nodes are watched: it takes a ClusterRole, which nobody wants unasked who lists namespaces. */}}
+{{- define "ocelli.watchNodes" -}}
+{{ kindIs "bool" .Values.gpu.watchNodes | ternary .Values.gpu.watchNodes (not .Values.namespaces) }}
+{{- end -}}
+
 {{/* A setting as a quoted string. As JSON, a large integer stays one: it is 1e+06 otherwise. */}}
 {{- define "ocelli.setting" -}}
 {{ kindIs "string" . | ternary . (toJson .) | quote }}
