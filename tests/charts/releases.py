@@ -34,10 +34,16 @@ API_VERSIONS = (
 )
 """What a cluster has in which the whole chart can be installed."""
 
+PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
-    "operator": {"replicas": 2, "settings": {"OCELLI_WORKERS": "16"}, "nodeSelector": {"pool": "system"}},
+    "operator": {
+        "replicas": 2,
+        "settings": {"OCELLI_WORKERS": "16"},
+        "nodeSelector": {"pool": "system"},
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [PREFER_SYSTEM]}},
+    },
     "gateway": {
         "autoscaling": {"enabled": True},
         "settings": {"OCELLI_QUOTA_CLASSIFIERS": "100"},

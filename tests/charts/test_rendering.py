@@ -139,10 +139,15 @@ def test_two_releases_in_one_namespace_share_nothing(helm: Path) -> None:
     assert made[2] & made[3] == set()
 
 
+def pods(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The Pod templates by the names of their Deployments."""
+    made = parse(render(helm, values))
+    return {item["metadata"]["name"]: item["spec"]["template"] for item in made if item["kind"] == "Deployment"}
+
+
 def environment(helm: Path, component: str, values: Mapping[str, Any]) -> dict[str, str]:
     """The variables of a component's container, of which none may be there twice: the API server refuses that."""
-    made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, values))}
-    (container,) = made["Deployment", f"ocelli-{component}"]["spec"]["template"]["spec"]["containers"]
+    (container,) = pods(helm, values)[f"ocelli-{component}"]["spec"]["containers"]
     variables = {item["name"]: item.get("value", "") for item in container["env"]}
     assert len(variables) == len(container["env"])
     return variables
@@ -187,6 +192,26 @@ def test_nodes_are_watched_unless_namespaces_are_listed(
     roles = [item["metadata"]["name"] for item in parse(render(helm, values)) if item["kind"] == "ClusterRole"]
     assert ("ocelli-system-ocelli-operator-nodes" in roles) == watched
     assert environment(helm, "operator", values)["OCELLI_WATCH_NODES"] == ("true" if watched else "false")
+
+
+@pytest.mark.parametrize(("replicas", "spread"), [(1, False), (2, True)])
+def test_operators_that_stand_by_do_so_on_other_nodes(helm: Path, replicas: int, spread: bool) -> None:
+    pod = pods(helm, {"operator": {"replicas": replicas}})["ocelli-operator"]
+    assert ("topologySpreadConstraints" in pod["spec"]) == spread
+    for constraint in pod["spec"].get("topologySpreadConstraints", []):
+        assert constraint["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_affinities_are_handed_on(helm: Path) -> None:
+    zones = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [zones]}]}
+        }
+    }
+    values = {component: {"affinity": affinity} for component in ("operator", "gateway")}
+    made = pods(helm, {**values, "store": {"embedded": {"affinity": affinity}}})
+    assert [pod["spec"]["affinity"] for pod in made.values()] == [affinity] * 3
 
 
 def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:

@@ -85,6 +85,10 @@ imagePullSecrets:
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
@@ -92,6 +96,17 @@ tolerations:
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{/* Replicas on different nodes, where that can be: one node that fails takes not all of them. Arguments: root, component. */}}
+{{- define "ocelli.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "ocelli.selector" . | nindent 8 }}
 {{- end -}}
 
 {{/* Variables, a mount and a volume by which operator and gateway reach the store. */}}
