@@ -102,6 +102,7 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"gatway": {}}, "additional properties 'gatway' not allowed"),
         ({"store": {"embedded": {"namespaceQuota": "5 GB"}}}, "'5 GB' does not match pattern"),
         ({"store": {"mode": "nfs"}}, "value must be one of 'embedded', 'bucket'"),
+        ({"images": {"digests": {"operator": "1.2.3"}}}, "'1.2.3' does not match pattern"),
         ({"images": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ({"operator": {"settings": {"WORKERS": "1"}}}, "does not match pattern '^OCELLI_"),
         ({"operator": {"settings": {"OCELLI_NAMESPACES": "team-a"}}}, "'not' failed"),

@@ -214,6 +214,17 @@ def test_affinities_are_handed_on(helm: Path) -> None:
     assert [pod["spec"]["affinity"] for pod in made.values()] == [affinity] * 3
 
 
+def test_every_image_can_be_pinned(helm: Path) -> None:
+    names = ("operator", "gateway", "store", "trainer", "inference", "trainerGPU", "inferenceGPU")
+    digests = {name: f"sha256:{number}{'0' * 63}" for number, name in enumerate(names)}
+    text = render(helm, {"images": {"digests": digests, "tag": "1.2"}, "gpu": {"enabled": True}})
+    found = set(re.findall(r"\bocelli-([a-z]+:[-.0-9a-z]+@sha256:[0-9]+)\b", text))
+    assert found == {
+        f"{name.removesuffix('GPU')}:1.2{'-cuda' if name.endswith('GPU') else ''}@{digest}" for name, digest in digests.items()
+    }
+    assert not re.search(r"\bocelli-[a-z]+:1\.2(?!\S*@)", text)
+
+
 def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
     made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, {"fullnameOverride": "two"}))}
     (container,) = made["Deployment", "two-operator"]["spec"]["template"]["spec"]["containers"]

@@ -28,8 +28,16 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{/* An image, pinned where its digest is given. Arguments: root, component, gpu. */}}
 {{- define "ocelli.image" -}}
-{{ .root.Values.images.prefix }}{{ .component }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}
+{{- $tag := .root.Values.images.tag | default .root.Chart.AppVersion -}}
+{{- $digest := .component -}}
+{{- if .gpu -}}
+{{- $tag = .root.Values.gpu.imageTag | default (printf "%s-cuda" $tag) -}}
+{{- $digest = printf "%sGPU" .component -}}
+{{- end -}}
+{{ .root.Values.images.prefix }}{{ .component }}:{{ $tag }}
+{{- with get .root.Values.images.digests $digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{/* Whether nodes are watched: it takes a ClusterRole, which nobody wants unasked who lists namespaces. */}}
