@@ -160,8 +160,11 @@ POD_NAME = Setting(
     meaning="Name under which this operator holds the Lease; empty: one of its own, drawn at the start. A container that "
     "restarts in its Pod takes the Lease over at once, because it has the name of its predecessor.",
 )
-POD_NAMESPACE = Setting(
-    name="POD_NAMESPACE", default="ocelli-system", meaning="Namespace of the Lease `ocelli-operator`: the operator's own."
+POD_NAMESPACE = Setting(name="POD_NAMESPACE", default="ocelli-system", meaning="Namespace of the Lease: the operator's own.")
+LEASE_NAME = Setting(
+    name="OCELLI_LEASE_NAME",
+    default="ocelli-operator",
+    meaning="Name of the Lease by which one operator at a time works; two installations in one namespace need two.",
 )
 LOG_LEVEL = Setting(name="OCELLI_LOG_LEVEL", default="INFO", meaning="`DEBUG`, `INFO`, `WARNING` or `ERROR`.")
 
@@ -197,6 +200,7 @@ SETTINGS: tuple[Setting, ...] = (
     METRICS_PORT,
     POD_NAME,
     POD_NAMESPACE,
+    LEASE_NAME,
     LOG_LEVEL,
 )
 
@@ -262,6 +266,7 @@ class OperatorConfig:
     metrics_port: int
     identity: str
     lease_namespace: str
+    lease_name: str
     log_level: str
 
 
@@ -306,6 +311,7 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         metrics_port=_number(environment, METRICS_PORT, least=1),
         identity=_text(environment, POD_NAME) or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
         lease_namespace=_text(environment, POD_NAMESPACE),
+        lease_name=_text(environment, LEASE_NAME),
         log_level=log_level,
     )
 

@@ -29,7 +29,6 @@ from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
 
-LEASE_NAME = "ocelli-operator"
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LIMIT_SECONDS = 60.0
 CONFLICT_DELAY_SECONDS = 0.05
@@ -85,7 +84,7 @@ class Operation:
         )
         self._sweep = StoreSweep(client, store, config.namespaces)
         self._lease = LeaderLease(
-            client, LeaseName(namespace=config.lease_namespace, name=LEASE_NAME, identity=config.identity)
+            client, LeaseName(namespace=config.lease_namespace, name=config.lease_name, identity=config.identity)
         )
         self.metrics.observe_classifiers(self._view.classifiers)
         self.metrics.queue_length.set_function(lambda: len(self._queue))

@@ -34,10 +34,16 @@ API_VERSIONS = (
 )
 """What a cluster has in which the whole chart can be installed."""
 
+PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
-    "operator": {"replicas": 2, "settings": {"OCELLI_WORKERS": "16"}, "nodeSelector": {"pool": "system"}},
+    "operator": {
+        "replicas": 2,
+        "settings": {"OCELLI_WORKERS": "16"},
+        "nodeSelector": {"pool": "system"},
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [PREFER_SYSTEM]}},
+    },
     "gateway": {
         "autoscaling": {"enabled": True},
         "settings": {"OCELLI_QUOTA_CLASSIFIERS": "100"},
@@ -55,10 +61,33 @@ FULL_VALUES: Mapping[str, Any] = {
         "mode": "bucket",
         "bucket": {"url": "s3://models/production", "secretName": "bucket", "tenantSecretName": "bucket-tenant"},
     },
-    "gpu": {"enabled": True, "runtimeClassName": "nvidia", "nodeSelector": {"pool": "gpu"}, "tolerations": [{"key": "gpu"}]},
+    "gpu": {
+        "enabled": True,
+        "watchNodes": True,
+        "runtimeClassName": "nvidia",
+        "nodeSelector": {"pool": "gpu"},
+        "tolerations": [{"key": "gpu"}],
+    },
     "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
     "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
-    "builtIns": ["default", "explicit"],
+    "builtIns": [
+        {"name": "default"},
+        {
+            "name": "food",
+            "pretrained": {
+                "weights": {"url": "https://models.example.com/food.pth", "sha256": "b" * 64, "architecture": "resnet18"},
+                "labels": {"url": "https://models.example.com/food.txt"},
+            },
+        },
+        {
+            "name": "explicit",
+            "pretrained": {
+                "weights": {"url": "https://models.example.com/explicit.onnx"},
+                "labels": {"url": "https://models.example.com/explicit.txt"},
+                "activation": "Sigmoid",
+            },
+        },
+    ],
     "networkPolicy": {"metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -74,14 +103,15 @@ STORAGE = {"store": {"embedded": {"storageClassName": "charts-test"}}}
 
 
 class Release:
-    """Helm with one cluster and one namespace."""
+    """Helm with one cluster and one namespace, as the cluster's administrator where no kubeconfig is given."""
 
-    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str) -> None:
+    def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str, kubeconfig: Path | None = None) -> None:
         self.helm, self.cluster, self.namespace = helm, cluster, namespace
+        self.kubeconfig = kubeconfig or cluster.kubeconfig
 
     def call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
         """Helm's words; the exit code is the last line."""
-        place = ("--kubeconfig", str(self.cluster.kubeconfig), "--namespace", self.namespace)
+        place = ("--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace)
         file = () if values is None else ("--values", "-")
         done = call(self.helm, *arguments, *place, *file, input_text=None if values is None else json.dumps(values))
         return f"{done.stdout}{done.stderr}\nexit {done.returncode}"

@@ -13,6 +13,8 @@ from tests.charts.releases import CHART, Release, call
 
 pytestmark = pytest.mark.cluster
 
+BACKBONE = {"name": "resnet18", "weights": "https://models.example.com/resnet18.pth", "sha256": "a" * 64}
+
 
 def test_a_release_installs(release: Release) -> None:
     assert release.apply({}).endswith("exit 0")
@@ -100,16 +102,41 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"gatway": {}}, "additional properties 'gatway' not allowed"),
         ({"store": {"embedded": {"namespaceQuota": "5 GB"}}}, "'5 GB' does not match pattern"),
         ({"store": {"mode": "nfs"}}, "value must be one of 'embedded', 'bucket'"),
+        ({"images": {"digests": {"operator": "1.2.3"}}}, "'1.2.3' does not match pattern"),
         ({"images": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent', 'Never'"),
         ({"operator": {"settings": {"WORKERS": "1"}}}, "does not match pattern '^OCELLI_"),
+        ({"operator": {"settings": {"OCELLI_NAMESPACES": "team-a"}}}, "'not' failed"),
+        ({"gateway": {"settings": {"OCELLI_GATEWAY_PORT": 80}}}, "'not' failed"),
+        ({"gateway": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}}}, "minReplicas (3) is above max"),
+        (
+            {"gateway": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},
+            "gateway.resources.requests.cpu is not set",
+        ),
+        ({"gateway": {"scratchSize": "10K"}}, "'10K' does not match pattern"),
+        ({"store": {"embedded": {"size": "1.2.3Gi"}}}, "'1.2.3Gi' does not match pattern"),
+        ({"training": {"resources": {"limits": {"memory": "4 Gi"}}}}, "'4 Gi' does not match pattern"),
+        ({"training": {"resources": {"limits": {"cpu": -1}}}}, "minimum: got -1, want 0"),
         ({"gateway": {"replicas": "two"}}, "got string, want integer"),
         ({"credentials": {"user": "apikey"}}, "'not' failed"),
-        ({"builtIns": ["drinks"]}, "value must be one of 'default', 'food', 'explicit'"),
+        ({"builtIns": ["food"]}, "got string, want object"),
+        ({"builtIns": [{"name": "drinks"}]}, "value must be one of 'default', 'food', 'explicit'"),
+        ({"builtIns": [{"name": "default"}, {"name": "default"}]}, 'builtIns: "default" is listed twice'),
+        ({"builtIns": [{"name": "food"}]}, 'Ocelli ships no weights for "food"; set its pretrained.weights.url and'),
+        (
+            {"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "https://a/b.onnx"}}}]},
+            "pretrained.labels.url, see",
+        ),
+        ({"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "file:///food/"}}}]}, "does not match pattern"),
+        ({"backbones": [{"name": "resnet18"}]}, "missing properties 'weights', 'sha256'"),
+        ({"backbones": [{**BACKBONE, "weights": "/models/resnet18.pth"}]}, "does not match pattern '^https?://'"),
+        ({"backbones": [{**BACKBONE, "sha256": "5c106cde"}]}, "'5c106cde' does not match pattern"),
+        ({"backbones": [{**BACKBONE, "name": "HogColor"}]}, "'not' failed"),
         ({"store": {"mode": "bucket"}}, "store.bucket.url is empty; name the bucket"),
         ({"store": {"mode": "bucket", "bucket": {"url": "s3://a", "secretName": "none"}}}, 'there is no Secret "none"'),
         ({"credentials": {"existingSecret": "none"}}, 'credentials.existingSecret: there is no Secret "none"'),
         ({"credentials": {"namespace": "nowhere"}}, 'namespace "nowhere" is not in the cluster; make it'),
-        ({"namespaces": ["nowhere"]}, 'namespace "nowhere" is not in the cluster; make it'),
+        ({"namespaces": ["team-a"]}, 'credentials.namespace "default" is not among namespaces; add it, or name one of them'),
+        ({"namespaces": ["default", "nowhere"]}, 'namespace "nowhere" is not in the cluster; make it'),
         ({"store": {"embedded": {"storageClassName": "none"}}}, 'there is no StorageClass "none"'),
         ({"store": {"embedded": {"storageClassName": ""}}}, "no default StorageClass for the store's claim"),
         ({"store": {"embedded": {"existingClaim": "none"}}}, 'there is no PersistentVolumeClaim "none"'),
@@ -126,6 +153,61 @@ def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict
     said = release.apply(values, "--dry-run=server")
     assert words in said
     assert said.endswith("exit 1")
+
+
+def test_a_second_release_beside_one_for_all_namespaces_is_refused(release: Release) -> None:
+    release.apply({})
+    other = f"{release.namespace}-other"
+    release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
+    said = Release(release.helm, release.cluster, other).apply({}, "--dry-run=server")
+    name = f"{release.namespace}-ocelli-operator"
+    assert f'the ClusterRole "{name}", looks after the Classifiers of all namespaces; give it a list of `namespaces`' in said
+
+
+def test_two_releases_of_one_name_for_different_namespaces_install(release: Release) -> None:
+    other = Release(release.helm, release.cluster, f"{release.namespace}-other")
+    spaces = [f"{release.namespace}-{team}" for team in ("one", "two")]
+    for name in (other.namespace, *spaces):
+        release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    gpu = {"enabled": True, "watchNodes": True}
+    try:
+        for each, space in zip((release, other), spaces, strict=True):
+            said = each.apply({"namespaces": [space], "credentials": {"namespace": space}, "gpu": gpu})
+            assert said.endswith("exit 0"), said
+    finally:
+        other.call("uninstall", "ocelli", "--ignore-not-found")
+
+
+@pytest.fixture
+def tenants_release(release: Release) -> Release:
+    """Of somebody who may do everything in the release's namespace and in one more, and nothing elsewhere."""
+    own, team = release.namespace, f"{release.namespace}-team"
+    release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
+    release.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "installer"}}, namespace=own)
+    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "installer"}}
+    for namespace in (own, team):
+        rule = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "installer"}
+        who = {"kind": "ServiceAccount", "name": "installer", "namespace": own}
+        release.cluster.apply({**rbac, "kind": "Role", "rules": [rule]}, namespace=namespace)
+        release.cluster.apply({**rbac, "kind": "RoleBinding", "roleRef": role, "subjects": [who]}, namespace=namespace)
+    return Release(release.helm, release.cluster, own, release.cluster.service_account_kubeconfig(own, "installer"))
+
+
+def without_cluster_wide_rights(release: Release, **preconditions: bool) -> dict[str, Any]:
+    team = f"{release.namespace}-team"
+    bucket = {"mode": "bucket", "bucket": {"url": "s3://models"}}
+    return {"namespaces": [team], "credentials": {"namespace": team}, "store": bucket, "preconditions": preconditions}
+
+
+def test_somebody_with_rights_in_two_namespaces_installs(tenants_release: Release) -> None:
+    said = tenants_release.apply(without_cluster_wide_rights(tenants_release, enabled=False))
+    assert said.endswith("exit 0"), said
+
+
+def test_preconditions_that_may_not_be_looked_at_are_forbidden(tenants_release: Release) -> None:
+    said = tenants_release.apply(without_cluster_wide_rights(tenants_release))
+    assert 'namespaces "kube-system" is forbidden' in said
 
 
 def test_without_the_resources_the_chart_says_what_to_install_first(helm: Path) -> None:

@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render, render_resources
+from tests.charts.releases import (
+    CHART,
+    CHECKOUT,
+    CRD_CHART,
+    FULL_VALUES,
+    NAMESPACE,
+    call,
+    parse,
+    render,
+    render_resources,
+)
 
 GOLDEN = Path(__file__).with_name("golden")
 DEFAULT_VALUES: dict[str, Any] = {"credentials": {"existingSecret": "ocelli-credentials"}}
@@ -101,6 +112,134 @@ def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     ]
     (container,) = store["spec"]["template"]["spec"]["containers"]
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
+
+
+def test_a_built_in_is_the_projects_manifest_with_what_is_given(helm: Path) -> None:
+    rendered = {item["metadata"]["name"]: item for item in parse(render(helm, FULL_VALUES)) if item["kind"] == "Classifier"}
+    projects = {
+        name: yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())
+        for name in ("default", "food", "explicit")
+    }
+    for item in FULL_VALUES["builtIns"]:
+        projects[item["name"]]["spec"]["pretrained"].update(item.get("pretrained", {}))
+    assert rendered == projects
+
+
+def test_two_releases_in_one_namespace_share_nothing(helm: Path) -> None:
+    made = [
+        {
+            (item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"])
+            for item in parse(render(helm, {**values, "fullnameOverride": name}))
+            if item["kind"] != "Classifier"
+        }
+        for values in ({}, FULL_VALUES)
+        for name in ("one", "two")
+    ]
+    assert made[0] & made[1] == set()
+    assert made[2] & made[3] == set()
+
+
+def pods(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The Pod templates by the names of their Deployments."""
+    made = parse(render(helm, values))
+    return {item["metadata"]["name"]: item["spec"]["template"] for item in made if item["kind"] == "Deployment"}
+
+
+def environment(helm: Path, component: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The variables of a component's container, of which none may be there twice: the API server refuses that."""
+    (container,) = pods(helm, values)[f"ocelli-{component}"]["spec"]["containers"]
+    variables = {item["name"]: item.get("value", "") for item in container["env"]}
+    assert len(variables) == len(container["env"])
+    return variables
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway"])
+def test_settings_are_all_but_those_that_the_chart_sets(helm: Path, component: str) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"][component]["properties"]["settings"]
+    set_by_values = {
+        name
+        for values in ({}, FULL_VALUES)
+        for name in environment(helm, component, values)
+        if name.startswith("OCELLI_") and name not in values.get(component, {}).get("settings", {})
+    }
+    assert set(schema["propertyNames"]["not"]["enum"]) == set_by_values
+
+
+def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:
+    settings = {"OCELLI_A": 12_345_678, "OCELLI_B": 0.25, "OCELLI_C": True, "OCELLI_D": "007"}
+    variables = environment(helm, "gateway", {"gateway": {"settings": settings}})
+    assert {name: variables[name] for name in settings} == {
+        "OCELLI_A": "12345678",
+        "OCELLI_B": "0.25",
+        "OCELLI_C": "true",
+        "OCELLI_D": "007",
+    }
+
+
+@pytest.mark.parametrize("quantity", ["0.5", 2, 1.5, "100m", "1e9", "12E6", ".5", "5Gi", "20k", "1T", "+1"])
+def test_a_quantity_is_what_kubernetes_takes_for_one(helm: Path, quantity: str | float) -> None:
+    render(helm, {"training": {"resources": {"requests": {"cpu": quantity}}}})
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "watch_nodes", "watched"),
+    [([], None, True), (["default"], None, False), (["default"], True, True), ([], False, False)],
+)
+def test_nodes_are_watched_unless_namespaces_are_listed(
+    helm: Path, namespaces: list[str], watch_nodes: bool | None, watched: bool
+) -> None:
+    values = {"namespaces": namespaces, "gpu": {"enabled": True, "watchNodes": watch_nodes}}
+    roles = [item["metadata"]["name"] for item in parse(render(helm, values)) if item["kind"] == "ClusterRole"]
+    assert ("ocelli-system-ocelli-operator-nodes" in roles) == watched
+    assert environment(helm, "operator", values)["OCELLI_WATCH_NODES"] == ("true" if watched else "false")
+
+
+@pytest.mark.parametrize(("replicas", "spread"), [(1, False), (2, True)])
+def test_operators_that_stand_by_do_so_on_other_nodes(helm: Path, replicas: int, spread: bool) -> None:
+    pod = pods(helm, {"operator": {"replicas": replicas}})["ocelli-operator"]
+    assert ("topologySpreadConstraints" in pod["spec"]) == spread
+    for constraint in pod["spec"].get("topologySpreadConstraints", []):
+        assert constraint["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_affinities_are_handed_on(helm: Path) -> None:
+    zones = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}
+    affinity = {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [zones]}]}
+        }
+    }
+    values = {component: {"affinity": affinity} for component in ("operator", "gateway")}
+    made = pods(helm, {**values, "store": {"embedded": {"affinity": affinity}}})
+    assert [pod["spec"]["affinity"] for pod in made.values()] == [affinity] * 3
+
+
+def test_every_image_can_be_pinned(helm: Path) -> None:
+    names = ("operator", "gateway", "store", "trainer", "inference", "trainerGPU", "inferenceGPU")
+    digests = {name: f"sha256:{number}{'0' * 63}" for number, name in enumerate(names)}
+    text = render(helm, {"images": {"digests": digests, "tag": "1.2"}, "gpu": {"enabled": True}})
+    found = set(re.findall(r"\bocelli-([a-z]+:[-.0-9a-z]+@sha256:[0-9]+)\b", text))
+    assert found == {
+        f"{name.removesuffix('GPU')}:1.2{'-cuda' if name.endswith('GPU') else ''}@{digest}" for name, digest in digests.items()
+    }
+    assert not re.search(r"\bocelli-[a-z]+:1\.2(?!\S*@)", text)
+
+
+def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
+    made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, {"fullnameOverride": "two"}))}
+    (container,) = made["Deployment", "two-operator"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "OCELLI_LEASE_NAME", "value": "two-operator"} in container["env"]
+    assert made["Role", "two-operator-lease"]["rules"][1]["resourceNames"] == ["two-operator"]
+    assert ("Lease", "two-operator") in made
+
+
+def test_the_namespace_of_the_release_is_no_tenants(helm: Path) -> None:
+    with pytest.raises(AssertionError, match='"ocelli-system" is the namespace of this release'):
+        render(helm, {"credentials": {"namespace": NAMESPACE}})
+
+
+def test_the_namespace_of_an_existing_secrets_users_is_not_looked_at(helm: Path) -> None:
+    render(helm, {"credentials": {"existingSecret": "users", "namespace": NAMESPACE}, "namespaces": ["team-a"]})
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:

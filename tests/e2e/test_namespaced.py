@@ -107,7 +107,7 @@ def namespaced(new_cluster: Cluster, bucket: BucketServer, samples: Path) -> Ite
             *("gateway.service.type=NodePort", f"namespaces={{{NAMESPACE}}}", "gateway.replicas=1"),
             *("store.mode=bucket", f"store.bucket.url=s3://{BUCKET}/{PREFIX}"),
             *("store.bucket.secretName=bucket", "store.bucket.tenantSecretName=bucket-tenant"),
-            *("gpu.enabled=true", f"gpu.resource={GPU}", f"gpu.imageTag={new_cluster.tag}", "gpu.watchNodes=false"),
+            *("gpu.enabled=true", f"gpu.resource={GPU}", f"gpu.imageTag={new_cluster.tag}"),
         )
         yield connect(new_cluster.kubeconfig, new_cluster.address(), samples)
     finally:

@@ -156,14 +156,18 @@ def children(ocelli: Ocelli, name: str, kinds: str) -> int:
 
 
 def granted(ocelli: Ocelli, account: str) -> set[Right]:
-    """Every right in the Roles and ClusterRoles of an account."""
+    """Every right in the Roles and ClusterRoles that are bound to an account."""
     rights: set[Right] = set()
-    for kind in ("clusterroles", "roles"):
-        listed = json.loads(
-            ocelli.kubectl("get", kind, "-l", "app.kubernetes.io/part-of=ocelli", "-n", SYSTEM_NAMESPACE, "-o", "json")
-        )
-        for role in listed["items"]:
-            if not role["metadata"]["name"].startswith(account):
+    of_the_chart = ("-l", "app.kubernetes.io/part-of=ocelli", "-n", SYSTEM_NAMESPACE, "-o", "json")
+    for kind in ("clusterrole", "role"):
+        bindings = json.loads(ocelli.kubectl("get", f"{kind}bindings", *of_the_chart))["items"]
+        bound = {
+            binding["roleRef"]["name"]
+            for binding in bindings
+            if any(subject["name"] == account for subject in binding["subjects"])
+        }
+        for role in json.loads(ocelli.kubectl("get", f"{kind}s", *of_the_chart))["items"]:
+            if role["metadata"]["name"] not in bound:
                 continue
             for rule in role["rules"]:
                 for group in rule["apiGroups"]:

@@ -8,6 +8,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Beginning of the names of what belongs to no namespace: two releases of one name may be in two namespaces. */}}
+{{- define "ocelli.clusterName" -}}
+{{ .Release.Namespace }}-{{ include "ocelli.fullname" . }}
+{{- end -}}
+
 {{/* Labels that select a component's Pods. Arguments: root, component. */}}
 {{- define "ocelli.selector" -}}
 app.kubernetes.io/name: ocelli-{{ .component }}
@@ -23,8 +28,26 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
+{{/* An image, pinned where its digest is given. Arguments: root, component, gpu. */}}
 {{- define "ocelli.image" -}}
-{{ .root.Values.images.prefix }}{{ .component }}:{{ .root.Values.images.tag | default .root.Chart.AppVersion }}
+{{- $tag := .root.Values.images.tag | default .root.Chart.AppVersion -}}
+{{- $digest := .component -}}
+{{- if .gpu -}}
+{{- $tag = .root.Values.gpu.imageTag | default (printf "%s-cuda" $tag) -}}
+{{- $digest = printf "%sGPU" .component -}}
+{{- end -}}
+{{ .root.Values.images.prefix }}{{ .component }}:{{ $tag }}
+{{- with get .root.Values.images.digests $digest }}@{{ . }}{{ end }}
+{{- end -}}
+
+{{/* Whether nodes are watched: it takes a ClusterRole, which nobody wants unasked who lists namespaces. */}}
+{{- define "ocelli.watchNodes" -}}
+{{ kindIs "bool" .Values.gpu.watchNodes | ternary .Values.gpu.watchNodes (not .Values.namespaces) }}
+{{- end -}}
+
+{{/* A setting as a quoted string. As JSON, a large integer stays one: it is 1e+06 otherwise. */}}
+{{- define "ocelli.setting" -}}
+{{ kindIs "string" . | ternary . (toJson .) | quote }}
 {{- end -}}
 
 {{- define "ocelli.storeURL" -}}
@@ -70,6 +93,10 @@ imagePullSecrets:
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .values.tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
@@ -77,6 +104,17 @@ tolerations:
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- end -}}
+
+{{/* Replicas on different nodes, where that can be: one node that fails takes not all of them. Arguments: root, component. */}}
+{{- define "ocelli.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "ocelli.selector" . | nindent 8 }}
 {{- end -}}
 
 {{/* Variables, a mount and a volume by which operator and gateway reach the store. */}}

@@ -16,6 +16,11 @@ def test_the_store_alone_must_be_set() -> None:
     assert parse_config(GOOD).children.store_url == "file:///store"
 
 
+def test_the_lease_is_named_by_a_setting() -> None:
+    assert parse_config(GOOD).lease_name == "ocelli-operator"
+    assert parse_config({**GOOD, "OCELLI_LEASE_NAME": "two-operator"}).lease_name == "two-operator"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
