@@ -18,6 +18,7 @@ from ocelli_storage.object_store import ObjectStoreError
 from ocelli_store.access import Caller, is_key, is_permitted
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
+from ocelli_store.readiness import Readiness
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
 from ocelli_store.usage import QuotaExceededError
 
@@ -73,7 +74,7 @@ def build_app(store: Store) -> Starlette:
             route("/list", ["GET"], _list_objects),
             route("/folders", ["GET"], _list_folders),
             Route("/livez", partial(_answer_alive, store)),
-            Route("/readyz", partial(_answer_ready, store)),
+            Route("/readyz", partial(_answer_ready, Readiness(store.folder.check_volume))),
             Route("/metrics", partial(_answer_metrics, store)),
         ]
     )
@@ -152,12 +153,11 @@ async def _answer_alive(_store: Store, _request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _answer_ready(store: Store, _request: Request) -> Response:
-    """Ready: the volume can be written."""
-    try:
-        await asyncio.to_thread(store.folder.check_writable)
-    except OSError as error:
-        return PlainTextResponse(f"the volume of the store cannot be written: {error.strerror}", 503)
+async def _answer_ready(readiness: Readiness, _request: Request) -> Response:
+    """Ready: the volume answers, be it full."""
+    problem = await readiness.problem()
+    if problem is not None:
+        return PlainTextResponse(f"the volume of the store cannot be written: {problem}", 503)
     return PlainTextResponse("ok")
 
 

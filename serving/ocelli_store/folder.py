@@ -37,9 +37,11 @@ class ObjectFolder:
         """With a quota every object of every tenant is looked at. Raises OSError."""
         self._objects = root / "objects"
         self._incoming = root / "incoming"
-        # What a killed process left behind. There is one process: nobody else writes there now.
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(parents=True)
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        # What a killed process left behind. There is one process: nobody else writes there now. The folder itself stays: a full
+        # volume may have no room to make it again.
+        for path in self._incoming.iterdir():
+            path.unlink()
         self.listing = ObjectStore.from_url(self._objects.as_uri())
         """The same objects as a store: for listings."""
         # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
@@ -57,11 +59,19 @@ class ObjectFolder:
         """What is left of the volume."""
         return shutil.disk_usage(self._objects).free
 
-    def check_writable(self) -> None:
-        """Write and delete a file. Raises OSError."""
+    def check_volume(self) -> None:
+        """Write and delete a file. Raises OSError where the volume does not answer.
+
+        A full one does: what it holds can be read, and must be deleted to make room.
+        """
         probe = self._incoming / f"probe-{uuid.uuid4().hex}"
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\0")
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        finally:
+            probe.unlink(missing_ok=True)
 
     async def write(self, key: str, body: AsyncIterator[bytes], declared_bytes: int = 0) -> None:
         """Store a body under a valid key: all of it, or nothing where the body breaks off.
