@@ -14,8 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ocelli_storage.object_store import ObjectStoreError
-from ocelli_store.access import Caller, is_key, is_permitted
+from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
 from ocelli_store.readiness import Readiness
@@ -90,6 +89,8 @@ async def _read(store: Store, request: Request) -> Response:
 
 async def _write(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
+    if is_place_of_folder(key):
+        raise _RefusalError(409, f"{key!r} is a prefix of other keys")
     try:
         await store.folder.write(key, _receive(store, request), _declared_bytes(request))
     except QuotaExceededError as error:
@@ -134,7 +135,7 @@ async def _delete(store: Store, request: Request) -> Response:
 
 async def _list_objects(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    objects = await _try(store.folder.listing.list_objects(prefix))
+    objects = await _list(store.folder.list_objects, prefix)
     return JSONResponse(
         {
             "objects": [
@@ -146,7 +147,7 @@ async def _list_objects(store: Store, request: Request) -> Response:
 
 async def _list_folders(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    return JSONResponse({"folders": await _try(store.folder.listing.list_folders(prefix))})
+    return JSONResponse({"folders": await _list(store.folder.list_folders, prefix)})
 
 
 async def _answer_alive(_store: Store, _request: Request) -> Response:
@@ -191,9 +192,9 @@ async def _identify(store: Store, request: Request) -> Caller:
     return caller
 
 
-async def _try(work: Awaitable[_T]) -> _T:
+async def _list(work: Callable[[str], _T], prefix: str) -> _T:
     try:
-        return await work
-    except ObjectStoreError as error:
-        _log.exception("the volume failed")
-        raise _RefusalError(500, str(error)) from error
+        return await asyncio.to_thread(work, prefix)
+    except OSError as error:
+        _log.exception("a listing failed", extra={"prefix": prefix})
+        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error

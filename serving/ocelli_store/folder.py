@@ -9,13 +9,15 @@ import shutil
 import stat
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from io import BufferedWriter
 from pathlib import Path
 
 from ocelli_storage.layout import TENANTS
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.object_store import StoredObject
+from ocelli_store.access import is_key
 from ocelli_store.usage import Reservation, Usage
 
 _CHUNK_BYTES = 1024 * 1024
@@ -42,18 +44,33 @@ class ObjectFolder:
         # volume may have no room to make it again.
         for path in self._incoming.iterdir():
             path.unlink()
-        self.listing = ObjectStore.from_url(self._objects.as_uri())
-        """The same objects as a store: for listings."""
+        self._objects.mkdir(exist_ok=True)
         # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
         self._changing = threading.Lock()
         self.usage = Usage(namespace_quota_bytes)
         if namespace_quota_bytes is not None:
-            self._count()
+            for key, status in self._walk(TENANTS):
+                self.usage.add(key, status.st_size)
 
     def path_of(self, key: str) -> Path | None:
         """The file under a valid key, None where there is none."""
         path = self._objects / key
         return path if path.is_file() else None
+
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        """Every object below a valid prefix, in no order. Raises OSError."""
+        return [
+            StoredObject(key=key, size_bytes=status.st_size, modified_at=datetime.fromtimestamp(status.st_mtime, UTC))
+            for key, status in self._walk(prefix)
+        ]
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """The names one level below a valid prefix that have something below them. Raises OSError."""
+        try:
+            with os.scandir(self._objects / prefix) as entries:
+                return [entry.name for entry in entries if entry.is_dir() and is_key(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def free_bytes(self) -> int:
         """What is left of the volume."""
@@ -142,17 +159,25 @@ class ObjectFolder:
                     folder.rmdir()
         return size_bytes
 
-    def _count(self) -> None:
-        def refuse(error: OSError) -> None:
-            raise error
-
-        if not (self._objects / TENANTS).is_dir():
-            return
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Key and status of every file below a prefix: whatever was written can be found, and deleted, by its key."""
         start = len(f"{self._objects}{os.sep}")
-        for folder, _, names in os.walk(self._objects / TENANTS, onerror=refuse):
+        for folder, _, names in os.walk(self._objects / prefix, onerror=_pass_over_what_is_gone):
             for name in names:
                 path = os.path.join(folder, name)
-                self.usage.add(path[start:], os.stat(path).st_size)
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                # What somebody put on the volume by another way may have a name that is no key.
+                if stat.S_ISREG(status.st_mode) and is_key(path[start:]):
+                    yield path[start:], status
+
+
+def _pass_over_what_is_gone(error: OSError) -> None:
+    """A file or folder may go while its folder is listed; any other fault would make a listing look complete."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _size_of(path: Path) -> int | None:
