@@ -11,12 +11,13 @@ from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
+from ocelli_store.object_response import ObjectResponse
 from ocelli_store.readiness import Readiness
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
 from ocelli_store.usage import QuotaExceededError
@@ -81,10 +82,14 @@ def build_app(store: Store) -> Starlette:
 
 async def _read(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
-    path = await asyncio.to_thread(store.folder.path_of, key)
-    if path is None:
+    try:
+        found = await asyncio.to_thread(store.folder.open, key)
+    except OSError as error:
+        _log.exception("a read failed", extra={"key": key})
+        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error
+    if found is None:
         raise _RefusalError(404, f"nothing lies under {key!r}")
-    return FileResponse(path, media_type="application/octet-stream")
+    return ObjectResponse(*found)
 
 
 async def _write(store: Store, request: Request) -> Response:

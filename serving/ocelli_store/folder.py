@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from io import BufferedWriter
+from io import BufferedWriter, FileIO
 from pathlib import Path
 
 from ocelli_storage.layout import TENANTS
@@ -52,10 +52,13 @@ class ObjectFolder:
             for key, status in self._walk(TENANTS):
                 self.usage.add(key, status.st_size)
 
-    def path_of(self, key: str) -> Path | None:
-        """The file under a valid key, None where there is none."""
-        path = self._objects / key
-        return path if path.is_file() else None
+    def open(self, key: str) -> tuple[FileIO, os.stat_result] | None:
+        """The object under a valid key as it is now, open, with its status; None where there is none. Raises OSError."""
+        try:
+            file = FileIO(self._objects / key)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return file, os.fstat(file.fileno())
 
     def list_objects(self, prefix: str) -> list[StoredObject]:
         """Every object below a valid prefix, in no order. Raises OSError."""
