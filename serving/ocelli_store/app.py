@@ -1,4 +1,7 @@
-"""The store's HTTP interface, see `ocelli_storage.embedded_store`."""
+"""The store's HTTP interface, see `ocelli_storage.embedded_store`: requests, statuses, and the sentences of refusals.
+
+It must not know where objects lie, who may do what, or how a token is reviewed.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _WRITING = frozenset({"PUT", "DELETE"})
+_LENGTH_DIGITS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +115,12 @@ async def _write(store: Store, request: Request) -> Response:
 
 
 def _declared_bytes(request: Request) -> int:
+    """What `Content-Length` says: digits, any number of zeros before them; 0 where it is missing or is something else."""
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdecimal() else 0
+    if not (declared.isascii() and declared.isdecimal()):
+        return 0
+    # `int` refuses thousands of digits. The first ones already say more than any volume has.
+    return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
 
 async def _receive(store: Store, request: Request) -> AsyncIterator[bytes]:

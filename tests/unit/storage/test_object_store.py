@@ -134,6 +134,11 @@ class TestEmbedded(StorePromises):
     def test_without_a_token_nothing_is_answered(self, embedded_url: str) -> None:
         assert raw_request(embedded_url, "GET /objects/tenants/team-a/x HTTP/1.1").startswith("HTTP/1.1 401 ")
 
+    def test_a_declared_length_may_have_any_number_of_zeros_before_it(self, embedded_url: str, tmp_path: Path) -> None:
+        head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: {'3':0>6000}"
+        assert raw_request(embedded_url, head, token="writer", body=b"abc").startswith("HTTP/1.1 204 ")
+        assert run(open_embedded(embedded_url, tmp_path).get(f"{OWN}/x")) == b"abc"
+
     def test_an_upload_that_breaks_off_leaves_nothing(self, embedded_url: str, tmp_path: Path) -> None:
         head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 3000000"
         raw_request(embedded_url, head, token="writer", body=b"x" * 2_000_000, wait=False)
