@@ -1,4 +1,7 @@
-"""Objects as files of one volume: written beside it, made durable, then moved into place."""
+"""Objects as files of one volume: written beside it, made durable, then moved into place.
+
+It must not know of HTTP, nor who may do what.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,7 @@ class ObjectFolder:
         for path in self._incoming.iterdir():
             path.unlink()
         self._objects.mkdir(exist_ok=True)
+        _sync_folder(root)
         # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
         self._changing = threading.Lock()
         self.usage = Usage(namespace_quota_bytes)
@@ -119,10 +123,13 @@ class ObjectFolder:
                     incoming.unlink()
 
     async def delete(self, key: str) -> None:
-        """Delete what lies under a valid key; nothing there is no error. Raises OSError."""
-        size_bytes = await asyncio.to_thread(self._take_away, self._objects / key)
+        """Delete what lies under a valid key, so that it stays away; nothing there is no error. Raises OSError."""
+        path = self._objects / key
+        size_bytes = await asyncio.to_thread(self._take_away, path)
         if size_bytes is not None:
             self.usage.remove(key, size_bytes)
+        # Also where nothing was: another deletion of it may be on its way to the disk.
+        await asyncio.to_thread(_sync_folder, path.parent)
 
     async def _receive(self, path: Path, body: AsyncIterator[bytes], reservation: Reservation) -> int:
         """Write a body to a file, and say how large it is."""
@@ -140,11 +147,26 @@ class ObjectFolder:
         return size_bytes
 
     def _move(self, source: Path, target: Path) -> int | None:
-        """Move a file into place, and say how large the one was that it replaces."""
+        """Move a file into place, and say how large the one was that it replaces.
+
+        The folders that it needs are on the disk before anybody else writes to them.
+        """
+        made: list[Path] = []
         with self._changing:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            replaced_bytes = _size_of(target)
-            source.replace(target)
+            try:
+                for folder in _missing_folders(target.parent):
+                    folder.mkdir()
+                    made.append(folder)
+                for folder in made:
+                    _sync_folder(folder.parent)
+                replaced_bytes = _size_of(target)
+                source.replace(target)
+            except OSError:
+                # A volume may have room for folders and none for what shall be in them: nobody else would take them away.
+                for folder in reversed(made):
+                    with suppress(OSError):
+                        folder.rmdir()
+                raise
         return replaced_bytes
 
     def _take_away(self, path: Path) -> int | None:
@@ -192,16 +214,27 @@ def _size_of(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def _missing_folders(path: Path) -> list[Path]:
+    """The folders that must be made for one to be there, the outermost first."""
+    missing: list[Path] = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    return missing[::-1]
+
+
 def _sync_folder(path: Path) -> None:
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        # A deletion at this moment took it away with what was moved there.
+    """Make durable what is in a folder, and what is there no more; of one that is gone, that it is."""
+    for folder in (path, *path.parents):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         return
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _finish(file: BufferedWriter, rest: bytes) -> None:
