@@ -18,12 +18,10 @@ from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_api.revision import current_revision, definition, find_upload_digests
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
-from ocelli_storage.layout import TENANTS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoredObject
 
 logger = logging.getLogger(__name__)
-
-_KINDS = ("uploads", "trainings", "artifacts")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +37,9 @@ class References:
 
     def keeps(self, kind: str, parts: Sequence[str]) -> bool:
         """Whether something is referred to: `parts` is what follows the classifier id in its key."""
-        if kind == "artifacts":
+        if kind == ARTIFACTS:
             return parts[0] in self.revisions
-        if kind == "trainings":
+        if kind == TRAININGS:
             return len(parts) > 1 and (parts[0], parts[1]) == (self.training and (self.training[0], str(self.training[1])))
         return self.uploads is None or parts[0].removesuffix(".zip") in self.uploads
 
@@ -64,7 +62,7 @@ def find_waste(
     by_classifier: dict[tuple[str, str], list[tuple[str, list[str], StoredObject]]] = {}
     for item in objects:
         parts = item.key.split("/")
-        if len(parts) >= 5 and parts[0] == TENANTS and parts[2] in _KINDS:
+        if len(parts) >= 5 and parts[0] == TENANTS and parts[2] in KINDS:
             by_classifier.setdefault((parts[1], parts[3]), []).append((parts[2], parts[4:], item))
     waste: list[str] = []
     for classifier, found in by_classifier.items():

@@ -19,6 +19,11 @@ from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 
 TENANTS = "tenants"
 BACKBONES = "backbones"
+UPLOADS = "uploads"
+TRAININGS = "trainings"
+ARTIFACTS = "artifacts"
+KINDS = (UPLOADS, TRAININGS, ARTIFACTS)
+"""What is stored for a classifier, each below a folder of the tenant."""
 ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
 PROGRESS = "progress.json"
@@ -38,31 +43,31 @@ class ClassifierLocation:
     @property
     def prefixes(self) -> tuple[str, str, str]:
         """The prefixes below which all of it lies: uploads, trainings, artifacts."""
-        return (self._prefix("uploads"), self._prefix("trainings"), self._prefix("artifacts"))
+        return (self.uploads_prefix, self.trainings_prefix, self.artifacts_prefix)
 
     @property
     def artifacts_prefix(self) -> str:
-        return self._prefix("artifacts")
+        return self._prefix(ARTIFACTS)
 
     @property
     def uploads_prefix(self) -> str:
-        return self._prefix("uploads")
+        return self._prefix(UPLOADS)
 
     @property
     def trainings_prefix(self) -> str:
-        return self._prefix("trainings")
+        return self._prefix(TRAININGS)
 
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
-        return f"{self._prefix('uploads')}/{sha256}.zip"
+        return f"{self._prefix(UPLOADS)}/{sha256}.zip"
 
     def training_key(self, revision: str, attempt: int, file: str) -> str:
         """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
-        return f"{self._prefix('trainings')}/{revision}/{attempt}/{file}"
+        return f"{self._prefix(TRAININGS)}/{revision}/{attempt}/{file}"
 
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
-        return f"{self._prefix('artifacts')}/{revision}/{file}"
+        return f"{self._prefix(ARTIFACTS)}/{revision}/{file}"
 
     def definition_key(self, revision: str) -> str:
         """Key of the definition of a learned revision: classes, sources and recipe, without what was erased."""
@@ -86,7 +91,7 @@ class ClassifierLocation:
 
 def uploads_prefix(namespace: str) -> str:
     """Below it lie the uploads of all classifiers of a tenant."""
-    return f"{TENANTS}/{namespace}/uploads"
+    return f"{TENANTS}/{namespace}/{UPLOADS}"
 
 
 def backbone_key(digest: str, file: str) -> str:

@@ -14,7 +14,6 @@ import uvloop
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_http.server import Server, build_config
-from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
@@ -28,7 +27,7 @@ async def serve(settings: StoreSettings) -> None:
     """Serve until a signal says to stop.
 
     Raises:
-        OSError, StoreConfigurationError, CredentialsError: volume or cluster cannot be used.
+        OSError, CredentialsError: volume or cluster cannot be used.
     """
     folder = ObjectFolder(settings.folder, settings.namespace_quota_bytes)
     async with await ClusterClient.connect() as client:
@@ -58,7 +57,7 @@ def main() -> int:
     except OSError as error:
         print(f"store: the volume at {settings.folder} cannot be used: {error.strerror}; mount a writable one", file=sys.stderr)
         return 1
-    except (StoreConfigurationError, CredentialsError) as error:
+    except CredentialsError as error:
         print(f"store: {error}", file=sys.stderr)
         return 1
     return 0

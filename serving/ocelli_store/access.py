@@ -1,7 +1,10 @@
-"""Who may do what: pure. The namespace of a ServiceAccount is the tenant.
+"""Who may do what. The namespace of a ServiceAccount is the tenant.
 
-An administrator (operator, gateway) may do everything. Any other ServiceAccount reads and writes `tenants/<its namespace>/` and
-reads `backbones/`; with a token for reading it only reads.
+An administrator (operator, gateway) may do everything. Any other ServiceAccount reads `tenants/<its namespace>/` and
+`backbones/`, and writes what trainers write: trainings and artifacts of classifiers of its namespace. What lies elsewhere no
+sweep would find, and uploads are the gateway's. With a token for reading it only reads.
+
+It is pure: it knows names, and nothing of tokens, of files and of what lies under a key.
 """
 
 from __future__ import annotations
@@ -10,13 +13,15 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from ocelli_storage.layout import BACKBONES, TENANTS
+from ocelli_storage.layout import ARTIFACTS, BACKBONES, KINDS, TENANTS, TRAININGS
 
 KEY_LIMIT_BYTES = 1024
 """As buckets have it."""
 SEGMENT_LIMIT_BYTES = 255
 """As file names have it."""
 
+_FEWEST_SEGMENTS = {TRAININGS: 7, ARTIFACTS: 6}
+"""Of the keys that trainers write, see `ocelli_storage.layout`: fewer would make a file of a revision's folder."""
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+):[a-z0-9.-]+")
 
 
@@ -36,6 +41,18 @@ def is_key(text: str) -> bool:
     return all(segment not in ("", ".", "..") and len(segment.encode()) <= SEGMENT_LIMIT_BYTES for segment in text.split("/"))
 
 
+def is_place_of_folder(key: str) -> bool:
+    """Whether the layout has a folder under a key: an object there would keep all others from being stored below it."""
+    match key.split("/"):
+        case [top]:
+            return top in (TENANTS, BACKBONES)
+        case [top, _namespace]:
+            return top == TENANTS
+        case [top, _namespace, kind] | [top, _namespace, kind, _]:
+            return top == TENANTS and kind in KINDS
+    return False
+
+
 def is_permitted(caller: Caller, administrators: Set[str], key: str, *, writing: bool) -> bool:
     """Whether the caller may read or write what lies under a key, or below a prefix."""
     if writing and not caller.may_write:
@@ -48,4 +65,9 @@ def is_permitted(caller: Caller, administrators: Set[str], key: str, *, writing:
     segments = key.split("/")
     if segments[0] == BACKBONES:
         return not writing
-    return segments[:2] == [TENANTS, service_account[1]]
+    if segments[:2] != [TENANTS, service_account[1]]:
+        return False
+    if not writing:
+        return True
+    fewest = _FEWEST_SEGMENTS.get(segments[2]) if len(segments) > 2 else None
+    return fewest is not None and len(segments) >= fewest

@@ -1,4 +1,7 @@
-"""The store's HTTP interface, see `ocelli_storage.embedded_store`."""
+"""The store's HTTP interface, see `ocelli_storage.embedded_store`: requests, statuses, and the sentences of refusals.
+
+It must not know where objects lie, who may do what, or how a token is reviewed.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ocelli_storage.object_store import ObjectStoreError
-from ocelli_store.access import Caller, is_key, is_permitted
+from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
+from ocelli_store.object_response import ObjectResponse
+from ocelli_store.readiness import Readiness
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
 from ocelli_store.usage import QuotaExceededError
 
@@ -25,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _WRITING = frozenset({"PUT", "DELETE"})
+_LENGTH_DIGITS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +78,7 @@ def build_app(store: Store) -> Starlette:
             route("/list", ["GET"], _list_objects),
             route("/folders", ["GET"], _list_folders),
             Route("/livez", partial(_answer_alive, store)),
-            Route("/readyz", partial(_answer_ready, store)),
+            Route("/readyz", partial(_answer_ready, Readiness(store.folder.check_volume))),
             Route("/metrics", partial(_answer_metrics, store)),
         ]
     )
@@ -81,14 +86,20 @@ def build_app(store: Store) -> Starlette:
 
 async def _read(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
-    path = await asyncio.to_thread(store.folder.path_of, key)
-    if path is None:
+    try:
+        found = await asyncio.to_thread(store.folder.open, key)
+    except OSError as error:
+        _log.exception("a read failed", extra={"key": key})
+        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error
+    if found is None:
         raise _RefusalError(404, f"nothing lies under {key!r}")
-    return FileResponse(path, media_type="application/octet-stream")
+    return ObjectResponse(*found)
 
 
 async def _write(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
+    if is_place_of_folder(key):
+        raise _RefusalError(409, f"{key!r} is a prefix of other keys")
     try:
         await store.folder.write(key, _receive(store, request), _declared_bytes(request))
     except QuotaExceededError as error:
@@ -104,8 +115,12 @@ async def _write(store: Store, request: Request) -> Response:
 
 
 def _declared_bytes(request: Request) -> int:
+    """What `Content-Length` says: digits, any number of zeros before them; 0 where it is missing or is something else."""
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isascii() and declared.isdecimal() else 0
+    if not (declared.isascii() and declared.isdecimal()):
+        return 0
+    # `int` refuses thousands of digits. The first ones already say more than any volume has.
+    return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
 
 async def _receive(store: Store, request: Request) -> AsyncIterator[bytes]:
@@ -133,7 +148,7 @@ async def _delete(store: Store, request: Request) -> Response:
 
 async def _list_objects(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    objects = await _try(store.folder.listing.list_objects(prefix))
+    objects = await _list(store.folder.list_objects, prefix)
     return JSONResponse(
         {
             "objects": [
@@ -145,19 +160,18 @@ async def _list_objects(store: Store, request: Request) -> Response:
 
 async def _list_folders(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    return JSONResponse({"folders": await _try(store.folder.listing.list_folders(prefix))})
+    return JSONResponse({"folders": await _list(store.folder.list_folders, prefix)})
 
 
 async def _answer_alive(_store: Store, _request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _answer_ready(store: Store, _request: Request) -> Response:
-    """Ready: the volume can be written."""
-    try:
-        await asyncio.to_thread(store.folder.check_writable)
-    except OSError as error:
-        return PlainTextResponse(f"the volume of the store cannot be written: {error.strerror}", 503)
+async def _answer_ready(readiness: Readiness, _request: Request) -> Response:
+    """Ready: the volume answers, be it full."""
+    problem = await readiness.problem()
+    if problem is not None:
+        return PlainTextResponse(f"the volume of the store cannot be written: {problem}", 503)
     return PlainTextResponse("ok")
 
 
@@ -191,9 +205,9 @@ async def _identify(store: Store, request: Request) -> Caller:
     return caller
 
 
-async def _try(work: Awaitable[_T]) -> _T:
+async def _list(work: Callable[[str], _T], prefix: str) -> _T:
     try:
-        return await work
-    except ObjectStoreError as error:
-        _log.exception("the volume failed")
-        raise _RefusalError(500, str(error)) from error
+        return await asyncio.to_thread(work, prefix)
+    except OSError as error:
+        _log.exception("a listing failed", extra={"prefix": prefix})
+        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error

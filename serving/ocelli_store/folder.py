@@ -1,4 +1,7 @@
-"""Objects as files of one volume: written beside it, made durable, then moved into place."""
+"""Objects as files of one volume: written beside it, made durable, then moved into place.
+
+It must not know of HTTP, nor who may do what.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,15 @@ import shutil
 import stat
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
-from io import BufferedWriter
+from datetime import UTC, datetime
+from io import BufferedWriter, FileIO
 from pathlib import Path
 
 from ocelli_storage.layout import TENANTS
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.object_store import StoredObject
+from ocelli_store.access import is_key
 from ocelli_store.usage import Reservation, Usage
 
 _CHUNK_BYTES = 1024 * 1024
@@ -37,31 +42,60 @@ class ObjectFolder:
         """With a quota every object of every tenant is looked at. Raises OSError."""
         self._objects = root / "objects"
         self._incoming = root / "incoming"
-        # What a killed process left behind. There is one process: nobody else writes there now.
-        shutil.rmtree(self._incoming, ignore_errors=True)
-        self._incoming.mkdir(parents=True)
-        self.listing = ObjectStore.from_url(self._objects.as_uri())
-        """The same objects as a store: for listings."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        # What a killed process left behind. There is one process: nobody else writes there now. The folder itself stays: a full
+        # volume may have no room to make it again.
+        for path in self._incoming.iterdir():
+            path.unlink()
+        self._objects.mkdir(exist_ok=True)
+        _sync_folder(root)
         # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
         self._changing = threading.Lock()
         self.usage = Usage(namespace_quota_bytes)
         if namespace_quota_bytes is not None:
-            self._count()
+            for key, status in self._walk(TENANTS):
+                self.usage.add(key, status.st_size)
 
-    def path_of(self, key: str) -> Path | None:
-        """The file under a valid key, None where there is none."""
-        path = self._objects / key
-        return path if path.is_file() else None
+    def open(self, key: str) -> tuple[FileIO, os.stat_result] | None:
+        """The object under a valid key as it is now, open, with its status; None where there is none. Raises OSError."""
+        try:
+            file = FileIO(self._objects / key)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        return file, os.fstat(file.fileno())
+
+    def list_objects(self, prefix: str) -> list[StoredObject]:
+        """Every object below a valid prefix, in no order. Raises OSError."""
+        return [
+            StoredObject(key=key, size_bytes=status.st_size, modified_at=datetime.fromtimestamp(status.st_mtime, UTC))
+            for key, status in self._walk(prefix)
+        ]
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """The names one level below a valid prefix that have something below them. Raises OSError."""
+        try:
+            with os.scandir(self._objects / prefix) as entries:
+                return [entry.name for entry in entries if entry.is_dir() and is_key(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def free_bytes(self) -> int:
         """What is left of the volume."""
         return shutil.disk_usage(self._objects).free
 
-    def check_writable(self) -> None:
-        """Write and delete a file. Raises OSError."""
+    def check_volume(self) -> None:
+        """Write and delete a file. Raises OSError where the volume does not answer.
+
+        A full one does: what it holds can be read, and must be deleted to make room.
+        """
         probe = self._incoming / f"probe-{uuid.uuid4().hex}"
-        probe.write_bytes(b"\0")
-        probe.unlink()
+        try:
+            probe.write_bytes(b"\0")
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        finally:
+            probe.unlink(missing_ok=True)
 
     async def write(self, key: str, body: AsyncIterator[bytes], declared_bytes: int = 0) -> None:
         """Store a body under a valid key: all of it, or nothing where the body breaks off.
@@ -89,10 +123,13 @@ class ObjectFolder:
                     incoming.unlink()
 
     async def delete(self, key: str) -> None:
-        """Delete what lies under a valid key; nothing there is no error. Raises OSError."""
-        size_bytes = await asyncio.to_thread(self._take_away, self._objects / key)
+        """Delete what lies under a valid key, so that it stays away; nothing there is no error. Raises OSError."""
+        path = self._objects / key
+        size_bytes = await asyncio.to_thread(self._take_away, path)
         if size_bytes is not None:
             self.usage.remove(key, size_bytes)
+        # Also where nothing was: another deletion of it may be on its way to the disk.
+        await asyncio.to_thread(_sync_folder, path.parent)
 
     async def _receive(self, path: Path, body: AsyncIterator[bytes], reservation: Reservation) -> int:
         """Write a body to a file, and say how large it is."""
@@ -110,11 +147,26 @@ class ObjectFolder:
         return size_bytes
 
     def _move(self, source: Path, target: Path) -> int | None:
-        """Move a file into place, and say how large the one was that it replaces."""
+        """Move a file into place, and say how large the one was that it replaces.
+
+        The folders that it needs are on the disk before anybody else writes to them.
+        """
+        made: list[Path] = []
         with self._changing:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            replaced_bytes = _size_of(target)
-            source.replace(target)
+            try:
+                for folder in _missing_folders(target.parent):
+                    folder.mkdir()
+                    made.append(folder)
+                for folder in made:
+                    _sync_folder(folder.parent)
+                replaced_bytes = _size_of(target)
+                source.replace(target)
+            except OSError:
+                # A volume may have room for folders and none for what shall be in them: nobody else would take them away.
+                for folder in reversed(made):
+                    with suppress(OSError):
+                        folder.rmdir()
+                raise
         return replaced_bytes
 
     def _take_away(self, path: Path) -> int | None:
@@ -132,17 +184,25 @@ class ObjectFolder:
                     folder.rmdir()
         return size_bytes
 
-    def _count(self) -> None:
-        def refuse(error: OSError) -> None:
-            raise error
-
-        if not (self._objects / TENANTS).is_dir():
-            return
+    def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        """Key and status of every file below a prefix: whatever was written can be found, and deleted, by its key."""
         start = len(f"{self._objects}{os.sep}")
-        for folder, _, names in os.walk(self._objects / TENANTS, onerror=refuse):
+        for folder, _, names in os.walk(self._objects / prefix, onerror=_pass_over_what_is_gone):
             for name in names:
                 path = os.path.join(folder, name)
-                self.usage.add(path[start:], os.stat(path).st_size)
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                # What somebody put on the volume by another way may have a name that is no key.
+                if stat.S_ISREG(status.st_mode) and is_key(path[start:]):
+                    yield path[start:], status
+
+
+def _pass_over_what_is_gone(error: OSError) -> None:
+    """A file or folder may go while its folder is listed; any other fault would make a listing look complete."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error
 
 
 def _size_of(path: Path) -> int | None:
@@ -154,16 +214,27 @@ def _size_of(path: Path) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
+def _missing_folders(path: Path) -> list[Path]:
+    """The folders that must be made for one to be there, the outermost first."""
+    missing: list[Path] = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    return missing[::-1]
+
+
 def _sync_folder(path: Path) -> None:
-    try:
-        folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        # A deletion at this moment took it away with what was moved there.
+    """Make durable what is in a folder, and what is there no more; of one that is gone, that it is."""
+    for folder in (path, *path.parents):
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         return
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _finish(file: BufferedWriter, rest: bytes) -> None:

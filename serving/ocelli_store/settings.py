@@ -71,6 +71,11 @@ def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
 
 
 def _parse_quota(text: str) -> int | None:
+    """Whole bytes, at least one, of what `parse_quantity` takes: `5Gi`, `1.5G`, `5000000000`; None of an empty text.
+
+    Raises:
+        SettingsError: it is no quantity, or less than a byte.
+    """
     if not text:
         return None
     try:

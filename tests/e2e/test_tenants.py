@@ -16,6 +16,7 @@ from tests.product.test_rollout import create, wait_until_ready
 ATTEMPT = """
 import json, os, sys, urllib.error, urllib.request
 store, namespace, others = sys.argv[1:]
+own = f"tenants/{namespace}/artifacts/probe_1/0123456789/probe"
 def ask(method, path, audience="write", data=None):
     headers = {"Authorization": "Bearer " + open("/tokens/" + audience).read()} if audience else {}
     request = urllib.request.Request(store + path, method=method, headers=headers, data=data)
@@ -27,10 +28,14 @@ def ask(method, path, audience="write", data=None):
 theirs = json.loads(others)
 print(json.dumps({
     "own list": ask("GET", f"/list?prefix=tenants/{namespace}"),
-    "own write": ask("PUT", f"/objects/tenants/{namespace}/probe", data=b"x"),
-    "own read": ask("GET", f"/objects/tenants/{namespace}/probe"),
-    "own delete": ask("DELETE", f"/objects/tenants/{namespace}/probe"),
-    "write for reading": ask("PUT", f"/objects/tenants/{namespace}/probe", "read", b"x"),
+    "own write": ask("PUT", "/objects/" + own, data=b"x"),
+    "own read": ask("GET", "/objects/" + own),
+    "own delete": ask("DELETE", "/objects/" + own),
+    "write for reading": ask("PUT", "/objects/" + own, "read", b"x"),
+    "own write elsewhere": [
+        ask("PUT", f"/objects/tenants/{namespace}{place}", data=b"x")
+        for place in ("", "/probe", "/uploads/probe_1/probe.zip", "/artifacts", "/artifacts/probe_1", "/other/probe_1/0/probe")
+    ],
     "read for reading": ask("GET", f"/list?prefix=tenants/{namespace}", "read"),
     "list of backbones": ask("GET", "/list?prefix=backbones"),
     "write to backbones": ask("PUT", "/objects/backbones/probe", data=b"x"),
@@ -112,6 +117,10 @@ def build_attempts(name: str, theirs: list[str]) -> dict[str, Any]:
 )
 def test_the_store_answers_a_tenants_pod_with(attempts: dict[str, Any], attempt: str, status: int) -> None:
     assert attempts[attempt][0] == status, attempts[attempt]
+
+
+def test_nothing_is_stored_where_no_trainer_writes(attempts: dict[str, Any]) -> None:
+    assert {status for status, _ in attempts["own write elsewhere"]} == {403}
 
 
 def test_no_object_of_another_tenant_can_be_read(attempts: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.cluster
 
 QUOTA_BYTES = 4 * 1024 * 1024
 STREAMS = 16
+OWN = "tenants/default/artifacts/dogs_1/0123456789"
+"""Where trainers of the namespace `default` write."""
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def stored_bytes(store: StoreProcess) -> int:
 def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> None:
     operator, tenant = store.open_as_administrator(), store.open_as("default")
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
-    asyncio.run(tenant.put("tenants/default/x", b"abc"))
+    asyncio.run(tenant.put(f"{OWN}/x", b"abc"))
     with pytest.raises(StoreUnavailableError, match="403 system:serviceaccount:default:default may not read"):
         asyncio.run(tenant.get("tenants/team-b/x"))
 
@@ -63,7 +65,7 @@ def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> 
 def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
     reader = store.open_as("default", audience="ocelli-store-read")
     with pytest.raises(StoreUnavailableError, match="403 "):
-        asyncio.run(reader.put("tenants/default/x", b"abc"))
+        asyncio.run(reader.put(f"{OWN}/x", b"abc"))
 
 
 def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
@@ -74,19 +76,17 @@ def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
 
 def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_writes(store: StoreProcess) -> None:
     tenant, other = store.open_as("default"), store.open_as(store.namespace)
-    asyncio.run(tenant.put("tenants/default/before", b"abc"))
+    asyncio.run(tenant.put(f"{OWN}/before", b"abc"))
     token = store.save_token("default", "default").read_text().strip()
     with ThreadPoolExecutor(STREAMS) as threads:
-        flood = [
-            threads.submit(stream, store, token, f"tenants/default/{number}", 2 * QUOTA_BYTES) for number in range(STREAMS)
-        ]
+        flood = [threads.submit(stream, store, token, f"{OWN}/{number}", 2 * QUOTA_BYTES) for number in range(STREAMS)]
         most_bytes = 0
         while not all(future.done() for future in flood):
-            asyncio.run(other.put(f"tenants/{store.namespace}/x", b"x" * 100_000))
+            asyncio.run(other.put(OWN.replace("default", store.namespace) + "/x", b"x" * 100_000))
             most_bytes = max(most_bytes, stored_bytes(store))
     answers = [future.result() for future in flood]
     assert {status for status, _ in answers} == {413}
     assert all('namespace "default" has no room in the store' in words for _, words in answers)
     assert most_bytes <= QUOTA_BYTES + 200_000, "the other tenant's object, once more while it is replaced"
     # What the flood held is free again.
-    asyncio.run(tenant.put("tenants/default/after", b"x" * (QUOTA_BYTES // 2)))
+    asyncio.run(tenant.put(f"{OWN}/after", b"x" * (QUOTA_BYTES // 2)))

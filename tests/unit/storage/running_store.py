@@ -35,17 +35,22 @@ class KnownTokens:
         return CALLERS.get(token)
 
 
-@contextlib.contextmanager
-def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | None = None, **fields: Any) -> Iterator[str]:
-    """The store at a URL; keyword arguments are fields of `Store`."""
+def build_store(root: Path, *, namespace_quota_bytes: int | None = None, **fields: Any) -> Store:
+    """A store in a folder; keyword arguments are fields of `Store`."""
     folder = ObjectFolder(root, namespace_quota_bytes)
-    store = Store(
+    return Store(
         folder=folder,
         reviewer=KnownTokens(),  # type: ignore[arg-type]
         administrators={ADMINISTRATOR},
         metrics=Metrics(folder.free_bytes),
         **fields,
     )
+
+
+@contextlib.contextmanager
+def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | None = None, **fields: Any) -> Iterator[str]:
+    """The store at a URL; keyword arguments are fields of `Store`."""
+    store = build_store(root, namespace_quota_bytes=namespace_quota_bytes, **fields)
     listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(uvicorn.Config(build_app(store), ws="none", lifespan="off", log_config=None, access_log=False))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)

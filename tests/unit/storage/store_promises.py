@@ -109,9 +109,12 @@ class StorePromises:
         assert run(store.list_objects("tenants/a")) == []
 
     def test_folders_are_the_names_one_level_below(self, store: ObjectStore) -> None:
-        for key in ("tenants/a/x", "tenants/b/y/z", "tenants/c"):
+        for key in ("backbones/a/x", "backbones/b/y/z", "backbones/c"):
             run(store.put(key, b"abc"))
-        assert sorted(run(store.list_folders("tenants"))) == ["a", "b"]
+        assert sorted(run(store.list_folders("backbones"))) == ["a", "b"]
+
+    def test_folders_of_nothing_are_none(self, store: ObjectStore) -> None:
+        assert run(store.list_folders("backbones")) == []
 
     def test_what_was_deleted_is_gone(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x", b"abc"))

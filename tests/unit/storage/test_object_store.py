@@ -1,6 +1,8 @@
 """Every kind of object store keeps the same promises: a folder, and the embedded store over HTTP."""
 
 import asyncio
+import errno
+import os
 import shutil
 import socket
 from collections.abc import Iterator
@@ -12,6 +14,9 @@ from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, St
 from ocelli_store.folder import ObjectFolder
 from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
 from tests.unit.storage.store_promises import LARGE, StorePromises, run
+
+OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
+"""Where the tenant's trainers write, and whoever has a token of its namespace."""
 
 
 @pytest.fixture
@@ -55,6 +60,52 @@ class TestEmbedded(StorePromises):
             run(open_embedded(embedded_url, tmp_path, "writer").delete("tenants/team-b/x"))
         assert run(open_embedded(embedded_url, tmp_path).exists("tenants/team-b/x"))
 
+    def test_a_trainer_writes_and_deletes_in_the_part_of_its_tenant(self, embedded_url: str, tmp_path: Path) -> None:
+        store = open_embedded(embedded_url, tmp_path, "writer")
+        run(store.put(f"{OWN}/artifact.json", b"abc"))
+        run(store.delete(f"{OWN}/artifact.json"))
+        assert not run(store.exists(f"{OWN}/artifact.json"))
+
+    def test_uploads_are_the_gateways_to_delete(self, embedded_url: str, tmp_path: Path) -> None:
+        key = "tenants/team-a/uploads/dogs_1/ab.zip"
+        run(open_embedded(embedded_url, tmp_path).put(key, b"abc"))
+        with pytest.raises(StoreUnavailableError, match="403 "):
+            run(open_embedded(embedded_url, tmp_path, "writer").delete(key))
+
+    @pytest.mark.parametrize("name", ["x#1", "#7", "x#", "x.tmp", ".x", "x%231", "x y", "ü"])
+    def test_whatever_was_written_is_listed_and_can_be_deleted(self, embedded_url: str, tmp_path: Path, name: str) -> None:
+        run(open_embedded(embedded_url, tmp_path, "writer").put(f"{OWN}/{name}", b"abc"))
+        store = open_embedded(embedded_url, tmp_path)
+        assert [item.key for item in run(store.list_objects("tenants"))] == [f"{OWN}/{name}"]
+        assert run(store.delete_prefix("tenants/team-a/artifacts/dogs_1")) == 1
+        assert not run(store.exists(f"{OWN}/{name}"))
+
+    def test_what_has_no_key_is_not_listed(self, embedded_url: str, tmp_path: Path) -> None:
+        store = open_embedded(embedded_url, tmp_path)
+        run(store.put("backbones/a/x", b"abc"))
+        (tmp_path / "volume" / "objects" / "backbones" / "a\\b").mkdir()
+        (tmp_path / "volume" / "objects" / "backbones" / "a" / os.fsdecode(b"\xff")).write_bytes(b"abc")
+        assert [item.key for item in run(store.list_objects("backbones"))] == ["backbones/a/x"]
+        assert run(store.list_folders("backbones")) == ["a"]
+
+    def test_a_listing_that_the_volume_fails_is_no_complete_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def scandir(path: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with running_store(tmp_path / "volume") as url:
+            store = open_embedded(url, tmp_path)
+            run(store.put("backbones/a/x", b"abc"))
+            monkeypatch.setattr(os, "scandir", scandir)
+            with pytest.raises(StoreUnavailableError, match=r"500 the volume of the store cannot be read: Input/output error"):
+                run(store.list_objects("backbones"))
+
+    @pytest.mark.parametrize("key", ["tenants", "tenants/team-a", "tenants/team-a/uploads", "tenants/team-a/artifacts/dogs_1"])
+    def test_no_object_takes_the_place_of_a_folder(self, embedded_url: str, tmp_path: Path, key: str) -> None:
+        store = open_embedded(embedded_url, tmp_path)
+        with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of other keys"):
+            run(store.put(key, b"abc"))
+        run(store.put("tenants/team-a/uploads/dogs_1/ab.zip", b"abc"))
+
     def test_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/../team-b/x HTTP/1.1", token="writer")
@@ -83,8 +134,13 @@ class TestEmbedded(StorePromises):
     def test_without_a_token_nothing_is_answered(self, embedded_url: str) -> None:
         assert raw_request(embedded_url, "GET /objects/tenants/team-a/x HTTP/1.1").startswith("HTTP/1.1 401 ")
 
+    def test_a_declared_length_may_have_any_number_of_zeros_before_it(self, embedded_url: str, tmp_path: Path) -> None:
+        head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: {'3':0>6000}"
+        assert raw_request(embedded_url, head, token="writer", body=b"abc").startswith("HTTP/1.1 204 ")
+        assert run(open_embedded(embedded_url, tmp_path).get(f"{OWN}/x")) == b"abc"
+
     def test_an_upload_that_breaks_off_leaves_nothing(self, embedded_url: str, tmp_path: Path) -> None:
-        head = "PUT /objects/tenants/team-a/x HTTP/1.1\r\nContent-Length: 3000000"
+        head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 3000000"
         raw_request(embedded_url, head, token="writer", body=b"x" * 2_000_000, wait=False)
         store = open_embedded(embedded_url, tmp_path)
         run(store.put("tenants/team-a/y", b"abc"))
@@ -93,7 +149,7 @@ class TestEmbedded(StorePromises):
 
     def test_an_upload_of_which_nothing_comes_any_more_is_given_up(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", stall_seconds=0.05) as url:
-            answer = raw_request(url, "PUT /objects/tenants/team-a/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
+            answer = raw_request(url, f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 408 ")
         assert list((tmp_path / "volume" / "incoming").iterdir()) == []
 
@@ -103,14 +159,14 @@ class TestEmbedded(StorePromises):
         with running_store(tmp_path / "volume", namespace_quota_bytes=len(LARGE)) as url:
             store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
             with pytest.raises(StoreQuotaError, match=r'namespace "team-a" has no room .* of its quota of 12.0 MiB .*; delete'):
-                run(store.put("tenants/team-a/x", tmp_path / "large" if kind == "file" else LARGE))
+                run(store.put(f"{OWN}/x", tmp_path / "large" if kind == "file" else LARGE))
             assert 'code="413",method="PUT"} 1.0' in raw_request(url, "GET /metrics HTTP/1.1")
 
     def test_what_an_administrator_writes_counts_for_the_tenant(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", namespace_quota_bytes=1_000_000) as url:
             run(open_embedded(url, tmp_path).put("tenants/team-a/x", b"x" * 900_000))
             with pytest.raises(StoreQuotaError):
-                run(open_embedded(url, tmp_path, "writer").put("tenants/team-a/y", b"x" * 100_000))
+                run(open_embedded(url, tmp_path, "writer").put(f"{OWN}/y", b"x" * 100_000))
 
     def test_what_a_killed_store_was_writing_is_gone_at_the_next_start(self, tmp_path: Path) -> None:
         (tmp_path / "incoming").mkdir()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ocelli_store.access import Caller, is_key, is_permitted
+from ocelli_storage.layout import DEFINITION, OUTCOME, ClassifierLocation
+from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 
 OPERATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
 ADMINISTRATORS = {OPERATOR}
@@ -31,6 +32,59 @@ OWN = "tenants/team-a/artifacts/dogs_1/0123456789/artifact.json"
 )
 def test_a_tenant_sees_its_own_part_and_reads_backbones(key: str, writing: bool, permitted: bool) -> None:
     assert is_permitted(TENANT, ADMINISTRATORS, key, writing=writing) is permitted
+
+
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        LOCATION.training_key("0123456789", 1, OUTCOME),
+        LOCATION.artifact_key("0123456789", "heads.safetensors"),
+        LOCATION.definition_key("0123456789"),
+        f"{LOCATION.network_prefix('0123456789')}/backbone.json",
+    ],
+)
+def test_a_tenant_writes_what_its_trainers_write(key: str) -> None:
+    assert is_permitted(TENANT, ADMINISTRATORS, key, writing=True)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "tenants",
+        "tenants/team-a",
+        "tenants/team-a/x",
+        "tenants/team-a/x/dogs_1/0123456789/1/artifact.json",
+        "tenants/team-a/artifacts",
+        "tenants/team-a/artifacts/dogs_1",
+        "tenants/team-a/artifacts/dogs_1/0123456789",
+        "tenants/team-a/trainings/dogs_1/0123456789/1",
+        LOCATION.upload_key("ab" * 32),
+    ],
+)
+def test_a_tenant_writes_nowhere_else(key: str) -> None:
+    assert not is_permitted(TENANT, ADMINISTRATORS, key, writing=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_folder"),
+    [
+        ("tenants", True),
+        ("backbones", True),
+        ("tenants/team-a", True),
+        ("tenants/team-a/uploads", True),
+        ("tenants/team-a/trainings/dogs_1", True),
+        (LOCATION.upload_key("ab" * 32), False),
+        (LOCATION.training_key("0123456789", 1, DEFINITION), False),
+        ("backbones/ab", False),
+        ("backbones/ab/model.onnx", False),
+        ("probes/gateway-1", False),
+    ],
+)
+def test_where_the_layout_has_a_folder_is_no_place_for_an_object(key: str, is_folder: bool) -> None:
+    assert is_place_of_folder(key) is is_folder
 
 
 def test_a_token_for_reading_reads_what_its_tenant_may() -> None:
