@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ocelli_api.pods import INFERENCE_PORT_NAME
 from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render, render_resources
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -94,13 +95,79 @@ def test_every_pod_meets_the_restricted_standard(helm: Path) -> None:
 
 def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     values = {**DEFAULT_VALUES, "store": {"embedded": {"namespaceQuota": "5Gi"}}}
-    (store,) = [
-        item
-        for item in parse(render(helm, values))
-        if item["kind"] == "Deployment" and item["metadata"]["name"] == "ocelli-store"
-    ]
+    store = find(parse(render(helm, values)), "Deployment", "ocelli-store")
     (container,) = store["spec"]["template"]["spec"]["containers"]
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
+
+
+PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+OFFICE = {"ipBlock": {"cidr": "192.0.2.0/24"}}
+
+
+def peers(helm: Path, values: dict[str, Any], name: str, namespace: str = "ocelli-system") -> Any:
+    """Who may connect by the one rule of a NetworkPolicy; None: everybody."""
+    policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name, namespace)
+    (rule,) = policy["spec"]["ingress"]
+    assert len(rule["ports"]) == 1
+    return rule.get("from")
+
+
+def find(documents: list[dict[str, Any]], kind: str, name: str, namespace: str = "ocelli-system") -> dict[str, Any]:
+    (found,) = [
+        item
+        for item in documents
+        if (item["kind"], item["metadata"]["name"], item["metadata"].get("namespace")) == (kind, name, namespace)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway", "store"])
+def test_prometheus_reaches_what_protects_itself_wherever_it_is(helm: Path, component: str) -> None:
+    assert peers(helm, {}, f"ocelli-{component}") is None
+
+
+@pytest.mark.parametrize("component", ["operator", "store", "inference"])
+def test_peers_of_metrics_are_let_through(helm: Path, component: str) -> None:
+    assert PROMETHEUS in peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}")
+
+
+def test_a_store_that_is_closed_stays_open_for_its_clients_in_every_namespace(helm: Path) -> None:
+    ours = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ocelli"}}}
+    assert peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, "ocelli-store") == [ours, PROMETHEUS]
+
+
+def test_a_gateway_that_is_closed_stays_open_for_metrics_and_the_test(helm: Path) -> None:
+    values = {"networkPolicy": {"gatewayFrom": [OFFICE], "metricsFrom": [PROMETHEUS]}}
+    documents = parse(render(helm, {"credentials": {"user": "somebody"}}))
+    test = find(documents, "Pod", "ocelli-test")["metadata"]["labels"]
+    office, pod, prometheus = peers(helm, values, "ocelli-gateway")
+    assert (office, prometheus) == (OFFICE, PROMETHEUS)
+    assert pod["podSelector"]["matchLabels"].items() <= test.items()
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "guarded"), [([], {"ocelli-system"}), (["team-a", "team-b"], {"ocelli-system", "team-a", "team-b"})]
+)
+def test_inference_servers_are_guarded_where_built_ins_serve_and_in_the_listed_namespaces(
+    helm: Path, namespaces: list[str], guarded: set[str]
+) -> None:
+    documents = parse(render(helm, {**DEFAULT_VALUES, "namespaces": namespaces}))
+    policies = [item for item in documents if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "ocelli-inference")]
+    assert {item["metadata"]["namespace"] for item in policies} == guarded
+    for policy in policies:
+        (rule,) = policy["spec"]["ingress"]
+        assert rule["ports"] == [{"port": INFERENCE_PORT_NAME}]
+        own, gateway = rule["from"]
+        assert own == {"podSelector": {}}
+        assert gateway["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]])
+def test_monitors_whose_prometheus_no_inference_server_lets_in_are_refused(helm: Path, namespaces: list[str]) -> None:
+    values = {**DEFAULT_VALUES, "namespaces": namespaces, "monitoring": {"serviceMonitor": {"enabled": True}}}
+    with pytest.raises(AssertionError, match=r"networkPolicy\.metricsFrom is empty"):
+        render(helm, values)
+    assert render(helm, {**values, "networkPolicy": {"enabled": False}})
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
