@@ -12,6 +12,9 @@ import pytest
 import yaml
 
 from ocelli_api.pods import INFERENCE_PORT_NAME
+from ocelli_gateway import operations
+from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
+from ocelli_gateway.contract import QUIET_ROUTES
 from tests.charts.releases import CHART, CHECKOUT, CRD_CHART, FULL_VALUES, call, parse, render, render_resources
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -168,6 +171,36 @@ def test_monitors_whose_prometheus_no_inference_server_lets_in_are_refused(helm:
     with pytest.raises(AssertionError, match=r"networkPolicy\.metricsFrom is empty"):
         render(helm, values)
     assert render(helm, {**values, "networkPolicy": {"enabled": False}})
+
+
+@pytest.fixture(params=["Ingress", "HTTPRoute"])
+def routed_paths(request: pytest.FixtureRequest, helm: Path) -> list[str]:
+    """The paths that are let in, each with all that is below it."""
+    (rule,) = find(parse(render(helm, FULL_VALUES)), request.param, "ocelli-gateway")["spec"]["rules"]
+    if request.param == "Ingress":
+        assert {item["pathType"] for item in rule["http"]["paths"]} == {"Prefix"}
+        return [item["path"] for item in rule["http"]["paths"]]
+    assert {item["path"]["type"] for item in rule["matches"]} == {"PathPrefix"}
+    return [item["path"]["value"] for item in rule["matches"]]
+
+
+def is_below(path: str, prefix: str) -> bool:
+    return f"{path}/".startswith(f"{prefix}/")
+
+
+PUBLIC = {item.path for item in vars(operations).values() if isinstance(item, operations.Operation)} | {DOCUMENT_PATH}
+
+
+def test_every_operation_is_reached_from_outside(routed_paths: list[str]) -> None:
+    assert len(PUBLIC) > 6
+    wanted = {prefix + path for prefix in ("", PREFIX) for path in PUBLIC}
+    assert {path for path in wanted if not any(is_below(path, routed) for routed in routed_paths)} == set()
+    assert {routed for routed in routed_paths if not any(is_below(path, routed) for path in wanted)} == set()
+
+
+def test_what_asks_for_no_credentials_is_not_reached_from_outside(routed_paths: list[str]) -> None:
+    inside = {prefix + path for prefix in ("", PREFIX) for path in (*QUIET_ROUTES, "/readyz", "/")}
+    assert {path for path in inside if any(is_below(path.rstrip("/"), routed) for routed in routed_paths)} == set()
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:

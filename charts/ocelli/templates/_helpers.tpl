@@ -108,3 +108,13 @@ envFrom:
   - secretRef: { name: {{ .Values.store.bucket.secretName }} }
 {{- end }}
 {{- end -}}
+
+{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Metrics and probes ask
+for no credentials and stay inside. */}}
+{{- define "ocelli.publicPaths" -}}
+{{- range $prefix := list "" "/visual-recognition/api" }}
+{{- range list "/v3" "/identity/token" "/openapi.json" }}
+- {{ $prefix }}{{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
