@@ -203,6 +203,25 @@ def test_what_asks_for_no_credentials_is_not_reached_from_outside(routed_paths: 
     assert {path for path in inside if any(is_below(path.rstrip("/"), routed) for routed in routed_paths)} == set()
 
 
+@pytest.mark.parametrize("values", [DEFAULT_VALUES, FULL_VALUES], ids=["default", "full"])
+def test_of_the_operators_containers_only_itself_gets_the_token_of_the_api_server(helm: Path, values: dict[str, Any]) -> None:
+    spec = find(parse(render(helm, values)), "Deployment", "ocelli-operator")["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    (volume,) = [
+        item["name"]
+        for item in spec["volumes"]
+        for source in item.get("projected", {"sources": []})["sources"]
+        if "serviceAccountToken" in source and "audience" not in source["serviceAccountToken"]
+    ]
+    mounts = {
+        container["name"]: mount["mountPath"]
+        for container in spec["containers"] + spec["initContainers"]
+        for mount in container["volumeMounts"]
+        if mount["name"] == volume
+    }
+    assert mounts == {"operator": "/var/run/secrets/kubernetes.io/serviceaccount"}
+
+
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     found: list[str] = []
     for key, value in values.items():
