@@ -57,6 +57,10 @@ class ObjectFolder:
         """What is left of the volume."""
         return shutil.disk_usage(self._objects).free
 
+    def size_bytes(self) -> int:
+        """The whole volume."""
+        return shutil.disk_usage(self._objects).total
+
     def check_writable(self) -> None:
         """Write and delete a file. Raises OSError."""
         probe = self._incoming / f"probe-{uuid.uuid4().hex}"

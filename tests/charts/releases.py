@@ -64,6 +64,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "rules": {"enabled": True},
         "dashboard": {"enabled": True},
+        "runbookURL": "https://docs.example.com/runbooks",
     },
 }
 """Everything that is off by default is on, and nothing is drawn at random."""

@@ -266,6 +266,54 @@ def test_an_alert_has_a_runbook(alert: str) -> None:
     assert f"\n## {alert}\n" in (CHECKOUT / "docs" / "runbooks.md").read_text()
 
 
+def rules(helm: Path, *options: str, **monitoring: Any) -> list[dict[str, Any]]:
+    """The alerts as the cluster gets them."""
+    values = {**DEFAULT_VALUES, "monitoring": {"rules": {"enabled": True}, **monitoring}}
+    (rule,) = [item for item in parse(render(helm, values, *options)) if item["kind"] == "PrometheusRule"]
+    found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
+    return found
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((CHART / "dashboards" / "ocelli.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_alerts_of_two_installations_are_told_apart(helm: Path) -> None:
+    alerts = rules(helm, "--namespace", "vision")
+    assert len(alerts) == len(ALERTS)
+    for alert in alerts:
+        assert selectors(alert["expr"]) == {'namespace="vision"'}, alert["alert"]
+
+
+def test_the_dashboard_shows_one_installation_at_a_time() -> None:
+    for query in dashboard_queries():
+        assert selectors(query) == {'namespace="$namespace"'}, query
+    variables = json.loads((CHART / "dashboards" / "ocelli.json").read_text())["templating"]["list"]
+    assert "namespace" in {item["name"] for item in variables}
+
+
+def selectors(query: str) -> set[str]:
+    """What each metric in a query is first selected by."""
+    return set(re.findall(r"\bocelli_[a-z_]+(?:\{([^,}]*))?", query))
+
+
+def test_neither_alerts_nor_dashboard_count_probes_and_metrics_as_requests(helm: Path) -> None:
+    queries = [alert["expr"] for alert in rules(helm)] + dashboard_queries()
+    counted = re.findall(r"ocelli_gateway_requests_total(\{[^}]*\})?", " ".join(queries))
+    assert len(counted) == 3
+    for selector in counted:
+        (left_out,) = re.findall(r'route!~"([^"]*)"', selector)
+        assert {*QUIET_ROUTES, "/readyz"} == set(left_out.split("|"))
+
+
+def test_alerts_lead_to_their_runbooks_where_these_have_an_address(helm: Path) -> None:
+    assert all("runbook_url" not in alert["annotations"] for alert in rules(helm))
+    address = "https://wiki.example.com/runbooks"
+    for alert in rules(helm, runbookURL=address):
+        assert alert["annotations"]["runbook_url"] == f"{address}#{alert['alert'].lower()}"
+
+
 def test_every_metric_of_alerts_and_dashboard_exists() -> None:
     text = (CHART / "alerts.yaml").read_text() + (CHART / "dashboards" / "ocelli.json").read_text()
     names = {re.sub(r"_bucket$", "", name) for name in re.findall(r"\bocelli_[a-z_]+", text)}

@@ -43,7 +43,7 @@ def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | Non
         folder=folder,
         reviewer=KnownTokens(),  # type: ignore[arg-type]
         administrators={ADMINISTRATOR},
-        metrics=Metrics(folder.free_bytes),
+        metrics=Metrics(free_bytes=folder.free_bytes, size_bytes=folder.size_bytes),
         **fields,
     )
     listener = socket.create_server(("127.0.0.1", port))
