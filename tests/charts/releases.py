@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ HELM = GoProgram(
 API_VERSIONS = (
     "ocelli.dev/v1alpha1/Classifier",
     "gateway.networking.k8s.io/v1/HTTPRoute",
+    "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
+    "monitoring.coreos.com/v1/ServiceMonitor",
 )
 """What a cluster has in which the whole chart can be installed."""
 
@@ -102,12 +104,12 @@ class Release:
         return user
 
 
-def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
+def render(helm: Path, values: Mapping[str, Any], *options: str, api_versions: Iterable[str] = API_VERSIONS) -> str:
     """What `helm template` makes of the chart; a failure is an AssertionError with Helm's words."""
     done = call(
         helm,
         *("template", "ocelli", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
-        *("--api-versions", ",".join(API_VERSIONS), "--values", "-", *options),
+        *("--api-versions", ",".join(api_versions), "--values", "-", *options),
         input_text=json.dumps(values),
     )
     assert done.returncode == 0, done.stderr

@@ -119,7 +119,7 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
             {"gateway": {"replicas": 0, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}},
             "the cluster has no HTTPRoute",
         ),
-        ({"monitoring": {"rules": {"enabled": True}}}, "the cluster has no ServiceMonitor and PrometheusRule"),
+        ({"monitoring": {"rules": {"enabled": True}}}, "monitoring.rules.enabled: the cluster has no PrometheusRule"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict[str, Any], words: str) -> None:

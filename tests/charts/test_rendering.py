@@ -222,6 +222,19 @@ def test_of_the_operators_containers_only_itself_gets_the_token_of_the_api_serve
     assert mounts == {"operator": "/var/run/secrets/kubernetes.io/serviceaccount"}
 
 
+@pytest.mark.parametrize(
+    ("value", "kinds"), [("serviceMonitor", ["PodMonitor", "ServiceMonitor"]), ("rules", ["PrometheusRule"])]
+)
+def test_of_the_prometheus_operators_kinds_those_are_needed_that_are_used(helm: Path, value: str, kinds: list[str]) -> None:
+    values = {**DEFAULT_VALUES, "monitoring": {value: {"enabled": True}}, "networkPolicy": {"metricsFrom": [PROMETHEUS]}}
+    needed = ["ocelli.dev/v1alpha1/Classifier", *(f"monitoring.coreos.com/v1/{kind}" for kind in kinds)]
+    assert render(helm, values, api_versions=needed)
+    for kind in kinds:
+        without = [version for version in needed if not version.endswith(f"/{kind}")]
+        with pytest.raises(AssertionError, match=rf"monitoring\.{value}\.enabled: the cluster has no {kind};"):
+            render(helm, values, api_versions=without)
+
+
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     found: list[str] = []
     for key, value in values.items():
