@@ -68,6 +68,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "dashboard": {"enabled": True},
         "runbookURL": "https://docs.example.com/runbooks",
     },
+    "test": {"apiKeySecret": {"name": "tester"}},
 }
 """Everything that is off by default is on, and nothing is drawn at random."""
 

@@ -22,6 +22,14 @@ def test_the_notes_say_how_to_log_in(release: Release) -> None:
     assert "get secret ocelli-initial-credentials -o jsonpath" in release.apply({})
 
 
+def test_the_notes_offer_a_test_only_where_there_is_one(release: Release) -> None:
+    assert "helm test ocelli" in release.apply({})
+    release.cluster.kubectl("create", "secret", "generic", "users", "-n", release.namespace)
+    values = {"credentials": {"existingSecret": "users"}}
+    assert "helm test" not in release.apply(values)
+    assert "helm test ocelli" in release.apply({**values, "test": {"apiKeySecret": {"name": "tester"}}})
+
+
 def test_an_upgrade_draws_no_other_api_key(release: Release) -> None:
     release.apply({})
     drawn = release.api_key()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +235,38 @@ def test_of_the_prometheus_operators_kinds_those_are_needed_that_are_used(helm: 
         without = [version for version in needed if not version.endswith(f"/{kind}")]
         with pytest.raises(AssertionError, match=rf"monitoring\.{value}\.enabled: the cluster has no {kind};"):
             render(helm, values, api_versions=without)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "secret", "key"),
+    [
+        ({}, {}, ("ocelli-initial-credentials", "apiKey")),
+        ({}, {"name": "tester"}, ("tester", "apiKey")),
+        ({"existingSecret": "users"}, {"name": "tester", "key": "key"}, ("tester", "key")),
+        ({"existingSecret": "users"}, {}, None),
+    ],
+)
+def test_the_test_logs_in_with_a_key_that_there_is(
+    helm: Path, credentials: dict[str, str], secret: dict[str, str], key: tuple[str, str] | None
+) -> None:
+    documents = parse(render(helm, {"credentials": credentials, "test": {"apiKeySecret": secret}}))
+    found = [
+        (variable["valueFrom"]["secretKeyRef"]["name"], variable["valueFrom"]["secretKeyRef"]["key"])
+        for item in documents
+        if item["kind"] == "Pod"
+        for variable in item["spec"]["containers"][0]["env"]
+        if variable["name"] == "OCELLI_API_KEY" and variable["valueFrom"]["secretKeyRef"]["optional"]
+    ]
+    assert found == ([] if key is None else [key])
+
+
+def test_a_test_without_a_key_says_what_it_needs() -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "OCELLI_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, CHART / "test_release.py"], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Name one in test.apiKeySecret." in done.stdout
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:

@@ -118,3 +118,10 @@ for no credentials and stay inside. */}}
 {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* Not empty where `helm test` has an API key, or had one. */}}
+{{- define "ocelli.isTested" -}}
+{{- if or .Values.test.apiKeySecret.name (not .Values.credentials.existingSecret) -}}
+true
+{{- end -}}
+{{- end -}}
