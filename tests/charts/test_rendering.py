@@ -277,22 +277,104 @@ def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     return found
 
 
-def test_every_value_is_used_by_a_template() -> None:
-    templates = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
-    unused = [
-        path
-        for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text()))
-        # Whole objects are passed on, so that only the last word is sure to stand there.
-        if not re.search(rf"\.{path.rsplit('.', 1)[1]}\b", templates)
-        and not re.search(r"\.(resources|podSecurityContext)\.", f"{path}.")
-        and not path.startswith(".monitoring.dashboard.labels")
-    ]
-    assert unused == []
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+LOG_IN = {"credentials": {"existingSecret": ""}}
+METRICS_FROM = {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}
+MODES: dict[str, dict[str, Any]] = {
+    ".credentials": LOG_IN,
+    ".gateway.autoscaling": {"gateway": {"autoscaling": {"enabled": True}}},
+    ".gateway.ingress": {"gateway": {"ingress": {"enabled": True, "host": "vision.example.com"}}},
+    ".gateway.httpRoute": {"gateway": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "web"}]}}},
+    ".gpu": {"gpu": {"enabled": True}},
+    ".monitoring.dashboard": {"monitoring": {"dashboard": {"enabled": True}}},
+    ".monitoring.rules": {"monitoring": {"rules": {"enabled": True}}},
+    ".monitoring.runbookURL": {"monitoring": {"rules": {"enabled": True}}},
+    ".monitoring.serviceMonitor": {"monitoring": {"serviceMonitor": {"enabled": True}}, **METRICS_FROM},
+    ".store.bucket": {"store": {"mode": "bucket", "bucket": {"url": "s3://models"}}},
+    ".store.mode": {"store": {"bucket": {"url": "s3://models"}}},
+    ".test": LOG_IN,
+}
+"""Values with which those below a path apply, where they don't by default."""
+OTHERS: dict[str, Any] = {
+    ".backbones": [{"name": "mobilenet_v3_large"}],
+    ".builtIns": ["food"],
+    ".gateway.httpRoute.hostnames": ["vision.example.com"],
+    ".gateway.httpRoute.parentRefs": [{"name": "other"}],
+    ".gateway.service.type": "NodePort",
+    ".gateway.settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"},
+    ".images.pullPolicy": "Always",
+    ".images.pullSecrets": ["other"],
+    ".namespaces": ["other"],
+    ".networkPolicy.gatewayFrom": [OFFICE],
+    ".networkPolicy.metricsFrom": [PROMETHEUS],
+    ".operator.settings": {"OCELLI_WORKERS": "7"},
+    ".store.embedded.accessModes": ["ReadWriteMany"],
+    ".store.embedded.namespaceQuota": "5Gi",
+    ".store.mode": "bucket",
+}
+"""Other values than the default, where one can't be guessed."""
+
+
+def change(value: Any, path: str) -> Any:
+    """Another value that may stand there."""
+    if path in OTHERS:
+        return OTHERS[path]
+    if path.endswith(".tolerations"):
+        return [{"key": "other"}]
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return f"1{value}" if re.match(r"\d", value) else f"{value}other"
+        case {}:
+            return {"example.com/other": "other"}
+    raise AssertionError(f"another value for {path} can't be guessed: add one to OTHERS")
+
+
+def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm merges them."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged
+
+
+def render_again(helm: Path, values: dict[str, Any]) -> str:
+    """The rendering without what is drawn anew each time."""
+    return re.sub(r'apiKey: "\w{40}"|[0-9a-f]{64}', "", render(helm, values))
+
+
+@pytest.fixture(scope="module")
+def renderings() -> dict[str, str]:
+    return {}
+
+
+@pytest.mark.parametrize("path", leaves(DEFAULTS))
+def test_every_value_makes_a_difference(helm: Path, renderings: dict[str, str], path: str) -> None:
+    prefix = max((prefix for prefix in MODES if is_inside(path, prefix)), key=len, default="")
+    mode = overlay(DEFAULT_VALUES, MODES.get(prefix, {}))
+    if prefix not in renderings:
+        renderings[prefix] = render_again(helm, mode)
+    value: Any = overlay(DEFAULTS, mode)
+    *way, last = path.removeprefix(".").split(".")
+    for key in way:
+        value = value[key]
+    changed: dict[str, Any] = {last: change(value[last], path)}
+    for key in reversed(way):
+        changed = {key: changed}
+    assert render_again(helm, overlay(mode, changed)) != renderings[prefix]
+
+
+def is_inside(path: str, prefix: str) -> bool:
+    return f"{path}.".startswith(f"{prefix}.")
 
 
 def test_every_value_is_described_by_the_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
+    for path in leaves(DEFAULTS):
         node = schema
         for key in path.removeprefix(".").split("."):
             if "properties" not in node:
