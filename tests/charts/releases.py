@@ -129,6 +129,17 @@ def parse(text: str) -> list[dict[str, Any]]:
     return [document for document in yaml.safe_load_all(text) if document]
 
 
+def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What Pods there will be, by the name of what makes them."""
+    specs = {
+        item["metadata"]["name"]: item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+        for item in documents
+        if item["kind"] in ("Pod", "Deployment", "StatefulSet", "DaemonSet", "Job")
+    }
+    assert len(specs) > 1
+    return specs
+
+
 def call(helm: Path, *arguments: str, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
     """Helm's exit code and words."""
     return subprocess.run([helm, *arguments], input=input_text, capture_output=True, text=True, timeout=120, check=False)

@@ -9,13 +9,54 @@ from typing import Any
 
 import pytest
 
-from tests.charts.releases import CHART, Release, call
+from ocelli_local import SyncClusterAccess
+from tests.charts.releases import CHART, FULL_VALUES, Release, call, parse, pod_specs, render
 
 pytestmark = pytest.mark.cluster
 
 
 def test_a_release_installs(release: Release) -> None:
     assert release.apply({}).endswith("exit 0")
+
+
+def refusal(cluster: SyncClusterAccess, namespace: str, spec: dict[str, Any]) -> str:
+    """What the API server says against a Pod in a namespace that enforces the `restricted` standard; nothing is made."""
+    # These name objects that are made beside it, or that the cluster has or has not.
+    spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "judged", "namespace": namespace}, "spec": spec}
+    done = cluster.kubectl("create", "--dry-run=server", "-f", "-", input_text=json.dumps(pod), check=False)
+    return done.stderr
+
+
+@pytest.fixture
+def restricted_namespace(prepared: SyncClusterAccess, namespace: str) -> str:
+    prepared.kubectl("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    prepared.wait_for("its ServiceAccount", lambda: prepared.get("v1", "ServiceAccount", "default", namespace=namespace))
+    return namespace
+
+
+@pytest.mark.parametrize("values", [{}, FULL_VALUES], ids=["default", "full"])
+def test_every_pod_meets_the_restricted_standard(
+    helm: Path, prepared: SyncClusterAccess, restricted_namespace: str, values: dict[str, Any]
+) -> None:
+    for name, spec in pod_specs(parse(render(helm, values))).items():
+        assert refusal(prepared, restricted_namespace, spec) == "", name
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        ({"securityContext": {"runAsNonRoot": True}}, "seccompProfile"),
+        ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, "restricted volume types"),
+    ],
+)
+def test_a_pod_that_falls_short_of_the_restricted_standard_is_refused(
+    helm: Path, prepared: SyncClusterAccess, restricted_namespace: str, worse: dict[str, Any], words: str
+) -> None:
+    spec = pod_specs(parse(render(helm, {})))["ocelli-gateway"]
+    for container in spec["containers"]:
+        del container["volumeMounts"]
+    assert words in refusal(prepared, restricted_namespace, {**spec, **worse})
 
 
 def test_the_notes_say_how_to_log_in(release: Release) -> None:
