@@ -133,7 +133,9 @@ def render_inference_metrics() -> str:
 
 def render_store_metrics() -> str:
     """Every metric of the embedded store."""
-    return render_metrics("embedded store", "serving/ocelli_store/metrics.py", StoreMetrics(lambda: 0).registry)
+    return render_metrics(
+        "embedded store", "serving/ocelli_store/metrics.py", StoreMetrics(free_bytes=lambda: 0, size_bytes=lambda: 0).registry
+    )
 
 
 def render_settings(part: str, source: str, settings: Iterable[tuple[str, str | None, str]]) -> str:

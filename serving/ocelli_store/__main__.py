@@ -35,7 +35,7 @@ async def serve(settings: StoreSettings) -> None:
             folder=folder,
             reviewer=TokenReviewer(client),
             administrators=settings.administrators,
-            metrics=Metrics(folder.free_bytes),
+            metrics=Metrics(free_bytes=folder.free_bytes, size_bytes=folder.size_bytes),
         )
         config = build_config(
             build_app(store), host=settings.host, port=settings.port, timeout_graceful_shutdown=_SHUTDOWN_SECONDS

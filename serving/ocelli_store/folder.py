@@ -83,6 +83,10 @@ class ObjectFolder:
         """What is left of the volume."""
         return shutil.disk_usage(self._objects).free
 
+    def size_bytes(self) -> int:
+        """The whole volume."""
+        return shutil.disk_usage(self._objects).total
+
     def check_volume(self) -> None:
         """Write and delete a file. Raises OSError where the volume does not answer.
 

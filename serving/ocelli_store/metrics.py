@@ -14,7 +14,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 class Metrics:
     """All metrics."""
 
-    def __init__(self, free_bytes: Callable[[], int]) -> None:
+    def __init__(self, *, free_bytes: Callable[[], int], size_bytes: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.requests = Counter(
@@ -26,6 +26,7 @@ class Metrics:
         Gauge("ocelli_store_free_bytes", "Bytes that are left of the store's volume.", registry=self.registry).set_function(
             free_bytes
         )
+        Gauge("ocelli_store_size_bytes", "Size of the store's volume.", registry=self.registry).set_function(size_bytes)
 
     def render(self) -> bytes:
         """The text exposition format."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ HELM = GoProgram(
 API_VERSIONS = (
     "ocelli.dev/v1alpha1/Classifier",
     "gateway.networking.k8s.io/v1/HTTPRoute",
+    "monitoring.coreos.com/v1/PodMonitor",
     "monitoring.coreos.com/v1/PrometheusRule",
+    "monitoring.coreos.com/v1/ServiceMonitor",
 )
 """What a cluster has in which the whole chart can be installed."""
 
@@ -93,7 +95,9 @@ FULL_VALUES: Mapping[str, Any] = {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "rules": {"enabled": True},
         "dashboard": {"enabled": True},
+        "runbookURL": "https://docs.example.com/runbooks",
     },
+    "test": {"apiKeySecret": {"name": "tester"}},
 }
 """Everything that is off by default is on, and nothing is drawn at random."""
 
@@ -131,12 +135,12 @@ class Release:
         return user
 
 
-def render(helm: Path, values: Mapping[str, Any], *options: str) -> str:
+def render(helm: Path, values: Mapping[str, Any], *options: str, api_versions: Iterable[str] = API_VERSIONS) -> str:
     """What `helm template` makes of the chart; a failure is an AssertionError with Helm's words."""
     done = call(
         helm,
         *("template", "ocelli", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
-        *("--api-versions", ",".join(API_VERSIONS), "--values", "-", *options),
+        *("--api-versions", ",".join(api_versions), "--values", "-", *options),
         input_text=json.dumps(values),
     )
     assert done.returncode == 0, done.stderr
@@ -153,6 +157,17 @@ def render_resources(helm: Path) -> str:
 def parse(text: str) -> list[dict[str, Any]]:
     """The objects of a rendering."""
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What Pods there will be, by the name of what makes them."""
+    specs = {
+        item["metadata"]["name"]: item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
+        for item in documents
+        if item["kind"] in ("Pod", "Deployment", "StatefulSet", "DaemonSet", "Job")
+    }
+    assert len(specs) > 1
+    return specs
 
 
 def call(helm: Path, *arguments: str, input_text: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -136,7 +136,8 @@ def test_kubeconform_refuses_a_mistake(
 
 def test_a_release_brings_routes_and_monitors_where_there_are_such(whole_cluster: SyncClusterAccess, release: Release) -> None:
     route = FULL_VALUES["gateway"]["httpRoute"]
-    said = release.apply({"gateway": {"replicas": 0, "httpRoute": route}, "monitoring": FULL_VALUES["monitoring"]})
+    monitored = {key: FULL_VALUES[key] for key in ("monitoring", "networkPolicy")}
+    said = release.apply({"gateway": {"replicas": 0, "httpRoute": route}, **monitored})
     assert said.endswith("exit 0")
     kinds = "httproutes,podmonitors,prometheusrules,servicemonitors"
     made = whole_cluster.kubectl("get", kinds, "-n", release.namespace, "-o", "name").stdout.split()

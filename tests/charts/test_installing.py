@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.charts.releases import CHART, Release, call
+from ocelli_local import SyncClusterAccess
+from tests.charts.releases import CHART, FULL_VALUES, Release, call, parse, pod_specs, render
 
 pytestmark = pytest.mark.cluster
 
@@ -20,8 +21,56 @@ def test_a_release_installs(release: Release) -> None:
     assert release.apply({}).endswith("exit 0")
 
 
+def refusal(cluster: SyncClusterAccess, namespace: str, spec: dict[str, Any]) -> str:
+    """What the API server says against a Pod in a namespace that enforces the `restricted` standard; nothing is made."""
+    # These name objects that are made beside it, or that the cluster has or has not.
+    spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "judged", "namespace": namespace}, "spec": spec}
+    done = cluster.kubectl("create", "--dry-run=server", "-f", "-", input_text=json.dumps(pod), check=False)
+    return done.stderr
+
+
+@pytest.fixture
+def restricted_namespace(prepared: SyncClusterAccess, namespace: str) -> str:
+    prepared.kubectl("label", "namespace", namespace, "--overwrite", "pod-security.kubernetes.io/enforce=restricted")
+    prepared.wait_for("its ServiceAccount", lambda: prepared.get("v1", "ServiceAccount", "default", namespace=namespace))
+    return namespace
+
+
+@pytest.mark.parametrize("values", [{}, FULL_VALUES], ids=["default", "full"])
+def test_every_pod_meets_the_restricted_standard(
+    helm: Path, prepared: SyncClusterAccess, restricted_namespace: str, values: dict[str, Any]
+) -> None:
+    for name, spec in pod_specs(parse(render(helm, values))).items():
+        assert refusal(prepared, restricted_namespace, spec) == "", name
+
+
+@pytest.mark.parametrize(
+    ("worse", "words"),
+    [
+        ({"securityContext": {"runAsNonRoot": True}}, "seccompProfile"),
+        ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, "restricted volume types"),
+    ],
+)
+def test_a_pod_that_falls_short_of_the_restricted_standard_is_refused(
+    helm: Path, prepared: SyncClusterAccess, restricted_namespace: str, worse: dict[str, Any], words: str
+) -> None:
+    spec = pod_specs(parse(render(helm, {})))["ocelli-gateway"]
+    for container in spec["containers"]:
+        del container["volumeMounts"]
+    assert words in refusal(prepared, restricted_namespace, {**spec, **worse})
+
+
 def test_the_notes_say_how_to_log_in(release: Release) -> None:
     assert "get secret ocelli-initial-credentials -o jsonpath" in release.apply({})
+
+
+def test_the_notes_offer_a_test_only_where_there_is_one(release: Release) -> None:
+    assert "helm test ocelli" in release.apply({})
+    release.cluster.kubectl("create", "secret", "generic", "users", "-n", release.namespace)
+    values = {"credentials": {"existingSecret": "users"}}
+    assert "helm test" not in release.apply(values)
+    assert "helm test ocelli" in release.apply({**values, "test": {"apiKeySecret": {"name": "tester"}}})
 
 
 def test_an_upgrade_draws_no_other_api_key(release: Release) -> None:
@@ -146,7 +195,7 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
             {"gateway": {"replicas": 0, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}},
             "the cluster has no HTTPRoute",
         ),
-        ({"monitoring": {"rules": {"enabled": True}}}, "the cluster has no ServiceMonitor and PrometheusRule"),
+        ({"monitoring": {"rules": {"enabled": True}}}, "monitoring.rules.enabled: the cluster has no PrometheusRule"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict[str, Any], words: str) -> None:

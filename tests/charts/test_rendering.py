@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ocelli_api.pods import INFERENCE_PORT_NAME
+from ocelli_gateway import operations
+from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
+from ocelli_gateway.contract import QUIET_ROUTES
 from tests.charts.releases import (
     CHART,
     CHECKOUT,
@@ -20,6 +26,7 @@ from tests.charts.releases import (
     NAMESPACE,
     call,
     parse,
+    pod_specs,
     render,
     render_resources,
 )
@@ -88,28 +95,16 @@ def test_the_chart_grants_what_the_local_installation_grants(helm: Path, compone
     assert rules(parse(render(helm, {**DEFAULT_VALUES, "gpu": {"enabled": True}}))) == rules(local)
 
 
-def test_every_pod_meets_the_restricted_standard(helm: Path) -> None:
+def test_no_container_writes_to_its_own_files(helm: Path) -> None:
     for values in (DEFAULT_VALUES, FULL_VALUES, {}):
-        for document in parse(render(helm, values)):
-            spec = document["spec"] if document["kind"] == "Pod" else document.get("spec", {}).get("template", {}).get("spec")
-            if not spec or "containers" not in spec:
-                continue
-            assert spec["securityContext"]["runAsNonRoot"] is True
+        for spec in pod_specs(parse(render(helm, values))).values():
             for container in [*spec["containers"], *spec.get("initContainers", [])]:
-                assert container["securityContext"] == {
-                    "allowPrivilegeEscalation": False,
-                    "capabilities": {"drop": ["ALL"]},
-                    "readOnlyRootFilesystem": True,
-                }, container["name"]
+                assert container["securityContext"]["readOnlyRootFilesystem"] is True, container["name"]
 
 
 def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     values = {**DEFAULT_VALUES, "store": {"embedded": {"namespaceQuota": "5Gi"}}}
-    (store,) = [
-        item
-        for item in parse(render(helm, values))
-        if item["kind"] == "Deployment" and item["metadata"]["name"] == "ocelli-store"
-    ]
+    store = find(parse(render(helm, values)), "Deployment", "ocelli-store")
     (container,) = store["spec"]["template"]["spec"]["containers"]
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
 
@@ -242,6 +237,170 @@ def test_the_namespace_of_an_existing_secrets_users_is_not_looked_at(helm: Path)
     render(helm, {"credentials": {"existingSecret": "users", "namespace": NAMESPACE}, "namespaces": ["team-a"]})
 
 
+PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+OFFICE = {"ipBlock": {"cidr": "192.0.2.0/24"}}
+
+
+def peers(helm: Path, values: dict[str, Any], name: str, namespace: str = "ocelli-system") -> Any:
+    """Who may connect by the one rule of a NetworkPolicy; None: everybody."""
+    policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name, namespace)
+    (rule,) = policy["spec"]["ingress"]
+    assert len(rule["ports"]) == 1
+    return rule.get("from")
+
+
+def find(documents: list[dict[str, Any]], kind: str, name: str, namespace: str = "ocelli-system") -> dict[str, Any]:
+    (found,) = [
+        item
+        for item in documents
+        if (item["kind"], item["metadata"]["name"], item["metadata"].get("namespace")) == (kind, name, namespace)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("component", ["operator", "gateway", "store"])
+def test_prometheus_reaches_what_protects_itself_wherever_it_is(helm: Path, component: str) -> None:
+    assert peers(helm, {}, f"ocelli-{component}") is None
+
+
+@pytest.mark.parametrize("component", ["operator", "store", "inference"])
+def test_peers_of_metrics_are_let_through(helm: Path, component: str) -> None:
+    assert PROMETHEUS in peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}")
+
+
+def test_a_store_that_is_closed_stays_open_for_its_clients_in_every_namespace(helm: Path) -> None:
+    ours = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ocelli"}}}
+    assert peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, "ocelli-store") == [ours, PROMETHEUS]
+
+
+def test_a_gateway_that_is_closed_stays_open_for_metrics_and_the_test(helm: Path) -> None:
+    values = {"networkPolicy": {"gatewayFrom": [OFFICE], "metricsFrom": [PROMETHEUS]}}
+    documents = parse(render(helm, {"credentials": {"user": "somebody"}}))
+    test = find(documents, "Pod", "ocelli-test")["metadata"]["labels"]
+    office, pod, prometheus = peers(helm, values, "ocelli-gateway")
+    assert (office, prometheus) == (OFFICE, PROMETHEUS)
+    assert pod["podSelector"]["matchLabels"].items() <= test.items()
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "guarded"), [([], {"ocelli-system"}), (["team-a", "team-b"], {"ocelli-system", "team-a", "team-b"})]
+)
+def test_inference_servers_are_guarded_where_built_ins_serve_and_in_the_listed_namespaces(
+    helm: Path, namespaces: list[str], guarded: set[str]
+) -> None:
+    documents = parse(render(helm, {**DEFAULT_VALUES, "namespaces": namespaces}))
+    policies = [item for item in documents if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "ocelli-inference")]
+    assert {item["metadata"]["namespace"] for item in policies} == guarded
+    for policy in policies:
+        (rule,) = policy["spec"]["ingress"]
+        assert rule["ports"] == [{"port": INFERENCE_PORT_NAME}]
+        own, gateway = rule["from"]
+        assert own == {"podSelector": {}}
+        assert gateway["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]])
+def test_monitors_whose_prometheus_no_inference_server_lets_in_are_refused(helm: Path, namespaces: list[str]) -> None:
+    values = {**DEFAULT_VALUES, "namespaces": namespaces, "monitoring": {"serviceMonitor": {"enabled": True}}}
+    with pytest.raises(AssertionError, match=r"networkPolicy\.metricsFrom is empty"):
+        render(helm, values)
+    assert render(helm, {**values, "networkPolicy": {"enabled": False}})
+
+
+@pytest.fixture(params=["Ingress", "HTTPRoute"])
+def routed_paths(request: pytest.FixtureRequest, helm: Path) -> list[str]:
+    """The paths that are let in, each with all that is below it."""
+    (rule,) = find(parse(render(helm, FULL_VALUES)), request.param, "ocelli-gateway")["spec"]["rules"]
+    if request.param == "Ingress":
+        assert {item["pathType"] for item in rule["http"]["paths"]} == {"Prefix"}
+        return [item["path"] for item in rule["http"]["paths"]]
+    assert {item["path"]["type"] for item in rule["matches"]} == {"PathPrefix"}
+    return [item["path"]["value"] for item in rule["matches"]]
+
+
+def is_below(path: str, prefix: str) -> bool:
+    return f"{path}/".startswith(f"{prefix}/")
+
+
+PUBLIC = {item.path for item in vars(operations).values() if isinstance(item, operations.Operation)} | {DOCUMENT_PATH}
+
+
+def test_every_operation_is_reached_from_outside(routed_paths: list[str]) -> None:
+    assert len(PUBLIC) > 6
+    wanted = {prefix + path for prefix in ("", PREFIX) for path in PUBLIC}
+    assert {path for path in wanted if not any(is_below(path, routed) for routed in routed_paths)} == set()
+    assert {routed for routed in routed_paths if not any(is_below(path, routed) for path in wanted)} == set()
+
+
+def test_what_asks_for_no_credentials_is_not_reached_from_outside(routed_paths: list[str]) -> None:
+    inside = {prefix + path for prefix in ("", PREFIX) for path in (*QUIET_ROUTES, "/readyz", "/")}
+    assert {path for path in inside if any(is_below(path.rstrip("/"), routed) for routed in routed_paths)} == set()
+
+
+@pytest.mark.parametrize("values", [DEFAULT_VALUES, FULL_VALUES], ids=["default", "full"])
+def test_of_the_operators_containers_only_itself_gets_the_token_of_the_api_server(helm: Path, values: dict[str, Any]) -> None:
+    spec = find(parse(render(helm, values)), "Deployment", "ocelli-operator")["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    (volume,) = [
+        item["name"]
+        for item in spec["volumes"]
+        for source in item.get("projected", {"sources": []})["sources"]
+        if "serviceAccountToken" in source and "audience" not in source["serviceAccountToken"]
+    ]
+    mounts = {
+        container["name"]: mount["mountPath"]
+        for container in spec["containers"] + spec["initContainers"]
+        for mount in container["volumeMounts"]
+        if mount["name"] == volume
+    }
+    assert mounts == {"operator": "/var/run/secrets/kubernetes.io/serviceaccount"}
+
+
+@pytest.mark.parametrize(
+    ("value", "kinds"), [("serviceMonitor", ["PodMonitor", "ServiceMonitor"]), ("rules", ["PrometheusRule"])]
+)
+def test_of_the_prometheus_operators_kinds_those_are_needed_that_are_used(helm: Path, value: str, kinds: list[str]) -> None:
+    values = {**DEFAULT_VALUES, "monitoring": {value: {"enabled": True}}, "networkPolicy": {"metricsFrom": [PROMETHEUS]}}
+    needed = ["ocelli.dev/v1alpha1/Classifier", *(f"monitoring.coreos.com/v1/{kind}" for kind in kinds)]
+    assert render(helm, values, api_versions=needed)
+    for kind in kinds:
+        without = [version for version in needed if not version.endswith(f"/{kind}")]
+        with pytest.raises(AssertionError, match=rf"monitoring\.{value}\.enabled: the cluster has no {kind};"):
+            render(helm, values, api_versions=without)
+
+
+@pytest.mark.parametrize(
+    ("credentials", "secret", "key"),
+    [
+        ({}, {}, ("ocelli-initial-credentials", "apiKey")),
+        ({}, {"name": "tester"}, ("tester", "apiKey")),
+        ({"existingSecret": "users"}, {"name": "tester", "key": "key"}, ("tester", "key")),
+        ({"existingSecret": "users"}, {}, None),
+    ],
+)
+def test_the_test_logs_in_with_a_key_that_there_is(
+    helm: Path, credentials: dict[str, str], secret: dict[str, str], key: tuple[str, str] | None
+) -> None:
+    documents = parse(render(helm, {"credentials": credentials, "test": {"apiKeySecret": secret}}))
+    found = [
+        (variable["valueFrom"]["secretKeyRef"]["name"], variable["valueFrom"]["secretKeyRef"]["key"])
+        for item in documents
+        if item["kind"] == "Pod"
+        for variable in item["spec"]["containers"][0]["env"]
+        if variable["name"] == "OCELLI_API_KEY" and variable["valueFrom"]["secretKeyRef"]["optional"]
+    ]
+    assert found == ([] if key is None else [key])
+
+
+def test_a_test_without_a_key_says_what_it_needs() -> None:
+    environ = {name: value for name, value in os.environ.items() if name != "OCELLI_API_KEY"}
+    done = subprocess.run(
+        [sys.executable, CHART / "test_release.py"], env=environ, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Name one in test.apiKeySecret." in done.stdout
+
+
 def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     found: list[str] = []
     for key, value in values.items():
@@ -250,22 +409,104 @@ def leaves(values: dict[str, Any], path: str = "") -> list[str]:
     return found
 
 
-def test_every_value_is_used_by_a_template() -> None:
-    templates = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
-    unused = [
-        path
-        for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text()))
-        # Whole objects are passed on, so that only the last word is sure to stand there.
-        if not re.search(rf"\.{path.rsplit('.', 1)[1]}\b", templates)
-        and not re.search(r"\.(resources|podSecurityContext)\.", f"{path}.")
-        and not path.startswith(".monitoring.dashboard.labels")
-    ]
-    assert unused == []
+DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
+LOG_IN = {"credentials": {"existingSecret": ""}}
+METRICS_FROM = {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}
+MODES: dict[str, dict[str, Any]] = {
+    ".credentials": LOG_IN,
+    ".gateway.autoscaling": {"gateway": {"autoscaling": {"enabled": True}}},
+    ".gateway.ingress": {"gateway": {"ingress": {"enabled": True, "host": "vision.example.com"}}},
+    ".gateway.httpRoute": {"gateway": {"httpRoute": {"enabled": True, "parentRefs": [{"name": "web"}]}}},
+    ".gpu": {"gpu": {"enabled": True}},
+    ".monitoring.dashboard": {"monitoring": {"dashboard": {"enabled": True}}},
+    ".monitoring.rules": {"monitoring": {"rules": {"enabled": True}}},
+    ".monitoring.runbookURL": {"monitoring": {"rules": {"enabled": True}}},
+    ".monitoring.serviceMonitor": {"monitoring": {"serviceMonitor": {"enabled": True}}, **METRICS_FROM},
+    ".store.bucket": {"store": {"mode": "bucket", "bucket": {"url": "s3://models"}}},
+    ".store.mode": {"store": {"bucket": {"url": "s3://models"}}},
+    ".test": LOG_IN,
+}
+"""Values with which those below a path apply, where they don't by default."""
+OTHERS: dict[str, Any] = {
+    ".backbones": [{"name": "mobilenet_v3_large"}],
+    ".builtIns": ["food"],
+    ".gateway.httpRoute.hostnames": ["vision.example.com"],
+    ".gateway.httpRoute.parentRefs": [{"name": "other"}],
+    ".gateway.service.type": "NodePort",
+    ".gateway.settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"},
+    ".images.pullPolicy": "Always",
+    ".images.pullSecrets": ["other"],
+    ".namespaces": ["other"],
+    ".networkPolicy.gatewayFrom": [OFFICE],
+    ".networkPolicy.metricsFrom": [PROMETHEUS],
+    ".operator.settings": {"OCELLI_WORKERS": "7"},
+    ".store.embedded.accessModes": ["ReadWriteMany"],
+    ".store.embedded.namespaceQuota": "5Gi",
+    ".store.mode": "bucket",
+}
+"""Other values than the default, where one can't be guessed."""
+
+
+def change(value: Any, path: str) -> Any:
+    """Another value that may stand there."""
+    if path in OTHERS:
+        return OTHERS[path]
+    if path.endswith(".tolerations"):
+        return [{"key": "other"}]
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return f"1{value}" if re.match(r"\d", value) else f"{value}other"
+        case {}:
+            return {"example.com/other": "other"}
+    raise AssertionError(f"another value for {path} can't be guessed: add one to OTHERS")
+
+
+def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm merges them."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = overlay(merged[key], value) if both else value
+    return merged
+
+
+def render_again(helm: Path, values: dict[str, Any]) -> str:
+    """The rendering without what is drawn anew each time."""
+    return re.sub(r'apiKey: "\w{40}"|[0-9a-f]{64}', "", render(helm, values))
+
+
+@pytest.fixture(scope="module")
+def renderings() -> dict[str, str]:
+    return {}
+
+
+@pytest.mark.parametrize("path", leaves(DEFAULTS))
+def test_every_value_makes_a_difference(helm: Path, renderings: dict[str, str], path: str) -> None:
+    prefix = max((prefix for prefix in MODES if is_inside(path, prefix)), key=len, default="")
+    mode = overlay(DEFAULT_VALUES, MODES.get(prefix, {}))
+    if prefix not in renderings:
+        renderings[prefix] = render_again(helm, mode)
+    value: Any = overlay(DEFAULTS, mode)
+    *way, last = path.removeprefix(".").split(".")
+    for key in way:
+        value = value[key]
+    changed: dict[str, Any] = {last: change(value[last], path)}
+    for key in reversed(way):
+        changed = {key: changed}
+    assert render_again(helm, overlay(mode, changed)) != renderings[prefix]
+
+
+def is_inside(path: str, prefix: str) -> bool:
+    return f"{path}.".startswith(f"{prefix}.")
 
 
 def test_every_value_is_described_by_the_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
-    for path in leaves(yaml.safe_load((CHART / "values.yaml").read_text())):
+    for path in leaves(DEFAULTS):
         node = schema
         for key in path.removeprefix(".").split("."):
             if "properties" not in node:
@@ -284,6 +525,54 @@ METRICS = "\n".join(
 @pytest.mark.parametrize("alert", [item["alert"] for item in ALERTS])
 def test_an_alert_has_a_runbook(alert: str) -> None:
     assert f"\n## {alert}\n" in (CHECKOUT / "docs" / "runbooks.md").read_text()
+
+
+def rules(helm: Path, *options: str, **monitoring: Any) -> list[dict[str, Any]]:
+    """The alerts as the cluster gets them."""
+    values = {**DEFAULT_VALUES, "monitoring": {"rules": {"enabled": True}, **monitoring}}
+    (rule,) = [item for item in parse(render(helm, values, *options)) if item["kind"] == "PrometheusRule"]
+    found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
+    return found
+
+
+def dashboard_queries() -> list[str]:
+    panels = json.loads((CHART / "dashboards" / "ocelli.json").read_text())["panels"]
+    return [target["expr"] for panel in panels for target in panel["targets"]]
+
+
+def test_alerts_of_two_installations_are_told_apart(helm: Path) -> None:
+    alerts = rules(helm, "--namespace", "vision")
+    assert len(alerts) == len(ALERTS)
+    for alert in alerts:
+        assert selectors(alert["expr"]) == {'namespace="vision"'}, alert["alert"]
+
+
+def test_the_dashboard_shows_one_installation_at_a_time() -> None:
+    for query in dashboard_queries():
+        assert selectors(query) == {'namespace="$namespace"'}, query
+    variables = json.loads((CHART / "dashboards" / "ocelli.json").read_text())["templating"]["list"]
+    assert "namespace" in {item["name"] for item in variables}
+
+
+def selectors(query: str) -> set[str]:
+    """What each metric in a query is first selected by."""
+    return set(re.findall(r"\bocelli_[a-z_]+(?:\{([^,}]*))?", query))
+
+
+def test_neither_alerts_nor_dashboard_count_probes_and_metrics_as_requests(helm: Path) -> None:
+    queries = [alert["expr"] for alert in rules(helm)] + dashboard_queries()
+    counted = re.findall(r"ocelli_gateway_requests_total(\{[^}]*\})?", " ".join(queries))
+    assert len(counted) == 3
+    for selector in counted:
+        (left_out,) = re.findall(r'route!~"([^"]*)"', selector)
+        assert {*QUIET_ROUTES, "/readyz"} == set(left_out.split("|"))
+
+
+def test_alerts_lead_to_their_runbooks_where_these_have_an_address(helm: Path) -> None:
+    assert all("runbook_url" not in alert["annotations"] for alert in rules(helm))
+    address = "https://wiki.example.com/runbooks"
+    for alert in rules(helm, runbookURL=address):
+        assert alert["annotations"]["runbook_url"] == f"{address}#{alert['alert'].lower()}"
 
 
 def test_every_metric_of_alerts_and_dashboard_exists() -> None:

@@ -146,3 +146,20 @@ envFrom:
   - secretRef: { name: {{ .Values.store.bucket.secretName }} }
 {{- end }}
 {{- end -}}
+
+{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Metrics and probes ask
+for no credentials and stay inside. */}}
+{{- define "ocelli.publicPaths" -}}
+{{- range $prefix := list "" "/visual-recognition/api" }}
+{{- range list "/v3" "/identity/token" "/openapi.json" }}
+- {{ $prefix }}{{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Not empty where `helm test` has an API key, or had one. */}}
+{{- define "ocelli.isTested" -}}
+{{- if or .Values.test.apiKeySecret.name (not .Values.credentials.existingSecret) -}}
+true
+{{- end -}}
+{{- end -}}

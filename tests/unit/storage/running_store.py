@@ -42,7 +42,7 @@ def build_store(root: Path, *, namespace_quota_bytes: int | None = None, **field
         folder=folder,
         reviewer=KnownTokens(),  # type: ignore[arg-type]
         administrators={ADMINISTRATOR},
-        metrics=Metrics(folder.free_bytes),
+        metrics=Metrics(free_bytes=folder.free_bytes, size_bytes=folder.size_bytes),
         **fields,
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -120,6 +121,11 @@ class TestEmbedded(StorePromises):
         answer = raw_request(embedded_url, f"GET {path} HTTP/1.1")
         assert answer.startswith("HTTP/1.1 200 ")
         assert words in answer
+
+    def test_metrics_say_how_much_of_the_volume_is_left(self, embedded_url: str) -> None:
+        answer = raw_request(embedded_url, "GET /metrics HTTP/1.1")
+        free, size = (float(re.findall(rf"^ocelli_store_{what}_bytes (\S+)", answer, re.M)[0]) for what in ("free", "size"))
+        assert 0 < free <= size
 
     def test_a_store_whose_volume_cannot_be_written_is_not_ready(self, embedded_url: str, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "volume" / "incoming")
