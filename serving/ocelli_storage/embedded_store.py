@@ -33,6 +33,7 @@ from ocelli_storage.object_store import (
     StoredObject,
     StoreQuotaError,
     StoreUnavailableError,
+    collect_chunks,
 )
 
 DEFAULT_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
@@ -73,9 +74,10 @@ class EmbeddedStore(ObjectStore):
             )
         return cls(url, token_file)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
         async with self._request("GET", "read", key) as response:
-            return await response.read()
+            chunks = response.content.iter_chunked(_CHUNK_BYTES)
+            return await collect_chunks(key, chunks, size_bytes=response.content_length or 0, limit_bytes=limit_bytes)
 
     async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         async with self._request("GET", "read", key) as response:

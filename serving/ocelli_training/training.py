@@ -24,8 +24,9 @@ from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
@@ -166,15 +167,15 @@ class Training:
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
         try:
-            document = json.loads(await self._store.get(key))
+            document = parse_document(await read_document(self._store, key))
             parse_spec(document)
         except ObjectNotFoundError as error:
             raise DefinitionError(
                 f"the object store has no {key}; the operator writes it before it starts a trainer"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DefinitionError(f"{key} is no definition ({error}); use one version of Ocelli for all its parts") from error
-        return dict(document)
+        return document
 
     async def _load_earlier_artifact(self) -> Artifact | None:
         """The artifact of this revision, where an attempt ended well and its outcome was lost."""

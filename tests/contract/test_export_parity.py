@@ -109,7 +109,7 @@ async def export(folder: Path, name: str, weights: str | None = None) -> Exporte
         if export not in exports.parts:
             return None
         body, head = exports.parts[export]
-        return await store.get(backbone_key(metadata.digest, body.file)) + exports.files[head.file]
+        return await store.get(backbone_key(metadata.digest, body.file), limit_bytes=1 << 32) + exports.files[head.file]
 
     onnx_model = await whole(ExportFormat.ONNX)
     assert onnx_model is not None
