@@ -87,18 +87,15 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
 
 
 def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Accelerator) -> Manifest:
-    """Requests and limits of a program, with one GPU where it gets one and the Classifier names no number."""
+    """Requests and limits of a program, with one GPU where it gets one and the Classifier names none."""
     built: Manifest = {kind: dict(quantities) for kind, quantities in resources.items()}
-    if accelerator is Accelerator.GPU:
-        # A request equals the limit by itself: such resources cannot be overcommitted.
-        built.setdefault("limits", {}).setdefault(gpu.resource, "1")
+    # Such resources cannot be overcommitted: the API server makes a request of a limit, and refuses a request without one.
+    named = {name: amount for name, amount in built.get("requests", {}).items() if gpu.is_gpu(name)}
+    if named:
+        built["limits"] = {**named, **built.get("limits", {})}
+    if accelerator is Accelerator.GPU and not any(gpu.is_gpu(name) for name in built.get("limits", {})):
+        built.setdefault("limits", {})[gpu.resource] = "1"
     return built
-
-
-def tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
-    """What the program is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
-    `Auto` chose it."""
-    return asked if Accelerator.AUTO is asked and accelerator is Accelerator.GPU else accelerator
 
 
 def build_cpu_limit() -> Manifest:

@@ -26,6 +26,8 @@ def test_the_store_alone_must_be_set() -> None:
         ("OCELLI_WATCH_SECONDS", "60-30"),
         ("OCELLI_TRAINER_RESOURCES", "{"),
         ("OCELLI_TRAINER_RESOURCES", '{"limit": {}}'),
+        ("OCELLI_TRAINER_RESOURCES", '{"limits": {"nvidia.com/gpu": 1}}'),
+        ("OCELLI_INFERENCE_RESOURCES", '{"requests": {"nvidia.com/mig-1g.10gb": 1}}'),
         ("OCELLI_IMAGE_PULL_POLICY", "Sometimes"),
         ("OCELLI_LOG_LEVEL", "loud"),
         ("OCELLI_GPU_RESOURCE", "gpu"),
