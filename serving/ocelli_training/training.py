@@ -19,7 +19,7 @@ from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
-from ocelli_model.engine import Device, Engine, available_device, load_engine, needed_files
+from ocelli_model.engine import Engine, available_device, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
@@ -222,7 +222,7 @@ class Training:
             await asyncio.gather(loading, return_exceptions=True)
 
     async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = await asyncio.to_thread(available_device, Device(self._settings.accelerator))
+        device = await asyncio.to_thread(available_device, self._settings.accelerator)
         backbone = await load_backbone(
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )
