@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.log_lines import parse_log_level
 from ocelli_cluster.resource_cache import WatchTimeouts
 
 Resources = Mapping[str, Mapping[str, Any]]
@@ -202,7 +203,6 @@ SETTINGS: tuple[Setting, ...] = (
 
 _BACKBONE_FORM = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _SWITCH = ("true", "false")
 # The form of Kubernetes' qualified names, with the prefix that every resource but those of its own has.
 _RESOURCE_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
@@ -275,7 +275,10 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
     Raises:
         ConfigError: a variable is missing or wrong.
     """
-    log_level = _one_of(environment, LOG_LEVEL, _LOG_LEVELS)
+    try:
+        log_level = parse_log_level(_text(environment, LOG_LEVEL))
+    except ValueError as error:
+        raise ConfigError(f"{LOG_LEVEL.name} is {error}") from None
     gpu = _gpu(environment)
     backbones = ",".join([*_listed_backbones(environment), *_found_backbones(environment)])
     children = ChildSettings(

@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 
-from ocelli_api.pods import STORE_AUDIENCE, Environment
+from ocelli_api.pods import STORE_AUDIENCE, STORE_TOKEN_FILE, Environment
 from ocelli_storage.object_store import (
     ObjectNotFoundError,
     ObjectStore,
@@ -35,8 +35,6 @@ from ocelli_storage.object_store import (
     StoreUnavailableError,
     collect_chunks,
 )
-
-DEFAULT_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 
 RETRY_LIMIT_SECONDS = 30.0
 _PAUSE_FIRST_SECONDS = 0.1
@@ -66,7 +64,7 @@ class EmbeddedStore(ObjectStore):
         """
         if not urlsplit(url).hostname:
             raise StoreConfigurationError(f"object store: {url!r} names no host; set http://HOST of the embedded store")
-        token_file = Path(environment.get(Environment.STORE_TOKEN_FILE) or DEFAULT_TOKEN_FILE)
+        token_file = Path(environment.get(Environment.STORE_TOKEN_FILE) or STORE_TOKEN_FILE)
         if not token_file.is_file():
             raise StoreConfigurationError(
                 f"object store: there is no ServiceAccount token at {str(token_file)!r} to show to {url!r}; mount one with the "

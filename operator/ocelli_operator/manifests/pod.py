@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocelli_api.classifier import Accelerator, Manifest
-from ocelli_api.pods import Environment
+from ocelli_api.pods import STORE_TOKEN_FILE, Environment
 from ocelli_operator.config import ChildSettings, GpuSettings, Resources
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.placement import Placement
@@ -13,7 +13,7 @@ from ocelli_operator.placement import Placement
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_GRACE_SECONDS = 30
-STORE_TOKEN_FOLDER = "/var/run/secrets/ocelli-store"
+STORE_TOKEN_FOLDER, _, STORE_TOKEN_NAME = STORE_TOKEN_FILE.rpartition("/")
 STORE_TOKEN_SECONDS = 3600
 _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
@@ -34,7 +34,7 @@ def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSet
     if settings.workload_service_account:
         spec["serviceAccountName"] = settings.workload_service_account
     if _is_embedded_store(settings):
-        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": "token"}
+        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": STORE_TOKEN_NAME}
         spec["volumes"].append({"name": "store-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
@@ -71,7 +71,7 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
     """The variables of a program, `own` among them; what is empty is left out."""
     values: dict[str, str] = {
         Environment.STORE_URL: settings.store_url,
-        Environment.STORE_TOKEN_FILE: f"{STORE_TOKEN_FOLDER}/token" if _is_embedded_store(settings) else "",
+        Environment.STORE_TOKEN_FILE: STORE_TOKEN_FILE if _is_embedded_store(settings) else "",
         Environment.CLASSIFIER: f"{owner.namespace}/{owner.name}",
         Environment.NAMESPACE: owner.namespace,
         Environment.CLASSIFIER_ID: owner.classifier_id,

@@ -79,3 +79,7 @@ def test_nodes_are_watched_only_where_it_is_allowed_and_of_use(environment: dict
 
 def test_two_operators_without_a_pod_name_have_different_identities() -> None:
     assert parse_config(GOOD).identity != parse_config(GOOD).identity
+
+
+def test_a_log_level_may_be_written_small() -> None:
+    assert parse_config({**GOOD, "OCELLI_LOG_LEVEL": "debug"}).children.log_level == "DEBUG"
