@@ -7,6 +7,8 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
 # Every record's own attributes, and what uvicorn and kopf add for formatters of theirs.
 _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
@@ -32,6 +34,17 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             document["traceback"] = self.formatException(record.exc_info)
         return json.dumps(document, ensure_ascii=False, default=str)
+
+
+def parse_log_level(text: str) -> str:
+    """One of `LOG_LEVELS`, in whatever case it is written.
+
+    Raises:
+        ValueError: there is no such level; the message says which there are.
+    """
+    if text.upper() not in LOG_LEVELS:
+        raise ValueError(f"{text!r}; give one of {', '.join(LOG_LEVELS)}")
+    return text.upper()
 
 
 def configure_logging(level: str, *, talkative: tuple[str, ...] = ()) -> None:

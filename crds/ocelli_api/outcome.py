@@ -113,7 +113,7 @@ def parse_termination_message(text: str) -> Outcome | None:
     try:
         document = json.loads(text)
         return Outcome.parse(document) if isinstance(document, dict) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
+from ocelli_api.log_lines import parse_log_level
 from ocelli_api.pods import Environment
 
 DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class SettingsError(Exception):
@@ -42,16 +42,16 @@ def parse_accelerator(environment: Mapping[str, str]) -> Accelerator:
         raise SettingsError(f"environment variable {Environment.ACCELERATOR} is {text!r}; give one of {choices}") from None
 
 
-def parse_log_level(environment: Mapping[str, str]) -> str:
-    """One of `LOG_LEVELS`, whatever its case; `INFO` where nothing is said.
+def log_level(environment: Mapping[str, str]) -> str:
+    """The least level of log lines; `INFO` where nothing is said.
 
     Raises:
         SettingsError: there is no such level.
     """
-    text = environment.get(Environment.LOG_LEVEL) or "INFO"
-    if text.upper() not in LOG_LEVELS:
-        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {text!r}; give one of {', '.join(LOG_LEVELS)}")
-    return text.upper()
+    try:
+        return parse_log_level(environment.get(Environment.LOG_LEVEL) or "INFO")
+    except ValueError as error:
+        raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {error}") from None
 
 
 def termination_message_path(environment: Mapping[str, str]) -> Path:

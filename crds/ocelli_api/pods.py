@@ -32,6 +32,8 @@ INFERENCE_PORT = 8080
 INFERENCE_PORT_NAME = "http"
 
 
+STORE_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
+"""Where the ServiceAccount token for the embedded store is mounted."""
 STORE_AUDIENCE = "ocelli-store"
 """Audience of ServiceAccount tokens with which the embedded store may be read and written."""
 STORE_READ_AUDIENCE = "ocelli-store-read"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.log_lines import parse_log_level
 from ocelli_cluster.resource_cache import WatchTimeouts
 
 Resources = Mapping[str, Mapping[str, Any]]
@@ -112,12 +113,12 @@ FILE_SOURCES_FOLDER = Setting(
 TRAINER_RESOURCES = Setting(
     name="OCELLI_TRAINER_RESOURCES",
     default='{"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}',
-    meaning="Resources (JSON) of a trainer whose Classifier names none in `spec.training.resources`.",
+    meaning="Resources (JSON) of a trainer whose Classifier names none in `spec.training.resources`; no GPUs.",
 )
 INFERENCE_RESOURCES = Setting(
     name="OCELLI_INFERENCE_RESOURCES",
     default='{"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}',
-    meaning="Resources (JSON) of an inference server whose Classifier names none in `spec.serving.resources`.",
+    meaning="Resources (JSON) of an inference server whose Classifier names none in `spec.serving.resources`; no GPUs.",
 )
 ROLLOUT_DEADLINE_SECONDS = Setting(
     name="OCELLI_ROLLOUT_DEADLINE_SECONDS",
@@ -206,7 +207,6 @@ SETTINGS: tuple[Setting, ...] = (
 
 _BACKBONE_FORM = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _SWITCH = ("true", "false")
 # The form of Kubernetes' qualified names, with the prefix that every resource but those of its own has.
 _RESOURCE_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
@@ -221,6 +221,10 @@ class GpuSettings:
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
     runtime_class: str
+
+    def is_gpu(self, name: str) -> bool:
+        """Whether a resource is of the same maker, hence a GPU or a part of one, such as `nvidia.com/mig-1g.10gb`."""
+        return name.partition("/")[0] == self.resource.partition("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,7 +280,11 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
     Raises:
         ConfigError: a variable is missing or wrong.
     """
-    log_level = _one_of(environment, LOG_LEVEL, _LOG_LEVELS)
+    try:
+        log_level = parse_log_level(_text(environment, LOG_LEVEL))
+    except ValueError as error:
+        raise ConfigError(f"{LOG_LEVEL.name} is {error}") from None
+    gpu = _gpu(environment)
     backbones = ",".join([*_listed_backbones(environment), *_found_backbones(environment)])
     children = ChildSettings(
         store_url=_text(environment, STORE_URL),
@@ -286,12 +294,12 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         inference_image=_text(environment, INFERENCE_IMAGE),
         trainer_gpu_image=_text(environment, TRAINER_GPU_IMAGE),
         inference_gpu_image=_text(environment, INFERENCE_GPU_IMAGE),
-        gpu=_gpu(environment),
+        gpu=gpu,
         image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),
         backbones=backbones,
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
-        trainer_resources=_resources(environment, TRAINER_RESOURCES),
-        inference_resources=_resources(environment, INFERENCE_RESOURCES),
+        trainer_resources=_resources(environment, TRAINER_RESOURCES, gpu),
+        inference_resources=_resources(environment, INFERENCE_RESOURCES, gpu),
         rollout_deadline_seconds=_number(environment, ROLLOUT_DEADLINE_SECONDS, least=1),
         job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
         log_level=log_level,
@@ -371,7 +379,7 @@ def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:
     return WatchTimeouts(least_seconds=int(match[1]), most_seconds=int(match[2]))
 
 
-def _resources(environment: Mapping[str, str], setting: Setting) -> Resources:
+def _resources(environment: Mapping[str, str], setting: Setting, gpu: GpuSettings) -> Resources:
     document = _json(environment, setting)
     if (
         not isinstance(document, dict)
@@ -379,6 +387,12 @@ def _resources(environment: Mapping[str, str], setting: Setting) -> Resources:
         or not all(isinstance(quantities, dict) for quantities in document.values())
     ):
         raise ConfigError(f"{setting.name}={_text(environment, setting)!r} is no object of requests and limits; correct it")
+    named = next((name for quantities in document.values() for name in quantities if gpu.is_gpu(name)), None)
+    if named is not None:
+        raise ConfigError(
+            f"{setting.name} names {named}, which every Pod would hold under an image that cannot use it; take it out: "
+            f"Classifiers get GPUs by their accelerator, where {TRAINER_GPU_IMAGE.name} or {INFERENCE_GPU_IMAGE.name} is set"
+        )
     return document
 
 

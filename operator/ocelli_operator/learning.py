@@ -142,10 +142,11 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
         revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
     )
     quota = case.observed.over_quota.get(start.manifest_hash)
+    because = f", because an earlier one left nothing usable: {case.observed.store_fault}" if case.observed.store_fault else ""
     return replace(
         learning,
         attempt=attempt,
-        trained=false(TrainedReason.QUEUED, f"{job} was created" if quota is None else waits_for_room(job, quota)),
+        trained=false(TrainedReason.QUEUED, f"{job} was created{because}" if quota is None else waits_for_room(job, quota)),
         actions=(*learning.actions, start),
     )
 
@@ -258,11 +259,16 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
     if outcome is not None and outcome.attempt == job.attempt and outcome.revision == case.current:
         if not outcome.succeeded:
             return _failure_of_outcome(case, outcome)
-        if job.succeeded:
+        if job.succeeded and not case.observed.store_fault:
             return failed_training(
                 f"training Job {name}: it succeeded, but the store holds no artifact of revision {case.current}; "
                 "raise spec.retrainNonce to train again"
             )
+    if job.succeeded and case.observed.store_fault:
+        return failed_training(
+            f"training Job {name}: it succeeded, but what it stored cannot be used: {case.observed.store_fault}; "
+            "raise spec.retrainNonce to train again"
+        )
     training = case.classifier.spec.training
     killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
     if killed is not None:

@@ -5,6 +5,7 @@ It decides anew each time; what `Auto` came to is kept with the child that it wa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from ocelli_api.classifier import Accelerator, Serving, Training
 from ocelli_operator.config import GpuSettings
 from ocelli_operator.manifests.metadata import manifest_hash
 from ocelli_operator.observed import GpuNode
+
+_ZERO = re.compile(r"[-+]?[0.]+([^0-9.].*)?")
+"""Quantities of nothing, whatever their unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +43,13 @@ class Placement:
 def resolve_accelerator(wanted: Training | Serving, offer: GpuOffer, kept: Accelerator | None = None) -> Accelerator:
     """GPU or CPU; `kept` is what `Auto` came to before, where that is to stay.
 
-    GPU though the offer has no image means that more is asked for than there is.
+    What `resources` names holds, whatever `accelerator` says. GPU though the offer has no image means that more is asked for
+    than there is.
     """
-    named = any(str(quantities.get(offer.gpu.resource, "0")) != "0" for quantities in wanted.resources.values())
-    if named or wanted.accelerator is Accelerator.GPU:
+    named = _find_named(wanted, offer.gpu)
+    if named is not None:
+        return named
+    if wanted.accelerator is Accelerator.GPU:
         return Accelerator.GPU
     if wanted.accelerator is Accelerator.CPU or not offer.image:
         return Accelerator.CPU
@@ -72,14 +79,31 @@ def build_placement(wanted: Training | Serving, gpu: GpuSettings, accelerator: A
     )
 
 
-def placement_hash(wanted: Training | Serving) -> str:
-    """Sixteen hex digits over what `Auto` is judged by: an answer is good for as long as they are the same."""
-    asked = {
+def placement_hash(wanted: Training | Serving, gpu: GpuSettings) -> str:
+    """Sixteen hex digits over what `Auto` is judged by: an answer is good for as long as they are the same.
+
+    Where `resources` names GPUs the answer is not `Auto`'s, and is gone with the name. That came later, so that it is left out
+    where none is named: an upgrade judges no server anew.
+    """
+    asked: dict[str, Any] = {
         "accelerator": str(wanted.accelerator),
         "nodeSelector": dict(wanted.node_selector),
         "tolerations": [dict(toleration) for toleration in wanted.tolerations],
     }
+    named = _find_named(wanted, gpu)
+    if named is not None:
+        asked["named"] = str(named)
     return manifest_hash(asked)
+
+
+def _find_named(wanted: Training | Serving, gpu: GpuSettings) -> Accelerator | None:
+    """What `resources` says by itself: `CPU` where it says 0 of all GPUs that it names, None where it names none."""
+    amounts = [
+        str(amount) for quantities in wanted.resources.values() for name, amount in quantities.items() if gpu.is_gpu(name)
+    ]
+    if not amounts:
+        return None
+    return Accelerator.CPU if all(_ZERO.fullmatch(amount) for amount in amounts) else Accelerator.GPU
 
 
 def _may_take(node: GpuNode, placement: Placement) -> bool:

@@ -120,6 +120,7 @@ class Reconciler:
         artifact: StoredArtifact | None = None
         outcome: Outcome | None = None
         progress: ProgressReport | None = None
+        store_fault = ""
         classifier_id = classifier.status.classifier_id
         if classifier_id is not None and not classifier.deleted:
             location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier_id)
@@ -128,6 +129,7 @@ class Reconciler:
             artifact = await self._artifacts.find(location, current, attempt, in_use=served)
             if artifact is None and (job is None or job.finished):
                 outcome = await self._parts.store.load_outcome(location, current, attempt)
+                store_fault = self._parts.store.find_fault(location, current, attempt)
             if artifact is None and job is not None:
                 progress = await self._parts.store.load_progress(location, current, attempt)
             if artifact is None and job is not None and job.finished and not job.succeeded:
@@ -146,6 +148,7 @@ class Reconciler:
             artifact=artifact,
             outcome=outcome,
             progress=progress,
+            store_fault=store_fault,
             progress_written_at=self._progress_written_at.get(classifier.uid),
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,

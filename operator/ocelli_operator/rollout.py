@@ -198,7 +198,7 @@ def _resolve_accelerator(case: Case, revision: str) -> Accelerator:
     serving = case.classifier.spec.serving
     kept = None
     if deployment is not None and deployment.identity.owner_uid == case.classifier.uid:
-        kept = deployment.accelerator if deployment.placement_hash == placement_hash(serving) else None
+        kept = deployment.accelerator if deployment.placement_hash == placement_hash(serving, case.settings.gpu) else None
     return resolve_accelerator(serving, offer, kept)
 
 

@@ -8,7 +8,6 @@ bytes go at once.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,14 @@ from ocelli_api.classifier import Classifier, parse_classifier
 from ocelli_api.revision import current_revision, definition, find_upload_digests
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoredObject
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
+
+FAILED_DELETES_LIMIT = 20
+"""So many failed deletes end a sweep: each may take half a minute, and what was listed before may be wanted by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +87,17 @@ class StoreSweep:
         self._client = client
         self._store = store
         self._namespaces = namespaces
+        self._undeletable: frozenset[str] = frozenset()
+        """Keys that the last sweep failed to delete."""
 
     async def sweep(self, now: datetime, minimum_age: timedelta) -> int:
-        """Delete what nothing refers to; says how many objects went. Raises ClusterError, ObjectStoreError."""
+        """Delete what nothing refers to; says how many objects went.
+
+        What cannot be read or deleted is passed over: one tenant's objects never stand before those of others.
+
+        Raises:
+            ClusterError, StoreUnavailableError: nothing could be judged.
+        """
         prefixes = [f"{TENANTS}/{namespace}" for namespace in self._namespaces] or [TENANTS]
         objects = [item for prefix in prefixes for item in await self._store.list_objects(prefix)]
         if not objects:
@@ -96,11 +107,10 @@ class StoreSweep:
             if classifier.classifier_id is not None:
                 references[(classifier.namespace, classifier.classifier_id)] = await self._references(classifier)
         waste = find_waste(objects, references, now - minimum_age)
-        for key in waste:
-            await self._store.delete(key)
-        if waste:
-            logger.info("store swept", extra={"deleted": len(waste), "examined": len(objects)})
-        return len(waste)
+        deleted = await self._delete(waste)
+        if deleted:
+            logger.info("store swept", extra={"deleted": deleted, "examined": len(objects)})
+        return deleted
 
     async def delete_classifier(self, namespace: str, classifier_id: str) -> int:
         """Delete all that is stored for a classifier that was seen to be deleted, unless one with its id lives again."""
@@ -115,6 +125,22 @@ class StoreSweep:
             deleted += await self._store.delete_prefix(prefix)
         if deleted:
             logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
+        return deleted
+
+    async def _delete(self, keys: Sequence[str]) -> int:
+        deleted = 0
+        failed: set[str] = set()
+        for key in sorted(keys, key=lambda key: key in self._undeletable):
+            try:
+                await self._store.delete(key)
+                deleted += 1
+            except ObjectStoreError as error:
+                logger.warning("an object could not be deleted", extra={"key": key, "problem": str(error)})
+                failed.add(key)
+            if len(failed) >= FAILED_DELETES_LIMIT:
+                logger.warning("the sweep is given up, the next one goes on", extra={"left": len(keys) - deleted})
+                break
+        self._undeletable = frozenset(failed)
         return deleted
 
     async def _living(self, namespace: str | None = None) -> list[Classifier]:
@@ -141,10 +167,15 @@ class StoreSweep:
         digests = set(find_upload_digests(definition(classifier.spec)))
         for revision in revisions:
             try:
-                digests |= find_upload_digests(json.loads(await self._store.get(location.definition_key(revision))))
+                digests |= find_upload_digests(
+                    parse_document(await read_document(self._store, location.definition_key(revision)))
+                )
             except ObjectNotFoundError:
                 continue
-            except (ValueError, KeyError, TypeError, AttributeError):
-                logger.warning("a stored definition cannot be read, uploads are kept", extra={"revision": revision})
+            except (ObjectStoreError, ValueError, KeyError, TypeError, AttributeError) as error:
+                logger.warning(
+                    "a stored definition cannot be read, uploads are kept",
+                    extra={"classifier": str(classifier), "revision": revision, "problem": str(error)},
+                )
                 return None
         return frozenset(digests)

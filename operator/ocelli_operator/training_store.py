@@ -10,17 +10,25 @@ from typing import Any
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 logger = logging.getLogger(__name__)
 
+FAULTS_LIMIT = 1000
+
 
 class TrainingStore:
-    """Documents of trainings and artifacts, typed. Everything raises StoreUnavailableError where the store does not answer."""
+    """Documents of trainings and artifacts, typed. Everything raises StoreUnavailableError where the store does not answer.
+
+    A document that cannot be used, since Pods of the tenant may write what they like, counts as absent.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._faults: dict[str, str] = {}
+        """Why a document cannot be used, by key; each was logged."""
 
     async def save_definition(
         self, location: ClassifierLocation, revision: str, attempt: int, definition: dict[str, Any]
@@ -34,7 +42,7 @@ class TrainingStore:
         document = await self._load(location.training_key(revision, attempt, PROGRESS))
         try:
             return None if document is None else ProgressReport.parse(document)
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return None
 
     async def load_outcome(self, location: ClassifierLocation, revision: str, attempt: int) -> Outcome | None:
@@ -48,26 +56,32 @@ class TrainingStore:
     async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:
         """The artifact of a revision, with what the outcome of that attempt adds; None where there is no artifact."""
         key = location.artifact_key(revision, ARTIFACT_METADATA)
-        try:
-            content = await self._store.get(key)
-        except ObjectNotFoundError:
+        content = await self._read(key)
+        if content is None:
             return None
-        document = _parse(content)
-        if document is None:
-            logger.warning("artifact metadata is no JSON and counts as absent", extra={"key": key})
+        try:
+            accuracy, backbone = _parse_artifact(content)
+        except (ValueError, TypeError, AttributeError) as error:
+            self._note_fault(key, f"object store: {key!r} is no artifact's metadata: {error}")
             return None
         outcome = await self.load_outcome(location, revision, attempt)
         if outcome is not None and not (outcome.succeeded and outcome.revision == revision):
             outcome = None
-        metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
-        accuracy = outcome.accuracy if outcome is not None else metrics.get("accuracy")
+        self._faults.pop(key, None)
+        if outcome is not None:
+            accuracy, backbone = outcome.accuracy, outcome.backbone
         return StoredArtifact(
             revision=revision,
             accuracy=f"{accuracy:.3f}" if isinstance(accuracy, int | float) else None,
             digest=hashlib.sha256(content).hexdigest(),
-            backbone=outcome.backbone if outcome is not None else backbone.get("name"),
+            backbone=backbone,
             finished_at=outcome.finished_at if outcome is not None else await self._written_at(key),
         )
+
+    def find_fault(self, location: ClassifierLocation, revision: str, attempt: int) -> str:
+        """Why artifact metadata or else outcome, as read last, cannot be used; empty where they can, or are not there."""
+        keys = (location.artifact_key(revision, ARTIFACT_METADATA), location.training_key(revision, attempt, OUTCOME))
+        return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
         """Delete every example that came by REST; says how many zips went."""
@@ -82,10 +96,32 @@ class TrainingStore:
         return format_time(found[0].modified_at) if found else None
 
     async def _load(self, key: str) -> dict[str, Any] | None:
-        try:
-            return _parse(await self._store.get(key))
-        except ObjectNotFoundError:
+        content = await self._read(key)
+        if content is None:
             return None
+        try:
+            document = parse_document(content)
+        except ValueError as error:
+            self._note_fault(key, f"object store: {key!r} cannot be parsed: {error}")
+            return None
+        self._faults.pop(key, None)
+        return document
+
+    async def _read(self, key: str) -> bytes | None:
+        try:
+            return await read_document(self._store, key)
+        except ObjectNotFoundError:
+            self._faults.pop(key, None)
+        except ObjectTooLargeError as error:
+            self._note_fault(key, str(error))
+        return None
+
+    def _note_fault(self, key: str, fault: str) -> None:
+        if key not in self._faults:
+            logger.warning("a document cannot be used and counts as absent", extra={"key": key, "problem": fault})
+        if len(self._faults) >= FAULTS_LIMIT:
+            self._faults.clear()
+        self._faults[key] = fault
 
 
 class KnownArtifacts:
@@ -115,9 +151,8 @@ class KnownArtifacts:
             del self._known[key]
 
 
-def _parse(content: bytes) -> dict[str, Any] | None:
-    try:
-        document = json.loads(content)
-    except ValueError:
-        return None
-    return document if isinstance(document, dict) else None
+def _parse_artifact(content: bytes) -> tuple[object, str | None]:
+    """Accuracy and backbone by an artifact's metadata. Raises ValueError, TypeError, AttributeError where they are none."""
+    document = parse_document(content)
+    metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
+    return metrics.get("accuracy"), backbone.get("name")

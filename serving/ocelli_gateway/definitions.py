@@ -6,14 +6,14 @@ something is erased: whoever starts from a definition reads it anew.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import ClassifierSpec, parse_spec
 from ocelli_api.export import ArtifactSummary
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoreUnavailableError
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoreUnavailableError
 
 KEPT_NAMES_LIMIT = 100_000
 """Class names in all that are kept: some 20 MB, and 60 MB where all of them are as long as they may be."""
@@ -67,10 +67,10 @@ class Definitions:
             return kept
         stored = location.artifact_key(revision, ARTIFACT_METADATA)
         try:
-            summary = ArtifactSummary.parse(json.loads(await self._objects.get(stored)))
+            summary = ArtifactSummary.parse(parse_document(await read_document(self._objects, stored)))
         except ObjectNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedArtifactError(f"object store: {stored!r} is no artifact's metadata: {error!r}") from error
         self._summaries.keep((location, revision), summary, names=len(summary.class_names))
         return summary
@@ -96,8 +96,8 @@ class Definitions:
         """
         stored = location.definition_key(revision)
         try:
-            return parse_spec(json.loads(await self._objects.get(stored)))
+            return parse_spec(parse_document(await read_document(self._objects, stored)))
         except ObjectNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedArtifactError(f"object store: {stored!r} is no definition: {error!r}") from error

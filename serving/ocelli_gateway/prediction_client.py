@@ -209,7 +209,7 @@ class PredictionClient:
                 fault, message = ImageFault(document["error"]["kind"]), str(document["error"]["message"])
             else:
                 refusal = Refusal(document["error"]["kind"])
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError, RecursionError):
             self._metrics.predictions.labels(UNREACHABLE).inc()
             return _Refused(refusal=UNREACHABLE)
         if status == 400:

@@ -8,15 +8,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.log_lines import parse_log_level
 from ocelli_gateway.network_addresses import parse_networks
 from ocelli_gateway.quotas import QUOTA_LIMIT, Quota
 
 
 class SettingsError(Exception):
     """A setting is missing or has a value that it may not have. The message names the variable and the remedy."""
-
-
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 def _about(variable: str, meaning: str, *, least: float = 1, most: float = 10_000) -> dict[str, Any]:
@@ -228,8 +226,11 @@ def _parse(text: str, type_name: str, about: Mapping[str, Any]) -> Any:
     if type_name == "Path":
         return Path(text)
     if type_name == "str":
-        if variable == "OCELLI_LOG_LEVEL" and text not in _LEVELS:
-            raise SettingsError(f"Setting {variable} is {text!r}; set one of {', '.join(_LEVELS)}")
+        if variable == "OCELLI_LOG_LEVEL":
+            try:
+                return parse_log_level(text)
+            except ValueError as error:
+                raise SettingsError(f"Setting {variable} is {error}") from None
         if variable == "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS":
             try:
                 parse_networks(text)

@@ -18,8 +18,9 @@ from ocelli_api.revision import definition, definition_sources, find_upload_dige
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.errors import UnavailableError
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +98,33 @@ class UserData:
 
     async def _erase_in_definition(self, key: str, customer: str) -> frozenset[str]:
         try:
-            document = json.loads(await self._objects.get(key))
+            content, named = _erase_in_document(await read_document(self._objects, key), customer)
         except ObjectNotFoundError:
             return frozenset()
-        sources = definition_sources(document)
-        of_customer = [source for source in sources if source.get("customer") == customer and not source.get("erased")]
-        for source in of_customer:
-            source["erased"] = True
-        if of_customer:
-            await self._objects.put(key, json.dumps(document, ensure_ascii=False, indent=1).encode())
-        return find_upload_digests(document)
+        except (ObjectTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            # The operator writes no such definition, hence nobody learns from it.
+            logger.warning(
+                "a stored definition cannot be read, and is left as it is", extra={"key": key, "problem": str(error)}
+            )
+            return frozenset()
+        if content is not None:
+            await self._objects.put(key, content)
+        return named
+
+
+def _erase_in_document(content: bytes, customer: str) -> tuple[bytes | None, frozenset[str]]:
+    """What a stored definition becomes (None: it stays as it is), and the uploads that it names then.
+
+    Raises:
+        ValueError, TypeError, AttributeError, RecursionError: it is none.
+    """
+    document = parse_document(content)
+    sources = definition_sources(document)
+    of_customer = [source for source in sources if source.get("customer") == customer and not source.get("erased")]
+    for source in of_customer:
+        source["erased"] = True
+    erased = json.dumps(document, ensure_ascii=False, indent=1).encode() if of_customer else None
+    return erased, find_upload_digests(document)
 
 
 def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.export import PartPlace
 from ocelli_api.prediction import Prediction
 from ocelli_inference.batching import BatchRules, FeatureBatcher
@@ -22,7 +23,7 @@ from ocelli_inference.predictor import Predictor, ServedClassifier
 from ocelli_inference.settings import Settings
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
 from ocelli_model.backbone import BackboneError, load_backbone, load_backbone_metadata
-from ocelli_model.engine import Device, Engine, available_device, device_for, load_engine, needed_files
+from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.output_head import OutputHead
 from ocelli_storage.layout import ClassifierLocation
@@ -80,13 +81,13 @@ async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
     own = artifact.backbone_place is PartPlace.ARTIFACT
     prefix = location.network_prefix(settings.revision) if own else None
     metadata = await load_backbone_metadata(store, artifact.backbone_digest, prefix=prefix)
-    device = device_for(metadata, await asyncio.to_thread(available_device, Device(settings.accelerator)))
+    device = device_for(metadata, await asyncio.to_thread(available_device, settings.accelerator))
     # Nothing of a backbone is read after it was loaded, so that no cache has to be found, shared and cleaned.
     with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
         files = needed_files(device)
         backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=files, prefix=prefix)
         engine = await asyncio.to_thread(load_engine, backbone, threads=settings.cpu_count, device=device)
-    limit_images = _BATCH_ON_GPU if device is Device.GPU else _ROUNDS_IN_A_BATCH * settings.cpu_count
+    limit_images = _BATCH_ON_GPU if device is Accelerator.GPU else _ROUNDS_IN_A_BATCH * settings.cpu_count
     return artifact, engine, BatchRules(limit_images=limit_images)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from ocelli_api.classifier import Accelerator
-from ocelli_api.pod_environment import SettingsError, parse_accelerator, parse_log_level, require
+from ocelli_api.pod_environment import SettingsError, log_level, parse_accelerator, require
 from ocelli_api.pods import Environment
 
 DEFAULT_BIND_ADDRESS = "0.0.0.0"
@@ -48,7 +48,7 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         bind_address=_bind_address(environment),
         cpu_count=_cpu_count(environment, usable_cores),
         accelerator=parse_accelerator(environment),
-        log_level=parse_log_level(environment),
+        log_level=log_level(environment),
     )
 
 

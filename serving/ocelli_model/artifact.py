@@ -14,7 +14,6 @@ are not part of it: a source that is erased later changes the definition and not
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +27,21 @@ from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.archives import MEGABYTE
+from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 FORMAT_VERSION = 1
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
+_LIMITS_BYTES = {
+    **LIMITS_BYTES,
+    # 500 heads over the longest features that torchvision's networks have are 15 MB.
+    HEADS_FILE: 64 * MEGABYTE,
+    # Labels, hierarchy and translations, which have 5 MB each where they come from, and paths that say names again.
+    OUTPUT_HEAD_FILE: 64 * MEGABYTE,
+}
 
 _LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
 
@@ -129,7 +137,7 @@ async def load_artifact(
     if expected_digest is not None and digest != expected_digest:
         raise ArtifactError(f"{what}: its digest is {digest}, expected is {expected_digest}; train the revision again")
     try:
-        document = json.loads(metadata)
+        document = parse_document(metadata)
         version = document["formatVersion"]
         if version != FORMAT_VERSION:
             raise ArtifactError(
@@ -151,7 +159,7 @@ async def load_artifact(
             classifier_id=document["classifierID"],
             revision=document["revision"],
             class_names=summary.class_names,
-            heads=OutputHead.parse(json.loads(data)) if file == OUTPUT_HEAD_FILE else _parse_heads(data, classes),
+            heads=OutputHead.parse(parse_document(data)) if file == OUTPUT_HEAD_FILE else _parse_heads(data, classes),
             backbone_name=document["backbone"]["name"],
             backbone_digest=summary.backbone_digest,
             backbone_place=summary.backbone_place,
@@ -190,6 +198,8 @@ def _parse_heads(data: bytes, classes: Sequence[Mapping[str, Any]]) -> Heads:
 
 async def _get(store: ObjectStore, key: str, what: str) -> bytes:
     try:
-        return await store.get(key)
+        return await store.get(key, limit_bytes=_LIMITS_BYTES[key.rsplit("/", 1)[-1]])
     except ObjectNotFoundError as error:
         raise ArtifactError(f"{what}: the object store has no {key}; train the revision") from error
+    except ObjectTooLargeError as error:
+        raise ArtifactError(f"{what}: {error}; train the revision again") from error

@@ -20,8 +20,9 @@ from typing import Any
 
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.layout import backbone_key
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 FORMAT_VERSION = 1
 METADATA_FILE = "backbone.json"
@@ -33,6 +34,10 @@ CORE_ML_BODY_FILE = "body.mlmodel"
 """Its part of Core ML exports; absent where Core ML cannot express the network."""
 WEIGHTS_FILE = "model.safetensors"
 """The weights for PyTorch; absent where the network has none."""
+
+METADATA_LIMIT_BYTES = 1 * MEGABYTE
+FILE_LIMIT_BYTES = 4096 * MEGABYTE
+"""torchvision's largest networks have 2.5 GB. Trainers and inference servers read them, each for its own tenant only."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PUBLISH_AGAIN = "publish the backbone again"
@@ -235,10 +240,13 @@ async def save_backbone(
 
 async def _get(store: ObjectStore, digest: str, file: str, prefix: str | None) -> bytes:
     try:
-        return await store.get(_key(digest, file, prefix))
+        limit_bytes = METADATA_LIMIT_BYTES if file == METADATA_FILE else FILE_LIMIT_BYTES
+        return await store.get(_key(digest, file, prefix), limit_bytes=limit_bytes)
     except ObjectNotFoundError as error:
         remedy = "publish it with python -m ocelli_model.publish" if prefix is None else _TRAIN_AGAIN
         raise BackboneError(f"backbone {digest}: the object store has no {error.key}; {remedy}") from error
+    except ObjectTooLargeError as error:
+        raise BackboneError(f"backbone {digest}: {error}; {_PUBLISH_AGAIN if prefix is None else _TRAIN_AGAIN}") from error
 
 
 def _key(digest: str, file: str, prefix: str | None) -> str:

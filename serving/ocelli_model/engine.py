@@ -9,26 +9,17 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneError, BackboneMetadata, NetworkKind, Precision
 
 if TYPE_CHECKING:
     import torch
-
-
-class Device(StrEnum):
-    """Where an engine runs."""
-
-    AUTO = "Auto"
-    """On a GPU if there is one that PyTorch can use, else on the CPU."""
-    CPU = "CPU"
-    GPU = "GPU"
 
 
 class Engine(Protocol):
@@ -55,38 +46,40 @@ class Engine(Protocol):
         ...
 
 
-def available_device(device: Device = Device.AUTO) -> Device:
-    """CPU or GPU: what `device` comes to on this machine. Imports torch only where an NVIDIA driver is present.
+def available_device(device: Accelerator = Accelerator.AUTO) -> Accelerator:
+    """CPU or GPU: what `device` comes to on this machine; `Auto` to a GPU if there is one that PyTorch can use.
+
+    Imports torch only where an NVIDIA driver is present.
 
     Raises:
         BackboneError: a GPU is asked for and there is none that PyTorch can use.
     """
-    if device is Device.CPU:
+    if device is Accelerator.CPU:
         return device
     if Path("/dev/nvidiactl").exists() and importlib.util.find_spec("torch") is not None:
         import torch
 
         if torch.cuda.is_available():
-            return Device.GPU
-    if device is Device.GPU:
+            return Accelerator.GPU
+    if device is Accelerator.GPU:
         raise BackboneError(
             "engine: a GPU is asked for, but PyTorch finds none here; use an image with PyTorch for GPUs on a node with one, "
             "or ask for the CPU"
         )
-    return Device.CPU
+    return Accelerator.CPU
 
 
-def device_for(metadata: BackboneMetadata, device: Device) -> Device:
+def device_for(metadata: BackboneMetadata, device: Accelerator) -> Accelerator:
     """The device that `available_device` named; the CPU for a network that no code here could run in PyTorch."""
-    return Device.CPU if metadata.kind is NetworkKind.ONNX else device
+    return Accelerator.CPU if metadata.kind is NetworkKind.ONNX else device
 
 
-def needed_files(device: Device) -> Sequence[str]:
+def needed_files(device: Accelerator) -> Sequence[str]:
     """The files of a backbone that `load_engine` needs on a device that `device_for` named."""
-    return (WEIGHTS_FILE,) if device is Device.GPU else (ONNX_FILE,)
+    return (WEIGHTS_FILE,) if device is Accelerator.GPU else (ONNX_FILE,)
 
 
-def load_engine(backbone: Backbone, *, threads: int, device: Device = Device.AUTO) -> Engine:
+def load_engine(backbone: Backbone, *, threads: int, device: Accelerator = Accelerator.AUTO) -> Engine:
     """Load a backbone and run it once, so that the first image is not the slow one.
 
     Raises:
@@ -95,7 +88,7 @@ def load_engine(backbone: Backbone, *, threads: int, device: Device = Device.AUT
     if threads < 1:
         raise ValueError(f"engine: {threads} threads are asked for; ask for 1 at least")
     engine: Engine
-    if device_for(backbone.metadata, available_device(device)) is Device.GPU:
+    if device_for(backbone.metadata, available_device(device)) is Accelerator.GPU:
         engine = TorchEngine(backbone, torch_device="cuda", threads=threads)
     else:
         engine = OpenVinoEngine(backbone, threads=threads)

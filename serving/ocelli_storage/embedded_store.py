@@ -25,7 +25,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 
-from ocelli_api.pods import STORE_AUDIENCE, Environment
+from ocelli_api.pods import STORE_AUDIENCE, STORE_TOKEN_FILE, Environment
 from ocelli_storage.object_store import (
     ObjectNotFoundError,
     ObjectStore,
@@ -33,9 +33,8 @@ from ocelli_storage.object_store import (
     StoredObject,
     StoreQuotaError,
     StoreUnavailableError,
+    collect_chunks,
 )
-
-DEFAULT_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 
 RETRY_LIMIT_SECONDS = 30.0
 _PAUSE_FIRST_SECONDS = 0.1
@@ -65,7 +64,7 @@ class EmbeddedStore(ObjectStore):
         """
         if not urlsplit(url).hostname:
             raise StoreConfigurationError(f"object store: {url!r} names no host; set http://HOST of the embedded store")
-        token_file = Path(environment.get(Environment.STORE_TOKEN_FILE) or DEFAULT_TOKEN_FILE)
+        token_file = Path(environment.get(Environment.STORE_TOKEN_FILE) or STORE_TOKEN_FILE)
         if not token_file.is_file():
             raise StoreConfigurationError(
                 f"object store: there is no ServiceAccount token at {str(token_file)!r} to show to {url!r}; mount one with the "
@@ -73,9 +72,10 @@ class EmbeddedStore(ObjectStore):
             )
         return cls(url, token_file)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
         async with self._request("GET", "read", key) as response:
-            return await response.read()
+            chunks = response.content.iter_chunked(_CHUNK_BYTES)
+            return await collect_chunks(key, chunks, size_bytes=response.content_length or 0, limit_bytes=limit_bytes)
 
     async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         async with self._request("GET", "read", key) as response:

@@ -27,6 +27,17 @@ class ObjectNotFoundError(ObjectStoreError):
         self.key = key
 
 
+class ObjectTooLargeError(ObjectStoreError):
+    """What lies under the key has more bytes than its reader takes."""
+
+    def __init__(self, key: str, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(f"object store: {key!r} has {size_bytes:,} bytes, and at most {limit_bytes:,} are read")
+        self.key = key
+        self.size_bytes = size_bytes
+        """As the store says, or what was read until it was too much."""
+        self.limit_bytes = limit_bytes
+
+
 class StoreUnavailableError(ObjectStoreError):
     """The store did not answer, or refused: trying again later may help."""
 
@@ -83,16 +94,20 @@ class ObjectStore(ABC):
         )
 
     @abstractmethod
-    async def get(self, key: str) -> bytes:
-        """The bytes under a key.
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
+        """The bytes under a key, all in memory: whoever may write there must not decide how much of it that takes.
 
         Raises:
-            ObjectNotFoundError, StoreUnavailableError: see there.
+            ObjectNotFoundError, ObjectTooLargeError, StoreUnavailableError: see there.
         """
 
     @abstractmethod
     def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
-        """The bytes under a key in chunks, never all in memory. Errors as `get`."""
+        """The bytes under a key in chunks, never all in memory.
+
+        Raises:
+            ObjectNotFoundError, StoreUnavailableError: see there.
+        """
 
     @abstractmethod
     async def put(self, key: str, data: bytes | Path) -> None:
@@ -112,7 +127,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def size_of(self, key: str) -> int:
-        """How many bytes lie under the key. Errors as `get`."""
+        """How many bytes lie under the key. Errors as `open_read`."""
 
     @abstractmethod
     async def list_objects(self, prefix: str) -> list[StoredObject]:
@@ -132,3 +147,16 @@ class ObjectStore(ABC):
         for item in objects:
             await self.delete(item.key)
         return len(objects)
+
+
+async def collect_chunks(key: str, chunks: AsyncIterator[bytes], *, size_bytes: int, limit_bytes: int) -> bytes:
+    """All chunks of an object that claims a size. For implementations of `ObjectStore.get`. Raises ObjectTooLargeError."""
+    if size_bytes > limit_bytes:
+        raise ObjectTooLargeError(key, size_bytes, limit_bytes)
+    data = bytearray()
+    async for chunk in chunks:
+        data += chunk
+        # What was claimed is not believed.
+        if len(data) > limit_bytes:
+            raise ObjectTooLargeError(key, len(data), limit_bytes)
+    return bytes(data)

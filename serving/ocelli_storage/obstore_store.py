@@ -21,12 +21,15 @@ from ocelli_storage.object_store import (
     StoreConfigurationError,
     StoredObject,
     StoreUnavailableError,
+    collect_chunks,
 )
 
 RETRY_LIMIT_SECONDS = 30
 """For so long a request to a bucket that failed is tried again."""
 _PARTS_AT_ONCE = 2
 """Parts of 5 MB that one write keeps in memory; `obstore` would keep 12."""
+
+_CHUNK_BYTES = 1024 * 1024
 
 _BUCKETS = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 BUCKET_SCHEMES = tuple(_BUCKETS)
@@ -74,16 +77,17 @@ class ObstoreStore(ObjectStore):
             ) from error
         return cls(store, url)
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
         try:
             result = await obstore.get_async(self._store, key)
-            return bytes(await result.bytes_async())
+            chunks = (bytes(chunk) async for chunk in result.stream(min_chunk_size=_CHUNK_BYTES))
+            return await collect_chunks(key, chunks, size_bytes=result.meta["size"], limit_bytes=limit_bytes)
         except FileNotFoundError as error:
             raise ObjectNotFoundError(key) from error
         except BaseError as error:
             raise _unavailable("read", key, error) from error
 
-    async def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
+    async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         try:
             result = await obstore.get_async(self._store, key)
             async for chunk in result.stream(min_chunk_size=chunk_bytes):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocelli_api.log_lines import parse_log_level
 from ocelli_api.quantities import parse_quantity
 
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _USER_NAME = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
 
 SETTINGS: Mapping[str, tuple[str | None, str]] = {
@@ -57,9 +57,10 @@ def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
     port = _text(environment, "OCELLI_STORE_PORT")
     if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
         raise SettingsError(f"OCELLI_STORE_PORT is {port!r}; give a port, 1 to 65535")
-    log_level = _text(environment, "OCELLI_LOG_LEVEL")
-    if log_level not in _LEVELS:
-        raise SettingsError(f"OCELLI_LOG_LEVEL is {log_level!r}; give one of {', '.join(_LEVELS)}")
+    try:
+        log_level = parse_log_level(_text(environment, "OCELLI_LOG_LEVEL"))
+    except ValueError as error:
+        raise SettingsError(f"OCELLI_LOG_LEVEL is {error}") from None
     return StoreSettings(
         folder=Path(_text(environment, "OCELLI_STORE_FOLDER")),
         administrators=administrators,

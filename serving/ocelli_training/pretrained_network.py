@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import Activation, PretrainedImages, PretrainedWeights
+from ocelli_api.classifier import Accelerator, Activation, PretrainedImages, PretrainedWeights
 from ocelli_model.backbone import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -27,7 +27,7 @@ from ocelli_model.backbone import (
     Weights,
 )
 from ocelli_model.canonical_json import sha256_hex
-from ocelli_model.engine import Device, load_engine
+from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import Preprocessing, ResizeMode
 from ocelli_training.pretrained_files import PretrainedError, WeightsFile, check_beginning
 
@@ -238,7 +238,7 @@ def _check_answers(request: NetworkRequest, network: Network, scratch: Path, *, 
         (scratch / name).write_bytes(data)
     noise = np.random.default_rng(0).integers(0, 256, (2, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
     try:
-        engine = load_engine(Backbone(metadata=network.metadata, folder=scratch), threads=threads, device=Device.CPU)
+        engine = load_engine(Backbone(metadata=network.metadata, folder=scratch), threads=threads, device=Accelerator.CPU)
         answers = engine.features(noise)
     except (BackboneError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
-from ocelli_api.pod_environment import SettingsError, parse_accelerator, parse_log_level, require
+from ocelli_api.pod_environment import SettingsError, log_level, parse_accelerator, require
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ClassifierLocation
 
@@ -63,7 +63,7 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         scratch_folder=Path(environment.get(Environment.SCRATCH_FOLDER) or tempfile.gettempdir()),
         cpu_count=_cpu_count(environment, usable_cores),
         accelerator=parse_accelerator(environment),
-        log_level=parse_log_level(environment),
+        log_level=log_level(environment),
     )
 
 

@@ -19,13 +19,14 @@ from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
-from ocelli_model.engine import Device, Engine, available_device, load_engine, needed_files
+from ocelli_model.engine import Engine, available_device, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
+from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
@@ -166,15 +167,15 @@ class Training:
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
         try:
-            document = json.loads(await self._store.get(key))
+            document = parse_document(await read_document(self._store, key))
             parse_spec(document)
         except ObjectNotFoundError as error:
             raise DefinitionError(
                 f"the object store has no {key}; the operator writes it before it starts a trainer"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DefinitionError(f"{key} is no definition ({error}); use one version of Ocelli for all its parts") from error
-        return dict(document)
+        return document
 
     async def _load_earlier_artifact(self) -> Artifact | None:
         """The artifact of this revision, where an attempt ended well and its outcome was lost."""
@@ -221,7 +222,7 @@ class Training:
             await asyncio.gather(loading, return_exceptions=True)
 
     async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = await asyncio.to_thread(available_device, Device(self._settings.accelerator))
+        device = await asyncio.to_thread(available_device, self._settings.accelerator)
         backbone = await load_backbone(
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )

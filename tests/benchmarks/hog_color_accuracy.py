@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import load_backbone
-from ocelli_model.engine import Device, Engine, load_engine
+from ocelli_model.engine import Engine, load_engine
 from ocelli_model.preprocessing import decode_image, mirrored
 from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.archives import is_hidden
@@ -35,7 +36,7 @@ def load_hog_color(threads: int = 2) -> Engine:
         store = ObjectStore.from_url((folder / "store").as_uri())
         published = await publish_backbone(store, HOG_COLOR)
         backbone = await load_backbone(store, published.digest, cache=folder / "cache")
-        return load_engine(backbone, threads=threads, device=Device.CPU)
+        return load_engine(backbone, threads=threads, device=Accelerator.CPU)
 
     with tempfile.TemporaryDirectory() as name:
         return asyncio.run(load(Path(name)))

@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torchvision import models
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, load_backbone
-from ocelli_model.engine import Device, Engine, TorchEngine, load_engine
+from ocelli_model.engine import Engine, TorchEngine, load_engine
 from ocelli_model.preprocessing import mirrored
 from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.object_store import ObjectStore
@@ -70,7 +71,7 @@ def largest_difference(backbone: Backbone, served: Engine, reference: Engine) ->
 def test_every_engine_scores_like_pytorch_with_float32(tmp_path: Path, name: str) -> None:
     backbone = install(tmp_path, name)
     reference = TorchEngine(backbone, torch_device="cpu", threads=2)
-    served = load_engine(backbone, threads=2, device=Device.AUTO)
+    served = load_engine(backbone, threads=2, device=Accelerator.AUTO)
 
     difference = largest_difference(backbone, served, reference)
 

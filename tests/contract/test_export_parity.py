@@ -19,9 +19,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.export import ExportFormat
 from ocelli_model.backbone import load_backbone, load_backbone_metadata
-from ocelli_model.engine import Device, load_engine
+from ocelli_model.engine import load_engine
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.exports.core_ml_parts import input_size
 from ocelli_model.exports.message_types import core_ml_messages
@@ -101,7 +102,7 @@ async def export(folder: Path, name: str, weights: str | None = None) -> Exporte
     published = await publish_backbone(store, name, weights=weights)
     metadata = await load_backbone_metadata(store, published.digest)
     backbone = await load_backbone(store, published.digest, cache=folder / "cache")
-    engine = load_engine(backbone, threads=1, device=Device.CPU)
+    engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
     heads = make_heads(metadata.feature_count)
     exports = await build_exports(store, metadata, heads, CLASS_NAMES, description="a test")
 
@@ -109,7 +110,7 @@ async def export(folder: Path, name: str, weights: str | None = None) -> Exporte
         if export not in exports.parts:
             return None
         body, head = exports.parts[export]
-        return await store.get(backbone_key(metadata.digest, body.file)) + exports.files[head.file]
+        return await store.get(backbone_key(metadata.digest, body.file), limit_bytes=1 << 32) + exports.files[head.file]
 
     onnx_model = await whole(ExportFormat.ONNX)
     assert onnx_model is not None

@@ -89,7 +89,7 @@ def test_damaged_artifact_hides_no_others_from_the_verbose_list(lister: V3Client
 def test_store_that_cannot_be_read_is_503_for_the_verbose_list(
     own_stage: Stage, lister: V3Client, three: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def get(key: str) -> bytes:
+    async def get(key: str, *, limit_bytes: int) -> bytes:
         raise StoreUnavailableError(f"object store: {key!r} cannot be read")
 
     monkeypatch.setattr(own_stage.objects, "get", get)

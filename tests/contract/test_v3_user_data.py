@@ -12,6 +12,7 @@ from ocelli_api.classifier import CUSTOMER_LABEL
 from ocelli_api.names import build_object_name, customer_key
 from ocelli_cluster.client import ApiError
 from ocelli_cluster.resources import CLASSIFIERS
+from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import StoredObject
 from tests.unit.gateway.harness import (
@@ -153,6 +154,20 @@ def test_images_of_the_customer_go_from_object_store_and_definitions(stage: Stag
     assert [source.get("erased") for source in sources_of(stage, identity)] == [None, None, True]
     assert len(definitions) == 2
     assert {bool(source.get("erased")) for source in stored if source.get("customer")} == {True}
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 50_000, b" " * (LIMITS_BYTES["definition.json"] + 1), b"7"], ids=["deep", "large", "7"]
+)
+def test_definition_that_a_tenants_pod_wrote_keeps_nobody_from_erasing(stage: Stage, client: V3Client, content: bytes) -> None:
+    identity = client.ready("mixed")
+    retrain_for_customer(client, identity)
+    stage.finish_training(identity)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    (stage.store_folder / location.artifacts_prefix / ("0" * 10)).mkdir()
+    (stage.store_folder / location.definition_key("0" * 10)).write_bytes(content)
+    delete_user_data(client)
+    assert [source.get("erased") for source in sources_of(stage, identity)] == [None, None, True]
 
 
 def test_erasing_does_not_retrain(stage: Stage, client: V3Client) -> None:

@@ -28,7 +28,6 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
-    tell_accelerator,
 )
 from ocelli_operator.placement import build_placement, placement_hash
 
@@ -68,7 +67,7 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, serve
         }
     ]
     metadata = build_metadata(owner, deployment_name(owner.name, servers.revision), labels)
-    metadata["annotations"] = {PLACEMENT_HASH_ANNOTATION: placement_hash(serving)}
+    metadata["annotations"] = {PLACEMENT_HASH_ANNOTATION: placement_hash(serving, settings.gpu)}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -88,7 +87,8 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
     serving = owner.classifier.spec.serving
     image = settings.inference_gpu_image if servers.accelerator is Accelerator.GPU else settings.inference_image
     resources = serving.resources or settings.inference_resources
-    own: dict[str, str] = {Environment.ACCELERATOR: str(tell_accelerator(serving.accelerator, servers.accelerator))}
+    # Whether `Auto` or the user chose it is not told: servers would be replaced for a change of that alone.
+    own: dict[str, str] = {Environment.ACCELERATOR: str(servers.accelerator)}
     return {
         **build_program(CONTAINER_NAME, "ocelli_inference", image, settings),
         "env": [

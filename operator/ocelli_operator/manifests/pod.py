@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocelli_api.classifier import Accelerator, Manifest
-from ocelli_api.pods import Environment
+from ocelli_api.pods import STORE_TOKEN_FILE, Environment
 from ocelli_operator.config import ChildSettings, GpuSettings, Resources
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.placement import Placement
@@ -13,7 +13,7 @@ from ocelli_operator.placement import Placement
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
 TERMINATION_GRACE_SECONDS = 30
-STORE_TOKEN_FOLDER = "/var/run/secrets/ocelli-store"
+STORE_TOKEN_FOLDER, _, STORE_TOKEN_NAME = STORE_TOKEN_FILE.rpartition("/")
 STORE_TOKEN_SECONDS = 3600
 _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
@@ -34,7 +34,7 @@ def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSet
     if settings.workload_service_account:
         spec["serviceAccountName"] = settings.workload_service_account
     if _is_embedded_store(settings):
-        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": "token"}
+        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": STORE_TOKEN_NAME}
         spec["volumes"].append({"name": "store-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
@@ -71,7 +71,7 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
     """The variables of a program, `own` among them; what is empty is left out."""
     values: dict[str, str] = {
         Environment.STORE_URL: settings.store_url,
-        Environment.STORE_TOKEN_FILE: f"{STORE_TOKEN_FOLDER}/token" if _is_embedded_store(settings) else "",
+        Environment.STORE_TOKEN_FILE: STORE_TOKEN_FILE if _is_embedded_store(settings) else "",
         Environment.CLASSIFIER: f"{owner.namespace}/{owner.name}",
         Environment.NAMESPACE: owner.namespace,
         Environment.CLASSIFIER_ID: owner.classifier_id,
@@ -87,18 +87,15 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
 
 
 def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Accelerator) -> Manifest:
-    """Requests and limits of a program, with one GPU where it gets one and the Classifier names no number."""
+    """Requests and limits of a program, with one GPU where it gets one and the Classifier names none."""
     built: Manifest = {kind: dict(quantities) for kind, quantities in resources.items()}
-    if accelerator is Accelerator.GPU:
-        # A request equals the limit by itself: such resources cannot be overcommitted.
-        built.setdefault("limits", {}).setdefault(gpu.resource, "1")
+    # Such resources cannot be overcommitted: the API server makes a request of a limit, and refuses a request without one.
+    named = {name: amount for name, amount in built.get("requests", {}).items() if gpu.is_gpu(name)}
+    if named:
+        built["limits"] = {**named, **built.get("limits", {})}
+    if accelerator is Accelerator.GPU and not any(gpu.is_gpu(name) for name in built.get("limits", {})):
+        built.setdefault("limits", {})[gpu.resource] = "1"
     return built
-
-
-def tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
-    """What the program is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
-    `Auto` chose it."""
-    return asked if Accelerator.AUTO is asked and accelerator is Accelerator.GPU else accelerator
 
 
 def build_cpu_limit() -> Manifest:

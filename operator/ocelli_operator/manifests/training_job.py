@@ -24,7 +24,6 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
-    tell_accelerator,
 )
 from ocelli_operator.placement import build_placement
 
@@ -97,7 +96,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     training = owner.classifier.spec.training
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
-        Environment.ACCELERATOR: str(tell_accelerator(training.accelerator, attempt.accelerator)),
+        Environment.ACCELERATOR: str(_tell_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BACKBONES: settings.backbones,
         Environment.FILE_SOURCES_FOLDER: settings.file_sources_folder,
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
@@ -109,3 +108,9 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
+
+
+def _tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
+    """What the trainer is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
+    `Auto` chose it."""
+    return asked if asked is Accelerator.AUTO and accelerator is Accelerator.GPU else accelerator

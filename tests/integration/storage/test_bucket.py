@@ -10,7 +10,7 @@ import pytest
 
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 from tests.integration.storage.conftest import ADMINISTRATOR, BucketServer
-from tests.unit.storage.store_promises import StorePromises, run
+from tests.unit.storage.store_promises import LIMIT_BYTES, StorePromises, run
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def tenant_store(bucket_server: BucketServer, bucket: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("key", ["tenants/team-a/x", "backbones/ab/model.onnx"])
 def test_a_tenants_credentials_read_its_part_and_backbones(tenant_store: ObjectStore, key: str) -> None:
-    assert run(tenant_store.get(key)) == b"abc"
+    assert run(tenant_store.get(key, limit_bytes=LIMIT_BYTES)) == b"abc"
 
 
 def test_a_tenants_credentials_write_its_part(tenant_store: ObjectStore, tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_tenants_credentials_write_its_part(tenant_store: ObjectStore, tmp_pat
 
 def test_a_tenants_credentials_read_no_other_part(tenant_store: ObjectStore) -> None:
     with pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-b/x'"):
-        run(tenant_store.get("tenants/team-b/x"))
+        run(tenant_store.get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
 
 @pytest.mark.parametrize("key", ["tenants/team-b/x", "backbones/ab/model.onnx"])
@@ -89,4 +89,4 @@ def test_wrong_credentials_are_an_error_that_names_the_key(
 ) -> None:
     store = open_bucket(bucket_server, f"s3://{bucket}", (ADMINISTRATOR[0], "wrong"), monkeypatch)
     with pytest.raises(StoreUnavailableError, match="could not read 'tenants/a/x'"):
-        run(store.get("tenants/a/x"))
+        run(store.get("tenants/a/x", limit_bytes=LIMIT_BYTES))

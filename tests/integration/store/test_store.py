@@ -59,7 +59,7 @@ def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> 
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
     asyncio.run(tenant.put(f"{OWN}/x", b"abc"))
     with pytest.raises(StoreUnavailableError, match="403 system:serviceaccount:default:default may not read"):
-        asyncio.run(tenant.get("tenants/team-b/x"))
+        asyncio.run(tenant.get("tenants/team-b/x", limit_bytes=1 << 20))
 
 
 def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
@@ -71,7 +71,7 @@ def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
 def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
     stranger = store.open_as("default", audience="https://kubernetes.default.svc")
     with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
-        asyncio.run(stranger.get("tenants/default/x"))
+        asyncio.run(stranger.get("tenants/default/x", limit_bytes=1 << 20))
 
 
 def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_writes(store: StoreProcess) -> None:

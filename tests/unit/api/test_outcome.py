@@ -34,6 +34,6 @@ def test_a_long_message_is_cut_and_the_rest_survives(message: str) -> None:
     assert parsed.artifact_digest == "a" * 64
 
 
-@pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{"])
+@pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{", "[" * 4096])
 def test_anything_else_is_no_outcome(text: str) -> None:
     assert parse_termination_message(text) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.classifier import Accelerator
-from ocelli_api.pod_environment import SettingsError, parse_accelerator, parse_log_level, require, termination_message_path
+from ocelli_api.pod_environment import SettingsError, log_level, parse_accelerator, require, termination_message_path
 from ocelli_api.pods import Environment
 
 
@@ -28,13 +28,13 @@ def test_an_unknown_accelerator_is_refused() -> None:
 
 
 def test_a_log_level_may_be_written_small() -> None:
-    assert parse_log_level({}) == "INFO"
-    assert parse_log_level({Environment.LOG_LEVEL: "debug"}) == "DEBUG"
+    assert log_level({}) == "INFO"
+    assert log_level({Environment.LOG_LEVEL: "debug"}) == "DEBUG"
 
 
 def test_an_unknown_log_level_is_refused() -> None:
     with pytest.raises(SettingsError, match="OCELLI_LOG_LEVEL is 'LOUD'; give one of DEBUG, INFO, WARNING, ERROR"):
-        parse_log_level({Environment.LOG_LEVEL: "LOUD"})
+        log_level({Environment.LOG_LEVEL: "LOUD"})
 
 
 def test_the_termination_message_goes_where_kubernetes_looks_for_it() -> None:

@@ -1,4 +1,4 @@
-"""What the gateway keeps in memory of learned revisions: only what is shown, and no more than so much."""
+"""What the gateway keeps in memory of learned revisions: only what is shown, and no more than so much, whatever is stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 
 from ocelli_api.classifier import Source
 from ocelli_gateway import definitions
-from ocelli_gateway.definitions import Definitions
+from ocelli_gateway.definitions import DamagedArtifactError, Definitions
+from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 
@@ -27,9 +28,9 @@ class CountingStore:
         self.objects = ObjectStore.from_url(folder.as_uri())
         self.reads: list[str] = []
 
-    async def get(self, key: str) -> bytes:
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
         self.reads.append(key)
-        return await self.objects.get(key)
+        return await self.objects.get(key, limit_bytes=limit_bytes)
 
     def put(self, key: str, document: dict[str, Any]) -> None:
         asyncio.run(self.objects.put(key, json.dumps(document).encode()))
@@ -79,3 +80,14 @@ def test_sources_are_not_kept(store: CountingStore) -> None:
     read = Definitions(store)  # type: ignore[arg-type]
     read_class_names(read, *REVISIONS)
     assert count() == before
+
+
+@pytest.mark.parametrize("content", [b"[" * 50_000, b" " * (max(LIMITS_BYTES.values()) + 1), b"7"], ids=["deep", "large", "7"])
+def test_what_is_no_document_is_a_damaged_artifact(store: CountingStore, content: bytes) -> None:
+    for key in (LOCATION.definition_key(REVISIONS[0]), LOCATION.artifact_key(REVISIONS[0], ARTIFACT_METADATA)):
+        asyncio.run(store.objects.put(key, content))
+    read = Definitions(store)  # type: ignore[arg-type]
+    with pytest.raises(DamagedArtifactError, match=r"definition\.json"):
+        asyncio.run(read.read(LOCATION, REVISIONS[0]))
+    with pytest.raises(DamagedArtifactError, match=r"artifact\.json"):
+        asyncio.run(read.read_summary(LOCATION, REVISIONS[0]))

@@ -37,6 +37,10 @@ def test_wrong_value_is_refused_with_the_variables_name(variable: str, value: st
         GatewaySettings.from_environment({**REQUIRED, variable: value})
 
 
+def test_a_log_level_may_be_written_small() -> None:
+    assert GatewaySettings.from_environment({**REQUIRED, "OCELLI_LOG_LEVEL": "debug"}).log_level == "DEBUG"
+
+
 def test_no_replica_delay_is_allowed() -> None:
     settings = GatewaySettings.from_environment({**REQUIRED, "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0"})
     assert settings.replica_delay_seconds == 0

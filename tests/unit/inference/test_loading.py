@@ -15,7 +15,6 @@ from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor
 from ocelli_model.artifact import HEADS_FILE
 from ocelli_model.backbone import ONNX_FILE
-from ocelli_model.engine import Device
 from ocelli_storage.layout import ARTIFACT_METADATA, BACKBONES
 from tests.unit.inference.artifacts import CLASS_NAMES, LOCATION, REVISION, install_artifact, make_jpeg, make_settings
 
@@ -58,8 +57,8 @@ async def test_the_predictor_has_predicted_before_it_is_handed_out(predictor: Pr
 
 
 async def test_a_server_that_has_no_gpu_touches_none(store_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find_gpu(device: Device) -> Device:
-        return Device.GPU if device is Device.AUTO else device
+    def find_gpu(device: Accelerator) -> Accelerator:
+        return Accelerator.GPU if device is Accelerator.AUTO else device
 
     monkeypatch.setattr("ocelli_inference.loading.available_device", find_gpu)
     async with open_predictor(make_settings(store_url, accelerator=Accelerator.CPU), metrics) as predictor:

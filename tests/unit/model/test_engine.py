@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import ONNX_FILE, Backbone, BackboneError, load_backbone
-from ocelli_model.engine import Device, OpenVinoEngine, available_device, load_engine, needed_files
+from ocelli_model.engine import OpenVinoEngine, available_device, load_engine, needed_files
 from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.object_store import ObjectStore
 from tests.unit.model.images import make_pixels
@@ -33,7 +34,7 @@ Images = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
 
 
 def test_an_image_has_the_same_features_alone_and_in_a_batch(backbone: Backbone, images: Images) -> None:
-    engine = load_engine(backbone, threads=2, device=Device.CPU)
+    engine = load_engine(backbone, threads=2, device=Accelerator.CPU)
 
     together = engine.features(images)
 
@@ -42,13 +43,13 @@ def test_an_image_has_the_same_features_alone_and_in_a_batch(backbone: Backbone,
 
 
 def test_the_number_of_threads_changes_nothing(backbone: Backbone, images: Images) -> None:
-    one, three = (load_engine(backbone, threads=threads, device=Device.CPU) for threads in (1, 3))
+    one, three = (load_engine(backbone, threads=threads, device=Accelerator.CPU) for threads in (1, 3))
 
     assert np.array_equal(one.features(images), three.features(images))
 
 
 def test_callers_in_several_threads_get_their_own_features(backbone: Backbone, images: Images) -> None:
-    engine = load_engine(backbone, threads=2, device=Device.CPU)
+    engine = load_engine(backbone, threads=2, device=Accelerator.CPU)
     expected = engine.features(images)
 
     with ThreadPoolExecutor(8) as pool:
@@ -58,21 +59,21 @@ def test_callers_in_several_threads_get_their_own_features(backbone: Backbone, i
 
 
 def test_no_images_have_no_features(backbone: Backbone) -> None:
-    engine = load_engine(backbone, threads=1, device=Device.CPU)
+    engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
     assert engine.features(np.empty((0, 128, 128, 3), dtype=np.uint8)).shape == (0, engine.metadata.feature_count)
 
 
 @pytest.mark.parametrize("shape", [(1, 64, 128, 3), (1, 128, 128, 4), (128, 128, 3)])
 def test_images_of_another_shape_are_refused(backbone: Backbone, shape: tuple[int, ...]) -> None:
-    engine = load_engine(backbone, threads=1, device=Device.CPU)
+    engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
     with pytest.raises(ValueError, match="decode them with this backbone's preprocessing"):
         engine.features(np.zeros(shape, dtype=np.uint8))
 
 
 def test_hog_color_is_computed_with_float32(backbone: Backbone) -> None:
-    assert load_engine(backbone, threads=1, device=Device.CPU).name == "OpenVINO CPU float32"
+    assert load_engine(backbone, threads=1, device=Accelerator.CPU).name == "OpenVINO CPU float32"
 
 
 def test_a_file_that_cannot_run_is_an_error(backbone: Backbone) -> None:
@@ -85,16 +86,16 @@ def test_a_file_that_cannot_run_is_an_error(backbone: Backbone) -> None:
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_here_is_an_error() -> None:
     with pytest.raises(BackboneError, match="PyTorch finds none"):
-        available_device(Device.GPU)
+        available_device(Accelerator.GPU)
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_without_a_gpu_the_cpu_is_taken() -> None:
-    assert available_device(Device.AUTO) is Device.CPU
+    assert available_device(Accelerator.AUTO) is Accelerator.CPU
 
 
 def test_a_cpu_needs_only_the_onnx_file() -> None:
-    assert list(needed_files(Device.CPU)) == [ONNX_FILE]
+    assert list(needed_files(Accelerator.CPU)) == [ONNX_FILE]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torchvision import models
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model import publish
 from ocelli_model.backbone import (
     ONNX_FILE,
@@ -24,7 +25,7 @@ from ocelli_model.backbone import (
     load_backbone_metadata,
 )
 from ocelli_model.backbones import hog_color, torchvision_backbones
-from ocelli_model.engine import Device, TorchEngine, load_engine
+from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.preprocessing import Interpolation, ResizeMode
 from ocelli_storage.object_store import ObjectStore
 from tests.unit.model.images import make_pixels
@@ -173,7 +174,7 @@ def test_an_image_has_the_same_features_alone_and_in_a_batch(
     backbone = load(published_store, published[2], tmp_path)
     images = np.stack([make_pixels(seed, height=224, width=224) for seed in range(5)])
     for engine in (
-        load_engine(backbone, threads=2, device=Device.CPU),
+        load_engine(backbone, threads=2, device=Accelerator.CPU),
         TorchEngine(backbone, torch_device="cpu", threads=1),
     ):
         together = engine.features(images)

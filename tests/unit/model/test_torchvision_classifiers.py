@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision import models
 
+from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -23,7 +24,7 @@ from ocelli_model.backbone import (
 from ocelli_model.backbones import torchvision_backbones
 from ocelli_model.backbones.onnx_export import export_onnx
 from ocelli_model.canonical_json import sha256_hex
-from ocelli_model.engine import Device, TorchEngine, device_for, load_engine
+from ocelli_model.engine import TorchEngine, device_for, load_engine
 from tests.networks import save_torchvision
 from tests.unit.model.images import make_pixels
 
@@ -95,18 +96,20 @@ def test_networks_that_are_built_in_their_own_ways_are_taken(tmp_path: Path, nam
 
 def test_in_pytorch_it_answers_as_in_openvino(whole: Backbone) -> None:
     images = np.stack([make_pixels(seed, height=224, width=224) for seed in range(3)])
-    on_cpu = load_engine(whole, threads=2, device=Device.CPU).features(images)
+    on_cpu = load_engine(whole, threads=2, device=Accelerator.CPU).features(images)
     in_torch = TorchEngine(whole, torch_device="cpu", threads=1).features(images)
     assert on_cpu.shape == (3, 7)
     assert on_cpu == pytest.approx(in_torch, abs=1e-3)
 
 
 def test_a_network_that_came_as_onnx_runs_on_the_cpu_of_a_node_with_a_gpu(whole: Backbone) -> None:
-    kinds = {kind: device_for(BackboneMetadata(**{**vars(whole.metadata), "kind": kind}), Device.GPU) for kind in NetworkKind}
+    kinds = {
+        kind: device_for(BackboneMetadata(**{**vars(whole.metadata), "kind": kind}), Accelerator.GPU) for kind in NetworkKind
+    }
     assert kinds == {
-        NetworkKind.BODY: Device.GPU,
-        NetworkKind.CLASSIFIER: Device.GPU,
-        NetworkKind.ONNX: Device.CPU,
+        NetworkKind.BODY: Accelerator.GPU,
+        NetworkKind.CLASSIFIER: Accelerator.GPU,
+        NetworkKind.ONNX: Accelerator.CPU,
     }
 
 

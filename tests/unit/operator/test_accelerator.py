@@ -12,8 +12,9 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_operator.actions import StartTraining
+from ocelli_operator.manifests.pod import build_resources
 from ocelli_operator.observed import ChildKind, GpuNode, project_gpu_node
-from ocelli_operator.placement import GpuOffer, resolve_accelerator
+from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.plan import Plan
 from tests.unit.operator.factories import World, find_applied, make_job, make_pod, make_settings, make_spec
 
@@ -47,6 +48,12 @@ def resolve(
         ([], {"accelerator": "GPU"}, {}, "GPU"),
         ([], {"resources": {"limits": {"nvidia.com/gpu": 2}}}, {}, "GPU"),
         ([], {"resources": {"limits": {"nvidia.com/gpu": 0}}}, {}, "CPU"),
+        ([NODE], {"resources": {"limits": {"nvidia.com/gpu": 0}}}, {}, "CPU"),
+        ([NODE], {"resources": {"limits": {"nvidia.com/gpu": "0k"}}}, {}, "CPU"),
+        ([NODE], {"accelerator": "GPU", "resources": {"limits": {"nvidia.com/gpu": 0}}}, {}, "CPU"),
+        ([], {"resources": {"requests": {"nvidia.com/gpu": 2}}}, {}, "GPU"),
+        ([], {"resources": {"limits": {"nvidia.com/mig-1g.10gb": 1}}}, {}, "GPU"),
+        ([], {"resources": {"limits": {"amd.com/gpu": 1}}}, {}, "CPU"),
         ([make_node(RESERVED)], {}, {}, "GPU"),
         ([make_node(SPOT)], {}, {}, "CPU"),
         ([make_node(SPOT), NODE], {}, {}, "GPU"),
@@ -66,6 +73,32 @@ def resolve(
 )
 def test_who_gets_a_gpu(nodes: list[GpuNode], training: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
     assert resolve(*nodes, training=training, **settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("resources", "accelerator", "limits"),
+    [
+        ({}, "GPU", {"nvidia.com/gpu": "1"}),
+        ({}, "CPU", {}),
+        ({"requests": {"cpu": 1}}, "GPU", {"nvidia.com/gpu": "1"}),
+        ({"limits": {"nvidia.com/gpu": 2}}, "GPU", {"nvidia.com/gpu": 2}),
+        ({"requests": {"nvidia.com/gpu": 2}}, "GPU", {"nvidia.com/gpu": 2}),
+        ({"requests": {"nvidia.com/gpu": 0}}, "CPU", {"nvidia.com/gpu": 0}),
+        ({"limits": {"nvidia.com/mig-1g.10gb": 1}}, "GPU", {"nvidia.com/mig-1g.10gb": 1}),
+        ({"limits": {"amd.com/gpu": 1}}, "GPU", {"amd.com/gpu": 1, "nvidia.com/gpu": "1"}),
+    ],
+)
+def test_how_many_gpus_a_program_gets(resources: dict[str, Any], accelerator: str, limits: dict[str, Any]) -> None:
+    built = build_resources(resources, make_settings().gpu, Accelerator(accelerator))
+    assert built.get("limits", {}) == limits
+
+
+def test_servers_that_name_no_gpu_have_the_hash_that_they_had() -> None:
+    gpu = make_settings().gpu
+    plain = parse_spec(make_spec()).serving
+    sent = {"accelerator": "Auto", "nodeSelector": {"zone": "a"}, "resources": {"limits": {"cpu": 2}}}
+    assert placement_hash(plain, gpu) == "9be998b544f12fe3"
+    assert placement_hash(parse_spec(make_spec(serving=sent)).serving, gpu) == "2f4f9f2c6f03c3c7"
 
 
 @pytest.mark.parametrize(
@@ -104,6 +137,13 @@ def serve(world: World) -> World:
     world.step()
     world.learn()
     world.settle()
+    return world
+
+
+def make_first_rollout(accelerator: str) -> World:
+    world = make_world(NODE, serving={"accelerator": accelerator})
+    world.step()
+    world.learn()
     return world
 
 
@@ -211,6 +251,25 @@ class TestServing:
         world.learn()
         world.step()
         assert accelerators(world) == ["CPU"]
+
+    @pytest.mark.parametrize(("named", "nodes", "before", "after"), [(2, (), "GPU", "CPU"), (0, (NODE,), "CPU", "GPU")])
+    def test_auto_is_judged_anew_where_the_user_names_no_number_any_more(
+        self, named: int, nodes: tuple[GpuNode, ...], before: str, after: str
+    ) -> None:
+        resources = {"limits": {"nvidia.com/gpu": named}}
+        world = serve(make_world(*nodes, serving={"accelerator": "Auto", "resources": resources}))
+        assert accelerators(world) == [before]
+        world.edit(serving={"accelerator": "Auto"})
+        world.learn()
+        world.settle()
+        assert accelerators(world) == [after]
+
+    def test_asking_for_the_gpu_that_auto_chose_replaces_no_server(self) -> None:
+        (before,), (after,) = (
+            find_applied(make_first_rollout(accelerator).plan(), ChildKind.DEPLOYMENT) for accelerator in ("Auto", "GPU")
+        )
+        assert before["metadata"]["labels"][ACCELERATOR_LABEL] == "GPU"
+        assert before["spec"] == after["spec"]
 
     def test_a_gpu_that_is_not_offered_leaves_what_serves_as_it_is(self) -> None:
         world = serve(make_world(offered=False))

@@ -31,6 +31,8 @@ def test_the_lease_is_named_by_a_setting() -> None:
         ("OCELLI_WATCH_SECONDS", "60-30"),
         ("OCELLI_TRAINER_RESOURCES", "{"),
         ("OCELLI_TRAINER_RESOURCES", '{"limit": {}}'),
+        ("OCELLI_TRAINER_RESOURCES", '{"limits": {"nvidia.com/gpu": 1}}'),
+        ("OCELLI_INFERENCE_RESOURCES", '{"requests": {"nvidia.com/mig-1g.10gb": 1}}'),
         ("OCELLI_IMAGE_PULL_POLICY", "Sometimes"),
         ("OCELLI_LOG_LEVEL", "loud"),
         ("OCELLI_GPU_RESOURCE", "gpu"),
@@ -82,3 +84,7 @@ def test_nodes_are_watched_only_where_it_is_allowed_and_of_use(environment: dict
 
 def test_two_operators_without_a_pod_name_have_different_identities() -> None:
     assert parse_config(GOOD).identity != parse_config(GOOD).identity
+
+
+def test_a_log_level_may_be_written_small() -> None:
+    assert parse_config({**GOOD, "OCELLI_LOG_LEVEL": "debug"}).children.log_level == "DEBUG"

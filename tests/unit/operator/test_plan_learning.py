@@ -436,6 +436,14 @@ class TestFailure:
         plan = self.failed(pod, job={"succeeded": True, "failure_reason": ""})
         assert "holds no artifact" in message_of(plan, ConditionType.STALLED)
 
+    def test_a_job_whose_artifact_cannot_be_used_says_why(self) -> None:
+        world = world_in_training()
+        fault = "object store: 'k' has 9 bytes, and at most 8 are read"
+        world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),), store_fault=fault)
+        told = message_of(world.plan(), ConditionType.STALLED)
+        assert fault in told
+        assert told.endswith("; raise spec.retrainNonce to train again")
+
 
 class TestAfterAFailure:
     def world(self) -> World:

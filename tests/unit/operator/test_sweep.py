@@ -1,11 +1,20 @@
-"""What the sweep takes for waste."""
+"""What the sweep takes for waste, and that what one tenant stores does not keep it from the waste of others."""
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from ocelli_operator.sweep import References, find_waste
-from ocelli_storage.object_store import StoredObject
+import pytest
+
+from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, find_waste
+from ocelli_storage.documents import LIMITS_BYTES
+from ocelli_storage.layout import DEFINITION, ClassifierLocation
+from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnavailableError
+from tests.unit.operator.factories import make_spec
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 OLD = NOW - timedelta(hours=2)
@@ -54,3 +63,68 @@ def test_the_same_id_in_another_namespace_is_another_classifier() -> None:
 
 def test_unknown_keys_are_left_alone() -> None:
     assert waste("ns/notes/dogs_1/a/b", "ns/uploads", references=None) == []
+
+
+REVISION = "0123456789"
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+MANIFEST = {
+    "metadata": {"namespace": "team-a", "name": "dogs", "uid": "u", "generation": 1, "resourceVersion": "1"},
+    "spec": {**make_spec(), "pinnedRevision": REVISION},
+    "status": {"classifierID": "dogs_1"},
+}
+
+
+class KnownClassifiers:
+    """Stands for the cluster."""
+
+    async def list_objects(self, resource: object, scope: str | None) -> SimpleNamespace:
+        return SimpleNamespace(items=[MANIFEST])
+
+
+class StubbornStore:
+    """An object store that does not delete some keys."""
+
+    def __init__(self, folder: Path, *stuck: str) -> None:
+        self._objects = ObjectStore.from_url(folder.as_uri())
+        self._stuck = stuck
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    async def delete(self, key: str) -> None:
+        if key.startswith(self._stuck):
+            raise StoreUnavailableError(f"object store: could not delete {key!r}")
+        await self._objects.delete(key)
+
+
+def swept(store: StubbornStore, contents: dict[str, bytes], times: int = 1) -> set[str]:
+    """What is left."""
+
+    async def scenario() -> set[str]:
+        for key, content in contents.items():
+            await store.put(key, content)
+        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        for _ in range(times):
+            await sweep.sweep(datetime.now(UTC) + timedelta(hours=2), timedelta(hours=1))
+        return {item.key for item in await store.list_objects("tenants")}
+
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("content", [b"[" * 50_000, b" " * (LIMITS_BYTES[DEFINITION] + 1), b"7"])
+def test_a_definition_that_cannot_be_read_keeps_its_uploads_and_nobody_elses(tmp_path: Path, content: bytes) -> None:
+    definition, upload = LOCATION.definition_key(REVISION), LOCATION.upload_key("a" * 64)
+    waste = "tenants/team-b/uploads/cats_1/x.zip"
+    assert swept(StubbornStore(tmp_path), {definition: content, upload: b"zip", waste: b"zip"}) == {definition, upload}
+
+
+def test_what_cannot_be_deleted_is_passed_over(tmp_path: Path) -> None:
+    stuck, waste = "tenants/team-a/uploads/gone_1/x.zip", "tenants/team-b/uploads/gone_1/x.zip"
+    assert swept(StubbornStore(tmp_path, stuck), {stuck: b"zip", waste: b"zip"}) == {stuck}
+
+
+def test_much_that_cannot_be_deleted_does_not_keep_the_next_sweep_from_the_rest(tmp_path: Path) -> None:
+    stuck = {f"tenants/team-a/uploads/gone_1/{number:02}.zip" for number in range(FAILED_DELETES_LIMIT)}
+    waste = {f"tenants/team-{team}/uploads/gone_1/x.zip" for team in "bcdefgh"}
+    store = StubbornStore(tmp_path, "tenants/team-a/")
+    assert swept(store, dict.fromkeys([*stuck, *waste], b"zip"), times=2) == stuck

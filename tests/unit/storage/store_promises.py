@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import pytest
 
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 T = TypeVar("T")
 
 LARGE = bytes(range(256)) * 4 * 4096 * 3
 """Twelve megabytes: more than one part, more than one buffer."""
+LIMIT_BYTES = 2 * len(LARGE)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -32,7 +33,7 @@ class StorePromises:
 
     def test_what_was_put_can_be_got(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b"abc"))
-        assert run(store.get("tenants/a/x.bin")) == b"abc"
+        assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b"abc"
 
     def test_a_key_may_hold_what_classifier_ids_hold(self, store: ObjectStore) -> None:
         key = "tenants/a/uploads/hündchen 100%+1_17/ab.zip"
@@ -42,16 +43,28 @@ class StorePromises:
     def test_a_put_replaces_what_was_there(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b"a longer text"))
         run(store.put("tenants/a/x.bin", b"abc"))
-        assert run(store.get("tenants/a/x.bin")) == b"abc"
+        assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b"abc"
 
     def test_nothing_can_be_stored(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b""))
-        assert run(store.get("tenants/a/x.bin")) == b""
+        assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b""
 
     def test_a_file_is_streamed_both_ways(self, store: ObjectStore, tmp_path: Path) -> None:
         (tmp_path / "large").write_bytes(LARGE)
         run(store.put("tenants/a/large", tmp_path / "large"))
         assert run(read_all(store.open_read("tenants/a/large"))) == LARGE
+
+    def test_what_is_as_large_as_its_reader_takes_can_be_got(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", LARGE))
+        assert run(store.get("tenants/a/x.bin", limit_bytes=len(LARGE))) == LARGE
+
+    def test_what_is_larger_than_its_reader_takes_is_refused_with_key_size_and_limit(self, store: ObjectStore) -> None:
+        run(store.put("tenants/a/x.bin", LARGE))
+        with pytest.raises(
+            ObjectTooLargeError, match=r"'tenants/a/x\.bin' has 12,582,912 bytes, and at most 65,536 are read"
+        ) as told:
+            run(store.get("tenants/a/x.bin", limit_bytes=65_536))
+        assert (told.value.key, told.value.size_bytes, told.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
 
     @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
     def test_reading_that_is_given_up_leaves_no_connection_open(
@@ -79,7 +92,7 @@ class StorePromises:
     @pytest.mark.parametrize(
         "read",
         [
-            pytest.param(lambda store, key: store.get(key), id="get"),
+            pytest.param(lambda store, key: store.get(key, limit_bytes=LIMIT_BYTES), id="get"),
             pytest.param(lambda store, key: store.size_of(key), id="size_of"),
             pytest.param(lambda store, key: read_all(store.open_read(key)), id="open_read"),
         ],

@@ -14,7 +14,7 @@ import pytest
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
 from ocelli_store.folder import ObjectFolder
 from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
-from tests.unit.storage.store_promises import LARGE, StorePromises, run
+from tests.unit.storage.store_promises import LARGE, LIMIT_BYTES, StorePromises, run
 
 OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
 """Where the tenant's trainers write, and whoever has a token of its namespace."""
@@ -45,11 +45,11 @@ class TestEmbedded(StorePromises):
     def test_another_tenant_cannot_read(self, embedded_url: str, tmp_path: Path, token: str) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
         with pytest.raises(StoreUnavailableError, match=r"403 .*team-a:default may not read 'tenants/team-b/x'"):
-            run(open_embedded(embedded_url, tmp_path, token).get("tenants/team-b/x"))
+            run(open_embedded(embedded_url, tmp_path, token).get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
     def test_a_refusal_does_not_say_whether_something_is_there(self, embedded_url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match="403 "):
-            run(open_embedded(embedded_url, tmp_path, "writer").get("tenants/team-b/missing"))
+            run(open_embedded(embedded_url, tmp_path, "writer").get("tenants/team-b/missing", limit_bytes=LIMIT_BYTES))
 
     def test_another_tenant_cannot_list(self, embedded_url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match="403 "):
@@ -135,7 +135,7 @@ class TestEmbedded(StorePromises):
 
     def test_an_unknown_token_is_refused(self, embedded_url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
-            run(open_embedded(embedded_url, tmp_path, "stranger").get("tenants/team-a/x"))
+            run(open_embedded(embedded_url, tmp_path, "stranger").get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
 
     def test_without_a_token_nothing_is_answered(self, embedded_url: str) -> None:
         assert raw_request(embedded_url, "GET /objects/tenants/team-a/x HTTP/1.1").startswith("HTTP/1.1 401 ")
@@ -203,7 +203,7 @@ class TestEmbedded(StorePromises):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         with pytest.raises(StoreUnavailableError, match=f"could not read 'tenants/a/x': no answer of {url}"):
-            run(open_embedded(url, tmp_path).get("tenants/a/x"))
+            run(open_embedded(url, tmp_path).get("tenants/a/x", limit_bytes=LIMIT_BYTES))
 
     def test_without_a_token_file_the_store_is_not_opened(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("OCELLI_STORE_TOKEN_FILE", str(tmp_path / "missing"))

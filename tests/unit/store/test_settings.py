@@ -48,3 +48,7 @@ def test_administrators_are_a_list() -> None:
 @pytest.mark.parametrize(("text", "quota_bytes"), [("5Gi", 5 * 1024**3), ("1000", 1000), ("", None)])
 def test_a_quota_is_a_quantity_or_empty(text: str, quota_bytes: int | None) -> None:
     assert parse_settings({**GOOD, "OCELLI_STORE_NAMESPACE_QUOTA": text}).namespace_quota_bytes == quota_bytes
+
+
+def test_a_log_level_may_be_written_small() -> None:
+    assert parse_settings({**GOOD, "OCELLI_LOG_LEVEL": "debug"}).log_level == "DEBUG"

@@ -209,7 +209,7 @@ class Trainer:
         asyncio.run(self.store.put(key, data))
 
     def get(self, key: str) -> bytes:
-        return asyncio.run(self.store.get(key))
+        return asyncio.run(self.store.get(key, limit_bytes=1 << 20))
 
     def exists(self, key: str) -> bool:
         return asyncio.run(self.store.exists(key))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ocelli_api.classifier import Accelerator
 from ocelli_api.outcome import ExitCode, OutcomeReason, Stage
 from ocelli_api.pods import Environment
 from ocelli_model.artifact import load_artifact
 from ocelli_model.backbone import load_backbone
-from ocelli_model.engine import Device, load_engine
+from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.report import render_page
@@ -68,7 +69,7 @@ def test_the_stored_artifact_tells_new_images_apart(trainer: Any, blue: bytes, r
     backbone = asyncio.run(load_backbone(trainer.store, artifact.backbone_digest, cache=trainer.folder / "cache"))
     images = [make_image(1000 + seed, red=shade) for shade in (BLUE, RED) for seed in range(5)]
     pixels = np.stack([decode_image(image, artifact.preprocessing) for image in images])
-    scores = artifact.heads.scores(load_engine(backbone, threads=1, device=Device.CPU).features(pixels))
+    scores = artifact.heads.scores(load_engine(backbone, threads=1, device=Accelerator.CPU).features(pixels))
     assert (scores >= 0.5).tolist() == [[True, False]] * 5 + [[False, True]] * 5
 
 

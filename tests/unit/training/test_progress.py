@@ -35,7 +35,7 @@ def make_progress(store: ObjectStore, clock: Clock | None = None, interval_secon
 
 
 async def stored(store: ObjectStore) -> ProgressReport:
-    return ProgressReport.parse(json.loads(await store.get(KEY)))
+    return ProgressReport.parse(json.loads(await store.get(KEY, limit_bytes=1 << 20)))
 
 
 def test_the_file_is_there_from_the_start(store: ObjectStore) -> None:
