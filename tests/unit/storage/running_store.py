@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from ocelli_http.server import ServerSettings, build_config
 from ocelli_storage.embedded_store import EmbeddedStore
 from ocelli_store.access import Caller
 from ocelli_store.app import Store, build_app
@@ -36,8 +38,15 @@ class KnownTokens:
 
 
 @contextlib.contextmanager
-def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | None = None, **fields: Any) -> Iterator[str]:
-    """The store at a URL; keyword arguments are fields of `Store`."""
+def running_store(
+    root: Path,
+    *,
+    port: int = 0,
+    namespace_quota_bytes: int | None = None,
+    server_settings: ServerSettings | None = None,
+    **fields: Any,
+) -> Iterator[str]:
+    """The store at a URL, with the limits that its process has; further keyword arguments are fields of `Store`."""
     folder = ObjectFolder(root, namespace_quota_bytes)
     store = Store(
         folder=folder,
@@ -47,7 +56,8 @@ def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | Non
         **fields,
     )
     listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(build_app(store), ws="none", lifespan="off", log_config=None, access_log=False))
+    # Not `ocelli_http`'s server: signals belong to the test runner.
+    server = uvicorn.Server(build_config(build_app(store), **(server_settings or {})))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:
@@ -78,9 +88,7 @@ def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = 
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = threading.Event()
-    for _ in range(int(seconds * 50)):
-        if condition():
-            return
-        deadline.wait(0.02)
-    raise AssertionError("it did not come about in time")
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)
