@@ -1,8 +1,10 @@
 """Every kind of object store keeps the same promises: a folder, and the embedded store over HTTP."""
 
 import asyncio
+import contextlib
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +12,26 @@ import pytest
 
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
 from ocelli_store.folder import ObjectFolder
+from ocelli_store.write_slots import WriteSlots
 from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
 from tests.unit.storage.store_promises import LARGE, StorePromises, run
+
+
+def one_write() -> WriteSlots:
+    """A place for one write of each namespace."""
+    return WriteSlots(at_once=1, waiting=1, wait_seconds=0.05)
+
+
+@contextlib.contextmanager
+def slow_write(url: str, token: str, namespace: str, size_bytes: int = 30) -> Iterator[socket.socket]:
+    """A write of a body that is still to be sent."""
+    host, port = url.removeprefix("http://").split(":")
+    head = f"PUT /objects/tenants/{namespace}/slow HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size_bytes}\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}Authorization: Bearer {token}\r\nExpect: 100-continue\r\n\r\n".encode())
+        # Now it is being read.
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        yield connection
 
 
 @pytest.fixture
@@ -96,6 +116,37 @@ class TestEmbedded(StorePromises):
             answer = raw_request(url, "PUT /objects/tenants/team-a/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 408 ")
         assert list((tmp_path / "volume" / "incoming").iterdir()) == []
+
+    def test_a_namespace_has_few_writes_at_once_and_is_told_to_come_back(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
+            answer = raw_request(url, "PUT /objects/tenants/team-a/y HTTP/1.1\r\nContent-Length: 1", token="writer", body=b"x")
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1" in answer
+        assert "1 writes of this namespace are under way" in answer
+
+    @pytest.mark.parametrize("token", ["other", "administrator"])
+    def test_the_writes_of_one_namespace_keep_nobody_else_waiting(self, tmp_path: Path, token: str) -> None:
+        namespace = "team-b" if token == "other" else "team-a"
+        with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
+            run(open_embedded(url, tmp_path, token).put(f"tenants/{namespace}/y", b"x"))
+
+    def test_a_write_for_which_there_was_no_place_is_sent_again(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", writes=one_write()) as url:
+            store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
+            (tmp_path / "large").write_bytes(LARGE)
+            with slow_write(url, "writer", "team-a") as connection:
+                finishing = threading.Timer(0.5, connection.sendall, [b"x" * 30])
+                finishing.start()
+                run(store.put("tenants/team-a/y", tmp_path / "large"))
+                finishing.join()
+            assert run(store.get("tenants/team-a/y")) == LARGE
+            assert 'code="503",method="PUT"}' in raw_request(url, "GET /metrics HTTP/1.1")
+
+    def test_a_slow_write_holds_little_in_memory(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume") as url, slow_write(url, "writer", "team-a", 1_000_000) as connection:
+            connection.sendall(b"x" * 500_000)
+            incoming = tmp_path / "volume" / "incoming"
+            wait_until(lambda: sum(path.stat().st_size for path in incoming.iterdir()) > 300_000)
 
     @pytest.mark.parametrize("kind", ["file", "bytes"])
     def test_a_write_over_the_quota_is_told_in_the_stores_words_and_not_sent_again(self, tmp_path: Path, kind: str) -> None:
