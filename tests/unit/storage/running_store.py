@@ -87,6 +87,46 @@ def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = 
     return answer.decode()
 
 
+@contextlib.contextmanager
+def breaking_off(url: str, after_bytes: int, times: int = 1, meanwhile: Callable[[], None] | None = None) -> Iterator[str]:
+    """A way to a store on which the first answers break off after so many bytes; `meanwhile` is done before each does."""
+    host, port = url.removeprefix("http://").split(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def relay(client: socket.socket, limit_bytes: int | None) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(65536)
+        with socket.create_connection((host, int(port)), timeout=10) as upstream:
+            upstream.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            left_bytes = limit_bytes
+            while chunk := upstream.recv(65536):
+                client.sendall(chunk[:left_bytes])
+                if left_bytes is not None:
+                    left_bytes = max(0, left_bytes - len(chunk))
+                    if not left_bytes:
+                        break
+        if limit_bytes is not None and meanwhile is not None:
+            meanwhile()
+
+    def serve() -> None:
+        left = times
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as client:
+                    relay(client, after_bytes if left > 0 else None)
+                    left -= 1
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -2,19 +2,36 @@
 
 import asyncio
 import contextlib
+import errno
+import itertools
+import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.write_slots import WriteSlots
-from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
-from tests.unit.storage.store_promises import LARGE, StorePromises, run
+from tests.unit.storage.running_store import breaking_off, open_embedded, raw_request, running_store, wait_until
+from tests.unit.storage.store_promises import LARGE, StorePromises, read_all, run
+
+
+def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
+    """Do something whenever a piece of a local file is about to be read."""
+    to_thread = asyncio.to_thread
+
+    async def watched(function: Callable[..., Any], *arguments: Any) -> Any:
+        if function.__name__ == "read":
+            work()
+        return await to_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", watched)
 
 
 def one_write() -> WriteSlots:
@@ -187,6 +204,66 @@ class TestEmbedded(StorePromises):
                 await writing
 
         run(put_while_it_starts())
+
+    def test_a_local_file_that_is_missing_is_not_waited_for(self, embedded_url: str, tmp_path: Path) -> None:
+        store = open_embedded(embedded_url, tmp_path, retry_limit_seconds=30)
+        started = time.monotonic()
+        with pytest.raises(FileNotFoundError):
+            run(store.put("tenants/team-a/x", tmp_path / "missing"))
+        assert time.monotonic() - started < 5
+
+    def test_a_local_file_that_fails_while_it_is_sent_is_told_and_not_sent_again(
+        self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        reads = itertools.count()
+
+        def fail() -> None:
+            if next(reads) == 2:
+                raise OSError(errno.EIO, "the disk fails")
+
+        before_each_read(monkeypatch, fail)
+        started = time.monotonic()
+        with pytest.raises(OSError, match="the disk fails"):
+            run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
+        assert time.monotonic() - started < 5
+
+    def test_a_local_file_that_becomes_shorter_is_told(
+        self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        before_each_read(monkeypatch, lambda: os.truncate(tmp_path / "large", 2_000_000))
+        with pytest.raises(OSError, match="became shorter while it was sent"):
+            run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
+
+    def test_a_read_that_breaks_off_is_tried_again(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=1_000_000) as url:
+            assert run(open_embedded(url, tmp_path, retry_limit_seconds=30).get("tenants/team-a/x")) == LARGE
+
+    def test_a_read_that_breaks_off_for_too_long_is_told(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with (
+            breaking_off(embedded_url, after_bytes=1_000_000, times=99) as url,
+            pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-a/x': the answer broke off"),
+        ):
+            run(open_embedded(url, tmp_path, retry_limit_seconds=0.2).get("tenants/team-a/x"))
+
+    def test_a_long_read_goes_on_where_it_broke_off(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=3_000_001, times=3) as url:
+            store = open_embedded(url, tmp_path, retry_limit_seconds=30)
+            assert run(read_all(store.open_read("tenants/team-a/x"))) == LARGE
+
+    def test_a_long_read_does_not_go_on_in_another_object(self, embedded_url: str, tmp_path: Path) -> None:
+        def replace() -> None:
+            run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE[::-1]))
+
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=3_000_000, meanwhile=replace) as url:
+            store = open_embedded(url, tmp_path, retry_limit_seconds=30)
+            with pytest.raises(StoreUnavailableError, match="broke off, and the object was replaced since"):
+                run(read_all(store.open_read("tenants/team-a/x")))
 
     def test_a_store_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
