@@ -9,20 +9,35 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import uvicorn
 from starlette.types import ASGIApp
+
+from ocelli_http.connection import LimitedProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than who calls keeps an idle connection, load balancers with their minute among them: else a request may meet a
 connection that just closed."""
 
 
-def build_config(app: ASGIApp, **own: Any) -> uvicorn.Config:
-    """The settings of a server; `own` are those that differ from server to server, by uvicorn's names."""
+class ServerSettings(TypedDict, total=False):
+    """What differs from server to server, by uvicorn's names."""
+
+    host: str
+    port: int
+    http: type[LimitedProtocol]
+    backlog: int
+    limit_concurrency: int
+    """How many connections may be open, see `LimitedProtocol`."""
+    timeout_keep_alive: float
+    timeout_graceful_shutdown: int
+
+
+def build_config(app: ASGIApp, **own: Unpack[ServerSettings]) -> uvicorn.Config:
+    """The settings of a server: those that all share, and its own."""
     shared: dict[str, Any] = {
-        "http": "httptools",
+        "http": LimitedProtocol,
         "ws": "none",
         "lifespan": "off",
         "log_config": None,

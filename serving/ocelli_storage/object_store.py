@@ -115,6 +115,7 @@ class ObjectStore(ABC):
 
         Raises:
             StoreQuotaError, StoreUnavailableError: see there.
+            OSError: the local file cannot be read.
         """
 
     async def exists(self, key: str) -> bool:

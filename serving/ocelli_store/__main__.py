@@ -21,6 +21,8 @@ from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
 from ocelli_store.tokens import TokenReviewer
 
 _SHUTDOWN_SECONDS = 20
+_CONNECTIONS = 1000
+"""Each may cost a third of a megabyte before its token is known: a head, or what the socket had of a body."""
 
 
 async def serve(settings: StoreSettings) -> None:
@@ -38,7 +40,11 @@ async def serve(settings: StoreSettings) -> None:
             metrics=Metrics(free_bytes=folder.free_bytes, size_bytes=folder.size_bytes),
         )
         config = build_config(
-            build_app(store), host=settings.host, port=settings.port, timeout_graceful_shutdown=_SHUTDOWN_SECONDS
+            build_app(store),
+            host=settings.host,
+            port=settings.port,
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         await Server(config).serve()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from ocelli_store.object_response import ObjectResponse
 from ocelli_store.readiness import Readiness
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
 from ocelli_store.usage import QuotaExceededError
+from ocelli_store.write_slots import TooManyWritesError, WriteSlots
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class Store:
     metrics: Metrics
     stall_seconds: float = 60.0
     """A body of which nothing came for so long is given up: what is on its way counts for a quota."""
+    writes: WriteSlots = field(default_factory=WriteSlots)
 
 
 class _RefusalError(Exception):
@@ -61,7 +63,8 @@ def build_app(store: Store) -> Starlette:
             try:
                 response = await answer(store, request)
             except _RefusalError as refusal:
-                response = PlainTextResponse(str(refusal), refusal.status)
+                headers = {"Retry-After": "1"} if refusal.status == 503 else None
+                response = PlainTextResponse(str(refusal), refusal.status, headers)
             except ClientDisconnect:
                 # Nobody is there to read it.
                 response = PlainTextResponse("the upload broke off", 400)
@@ -97,11 +100,17 @@ async def _read(store: Store, request: Request) -> Response:
 
 
 async def _write(store: Store, request: Request) -> Response:
-    key = await _permitted(store, request, request.path_params["key"])
+    caller = await _identify(store, request)
+    key = _check_permitted(store, request, caller, request.path_params["key"])
     if is_place_of_folder(key):
         raise _RefusalError(409, f"{key!r} is a prefix of other keys")
+    # Whatever an administrator writes for a tenant waits for no write of that tenant's.
+    writer = None if caller.user_name in store.administrators else caller.user_name.rpartition(":")[0]
     try:
-        await store.folder.write(key, _receive(store, request), _declared_bytes(request))
+        async with store.writes.taken(writer):
+            await store.folder.write(key, _receive(store, request), _declared_bytes(request))
+    except TooManyWritesError as error:
+        raise _RefusalError(503, str(error)) from error
     except QuotaExceededError as error:
         raise _RefusalError(413, str(error)) from error
     except VolumeFullError as error:
@@ -180,8 +189,11 @@ async def _answer_metrics(store: Store, _request: Request) -> Response:
 
 
 async def _permitted(store: Store, request: Request, key: str) -> str:
+    return _check_permitted(store, request, await _identify(store, request), key)
+
+
+def _check_permitted(store: Store, request: Request, caller: Caller, key: str) -> str:
     """The key, if its caller may do what is asked with it. A refusal says nothing of what lies there."""
-    caller = await _identify(store, request)
     if not is_key(key):
         raise _RefusalError(
             400, f"{key!r} is no key: give segments of 255 bytes at most between single slashes, and 1,024 bytes in all"

@@ -23,7 +23,8 @@ from ocelli_storage.object_store import StoredObject
 from ocelli_store.access import is_key
 from ocelli_store.usage import Reservation, Usage
 
-_CHUNK_BYTES = 1024 * 1024
+_CHUNK_BYTES = 64 * 1024
+"""What a write holds in memory."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
+from ocelli_http.server import ServerSettings, build_config
 from ocelli_storage.embedded_store import EmbeddedStore
 from ocelli_store.access import Caller
 from ocelli_store.app import Store, build_app
@@ -48,11 +50,19 @@ def build_store(root: Path, *, namespace_quota_bytes: int | None = None, **field
 
 
 @contextlib.contextmanager
-def running_store(root: Path, *, port: int = 0, namespace_quota_bytes: int | None = None, **fields: Any) -> Iterator[str]:
-    """The store at a URL; keyword arguments are fields of `Store`."""
+def running_store(
+    root: Path,
+    *,
+    port: int = 0,
+    namespace_quota_bytes: int | None = None,
+    server_settings: ServerSettings | None = None,
+    **fields: Any,
+) -> Iterator[str]:
+    """The store at a URL, with the limits that its process has; further keyword arguments are fields of `Store`."""
     store = build_store(root, namespace_quota_bytes=namespace_quota_bytes, **fields)
     listener = socket.create_server(("127.0.0.1", port))
-    server = uvicorn.Server(uvicorn.Config(build_app(store), ws="none", lifespan="off", log_config=None, access_log=False))
+    # Not `ocelli_http`'s server: signals belong to the test runner.
+    server = uvicorn.Server(build_config(build_app(store), **(server_settings or {})))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:
@@ -82,10 +92,48 @@ def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = 
     return answer.decode()
 
 
+@contextlib.contextmanager
+def breaking_off(url: str, after_bytes: int, times: int = 1, meanwhile: Callable[[], None] | None = None) -> Iterator[str]:
+    """A way to a store on which the first answers break off after so many bytes; `meanwhile` is done before each does."""
+    host, port = url.removeprefix("http://").split(":")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def relay(client: socket.socket, limit_bytes: int | None) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(65536)
+        with socket.create_connection((host, int(port)), timeout=10) as upstream:
+            upstream.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
+            left_bytes = limit_bytes
+            while chunk := upstream.recv(65536):
+                client.sendall(chunk[:left_bytes])
+                if left_bytes is not None:
+                    left_bytes = max(0, left_bytes - len(chunk))
+                    if not left_bytes:
+                        break
+        if limit_bytes is not None and meanwhile is not None:
+            meanwhile()
+
+    def serve() -> None:
+        left = times
+        with contextlib.suppress(OSError):
+            while True:
+                with listener.accept()[0] as client:
+                    relay(client, after_bytes if left > 0 else None)
+                    left -= 1
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    deadline = threading.Event()
-    for _ in range(int(seconds * 50)):
-        if condition():
-            return
-        deadline.wait(0.02)
-    raise AssertionError("it did not come about in time")
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.02)

@@ -66,6 +66,14 @@ class StorePromises:
             run(store.get("tenants/a/x.bin", limit_bytes=65_536))
         assert (told.value.key, told.value.size_bytes, told.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
 
+    @pytest.mark.parametrize("name", ["missing", "."])
+    def test_a_local_file_that_cannot_be_read_is_no_trouble_of_the_stores(
+        self, store: ObjectStore, tmp_path: Path, name: str
+    ) -> None:
+        with pytest.raises(OSError, match=r"No such file|s a directory"):
+            run(store.put("tenants/a/x.bin", tmp_path / name))
+        assert not run(store.exists("tenants/a/x.bin"))
+
     @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
     def test_reading_that_is_given_up_leaves_no_connection_open(
         self, store: ObjectStore, caplog: pytest.LogCaptureFixture

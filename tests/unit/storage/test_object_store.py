@@ -1,23 +1,59 @@
 """Every kind of object store keeps the same promises: a folder, and the embedded store over HTTP."""
 
 import asyncio
+import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
 from ocelli_store.folder import ObjectFolder
-from tests.unit.storage.running_store import open_embedded, raw_request, running_store, wait_until
-from tests.unit.storage.store_promises import LARGE, LIMIT_BYTES, StorePromises, run
+from ocelli_store.write_slots import WriteSlots
+from tests.unit.storage.running_store import breaking_off, open_embedded, raw_request, running_store, wait_until
+from tests.unit.storage.store_promises import LARGE, LIMIT_BYTES, StorePromises, read_all, run
 
 OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
 """Where the tenant's trainers write, and whoever has a token of its namespace."""
+
+
+def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
+    """Do something whenever a piece of a local file is about to be read."""
+    to_thread = asyncio.to_thread
+
+    async def watched(function: Callable[..., Any], *arguments: Any) -> Any:
+        if function.__name__ == "read":
+            work()
+        return await to_thread(function, *arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", watched)
+
+
+def one_write() -> WriteSlots:
+    """A place for one write of each namespace."""
+    return WriteSlots(at_once=1, waiting=1, wait_seconds=0.05)
+
+
+@contextlib.contextmanager
+def slow_write(url: str, token: str, namespace: str, size_bytes: int = 30) -> Iterator[socket.socket]:
+    """A write of a body that is still to be sent."""
+    host, port = url.removeprefix("http://").split(":")
+    key = f"{OWN.replace('team-a', namespace)}/slow"
+    head = f"PUT /objects/{key} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size_bytes}\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(f"{head}Authorization: Bearer {token}\r\nExpect: 100-continue\r\n\r\n".encode())
+        # Now it is being read.
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        yield connection
 
 
 @pytest.fixture
@@ -159,6 +195,37 @@ class TestEmbedded(StorePromises):
         assert answer.startswith("HTTP/1.1 408 ")
         assert list((tmp_path / "volume" / "incoming").iterdir()) == []
 
+    def test_a_namespace_has_few_writes_at_once_and_is_told_to_come_back(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
+            answer = raw_request(url, f"PUT /objects/{OWN}/y HTTP/1.1\r\nContent-Length: 1", token="writer", body=b"x")
+        assert answer.startswith("HTTP/1.1 503 ")
+        assert "retry-after: 1" in answer
+        assert "1 writes of this namespace are under way" in answer
+
+    @pytest.mark.parametrize("token", ["other", "administrator"])
+    def test_the_writes_of_one_namespace_keep_nobody_else_waiting(self, tmp_path: Path, token: str) -> None:
+        place = OWN.replace("team-a", "team-b") if token == "other" else OWN
+        with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
+            run(open_embedded(url, tmp_path, token).put(f"{place}/y", b"x"))
+
+    def test_a_write_for_which_there_was_no_place_is_sent_again(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume", writes=one_write()) as url:
+            store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
+            (tmp_path / "large").write_bytes(LARGE)
+            with slow_write(url, "writer", "team-a") as connection:
+                finishing = threading.Timer(0.5, connection.sendall, [b"x" * 30])
+                finishing.start()
+                run(store.put(f"{OWN}/y", tmp_path / "large"))
+                finishing.join()
+            assert run(store.get(f"{OWN}/y", limit_bytes=LIMIT_BYTES)) == LARGE
+            assert 'code="503",method="PUT"}' in raw_request(url, "GET /metrics HTTP/1.1")
+
+    def test_a_slow_write_holds_little_in_memory(self, tmp_path: Path) -> None:
+        with running_store(tmp_path / "volume") as url, slow_write(url, "writer", "team-a", 1_000_000) as connection:
+            connection.sendall(b"x" * 500_000)
+            incoming = tmp_path / "volume" / "incoming"
+            wait_until(lambda: sum(path.stat().st_size for path in incoming.iterdir()) > 300_000)
+
     @pytest.mark.parametrize("kind", ["file", "bytes"])
     def test_a_write_over_the_quota_is_told_in_the_stores_words_and_not_sent_again(self, tmp_path: Path, kind: str) -> None:
         (tmp_path / "large").write_bytes(LARGE)
@@ -198,6 +265,69 @@ class TestEmbedded(StorePromises):
                 await writing
 
         run(put_while_it_starts())
+
+    def test_a_local_file_that_is_missing_is_not_waited_for(self, embedded_url: str, tmp_path: Path) -> None:
+        store = open_embedded(embedded_url, tmp_path, retry_limit_seconds=30)
+        started = time.monotonic()
+        with pytest.raises(FileNotFoundError):
+            run(store.put("tenants/team-a/x", tmp_path / "missing"))
+        assert time.monotonic() - started < 5
+
+    def test_a_local_file_that_fails_while_it_is_sent_is_told_and_not_sent_again(
+        self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        reads = itertools.count()
+
+        def fail() -> None:
+            if next(reads) == 2:
+                raise OSError(errno.EIO, "the disk fails")
+
+        before_each_read(monkeypatch, fail)
+        started = time.monotonic()
+        with pytest.raises(OSError, match="the disk fails"):
+            run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
+        assert time.monotonic() - started < 5
+
+    def test_a_local_file_that_becomes_shorter_is_told(
+        self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "large").write_bytes(LARGE)
+        before_each_read(monkeypatch, lambda: os.truncate(tmp_path / "large", 2_000_000))
+        with pytest.raises(OSError, match="became shorter while it was sent"):
+            run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
+
+    def test_a_read_that_breaks_off_is_tried_again(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=1_000_000) as url:
+            assert (
+                run(open_embedded(url, tmp_path, retry_limit_seconds=30).get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
+                == LARGE
+            )
+
+    def test_a_read_that_breaks_off_for_too_long_is_told(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with (
+            breaking_off(embedded_url, after_bytes=1_000_000, times=99) as url,
+            pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-a/x': the answer broke off"),
+        ):
+            run(open_embedded(url, tmp_path, retry_limit_seconds=0.2).get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
+
+    def test_a_long_read_goes_on_where_it_broke_off(self, embedded_url: str, tmp_path: Path) -> None:
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=3_000_001, times=3) as url:
+            store = open_embedded(url, tmp_path, retry_limit_seconds=30)
+            assert run(read_all(store.open_read("tenants/team-a/x"))) == LARGE
+
+    def test_a_long_read_does_not_go_on_in_another_object(self, embedded_url: str, tmp_path: Path) -> None:
+        def replace() -> None:
+            run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE[::-1]))
+
+        run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
+        with breaking_off(embedded_url, after_bytes=3_000_000, meanwhile=replace) as url:
+            store = open_embedded(url, tmp_path, retry_limit_seconds=30)
+            with pytest.raises(StoreUnavailableError, match="broke off, and the object was replaced since"):
+                run(read_all(store.open_read("tenants/team-a/x")))
 
     def test_a_store_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -1,6 +1,8 @@
 """Whom a token belongs to, by what the API server says of it."""
 
 import asyncio
+import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -8,8 +10,9 @@ import pytest
 
 from ocelli_cluster.client import UnreachableError
 from ocelli_store.access import Caller
-from ocelli_store.tokens import REMEMBERED_SECONDS, TokenReviewer, TokenReviewError
+from ocelli_store.tokens import PENDING_LIMIT, REMEMBERED_SECONDS, TOKEN_LIMIT_BYTES, TokenReviewer, TokenReviewError
 
+NOW = 1_800_000_000
 USER = "system:serviceaccount:team-a:default"
 
 
@@ -20,9 +23,12 @@ class Reviews:
         self.status = status
         self.count = 0
         self.is_away = False
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
     async def create(self, resource: object, namespace: None, body: dict[str, Any]) -> dict[str, Any]:
         self.count += 1
+        await self.may_answer.wait()
         if self.is_away:
             raise UnreachableError("nobody there")
         return {"spec": body["spec"], "status": self.status}
@@ -32,12 +38,24 @@ def known(*audiences: str) -> dict[str, Any]:
     return {"authenticated": True, "audiences": list(audiences), "user": {"username": USER}}
 
 
-def identify(reviews: Reviews, clock: Callable[[], float] = lambda: 0.0, times: int = 1) -> Caller | None:
-    reviewer = TokenReviewer(reviews, clock)  # type: ignore[arg-type]
+def build_token(number: int = 0, **claims: Any) -> str:
+    """A token by its own words; nobody signed it."""
+    payload = json.dumps({"aud": ["ocelli-store"], "exp": NOW + 600, "jti": str(number), **claims})
+    return f"e30.{base64.urlsafe_b64encode(payload.encode()).decode().rstrip('=')}.AA"
+
+
+def build_reviewer(reviews: Reviews, clock: Callable[[], float] = lambda: 0.0) -> TokenReviewer:
+    return TokenReviewer(reviews, clock, lambda: NOW)  # type: ignore[arg-type]
+
+
+def identify(
+    reviews: Reviews, clock: Callable[[], float] = lambda: 0.0, times: int = 1, token: str | None = None
+) -> Caller | None:
+    reviewer = build_reviewer(reviews, clock)
 
     async def ask() -> Caller | None:
         for _ in range(times):
-            caller = await reviewer.identify("token")
+            caller = await reviewer.identify(build_token() if token is None else token)
         return caller
 
     return asyncio.run(ask())
@@ -75,3 +93,98 @@ def test_an_api_server_that_is_away_is_said() -> None:
     reviews.is_away = True
     with pytest.raises(TokenReviewError, match="nobody there"):
         identify(reviews)
+
+
+def test_a_token_that_many_show_at_once_is_reviewed_once() -> None:
+    reviews = Reviews(known("ocelli-store"))
+    reviewer = build_reviewer(reviews)
+
+    async def ask() -> list[Caller | None]:
+        return await asyncio.gather(*(reviewer.identify(build_token()) for _ in range(50)))
+
+    assert asyncio.run(ask()) == [Caller(user_name=USER, may_write=True)] * 50
+    assert reviews.count == 1
+
+
+def test_a_review_that_one_stops_waiting_for_is_still_the_others() -> None:
+    reviews = Reviews(known("ocelli-store"))
+    reviewer = build_reviewer(reviews)
+
+    async def ask() -> Caller | None:
+        first, second = (asyncio.create_task(reviewer.identify(build_token())) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        return await second
+
+    assert asyncio.run(ask()) == Caller(user_name=USER, may_write=True)
+
+
+def test_a_review_that_failed_is_tried_again() -> None:
+    reviews = Reviews(known("ocelli-store"))
+    reviewer = build_reviewer(reviews)
+
+    async def ask() -> Caller | None:
+        reviews.is_away = True
+        with pytest.raises(TokenReviewError):
+            await reviewer.identify(build_token())
+        reviews.is_away = False
+        return await reviewer.identify(build_token())
+
+    assert asyncio.run(ask()) == Caller(user_name=USER, may_write=True)
+
+
+def test_refusals_drive_no_accepted_token_from_memory() -> None:
+    reviews = Reviews(known("ocelli-store"))
+    reviewer = build_reviewer(reviews)
+
+    async def ask() -> int:
+        await reviewer.identify(build_token())
+        reviews.status = {}
+        for number in range(1, 10_002):
+            await reviewer.identify(build_token(number))
+        before = reviews.count
+        await reviewer.identify(build_token())
+        return reviews.count - before
+
+    assert asyncio.run(ask()) == 0
+
+
+def test_more_tokens_than_may_wait_are_told_to_come_back() -> None:
+    reviews = Reviews(known("ocelli-store"))
+    reviewer = build_reviewer(reviews)
+
+    async def ask() -> None:
+        reviews.may_answer.clear()
+        waiting = [asyncio.create_task(reviewer.identify(build_token(number))) for number in range(PENDING_LIMIT)]
+        await asyncio.sleep(0)
+        with pytest.raises(TokenReviewError, match="tokens wait for the API server"):
+            await reviewer.identify(build_token(PENDING_LIMIT))
+        reviews.may_answer.set()
+        await asyncio.gather(*waiting)
+        await reviewer.identify(build_token(PENDING_LIMIT))
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "token", "a.b", "a.b.c", "..", "e30.W10.AA", "e30.\xff.AA", "a.b.c.d",
+        "e30." + base64.urlsafe_b64encode(b"[" * 5000).decode() + ".AA",
+        build_token(aud=["https://kubernetes.default.svc"]), build_token(aud=[]), build_token(aud=None), build_token(aud=[{}]),
+        build_token(exp=NOW - 61), build_token(padding="x" * TOKEN_LIMIT_BYTES),
+    ],
+)  # fmt: skip
+def test_what_is_none_of_ours_by_its_own_words_is_not_asked_about(token: str) -> None:
+    reviews = Reviews(known("ocelli-store"))
+    assert identify(reviews, token=token) is None
+    assert reviews.count == 0
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"aud": "ocelli-store"}, {"aud": ["x", "ocelli-store-read"]}, {"exp": NOW - 59}, {"exp": float(NOW)}, {"exp": None}],
+)
+def test_what_may_be_ours_is_asked_about(claims: dict[str, Any]) -> None:
+    reviews = Reviews(known("ocelli-store"))
+    assert identify(reviews, token=build_token(**claims)) is not None
