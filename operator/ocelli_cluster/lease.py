@@ -79,14 +79,15 @@ class LeaderLease:
                 manifest["spec"]["holderIdentity"] = ""
                 await self._client.replace(LEASES, self._name.namespace, self._name.name, manifest)
         except ClusterError as error:
-            logger.info("lease could not be released: %s", error)
+            logger.info("lease could not be released", extra={"lease": self._name.name, "error": str(error)})
 
     async def _try(self, *, create: bool = True) -> bool:
         asked_at = time.monotonic()
         try:
             held = await asyncio.wait_for(self._acquire_or_renew(create), self._times.give_up_seconds / 2)
         except (ClusterError, TimeoutError) as error:
-            logger.warning("lease could not be renewed: %s", error or "no answer in time", extra={"lease": self._name.name})
+            reason = str(error) or "no answer in time"
+            logger.warning("lease could not be renewed", extra={"lease": self._name.name, "error": reason})
             return False
         if held:
             # The time of asking, not of the answer: the server may have counted from then.

@@ -162,7 +162,10 @@ class ResourceCache(Generic[T]):
                 self._resource_version = ""
             except ClusterError as error:
                 # The place in history is gone, or of another history (a restored backup): start over from a list.
-                logger.info("listing again: %s", error, extra={"resource": self.resource.plural, "namespace": self.namespace})
+                logger.info(
+                    "listing again",
+                    extra={"resource": self.resource.plural, "namespace": self.namespace, "error": str(error)},
+                )
                 self._resource_version = ""
             except Exception:
                 # A cache that ended silently would leave its reader blind.

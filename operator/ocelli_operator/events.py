@@ -51,4 +51,4 @@ class EventRecorder:
         try:
             await self._client.create(EVENTS, classifier.namespace, body, field_manager=FIELD_MANAGER)
         except ClusterError as error:
-            logger.warning("event could not be sent: %s", error, extra={"classifier": str(classifier)})
+            logger.warning("event could not be sent", extra={"classifier": str(classifier), "error": str(error)})

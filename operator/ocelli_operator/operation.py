@@ -207,7 +207,7 @@ class Operation:
             try:
                 self.metrics.swept_objects.inc(await self._sweep.delete_classifier(*stored))
             except (ClusterError, ObjectStoreError) as error:
-                logger.warning("stored bytes could not be deleted: %s", error, extra={"id": stored[1]})
+                logger.warning("stored bytes could not be deleted", extra={"id": stored[1], "error": str(error)})
                 self._deletions.add_after(stored, BACKOFF_LIMIT_SECONDS)
             finally:
                 self._deletions.done(stored)
@@ -217,7 +217,9 @@ class Operation:
         while True:
             try:
                 self.metrics.swept_objects.inc(await self._sweep.sweep(self._clock(), minimum_age))
-            except Exception:
+            except (ClusterError, ObjectStoreError) as error:
                 # The next sweep sees everything again.
+                logger.warning("store could not be swept", extra={"error": str(error)})
+            except Exception:
                 logger.exception("store could not be swept")
             await asyncio.sleep(self._config.sweep_interval_seconds)

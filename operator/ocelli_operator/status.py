@@ -128,7 +128,8 @@ def tell_gpu_not_offered(part: str, setting: str) -> str:
     """Why a GPU that a part of the spec asks for cannot be had here."""
     return (
         f"{part} asks for a GPU, and this installation offers it none: its operator's {setting} is empty; have that set to an "
-        f"image with PyTorch for GPUs, or set {part}.accelerator to CPU and name no GPU in {part}.resources"
+        "image with PyTorch for GPUs (in the chart: gpu.enabled), "
+        f"or set {part}.accelerator to CPU and name no GPU in {part}.resources"
     )
 
 

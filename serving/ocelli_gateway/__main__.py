@@ -15,7 +15,7 @@ from ocelli_gateway.app import Dependencies, build_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
-from ocelli_http.server import Server, build_config
+from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
 SHUTDOWN_SECONDS = 20
@@ -26,7 +26,7 @@ async def serve(settings: GatewaySettings) -> None:
     """Serve until a signal says to stop.
 
     Raises:
-        StoreConfigurationError, CredentialsError: store or cluster cannot be used as set.
+        StoreConfigurationError, CredentialsError, BindError: store, cluster or address cannot be used as set.
     """
     objects = ObjectStore.from_url(settings.store_url)
     metrics = Metrics()
@@ -35,12 +35,10 @@ async def serve(settings: GatewaySettings) -> None:
         async with running_gateway(dependencies) as gateway:
             config = build_config(
                 build_app(gateway, metrics),
-                host=settings.host,
-                port=settings.port,
                 http=build_protocol(stall_seconds=settings.body_timeout_seconds),
                 timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             )
-            await Server(config).serve()
+            await Server(config).serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -57,7 +55,7 @@ def main() -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
-    except (StoreConfigurationError, CredentialsError) as error:
+    except (StoreConfigurationError, CredentialsError, BindError) as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     return 0

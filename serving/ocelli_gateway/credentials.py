@@ -222,19 +222,19 @@ def _check_beside(candidate: CredentialSet, others: Iterable[CredentialSet]) -> 
 
 
 def build_credential_set(
-    *, user: str, password: str, namespace: str, owner: str, api_key: str | None = None, quota: Quota = NO_QUOTA
+    *, user: str, password: str | None, namespace: str, owner: str, api_key: str | None = None, quota: Quota = NO_QUOTA
 ) -> CredentialSet:
-    """A set with its secrets hashed.
+    """A set with its secrets hashed; without a password the API key is both.
 
     Raises:
         CredentialSetError: a value may not be used.
     """
-    if not password or len(password.encode()) > PASSWORD_BYTES_LIMIT:
+    if password is not None and not 0 < len(password.encode()) <= PASSWORD_BYTES_LIMIT:
         raise CredentialSetError(f"a password has 1 to {PASSWORD_BYTES_LIMIT} bytes; choose another one")
     digest = None if api_key is None else hash_api_key(api_key)
     built = CredentialSet(
         user=user,
-        password_hash=PasswordHash.of(password),
+        password_hash=None if password is None else PasswordHash.of(password),
         api_key_sha256=digest,
         namespace=namespace,
         owner=owner,
@@ -281,6 +281,7 @@ def main(arguments: list[str]) -> int:
     add.add_argument("--owner", required=True, help="owner id that the API shows")
     add.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
     add.add_argument("--api-key", action="store_true", help="draw a separate API key and print it on standard error")
+    add.add_argument("--without-password", action="store_true", help="an API key alone, which doubles as password")
     add.add_argument(
         "--quota", action="append", default=[], metavar="NAME=NUMBER", help="such as classifiers=20; may come several times"
     )
@@ -301,15 +302,15 @@ def main(arguments: list[str]) -> int:
 
 def _add(options: argparse.Namespace) -> int:
     quota = _parse_quota(dict(map(_parse_quota_option, options.quota)))
-    password = sys.stdin.readline().rstrip("\r\n") if options.password_stdin else _ask_password()
-    api_key = secrets.token_urlsafe(32) if options.api_key else None
+    password = None
+    if not options.without_password:
+        password = sys.stdin.readline().rstrip("\r\n") if options.password_stdin else _ask_password()
+    api_key = secrets.token_urlsafe(32) if options.api_key or options.without_password else None
     built = build_credential_set(
         user=options.user, password=password, namespace=options.namespace, owner=options.owner, api_key=api_key, quota=quota
     )
     namespace = options.namespace
-    print(
-        f"Namespace {namespace} has to exist before its users can create: kubectl create namespace {namespace}", file=sys.stderr
-    )
+    print(f"Where namespace {namespace} does not exist yet: kubectl create namespace {namespace}", file=sys.stderr)
     if api_key is not None:
         print(f"API key (shown only now): {api_key}", file=sys.stderr)
     secret = build_credentials_secret([built], name=options.secret, namespace=options.secret_namespace)

@@ -111,11 +111,14 @@ class HealthCheck:
             return Health(healthy=False, reason=f"Classifiers and Pods of namespace {unsynced[0]} have not been listed yet")
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
+                asked = "Kubernetes API"
                 await self._probe_cluster()
+                asked = "Object store"
                 await self._probe_objects()
+                asked = f"Upload folder {foundations.upload_folder}"
                 await asyncio.to_thread(_probe_folder, foundations.upload_folder)
         except TimeoutError:
-            return Health(healthy=False, reason="Kubernetes API, object store or upload folder did not answer in time")
+            return Health(healthy=False, reason=f"{asked}: no answer in time")
         except (ClusterError, ObjectStoreError) as error:
             return Health(healthy=False, reason=str(error))
         except OSError as error:

@@ -33,7 +33,9 @@ class GatewaySettings:
             "Folder of credential sets, one JSON file each (a mounted Secret); re-read when it changes. Required.",
         )
     )
-    host: str = field(default="0.0.0.0", metadata=_about("OCELLI_GATEWAY_HOST", "Address that the gateway listens on."))
+    host: str = field(
+        default="*", metadata=_about("OCELLI_GATEWAY_HOST", "Address that the gateway listens on; `*`: all, of IPv4 and IPv6.")
+    )
     port: int = field(default=8080, metadata=_about("OCELLI_GATEWAY_PORT", "Port that the gateway listens on.", most=65_535))
     upload_folder: Path = field(
         default=Path(tempfile.gettempdir()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any, TypedDict, Unpack
 
@@ -21,13 +22,33 @@ KEEP_ALIVE_SECONDS = 75
 connection that just closed."""
 
 
+BACKLOG = 2048
+EVERY_ADDRESS = "*"
+
+
+class BindError(Exception):
+    """The address cannot be bound. The message says which, why, and what to do."""
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """A listening socket at an address of IPv4 or IPv6, or at all of both (`*`). Raises BindError."""
+    try:
+        if address != EVERY_ADDRESS:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            return socket.create_server((address, port), family=family, backlog=BACKLOG)
+        if socket.has_dualstack_ipv6():
+            # IPv6 may be compiled in and switched off.
+            with contextlib.suppress(OSError):
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
+        return socket.create_server(("", port), backlog=BACKLOG)
+    except OSError as error:
+        raise BindError(f"cannot listen on {address} port {port}: {error.strerror}; free the address") from error
+
+
 class ServerSettings(TypedDict, total=False):
     """What differs from server to server, by uvicorn's names."""
 
-    host: str
-    port: int
     http: type[LimitedProtocol]
-    backlog: int
     limit_concurrency: int
     """How many connections may be open, see `LimitedProtocol`."""
     timeout_keep_alive: float
@@ -45,6 +66,7 @@ def build_config(app: ASGIApp, **own: Unpack[ServerSettings]) -> uvicorn.Config:
         "server_header": False,
         "proxy_headers": False,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "backlog": BACKLOG,
     }
     return uvicorn.Config(app, **{**shared, **own})
 

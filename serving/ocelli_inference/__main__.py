@@ -37,8 +37,9 @@ def main() -> int:
     configure_logging(settings.log_level, talkative=_TALKATIVE)
     _limit_numpy_threads()
     _return_large_blocks()
+    from ocelli_http.server import BindError
     from ocelli_inference.loading import LoadError
-    from ocelli_inference.server import BindError, run_server
+    from ocelli_inference.server import run_server
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

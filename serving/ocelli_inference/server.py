@@ -7,14 +7,13 @@ import contextlib
 import logging
 import resource
 import signal
-import socket
 import time
 from types import FrameType
 
 import uvicorn
 
 from ocelli_api.pods import INFERENCE_PORT
-from ocelli_http.server import Server, build_config
+from ocelli_http.server import Server, bind, build_config
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app
 from ocelli_inference.loading import open_predictor
@@ -26,11 +25,6 @@ _log = logging.getLogger(__name__)
 
 # What still runs when the drain is over gets so long; then the process ends anyway.
 _LAST_ANSWERS_SECONDS = 5
-_BACKLOG = 2048
-
-
-class BindError(Exception):
-    """The address cannot be bound."""
 
 
 async def run_server(settings: Settings) -> None:
@@ -46,8 +40,8 @@ async def run_server(settings: Settings) -> None:
         admission=Admission(AdmissionLimits(), metrics),
         metrics=metrics,
     )
-    listener = _bind(settings.bind_address)
-    config = build_config(build_app(service), timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS, backlog=_BACKLOG)
+    listener = bind(settings.bind_address, INFERENCE_PORT)
+    config = build_config(build_app(service), timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS)
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
@@ -105,11 +99,3 @@ class _DrainingServer(Server):
     async def _drain_and_exit(self) -> None:
         await self._service.drain(self._rules)
         self.should_exit = True
-
-
-def _bind(address: str) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        return socket.create_server((address, INFERENCE_PORT), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise BindError(f"cannot listen on {address} port {INFERENCE_PORT}: {error.strerror}; free the address") from error

@@ -13,7 +13,7 @@ import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
-from ocelli_http.server import Server, build_config
+from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
@@ -29,7 +29,7 @@ async def serve(settings: StoreSettings) -> None:
     """Serve until a signal says to stop.
 
     Raises:
-        OSError, CredentialsError: volume or cluster cannot be used.
+        OSError, CredentialsError, BindError: volume, cluster or address cannot be used.
     """
     folder = ObjectFolder(settings.folder, settings.namespace_quota_bytes)
     async with await ClusterClient.connect() as client:
@@ -41,12 +41,10 @@ async def serve(settings: StoreSettings) -> None:
         )
         config = build_config(
             build_app(store),
-            host=settings.host,
-            port=settings.port,
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
-        await Server(config).serve()
+        await Server(config).serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -63,7 +61,7 @@ def main() -> int:
     except OSError as error:
         print(f"store: the volume at {settings.folder} cannot be used: {error.strerror}; mount a writable one", file=sys.stderr)
         return 1
-    except CredentialsError as error:
+    except (CredentialsError, BindError) as error:
         print(f"store: {error}", file=sys.stderr)
         return 1
     return 0

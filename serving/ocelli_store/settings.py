@@ -23,7 +23,7 @@ SETTINGS: Mapping[str, tuple[str | None, str]] = {
         "What each namespace may have in the store, uploads on their way included: bytes, or a quantity such as `5Gi`. Each "
         "segment of an object's key counts 16 KiB besides. Empty: no quota.",
     ),
-    "OCELLI_STORE_HOST": ("0.0.0.0", "Address that the store listens on."),
+    "OCELLI_STORE_HOST": ("*", "Address that the store listens on; `*`: all, of IPv4 and IPv6."),
     "OCELLI_STORE_PORT": ("8082", "Port that the store listens on."),
     "OCELLI_LOG_LEVEL": ("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`."),
 }

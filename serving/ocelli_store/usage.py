@@ -25,7 +25,7 @@ class QuotaExceededError(Exception):
         super().__init__(
             f'namespace "{namespace}" has no room in the store for {missing_bytes / _MEBIBYTE:.1f} MiB more: '
             f"{used_bytes / _MEBIBYTE:.1f} MiB of its quota of {quota_bytes / _MEBIBYTE:.1f} MiB are stored or on their way; "
-            "delete classifiers that are not needed any more, or ask the operator of this installation for a larger quota"
+            "delete classifiers that are not needed any more, or ask the administrator of this installation for a larger quota"
         )
 
 

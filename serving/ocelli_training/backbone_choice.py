@@ -47,6 +47,6 @@ def choose_backbone(wanted: str, installed: Sequence[InstalledBackbone]) -> Back
 def _remedy(installed: Sequence[InstalledBackbone], wanted: str) -> str:
     # `make run` installs this one always, and has no name for it.
     with_make = "" if wanted == HOG_COLOR else f"with make run BACKBONES={wanted}, or on a cluster "
-    install = f"install {wanted} {with_make}as docs/backbones.md says (OCELLI_BACKBONES)"
+    install = f"install {wanted} {with_make}as docs/backbones.md says (in the chart: backbones)"
     names = ", ".join(backbone.name for backbone in installed)
     return f"name one of {names}, or {install}" if names else install

@@ -38,7 +38,8 @@ def judge_error(classifier: str, error: Exception) -> Ending:
             message = f"Classifier {classifier}: {error}"
             return Ending(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
         case StoreQuotaError():
-            message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
+            remedy = "then raise spec.retrainNonce to train again, or send the examples by REST again"
+            message = f"Classifier {classifier}: {error}; {remedy}"
             return Ending(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
         case DefinitionError() | ObjectStoreError():
             return _failed(f"Classifier {classifier}: {error}")

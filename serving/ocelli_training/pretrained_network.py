@@ -80,8 +80,8 @@ def find_published(weights: PretrainedWeights) -> PublishedWeights | None:
     if importlib.util.find_spec("torchvision") is None:
         raise BackboneUnavailableError(
             f"weights {weights.torchvision or f'of a {weights.architecture}'}: torchvision's networks are read with PyTorch, "
-            "which is not installed here; install the extra `torch` where trainers run (before `make run`: make .venv/.torch) "
-            "and put the file of weights where docs/pretrained.md says, "
+            "which is not installed here; have trainers with PyTorch (an image that was built with "
+            "TORCH_INDEX_URL; before `make run`: make .venv/.torch) and put the file of weights where docs/pretrained.md says, "
             "or give the network as an .onnx file in spec.pretrained.weights.url; then raise spec.retrainNonce"
         )
     from ocelli_model.backbones import torchvision_backbones

@@ -153,9 +153,9 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"store": {"mode": "nfs"}}, "value must be one of 'embedded', 'bucket'"),
         ({"images": {"digests": {"operator": "1.2.3"}}}, "'1.2.3' does not match pattern"),
         ({"images": {"pullPolicy": "Sometimes"}}, "value must be one of 'Always', 'IfNotPresent', 'Never'"),
-        ({"operator": {"settings": {"WORKERS": "1"}}}, "does not match pattern '^OCELLI_"),
-        ({"operator": {"settings": {"OCELLI_NAMESPACES": "team-a"}}}, "'not' failed"),
-        ({"gateway": {"settings": {"OCELLI_GATEWAY_PORT": 80}}}, "'not' failed"),
+        ({"operator": {"settings": {"OCELLI_NOPE": "1"}}}, "invalid propertyName 'OCELLI_NOPE'"),
+        ({"operator": {"settings": {"OCELLI_NAMESPACES": "team-a"}}}, "invalid propertyName 'OCELLI_NAMESPACES'"),
+        ({"gateway": {"settings": {"OCELLI_GATEWAY_PORT": 80}}}, "invalid propertyName 'OCELLI_GATEWAY_PORT'"),
         ({"gateway": {"autoscaling": {"enabled": True, "minReplicas": 3, "maxReplicas": 2}}}, "minReplicas (3) is above max"),
         (
             {"gateway": {"autoscaling": {"enabled": True}, "resources": {"requests": {"cpu": None}}}},

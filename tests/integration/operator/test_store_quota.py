@@ -93,7 +93,7 @@ def test_a_training_whose_definition_has_no_room_waits_for_it(scene: Scene, obje
 
     told = scene.cluster.wait_for("the quota is told", find_message)
     assert "waits for room" in told
-    assert "ask the operator of this installation for a larger quota" in told
+    assert "ask the administrator of this installation for a larger quota" in told
     assert scene.condition("Stalled") == {}
     assert scene.jobs() == []
     make_room(objects, scene.namespace)

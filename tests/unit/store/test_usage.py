@@ -183,5 +183,5 @@ def test_a_refusal_names_namespace_quota_use_and_remedy(tmp_path: Path) -> None:
     (error,) = run(write(folder, key="tenants/team-a/y", declared_bytes=2 * 1024 * 1024))
     assert str(error) == (
         'namespace "team-a" has no room in the store for 2.0 MiB more: 4.0 MiB of its quota of 5.0 MiB are stored or on their '
-        "way; delete classifiers that are not needed any more, or ask the operator of this installation for a larger quota"
+        "way; delete classifiers that are not needed any more, or ask the administrator of this installation for a larger quota"
     )

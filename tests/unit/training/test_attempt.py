@@ -381,7 +381,7 @@ def test_a_store_without_room_for_the_artifact_is_told_and_not_worth_another_pod
     leave_no_room(trainer, monkeypatch, for_keys_with="tenants/team-a/")
     outcome, exit_code = trainer.run()
     assert (outcome.reason, exit_code) == (OutcomeReason.FAILED, ExitCode.MISCONFIGURED)
-    told = 'namespace "team-a" has no room in the store; then raise spec.retrainNonce to train again'
+    told = 'namespace "team-a" has no room in the store; then raise spec.retrainNonce to train again, or send the examples'
     assert told in json.loads(outcome.to_termination_message())["message"]
 
 

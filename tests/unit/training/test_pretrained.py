@@ -371,7 +371,7 @@ class TestWeightsThatWillNotDo:
         files.squeezenet()
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         message = files.refusal(OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
-        assert "read with PyTorch, which is not installed here; install the extra `torch`" in message
+        assert "read with PyTorch, which is not installed here; have trainers with PyTorch" in message
         assert "and put the file of weights where docs/pretrained.md says, or give the network as an .onnx file" in message
 
     def test_an_architecture_beside_an_onnx_file_is_refused(self, files: Files) -> None:
