@@ -26,7 +26,9 @@ def plain(new_cluster: Cluster, samples: Path, tmp_path: Path) -> Iterator[Ocell
         new_cluster.create_namespaces(NAMESPACE)
         new_cluster.run("kubectl", "apply", "--server-side", "-k", str(tmp_path))
         add = (sys.executable, "-m", "ocelli_gateway.credentials", "add", "--user", USER[0], "--namespace", NAMESPACE)
-        words = subprocess.run((*add, "--owner", USER[0]), input=f"{USER[1]}\n", capture_output=True, text=True, check=True)
+        words = subprocess.run(
+            (*add, "--owner", USER[0], "--password-stdin"), input=f"{USER[1]}\n", capture_output=True, text=True, check=True
+        )
         new_cluster.run("kubectl", "apply", "--server-side", "--field-manager=anna", "-f", "-", input_text=words.stdout)
         deployments = [f"deployment/ocelli-{name}" for name in ("store", "operator", "gateway")]
         for deployment in deployments:
