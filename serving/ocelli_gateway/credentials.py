@@ -326,7 +326,9 @@ def _ask_password() -> str:
             warnings.simplefilter("error", getpass.GetPassWarning)
             return getpass.getpass("Password: ")
     except (EOFError, getpass.GetPassWarning) as error:
-        raise CredentialSetError("there is no terminal to ask for the password; use --password-stdin") from error
+        raise CredentialSetError(
+            "there is no terminal to ask for the password; use --password-stdin or --without-password"
+        ) from error
 
 
 def _parse_quota_option(text: str) -> tuple[str, int]:

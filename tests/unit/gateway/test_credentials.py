@@ -140,12 +140,23 @@ def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture
 ADD = ["add", "--user", "anna", "--namespace", "team-a", "--owner", "o"]
 
 
+def test_command_makes_a_set_with_an_api_key_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert credentials.main([*ADD, "--without-password"]) == 0
+    printed = capsys.readouterr()
+    [(name, text)] = json.loads(printed.out)["stringData"].items()
+    write(tmp_path, name, text)
+    [found] = read_credentials(tmp_path).sets
+    assert (found.password_hash, found.api_key_sha256) == (None, credentials.hash_api_key(printed.err.split()[-1]))
+
+
 def test_command_without_a_terminal_names_the_way_out() -> None:
     command = [sys.executable, "-m", "ocelli_gateway.credentials", *ADD]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
     )
-    remedy = "credential set of 'anna': there is no terminal to ask for the password; use --password-stdin\n"
+    remedy = (
+        "credential set of 'anna': there is no terminal to ask for the password; use --password-stdin or --without-password\n"
+    )
     assert (done.returncode, done.stderr) == (1, remedy)
 
 
