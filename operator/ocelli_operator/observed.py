@@ -185,11 +185,11 @@ class Observed:
     autoscalers: tuple[ObservedChild, ...] = ()
     disruption_budgets: tuple[ObservedChild, ...] = ()
     gpu_nodes: tuple[GpuNode, ...] = ()
-    store_fault: str = ""
-    """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     """Nodes that have GPUs, as far as nodes are watched."""
     artifact: StoredArtifact | None = None
     """The artifact of the current revision; None where the store holds none."""
+    store_fault: str = ""
+    """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     outcome: Outcome | None = None
     """The stored outcome of the attempt under way; None where the store holds none, or nobody needed it."""
     progress: ProgressReport | None = None

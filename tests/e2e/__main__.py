@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.e2e.cluster import CHECKOUT, KIND_CONFIG, KIND_VARIABLE, NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.e2e.cluster import KIND_CONFIG, KIND_VARIABLE, NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.e2e.conftest import ADDRESS_VARIABLE
+from tests.product.instance import CHECKOUT
 
 KIND_CLUSTER = "ocelli"
 USER_KUBECONFIG = Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")

@@ -8,7 +8,8 @@ import subprocess
 import time
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+from tests.product.instance import CHECKOUT
+
 COMPONENTS = ("operator", "gateway", "store", "trainer", "inference")
 KIND_CONFIG = "tests/e2e/kind.yaml"
 KIND_VARIABLE = "OCELLI_E2E_KIND"

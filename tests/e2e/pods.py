@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-Document = dict[str, Any]
+from tests.product.instance import Document
 
 
 def store_image() -> str:

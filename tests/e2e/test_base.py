@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cluster import CHECKOUT, COMPONENTS, NAMESPACE, SYSTEM_NAMESPACE, Cluster
-from tests.product.instance import Ocelli
+from tests.e2e.cluster import COMPONENTS, NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.product.instance import CHECKOUT, Ocelli
 from tests.product.test_rollout import create, wait_until_ready
 
 USER = ("anna", "secret-of-anna")
