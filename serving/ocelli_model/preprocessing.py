@@ -83,6 +83,8 @@ class ResizeMode(StrEnum):
     """Scaled to height and width, each on its own."""
     SHORT_SIDE_CROP = "ShortSideCrop"
     """Scaled so that the shorter side is `short_side_pixels`, then the centre is cut out."""
+    SQUASH_CROP = "SquashCrop"
+    """Both sides scaled to `short_side_pixels`, each on its own, then the centre is cut out."""
 
 
 class Interpolation(StrEnum):
@@ -109,14 +111,14 @@ class Preprocessing:
     width: int
     resize: ResizeMode = ResizeMode.SQUASH
     short_side_pixels: int | None = None
-    """Set for `SHORT_SIDE_CROP` only."""
+    """Of the scaled image before the centre is cut out; None for `SQUASH`, which cuts nothing."""
     interpolation: Interpolation = Interpolation.BILINEAR
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     standard_deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if (self.resize is ResizeMode.SHORT_SIDE_CROP) != (self.short_side_pixels is not None):
-            raise ValueError(f"preprocessing: short_side_pixels goes with {ResizeMode.SHORT_SIDE_CROP}, and only with it")
+        if (self.resize is ResizeMode.SQUASH) != (self.short_side_pixels is None):
+            raise ValueError(f"preprocessing: short_side_pixels is for modes that crop: all but {ResizeMode.SQUASH}")
         if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
             raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
 
@@ -154,7 +156,7 @@ class Preprocessing:
 
     def _kept_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the middle part that is scaled, for an upright image of that size: all of it but for strips."""
-        if self.short_side_pixels is None:
+        if self.resize is not ResizeMode.SHORT_SIDE_CROP:
             return height, width
         limit = STRIP_RATIO * min(height, width)
         return min(height, limit), min(width, limit)
@@ -163,6 +165,8 @@ class Preprocessing:
         """Height and width after scaling and before cropping, for an upright part of that size."""
         if self.short_side_pixels is None:
             return self.height, self.width
+        if self.resize is ResizeMode.SQUASH_CROP:
+            return self.short_side_pixels, self.short_side_pixels
         if height <= width:
             return self.short_side_pixels, max(self.width, int(self.short_side_pixels * width / height))
         return max(self.height, int(self.short_side_pixels * height / width)), self.short_side_pixels

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocelli_model.exports.heads import LinearHead
 from ocelli_model.exports.message_types import core_ml_messages
-from ocelli_model.preprocessing import Preprocessing
+from ocelli_model.preprocessing import Preprocessing, ResizeMode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,7 +48,7 @@ def build_core_ml_body(network: nn.Module, preprocessing: Preprocessing) -> byte
     image.CopyFrom(specification.description.input[0])
     image.shortDescription = _describe_input(preprocessing)
     entry = model.description.metadata.userDefined
-    entry[CROP_KEY] = "scaleFill" if preprocessing.short_side_pixels is None else "centerCrop"
+    entry[CROP_KEY] = "centerCrop" if preprocessing.resize is ResizeMode.SHORT_SIDE_CROP else "scaleFill"
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -96,7 +96,7 @@ def input_size(preprocessing: Preprocessing) -> tuple[int, int]:
 
 def _describe_input(preprocessing: Preprocessing) -> str:
     height, width = input_size(preprocessing)
-    if preprocessing.short_side_pixels is None:
+    if preprocessing.resize is not ResizeMode.SHORT_SIDE_CROP:
         return f"RGB image, scaled to {width}x{height} whatever its shape (VNImageCropAndScaleOption.scaleFill)"
     return (
         f"RGB image: the shorter side scaled to {preprocessing.short_side_pixels}, the middle square of it "
