@@ -89,7 +89,7 @@ def load_imagenet_food() -> LabelSet:
         paths=tuple(path for path in paths if path is not None),
         synsets=imagenet.synsets,
         translations={
-            language: {name: text for name, text in imagenet.translations[language].items() if name in names} | own
+            language: {name: text for name, text in imagenet.translations[language].items() if name in names} | dict(own)
             for language, own in FOOD_TRANSLATIONS.items()
         },
     )
