@@ -1,4 +1,4 @@
-"""The networks of packaged weights, with what their outputs mean. Nothing is fetched; neither PyTorch nor `onnx` is imported."""
+"""The networks of packaged weights and what their outputs mean. Nothing is fetched; neither PyTorch nor `onnx` is imported."""
 
 from __future__ import annotations
 
