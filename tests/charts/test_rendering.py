@@ -133,7 +133,7 @@ def test_built_ins_are_the_projects_manifests_unless_others_are_listed(helm: Pat
 def test_weights_of_ones_own_take_the_place_of_the_packaged_ones_with_their_labels_and_resources(helm: Path) -> None:
     food = FULL_VALUES["builtIns"][1]
     spec = built_ins(helm, {"builtIns": [food]})["food"]
-    assert spec == {"pretrained": {"otherwise": "non-food", **food["pretrained"]}, "training": {"backoffLimit": 0}}
+    assert spec == {"pretrained": {"otherwise": "non-food", **food["pretrained"]}}
 
 
 def test_foods_of_an_imagenet_network_of_ones_own_have_a_class_for_the_rest_already(helm: Path) -> None:
