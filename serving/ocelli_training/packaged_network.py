@@ -102,7 +102,7 @@ def _describe_weights(name: PackagedWeightsName) -> Weights:
 PACKAGED_CLASSIFIERS: Mapping[PackagedWeightsName, PackagedClassifier] = {
     PackagedWeightsName.EFFICIENTNET_LITE0: PackagedClassifier(
         labels=PackagedLabels.IMAGENET,
-        # Trained with smoothed labels, it is less sure than it is right. Fitted on photographs, see docs/decisions/0010.
+        # Trained with smoothed labels, it is less sure than it is right. Fitted on photographs, see docs/decisions/0011.
         temperature=0.7,
         build=_build_efficientnet_lite,
     ),

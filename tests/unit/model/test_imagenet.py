@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -249,6 +250,13 @@ def test_every_language_says_whether_there_is_food(food: LabelSet, language: str
     assert set(FOOD_TRANSLATIONS[language]) == {"food", NON_FOOD}
     assert food.translate("banana", language) == food.translations[language]["banana"]
     assert food.translations[language].keys() <= {*food.path_by_name, NON_FOOD}
+
+
+def test_the_documentation_names_every_food(food: LabelSet) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "pretrained.md").read_text()
+    (told,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
+    names = {" ".join(name.split()) for name in told.replace(" and ", ", ").split(",")}
+    assert names == set(food.class_names) - {NON_FOOD}
 
 
 @needs_torchvision

@@ -91,6 +91,17 @@ def test_scores_are_those_of_the_packages_own_code(engine: Engine, images: list[
         assert (theirs.min() < 0.1, theirs.max() > 0.9, np.diff(np.sort(theirs)).max() < 0.11) == (True, True, True)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("PNG", (2900, 1700)), ("JPEG", (1700, 2900)), ("JPEG", (700, 900))])
+def test_large_images_have_the_same_scores_too(
+    engine: Engine, images: list[Image.Image], kind: str, size: tuple[int, int]
+) -> None:
+    file = encode(images[SEEDS.index(382)].resize(size), kind)
+    theirs = NSFWClassifier(jpeg_reencode=False, intra_op_num_threads=1).classify(file).nsfw
+    assert 0.3 < theirs < 0.7
+    pixels = decode_image(file, PREPROCESSING)[np.newaxis]
+    assert abs(explicit_scores(engine, pixels)[0] - theirs) < BOUND
+
+
 def test_swapped_channels_would_be_noticed_on_every_picture(engine: Engine, images: list[Image.Image]) -> None:
     pixels = np.stack([decode_image(encode(image, "PNG"), PREPROCESSING) for image in images])
     swapped = np.ascontiguousarray(pixels[..., ::-1])
