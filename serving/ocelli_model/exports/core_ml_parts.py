@@ -1,4 +1,4 @@
-"""The two parts of a Core ML export: a neural network classifier with one image input, as iOS 14 and macOS 11 run it.
+"""The two parts of a Core ML export: a neural network classifier with one image input, for iOS 14 and macOS 11 or older ones.
 
 The input has the size that the network wants; Vision brings an image of another size to it in the way that the input's
 description names. All else is in the network: the crop, normalisation, the head.
@@ -24,7 +24,8 @@ IMAGE = "image"
 CLASS_LABEL = "classLabel"
 SCORES = "classLabelProbs"
 CROP_KEY = "ocelli.imageCropAndScale"
-_FEATURES = "features"
+FEATURES = "features"
+"""What the backbone's part gives and the classifier's part takes: float32[1, D]."""
 _PREFIX = "ocelli_head_"
 
 
@@ -44,13 +45,21 @@ def build_core_ml_body(network: nn.Module, preprocessing: Preprocessing) -> byte
     body.preprocessing.extend(converted.preprocessing)
     body.arrayInputShapeMapping = converted.arrayInputShapeMapping
     body.imageInputShapeMapping = converted.imageInputShapeMapping
-    image = model.description.input.add()
-    image.CopyFrom(specification.description.input[0])
-    image.shortDescription = _describe_input(preprocessing)
-    entry = model.description.metadata.userDefined
-    entry[CROP_KEY] = "scaleFill" if preprocessing.short_side_pixels is None else "centerCrop"
+    add_image_input(model, preprocessing)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def add_image_input(model: Any, preprocessing: Preprocessing) -> None:
+    """Describe the image that the network takes, and how Vision brings one of another size to it."""
+    image = model.description.input.add()
+    image.name = IMAGE
+    image.shortDescription = _describe_input(preprocessing)
+    kind = image.type.imageType
+    kind.height, kind.width = input_size(preprocessing)
+    kind.colorSpace = kind.RGB
+    entry = model.description.metadata.userDefined
+    entry[CROP_KEY] = "scaleFill" if preprocessing.short_side_pixels is None else "centerCrop"
 
 
 def build_core_ml_head(head: LinearHead, class_names: Sequence[str], *, description: str) -> bytes:
@@ -59,7 +68,7 @@ def build_core_ml_head(head: LinearHead, class_names: Sequence[str], *, descript
     network = model.neuralNetworkClassifier
     product = network.layers.add()
     product.name = _PREFIX + "product"
-    product.input.append(_FEATURES)
+    product.input.append(FEATURES)
     product.output.append(_PREFIX + "margins")
     layer = product.innerProduct
     layer.outputChannels, layer.inputChannels = head.weights.shape
@@ -137,7 +146,7 @@ def _convert(network: nn.Module, preprocessing: Preprocessing) -> Any:
             traced,
             convert_to="neuralnetwork",
             inputs=[coremltools.ImageType(name=IMAGE, shape=tuple(example.shape), color_layout=coremltools.colorlayout.RGB)],
-            outputs=[coremltools.TensorType(name=_FEATURES)],
+            outputs=[coremltools.TensorType(name=FEATURES)],
         )
     except Exception as error:
         # Its errors have no common type; what they mean is always the same.

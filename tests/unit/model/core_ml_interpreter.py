@@ -27,7 +27,20 @@ def run_core_ml(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[dict[st
     return [_run(model, pixels) for pixels in images]
 
 
+def run_core_ml_layer(model: Any, images: Sequence[NDArray[np.uint8]], name: str) -> NDArray[np.float32]:
+    """What the layer with that output gives, of each image; of a part of a model, too."""
+    _read_weights.clear()
+    return np.concatenate([_values(model, pixels)[name].numpy() for pixels in images])
+
+
 def _run(model: Any, pixels: NDArray[np.uint8]) -> dict[str, float]:
+    network = model.neuralNetworkClassifier
+    scores = _values(model, pixels)[network.labelProbabilityLayerName].flatten().tolist()
+    return dict(zip(network.stringClassLabels.vector, scores, strict=True))
+
+
+def _values(model: Any, pixels: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """Everything that is computed, by name."""
     network = model.neuralNetworkClassifier
     (declared,) = model.description.input
     image = declared.type.imageType
@@ -40,8 +53,7 @@ def _run(model: Any, pixels: NDArray[np.uint8]) -> dict[str, float]:
         answer = LAYERS[kind](getattr(layer, kind), [values[name] for name in layer.input])
         answers = answer if isinstance(answer, list) else [answer]
         values.update(zip(layer.output, answers, strict=True))
-    scores = values[network.labelProbabilityLayerName].flatten().tolist()
-    return dict(zip(network.stringClassLabels.vector, scores, strict=True))
+    return values
 
 
 def _scaled(network: Any, image: Tensor) -> Tensor:
@@ -61,7 +73,7 @@ _read_weights: dict[int, tuple[Any, Tensor]] = {}
 
 def _weights(weights: Any, *shape: int) -> Tensor:
     if id(weights) not in _read_weights:
-        _read_weights[id(weights)] = (weights, torch.tensor(list(weights.floatValue), dtype=torch.float32))
+        _read_weights[id(weights)] = (weights, torch.from_numpy(np.array(weights.floatValue, dtype=np.float32)))
     return _read_weights[id(weights)][1].view(*shape)
 
 
@@ -119,6 +131,24 @@ def _pad(params: Any, inputs: list[Tensor]) -> Tensor:
     if kind == "constant":
         return functional.pad(image, amounts, value=params.constant.value)
     return functional.pad(image, amounts, mode={"reflection": "reflect", "replication": "replicate"}[kind])
+
+
+def _crop(params: Any, inputs: list[Tensor]) -> Tensor:
+    (image,) = inputs
+    (top, left) = params.cropAmounts.borderAmounts
+    height, width = image.shape[-2:]
+    return image[..., top.startEdgeSize : height - top.endEdgeSize, left.startEdgeSize : width - left.endEdgeSize]
+
+
+def _scale(params: Any, inputs: list[Tensor]) -> Tensor:
+    """With one factor for each channel, or one for all."""
+    (image,) = inputs
+    assert len(params.shapeScale) == 1
+    scaled = image * _weights(params.scale, params.shapeScale[0], 1, 1)
+    if not params.hasBias:
+        return scaled
+    assert len(params.shapeBias) == 1
+    return scaled + _weights(params.bias, params.shapeBias[0], 1, 1)
 
 
 def _unary(params: Any, inputs: list[Tensor]) -> Tensor:
@@ -259,6 +289,7 @@ LAYERS: dict[str, Layer] = {
     "concat": lambda params, inputs: torch.cat(inputs, dim=-3),
     "concatND": lambda params, inputs: torch.cat(inputs, dim=params.axis),
     "convolution": _convolution,
+    "crop": _crop,
     "divideBroadcastable": _two(torch.div),
     "expandDims": _expand,
     "flattenTo2D": lambda params, inputs: inputs[0].flatten(params.axis),
@@ -280,6 +311,7 @@ LAYERS: dict[str, Layer] = {
     "reduceMin": _reduce("min"),
     "reduceSum": _reduce("sum"),
     "reshapeStatic": lambda params, inputs: inputs[0].reshape(tuple(params.targetShape)),
+    "scale": _scale,
     "slice": _slice,
     "sliceStatic": _slice_static,
     "squeeze": _squeeze,

@@ -1,0 +1,63 @@
+"""Writing an ONNX graph node by node, with the messages alone. Knows nothing of what a graph is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_model.exports.message_types import onnx_messages
+
+
+class OnnxGraph:
+    """Adds to a graph; everything gets a name below one prefix, so that two parts never meet in one."""
+
+    def __init__(self, graph: Any, prefix: str) -> None:
+        self._graph = graph
+        self._prefix = prefix
+        self._messages = onnx_messages()
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        tensor = self._graph.initializer.add()
+        tensor.name = self._prefix + name
+        tensor.dims.extend(values.shape)
+        types = self._messages.TensorProto
+        tensor.data_type = {"float32": types.FLOAT, "int64": types.INT64}[values.dtype.name]
+        tensor.raw_data = np.ascontiguousarray(values).tobytes()
+        return str(tensor.name)
+
+    def integers(self, name: str, *values: int) -> str:
+        return self.constant(name, np.array(values, dtype=np.int64))
+
+    def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        """Add a node; `output` is the name of what it gives, below the prefix. Returns the whole name."""
+        node = self._graph.node.add()
+        node.op_type = operator
+        node.name = self._prefix + output
+        node.input.extend(inputs)
+        node.output.append(self._prefix + output)
+        for key, value in sorted(attributes.items()):
+            self._set(node.attribute.add(), key, value)
+        return self._prefix + output
+
+    def rename_last(self, name: str) -> None:
+        """What the last node gives is known by this name, without the prefix."""
+        self._graph.node[-1].output[0] = name
+
+    def _set(self, attribute: Any, key: str, value: Any) -> None:
+        attribute.name = key
+        kinds = self._messages.AttributeProto
+        if isinstance(value, int):
+            attribute.type, attribute.i = kinds.INT, value
+        elif isinstance(value, float):
+            attribute.type, attribute.f = kinds.FLOAT, value
+        elif isinstance(value, str):
+            attribute.type, attribute.s = kinds.STRING, value.encode()
+        elif all(isinstance(item, int) for item in value):
+            attribute.type = kinds.INTS
+            attribute.ints.extend(value)
+        else:
+            attribute.type = kinds.STRINGS
+            attribute.strings.extend(item.encode() for item in value)
