@@ -15,24 +15,28 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Accelerator, parse_classifier, parse_spec
+from ocelli_api.classifier import Accelerator, Manifest, parse_classifier, parse_spec
 from ocelli_api.export import ArtifactSummary, ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.outcome import Outcome
-from ocelli_api.revision import spec_revision, training_hash
+from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
+from ocelli_api.pods import Environment
+from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.export_files import open_export
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.settings import Settings
 from ocelli_model.artifact import load_artifact
-from ocelli_model.backbone import load_backbone_metadata
+from ocelli_model.backbone import Precision, load_backbone_metadata
 from ocelli_model.engine import device_for
 from ocelli_operator.actions import StartTraining
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.plan import Plan
-from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.attempt import run_attempt
+from ocelli_training.settings import parse_settings
+from tests.installed_backbone import install_backbone
 from tests.unit.operator.factories import World
 
 ARCHIVE = Path(__file__).parent / "hog_color.zip"
@@ -154,6 +158,53 @@ def test_the_operator_trains_nothing_anew(recording: Recording) -> None:
     assert {plan.status.served_revision for plan in plans} == {recording.revision}
     assert world.status.training_revision is None
     assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+
+def test_its_next_training_takes_the_new_default_and_leaves_the_served_revision(recording: Recording) -> None:
+    before = asyncio.run(answer(recording))
+    document = {**definition(parse_spec(recording.facts["classifier"]["spec"])), "model": {"seed": 1}}
+    revision = spec_revision(parse_spec(document))
+    outcome, exit_code = train(recording, revision, document)
+    artifact = asyncio.run(load_artifact(recording.store, LOCATION, revision))
+    assert (outcome.backbone, exit_code) == ("EfficientNetLite0 (Auto)", ExitCode.SUCCEEDED)
+    assert (artifact.backbone_name, artifact.precision) == ("EfficientNetLite0", Precision.FLOAT32)
+    assert asyncio.run(answer(recording)) == before
+
+
+def test_a_training_that_names_the_removed_backbone_fails_with_the_remedy(recording: Recording) -> None:
+    spec = {**recording.facts["classifier"]["spec"], "model": {"backbone": "HogColor"}}
+    outcome, exit_code = train(recording, recording.facts["revisionWithHogColorNamed"], definition(parse_spec(spec)))
+    assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
+    assert outcome.message == (
+        'Classifier team-a/dogs: backbone "HogColor" was removed from Ocelli; what is served goes on; to train again name '
+        "EfficientNetLite0 in model.backbone, or remove model.backbone"
+    )
+
+
+def test_an_attempt_whose_outcome_was_lost_finds_its_artifact(recording: Recording) -> None:
+    document = definition(parse_spec(recording.facts["classifier"]["spec"]))
+    outcome, exit_code = train(recording, recording.revision, document)
+    assert (outcome.artifact_digest, exit_code) == (recording.facts["outcome"]["artifactDigest"], ExitCode.SUCCEEDED)
+
+
+def train(recording: Recording, revision: str, document: Manifest) -> tuple[Outcome, ExitCode]:
+    """An attempt of today's trainer, in an installation that still lists the old backbone."""
+    scratch = recording.folder / "scratch"
+    scratch.mkdir()
+    key = LOCATION.training_key(revision, 2, DEFINITION)
+    asyncio.run(recording.store.put(key, json.dumps(document).encode()))
+    old = f"HogColor={recording.facts['outcome']['backboneDigest']}"
+    environment = {
+        Environment.STORE_URL: recording.store.url,
+        Environment.CLASSIFIER: "team-a/dogs",
+        Environment.NAMESPACE: LOCATION.namespace,
+        Environment.CLASSIFIER_ID: LOCATION.classifier_id,
+        Environment.REVISION: revision,
+        Environment.ATTEMPT: "2",
+        Environment.BACKBONES: f"{old},{install_backbone(recording.folder / 'store')}",
+        Environment.SCRATCH_FOLDER: str(scratch),
+    }
+    return asyncio.run(run_attempt(parse_settings(environment, usable_cores=1), recording.store, scratch))
 
 
 def download(recording: Recording, export: ExportFormat) -> bytes:
