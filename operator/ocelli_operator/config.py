@@ -97,7 +97,8 @@ IMAGE_PULL_POLICY = Setting(
 BACKBONES = Setting(
     name="OCELLI_BACKBONES",
     default="",
-    meaning="Backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `model.backbone: Auto` takes the first, else `HogColor`.",
+    meaning="Backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `model.backbone: Auto` takes `EfficientNetLite0`, or the first "
+    "where that is not among them.",
 )
 BACKBONES_FOLDER = Setting(
     name="OCELLI_BACKBONES_FOLDER",

@@ -86,7 +86,9 @@ async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
     with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
         files = needed_files(device)
         backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=files, prefix=prefix)
-        engine = await asyncio.to_thread(load_engine, backbone, threads=settings.cpu_count, device=device)
+        engine = await asyncio.to_thread(
+            load_engine, backbone, threads=settings.cpu_count, device=device, precision=artifact.precision
+        )
     limit_images = _BATCH_ON_GPU if device is Accelerator.GPU else _ROUNDS_IN_A_BATCH * settings.cpu_count
     return artifact, engine, BatchRules(limit_images=limit_images)
 

@@ -23,6 +23,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
+from ocelli_model.backbone import Precision
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads
 from ocelli_model.output_head import OutputHead
@@ -32,7 +33,9 @@ from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Version 1 does not say with which precision features were made."""
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
@@ -68,6 +71,8 @@ class Artifact:
     backbone_digest: str
     backbone_place: PartPlace = PartPlace.BACKBONE
     """`ARTIFACT`: the artifact has a network of its own."""
+    precision: Precision | None
+    """With which features were made; None: that of the backbone (format version 1)."""
     preprocessing: Preprocessing
     metrics: Mapping[str, Any]
     """A summary of the evaluation, as JSON."""
@@ -87,10 +92,13 @@ class Artifact:
         """The bytes of `artifact.json`, and the other files by name."""
         classes, heads_file, heads = _describe_heads(self.class_names, self.heads)
         backbone = {"name": self.backbone_name, "digest": self.backbone_digest}
+        if self.precision is not None:
+            backbone["precision"] = str(self.precision)
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
         document = {
-            "formatVersion": FORMAT_VERSION,
+            # An artifact that was read keeps its version, and with it its digest.
+            "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
             "classifierID": self.classifier_id,
             "revision": self.revision,
             "classes": classes,
@@ -139,10 +147,10 @@ async def load_artifact(
     try:
         document = parse_document(metadata)
         version = document["formatVersion"]
-        if version != FORMAT_VERSION:
+        if version not in READ_VERSIONS:
             raise ArtifactError(
-                f"{what}: {ARTIFACT_METADATA} has format version {version}, this program reads {FORMAT_VERSION}; "
-                "use one version of Ocelli for all its parts"
+                f"{what}: {ARTIFACT_METADATA} has format version {version}, this program reads "
+                f"{' and '.join(map(str, READ_VERSIONS))}; use one version of Ocelli for all its parts"
             )
         file = OUTPUT_HEAD_FILE if OUTPUT_HEAD_FILE in document["files"] else HEADS_FILE
         data = await _get(store, location.artifact_key(revision, file), what)
@@ -163,6 +171,7 @@ async def load_artifact(
             backbone_name=document["backbone"]["name"],
             backbone_digest=summary.backbone_digest,
             backbone_place=summary.backbone_place,
+            precision=None if version == 1 else Precision(document["backbone"]["precision"]),
             preprocessing=Preprocessing.parse(document["preprocessing"]),
             metrics=document["metrics"],
             exports=summary.exports,

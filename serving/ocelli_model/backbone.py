@@ -67,9 +67,11 @@ class Precision(StrEnum):
     """With which numbers an engine may compute."""
 
     FLOAT32 = "Float32"
-    """Only with 32 bits: features would change with fewer."""
+    """Only with 32 bits: the same scores on every node."""
     FASTEST = "Fastest"
-    """With bfloat16 too, where the processor has it."""
+    """With bfloat16 too, where the processor has it. Nothing new is learned or published with it, because scores depend on
+    the node; what was learned with it is served with it.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +81,18 @@ class Weights:
     origin: str
     """The file's name or URL, without credentials."""
     sha256: str
+    provenance: str | None = None
+    """Who made them, and from what they were converted; where it is known."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"origin": self.origin, "sha256": self.sha256}
+        document = {"origin": self.origin, "sha256": self.sha256}
+        # Left out where it is not known: older digests were made without it.
+        return document if self.provenance is None else {**document, "provenance": self.provenance}
+
+    @classmethod
+    def parse(cls, document: Mapping[str, Any]) -> Weights:
+        """Type what `to_json` gives. Raises KeyError, TypeError."""
+        return cls(origin=document["origin"], sha256=document["sha256"], provenance=document.get("provenance"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +100,7 @@ class BackboneMetadata:
     """What `backbone.json` says."""
 
     name: str
-    """`HogColor`, or the name of a torchvision classification model."""
+    """Such as `EfficientNetLite0`, or the name of a torchvision classification model; `ocelli_model.backbones.families`."""
     version: str
     """Of the code that made the files."""
     preprocessing: Preprocessing
@@ -154,7 +165,7 @@ class BackboneMetadata:
                 preprocessing=Preprocessing.parse(document["preprocessing"]),
                 feature_count=document["featureCount"],
                 precision=Precision(document["precision"]),
-                weights=None if weights is None else Weights(origin=weights["origin"], sha256=weights["sha256"]),
+                weights=None if weights is None else Weights.parse(weights),
                 licence=document["licence"],
                 files=document["files"],
                 kind=NetworkKind(document.get("kind", NetworkKind.BODY)),

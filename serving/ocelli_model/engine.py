@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneError, BackboneMetadata, NetworkKind, Precision
+from ocelli_model.backbones.families import find_family
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,8 @@ def available_device(device: Accelerator = Accelerator.AUTO) -> Accelerator:
 
 def device_for(metadata: BackboneMetadata, device: Accelerator) -> Accelerator:
     """The device that `available_device` named; the CPU for a network that no code here could run in PyTorch."""
-    return Accelerator.CPU if metadata.kind is NetworkKind.ONNX else device
+    runs_in_pytorch = metadata.kind is not NetworkKind.ONNX and find_family(metadata.name) is not None
+    return device if runs_in_pytorch else Accelerator.CPU
 
 
 def needed_files(device: Accelerator) -> Sequence[str]:
@@ -79,8 +81,12 @@ def needed_files(device: Accelerator) -> Sequence[str]:
     return (WEIGHTS_FILE,) if device is Accelerator.GPU else (ONNX_FILE,)
 
 
-def load_engine(backbone: Backbone, *, threads: int, device: Accelerator = Accelerator.AUTO) -> Engine:
+def load_engine(
+    backbone: Backbone, *, threads: int, device: Accelerator = Accelerator.AUTO, precision: Precision | None = None
+) -> Engine:
     """Load a backbone and run it once, so that the first image is not the slow one.
+
+    `precision` is the one that an artifact's features were made with; None: that of the backbone.
 
     Raises:
         BackboneError: the files cannot be run, or no such device is here.
@@ -89,9 +95,9 @@ def load_engine(backbone: Backbone, *, threads: int, device: Accelerator = Accel
         raise ValueError(f"engine: {threads} threads are asked for; ask for 1 at least")
     engine: Engine
     if device_for(backbone.metadata, available_device(device)) is Accelerator.GPU:
-        engine = TorchEngine(backbone, torch_device="cuda", threads=threads)
+        engine = TorchEngine(backbone, torch_device="cuda", threads=threads, precision=precision)
     else:
-        engine = OpenVinoEngine(backbone, threads=threads)
+        engine = OpenVinoEngine(backbone, threads=threads, precision=precision)
     preprocessing = backbone.metadata.preprocessing
     engine.features(np.zeros((threads, preprocessing.height, preprocessing.width, 3), dtype=np.uint8))
     return engine
@@ -100,16 +106,16 @@ def load_engine(backbone: Backbone, *, threads: int, device: Accelerator = Accel
 class OpenVinoEngine:
     """A backbone's ONNX file in OpenVINO on the CPU."""
 
-    def __init__(self, backbone: Backbone, *, threads: int) -> None:
+    def __init__(self, backbone: Backbone, *, threads: int, precision: Precision | None = None) -> None:
+        """`precision`: see `load_engine`."""
         import openvino
 
         self.metadata = backbone.metadata
         preprocessing = self.metadata.preprocessing
         core = openvino.Core()
-        precision = "f32"
-        if self.metadata.precision is Precision.FASTEST and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            precision = "bf16"
-        self.name = f"OpenVINO CPU {'bfloat16' if precision == 'bf16' else 'float32'}"
+        fastest = (precision or self.metadata.precision) is Precision.FASTEST
+        in_bfloat16 = fastest and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.name = f"OpenVINO CPU {'bfloat16' if in_bfloat16 else 'float32'}"
         try:
             model = core.read_model(backbone.folder / ONNX_FILE)
             model.reshape([1, preprocessing.height, preprocessing.width, 3])
@@ -117,7 +123,8 @@ class OpenVinoEngine:
                 model,
                 "CPU",
                 {
-                    "INFERENCE_PRECISION_HINT": precision,
+                    # Without the hint OpenVINO takes bfloat16 wherever the processor has it.
+                    "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": threads,
                     # Pods share a node's cores: pinned to them, two servers would queue on one core beside an idle one.
@@ -143,19 +150,24 @@ class OpenVinoEngine:
 
 
 class TorchEngine:
-    """A backbone's PyTorch network, with float32 or, on a GPU and where the backbone allows it, bfloat16."""
+    """A backbone's PyTorch network, with float32 or, on a GPU and where the precision allows it, bfloat16."""
 
-    def __init__(self, backbone: Backbone, *, torch_device: str, threads: int) -> None:
+    def __init__(self, backbone: Backbone, *, torch_device: str, threads: int, precision: Precision | None = None) -> None:
+        """`precision`: see `load_engine`."""
         import torch
 
-        from ocelli_model.backbones.networks import load_network
+        from ocelli_model.backbones.families import load_network
 
         self.metadata = backbone.metadata
         self._device = torch.device(torch_device)
         on_gpu = self._device.type == "cuda"
         if not on_gpu:
             torch.set_num_threads(threads)
-        self._autocast = on_gpu and self.metadata.precision is Precision.FASTEST and torch.cuda.is_bf16_supported()
+        # TensorFloat-32 keeps 10 bits of a float32's mantissa; PyTorch takes it for convolutions unless told not to.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        fastest = (precision or self.metadata.precision) is Precision.FASTEST
+        self._autocast = on_gpu and fastest and torch.cuda.is_bf16_supported()
         self.name = f"PyTorch {'GPU' if on_gpu else 'CPU'} {'bfloat16' if self._autocast else 'float32'}"
         # One size for all batches: libraries choose their algorithms, and with them the rounding, by the batch's size.
         self._batch_size = 32 if on_gpu else 4

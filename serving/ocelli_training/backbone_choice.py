@@ -1,15 +1,14 @@
-"""Which backbone a training uses: the one that is named, or for `Auto` one of those that are on hand. Pure."""
+"""Which backbone a training uses: the one that is named, or for `Auto` the default. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ocelli_model.backbones.families import DEFAULT_BACKBONE, REMOVED_BACKBONES
 from ocelli_training.settings import InstalledBackbone
 
 AUTO = "Auto"
-HOG_COLOR = "HogColor"
-"""The backbone that needs no weights: `Auto` takes it only where there is nothing better."""
 
 
 class BackboneNotInstalledError(Exception):
@@ -31,22 +30,30 @@ def choose_backbone(wanted: str, installed: Sequence[InstalledBackbone]) -> Back
     Raises:
         BackboneNotInstalledError: there is no such backbone here. Another one is never taken in its place.
     """
+    # An installation may still list one for what was learned on it.
+    usable = [backbone for backbone in installed if backbone.name not in REMOVED_BACKBONES]
+    if wanted in REMOVED_BACKBONES:
+        raise BackboneNotInstalledError(
+            f'backbone "{wanted}" was removed from Ocelli; what is served goes on; to train again name {DEFAULT_BACKBONE} '
+            "in model.backbone, or remove model.backbone"
+        )
     if wanted != AUTO:
-        for backbone in installed:
+        for backbone in usable:
             if backbone.name == wanted:
                 return BackboneChoice(installed=backbone, description=backbone.name)
-        raise BackboneNotInstalledError(f'backbone "{wanted}" is not installed; {_remedy(installed, wanted)}')
-    for backbone in installed:
-        if backbone.name != HOG_COLOR:
-            return BackboneChoice(installed=backbone, description=f"{backbone.name} (Auto: the first that is installed)")
-    if installed:
-        return BackboneChoice(installed=installed[0], description=f"{HOG_COLOR} (Auto: no other backbone is installed)")
-    raise BackboneNotInstalledError(f"no backbone is installed; {_remedy(installed, HOG_COLOR)}")
+        raise BackboneNotInstalledError(f'backbone "{wanted}" is not installed; {_remedy(usable, wanted)}')
+    for backbone in usable:
+        if backbone.name == DEFAULT_BACKBONE:
+            return BackboneChoice(installed=backbone, description=f"{backbone.name} (Auto)")
+    if usable:
+        description = f"{usable[0].name} (Auto: {DEFAULT_BACKBONE} is not installed, this is the first that is)"
+        return BackboneChoice(installed=usable[0], description=description)
+    raise BackboneNotInstalledError(f"no backbone is installed; {_remedy(usable, DEFAULT_BACKBONE)}")
 
 
 def _remedy(installed: Sequence[InstalledBackbone], wanted: str) -> str:
     # `make run` installs this one always, and has no name for it.
-    with_make = "" if wanted == HOG_COLOR else f"with make run BACKBONES={wanted}, or on a cluster "
+    with_make = "" if wanted == DEFAULT_BACKBONE else f"with make run BACKBONES={wanted}, or on a cluster "
     install = f"install {wanted} {with_make}as docs/backbones.md says (in the chart: backbones)"
     names = ", ".join(backbone.name for backbone in installed)
     return f"name one of {names}, or {install}" if names else install

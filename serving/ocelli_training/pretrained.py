@@ -103,6 +103,7 @@ class PretrainedImport:
             backbone_name=network.metadata.name,
             backbone_digest=network.metadata.digest,
             backbone_place=PartPlace.ARTIFACT,
+            precision=network.metadata.precision,
             preprocessing=network.metadata.preprocessing,
             metrics={},
         )

@@ -26,6 +26,7 @@ from ocelli_model.backbone import (
     Precision,
     Weights,
 )
+from ocelli_model.backbones.torchvision_family import VERSION as TORCHVISION_VERSION
 from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import Preprocessing, ResizeMode
@@ -170,7 +171,6 @@ def _import_onnx(request: NetworkRequest) -> Network:
         version=ONNX_VERSION,
         preprocessing=preprocessing,
         feature_count=output_count,
-        # Nobody knows how it takes fewer bits: a network may end in steps that need all of them.
         precision=Precision.FLOAT32,
         weights=Weights(origin=ONNX_NAME, sha256=file.sha256),
         licence=None,
@@ -218,10 +218,10 @@ def _export_torchvision(request: NetworkRequest, threads: int) -> Network:
     origin = architecture if published is None else published.name
     metadata = BackboneMetadata(
         name=architecture,
-        version=torchvision_backbones.VERSION,
+        version=TORCHVISION_VERSION,
         preprocessing=preprocessing,
         feature_count=output_count,
-        precision=Precision.FASTEST,
+        precision=Precision.FLOAT32,
         weights=Weights(origin=origin, sha256=file.sha256),
         licence=None if published is None else licence,
         files={name: sha256_hex(data) for name, data in files.items()},

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
-from ocelli_model.engine import Engine, available_device, load_engine, needed_files
+from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
+from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import mirrored
@@ -40,6 +40,8 @@ from ocelli_training.settings import Settings
 from ocelli_training.sources import SourceReader
 
 _BATCH_IMAGES = 64
+_PRECISION = Precision.FLOAT32
+"""Of all features, whatever else the backbone allows: heads learned on one node are served on others."""
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +105,7 @@ class Training:
             heads=fit.heads,
             backbone_name=metadata.name,
             backbone_digest=metadata.digest,
+            precision=_PRECISION,
             preprocessing=metadata.preprocessing,
             metrics=evaluation.summary(),
             exports=exports.parts,
@@ -222,11 +225,13 @@ class Training:
             await asyncio.gather(loading, return_exceptions=True)
 
     async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = await asyncio.to_thread(available_device, self._settings.accelerator)
+        device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
         backbone = await load_backbone(
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )
-        return await asyncio.to_thread(load_engine, backbone, threads=self._settings.cpu_count, device=device)
+        return await asyncio.to_thread(
+            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=_PRECISION
+        )
 
     async def _read_what_is_left(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile

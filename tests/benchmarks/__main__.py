@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 
 from ocelli_quickstart.digits import Digits
-from tests.benchmarks import gateway_memory, gateway_status, hog_color_accuracy
+from tests.benchmarks import gateway_memory, gateway_status
 from tests.benchmarks.trainer_process import TrainerProcess
 from tests.product.instance import CHECKOUT, connect, start_ocelli, stop_ocelli
 
@@ -113,10 +113,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as name:
         folder = Path(name)
         images, zips = photographs(folder)
-        if "photographs at hand" not in images:
-            accuracy = 100 * hog_color_accuracy.measure()
-            what = "accuracy of HogColor on the photographs, five-fold, four times"
-            add(Measurement(what=what, value=accuracy, goal=91, unit="%", at_least=True))
         add(Measurement(what=f"trainer, whole process, {images}", value=measure_trainer(folder, zips), goal=6, unit="s"))
         log = folder / "run.log"
         with running(folder / "state", log):

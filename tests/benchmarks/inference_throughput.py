@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.inference_throughput`: what one inference server answers on two cores, client included.
 
-Prints lines of what and value. The server is the program itself, over a HogColor artifact; the clients keep their connections
-and share the cores with it.
+Prints lines of what and value. The server is the program itself, over an artifact of the default backbone; the clients keep
+their connections and share the cores with it.
 """
 
 from __future__ import annotations

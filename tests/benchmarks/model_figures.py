@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 # As in the trainer. Read once, when NumPy is imported.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import numpy as np
 
+from ocelli_api.classifier import Accelerator
+from ocelli_model.backbone import load_backbone
+from ocelli_model.backbones.families import DEFAULT_BACKBONE
+from ocelli_model.engine import Engine, load_engine
 from ocelli_model.preprocessing import decode_image
+from ocelli_model.publish import publish_backbone
+from ocelli_storage.object_store import ObjectStore
 from ocelli_training.fit import Examples, FitSettings, fit_heads
-from tests.benchmarks.hog_color_accuracy import load_hog_color
 from tests.unit.model.images import make_file, make_pixels
 
 THREADS = 2
@@ -52,6 +60,18 @@ def clustered(classes: int, images: int, features: int) -> Examples:
     )
 
 
+def publish(folder: Path) -> Engine:
+    """The default backbone, published into a store in the folder unless it is there, and loaded."""
+
+    async def load() -> Engine:
+        store = ObjectStore.from_url((folder / "store").as_uri())
+        published = await publish_backbone(store, DEFAULT_BACKBONE)
+        backbone = await load_backbone(store, published.digest, cache=folder / "cache")
+        return load_engine(backbone, threads=THREADS, device=Accelerator.CPU)
+
+    return asyncio.run(load())
+
+
 def main() -> None:
     for module in IMPORTS:
         show(
@@ -59,13 +79,16 @@ def main() -> None:
             seconds(lambda name=module: subprocess.run([sys.executable, "-c", f"import {name}"], check=True)),
             "s",
         )
-    engine = load_hog_color(THREADS)
-    show("load HogColor, publishing included", seconds(lambda: load_hog_color(THREADS)), "s")
+    with tempfile.TemporaryDirectory() as name:
+        show(f"publish and load {DEFAULT_BACKBONE}", seconds(lambda: publish(Path(name)), repeats=1), "s")
+        show(f"load {DEFAULT_BACKBONE}", seconds(lambda: publish(Path(name))), "s")
+        engine = publish(Path(name))
     for width, height in SIZES:
         data = make_file(make_pixels(height=height, width=width), "JPEG", quality=90)
         taken = seconds(lambda data=data: [decode_image(data, engine.metadata.preprocessing) for _ in range(20)])
         show(f"decode a JPEG of {width}x{height}, one thread", 1000 * taken / 20, "ms")
-    images = np.stack([make_pixels(seed, height=128, width=128) for seed in range(64)])
+    height, width = engine.metadata.preprocessing.height, engine.metadata.preprocessing.width
+    images = np.stack([make_pixels(seed, height=height, width=width) for seed in range(64)])
     show(f"features of an image, {THREADS} threads", 1000 * seconds(lambda: engine.features(images)) / len(images), "ms")
     for classes, count in FITS:
         examples = clustered(classes, count, engine.metadata.feature_count)

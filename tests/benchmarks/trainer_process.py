@@ -13,6 +13,7 @@ from pathlib import Path
 from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision
+from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 
 LOCATION = ClassifierLocation(namespace="benchmark", classifier_id="benchmark_1")
@@ -30,8 +31,8 @@ class TrainerProcess:
 
     @classmethod
     def prepare(cls, folder: Path, zips: Mapping[str, Path], *, cores: int) -> TrainerProcess:
-        """Install HogColor into a store in the folder."""
-        command = [sys.executable, "-m", "ocelli_model.publish", "--store", (folder / "store").as_uri(), "HogColor"]
+        """Install the default backbone into a store in the folder."""
+        command = [sys.executable, "-m", "ocelli_model.publish", "--store", (folder / "store").as_uri(), DEFAULT_BACKBONE]
         published = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         return cls(folder=folder, zips=zips, backbones=published, cores=cores)
 

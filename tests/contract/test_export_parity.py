@@ -37,6 +37,8 @@ from tests.unit.model.images import make_pixels
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 IMAGES = 50
+CORE_ML_IMAGES = 20
+"""Of these, the odd ones first: the interpreter of its layers is slow."""
 CLASS_NAMES = ("heron", "Äpfel & Birnen 日本", 'quote"free')
 ONNX_BOUND = 0.01
 """For images that came without loss: Pillow rounds to whole grey values between its two passes, ONNX Runtime does not."""
@@ -44,8 +46,6 @@ ONNX_JPEG_BOUND = 0.02
 """The server lets the decoder of a large JPEG scale it, which shows a little more of its noise."""
 CORE_ML_BOUND = 0.001
 """On pixels that were brought to the declared size: what is left is single precision."""
-BFLOAT16_BOUND = 0.01
-"""Of torchvision's networks the server computes in bfloat16, where its processor has it."""
 
 
 def photographs() -> list[bytes]:
@@ -123,8 +123,8 @@ async def export(folder: Path, name: str, weights: str | None = None) -> Exporte
 
 
 @pytest.fixture(scope="module")
-def hog_color(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return asyncio.run(export(tmp_path_factory.mktemp("hog"), "HogColor"))
+def squashing(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return asyncio.run(export(tmp_path_factory.mktemp("squashing"), "EfficientNetLite0"))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def server_scores(exported: Exported, images: list[bytes]) -> NDArray[np.float32
     return np.stack([exported.scores(decode_image(image, exported.preprocessing)) for image in images])
 
 
-@pytest.mark.parametrize("name", ["hog_color", "cropping"])
+@pytest.mark.parametrize("name", ["squashing", "cropping"])
 def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     images = test_images()
@@ -167,7 +167,7 @@ def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureR
     assert (lossless.max() <= ONNX_BOUND, differences.max() <= ONNX_JPEG_BOUND) == (True, True)
 
 
-@pytest.mark.parametrize("name", ["hog_color", "cropping"])
+@pytest.mark.parametrize("name", ["squashing", "cropping"])
 def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     assert exported.core_ml is not None
@@ -181,60 +181,60 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request
         short_side_pixels=exported.preprocessing.short_side_pixels,
         interpolation=exported.preprocessing.interpolation,
     )
-    images = test_images()
+    images = test_images()[:CORE_ML_IMAGES]
     expected = server_scores(exported, images)
     answers = run_core_ml(model, [decode_image(image, before) for image in images])
     given = np.array([[answer[label] for label in CLASS_NAMES] for answer in answers])
     difference = float(np.abs(given - expected).max())
     print(f"Core ML, {name}, {len(images)} images: largest difference {difference:.6f}")
-    assert difference <= (CORE_ML_BOUND if name == "hog_color" else BFLOAT16_BOUND)
+    assert difference <= CORE_ML_BOUND
 
 
-def test_scores_of_the_test_spread_over_the_range(hog_color: Exported) -> None:
-    scores = server_scores(hog_color, test_images())
+def test_scores_of_the_test_spread_over_the_range(squashing: Exported) -> None:
+    scores = server_scores(squashing, test_images())
     assert scores.min() < 0.3
     assert scores.max() > 0.7
 
 
-def test_onnx_is_a_valid_model_with_its_class_names(hog_color: Exported) -> None:
-    model = onnx.load_from_string(hog_color.onnx)
+def test_onnx_is_a_valid_model_with_its_class_names(squashing: Exported) -> None:
+    model = onnx.load_from_string(squashing.onnx)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(hog_color.onnx)
+    session = onnxruntime.InferenceSession(squashing.onnx)
     names = session.run(["class_names"], {"image": np.zeros((50, 60, 3), dtype=np.uint8)})[0]
     assert tuple(names) == CLASS_NAMES
 
 
-def test_core_ml_has_one_image_input_and_the_class_names_as_labels(hog_color: Exported) -> None:
-    model = core_ml_messages().Model.FromString(hog_color.core_ml)
+def test_core_ml_has_one_image_input_and_the_class_names_as_labels(squashing: Exported) -> None:
+    model = core_ml_messages().Model.FromString(squashing.core_ml)
     inputs = [(item.name, item.type.WhichOneof("Type")) for item in model.description.input]
     assert (model.WhichOneof("Type"), inputs) == ("neuralNetworkClassifier", [("image", "imageType")])
     assert tuple(model.neuralNetworkClassifier.stringClassLabels.vector) == CLASS_NAMES
     assert [item.name for item in model.description.output] == ["classLabel", "classLabelProbs"]
 
 
-def test_core_ml_is_read_by_coremltools(hog_color: Exported, tmp_path: Path) -> None:
+def test_core_ml_is_read_by_coremltools(squashing: Exported, tmp_path: Path) -> None:
     import coremltools
 
     path = tmp_path / "birds.mlmodel"
-    path.write_bytes(hog_color.core_ml or b"")
+    path.write_bytes(squashing.core_ml or b"")
     specification: Any = coremltools.utils.load_spec(str(path))
     assert specification.description.predictedFeatureName == "classLabel"
 
 
-def test_input_says_how_an_image_is_to_be_fitted(hog_color: Exported, cropping: Exported) -> None:
+def test_input_says_how_an_image_is_to_be_fitted(squashing: Exported, cropping: Exported) -> None:
     described = []
-    for exported in (hog_color, cropping):
+    for exported in (squashing, cropping):
         model = core_ml_messages().Model.FromString(exported.core_ml)
         image = model.description.input[0]
         crop = model.description.metadata.userDefined["ocelli.imageCropAndScale"]
         described.append((crop, image.type.imageType.height, crop in image.shortDescription))
-    assert hog_color.preprocessing.resize is ResizeMode.SQUASH
-    assert described == [("scaleFill", 128, True), ("centerCrop", 256, True)]
+    assert squashing.preprocessing.resize is ResizeMode.SQUASH
+    assert described == [("scaleFill", 224, True), ("centerCrop", 256, True)]
 
 
-def test_wrong_weight_would_be_seen(hog_color: Exported) -> None:
-    model = core_ml_messages().Model.FromString(hog_color.core_ml)
-    pixels = make_pixels(3, height=128, width=128)
+def test_wrong_weight_would_be_seen(squashing: Exported) -> None:
+    model = core_ml_messages().Model.FromString(squashing.core_ml)
+    pixels = make_pixels(3, height=224, width=224)
     (before,) = run_core_ml(model, [pixels])
     convolution = next(layer for layer in model.neuralNetworkClassifier.layers if layer.WhichOneof("layer") == "convolution")
     for index in range(len(convolution.convolution.weights.floatValue)):

@@ -6,7 +6,6 @@ A watch keeps every version of every object, so that states that last a moment a
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import sys
@@ -22,10 +21,9 @@ import yaml
 
 from ocelli_api.classifier import Manifest
 from ocelli_local.cluster_process import ClusterProcess
-from ocelli_model.publish import publish_backbone
-from ocelli_storage.object_store import ObjectStore
 from tests.gitops.health_program import CHECKOUT
 from tests.gitops.states import OBJECTS_FOLDER, STATES, build_health_test, find_condition
+from tests.installed_backbone import install_backbone
 from tests.integration.operator.conftest import OPERATOR, SYSTEM_NAMESPACE
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
@@ -237,7 +235,7 @@ def record_all(folder: Path) -> None:
     store_folder = folder / "store"
     store_folder.mkdir()
     write_network(folder / "files")
-    backbone = str(asyncio.run(publish_backbone(ObjectStore.from_url(store_folder.as_uri()), "HogColor")))
+    backbone = str(install_backbone(store_folder))
     sources = ExampleSources()
     process = ClusterProcess(folder / "cluster", ["--not-durable"])
     cluster = process.start().open()

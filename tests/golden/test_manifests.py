@@ -42,7 +42,7 @@ PLACED = {
 FULL_SETTINGS = parse_config(
     {
         "OCELLI_STORE_URL": "file:///store",
-        "OCELLI_BACKBONES": f"HogColor={'a' * 64}",
+        "OCELLI_BACKBONES": f"EfficientNetLite0={'a' * 64}",
         "OCELLI_FILE_SOURCES_FOLDER": "/examples",
     }
 ).children

@@ -20,6 +20,7 @@ from ocelli_model.backbones.efficientnet_lite_table import (
     CLASS_COUNT,
     FEATURE_COUNT,
     SCALES,
+    Block,
     Layer,
     all_layers,
     build_blocks,
@@ -165,7 +166,7 @@ def build_onnx(
             value.type.tensor_type.shape.dim.add().dim_value = size
     graph = OnnxGraph(model.graph, _PREFIX)
     writer = _OnnxWriter(graph)
-    maps = _write_blocks(writer, writer.prepare(preprocessing), name, weights, preprocessing)
+    maps = _write_blocks(writer, writer.prepare(preprocessing), _fold_blocks(name, weights, preprocessing))
     averages = graph.node("GlobalAveragePool", [maps], "averages")
     features = graph.node("Flatten", [averages], "flat", axis=1)
     if kind is NetworkKind.CLASSIFIER:
@@ -188,7 +189,7 @@ def build_core_ml_body(name: str, weights: Mapping[str, NDArray[np.float32]], pr
     network.imageInputShapeMapping = _RANK4_IMAGE_MAPPING
     add_image_input(model, preprocessing)
     writer = _CoreMlWriter(network)
-    writer.average(_write_blocks(writer, writer.prepare(preprocessing), name, weights, preprocessing))
+    writer.average(_write_blocks(writer, writer.prepare(preprocessing), _fold_blocks(name, weights, preprocessing)))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -221,25 +222,34 @@ class _Writer(Protocol):
         ...
 
 
-def _write_blocks(
-    writer: _Writer, images: str, name: str, weights: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing
-) -> str:
+def _write_blocks(writer: _Writer, images: str, blocks: Iterator[tuple[Block, list[_Convolution]]]) -> str:
     """From normalised images to the maps whose averages are the features."""
-    value, height, width = images, preprocessing.height, preprocessing.width
-    for block in build_blocks(name):
+    value = images
+    for block, convolutions in blocks:
         before = value
-        for layer in block.layers:
-            folded, bias = _fold_norm(layer, weights)
-            convolution = _Convolution(
-                layer=layer, weights=folded, bias=bias, rows=layer.borders(height), columns=layer.borders(width)
-            )
+        for convolution in convolutions:
             value = writer.convolve(value, convolution)
-            if layer.clipped:
-                value = writer.clip(value, layer.name)
-            height, width = layer.output_size(height), layer.output_size(width)
+            if convolution.layer.clipped:
+                value = writer.clip(value, convolution.layer.name)
         if block.skips:
             value = writer.add(value, before, block.layers[-1].name)
     return value
+
+
+def _fold_blocks(
+    name: str, weights: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing
+) -> Iterator[tuple[Block, list[_Convolution]]]:
+    """The blocks with their convolutions, one at a time: all weights together would lie in memory twice."""
+    height, width = preprocessing.height, preprocessing.width
+    for block in build_blocks(name):
+        convolutions = []
+        for layer in block.layers:
+            folded, bias = _fold_norm(layer, weights)
+            convolutions.append(
+                _Convolution(layer=layer, weights=folded, bias=bias, rows=layer.borders(height), columns=layer.borders(width))
+            )
+            height, width = layer.output_size(height), layer.output_size(width)
+        yield block, convolutions
 
 
 def _fold_norm(layer: Layer, weights: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -327,7 +337,7 @@ class _CoreMlWriter:
         parameters.kernelSize.extend([layer.kernel] * 2)
         parameters.stride.extend([layer.stride] * 2)
         parameters.dilationFactor.extend([1, 1])
-        # Explicit: its own SAME leaves it to the reader where the odd row goes.
+        # The numbers of the table, as in ONNX, and not this format's own rule for SAME.
         for start, end in (convolution.rows, convolution.columns):
             parameters.valid.paddingAmounts.borderAmounts.add(startEdgeSize=start, endEdgeSize=end)
         parameters.weights.floatValue.extend(convolution.weights.ravel().tolist())

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -22,6 +19,8 @@ from ocelli_model.backbones.efficientnet_lite_table import (
     build_blocks,
 )
 from ocelli_model.preprocessing import Preprocessing
+
+_PUBLISH_AGAIN = "publish the backbone again"
 
 
 class EfficientNetLite(nn.Module):
@@ -83,43 +82,23 @@ class _ResidualBlock(nn.Module):
         return value + before if self._skips else value
 
 
-def build_network(
-    name: str, state: Mapping[str, Tensor], preprocessing: Preprocessing, kind: NetworkKind, *, what: str
-) -> EfficientNetLite:
-    """The network with weights under the names of `efficientnet_lite.parse_weights`, in evaluation mode.
-
-    `what` is what messages call the weights. A body takes no notice of the layer that classifies.
-
-    Raises:
-        BackboneError: they are not the weights of this network.
-    """
-    network = EfficientNetLite(name, preprocessing, kind)
-    wanted = {key for key in network.state_dict() if not key.endswith(".num_batches_tracked")}
-    missing = sorted(wanted - set(state))
-    if missing:
-        raise BackboneError(f"{what} does not fit: it holds no {missing[0]}; give the weights of {name}")
-    try:
-        network.load_state_dict({key: state[key] for key in wanted}, strict=False)
-    except RuntimeError as error:
-        raise BackboneError(f"{what} has weights of other shapes; give the weights of {name}") from error
-    return network.eval()
-
-
 def load_network(backbone: Backbone) -> EfficientNetLite:
-    """The network of an installed backbone, in evaluation mode.
+    """The network of an installed backbone, in evaluation mode. A body takes no notice of the layer that classifies.
 
     Raises:
-        BackboneError: its weights cannot be read, or do not fit.
+        BackboneError: its weights cannot be read, or are not this network's.
     """
     metadata = backbone.metadata
     what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
-    state = _read_state(backbone.folder / WEIGHTS_FILE, what)
-    return build_network(backbone.name, state, metadata.preprocessing, metadata.kind, what=what)
-
-
-def _read_state(path: Path, what: str) -> Mapping[str, Tensor]:
+    network = EfficientNetLite(metadata.name, metadata.preprocessing, metadata.kind)
+    wanted = [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
     try:
-        state: Mapping[str, Tensor] = safetensors.torch.load_file(path)
+        state = safetensors.torch.load_file(backbone.folder / WEIGHTS_FILE)
+        network.load_state_dict({key: state[key] for key in wanted}, strict=False)
     except (OSError, SafetensorError) as error:
-        raise BackboneError(f"{what} cannot be read as weights ({error}); publish the backbone again") from error
-    return state
+        raise BackboneError(f"{what} cannot be read as weights ({error}); {_PUBLISH_AGAIN}") from error
+    except KeyError as error:
+        raise BackboneError(f"{what} does not fit: it holds no {error.args[0]}; {_PUBLISH_AGAIN}") from error
+    except RuntimeError as error:
+        raise BackboneError(f"{what} has weights of other shapes; {_PUBLISH_AGAIN}") from error
+    return network.eval()

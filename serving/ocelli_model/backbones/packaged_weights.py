@@ -14,8 +14,6 @@ from pathlib import Path
 
 from ocelli_model.backbone import BackboneUnavailableError
 
-_REMEDY = "install {distribution} again from the locked requirements"
-
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedWeights:
@@ -98,11 +96,13 @@ def read_packaged_weights(name: str) -> bytes:
     if weights is None:
         raise BackboneUnavailableError(f"packaged weights {name}: there are none; choose from {', '.join(PACKAGED_WEIGHTS)}")
     what = f"packaged weights {name}: {weights.file} of {weights.distribution}"
-    remedy = _REMEDY.format(distribution=weights.distribution)
+    remedy = f"install {weights.distribution} again from the locked requirements"
     # For a name without a dot this looks the package up and runs nothing of it.
     specification = importlib.util.find_spec(weights.package)
     if specification is None or specification.submodule_search_locations is None:
-        raise BackboneUnavailableError(f"{what}: the package is not installed; {remedy.replace(' again', '')}")
+        raise BackboneUnavailableError(
+            f"{what}: the package is not installed; install {weights.distribution} from the locked requirements"
+        )
     paths = [Path(folder) / weights.file for folder in specification.submodule_search_locations]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:

@@ -136,5 +136,5 @@ def _place(where: str | None, path: Path) -> str:
 def _remedy() -> str:
     return (
         "give its weights (folder, file or URL) with --weights, put them into torch hub's cache, "
-        "or choose HogColor, which needs none"
+        "or choose EfficientNetLite0, whose weights come as a package"
     )

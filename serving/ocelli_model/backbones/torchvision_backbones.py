@@ -25,9 +25,6 @@ from torchvision.transforms import InterpolationMode
 from ocelli_model.backbone import WEIGHTS_FILE, Backbone, BackboneUnavailableError
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
 
-VERSION = "1"
-"""Raise it with any change that alters features."""
-
 _CLASSES = 1000  # torchvision's models classify ImageNet-1k
 # GoogLeNet and Inception take their input in another scale, and their published weights hold auxiliary layers.
 _TRANSFORMING = frozenset({"googlenet", "inception_v3"})
@@ -204,7 +201,7 @@ def _published(name: str) -> list[Any]:
     except (KeyError, ValueError) as error:
         raise BackboneUnavailableError(
             f"backbone {name!r}: torchvision {torchvision.__version__} has no classification model with "
-            "published weights of that name; choose HogColor or a name from torchvision.models.list_models()"
+            "published weights of that name; choose EfficientNetLite0 or a name from torchvision.models.list_models()"
         ) from error
     return [default, *(entry for entry in entries if entry is not default)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +10,7 @@ import pytest
 import yaml
 
 from ocelli_local import SyncClusterAccess
-from ocelli_model.publish import publish_backbone
-from ocelli_storage.object_store import ObjectStore
+from tests.installed_backbone import install_backbone
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import ExampleSources
@@ -30,7 +28,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(store_folder: Path) -> str:
     """The installed backbone, as OCELLI_BACKBONES names it."""
-    return str(asyncio.run(publish_backbone(ObjectStore.from_url(store_folder.as_uri()), "HogColor")))
+    return str(install_backbone(store_folder))
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def objects(store: StoreProcess, build_operator: Callable[..., OperatorProcess])
     operator = build_operator(
         OCELLI_STORE_URL=store.url,
         OCELLI_STORE_TOKEN_FILE=str(store.save_token(store.namespace, ADMINISTRATOR)),
-        OCELLI_BACKBONES=str(asyncio.run(publish_backbone(objects, "HogColor"))),
+        OCELLI_BACKBONES=str(asyncio.run(publish_backbone(objects, "EfficientNetLite0"))),
     )
     operator.start()
     operator.wait_until_leading()

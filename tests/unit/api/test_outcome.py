@@ -15,7 +15,7 @@ def make_outcome(message: str = "Learned from 100 images") -> Outcome:
         attempt=3,
         accuracy=0.93,
         artifact_digest="a" * 64,
-        backbone="HogColor",
+        backbone="EfficientNetLite0",
         backbone_digest="b" * 64,
         finished_at="2026-01-02T03:04:05.678Z",
     )

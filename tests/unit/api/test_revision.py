@@ -45,7 +45,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
         replace(SPEC, classes=SPEC.classes[::-1]),
         replace(SPEC, classes=(replace(SPEC.classes[0], name="Beagle"), SPEC.classes[1])),
         replace(SPEC, negative_examples=(Source(upload="c" * 64),)),
-        replace(SPEC, model=ModelRecipe(backbone="HogColor")),
+        replace(SPEC, model=ModelRecipe(backbone="EfficientNetLite0")),
         replace(SPEC, model=ModelRecipe(seed=1)),
         replace(SPEC, evaluation=Evaluation(holdout_fraction=0.3)),
         replace(SPEC, retrain_nonce=1),

@@ -1,4 +1,4 @@
-"""A small artifact in a store of its own: HogColor as it is packaged, heads of fixed random weights, two classes."""
+"""A small artifact in a store of its own: EfficientNetLite0, heads of fixed random weights, two classes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ocelli_inference.settings import Settings
 from ocelli_model.artifact import Artifact, save_artifact
 from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.heads import Heads
-from ocelli_model.publish import HOG_COLOR, publish_backbone
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
+from tests.installed_backbone import install_backbone
 
 NAMESPACE = "team-a"
 CLASSIFIER_ID = "dogs_19"
@@ -27,7 +27,8 @@ LOCATION = ClassifierLocation(namespace=NAMESPACE, classifier_id=CLASSIFIER_ID)
 def install_artifact(folder: Path) -> str:
     """Publish backbone and artifact below the folder; the URL of the store."""
     url = folder.as_uri()
-    asyncio.run(_install(ObjectStore.from_url(url)))
+    backbone = install_backbone(folder)
+    asyncio.run(_install(ObjectStore.from_url(url), backbone.digest))
     return url
 
 
@@ -53,9 +54,8 @@ def make_jpeg(seed: int, *, height: int = 213, width: int = 320) -> bytes:
     return encoded
 
 
-async def _install(store: ObjectStore) -> None:
-    backbone = await publish_backbone(store, HOG_COLOR)
-    metadata = await load_backbone_metadata(store, backbone.digest)
+async def _install(store: ObjectStore, backbone_digest: str) -> None:
+    metadata = await load_backbone_metadata(store, backbone_digest)
     random = np.random.default_rng(0)
     ones = np.ones(len(CLASS_NAMES), dtype=np.float32)
     heads = Heads(
@@ -70,7 +70,8 @@ async def _install(store: ObjectStore) -> None:
         class_names=CLASS_NAMES,
         heads=heads,
         backbone_name=metadata.name,
-        backbone_digest=backbone.digest,
+        backbone_digest=backbone_digest,
+        precision=metadata.precision,
         preprocessing=metadata.preprocessing,
         metrics={},
     )

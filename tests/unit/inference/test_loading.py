@@ -107,5 +107,6 @@ async def test_a_missing_backbone_is_named_with_the_remedy(tmp_path: Path, metri
 async def test_a_damaged_backbone_is_not_served(tmp_path: Path, metrics: Metrics) -> None:
     url = await asyncio.to_thread(install_artifact, tmp_path)
     for path in (tmp_path / BACKBONES).rglob(ONNX_FILE):
-        path.write_bytes(path.read_bytes() + b"\0")
+        path.unlink()
+        path.write_bytes(b"damaged")
     assert f"{ONNX_FILE} is damaged" in await fail_to_load(url, metrics)

@@ -1,6 +1,6 @@
 """A pretrained classifier served: PyTorch's scores, hierarchy and languages, over the prediction call and the open protocol.
 
-The bound on scores is 0.0005 where the engine computes with float32 and 0.05 for bfloat16, as for every other classifier.
+The bound on scores is 0.0005, as for every other classifier.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ from tests.unit.training.conftest import Trainer
 
 pytestmark = pytest.mark.anyio
 
-FLOAT32_BOUND = 0.0005
-BFLOAT16_BOUND = 0.05
+BOUND = 0.0005
 HIERARCHY = "/colour/warm/red\n/colour/cold/blue\n/colour/cold/green"
 TRANSLATIONS = {"de": {"red": "Rot", "colour": "Farbe", "none": "keine"}, "pt-br": {"red": "vermelho"}}
 
@@ -198,4 +197,5 @@ async def test_a_torchvision_network_scores_as_in_pytorch(squeezenet: tuple[Sett
     answers = np.array([[item.score for item in prediction.scores] for prediction in predictions])
     difference = float(np.abs(answers - expected).max())
     print(f"{predictor.engine_name}: {difference:.6f}")
-    assert difference <= (BFLOAT16_BOUND if "bfloat16" in predictor.engine_name else FLOAT32_BOUND)
+    assert predictor.engine_name.endswith("float32")
+    assert difference <= BOUND

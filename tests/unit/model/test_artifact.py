@@ -10,6 +10,8 @@ import pytest
 from ocelli_api.classifier import Activation
 from ocelli_api.export import ArtifactSummary, PartPlace
 from ocelli_model.artifact import HEADS_FILE, OUTPUT_HEAD_FILE, Artifact, ArtifactError, load_artifact, save_artifact
+from ocelli_model.backbone import Precision
+from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import Heads
 from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Preprocessing
@@ -32,8 +34,9 @@ def make_artifact(**changes: Any) -> Artifact:
             slope=np.array([0.1, 2.3], dtype=np.float32),
             offset=np.array([-0.7, 1e-8], dtype=np.float32),
         ),
-        backbone_name="HogColor",
+        backbone_name="EfficientNetLite0",
         backbone_digest="ab" * 32,
+        precision=Precision.FLOAT32,
         preprocessing=Preprocessing(height=128, width=128),
         metrics={"accuracy": 0.9},
     )
@@ -80,7 +83,28 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
     digest = save(store, make_artifact())
 
     assert digest == make_artifact().digest == load(store, expected_digest=digest).digest
-    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 1
+    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 2
+
+
+def test_an_artifact_says_with_which_precision_its_features_were_made(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+
+    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["backbone"]["precision"] == "Float32"
+    assert load(store).precision is Precision.FLOAT32
+
+
+def test_an_artifact_of_format_version_1_leaves_the_precision_to_its_backbone_and_keeps_its_digest(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    save(store, make_artifact())
+    path = file_of(tmp_path, ARTIFACT_METADATA)
+    document = json.loads(path.read_bytes())
+    del document["backbone"]["precision"]
+    path.write_bytes(canonical_bytes({**document, "formatVersion": 1}))
+
+    loaded = load(store)
+
+    assert (loaded.precision, loaded.digest) == (None, sha256_hex(path.read_bytes()))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +112,7 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
     [
         {"class_names": ("beagle", "husky")},
         {"backbone_digest": "cd" * 32},
+        {"precision": Precision.FASTEST},
         {"metrics": {"accuracy": 0.8}},
         {"preprocessing": Preprocessing(height=64, width=128)},
         {"library_versions": {"numpy": "0"}},
@@ -148,9 +173,9 @@ def test_metadata_that_are_none_are_an_error(store: ObjectStore, tmp_path: Path,
 
 def test_a_later_format_is_an_error_that_says_so(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
-    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 2}')
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 3}')
 
-    with pytest.raises(ArtifactError, match="format version 2, this program reads 1"):
+    with pytest.raises(ArtifactError, match="format version 3, this program reads 1 and 2"):
         load(store)
 
 

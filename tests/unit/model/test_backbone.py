@@ -13,14 +13,27 @@ from ocelli_model.backbone import (
     BackboneError,
     BackboneMetadata,
     NetworkKind,
+    Precision,
     Weights,
     load_backbone,
     save_backbone,
 )
 from ocelli_model.canonical_json import sha256_hex
-from ocelli_model.publish import packaged_hog_color
+from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore
+
+FILES = {ONNX_FILE: b"a network" * 100}
+METADATA = BackboneMetadata(
+    name="EfficientNetLite0",
+    version="1",
+    preprocessing=Preprocessing(height=128, width=128),
+    feature_count=7,
+    precision=Precision.FLOAT32,
+    weights=None,
+    licence="Apache-2.0",
+    files={name: sha256_hex(data) for name, data in FILES.items()},
+)
 
 
 @pytest.fixture
@@ -30,7 +43,7 @@ def store(tmp_path: Path) -> ObjectStore:
 
 @pytest.fixture
 def digest(store: ObjectStore) -> str:
-    return asyncio.run(save_backbone(store, *packaged_hog_color()))
+    return asyncio.run(save_backbone(store, METADATA, FILES))
 
 
 def load(store: ObjectStore, digest: str, tmp_path: Path, **options: Any) -> Backbone:
@@ -42,24 +55,24 @@ def stored(tmp_path: Path, digest: str, file: str) -> Path:
 
 
 def test_a_backbone_comes_out_as_it_was_installed(store: ObjectStore, digest: str, tmp_path: Path) -> None:
-    metadata, files = packaged_hog_color()
-
     backbone = load(store, digest, tmp_path)
 
-    assert backbone.metadata == metadata
+    assert backbone.metadata == METADATA
     assert backbone.digest == digest
-    assert (backbone.folder / ONNX_FILE).read_bytes() == files[ONNX_FILE]
+    assert (backbone.folder / ONNX_FILE).read_bytes() == FILES[ONNX_FILE]
 
 
-def test_metadata_with_weights_survive_storage() -> None:
-    metadata = dataclasses.replace(packaged_hog_color()[0], weights=Weights(origin="x.pth", sha256="ab" * 32), licence=None)
+@pytest.mark.parametrize("provenance", [None, "Trained by somebody"])
+def test_metadata_with_weights_survive_storage(provenance: str | None) -> None:
+    weights = Weights(origin="x.pth", sha256="ab" * 32, provenance=provenance)
+    metadata = dataclasses.replace(METADATA, weights=weights, licence=None)
 
     assert BackboneMetadata.parse(metadata.to_bytes(), digest=metadata.digest) == metadata
 
 
 @pytest.mark.parametrize("kind", [NetworkKind.CLASSIFIER, NetworkKind.ONNX])
 def test_the_kind_of_a_whole_network_survives_storage(kind: NetworkKind) -> None:
-    metadata = dataclasses.replace(packaged_hog_color()[0], kind=kind)
+    metadata = dataclasses.replace(METADATA, kind=kind)
 
     assert BackboneMetadata.parse(metadata.to_bytes(), digest=metadata.digest) == metadata
 
@@ -69,13 +82,13 @@ class TestABackboneBesideAnArtifact:
 
     @pytest.fixture
     def own_digest(self, store: ObjectStore) -> str:
-        return asyncio.run(save_backbone(store, *packaged_hog_color(), prefix=self.PREFIX))
+        return asyncio.run(save_backbone(store, METADATA, FILES, prefix=self.PREFIX))
 
     def test_it_comes_out_as_it_was_stored(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
         backbone = load(store, own_digest, tmp_path, prefix=self.PREFIX)
 
-        assert backbone.metadata == packaged_hog_color()[0]
-        assert (backbone.folder / ONNX_FILE).read_bytes() == packaged_hog_color()[1][ONNX_FILE]
+        assert backbone.metadata == METADATA
+        assert (backbone.folder / ONNX_FILE).read_bytes() == FILES[ONNX_FILE]
 
     def test_it_is_not_among_the_installed_ones(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
         with pytest.raises(BackboneError, match="publish it"):
@@ -124,7 +137,7 @@ def test_a_backbone_that_is_not_installed_is_an_error_that_says_how_to_install_i
         load(store, "00" * 32, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", "HogColor", "../secrets", "AB" * 32])
+@pytest.mark.parametrize("name", ["", "EfficientNetLite0", "../secrets", "AB" * 32])
 def test_what_is_no_digest_is_refused(store: ObjectStore, tmp_path: Path, name: str) -> None:
     with pytest.raises(BackboneError, match="64 hex digits"):
         load(store, name, tmp_path)
@@ -140,7 +153,7 @@ def test_damage_in_the_store_is_an_error(store: ObjectStore, digest: str, tmp_pa
 
 
 def test_metadata_of_another_format_are_an_error_that_says_so() -> None:
-    data = packaged_hog_color()[0].to_bytes().replace(b'"formatVersion":1', b'"formatVersion":2')
+    data = METADATA.to_bytes().replace(b'"formatVersion":1', b'"formatVersion":2')
     digest = sha256_hex(data)
 
     with pytest.raises(BackboneError, match="format version 2, this program reads 1"):
@@ -149,4 +162,4 @@ def test_metadata_of_another_format_are_an_error_that_says_so() -> None:
 
 def test_files_other_than_the_metadata_name_are_not_installed(store: ObjectStore) -> None:
     with pytest.raises(ValueError, match="differ"):
-        asyncio.run(save_backbone(store, packaged_hog_color()[0], {ONNX_FILE: b"x"}))
+        asyncio.run(save_backbone(store, METADATA, {ONNX_FILE: b"x"}))

@@ -224,7 +224,15 @@ def test_module_says_that_its_weights_are_damaged(tmp_path: Path) -> None:
 def test_module_says_that_its_weights_are_of_another_network(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(weights_of("EfficientNetLite2")))
-    with pytest.raises(BackboneError, match="has weights of other shapes; give the weights of EfficientNetLite0"):
+    with pytest.raises(BackboneError, match="has weights of other shapes; publish the backbone again"):
+        load_network(backbone)
+
+
+def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
+    backbone = installed(tmp_path, kind=NetworkKind.CLASSIFIER)
+    body = {key: values for key, values in weights_of(NAME).items() if not key.startswith("classifier")}
+    (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(body))
+    with pytest.raises(BackboneError, match=r"does not fit: it holds no classifier.weight; publish the backbone again"):
         load_network(backbone)
 
 

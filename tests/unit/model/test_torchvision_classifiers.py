@@ -21,10 +21,10 @@ from ocelli_model.backbone import (
     NetworkKind,
     Precision,
 )
-from ocelli_model.backbones import torchvision_backbones
+from ocelli_model.backbones import torchvision_backbones, torchvision_family
 from ocelli_model.backbones.onnx_export import export_onnx
 from ocelli_model.canonical_json import sha256_hex
-from ocelli_model.engine import TorchEngine, device_for, load_engine
+from ocelli_model.engine import TorchEngine, load_engine
 from tests.networks import save_torchvision
 from tests.unit.model.images import make_pixels
 
@@ -54,7 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
         (folder / name).write_bytes(data)
     metadata = BackboneMetadata(
         name=NAME,
-        version=torchvision_backbones.VERSION,
+        version=torchvision_family.VERSION,
         preprocessing=preprocessing,
         feature_count=count,
         precision=Precision.FLOAT32,
@@ -100,17 +100,6 @@ def test_in_pytorch_it_answers_as_in_openvino(whole: Backbone) -> None:
     in_torch = TorchEngine(whole, torch_device="cpu", threads=1).features(images)
     assert on_cpu.shape == (3, 7)
     assert on_cpu == pytest.approx(in_torch, abs=1e-3)
-
-
-def test_a_network_that_came_as_onnx_runs_on_the_cpu_of_a_node_with_a_gpu(whole: Backbone) -> None:
-    kinds = {
-        kind: device_for(BackboneMetadata(**{**vars(whole.metadata), "kind": kind}), Accelerator.GPU) for kind in NetworkKind
-    }
-    assert kinds == {
-        NetworkKind.BODY: Accelerator.GPU,
-        NetworkKind.CLASSIFIER: Accelerator.GPU,
-        NetworkKind.ONNX: Accelerator.CPU,
-    }
 
 
 def test_pytorch_says_that_it_cannot_run_onnx(whole: Backbone) -> None:

@@ -124,7 +124,7 @@ def make_artifact(classifier: Classifier) -> StoredArtifact:
         revision=current_revision(classifier.spec),
         accuracy="0.934",
         digest="d" * 64,
-        backbone="HogColor",
+        backbone="EfficientNetLite0",
         finished_at="2026-05-04T11:50:00.000Z",
     )
 

@@ -25,7 +25,7 @@ def test_the_lease_is_named_by_a_setting() -> None:
     ("name", "value"),
     [
         ("OCELLI_STORE_URL", ""),
-        ("OCELLI_BACKBONES", "HogColor"),
+        ("OCELLI_BACKBONES", "EfficientNetLite0"),
         ("OCELLI_WORKERS", "0"),
         ("OCELLI_WORKERS", "many"),
         ("OCELLI_WATCH_SECONDS", "60-30"),
@@ -48,10 +48,10 @@ def test_a_wrong_value_is_named(name: str, value: str) -> None:
 
 
 def test_backbones_of_a_folder_follow_those_that_are_listed(tmp_path: Path) -> None:
-    (tmp_path / "001").write_text(f"HogColor={'c' * 64}\n")
+    (tmp_path / "001").write_text(f"EfficientNetLite0={'c' * 64}\n")
     (tmp_path / "000").write_text(f"resnet18={'b' * 64}\n")
     config = parse_config({**GOOD, "OCELLI_BACKBONES": f"resnet50={'a' * 64}", "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
-    assert config.children.backbones == f"resnet50={'a' * 64},resnet18={'b' * 64},HogColor={'c' * 64}"
+    assert config.children.backbones == f"resnet50={'a' * 64},resnet18={'b' * 64},EfficientNetLite0={'c' * 64}"
 
 
 def test_a_wrong_file_of_the_folder_of_backbones_is_named(tmp_path: Path) -> None:

@@ -24,11 +24,11 @@ from PIL import Image
 
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
-from ocelli_model.publish import publish_backbone
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import parse_settings
+from tests.installed_backbone import install_backbone
 
 MakeImage = Callable[..., bytes]
 MakeZip = Callable[[Mapping[str, bytes]], bytes]
@@ -152,7 +152,7 @@ class Trainer:
         for path in (self.file_sources, self.scratch):
             path.mkdir()
         self.store = ObjectStore.from_url((folder / "store").as_uri())
-        self.backbone = asyncio.run(publish_backbone(self.store, "HogColor"))
+        self.backbone = install_backbone(folder / "store")
         self.environment: dict[str, str] = {
             Environment.STORE_URL: self.store.url,
             Environment.CLASSIFIER: "team-a/dogs",

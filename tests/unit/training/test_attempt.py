@@ -56,7 +56,7 @@ def test_a_training_ends_with_an_artifact_and_its_outcome(trainer: Any, blue: by
     assert trainer.outcome == outcome
     assert outcome.artifact_digest == artifact.digest
     assert outcome.accuracy == artifact.metrics["accuracy"] == 1.0
-    assert outcome.backbone == "HogColor (Auto: no other backbone is installed)"
+    assert outcome.backbone == "EfficientNetLite0 (Auto)"
     assert outcome.backbone_digest == artifact.backbone_digest == trainer.backbone.digest
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", outcome.finished_at)
 
@@ -323,13 +323,13 @@ def test_a_backbone_that_is_not_installed_is_never_replaced(trainer: Any, blue: 
     trainer.definition["model"] = {"backbone": "resnet50"}
     outcome, exit_code = trainer.run()
     assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
-    assert '"resnet50" is not installed; name one of HogColor' in outcome.message
+    assert '"resnet50" is not installed; name one of EfficientNetLite0' in outcome.message
 
 
 def test_a_listed_backbone_that_cannot_be_loaded_is_never_replaced(trainer: Any, blue: bytes, red: bytes) -> None:
     trainer.add_class("blue", blue)
     trainer.add_class("red", red)
-    trainer.environment[Environment.BACKBONES] = f"resnet50={'ab' * 32},{trainer.backbone}"
+    trainer.environment[Environment.BACKBONES] = f"EfficientNetLite0={'ab' * 32},{trainer.backbone}"
     outcome, exit_code = trainer.run()
     assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
     assert not trainer.exists(trainer.artifact_key)

@@ -7,19 +7,25 @@ import pytest
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.settings import InstalledBackbone
 
-HOG_COLOR = InstalledBackbone(name="HogColor", digest="a1")
+LITE = InstalledBackbone(name="EfficientNetLite0", digest="a1")
 RESNET = InstalledBackbone(name="resnet50", digest="b2")
 MOBILENET = InstalledBackbone(name="mobilenet_v3_large", digest="c3")
+HOG_COLOR = InstalledBackbone(name="HogColor", digest="d4")
 
 
 @pytest.mark.parametrize(
     ("wanted", "installed", "taken", "description"),
     [
-        ("Auto", [HOG_COLOR], HOG_COLOR, "HogColor (Auto: no other backbone is installed)"),
-        ("Auto", [HOG_COLOR, RESNET, MOBILENET], RESNET, "resnet50 (Auto: the first that is installed)"),
-        ("Auto", [MOBILENET, RESNET], MOBILENET, "mobilenet_v3_large (Auto: the first that is installed)"),
-        ("HogColor", [RESNET, HOG_COLOR], HOG_COLOR, "HogColor"),
-        ("resnet50", [HOG_COLOR, MOBILENET, RESNET], RESNET, "resnet50"),
+        ("Auto", [LITE], LITE, "EfficientNetLite0 (Auto)"),
+        ("Auto", [RESNET, MOBILENET, LITE], LITE, "EfficientNetLite0 (Auto)"),
+        (
+            "Auto",
+            [HOG_COLOR, MOBILENET, RESNET],
+            MOBILENET,
+            "mobilenet_v3_large (Auto: EfficientNetLite0 is not installed, this is the first that is)",
+        ),
+        ("EfficientNetLite0", [RESNET, LITE], LITE, "EfficientNetLite0"),
+        ("resnet50", [LITE, MOBILENET, RESNET], RESNET, "resnet50"),
     ],
 )
 def test_the_backbone_taken_is_described(
@@ -29,14 +35,28 @@ def test_the_backbone_taken_is_described(
     assert (choice.installed, choice.description) == (taken, description)
 
 
+def refuse(wanted: str, *installed: InstalledBackbone) -> str:
+    with pytest.raises(BackboneNotInstalledError) as caught:
+        choose_backbone(wanted, installed)
+    return str(caught.value)
+
+
 def test_a_backbone_that_is_not_installed_is_refused_with_those_that_are() -> None:
-    with pytest.raises(BackboneNotInstalledError, match='"resnet50" is not installed; name one of HogColor, ') as caught:
-        choose_backbone("resnet50", [HOG_COLOR])
-    assert "or install resnet50 with make run BACKBONES=resnet50, or on a cluster as docs/backbones.md says" in str(
-        caught.value
+    assert refuse("resnet50", LITE) == (
+        'backbone "resnet50" is not installed; name one of EfficientNetLite0, or install resnet50 with '
+        "make run BACKBONES=resnet50, or on a cluster as docs/backbones.md says (in the chart: backbones)"
     )
 
 
-def test_an_installation_without_backbones_is_told_how_to_get_one() -> None:
-    with pytest.raises(BackboneNotInstalledError, match=r"install HogColor as docs/backbones\.md says"):
-        choose_backbone("Auto", [])
+def test_a_backbone_that_was_removed_is_refused_even_where_it_is_listed() -> None:
+    assert refuse("HogColor", HOG_COLOR, LITE) == (
+        'backbone "HogColor" was removed from Ocelli; what is served goes on; to train again name EfficientNetLite0 in '
+        "model.backbone, or remove model.backbone"
+    )
+
+
+@pytest.mark.parametrize("installed", [(), (HOG_COLOR,)])
+def test_an_installation_without_backbones_is_told_how_to_get_one(installed: tuple[InstalledBackbone, ...]) -> None:
+    assert refuse("Auto", *installed) == (
+        "no backbone is installed; install EfficientNetLite0 as docs/backbones.md says (in the chart: backbones)"
+    )

@@ -37,9 +37,9 @@ def test_what_is_optional_has_a_default() -> None:
 
 
 def test_backbones_come_in_the_order_listed() -> None:
-    assert parse(BACKBONES="resnet50=ab, HogColor=cd,").backbones == (
+    assert parse(BACKBONES="resnet50=ab, EfficientNetLite0=cd,").backbones == (
         InstalledBackbone(name="resnet50", digest="ab"),
-        InstalledBackbone(name="HogColor", digest="cd"),
+        InstalledBackbone(name="EfficientNetLite0", digest="cd"),
     )
 
 

@@ -1,0 +1,72 @@
+"""EfficientNetLite0 for tests: published once in a process, then linked into every store that wants it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocelli_model.backbone import Backbone, BackboneMetadata, load_backbone_metadata
+from ocelli_model.backbones.families import DEFAULT_BACKBONE
+from ocelli_model.publish import PublishedBackbone, publish_backbone
+from ocelli_storage.layout import BACKBONES
+from ocelli_storage.object_store import ObjectStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Original:
+    folder: tempfile.TemporaryDirectory[str]
+    """Removed when the process ends."""
+    published: PublishedBackbone
+    metadata: BackboneMetadata
+
+    @property
+    def files(self) -> Path:
+        return Path(self.folder.name) / BACKBONES / self.published.digest
+
+
+def install_backbone(store_folder: Path) -> PublishedBackbone:
+    """Put it into the store in this folder, as hard links: a test that damages a file must replace it, not write into it."""
+    original = _publish()
+    target = store_folder / BACKBONES / original.published.digest
+    if not target.exists():
+        shutil.copytree(original.files, target, copy_function=_link)
+    return original.published
+
+
+def installed_backbone() -> Backbone:
+    """Its files in a folder that no test may change."""
+    original = _publish()
+    return Backbone(metadata=original.metadata, folder=original.files)
+
+
+def backbone_files() -> Mapping[str, bytes]:
+    """The contents of its files, by name."""
+    original = _publish()
+    return {name: (original.files / name).read_bytes() for name in original.metadata.files}
+
+
+@functools.cache
+def _publish() -> _Original:
+    folder = tempfile.TemporaryDirectory(prefix="ocelli-backbone-")
+    store = ObjectStore.from_url(Path(folder.name).as_uri())
+
+    async def publish() -> tuple[PublishedBackbone, BackboneMetadata]:
+        published = await publish_backbone(store, DEFAULT_BACKBONE)
+        return published, await load_backbone_metadata(store, published.digest)
+
+    published, metadata = asyncio.run(publish())
+    return _Original(folder=folder, published=published, metadata=metadata)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # The test's folder is on another file system.
+        shutil.copyfile(source, target)
