@@ -14,6 +14,8 @@ REJECTION_START = 0.98
 """The distance up to which rejection leaves scores as they are; at a distance of 1 it halves them."""
 REJECTION_FLOOR = 0.01
 """The least factor of rejection: the order of the classes remains visible in the rounded scores."""
+LEAST_LENGTH = 1e-12
+"""Features are divided by their length or, where that is less, by this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,7 +155,8 @@ def normalised(features: NDArray[np.float64], power: float) -> NDArray[np.float6
     """
     raised: NDArray[np.float64] = np.sign(features) * np.abs(features) ** power
     lengths = np.sqrt((raised * raised).sum(axis=1, keepdims=True))
-    return raised / np.maximum(lengths, 1e-12)
+    scaled: NDArray[np.float64] = raised / np.maximum(lengths, LEAST_LENGTH)
+    return scaled
 
 
 def rejection_factors(distances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -229,7 +229,7 @@ def test_input_says_how_an_image_is_to_be_fitted(squashing: Exported, cropping: 
         crop = model.description.metadata.userDefined["ocelli.imageCropAndScale"]
         described.append((crop, image.type.imageType.height, crop in image.shortDescription))
     assert squashing.preprocessing.resize is ResizeMode.SQUASH
-    assert described == [("scaleFill", 224, True), ("centerCrop", 256, True)]
+    assert described == [("scaleFill", squashing.preprocessing.height, True), ("centerCrop", 256, True)]
 
 
 def test_wrong_weight_would_be_seen(squashing: Exported) -> None:
