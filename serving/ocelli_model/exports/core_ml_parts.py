@@ -133,6 +133,10 @@ class _HeadLayers:
             bias={"floatValue": bias.tolist()},
         )
 
+    def unary(self, function: str, name: str, value: str, *, alpha: float = 0.0) -> str:
+        """Of each number."""
+        return self.add("unary", name, value, type=function, alpha=alpha, scale=1.0)
+
     def reduce(self, kind: str, name: str, value: str) -> str:
         """To float32[1, 1]."""
         return self.add(kind, name, value, axes=[-1], keepDims=True)
@@ -140,11 +144,11 @@ class _HeadLayers:
 
 def _normalise(layers: _HeadLayers, power: float) -> str:
     """As `ocelli_model.heads.normalised`."""
-    magnitudes = layers.add("unary", "magnitudes", FEATURES, type="ABS")
-    raised = layers.add("unary", "raised", magnitudes, type="POWER", alpha=power)
+    magnitudes = layers.unary("ABS", "magnitudes", FEATURES)
+    raised = layers.unary("POWER", "raised", magnitudes, alpha=power)
     signed = layers.add("multiplyBroadcastable", "signed", layers.add("sign", "signs", FEATURES), raised)
     length = layers.reduce("reduceL2", "length", signed)
-    divisor = layers.add("unary", "divisor", length, type="THRESHOLD", alpha=_LEAST_LENGTH)
+    divisor = layers.unary("THRESHOLD", "divisor", length, alpha=_LEAST_LENGTH)
     return layers.add("divideBroadcastable", "normalised", signed, divisor)
 
 
@@ -157,13 +161,13 @@ def _rejection_factor(layers: _HeadLayers, inputs: str, rejection: Rejection) ->
         square = layers.add(
             "subtractBroadcastable", "square", square, layers.reduce("reduceSumSquare", "inside_square", inside)
         )
-    positive = layers.add("unary", "positive_square", square, type="THRESHOLD", alpha=0.0)
-    distance = layers.add("unary", "distance", positive, type="SQRT")
+    positive = layers.unary("THRESHOLD", "positive_square", square, alpha=0.0)
+    distance = layers.unary("SQRT", "distance", positive)
     falling = {"alpha": -REJECTION_DECAY, "beta": REJECTION_DECAY * REJECTION_START}
     exponent = layers.add("activation", "falling", distance, linear=falling)
     least, greatest = REJECTION_EXPONENTS
     bounded = layers.add("clip", "exponent", exponent, minVal=least, maxVal=greatest)
-    return layers.add("unary", "factor", bounded, type="EXP")
+    return layers.unary("EXP", "factor", bounded)
 
 
 def input_size(preprocessing: Preprocessing) -> tuple[int, int]:
