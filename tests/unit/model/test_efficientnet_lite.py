@@ -30,7 +30,6 @@ from tests.unit.model.efficientnet import (
     BOUND,
     NAME,
     installed,
-    preprocessing_of,
     reference,
     reference_network,
     sized,
@@ -154,7 +153,7 @@ def test_onnx_takes_any_number_of_images() -> None:
 
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER])
 def test_onnx_is_valid_and_always_the_same(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     first, second = (efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, kind)[0] for _ in range(2))
     onnx.checker.check_model(onnx.load_from_string(first), full_check=True)
     assert first == second
@@ -167,7 +166,7 @@ def test_network_that_came_as_onnx_is_none_of_these() -> None:
 
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER], ids=["squashed", "cropped"])
 def test_onnx_export_gives_the_scores_of_the_server(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     network, count = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.BODY)
     heads = make_heads(len(CLASS_NAMES), count)
     exported = build_onnx_body(network, preprocessing) + build_onnx_head(fold_calibration(heads), CLASS_NAMES)

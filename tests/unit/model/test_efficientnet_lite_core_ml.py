@@ -19,7 +19,7 @@ from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.message_types import core_ml_messages
 from ocelli_model.preprocessing import Preprocessing
 from tests.unit.model.core_ml_interpreter import run_core_ml, run_core_ml_layer
-from tests.unit.model.efficientnet import BOUND, NAME, preprocessing_of, reference, weights_of
+from tests.unit.model.efficientnet import BOUND, NAME, reference, weights_of
 from tests.unit.model.photographs import photographs
 from tests.unit.model.test_exports import make_heads
 
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def body(kind: NetworkKind) -> bytes:
-    return efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), preprocessing_of(NAME, kind))
+    return efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), efficientnet_lite.preprocessing_for(NAME))
 
 
 def whole(kind: NetworkKind) -> bytes:
@@ -65,13 +65,13 @@ def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
 
 @pytest.mark.parametrize("kind", KINDS, ids=["squashed", "cut"])
 def test_specification_gives_the_features_of_the_reference(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     features = run_core_ml_layer(parsed(body(kind)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)
     assert features == pytest.approx(reference(NAME, photographs(preprocessing)), abs=BOUND)
 
 
 def test_export_gives_the_scores_of_the_server() -> None:
-    images = photographs(preprocessing_of(NAME, NetworkKind.BODY))
+    images = photographs(efficientnet_lite.preprocessing_for(NAME))
     answers = run_core_ml(parsed(whole(NetworkKind.BODY)), list(images))
     given = np.array([[answer[name] for name in CLASS_NAMES] for answer in answers])
     heads = make_heads(len(CLASS_NAMES), FEATURE_COUNT)
@@ -89,7 +89,7 @@ def test_values_have_one_name_each_and_are_there_before_they_are_used(kind: Netw
 
 
 def test_body_is_always_the_same() -> None:
-    preprocessing = preprocessing_of(NAME, NetworkKind.BODY)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     assert efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), preprocessing) == body(NetworkKind.BODY)
 
 
