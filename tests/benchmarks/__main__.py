@@ -11,39 +11,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from ocelli_quickstart.digits import Digits
 from tests.benchmarks import gateway_memory, gateway_status
+from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.trainer_process import TrainerProcess
 from tests.product.instance import CHECKOUT, connect, start_ocelli, stop_ocelli
 
 PHOTOGRAPHS = CHECKOUT.parent / "shared" / "data"
 TRAINER_RUNS = 5
 START_RUNS = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """One promised figure. `at_least` tells whether more is better."""
-
-    what: str
-    value: float
-    goal: float
-    unit: str
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        return self.value >= self.goal if self.at_least else self.value <= self.goal
-
-    def __str__(self) -> str:
-        sign = ">=" if self.at_least else "<="
-        verdict = "met" if self.met else "missed"
-        return f"{self.what:62} {self.value:8.2f} {self.unit:2} {sign} {self.goal:6.2f} {self.unit:2} {verdict}"
 
 
 def photographs(folder: Path) -> tuple[str, dict[str, Path]]:
