@@ -19,7 +19,7 @@ TORCH_INDEX_URL ?=
 # torchvision backbones that `make run` installs beside EfficientNetLite0, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
-# Built-in classifiers that `make run` installs; empty: none. They wait for weights, see deploy/built-in.
+# Built-in classifiers that `make run` installs where they are not there yet; empty: none.
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)

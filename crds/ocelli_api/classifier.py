@@ -120,10 +120,37 @@ class DataFile:
     """The digest that its bytes must have."""
 
 
+class PackagedWeightsName(StrEnum):
+    """Weights that come with Ocelli, in packages of their own."""
+
+    EFFICIENTNET_LITE0 = "EfficientNetLite0"
+    """Tells the 1,000 classes of ImageNet-1k apart."""
+    OPEN_NSFW = "OpenNSFW"
+    """Tells `explicit` from `not explicit`."""
+
+
+PACKAGED_WEIGHTS_SHA256: Mapping[PackagedWeightsName, str] = {
+    PackagedWeightsName.EFFICIENTNET_LITE0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    PackagedWeightsName.OPEN_NSFW: "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+}
+"""SHA-256 (hex) of each file of weights; part of the revision, so that other weights under the same name are another one."""
+
+
+class PackagedLabels(StrEnum):
+    """Names of outputs that come with Ocelli, each with a hierarchy and translations."""
+
+    IMAGENET = "ImageNet"
+    """The 1,000 classes of ImageNet-1k, in the usual order."""
+    IMAGENET_FOOD = "ImageNetFood"
+    """The foods among them; all other outputs together are the class `non-food`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PretrainedWeights:
-    """Which network, with which weights: published by torchvision, or any file; at least one of `torchvision` and `url`."""
+    """Which network, with which weights: `packaged` alone, or `torchvision`, `url` or both."""
 
+    packaged: PackagedWeightsName | None = None
+    """Weights that come with Ocelli: network, images and labels follow from the name, and nothing is fetched."""
     torchvision: str | None = None
     """Torchvision's name of published weights, such as `ResNet50_Weights.IMAGENET1K_V2`: network and labels follow from it."""
     url: str | None = None
@@ -132,6 +159,18 @@ class PretrainedWeights:
     """The digest that the file at `url` must have."""
     architecture: str | None = None
     """Torchvision's name of the network that a file of weights belongs to; not needed beside `torchvision` or for `.onnx`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedLabels:
+    """What the outputs are called: exactly one of `packaged` and `url`."""
+
+    packaged: PackagedLabels | None = None
+    """Labels that come with Ocelli, with their hierarchy and translations."""
+    url: str | None = None
+    """Of a text file, line i names output i; outputs of one name are one class."""
+    sha256: str | None = None
+    """The digest that the file at `url` must have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +192,8 @@ class Pretrained:
     """A classifier that is not learned here: weights somebody published, with the names of their outputs."""
 
     weights: PretrainedWeights
-    labels: DataFile | None = None
-    """Text, line i names output i; outputs of one name are one class. None: torchvision's, or `labels.txt` of the folder."""
+    labels: PretrainedLabels | None = None
+    """None: those of the packaged weights, torchvision's, or `labels.txt` of the folder."""
     hierarchy: DataFile | None = None
     """Text, paths such as `/animal/bird/owl/barn owl`, each ending in a label."""
     translations: DataFile | None = None
@@ -455,12 +494,13 @@ def _parse_pretrained(pretrained: Mapping[str, Any] | None) -> Pretrained | None
     mean, deviation = images.get("mean"), images.get("standardDeviation")
     return Pretrained(
         weights=PretrainedWeights(
+            packaged=None if weights.get("packaged") is None else PackagedWeightsName(weights["packaged"]),
             torchvision=weights.get("torchvision"),
             url=weights.get("url"),
             sha256=weights.get("sha256"),
             architecture=weights.get("architecture"),
         ),
-        labels=_parse_data_file(pretrained.get("labels")),
+        labels=_parse_labels(pretrained.get("labels")),
         hierarchy=_parse_data_file(pretrained.get("hierarchy")),
         translations=_parse_data_file(pretrained.get("translations")),
         activation=Activation(pretrained.get("activation", Pretrained.activation)),
@@ -472,6 +512,15 @@ def _parse_pretrained(pretrained: Mapping[str, Any] | None) -> Pretrained | None
             mean=None if mean is None else tuple(float(value) for value in mean),
             standard_deviation=None if deviation is None else tuple(float(value) for value in deviation),
         ),
+    )
+
+
+def _parse_labels(item: Mapping[str, Any] | None) -> PretrainedLabels | None:
+    if item is None:
+        return None
+    packaged = item.get("packaged")
+    return PretrainedLabels(
+        packaged=None if packaged is None else PackagedLabels(packaged), url=item.get("url"), sha256=item.get("sha256")
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ocelli_api.classifier import (
+    PACKAGED_WEIGHTS_SHA256,
     ClassifierSpec,
     DataFile,
     Evaluation,
@@ -69,7 +70,7 @@ def spec_revision(spec: ClassifierSpec) -> str:
     document = definition(spec)
     canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
     if spec.pretrained is not None:
-        canonical["pretrained"] = _canonical_pretrained(document["pretrained"])
+        canonical["pretrained"] = _canonical_pretrained(spec.pretrained, document["pretrained"])
         if _has_open_address(spec.pretrained) and spec.retrain_nonce:
             canonical["retrainNonce"] = spec.retrain_nonce
         return _digest(canonical)[:REVISION_LENGTH]
@@ -136,6 +137,7 @@ def _pretrained_document(pretrained: Pretrained) -> dict[str, Any]:
     document: dict[str, Any] = {
         "weights": _without_none(
             {
+                "packaged": None if weights.packaged is None else str(weights.packaged),
                 "torchvision": weights.torchvision,
                 "url": weights.url,
                 "sha256": weights.sha256,
@@ -143,6 +145,8 @@ def _pretrained_document(pretrained: Pretrained) -> dict[str, Any]:
             }
         )
     }
+    if pretrained.labels is not None and pretrained.labels.packaged is not None:
+        document["labels"] = {"packaged": str(pretrained.labels.packaged)}
     for key, file in _data_files(pretrained).items():
         document[key] = _without_none({"url": file.url, "sha256": file.sha256})
     if pretrained.activation is not Pretrained.activation:
@@ -162,14 +166,17 @@ def _pretrained_document(pretrained: Pretrained) -> dict[str, Any]:
     return document
 
 
-def _canonical_pretrained(document: dict[str, Any]) -> dict[str, Any]:
-    """The same with pinned files by their digests alone."""
-    return {
+def _canonical_pretrained(pretrained: Pretrained, document: dict[str, Any]) -> dict[str, Any]:
+    """The same with pinned files by their digests alone, and packaged weights by name and digest."""
+    canonical: dict[str, Any] = {
         key: {name: text for name, text in value.items() if name != "url"}
         if isinstance(value, dict) and "sha256" in value
         else value
         for key, value in document.items()
     }
+    if pretrained.weights.packaged is not None:
+        canonical["weights"] = {**canonical["weights"], "sha256": PACKAGED_WEIGHTS_SHA256[pretrained.weights.packaged]}
+    return canonical
 
 
 def _has_open_address(pretrained: Pretrained) -> bool:
@@ -180,7 +187,9 @@ def _has_open_address(pretrained: Pretrained) -> bool:
 
 
 def _data_files(pretrained: Pretrained) -> dict[str, DataFile]:
-    files = {"labels": pretrained.labels, "hierarchy": pretrained.hierarchy, "translations": pretrained.translations}
+    labels = pretrained.labels
+    labels_file = None if labels is None or labels.url is None else DataFile(url=labels.url, sha256=labels.sha256)
+    files = {"labels": labels_file, "hierarchy": pretrained.hierarchy, "translations": pretrained.translations}
     return {key: file for key, file in files.items() if file is not None}
 
 

@@ -107,7 +107,7 @@ def known_built_ins() -> tuple[str, ...]:
 
 
 async def _make_built_ins(cluster: LocalCluster, names: Sequence[str]) -> None:
-    """One that is there already stays as it is: its user may have given it other weights."""
+    """One that is there already stays as it is: its user may have given it other weights. So do those of earlier releases."""
     path = f"/apis/{GROUP}/{VERSION}/namespaces/{SYSTEM_NAMESPACE}/{PLURAL}"
     there = {item["metadata"]["name"] for item in (await cluster.access.client.get(path))["items"]}
     for manifest in load_manifests([BUILT_INS / f"{name}.yaml" for name in names if name not in there]):

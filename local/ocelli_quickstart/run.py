@@ -378,8 +378,8 @@ async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
 
 
 def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
-    """What is said of each Classifier, by its name. Built-in ones that wait for weights are told of in one line, once all of
-    them were tried.
+    """What is said of each Classifier, by its name. Built-in ones that wait for weights of another place, as those of earlier
+    releases do, are told of in one line, once all of them were tried.
     """
     summaries = {f"{item.namespace}/{item.name}": _summary(item) for item in classifiers}
     built_ins = [item for item in classifiers if item.namespace == SYSTEM_NAMESPACE and item.name in known_built_ins()]
@@ -390,10 +390,11 @@ def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
     for item in waiting:
         summaries[f"{item.namespace}/{item.name}"] = ""
     if waiting and not under_way:
-        names = ", ".join(sorted(item.name for item in waiting))
+        names = sorted(item.name for item in waiting)
         wait = "wait for their weights" if len(waiting) > 1 else "waits for its weights"
         summaries["built-in classifiers"] = (
-            f"{names} {wait}, see docs/pretrained.md; everything else works (BUILT_INS= leaves built-in classifiers out)"
+            f"{', '.join(names)} {wait}, see docs/pretrained.md; to use the weights that come with Ocelli, "
+            f"kubectl -n {SYSTEM_NAMESPACE} delete clf {' '.join(names)}, then start again"
         )
     return summaries
 
@@ -401,6 +402,9 @@ def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
 def _waits_for_weights(classifier: Classifier) -> bool:
     stalled = classifier.status.condition(ConditionType.STALLED)
     if stalled is None or stalled.status != "True" or classifier.status.served_revision is not None:
+        return False
+    pretrained = classifier.spec.pretrained
+    if pretrained is None or pretrained.weights.packaged is not None:
         return False
     # PyTorch, which reads the weights, is missing, or the weights themselves.
     return stalled.reason in (StalledReason.TRAINING_FAILED, StalledReason.SOURCE_UNREADABLE)

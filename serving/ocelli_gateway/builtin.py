@@ -11,7 +11,9 @@ from ocelli_gateway.colors import name_colors
 from ocelli_gateway.wire import ScoredClass
 
 DEFAULT = "default"
-BUILT_IN_IDS = (DEFAULT, "food", "explicit")
+FOOD = "food"
+BUILT_IN_IDS = (DEFAULT, FOOD, "explicit")
+NON_FOOD = "non-food"
 
 
 def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[ScoredClass]:
@@ -21,7 +23,15 @@ def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[Scor
     return [ScoredClass(class_name=item.class_name, score=item.score) for item in name_colors(pixels)]
 
 
+def classes_without_model(classifier_id: str) -> list[ScoredClass]:
+    """The classes of a built-in classifier whose model is missing or does not answer, except colours.
+
+    Clients of v3 read the first class of `food` without looking whether there is one, so that it always has one.
+    """
+    return [ScoredClass(class_name=NON_FOOD, score=1.0)] if classifier_id == FOOD else []
+
+
 def describe_unavailable(classifier_id: str, why: str) -> str:
     """What a warning says of a built-in classifier that has no model, or whose model does not answer now."""
-    what = "colors only" if classifier_id == DEFAULT else "no classes"
+    what = {DEFAULT: "colors only", FOOD: f"{NON_FOOD} only"}.get(classifier_id, "no classes")
     return f"The built-in classifier {classifier_id} {why}; it answers with {what}."

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
 from ocelli_cluster.client import ClusterError
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_unavailable, score_colors
+from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, classes_without_model, describe_unavailable, score_colors
 from ocelli_gateway.classifier_store import ClassifierStore, KnownClassifier
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
@@ -279,7 +279,10 @@ class Classification:
     async def _score(self, tenant: str, image: ReadImage, targets: Sequence[_Target], request: ClassifyRequest) -> _Outcome:
         if image.error is not None:
             return _Outcome(origin=image.origin, error=image.error)
-        scores: dict[str, list[ScoredClass]] = {target.classifier_id: [] for target in targets}
+        scores: dict[str, list[ScoredClass]] = {
+            target.classifier_id: classes_without_model(target.classifier_id) if target.known is None else []
+            for target in targets
+        }
         # Where nobody is asked, this is what tells whether it is an image.
         in_pixels = [target.classifier_id for target in targets if target.known is None or target.classifier_id == DEFAULT]
         if in_pixels:
@@ -288,7 +291,7 @@ class Classification:
             except PixelsError as error:
                 return _Outcome(origin=image.origin, error=image_error(error.fault))
             for classifier_id in in_pixels:
-                scores[classifier_id] = score_colors(classifier_id, pixels)
+                scores[classifier_id] += score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
         question = Question(tenant=tenant, image=image.data, threshold=request.threshold, language=request.language)
         answers = await asyncio.gather(*(self._ask(target, known, question) for target, known in asked))
@@ -304,6 +307,7 @@ class Classification:
                 failures[target.classifier_id] = answer
             else:
                 silent[target.classifier_id] = answer
+                scores[target.classifier_id] += classes_without_model(target.classifier_id)
         if len(silent) == len(targets) and not in_pixels:
             # Nobody has said whether it is an image.
             try:

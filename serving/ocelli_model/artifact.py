@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
 from ocelli_model.backbone import Precision
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
-from ocelli_model.heads import DECISION_THRESHOLD, Heads
+from ocelli_model.heads import DECISION_THRESHOLD, Heads, Rejection
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.archives import MEGABYTE
@@ -40,12 +40,14 @@ HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
     **LIMITS_BYTES,
-    # 500 heads over the longest features that torchvision's networks have are 15 MB.
+    # 500 heads over the longest features that torchvision's networks have, with their rejection, are 32 MB.
     HEADS_FILE: 64 * MEGABYTE,
     # Labels, hierarchy and translations, which have 5 MB each where they come from, and paths that say names again.
     OUTPUT_HEAD_FILE: 64 * MEGABYTE,
 }
 
+_REJECTION = "rejection."
+"""Before the names of a rejection's arrays among those of the heads."""
 _LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
 
 
@@ -96,7 +98,7 @@ class Artifact:
             backbone["precision"] = str(self.precision)
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
-        document = {
+        document: dict[str, Any] = {
             # An artifact that was read keeps its version, and with it its digest.
             "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
             "classifierID": self.classifier_id,
@@ -109,6 +111,8 @@ class Artifact:
             "libraryVersions": dict(self.library_versions),
             "files": {heads_file: sha256_hex(heads)},
         }
+        if isinstance(self.heads, Heads) and self.heads.power is not None:
+            document["featurePower"] = self.heads.power
         return canonical_bytes(document), {heads_file: heads, **self.export_files}
 
     @property
@@ -167,7 +171,9 @@ async def load_artifact(
             classifier_id=document["classifierID"],
             revision=document["revision"],
             class_names=summary.class_names,
-            heads=OutputHead.parse(parse_document(data)) if file == OUTPUT_HEAD_FILE else _parse_heads(data, classes),
+            heads=OutputHead.parse(parse_document(data))
+            if file == OUTPUT_HEAD_FILE
+            else _parse_heads(data, classes, document.get("featurePower")),
             backbone_name=document["backbone"]["name"],
             backbone_digest=summary.backbone_digest,
             backbone_place=summary.backbone_place,
@@ -191,17 +197,22 @@ def _describe_heads(class_names: tuple[str, ...], heads: Heads | OutputHead) -> 
     ]
     # safetensors writes the memory as it lies, but notes the shape: a transposed array would come back scrambled.
     arrays = {"weights": heads.weights, "bias": heads.bias}
+    if heads.rejection is not None:
+        arrays |= {f"{_REJECTION}{name}": array for name, array in heads.rejection.arrays().items()}
     data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     return classes, HEADS_FILE, data
 
 
-def _parse_heads(data: bytes, classes: Sequence[Mapping[str, Any]]) -> Heads:
+def _parse_heads(data: bytes, classes: Sequence[Mapping[str, Any]], power: float | None) -> Heads:
     tensors = safetensors.numpy.load(data)
+    rejection = {name.removeprefix(_REJECTION): array for name, array in tensors.items() if name.startswith(_REJECTION)}
     return Heads(
         weights=tensors["weights"],
         bias=tensors["bias"],
         slope=np.array([item["calibration"]["slope"] for item in classes], dtype=np.float32),
         offset=np.array([item["calibration"]["offset"] for item in classes], dtype=np.float32),
+        power=power,
+        rejection=Rejection(**rejection) if rejection else None,
     )
 
 

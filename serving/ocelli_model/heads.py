@@ -10,11 +10,71 @@ from numpy.typing import NDArray
 
 DECISION_THRESHOLD = 0.5
 """The score from which an image counts as of a class. Calibration puts each class's best threshold there."""
+REJECTION_START = 0.98
+"""The distance up to which rejection leaves scores as they are; at a distance of 1 it halves them."""
+REJECTION_FLOOR = 0.01
+"""The least factor of rejection: the order of the classes remains visible in the rounded scores."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rejection:
+    """How far features are from everything that was learned, and what that makes of the scores.
+
+    The squared distance is `min(linear @ features + constant) - |directions @ features + centre|²`: the Mahalanobis distance to
+    the nearest class mean under one covariance, multiplied out. It rests on means and one covariance, never on the features of
+    single images. A distance of 1 is the border: unlike images lie beyond.
+    """
+
+    linear: NDArray[np.float32]
+    """float32[C, D]."""
+    constant: NDArray[np.float32]
+    """float32[C]."""
+    directions: NDArray[np.float32]
+    """float32[R, D]: the directions in which images of one class differ most; R may be 0."""
+    centre: NDArray[np.float32]
+    """float32[R]."""
+
+    def __post_init__(self) -> None:
+        classes, features = self.linear.shape
+        rank = len(self.directions)
+        if self.constant.shape != (classes,) or self.directions.shape != (rank, features) or self.centre.shape != (rank,):
+            raise ValueError("rejection: its arrays do not fit each other; train again")
+        if not all(array.dtype == np.float32 and np.isfinite(array).all() for array in self.arrays().values()):
+            raise ValueError("rejection: its numbers must be finite float32 numbers; train again")
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The arrays by name, as they are stored."""
+        return {
+            "linear": self.linear,
+            "constant": self.constant,
+            "directions": self.directions,
+            "centre": self.centre,
+        }
+
+    def distances(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """float64[N] of normalised features float64[N, D]. A row depends on its features only, to the bit."""
+        distances = np.empty(len(features), dtype=np.float64)
+        linear, constant, directions, centre = self._arrays64
+        for row, image_features in enumerate(features):
+            inside = directions @ image_features + centre
+            distances[row] = (linear @ image_features + constant).min() - inside @ inside
+        return np.sqrt(np.maximum(distances, 0.0))
+
+    def factors(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What scores are multiplied by, float64[N]: 1 near the classes, 0.5 at the border, `REJECTION_FLOOR` far away."""
+        return rejection_factors(self.distances(features))
+
+    @cached_property
+    def _arrays64(self) -> tuple[NDArray[np.float64], ...]:
+        return tuple(array.astype(np.float64) for array in self.arrays().values())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heads:
-    """One-vs-rest logistic heads: `score = sigmoid(slope * (weights @ features + bias) + offset)`, class by class."""
+    """One-vs-rest logistic heads: `score = sigmoid(slope * (weights @ features + bias) + offset)`, class by class.
+
+    With a `power` they take normalised features, see `normalised`; with a `rejection` the score is multiplied by its factor.
+    """
 
     weights: NDArray[np.float32]
     """float32[C, D]; standardisation is folded in."""
@@ -24,6 +84,10 @@ class Heads:
     """float32[C], above 0: calibration."""
     offset: NDArray[np.float32]
     """float32[C]: calibration."""
+    power: float | None = None
+    """The exponent of `normalised`; None: features are taken as they come."""
+    rejection: Rejection | None = None
+    """None: every image is scored alike, however far it is from what was learned."""
 
     def __post_init__(self) -> None:
         classes = (self.class_count,)
@@ -32,6 +96,10 @@ class Heads:
             raise ValueError(f"heads: arrays of shapes {[array.shape for array in arrays]} do not fit each other")
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
             raise ValueError("heads: weights must be finite float32 numbers; train again")
+        if self.power is not None and not 0 < self.power <= 1:
+            raise ValueError(f"heads: the power {self.power} is not above 0 and at most 1; train again")
+        if self.rejection is not None and self.rejection.linear.shape[1] != self.feature_count:
+            raise ValueError("heads: the rejection is for another number of features; train again")
 
     @property
     def class_count(self) -> int:
@@ -49,21 +117,50 @@ class Heads:
         Raises:
             ValueError: the features are not those of this backbone.
         """
-        if features.ndim != 2 or features.shape[1] != self.feature_count:
-            raise ValueError(f"heads: features of shape {features.shape} do not fit {self.feature_count} weights a class")
-        margins = np.empty((len(features), self.class_count), dtype=np.float64)
-        # Row by row: a product of matrices rounds differently for another number of rows.
-        for row, image_features in enumerate(features.astype(np.float64)):
-            margins[row] = self._weights64 @ image_features
-        return margins + self.bias
+        return self._margins(self._inputs(features))
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores from 0 to 1: float32[N, D] to float32[N, C]. Raises as `margins`."""
-        return calibrated(self.margins(features), self.slope, self.offset)
+        inputs = self._inputs(features)
+        scores = calibrated(self._margins(inputs), self.slope, self.offset)
+        if self.rejection is None:
+            return scores
+        return (scores * self.rejection.factors(inputs)[:, np.newaxis]).astype(np.float32)
+
+    def _inputs(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        if features.ndim != 2 or features.shape[1] != self.feature_count:
+            raise ValueError(f"heads: features of shape {features.shape} do not fit {self.feature_count} weights a class")
+        inputs = features.astype(np.float64)
+        return inputs if self.power is None else normalised(inputs, self.power)
+
+    def _margins(self, inputs: NDArray[np.float64]) -> NDArray[np.float64]:
+        margins = np.empty((len(inputs), self.class_count), dtype=np.float64)
+        # Row by row: a product of matrices rounds differently for another number of rows.
+        for row, image_inputs in enumerate(inputs):
+            margins[row] = self._weights64 @ image_inputs
+        return margins + self.bias
 
     @cached_property
     def _weights64(self) -> NDArray[np.float64]:
         return self.weights.astype(np.float64)
+
+
+def normalised(features: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """Features [N, D] with each number raised to a power, its sign kept, then each row scaled to a length of 1.
+
+    A power below 1 keeps a few strong features from deciding alone (Perronnin, Sánchez and Mensink, 2010, for a power of 0.5).
+    A row of zeros remains one.
+    """
+    raised: NDArray[np.float64] = np.sign(features) * np.abs(features) ** power
+    lengths = np.sqrt((raised * raised).sum(axis=1, keepdims=True))
+    return raised / np.maximum(lengths, 1e-12)
+
+
+def rejection_factors(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances to the factors of scores: 1 up to `REJECTION_START`, halved with each further step that brings it to 1."""
+    halvings = (distances - REJECTION_START) / (1.0 - REJECTION_START)
+    factors: NDArray[np.float64] = np.exp2(-np.clip(halvings, 0.0, 30.0))
+    return np.maximum(factors, REJECTION_FLOOR)
 
 
 def calibrated(margins: NDArray[np.float64], slope: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:

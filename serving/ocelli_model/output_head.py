@@ -6,6 +6,7 @@ class may stand for none: it answers where no other does. Here are also the name
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,8 +70,14 @@ class OutputHead:
     activation: Activation
     output_count: int
     classes: tuple[OutputClass, ...]
+    temperature: float = 1.0
+    """Outputs are divided by it before `Softmax`: below 1 makes a network that is too unsure surer."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"head: the temperature is {self.temperature}; it must be above 0 and finite")
+        if self.temperature != 1 and self.activation is not Activation.SOFTMAX:
+            raise ValueError(f"head: a temperature goes with {Activation.SOFTMAX}, and only with it")
         repeated = [name for name, count in Counter(item.name for item in self.classes).items() if count > 1]
         if repeated:
             raise ValueError(f'head: class "{repeated[0]}" is there twice')
@@ -102,7 +109,7 @@ class OutputHead:
             raise ValueError("head: the network's answer holds numbers that are not finite")
         scores = np.zeros((len(outputs), self.class_count), dtype=np.float32)
         combine = np.maximum if self.activation is Activation.SIGMOID else np.add
-        for row, image_outputs in enumerate(outputs.astype(np.float64)):
+        for row, image_outputs in enumerate(outputs.astype(np.float64) / self.temperature):
             # Adding what is not negative never makes less, in floating point too: so ancestors stay above their leaves.
             combined = combine.reduceat(activate(self.activation, image_outputs)[self._members], self._starts)
             scores[row, : len(combined)] = np.minimum(combined, 1.0)
@@ -126,8 +133,11 @@ class OutputHead:
         return {language: self._build_wording(self._choose_names(language)) for language in languages}
 
     def to_json(self) -> dict[str, Any]:
+        # Left out at 1: the digests of heads from before it stay the same.
+        temperature = {} if self.temperature == 1 else {"temperature": self.temperature}
         return {
             "activation": str(self.activation),
+            **temperature,
             "outputCount": self.output_count,
             "classes": [item.to_json() for item in self.classes],
         }
@@ -137,6 +147,7 @@ class OutputHead:
         """Type a stored head. Raises KeyError, TypeError, ValueError where it is none."""
         return cls(
             activation=Activation(document["activation"]),
+            temperature=float(document.get("temperature", 1.0)),
             output_count=document["outputCount"],
             classes=tuple(OutputClass.parse(item) for item in document["classes"]),
         )

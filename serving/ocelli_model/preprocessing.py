@@ -45,8 +45,11 @@ _SIDES_SWAPPED = frozenset({5, 6, 7, 8})
 # Where an image is longer than this times its breadth, what a centre crop cannot show is cut off before scaling: scaled to 256
 # pixels of breadth a strip of 10 x 100,000 would have 655 megapixels.
 STRIP_RATIO = 16
-# The gap only bounds the work for large images; at three it leaves no visible trace.
-_REDUCING_GAP = 3.0
+# Before the filter, a decoder may scale a JPEG down to so many times the wanted size, and any image may be shrunk by whole
+# factors down to so many times it. This bounds the work for large images, and features hardly notice.
+_DECODER_HEADROOM, _REDUCING_GAP = 2, 3.0
+# Some networks do notice, and must answer as their makers' code does: up to 3,000 pixels a side are left to the filter.
+_EXACT_DECODER_HEADROOM, _EXACT_REDUCING_GAP = 12, 6.0
 _BAND_PIXELS = 1_000_000
 # What Pillow's readers raise over damaged bytes, found by reading them and by fuzzing.
 _MALFORMED = (
@@ -83,6 +86,10 @@ class ResizeMode(StrEnum):
     """Scaled to height and width, each on its own."""
     SHORT_SIDE_CROP = "ShortSideCrop"
     """Scaled so that the shorter side is `short_side_pixels`, then the centre is cut out."""
+    SQUASH_CROP = "SquashCrop"
+    """Both sides scaled to `short_side_pixels`, each on its own, then the centre is cut out. To the bit what Pillow's `resize`
+    and `crop` give, for images of up to 3,000 pixels a side.
+    """
 
 
 class Interpolation(StrEnum):
@@ -109,14 +116,14 @@ class Preprocessing:
     width: int
     resize: ResizeMode = ResizeMode.SQUASH
     short_side_pixels: int | None = None
-    """Set for `SHORT_SIDE_CROP` only."""
+    """Of the scaled image before the centre is cut out; None for `SQUASH`, which cuts nothing."""
     interpolation: Interpolation = Interpolation.BILINEAR
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     standard_deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if (self.resize is ResizeMode.SHORT_SIDE_CROP) != (self.short_side_pixels is not None):
-            raise ValueError(f"preprocessing: short_side_pixels goes with {ResizeMode.SHORT_SIDE_CROP}, and only with it")
+        if (self.resize is ResizeMode.SQUASH) != (self.short_side_pixels is None):
+            raise ValueError(f"preprocessing: short_side_pixels is for modes that crop: all but {ResizeMode.SQUASH}")
         if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
             raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
 
@@ -152,9 +159,17 @@ class Preprocessing:
             standard_deviation=(deviations[0], deviations[1], deviations[2]),
         )
 
+    @property
+    def _decoder_headroom(self) -> int:
+        return _EXACT_DECODER_HEADROOM if self.resize is ResizeMode.SQUASH_CROP else _DECODER_HEADROOM
+
+    @property
+    def _reducing_gap(self) -> float:
+        return _EXACT_REDUCING_GAP if self.resize is ResizeMode.SQUASH_CROP else _REDUCING_GAP
+
     def _kept_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the middle part that is scaled, for an upright image of that size: all of it but for strips."""
-        if self.short_side_pixels is None:
+        if self.resize is not ResizeMode.SHORT_SIDE_CROP:
             return height, width
         limit = STRIP_RATIO * min(height, width)
         return min(height, limit), min(width, limit)
@@ -163,6 +178,8 @@ class Preprocessing:
         """Height and width after scaling and before cropping, for an upright part of that size."""
         if self.short_side_pixels is None:
             return self.height, self.width
+        if self.resize is ResizeMode.SQUASH_CROP:
+            return self.short_side_pixels, self.short_side_pixels
         if height <= width:
             return self.short_side_pixels, max(self.width, int(self.short_side_pixels * width / height))
         return max(self.height, int(self.short_side_pixels * height / width)), self.short_side_pixels
@@ -199,9 +216,11 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
             scaled = preprocessing._scaled_size(*kept)
             parts = (kept[0] / height, kept[1] / width)
             stored, parts = (scaled[::-1], parts[::-1]) if orientation in _SIDES_SWAPPED else (scaled, parts)
-            pixels = _decode_plain_jpeg(data, stored) if kind is ImageKind.JPEG and image.mode in ("RGB", "L") else None
-            decoded = Image.fromarray(pixels) if pixels is not None else _decode_any(image, stored)
-            upright = _resized(decoded, _middle(decoded, parts), stored, _FILTERS[preprocessing.interpolation])
+            least = (stored[0] * preprocessing._decoder_headroom, stored[1] * preprocessing._decoder_headroom)
+            pixels = _decode_plain_jpeg(data, least) if kind is ImageKind.JPEG and image.mode in ("RGB", "L") else None
+            decoded = Image.fromarray(pixels) if pixels is not None else _decode_any(image, least)
+            box, resampling = _middle(decoded, parts), _FILTERS[preprocessing.interpolation]
+            upright = _resized(decoded, box, stored, resampling, preprocessing._reducing_gap)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(ImageFault.TOO_MANY_PIXELS, _too_many_pixels()) from error
     except _MALFORMED as error:
@@ -239,23 +258,23 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _decode_plain_jpeg(data: bytes, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """Decode with scaling by DCT, to at least twice the wanted height and width so that the filter still has a choice.
+def _decode_plain_jpeg(data: bytes, least: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Decode with scaling by DCT, to at least such a height and width so that the filter still has a choice.
 
     None where the bytes are not flawless: Pillow then decides what is a blemish and what is a cut-off file.
     """
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-            data, colorspace="RGB", min_height=2 * size[0], min_width=2 * size[1], min_factor=1
+            data, colorspace="RGB", min_height=least[0], min_width=least[1], min_factor=1
         )
     except ValueError:
         return None
     return pixels
 
 
-def _decode_any(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The first frame, decoded completely, in whatever mode the file has."""
-    image.draft(None, (2 * size[1], 2 * size[0]))
+def _decode_any(image: Image.Image, least: tuple[int, int]) -> Image.Image:
+    """The first frame, decoded completely, in whatever mode the file has; a JPEG with scaling as above."""
+    image.draft(None, (least[1], least[0]))
     image.load()
     return image
 
@@ -267,7 +286,9 @@ def _middle(image: Image.Image, parts: tuple[float, float]) -> _Box:
     return left, top, left + width, top + height
 
 
-def _resized(image: Image.Image, box: _Box, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+def _resized(
+    image: Image.Image, box: _Box, size: tuple[int, int], resampling: Image.Resampling, reducing_gap: float
+) -> Image.Image:
     """A part of a decoded image of any mode as RGB of a height and width.
 
     To the bit what Pillow's `resize` with a `reducing_gap` makes of a copy that was converted first. Such copies of an image
@@ -275,7 +296,7 @@ def _resized(image: Image.Image, box: _Box, size: tuple[int, int], resampling: I
     """
     height, width = size
     box_height, box_width = box[3] - box[1], box[2] - box[0]
-    factors = max(1, int(box_width / width / _REDUCING_GAP)), max(1, int(box_height / height / _REDUCING_GAP))
+    factors = max(1, int(box_width / width / reducing_gap)), max(1, int(box_height / height / reducing_gap))
     white = _white_level(image)
     if factors == (1, 1):
         small = _coloured(image.crop(box), white)

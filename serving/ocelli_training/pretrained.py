@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ocelli_api.classifier import Pretrained
+from ocelli_api.classifier import PackagedLabels, Pretrained
 from ocelli_api.export import PartPlace
 from ocelli_model.artifact import Artifact
-from ocelli_model.imagenet.label_set import load_imagenet
 from ocelli_model.output_head import OutputHead
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.packaged_network import PACKAGED_CLASSIFIERS, build_packaged_network, read_packaged_labels
 from ocelli_training.pretrained_files import PretrainedError, PretrainedFiles, PretrainedReader, Published
 from ocelli_training.pretrained_labels import (
     Hierarchy,
@@ -28,18 +28,19 @@ from ocelli_training.pretrained_labels import (
     Translations,
     build_head,
     count_unused,
-    packaged_meaning,
     parse_hierarchy,
     parse_labels,
     parse_translations,
 )
-from ocelli_training.pretrained_network import Network, NetworkRequest, build_network, find_published
+from ocelli_training.pretrained_network import Network, NetworkRequest, build_network, check_answers, find_published
 from ocelli_training.progress import Progress
 from ocelli_training.reading import SourcesError
 from ocelli_training.settings import Settings
 
+if TYPE_CHECKING:
+    from ocelli_model.backbones.torchvision_backbones import PublishedWeights
+
 REPORT_FORMAT_VERSION = 1
-IMAGENET_LABELS = "Ocelli's ImageNet-1k labels"
 # Shares of the time.
 _FILES_READ = 0.4
 _NETWORK_BUILT = 0.9
@@ -72,7 +73,8 @@ class PretrainedImport:
 
         Raises:
             SourcesError: a file cannot be had, is wrong, or does not fit the others.
-            BackboneUnavailableError: torchvision does not know a name, or PyTorch is needed and not here.
+            BackboneUnavailableError: torchvision does not know a name, PyTorch is needed and not here, or packaged weights are
+                missing or altered.
         """
         try:
             return await self._make(pretrained)
@@ -85,26 +87,10 @@ class PretrainedImport:
         reader = PretrainedReader(self._settings, self._store, self._scratch)
         async with reader.read(pretrained, published) as files:
             self._progress.report(_FILES_READ)
-            logger.info(
-                "files.read",
-                extra={
-                    "weights": files.weights.origin,
-                    "sha256": files.weights.sha256,
-                    "seconds": time.monotonic() - started,
-                },
-            )
-            request = NetworkRequest(
-                weights=pretrained.weights,
-                images=pretrained.images,
-                activation=pretrained.activation,
-                published=published,
-                file=files.weights,
-            )
-            folder = self._scratch / "network"
-            folder.mkdir()
+            logger.info("files.read", extra={"seconds": time.monotonic() - started})
             try:
                 meaning = _read_meaning(pretrained, files, published)
-                network = await asyncio.to_thread(build_network, request, folder, threads=self._settings.cpu_count)
+                network = await asyncio.to_thread(self._build_network, pretrained, files, published)
                 head = build_head(meaning, network.metadata.feature_count)
             except LabelError as error:
                 raise PretrainedError(str(error)) from error
@@ -131,33 +117,70 @@ class PretrainedImport:
             "artifactDigest": artifact.digest,
             "pretrained": _describe(files, network, meaning, head),
         }
-        logger.info("network.imported", extra={"network": network.description, "seconds": time.monotonic() - started})
+        weights = network.metadata.weights
+        logger.info(
+            "network.imported",
+            extra={
+                "network": network.description,
+                "sha256": None if weights is None else weights.sha256,
+                "seconds": time.monotonic() - started,
+            },
+        )
         return PretrainedClassifier(artifact=artifact, network=network, report=report)
+
+    def _build_network(self, pretrained: Pretrained, files: PretrainedFiles, published: PublishedWeights | None) -> Network:
+        folder, threads, weights = self._scratch / "network", self._settings.cpu_count, pretrained.weights
+        folder.mkdir()
+        if files.weights is None:
+            assert weights.packaged is not None
+            network = build_packaged_network(weights.packaged)
+            shown = f"packaged weights {weights.packaged}"
+            check_answers(network, pretrained.activation, folder, shown=shown, threads=threads)
+            return network
+        request = NetworkRequest(
+            weights=weights,
+            images=pretrained.images,
+            activation=pretrained.activation,
+            published=published,
+            file=files.weights,
+        )
+        return build_network(request, folder, threads=threads)
 
 
 def _read_meaning(pretrained: Pretrained, files: PretrainedFiles, published: Published | None) -> Meaning:
-    """Labels, hierarchy and translations: those that are named, else what is known of published weights. Raises LabelError."""
-    labels = hierarchy = translations = None
-    if files.labels is not None:
-        labels = parse_labels(files.labels)
-    elif published is not None and "IMAGENET1K" in published.name:
-        # Hierarchy and translations are of these labels, and of no others.
-        labels, hierarchy, translations = packaged_meaning(load_imagenet(), IMAGENET_LABELS)
-    elif published is not None:
-        text = "\n".join(published.categories).encode()
-        labels = parse_labels(Text(name=f"torchvision's list of categories of {published.name}", data=text))
-    assert labels is not None
+    """What the outputs mean. Raises LabelError."""
+    labels, hierarchy, translations = _find_labels(pretrained, files, published)
     if files.hierarchy is not None:
         hierarchy = parse_hierarchy(files.hierarchy)
     if files.translations is not None:
         translations = parse_translations(files.translations)
+    packaged = pretrained.weights.packaged
     return Meaning(
         labels=labels,
         hierarchy=hierarchy,
         translations=translations,
         activation=pretrained.activation,
+        temperature=1.0 if packaged is None else PACKAGED_CLASSIFIERS[packaged].temperature,
         otherwise=pretrained.otherwise,
     )
+
+
+def _find_labels(
+    pretrained: Pretrained, files: PretrainedFiles, published: Published | None
+) -> tuple[Labels, Hierarchy | None, Translations | None]:
+    """The labels that are named, else those of the weights; with what comes with them, which is of no others."""
+    if files.labels is not None:
+        return parse_labels(files.labels), None, None
+    if pretrained.labels is not None and pretrained.labels.packaged is not None:
+        return read_packaged_labels(pretrained.labels.packaged)
+    if pretrained.weights.packaged is not None:
+        own = PACKAGED_CLASSIFIERS[pretrained.weights.packaged].labels
+        return (own, None, None) if isinstance(own, Labels) else read_packaged_labels(own)
+    assert published is not None
+    if "IMAGENET1K" in published.name:
+        return read_packaged_labels(PackagedLabels.IMAGENET)
+    text = "\n".join(published.categories).encode()
+    return parse_labels(Text(name=f"torchvision's list of categories of {published.name}", data=text)), None, None
 
 
 def _describe(files: PretrainedFiles, network: Network, meaning: Meaning, head: OutputHead) -> dict[str, Any]:
@@ -169,11 +192,16 @@ def _describe(files: PretrainedFiles, network: Network, meaning: Meaning, head: 
         return {"origin": used.source.removeprefix(f"{role} "), "sha256": digest}
 
     names = set(meaning.labels.names)
+    stored = network.metadata.weights
+    assert stored is not None
+    weights = stored if files.weights is None else files.weights
+    provenance = {} if stored.provenance is None else {"provenance": stored.provenance}
     return {
         "weights": {
-            "origin": files.weights.origin,
-            "sha256": files.weights.sha256,
+            "origin": weights.origin,
+            "sha256": weights.sha256,
             "licence": network.metadata.licence,
+            **provenance,
         },
         "labels": tell("labels", meaning.labels, files.labels),
         "hierarchy": tell("hierarchy", meaning.hierarchy, files.hierarchy),

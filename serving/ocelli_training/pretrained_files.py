@@ -81,7 +81,8 @@ class WeightsFile:
 class PretrainedFiles:
     """Everything that was named, on this machine for as long as its context lasts."""
 
-    weights: WeightsFile
+    weights: WeightsFile | None
+    """None where the weights are packaged."""
     labels: Text | None
     hierarchy: Text | None
     translations: Text | None
@@ -115,20 +116,26 @@ class PretrainedReader:
                 await stack.enter_async_context(reader)
             beside = await self._open_folder(stack, weights)
             # Texts first: they are small, and a mistake in their addresses shall not be found after hours of fetching.
+            labels = pretrained.labels
+            labels_file = None if labels is None or labels.url is None else DataFile(url=labels.url, sha256=labels.sha256)
             named = {
-                "labels": (pretrained.labels, LABELS_FILE),
+                "labels": (labels_file, LABELS_FILE),
                 "hierarchy": (pretrained.hierarchy, HIERARCHY_FILE),
                 "translations": (pretrained.translations, TRANSLATIONS_FILE),
             }
             texts: dict[str, Text | None] = {}
             for role, (file, name) in named.items():
                 texts[role] = await self._read_text(role, file or (beside.find(name) if beside is not None else None))
-            if texts["labels"] is None and published is None:
+            if labels is not None and labels.packaged is not None:
+                # They are named: what lies in the folder beside the weights counts for nothing.
+                texts["labels"] = None
+            elif texts["labels"] is None and published is None and weights.packaged is None:
                 raise PretrainedError(
                     f"labels: {shown_url(weights.url)} holds no {LABELS_FILE}; put a text file of that name there, "
                     "with the name of each output, a line each"
                 )
-            yield PretrainedFiles(weights=await self._find_weights(stack, weights, published, beside), **texts)
+            found = None if weights.packaged is not None else await self._find_weights(stack, weights, published, beside)
+            yield PretrainedFiles(weights=found, **texts)
 
     async def _open_folder(self, stack: AsyncExitStack, weights: PretrainedWeights) -> _FilesBeside | None:
         """What lies in the folder that the weights' address names; None where it names a file."""

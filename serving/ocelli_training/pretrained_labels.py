@@ -72,6 +72,8 @@ class Meaning:
     hierarchy: Hierarchy | None = None
     translations: Translations | None = None
     activation: Activation = Activation.SOFTMAX
+    temperature: float = 1.0
+    """Without meaning but for `Softmax`."""
     otherwise: str | None = None
 
 
@@ -161,7 +163,8 @@ def build_head(meaning: Meaning, output_count: int) -> OutputHead:
         raise LabelError(f"{labels.source}: there are {len(classes):,} classes; at most {CLASSES_LIMIT:,} can be answered")
     translations = {} if meaning.translations is None else meaning.translations.names
     translated = tuple(_translate(item, translations) for item in classes)
-    head = OutputHead(activation=meaning.activation, output_count=output_count, classes=translated)
+    temperature = meaning.temperature if meaning.activation is Activation.SOFTMAX else 1.0
+    head = OutputHead(activation=meaning.activation, output_count=output_count, classes=translated, temperature=temperature)
     if _answer_bytes(head) > CLASSES_BYTES_LIMIT:
         raise LabelError(
             f"{labels.source}: an answer with every class would have {_answer_bytes(head) / 1024 / 1024:.1f} MB, at most "

@@ -115,7 +115,7 @@ def build_network(request: NetworkRequest, scratch: Path, *, threads: int) -> Ne
         )
     else:
         network = _export_torchvision(request, threads)
-    _check_answers(request, network, scratch, threads=threads)
+    check_answers(network, request.activation, scratch, shown=file.shown, threads=threads)
     return network
 
 
@@ -231,9 +231,15 @@ def _export_torchvision(request: NetworkRequest, threads: int) -> Network:
     return Network(metadata=metadata, files=files, description=description)
 
 
-def _check_answers(request: NetworkRequest, network: Network, scratch: Path, *, threads: int) -> None:
-    """Run it as an inference server on a CPU will, and look whether what comes out can be what it is taken for."""
-    shown, preprocessing = request.file.shown, network.metadata.preprocessing
+def check_answers(network: Network, activation: Activation, scratch: Path, *, shown: str, threads: int) -> None:
+    """Run it as an inference server on a CPU will, and look whether what comes out can be what it is taken for.
+
+    `shown` is what messages call the weights; `scratch` is an empty folder.
+
+    Raises:
+        PretrainedError: it cannot be run, or its answers do not fit the activation.
+    """
+    preprocessing = network.metadata.preprocessing
     for name, data in network.files.items():
         (scratch / name).write_bytes(data)
     noise = np.random.default_rng(0).integers(0, 256, (2, preprocessing.height, preprocessing.width, 3), dtype=np.uint8)
@@ -247,28 +253,23 @@ def _check_answers(request: NetworkRequest, network: Network, scratch: Path, *, 
         raise PretrainedError(
             f"{shown}: the network answers a test image with what is no finite number; give an undamaged file"
         )
-    _check_activation(request, answers)
+    _check_activation(shown, activation, answers)
 
 
-def _check_activation(request: NetworkRequest, answers: NDArray[np.float32]) -> None:
-    shown, least, most = request.file.shown, float(answers.min()), float(answers.max())
+def _check_activation(shown: str, activation: Activation, answers: NDArray[np.float32]) -> None:
+    least, most = float(answers.min()), float(answers.max())
     are_scores = least >= -_TOLERANCE and most <= 1 + _TOLERANCE
-    if request.activation is Activation.IDENTITY and not are_scores:
+    if activation is Activation.IDENTITY and not are_scores:
         raise PretrainedError(
             f"{shown}: the network answers a test image with numbers from {least:.3g} to {most:.3g}, which are no scores; "
             "set spec.pretrained.activation to Softmax or Sigmoid"
         )
-    if request.activation is Activation.SOFTMAX and answers.shape[1] == 1:
+    if activation is Activation.SOFTMAX and answers.shape[1] == 1:
         raise PretrainedError(
             f"{shown}: the network has one output, whose share of all is always 1; set spec.pretrained.activation to Sigmoid"
         )
     sums = answers.astype(np.float64).sum(axis=1)
-    if (
-        request.activation is Activation.SOFTMAX
-        and are_scores
-        and answers.shape[1] > 1
-        and (np.abs(sums - 1) < _TOLERANCE).all()
-    ):
+    if activation is Activation.SOFTMAX and are_scores and answers.shape[1] > 1 and (np.abs(sums - 1) < _TOLERANCE).all():
         raise PretrainedError(
             f"{shown}: what the network answers adds up to 1, so it is scores already, and Softmax would level them; "
             "set spec.pretrained.activation to Identity"

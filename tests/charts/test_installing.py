@@ -170,11 +170,11 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"builtIns": ["food"]}, "got string, want object"),
         ({"builtIns": [{"name": "drinks"}]}, "value must be one of 'default', 'food', 'explicit'"),
         ({"builtIns": [{"name": "default"}, {"name": "default"}]}, 'builtIns: "default" is listed twice'),
-        ({"builtIns": [{"name": "food"}]}, 'Ocelli ships no weights for "food"; set its pretrained.weights.url and'),
         (
             {"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "https://a/b.onnx"}}}]},
-            "pretrained.labels.url, see",
+            'the weights of "food" are your own; set its pretrained.labels, too',
         ),
+        ({"builtIns": [{"name": "food", "pretrained": {"labels": {"packaged": "Foods"}}}]}, "value must be one of 'ImageNet',"),
         ({"builtIns": [{"name": "food", "pretrained": {"weights": {"url": "file:///food/"}}}]}, "does not match pattern"),
         ({"backbones": [{"name": "resnet18"}]}, "missing properties 'weights', 'sha256'"),
         ({"backbones": [{**BACKBONE, "weights": "/models/resnet18.pth"}]}, "does not match pattern '^https?://'"),

@@ -49,9 +49,9 @@ def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str
 
 
 def test_the_plain_base_is_namespace_and_default_rendering(helm: Path) -> None:
-    text = re.sub(
-        r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", render(helm, DEFAULT_VALUES, "--skip-tests"), flags=re.M
-    )
+    # Built-in classifiers are applied afterwards: kubectl cannot apply them together with their resource definition.
+    rendered = render(helm, {**DEFAULT_VALUES, "builtIns": []}, "--skip-tests")
+    text = re.sub(r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", rendered, flags=re.M)
     # Kustomize takes no file from outside the base's folder, only folders.
     namespace = (CHECKOUT / "deploy" / "namespace.yaml").read_text()
     text = f"# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n{namespace}{text}"
@@ -111,15 +111,42 @@ def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     assert {"name": "OCELLI_STORE_NAMESPACE_QUOTA", "value": "5Gi"} in container["env"]
 
 
-def test_a_built_in_is_the_projects_manifest_with_what_is_given(helm: Path) -> None:
-    rendered = {item["metadata"]["name"]: item for item in parse(render(helm, FULL_VALUES)) if item["kind"] == "Classifier"}
-    projects = {
-        name: yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())
-        for name in ("default", "food", "explicit")
-    }
-    for item in FULL_VALUES["builtIns"]:
-        projects[item["name"]]["spec"]["pretrained"].update(item.get("pretrained", {}))
-    assert rendered == projects
+BUILT_INS = ("default", "food", "explicit")
+
+
+def built_ins(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The specs of the built-in classifiers by name."""
+    made = parse(render(helm, {**DEFAULT_VALUES, **values}))
+    return {item["metadata"]["name"]: item["spec"] for item in made if item["kind"] == "Classifier"}
+
+
+def projects_built_in(name: str) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())["spec"]
+    return spec
+
+
+def test_built_ins_are_the_projects_manifests_unless_others_are_listed(helm: Path) -> None:
+    assert built_ins(helm, {}) == {name: projects_built_in(name) for name in BUILT_INS}
+    assert built_ins(helm, {"builtIns": []}) == {}
+
+
+def test_weights_of_ones_own_take_the_place_of_the_packaged_ones_with_their_labels_and_resources(helm: Path) -> None:
+    food = FULL_VALUES["builtIns"][1]
+    spec = built_ins(helm, {"builtIns": [food]})["food"]
+    assert spec == {"pretrained": {"otherwise": "non-food", **food["pretrained"]}}
+
+
+def test_foods_of_an_imagenet_network_of_ones_own_have_a_class_for_the_rest_already(helm: Path) -> None:
+    pretrained = {"weights": {"url": "https://models.example.com/a.onnx"}, "labels": {"packaged": "ImageNetFood"}}
+    spec = built_ins(helm, {"builtIns": [{"name": "food", "pretrained": pretrained}]})["food"]
+    assert spec["pretrained"] == pretrained
+
+
+def test_how_a_built_in_is_served_is_merged_over_its_manifest(helm: Path) -> None:
+    given = {"replicas": 2, "resources": {"limits": {"memory": "2Gi"}}}
+    serving = built_ins(helm, {"builtIns": [{"name": "default", "serving": given}]})["default"]["serving"]
+    requests = projects_built_in("default")["serving"]["resources"]["requests"]
+    assert serving == {"replicas": 2, "resources": {"requests": requests, "limits": {"memory": "2Gi"}}}
 
 
 def test_two_releases_in_one_namespace_share_nothing(helm: Path) -> None:

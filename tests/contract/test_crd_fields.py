@@ -32,7 +32,8 @@ SCHEMAS = {
     api.Pretrained: PRETRAINED,
     api.PretrainedWeights: PRETRAINED["properties"]["weights"],
     api.PretrainedImages: PRETRAINED["properties"]["images"],
-    api.DataFile: PRETRAINED["properties"]["labels"],
+    api.PretrainedLabels: PRETRAINED["properties"]["labels"],
+    api.DataFile: PRETRAINED["properties"]["hierarchy"],
     api.Training: SPEC["properties"]["training"],
     api.Serving: SPEC["properties"]["serving"],
     api.Autoscaling: SPEC["properties"]["serving"]["properties"]["autoscaling"],
@@ -116,6 +117,9 @@ def test_the_enums_are_the_same() -> None:
     assert STATUS["properties"]["progress"]["properties"]["stage"]["enum"] == [str(stage) for stage in Stage]
     assert SPEC["properties"]["dataRetention"]["enum"] == [str(retention) for retention in api.DataRetention]
     assert PRETRAINED["properties"]["activation"]["enum"] == [str(activation) for activation in api.Activation]
+    for part, packaged in (("weights", api.PackagedWeightsName), ("labels", api.PackagedLabels)):
+        names = PRETRAINED["properties"][part]["properties"]["packaged"]["enum"]
+        assert names == [str(name) for name in packaged]
     for part in ("training", "serving"):
         accelerators = SPEC["properties"][part]["properties"]["accelerator"]["enum"]
         assert accelerators == [str(accelerator) for accelerator in api.Accelerator]

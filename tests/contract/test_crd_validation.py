@@ -30,8 +30,10 @@ def make_classifier(*, name: str = "dogs", **spec: Any) -> dict[str, Any]:
     }
 
 
-def make_pretrained(labels: dict[str, Any] | None = None, **weights: Any) -> dict[str, Any]:
-    given = {"labels": labels} if labels else {}
+def make_pretrained(
+    labels: dict[str, Any] | None = None, images: dict[str, Any] | None = None, **weights: Any
+) -> dict[str, Any]:
+    given = {key: value for key, value in (("labels", labels), ("images", images)) if value is not None}
     manifest = make_classifier()
     return {**manifest, "spec": {"pretrained": {"weights": weights, **given}}}
 
@@ -75,6 +77,10 @@ ACCEPTED = {
     "weights of one's own": make_pretrained(LABELS, url="https://data.test/a.pth", architecture="resnet50", sha256=DIGEST),
     "a folder of weights": make_pretrained(url="file:///food/"),
     "an ONNX file": make_pretrained(LABELS, url="https://data.test/a.onnx"),
+    "packaged weights": make_pretrained(packaged="OpenNSFW"),
+    "packaged weights and labels": make_pretrained({"packaged": "ImageNetFood"}, packaged="EfficientNetLite0"),
+    "packaged weights with labels of one's own": make_pretrained(LABELS, packaged="EfficientNetLite0"),
+    "packaged labels of weights of one's own": make_pretrained({"packaged": "ImageNet"}, url="https://data.test/a.onnx"),
     "an autoscaler": make_classifier(serving={"autoscaling": {"maxReplicas": 3}}),
     "GPUs": make_classifier(
         training={"accelerator": "GPU", "runtimeClassName": "nvidia"},
@@ -139,8 +145,37 @@ REFUSED = {
         make_classifier(pretrained={"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}}),
         "exactly one of classes",
     ),
-    "no weights": (make_pretrained(LABELS), "set torchvision (the name of published weights), url"),
-    "neither weights nor labels": (make_pretrained(), "set torchvision (the name of published weights), url"),
+    "no weights": (make_pretrained(LABELS), "set packaged (the name of weights that come with Ocelli), or torchvision"),
+    "neither weights nor labels": (
+        make_pretrained(),
+        "set packaged (the name of weights that come with Ocelli), or torchvision",
+    ),
+    "packaged weights and an address": (
+        make_pretrained(packaged="OpenNSFW", url="https://data.test/a.onnx"),
+        "remove packaged to use other weights",
+    ),
+    "packaged weights and published ones": (
+        make_pretrained(packaged="EfficientNetLite0", torchvision="ResNet50_Weights.IMAGENET1K_V2"),
+        "remove packaged to use other weights",
+    ),
+    "packaged weights with a digest": (
+        make_pretrained(packaged="OpenNSFW", sha256=DIGEST),
+        "remove torchvision, url, sha256 and architecture",
+    ),
+    "packaged weights that are not there": (make_pretrained(packaged="ResNet50"), "Unsupported value"),
+    "packaged weights with images of one's own": (
+        make_pretrained(images={"height": 300}, packaged="EfficientNetLite0"),
+        "remove images",
+    ),
+    "labels of nothing": (make_pretrained({}, packaged="EfficientNetLite0"), "exactly one of url (where a text file is)"),
+    "labels of both kinds": (
+        make_pretrained({**LABELS, "packaged": "ImageNet"}, packaged="EfficientNetLite0"),
+        "exactly one of url (where a text file is)",
+    ),
+    "packaged labels with a digest": (
+        make_pretrained({"packaged": "ImageNet", "sha256": DIGEST}, packaged="EfficientNetLite0"),
+        "sha256 pins the file at url",
+    ),
     "weights without labels": (make_pretrained(url="https://data.test/a.onnx"), "labels is missing"),
     "weights of nothing": (make_pretrained(LABELS, url="https://data.test/a.pth"), "architecture is missing"),
     "a folder elsewhere": (make_pretrained(url="https://data.test/food/"), "only be read from a file address"),

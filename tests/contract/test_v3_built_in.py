@@ -77,9 +77,13 @@ def test_default_adds_the_colours_of_the_pixels(own_stage: Stage) -> None:
     assert all("type_hierarchy" not in item for item in colours)
 
 
+WITHOUT_MODEL = {"default": None, "food": ["non-food"], "explicit": []}
+"""Classes; None: colours."""
+
+
 @pytest.mark.contract_row("B4/With no model installed for one of them: 200, its item has")
 @pytest.mark.parametrize("state", ["not installed", "not ready", "not answering"])
-@pytest.mark.parametrize("name", ["default", "food", "explicit"])
+@pytest.mark.parametrize("name", list(WITHOUT_MODEL))
 def test_without_a_model_that_answers_it_is_a_warning(own_stage: Stage, state: str, name: str) -> None:
     if state != "not installed":
         server = install(own_stage, name, served=state == "not answering")
@@ -88,8 +92,17 @@ def test_without_a_model_that_answers_it_is_a_warning(own_stage: Stage, state: s
             own_stage.remove_pod(server, SYSTEM_NAMESPACE)
     answer, warnings = answered(connected(own_stage), name)
     assert warnings == ["classifier_unavailable"]
-    assert bool(answer["classes"]) == (name == "default")
-    assert all(item["class"].endswith(" color") for item in answer["classes"])
+    classes = [item["class"] for item in answer["classes"]]
+    if name == "default":
+        assert classes
+        assert all(item.endswith(" color") for item in classes)
+    else:
+        assert classes == WITHOUT_MODEL[name]
+
+
+def test_food_without_a_model_answers_non_food_at_every_threshold(own_stage: Stage) -> None:
+    answer, _ = answered(connected(own_stage), "food", threshold="1.0")
+    assert answer["classes"] == [{"class": "non-food", "score": 1.0}]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +139,7 @@ def test_built_in_that_lacks_its_weights_is_not_said_to_become_ready(own_stage: 
     ]
     own_stage.put_classifier(manifest, SYSTEM_NAMESPACE)
     [warning] = connected(own_stage).classify(("a.png", png()), classifier_ids="food").json()["warnings"]
-    assert "food has no model installed (SourceUnreadable); it answers with no classes" in warning["description"]
+    assert "food has no model installed (SourceUnreadable); it answers with non-food only" in warning["description"]
 
 
 def test_gateway_without_rights_in_the_built_in_namespace_is_healthy_and_says_so(own_stage: Stage) -> None:
@@ -176,7 +189,7 @@ def test_built_in_classifier_that_fails_fails_no_request(own_stage: Stage) -> No
     client = connected(own_stage)
     birds = client.ready("birds", {"owl": 0.8})
     body = client.classify(("a.png", png()), classifier_ids=f"food,{birds}").json()
-    assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [0, 1]
+    assert [[seen["class"] for seen in item["classes"]] for item in body["images"][0]["classifiers"]] == [["non-food"], ["owl"]]
 
 
 @pytest.mark.contract_row("A5/owners")

@@ -670,5 +670,5 @@ def test_built_in_id_is_valid_and_says_that_it_has_no_model(client: V3Client, cl
     body = response.json()
     answer = body["images"][0]["classifiers"][0]
     assert (response.status_code, answer["classifier_id"], answer["name"]) == (200, classifier_id, classifier_id)
-    assert bool(answer["classes"]) == (classifier_id == "default")
+    assert bool(answer["classes"]) == (classifier_id != "explicit")
     assert ([item["warning_id"] for item in body["warnings"]], body["custom_classes"]) == (["classifier_unavailable"], 0)

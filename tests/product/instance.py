@@ -93,7 +93,7 @@ def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.P
         process = subprocess.Popen(
             [sys.executable, "-m", "ocelli_quickstart", "run"],
             cwd=CHECKOUT,
-            # Built-in classifiers would look for their weights, on the network too.
+            # Tests that need no built-in classifier shall not share the processor with three trainers.
             env={**os.environ, "STATE_DIR": str(state_dir), "KUBECONFIG": "/dev/null", "BUILT_INS": "", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -1,4 +1,4 @@
-"""The built-in classifiers that `make run` installs: from a condition that says how to supply weights to answers by v3."""
+"""The built-in classifiers that `make run` installs: they answer by v3 without a download, and take weights of one's own."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import sklearn
 from PIL import Image
 
 from tests.networks import onnx_bytes
@@ -17,12 +18,18 @@ from tests.product.instance import Document, Ocelli, connect, start_ocelli, stop
 pytestmark = pytest.mark.cluster
 
 NAMESPACE = "ocelli-system"
-FOOD = {
+BUILT_INS = "default food explicit"
+PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
+OWN_FOOD = {
     "labels.txt": "tomato\nspinach\nblueberry\n",
     "hierarchy.txt": "/food/fruit/tomato\n/food/berry/blueberry\n/food/vegetable/spinach\n",
     "translations.json": json.dumps({"de": {"tomato": "Tomate", "fruit": "Obst", "food": "Essen", "non-food": "kein Essen"}}),
 }
-PLAIN = {"mean": [0.4, 0.4, 0.4], "standardDeviation": [1, 1, 1]}
+OWN_WEIGHTS = {
+    "weights": {"url": "file:///food/"},
+    "otherwise": "non-food",
+    "images": {"mean": [0.4, 0.4, 0.4], "standardDeviation": [1, 1, 1]},
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +39,13 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ocelli(state_dir: Path) -> Iterator[Ocelli]:
-    """An instance with `food` and `explicit`; `default` would look for its weights on the network."""
-    process = start_ocelli(state_dir, state_dir.with_suffix(".log"), BUILT_INS="food explicit")
+    """An instance with all three, ready."""
+    process = start_ocelli(state_dir, state_dir.with_suffix(".log"), BUILT_INS=BUILT_INS)
     try:
-        yield connect(state_dir, process)
+        started = connect(state_dir, process)
+        for name in BUILT_INS.split():
+            started.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", f"clf/{name}", "--timeout=90s")
+        yield started
     finally:
         stop_ocelli(process)
 
@@ -43,6 +53,11 @@ def ocelli(state_dir: Path) -> Iterator[Ocelli]:
 def get(ocelli: Ocelli, name: str) -> Document:
     document: Document = json.loads(ocelli.kubectl("-n", NAMESPACE, "get", "clf", name, "-o", "json"))
     return document
+
+
+def replace_pretrained(ocelli: Ocelli, name: str, pretrained: Document) -> None:
+    patch = [{"op": "replace", "path": "/spec/pretrained", "value": pretrained}]
+    ocelli.kubectl("-n", NAMESPACE, "patch", "clf", name, "--type=json", "-p", json.dumps(patch))
 
 
 def stalled_message(ocelli: Ocelli, name: str) -> str:
@@ -53,58 +68,72 @@ def stalled_message(ocelli: Ocelli, name: str) -> str:
     return wait_for(f"{name} is stalled", found)
 
 
-def classify(client: httpx.Client, colour: tuple[int, int, int], language: str = "en") -> Document:
-    """What `food` answers for an image of one colour, by class."""
-    image = io.BytesIO()
-    Image.new("RGB", (64, 64), colour).save(image, "PNG")
+def classify(client: httpx.Client, image: bytes, names: str, language: str = "en") -> dict[str, Document]:
+    """What classifiers answer for an image: by classifier, then by class."""
     answer = client.post(
         "/v3/classify",
-        files={"images_file": ("plate.png", image.getvalue())},
-        data={"classifier_ids": "food", "threshold": "0.5"},
+        files={"images_file": ("image", image)},
+        data={"classifier_ids": names, "threshold": "0.5"},
         headers={"Accept-Language": language},
     ).json()
-    (classifier,) = answer["images"][0]["classifiers"]
-    return {item["class"]: item for item in classifier["classes"]}
+    assert "warnings" not in answer, answer
+    classifiers = answer["images"][0]["classifiers"]
+    return {item["classifier_id"]: {seen["class"]: seen for seen in item["classes"]} for item in classifiers}
 
 
-def supply_food(ocelli: Ocelli) -> None:
-    """What the condition asks for."""
+def plain(colour: tuple[int, int, int]) -> bytes:
+    image = io.BytesIO()
+    Image.new("RGB", (64, 64), colour).save(image, "PNG")
+    return image.getvalue()
+
+
+@pytest.mark.contract_row("B4/food adds non-food when nothing edible is seen, so that its")
+def test_all_three_answer_for_photographs_without_a_download(ocelli: Ocelli) -> None:
+    with ocelli.client() as client:
+        flower = classify(client, (PHOTOGRAPHS / "flower.jpg").read_bytes(), "default,food,explicit")
+        china = classify(client, (PHOTOGRAPHS / "china.jpg").read_bytes(), "default,food,explicit")
+    assert flower["default"]["daisy"]["type_hierarchy"] == "/plant/flower/daisy"
+    assert {"plant", "flower"} < flower["default"].keys()
+    assert {"palace", "structure"} < china["default"].keys()
+    assert all(any(name.endswith(" color") for name in seen["default"]) for seen in (flower, china))
+    for seen in (flower, china):
+        assert (seen["food"].keys(), seen["explicit"].keys()) == ({"non-food"}, {"not explicit"})
+
+
+def test_built_ins_answer_in_the_language_of_the_client(ocelli: Ocelli) -> None:
+    with ocelli.client() as client:
+        seen = classify(client, (PHOTOGRAPHS / "china.jpg").read_bytes(), "default,food", "de-AT,de;q=0.9")
+    assert seen["default"]["palace"]["type_hierarchy"] == "/structure/dwelling/Haus/palace"
+    assert seen["food"].keys() == {"kein Essen"}
+
+
+def test_explicit_with_weights_of_ones_own_that_are_missing_answers_on_and_says_what_to_put_where(ocelli: Ocelli) -> None:
+    replace_pretrained(ocelli, "explicit", {"weights": {"url": "file:///explicit/"}})
+    message = stalled_message(ocelli, "explicit")
+    assert message.startswith(f"Classifier {NAMESPACE}/explicit: weights file:///explicit/: there is no such folder")
+    assert f"labels.txt into it: {ocelli.samples / 'explicit'}, as the trainer sees it" in message
+    assert message.endswith("; then raise spec.retrainNonce to have it tried again")
+    with ocelli.client() as client:
+        assert classify(client, plain((120, 120, 120)), "explicit")["explicit"]
+
+
+def test_food_answers_by_weights_of_ones_own(ocelli: Ocelli) -> None:
     folder = ocelli.samples / "food"
     folder.mkdir(exist_ok=True)
     (folder / "network.onnx").write_bytes(onnx_bytes())
-    for name, text in FOOD.items():
+    for name, text in OWN_FOOD.items():
         (folder / name).write_text(text)
-    patch = {"spec": {"retrainNonce": 1, "pretrained": {"images": PLAIN}}}
-    ocelli.kubectl("-n", NAMESPACE, "patch", "clf", "food", "--type=merge", "-p", json.dumps(patch))
-    ocelli.kubectl("-n", NAMESPACE, "wait", "--for=condition=Ready", "clf/food", "--timeout=90s")
-
-
-def test_without_weights_the_condition_says_what_to_put_where(ocelli: Ocelli) -> None:
-    for name in ("food", "explicit"):
-        message = stalled_message(ocelli, name)
-        assert message.startswith(f"Classifier {NAMESPACE}/{name}: weights file:///{name}/: there is no such folder")
-        assert f"labels.txt into it: {ocelli.samples / name}, as the trainer sees it" in message
-        assert message.endswith("; then raise spec.retrainNonce to have it tried again")
-        assert message in ocelli.kubectl("-n", NAMESPACE, "describe", "clf", name)
-
-
-def test_those_that_are_not_named_are_not_installed(ocelli: Ocelli) -> None:
-    names = ocelli.kubectl("-n", NAMESPACE, "get", "clf", "-o", "name").split()
-    assert sorted(names) == ["classifier.ocelli.dev/explicit", "classifier.ocelli.dev/food"]
-
-
-@pytest.mark.contract_row("B4/food adds non-food when nothing edible is seen; explicit")
-def test_food_answers_by_its_name_once_it_has_weights(ocelli: Ocelli) -> None:
-    stalled_message(ocelli, "food")
-    supply_food(ocelli)
+    replace_pretrained(ocelli, "food", OWN_WEIGHTS)
     with ocelli.client() as client:
-        wait_for("the gateway answers for food", lambda: classify(client, (250, 0, 0)))
-        classes = classify(client, (250, 0, 0))
-        assert set(classes) == {"tomato", "fruit", "food"}
-        assert classes["tomato"]["type_hierarchy"] == "/food/fruit/tomato"
+
+        def tomato() -> Document:
+            return classify(client, plain((250, 0, 0)), "food")["food"].get("tomato") or {}
+
+        assert wait_for("the gateway answers by them", tomato)["type_hierarchy"] == "/food/fruit/tomato"
+        assert classify(client, plain((250, 0, 0)), "food")["food"].keys() == {"tomato", "fruit", "food"}
         # As much of each: none of them.
-        assert set(classify(client, (120, 120, 120))) == {"non-food"}
-        german = classify(client, (250, 0, 0), "de-AT,de;q=0.9")
+        assert classify(client, plain((120, 120, 120)), "food")["food"].keys() == {"non-food"}
+        german = classify(client, plain((250, 0, 0)), "food", "de-AT,de;q=0.9")["food"]
         assert german["Tomate"]["type_hierarchy"] == "/Essen/Obst/Tomate"
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocelli_model.exports.heads import LinearHead
 from ocelli_model.exports.message_types import core_ml_messages
-from ocelli_model.preprocessing import Preprocessing
+from ocelli_model.preprocessing import Preprocessing, ResizeMode
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,7 @@ def add_image_input(model: Any, preprocessing: Preprocessing) -> None:
     kind.height, kind.width = input_size(preprocessing)
     kind.colorSpace = kind.RGB
     entry = model.description.metadata.userDefined
-    entry[CROP_KEY] = "scaleFill" if preprocessing.short_side_pixels is None else "centerCrop"
+    entry[CROP_KEY] = "centerCrop" if preprocessing.resize is ResizeMode.SHORT_SIDE_CROP else "scaleFill"
 
 
 def build_core_ml_head(head: LinearHead, class_names: Sequence[str], *, description: str) -> bytes:
@@ -105,7 +105,7 @@ def input_size(preprocessing: Preprocessing) -> tuple[int, int]:
 
 def _describe_input(preprocessing: Preprocessing) -> str:
     height, width = input_size(preprocessing)
-    if preprocessing.short_side_pixels is None:
+    if preprocessing.resize is not ResizeMode.SHORT_SIDE_CROP:
         return f"RGB image, scaled to {width}x{height} whatever its shape (VNImageCropAndScaleOption.scaleFill)"
     return (
         f"RGB image: the shorter side scaled to {preprocessing.short_side_pixels}, the middle square of it "

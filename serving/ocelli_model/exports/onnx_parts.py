@@ -18,7 +18,7 @@ import numpy as np
 from ocelli_model.exports.heads import LinearHead
 from ocelli_model.exports.message_types import onnx_messages
 from ocelli_model.exports.onnx_graph import OnnxGraph
-from ocelli_model.preprocessing import STRIP_RATIO, Interpolation, Preprocessing
+from ocelli_model.preprocessing import STRIP_RATIO, Interpolation, Preprocessing, ResizeMode
 
 IMAGE = "image"
 SCORES = "scores"
@@ -96,19 +96,22 @@ def _add_preprocessing(graph: OnnxGraph, preprocessing: Preprocessing) -> None:
     if preprocessing.short_side_pixels is None:
         fitted = _resize(graph, batch, crop, preprocessing.interpolation)
     else:
-        sides = graph.integers("sides", 2, 3)
-        size = graph.node("Shape", [batch], "size", start=2)
-        short = graph.node("ReduceMin", [size], "short", keepdims=1)
-        # Of a strip only the middle is scaled.
-        limit = graph.node("Mul", [short, graph.integers("strip", STRIP_RATIO)], "limit")
-        kept = graph.node("Min", [size, limit], "kept")
-        spare = graph.node("Sub", [size, kept], "spare")
-        start = graph.node("Div", [spare, graph.integers("two", 2)], "start")
-        end = graph.node("Add", [start, kept], "end")
-        middle = graph.node("Slice", [batch, start, end, sides], "middle")
-        longer = graph.node("Mul", [kept, graph.integers("short_side", preprocessing.short_side_pixels)], "longer")
-        exact = graph.node("Div", [longer, short], "exact")
-        scaled_size = graph.node("Max", [exact, crop], "scaled_size")
+        sides, side = graph.integers("sides", 2, 3), preprocessing.short_side_pixels
+        if preprocessing.resize is ResizeMode.SQUASH_CROP:
+            middle, scaled_size = batch, graph.integers("scaled_size", side, side)
+        else:
+            size = graph.node("Shape", [batch], "size", start=2)
+            short = graph.node("ReduceMin", [size], "short", keepdims=1)
+            # Of a strip only the middle is scaled.
+            limit = graph.node("Mul", [short, graph.integers("strip", STRIP_RATIO)], "limit")
+            kept = graph.node("Min", [size, limit], "kept")
+            spare = graph.node("Sub", [size, kept], "spare")
+            start = graph.node("Div", [spare, graph.integers("two", 2)], "start")
+            end = graph.node("Add", [start, kept], "end")
+            middle = graph.node("Slice", [batch, start, end, sides], "middle")
+            longer = graph.node("Mul", [kept, graph.integers("short_side", side)], "longer")
+            exact = graph.node("Div", [longer, short], "exact")
+            scaled_size = graph.node("Max", [exact, crop], "scaled_size")
         scaled = _resize(graph, middle, scaled_size, preprocessing.interpolation)
         margin = graph.node("Sub", [scaled_size, crop], "margin")
         margin_float = graph.node("Cast", [margin], "margin_float", to=onnx_messages().TensorProto.FLOAT)

@@ -12,6 +12,7 @@ from ocelli_api.classifier import (
     Evaluation,
     ExampleClass,
     ModelRecipe,
+    PackagedWeightsName,
     Serving,
     Source,
     Training,
@@ -79,6 +80,63 @@ def test_a_pinned_source_counts_by_its_digest_wherever_it_lies() -> None:
 
 def test_the_canonical_form_of_version_one_never_changes() -> None:
     assert (spec_revision(SPEC), spec_revision(PINNED)) == ("0ae0aebd40", "d5ef8682d4")
+
+
+PRETRAINED = [
+    ({"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}, 0, "ff18844a79"),
+    ({"weights": {"url": "file:///food/"}, "activation": "Softmax", "otherwise": "non-food", "images": {}}, 0, "5eab8631b2"),
+    ({"weights": {"url": "file:///explicit/"}}, 1, "625f83778a"),
+    (
+        {
+            "weights": {"url": "https://data.test/a.onnx", "sha256": "a" * 64},
+            "labels": {"url": "https://data.test/l.txt", "sha256": "a" * 64},
+            "hierarchy": {"url": "https://data.test/h.txt"},
+            "images": {"height": 40},
+        },
+        0,
+        "2d70d3d575",
+    ),
+    (
+        {
+            "weights": {"url": "https://data.test/a.pth", "architecture": "resnet18"},
+            "labels": {"url": "https://data.test/l.txt"},
+            "activation": "Sigmoid",
+        },
+        2,
+        "8e87dcc620",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pretrained", "nonce", "revision"), PRETRAINED)
+def test_pretrained_definitions_keep_the_revision_from_before_packaged_weights(
+    pretrained: dict[str, object], nonce: int, revision: str
+) -> None:
+    assert spec_revision(parse_spec({"pretrained": pretrained, "retrainNonce": nonce})) == revision
+
+
+def test_packaged_weights_never_change_their_revision() -> None:
+    default = parse_spec({"pretrained": {"weights": {"packaged": "EfficientNetLite0"}}})
+    food = parse_spec({"pretrained": {"weights": {"packaged": "EfficientNetLite0"}, "labels": {"packaged": "ImageNetFood"}}})
+    explicit = parse_spec({"pretrained": {"weights": {"packaged": "OpenNSFW"}}})
+    assert [spec_revision(spec) for spec in (default, food, explicit)] == ["9206af4bb0", "1ad7e2e790", "24567dd04a"]
+
+
+def test_packaged_weights_with_other_bytes_are_another_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = parse_spec({"pretrained": {"weights": {"packaged": "OpenNSFW"}}})
+    before = spec_revision(spec)
+    monkeypatch.setattr("ocelli_api.revision.PACKAGED_WEIGHTS_SHA256", {PackagedWeightsName.OPEN_NSFW: "0" * 64})
+    assert spec_revision(spec) != before
+
+
+def test_a_nonce_reads_packaged_weights_not_again() -> None:
+    document = {"pretrained": {"weights": {"packaged": "OpenNSFW"}}}
+    assert spec_revision(parse_spec({**document, "retrainNonce": 4})) == spec_revision(parse_spec(document))
+
+
+def test_a_definition_with_packaged_weights_parses_back_into_what_it_came_from() -> None:
+    spec = parse_spec({"pretrained": {"weights": {"packaged": "EfficientNetLite0"}, "labels": {"packaged": "ImageNetFood"}}})
+    assert parse_spec(definition(spec)) == spec
 
 
 def test_a_pin_is_the_current_revision() -> None:

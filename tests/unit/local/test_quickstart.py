@@ -174,12 +174,12 @@ def test_where_no_kubectl_is_installed_that_of_the_cluster_is_named(tmp_path: Pa
     assert ("  alias kubectl='/cache/kube ctl'" in describe(service, StateFolder(tmp_path), path)) == named
 
 
-def built_in(name: str, reason: str | None) -> Classifier:
+def built_in(name: str, reason: str | None, **weights: str) -> Classifier:
     condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "what is missing, at length"}
     return parse_classifier(
         {
             "metadata": {"name": name, "namespace": "ocelli-system"},
-            "spec": {"pretrained": {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
+            "spec": {"pretrained": {"weights": weights or {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}},
             "status": {"conditions": [condition, {**condition, "type": "Ready", "status": "False"}] if reason else []},
         }
     )
@@ -188,7 +188,14 @@ def built_in(name: str, reason: str | None) -> Classifier:
 def test_built_in_classifiers_that_wait_for_weights_are_told_in_one_line() -> None:
     stalled = [built_in(name, reason) for name, reason in (("food", "TrainingFailed"), ("default", "SourceUnreadable"))]
     said = [text for text in summarise(stalled).values() if text]
-    assert [text.partition(";")[0] for text in said] == ["default, food wait for their weights, see docs/pretrained.md"]
+    assert len(said) == 1
+    assert said[0].startswith("default, food wait for their weights, see docs/pretrained.md; to use the weights that come with")
+    assert "kubectl -n ocelli-system delete clf default food, then start again" in said[0]
+
+
+def test_a_built_in_classifier_without_its_packaged_weights_is_told_in_full() -> None:
+    summaries = summarise([built_in("explicit", "TrainingFailed", packaged="OpenNSFW")])
+    assert "what is missing, at length" in summaries["ocelli-system/explicit"]
 
 
 def test_built_in_classifiers_are_told_of_once_all_are_known() -> None:

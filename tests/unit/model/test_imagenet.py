@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.prediction import LANGUAGES
-from ocelli_model.imagenet.label_set import TRANSLATIONS_FILE, LabelSet, load_imagenet, path_text
+from ocelli_model.imagenet.label_set import (
+    FOOD_TRANSLATIONS,
+    NON_FOOD,
+    TRANSLATIONS_FILE,
+    LabelSet,
+    load_imagenet,
+    load_imagenet_food,
+    path_text,
+)
 from ocelli_model.imagenet.multilingual import (
     align_versions,
     choose_usual,
@@ -199,6 +208,55 @@ def test_ancestor_has_a_path_of_its_own(imagenet: LabelSet) -> None:
 
 def test_rejected_names_are_of_the_hierarchy(imagenet: LabelSet) -> None:
     assert frozenset().union(*REJECTED_NAMES.values()) <= imagenet.path_by_name.keys()
+
+
+# The foods among them.
+
+
+@pytest.fixture(scope="module")
+def food() -> LabelSet:
+    return load_imagenet_food()
+
+
+def test_every_output_is_a_food_or_non_food(food: LabelSet) -> None:
+    names = set(food.class_names)
+    assert (len(food.class_names), len(names - {NON_FOOD})) == (1000, 45)
+    assert names - {NON_FOOD} == {path[-1] for path in food.paths}
+
+
+def test_every_food_stands_under_food_in_one_place(food: LabelSet) -> None:
+    places = {path[: depth + 1] for path in food.paths for depth in range(len(path))}
+    assert {path[0] for path in food.paths} == {"food"}
+    assert [name for name, count in Counter(place[-1].casefold() for place in places).items() if count > 1] == []
+
+
+def test_foods_are_called_as_among_all_classes_and_ears_of_corn_are_corn(food: LabelSet, imagenet: LabelSet) -> None:
+    pairs = zip(food.class_names, imagenet.class_names, strict=True)
+    assert {(theirs, name) for name, theirs in pairs if name not in (NON_FOOD, theirs)} == {("ear", "corn")}
+
+
+@pytest.mark.parametrize("name", ["guacamole", "pizza", "broccoli", "banana", "mushroom", "red wine", "espresso", "corn"])
+def test_what_can_be_eaten_or_drunk_is_food(food: LabelSet, name: str) -> None:
+    assert name in food.class_names
+
+
+@pytest.mark.parametrize("name", ["menu", "plate", "cup", "hay", "acorn", "rose hip", "rapeseed", "agaric", "bolete", "hen"])
+def test_what_cannot_or_would_be_risked_is_not(food: LabelSet, imagenet: LabelSet, name: str) -> None:
+    assert food.class_names[imagenet.class_names.index(name)] == NON_FOOD
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_says_whether_there_is_food(food: LabelSet, language: str) -> None:
+    assert set(FOOD_TRANSLATIONS[language]) == {"food", NON_FOOD}
+    assert food.translate("banana", language) == food.translations[language]["banana"]
+    assert food.translations[language].keys() <= {*food.path_by_name, NON_FOOD}
+
+
+def test_the_documentation_names_every_food(food: LabelSet) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "pretrained.md").read_text()
+    (told,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
+    names = {" ".join(name.split()) for name in told.replace(" and ", ", ").split(",")}
+    assert names == set(food.class_names) - {NON_FOOD}
 
 
 @needs_torchvision

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -59,6 +61,23 @@ def test_with_sigmoid_an_ancestor_has_the_highest_of_what_is_below_it() -> None:
 def test_numbers_that_are_scores_already_are_kept_within_0_and_1() -> None:
     scores = score(make_head(Activation.IDENTITY), 0, 1.0004, -0.0002, 0)
     assert (scores["eagle owl"], scores["car"]) == (1, 0)
+
+
+def test_a_temperature_divides_the_outputs_before_softmax() -> None:
+    outputs = make_outputs(5)
+    surer = replace(make_head(), temperature=0.5)
+    assert surer.scores(outputs) == pytest.approx(make_head().scores(2 * outputs), abs=1e-7)
+
+
+def test_a_temperature_of_one_is_not_written_and_changes_no_bit() -> None:
+    head = make_head()
+    assert "temperature" not in head.to_json()
+    assert np.array_equal(OutputHead.parse(head.to_json()).scores(make_outputs(9)), head.scores(make_outputs(9)))
+
+
+def test_a_temperature_is_stored() -> None:
+    head = replace(make_head(), temperature=0.7)
+    assert OutputHead.parse(head.to_json()) == head
 
 
 @pytest.mark.parametrize("activation", list(Activation))
@@ -142,6 +161,15 @@ class TestWhatIsRefused:
     def test_outputs_that_are_no_numbers(self) -> None:
         with pytest.raises(ValueError, match="not finite"):
             make_head().scores(np.array([[np.nan, 0, 0, 0]], dtype=np.float32))
+
+    @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+    def test_temperatures_that_are_none(self, temperature: float) -> None:
+        with pytest.raises(ValueError, match="head: the temperature is"):
+            replace(make_head(), temperature=temperature)
+
+    def test_a_temperature_without_softmax(self) -> None:
+        with pytest.raises(ValueError, match="goes with Softmax"):
+            replace(make_head(Activation.SIGMOID), temperature=0.5)
 
     @pytest.mark.parametrize(
         "classes",

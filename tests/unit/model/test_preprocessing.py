@@ -19,6 +19,7 @@ from ocelli_storage.archives import EXAMPLE_KINDS
 from tests.unit.model.images import encode, make_file, make_pixels
 
 SQUASH = Preprocessing(height=48, width=64)
+SQUASH_CROP = Preprocessing(height=40, width=36, resize=ResizeMode.SQUASH_CROP, short_side_pixels=48)
 CROP = Preprocessing(height=40, width=40, resize=ResizeMode.SHORT_SIDE_CROP, short_side_pixels=48)
 
 
@@ -89,7 +90,7 @@ def test_an_upright_image_is_cropped_at_top_and_bottom() -> None:
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("description", [SQUASH, CROP], ids=["squash", "crop"])
+@pytest.mark.parametrize("description", [SQUASH, CROP, SQUASH_CROP], ids=["squash", "crop", "squash and crop"])
 def test_orientation_by_exif_is_applied(image_format: str, orientation: int, description: Preprocessing) -> None:
     upright = Image.fromarray(make_pixels(height=96, width=128))
     stored = {
@@ -347,9 +348,22 @@ def test_mirroring_swaps_left_and_right() -> None:
     assert np.array_equal(mirrored(images)[:, :, 0], images[:, :, -1])
 
 
-@pytest.mark.parametrize("description", [SQUASH, CROP])
+@pytest.mark.parametrize("description", [SQUASH, CROP, SQUASH_CROP])
 def test_a_description_survives_storage(description: Preprocessing) -> None:
     assert Preprocessing.parse(description.to_json()) == description
+
+
+@pytest.mark.parametrize(("resize", "side"), [(ResizeMode.SQUASH, 64), (ResizeMode.SQUASH_CROP, None)])
+def test_a_side_goes_with_modes_that_crop(resize: ResizeMode, side: int | None) -> None:
+    with pytest.raises(ValueError, match="short_side_pixels is for modes that crop"):
+        Preprocessing(height=48, width=48, resize=resize, short_side_pixels=side)
+
+
+def test_a_squashed_image_is_scaled_whole_and_its_centre_cut_out() -> None:
+    pixels = make_pixels()
+    expected = Image.fromarray(pixels).resize((48, 48), Image.Resampling.BILINEAR).crop((6, 4, 42, 44))
+
+    assert np.array_equal(decode_image(make_file(pixels, "PNG"), SQUASH_CROP), np.asarray(expected))
 
 
 def test_a_crop_larger_than_the_scaled_image_is_refused() -> None:
