@@ -167,6 +167,12 @@ benchmark: $(VENV)/.dev control-plane
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
 
+## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails where there is no GPU
+.PHONY: gpu-check
+gpu-check: $(VENV)/.dev
+	@$(BIN)/python -m tests.gpu_check.prepare .gpu-check
+	@$(BIN)/python -m tests.gpu_check.compare .gpu-check
+
 ## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
 .PHONY: images
 images:
@@ -213,4 +219,4 @@ lock: $(BIN)/uv
 .PHONY: clean
 clean:
 	@if [ -x $(BIN)/python ] && [ -e "$(STATE_DIR)" ]; then $(BIN)/python -m ocelli_quickstart clean; fi
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .gpu-check .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

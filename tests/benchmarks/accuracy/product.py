@@ -127,7 +127,7 @@ class Product:
 
 def without_rejection(heads: Heads) -> Heads:
     """The same heads, which then answer for any image, however unlike every example it is."""
-    return heads
+    return replace(heads, rejection=None)
 
 
 def _write_zip(path: Path, pictures: PictureSet, rows: Sequence[int] | Rows) -> None:

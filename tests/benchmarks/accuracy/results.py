@@ -122,9 +122,8 @@ def _render_top_1(results: Results) -> str:
         there = [lesson for lesson in plain if lesson.size == size and lesson.splits]
         rows.append([f"mean of {len(there)}", str(size), *_top_1_cells(results, there)])
     seeds = "one seed" if results.seeds == 1 else f"mean of {results.seeds} seeds"
-    title = (
-        f"Top-1 in percent, {seeds}. sklearn: its logistic regression on our features; right of it: on those of other networks"
-    )
+    title = f"Top-1 in percent, {seeds}. sklearn: its logistic regression on our features"
+    title += "; right of it: on those of other networks" if results.networks else ""
     return f"{title}\n{render_table(header, rows)}"
 
 
