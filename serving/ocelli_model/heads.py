@@ -159,8 +159,8 @@ def normalised(features: NDArray[np.float64], power: float) -> NDArray[np.float6
 def rejection_factors(distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distances to the factors of scores: 1 up to `REJECTION_START`, halved with each further step that brings it to 1."""
     halvings = (distances - REJECTION_START) / (1.0 - REJECTION_START)
-    factors: NDArray[np.float64] = np.exp2(-np.clip(halvings, 0.0, 30.0))
-    return np.maximum(factors, REJECTION_FLOOR)
+    factors: NDArray[np.float64] = np.maximum(np.exp2(-np.clip(halvings, 0.0, 30.0)), np.float64(REJECTION_FLOOR))
+    return factors
 
 
 def calibrated(margins: NDArray[np.float64], slope: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -45,6 +45,7 @@ _SIDES_SWAPPED = frozenset({5, 6, 7, 8})
 # Where an image is longer than this times its breadth, what a centre crop cannot show is cut off before scaling: scaled to 256
 # pixels of breadth a strip of 10 x 100,000 would have 655 megapixels.
 STRIP_RATIO = 16
+ENLARGED_PART = 0.8
 # Before the filter, a decoder may scale a JPEG down to so many times the wanted size, and any image may be shrunk by whole
 # factors down to so many times it. This bounds the work for large images, and features hardly notice.
 _DECODER_HEADROOM, _REDUCING_GAP = 2, 3.0
@@ -235,6 +236,18 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
 def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The images flipped left to right, for training. uint8[..., height, width, 3] to the same."""
     return np.ascontiguousarray(images[..., ::-1, :])
+
+
+def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The middle of images, `ENLARGED_PART` of each side, as large as the whole, for training. uint8[N, height, width, 3]."""
+    views = np.empty_like(images)
+    height, width = images.shape[1:3]
+    rows, columns = int(height * ENLARGED_PART), int(width * ENLARGED_PART)
+    top, left = (height - rows) / 2, (width - columns) / 2
+    for index, image in enumerate(images):
+        box = (left, top, left + columns, top + rows)
+        views[index] = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    return views
 
 
 def _refuse_size(width: int, height: int) -> None:

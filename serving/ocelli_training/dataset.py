@@ -8,7 +8,7 @@ none of them"; and among classes to the later one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ocelli_api.classifier import ClassifierSpec, Source
@@ -88,6 +88,8 @@ class Example:
     """Of the first file that holds it."""
     source: str
     """Of that file, as messages show it."""
+    round: int = 1
+    """The first round of its set that brought the image: the lower, the older."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +184,12 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                     given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=owner))
                 else:
                     usable += 1
-                    own.setdefault(file.digest, Example(digest=file.digest, set_index=set_index, name=file.name, source=shown))
+                    example = Example(
+                        digest=file.digest, set_index=set_index, name=file.name, source=shown, round=reading.source.round
+                    )
+                    earlier = own.setdefault(file.digest, example)
+                    if example.round < earlier.round:
+                        own[file.digest] = replace(earlier, round=example.round)
         examples.extend(own[digest] for digest in sorted(own))
         reports.append(
             SetReport(

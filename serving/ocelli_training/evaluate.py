@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_model.heads import DECISION_THRESHOLD
-from ocelli_training.fit import Fit, Protocol
+from ocelli_training.fit import Fit
 
 CALIBRATION_BINS = 10
 _DECIMALS = 6
+_NORMAL_QUANTILE = 1.96
+"""Of 95 %, two-sided."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,8 @@ class ClassMetrics:
     precision: float
     recall: float
     f1: float
+    calibration_error: float
+    """Expected calibration error of the class's scores over all images."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -35,12 +40,13 @@ class ClassMetrics:
             "precision": _rounded(self.precision),
             "recall": _rounded(self.recall),
             "f1": _rounded(self.f1),
+            "calibrationError": _rounded(self.calibration_error),
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionCell:
-    """So many images of one class were taken for another (or for the same). None: none of the classes."""
+    """The number of images of one class that were predicted as another (or as the same). None: none of the classes."""
 
     actual: str | None
     predicted: str | None
@@ -52,7 +58,7 @@ class ConfusionCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Misclassified:
-    """An image that was taken for something else. None: none of the classes."""
+    """An image with a wrong prediction. None: none of the classes."""
 
     image: str
     actual: str | None
@@ -68,13 +74,16 @@ class Misclassified:
 class Evaluation:
     """The figures of one training, all from scores of images by heads and calibrations that did not see them."""
 
-    protocol: Protocol
     images: int
     """Evaluated images, negatives included."""
     accuracy: float
-    """Part of the images whose prediction is right; see `evaluate`."""
+    """Balanced: the mean over the classes, and over the negatives if there are any, of the part that is predicted right."""
+    accuracy_interval: tuple[float, float]
+    """In which the accuracy on many other images like these lies, with 95 % confidence."""
     calibration_error: float
-    """Expected calibration error over all scores of all classes, in `CALIBRATION_BINS` bins of equal width (Naeini, 2015)."""
+    """Expected calibration error of each image's highest score, in `CALIBRATION_BINS` bins of equal width (Naeini, 2015)."""
+    lost_by_rejection: float
+    """Part of the images of classes with a right score of 0.5 or more that rejection brings below 0.5."""
     classes: tuple[ClassMetrics, ...]
     """In the definition's order."""
     confusion: tuple[ConfusionCell, ...]
@@ -93,47 +102,58 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """What the artifact keeps: nothing that names images or grows with their number."""
         return {
-            "protocol": str(self.protocol),
+            "protocol": "CrossValidation",
             "images": self.images,
             "accuracy": _rounded(self.accuracy),
+            "accuracyInterval": [_rounded(bound) for bound in self.accuracy_interval],
             "calibrationError": _rounded(self.calibration_error),
+            "lostByRejection": _rounded(self.lost_by_rejection),
             "classes": [item.to_json() for item in self.classes],
         }
 
 
-def evaluate(fit: Fit, membership: NDArray[np.bool_], class_names: Sequence[str], image_names: Sequence[str]) -> Evaluation:
-    """Judge a fit. `membership` (bool[N, C]) and `image_names` (N) are those of the fit's examples.
+def evaluate(
+    fit: Fit,
+    membership: NDArray[np.bool_],
+    groups: NDArray[np.intp],
+    class_names: Sequence[str],
+    image_names: Sequence[str],
+) -> Evaluation:
+    """Judge a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `image_names` are those of its
+    examples.
 
     An image's prediction is its class of the highest score. Where there are negative examples a highest score below 0.5 means
     "none of the classes", which is right for a negative and wrong for every other image; without negatives there always is
     a prediction. An image of several classes is predicted right by any of them.
     """
-    truth, scores = membership[fit.evaluated_rows], fit.evaluated_scores
+    scores = fit.scores
     nothing = len(class_names)
-    best = scores.argmax(axis=1)
-    highest = scores.max(axis=1)
-    has_negatives = not membership.any(axis=1).all()
+    best, highest = scores.argmax(axis=1), scores.max(axis=1)
+    of_class = np.asarray(membership.any(axis=1))
+    has_negatives = not bool(of_class.all())
     predicted = np.where(highest < DECISION_THRESHOLD, nothing, best) if has_negatives else best
-    actual = np.where(truth.any(axis=1), truth.argmax(axis=1), nothing)
-    # An image of several classes counts as of the one that it was taken for.
-    of_predicted = np.concatenate([truth, ~truth.any(axis=1, keepdims=True)], axis=1)[np.arange(len(truth)), predicted]
-    actual = np.where(of_predicted, predicted, actual)
+    actual = np.where(of_class, membership.argmax(axis=1), nothing)
+    # An image of several classes counts as of the one that was predicted.
+    right = np.concatenate([membership, ~of_class[:, np.newaxis]], axis=1)[np.arange(len(scores)), predicted]
+    actual = np.where(right, predicted, actual)
     names: list[str | None] = [*class_names, None]
     cells = Counter(zip(actual.tolist(), predicted.tolist(), strict=True))
-    wrong = np.flatnonzero(~of_predicted)
+    wrong = np.flatnonzero(~right)
+    strata = [np.flatnonzero(actual == index) for index in range(nothing + 1) if (actual == index).any()]
     return Evaluation(
-        protocol=fit.protocol,
-        images=len(truth),
-        accuracy=float(of_predicted.mean()),
-        calibration_error=_calibration_error(scores, truth),
-        classes=tuple(_class_metrics(name, scores[:, index], truth[:, index]) for index, name in enumerate(class_names)),
+        images=len(scores),
+        accuracy=float(np.mean([right[rows].mean() for rows in strata])),
+        accuracy_interval=_interval([(float(right[rows].mean()), len(np.unique(groups[rows]))) for rows in strata]),
+        calibration_error=_calibration_error(highest, membership[np.arange(len(scores)), best]),
+        lost_by_rejection=_lost(fit, membership),
+        classes=tuple(_class_metrics(name, scores[:, index], membership[:, index]) for index, name in enumerate(class_names)),
         confusion=tuple(
             ConfusionCell(actual=names[row], predicted=names[column], images=count)
             for (row, column), count in sorted(cells.items())
         ),
         misclassified=tuple(
             Misclassified(
-                image=image_names[fit.evaluated_rows[index]],
+                image=image_names[int(index)],
                 actual=names[actual[index]],
                 predicted=names[predicted[index]],
                 score=float(highest[index]),
@@ -141,6 +161,27 @@ def evaluate(fit: Fit, membership: NDArray[np.bool_], class_names: Sequence[str]
             for index in sorted(wrong, key=lambda index: (-abs(float(highest[index]) - DECISION_THRESHOLD), index))
         ),
     )
+
+
+def _interval(recalls: Sequence[tuple[float, int]]) -> tuple[float, float]:
+    """95 % for the mean of the classes' recalls, each with the number of its images that are no near duplicates of each other.
+
+    Agresti and Coull's adjustment (1998) of every recall, by two right and two wrong images, keeps the interval honest where
+    few images were all right.
+    """
+    adjusted = [((recall * count + 2) / (count + 4), count + 4) for recall, count in recalls]
+    centre = float(np.mean([part for part, _ in adjusted]))
+    variance = sum(part * (1 - part) / count for part, count in adjusted) / len(adjusted) ** 2
+    reach = _NORMAL_QUANTILE * math.sqrt(variance)
+    mean = float(np.mean([recall for recall, _ in recalls]))
+    return max(0.0, min(mean, centre - reach)), min(1.0, max(mean, centre + reach))
+
+
+def _lost(fit: Fit, membership: NDArray[np.bool_]) -> float:
+    """See `Evaluation.lost_by_rejection`."""
+    right = ((fit.unrejected_scores >= DECISION_THRESHOLD) & membership).any(axis=1)
+    kept = ((fit.scores >= DECISION_THRESHOLD) & membership).any(axis=1)
+    return _quotient(int((right & ~kept).sum()), int(right.sum()))
 
 
 def _class_metrics(name: str, scores: NDArray[np.float32], of_class: NDArray[np.bool_]) -> ClassMetrics:
@@ -153,13 +194,14 @@ def _class_metrics(name: str, scores: NDArray[np.float32], of_class: NDArray[np.
         precision=precision,
         recall=recall,
         f1=_quotient(2 * precision * recall, precision + recall),
+        calibration_error=_calibration_error(scores, of_class),
     )
 
 
 def _calibration_error(scores: NDArray[np.float32], truth: NDArray[np.bool_]) -> float:
-    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1).ravel()
-    score_sums = np.bincount(bins, weights=scores.ravel().astype(np.float64), minlength=CALIBRATION_BINS)
-    truth_sums = np.bincount(bins, weights=truth.ravel().astype(np.float64), minlength=CALIBRATION_BINS)
+    bins = np.minimum((scores * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+    score_sums = np.bincount(bins, weights=scores.astype(np.float64), minlength=CALIBRATION_BINS)
+    truth_sums = np.bincount(bins, weights=truth.astype(np.float64), minlength=CALIBRATION_BINS)
     return float(np.abs(score_sums - truth_sums).sum() / scores.size)
 
 

@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
-from ocelli_training.fit import Fit, Protocol
-from ocelli_training.near_duplicates import have_near_duplicate
+from ocelli_training.fit import Recipe
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
 _MATRIX_LIMIT_CLASSES = 25
 """A wider confusion matrix nobody reads: its largest errors are listed instead."""
@@ -43,12 +42,16 @@ class Report:
     backbone_digest: str
     artifact_digest: str
     dataset: Dataset
+    recipe: Recipe
     evaluation: Evaluation
-    near_duplicates: tuple[Example, ...]
-    """Evaluated images that have a near duplicate among those learned from."""
+    groups: NDArray[np.intp]
+    """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
+        examples = self.dataset.examples
+        near_duplicates = [(examples[row], examples[oldest]) for row, oldest in enumerate(self.groups) if row != oldest]
+        conflicts = find_conflicts(examples, self.groups)
         return {
             "formatVersion": FORMAT_VERSION,
             "classifier": self.classifier,
@@ -60,11 +63,28 @@ class Report:
             "data": {
                 "images": len(self.dataset.examples),
                 "sets": [report.to_json() for report in self.dataset.reports],
-                "nearDuplicatesCount": len(self.near_duplicates),
-                "nearDuplicates": [image_name(example) for example in self.near_duplicates[:NEAR_DUPLICATES_REPORTED]],
+                "nearDuplicatesCount": len(near_duplicates),
+                "nearDuplicates": [
+                    {"image": image_name(example), "oldest": image_name(oldest)}
+                    for example, oldest in near_duplicates[:NEAR_DUPLICATES_REPORTED]
+                ],
+                "conflictsCount": len(conflicts),
+                "conflicts": [
+                    {
+                        "image": image_name(conflict.image),
+                        "class": self._class_name(conflict.image),
+                        "nearDuplicate": image_name(conflict.near_duplicate),
+                        "nearDuplicateClass": self._class_name(conflict.near_duplicate),
+                    }
+                    for conflict in conflicts[:NEAR_DUPLICATES_REPORTED]
+                ],
             },
+            "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
             "evaluation": self.evaluation.to_json(),
         }
+
+    def _class_name(self, example: Example) -> str | None:
+        return self.dataset.reports[example.set_index].example_set.class_name
 
 
 def image_name(example: Example) -> str:
@@ -72,22 +92,25 @@ def image_name(example: Example) -> str:
     return f"{example.source} › {shown_name(example.name)}"
 
 
-def find_near_duplicates(dataset: Dataset, prints: NDArray[np.float32], fit: Fit) -> tuple[Example, ...]:
-    """Evaluated images with a near duplicate among those that their judges learned from: they flatter the evaluation.
+@dataclass(frozen=True, kw_only=True)
+class Conflict:
+    """An image and a near duplicate of it in another example set: one of the two labels is wrong, or the classes overlap."""
 
-    Only those of the same example set: a copy in another one misleads, and does not flatter. With cross-validation, among all
-    other images: most of those were learned from by its judges. `prints` are the fingerprints of the dataset's examples.
-    """
-    sets = np.array([example.set_index for example in dataset.examples])
-    judged = np.zeros(len(prints), dtype=np.bool_)
-    judged[fit.evaluated_rows] = True
-    learned, own_matches = (~judged, 0) if fit.protocol is Protocol.HOLDOUT else (np.ones_like(judged), 1)
-    leaked = np.zeros_like(judged)
-    for set_index in range(len(dataset.reports)):
-        rows = np.flatnonzero(judged & (sets == set_index))
-        candidates = prints[learned & (sets == set_index)]
-        leaked[rows] = have_near_duplicate(prints[rows], candidates, least_matches=own_matches + 1)
-    return tuple(dataset.examples[row] for row in np.flatnonzero(leaked))
+    image: Example
+    near_duplicate: Example
+
+
+def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> tuple[Conflict, ...]:
+    """Near duplicates with different labels; `groups` (intp[N]) has for each example the row of its group's oldest one."""
+    members: dict[int, list[Example]] = {}
+    conflicts = []
+    for row, group in enumerate(groups.tolist()):
+        for other in members.setdefault(group, []):
+            if other.set_index != examples[row].set_index:
+                conflicts.append(Conflict(image=examples[row], near_duplicate=other))
+                break
+        members[group].append(examples[row])
+    return tuple(conflicts)
 
 
 def render_page(report: Mapping[str, Any]) -> str:
@@ -104,7 +127,6 @@ def render_page(report: Mapping[str, Any]) -> str:
         cells={(cell["actual"], cell["predicted"]): cell["images"] for cell in evaluation["confusion"]},
         largest_errors=_largest_errors(evaluation["confusion"]),
         listed_limit=_LISTED_LIMIT,
-        held_out=evaluation["protocol"] == Protocol.HOLDOUT,
     )
 
 

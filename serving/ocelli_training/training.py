@@ -21,8 +21,9 @@ from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_a
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
+from ocelli_model.heads import normalised
 from ocelli_model.image_decoder import ImageDecoder
-from ocelli_model.preprocessing import mirrored
+from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
@@ -30,16 +31,20 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Examples, Fit, FitSettings, fit_heads
-from ocelli_training.near_duplicates import FINGERPRINT_CELLS, fingerprints
+from ocelli_training.fit import FEATURE_POWER, Examples, Fit, View, fit_heads
+from ocelli_training.folds import assign_folds
+from ocelli_training.near_duplicates import FINGERPRINT_CELLS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, find_near_duplicates, image_name, render_page
+from ocelli_training.report import Report, image_name, render_page
 from ocelli_training.settings import Settings
 from ocelli_training.sources import SourceReader
 
 _BATCH_IMAGES = 64
+VIEWS_LIMIT_IMAGES = 5000
+"""Of more images only the whole view is learned from: others gain little there, and cost their time and memory again."""
+_VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
 _PRECISION = Precision.FLOAT32
 """Of all features, whatever else the backbone allows: heads learned on one node are served on others."""
 
@@ -56,7 +61,8 @@ class _Lesson:
 
     dataset: Dataset
     examples: Examples
-    fingerprints: NDArray[np.float32]
+    groups: NDArray[np.intp]
+    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
 
 
 class Training:
@@ -89,8 +95,8 @@ class Training:
         choice = choose_backbone(definition.model.backbone, self._settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        lesson = await self._read(document, metadata)
-        fit, evaluation = await self._learn(definition, lesson)
+        lesson = await self._read(document, metadata, seed=definition.model.seed)
+        fit, evaluation = await self._learn(lesson)
         exports = await build_exports(
             self._store,
             metadata,
@@ -120,8 +126,9 @@ class Training:
             backbone_digest=metadata.digest,
             artifact_digest=artifact.digest,
             dataset=lesson.dataset,
+            recipe=fit.recipe,
             evaluation=evaluation,
-            near_duplicates=find_near_duplicates(lesson.dataset, lesson.fingerprints, fit),
+            groups=lesson.groups,
         )
         await self._store_results(artifact, report)
         return Outcome(
@@ -211,7 +218,7 @@ class Training:
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata) -> _Lesson:
+    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _Lesson:
         # Loading an engine takes as long as reading a hundred photographs: both at once.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
@@ -219,7 +226,7 @@ class Training:
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
                 dataset, numbers = await self._read_what_is_left(document, metadata, pixels)
                 await self._progress.begin(Stage.EXTRACTING)
-                return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers)
+                return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -287,39 +294,48 @@ class Training:
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
         return dataset, [images.pixel_number(example.digest) for example in dataset.examples]
 
-    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int]) -> _Lesson:
-        """Compute what is learned from, images as they are and mirrored."""
+    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _Lesson:
+        """Compute what is learned from, and find the near duplicates among it."""
         started = time.monotonic()
         count = len(numbers)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        mirrored_features = np.empty_like(features)
+        other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
         prints = np.empty((count, FINGERPRINT_CELLS), dtype=np.float32)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
             features[rows] = engine.features(images)
-            mirrored_features[rows] = engine.features(mirrored(images))
+            for view, view_features in other_views.items():
+                view_features[rows] = engine.features(_VIEWS[view](images))
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
+        logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
+        groups = _find_groups(dataset, prints, features)
         membership = np.zeros((count, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
                 membership[row, example.set_index] = True
-        logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        examples = Examples(features=features, mirrored_features=mirrored_features, membership=membership)
-        return _Lesson(dataset=dataset, examples=examples, fingerprints=prints)
+        examples = Examples(
+            features=features,
+            other_views=other_views,
+            membership=membership,
+            folds=assign_folds([example.digest for example in dataset.examples], groups, seed),
+        )
+        return _Lesson(dataset=dataset, examples=examples, groups=groups)
 
-    async def _learn(self, definition: ClassifierSpec, lesson: _Lesson) -> tuple[Fit, Evaluation]:
+    async def _learn(self, lesson: _Lesson) -> tuple[Fit, Evaluation]:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
-        settings = FitSettings(seed=definition.model.seed, holdout_fraction=definition.evaluation.holdout_fraction)
-        fit = await asyncio.to_thread(
-            fit_heads, lesson.examples, settings, self._progress.report, threads=self._settings.cpu_count
+        fit = await asyncio.to_thread(fit_heads, lesson.examples, self._progress.report, threads=self._settings.cpu_count)
+        logger.info(
+            "heads.fitted",
+            extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
-        logger.info("heads.fitted", extra={"protocol": fit.protocol, "seconds": time.monotonic() - started})
         await self._progress.begin(Stage.EVALUATING)
         names = [image_name(example) for example in lesson.dataset.examples]
-        evaluation = await asyncio.to_thread(evaluate, fit, lesson.examples.membership, lesson.dataset.class_names, names)
+        evaluation = await asyncio.to_thread(
+            evaluate, fit, lesson.examples.membership, lesson.groups, lesson.dataset.class_names, names
+        )
         logger.info(
             "heads.evaluated",
             extra={
@@ -341,4 +357,19 @@ class Training:
         await self._store.put(location.artifact_key(revision, REPORT), text.encode())
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
         digest = await save_artifact(self._store, location, artifact)
-        logger.info("artifact.stored", extra={"digest": digest, "near_duplicates": len(report.near_duplicates)})
+        counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
+        logger.info("artifact.stored", extra={"digest": digest, **counts})
+
+
+def _find_groups(dataset: Dataset, prints: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Groups of near duplicates, in which every class has two at least: a class of one burst could not be judged otherwise."""
+    examples = dataset.examples
+    sets = np.array([example.set_index for example in examples], dtype=np.intp)
+    oldest_first = sorted(range(len(examples)), key=lambda row: (examples[row].round, examples[row].digest))
+    rows = normalised(features.astype(np.float64), FEATURE_POWER).astype(np.float32)
+    groups = group_near_duplicates(prints, rows, sets, oldest_first)
+    for set_index in np.unique(sets):
+        members = np.flatnonzero(sets == set_index)
+        if len(np.unique(groups[members])) == 1:
+            groups[members] = members
+    return groups

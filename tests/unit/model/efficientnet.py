@@ -53,7 +53,7 @@ def reference(name: str, images: NDArray[np.uint8], kind: NetworkKind = NetworkK
 def preprocessing_of(name: str, kind: NetworkKind) -> Preprocessing:
     if kind is NetworkKind.CLASSIFIER:
         return efficientnet_lite.classifier_preprocessing(name)
-    return efficientnet_lite.body_preprocessing(name)
+    return efficientnet_lite.body_preprocessing()
 
 
 def sized(height: int, width: int) -> Preprocessing:

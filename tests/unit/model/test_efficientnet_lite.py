@@ -189,7 +189,7 @@ def test_files_are_made_without_the_heavy_packages() -> None:
         "from ocelli_model.exports.onnx_parts import build_onnx_body\n"
         f"name = {NAME!r}\n"
         "weights = lite.parse_weights(name, read_packaged_weights(name), what='')\n"
-        "prepared = lite.body_preprocessing(name)\n"
+        "prepared = lite.body_preprocessing()\n"
         "build_onnx_body(lite.build_onnx(name, weights, prepared, NetworkKind.BODY)[0], prepared)\n"
         "lite.build_core_ml_body(name, weights, prepared), lite.to_safetensors(weights)\n"
         "print({'torch', 'onnx', 'coremltools', 'openvino'} & set(sys.modules))\n"
