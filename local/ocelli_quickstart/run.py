@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
+from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, ClassifierStatus, parse_classifier
 from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
@@ -421,5 +421,14 @@ def _summary(classifier: Classifier) -> str:
     if classifier.status.is_true(ConditionType.STALLED):
         text += f": {ready.message}"
     elif ready.status == "True" and classifier.status.accuracy:
-        text += f", revision {classifier.status.served_revision}, accuracy {classifier.status.accuracy}"
+        text += f", revision {classifier.status.served_revision}, accuracy {_tell_accuracy(classifier.status)}"
     return text
+
+
+def _tell_accuracy(status: ClassifierStatus) -> str:
+    interval = status.accuracy_interval
+    if interval is None:
+        return f"{status.accuracy}"
+    images = "" if status.judged_images is None else f", {status.judged_images} images"
+    accuracy, lower, upper = (f"{float(share):.2f}" for share in (status.accuracy or "", interval.lower, interval.upper))
+    return f"{accuracy} ({lower} to {upper}{images})"

@@ -48,7 +48,7 @@ class EfficientNetLiteSource:
 
     def build(self) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
         """See `families.BackboneSource`."""
-        preprocessing = efficientnet_lite.body_preprocessing()
+        preprocessing = efficientnet_lite.preprocessing_for(self.name)
         weights = efficientnet_lite.parse_weights(self.name, self.data, what=f"backbone {self.name}: {self.weights.origin}")
         onnx, feature_count = efficientnet_lite.build_onnx(self.name, weights, preprocessing, NetworkKind.BODY)
         files = {

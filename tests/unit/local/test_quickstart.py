@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -205,6 +206,28 @@ def test_built_in_classifiers_are_told_of_once_all_are_known() -> None:
 
 def test_faulty_weights_of_a_built_in_classifier_are_told_in_full() -> None:
     assert "what is missing, at length" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
+
+
+def learned(**figures: Any) -> str:
+    """What is said of a classifier that was learned."""
+    ready = {"type": "Ready", "status": "True", "reason": "Served"}
+    classifier = parse_classifier(
+        {
+            "metadata": {"name": "dogs", "namespace": "ocelli-demo"},
+            "spec": {"classes": []},
+            "status": {"servedRevision": "0123456789", "conditions": [ready], **figures},
+        }
+    )
+    return summarise([classifier])["ocelli-demo/dogs"]
+
+
+def test_the_accuracy_is_told_with_its_interval() -> None:
+    figures = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
+    assert learned(**figures) == "Served, revision 0123456789, accuracy 0.93 (0.87 to 0.97, 100 images)"
+
+
+def test_the_accuracy_that_an_earlier_release_measured_is_told_as_it_is() -> None:
+    assert learned(accuracy="0.934") == "Served, revision 0123456789, accuracy 0.934"
 
 
 def test_two_starts_at_the_same_time_take_different_ports() -> None:

@@ -91,7 +91,7 @@ def test_openvino_gives_the_features_and_logits_of_the_reference(kind: NetworkKi
 
 @pytest.mark.parametrize("name", efficientnet_lite.NAMES)
 def test_onnx_gives_the_logits_of_the_reference(name: str) -> None:
-    preprocessing = efficientnet_lite.classifier_preprocessing(name)
+    preprocessing = efficientnet_lite.preprocessing_for(name)
     images = photographs(preprocessing)
     model, count = efficientnet_lite.build_onnx(name, weights_of(name), preprocessing, NetworkKind.CLASSIFIER)
     logits = run_onnx(model, images)
@@ -122,7 +122,7 @@ def test_images_of_any_size_are_padded_as_in_the_reference(size: tuple[int, int]
 
 def test_palace_is_a_palace() -> None:
     """The published names of the outputs are ImageNet's, in its order."""
-    preprocessing = efficientnet_lite.classifier_preprocessing(NAME)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.CLASSIFIER)
     assert run_onnx(model, photographs(preprocessing)).argmax(axis=1).tolist() == [698, 985]
 
@@ -189,7 +189,7 @@ def test_files_are_made_without_the_heavy_packages() -> None:
         "from ocelli_model.exports.onnx_parts import build_onnx_body\n"
         f"name = {NAME!r}\n"
         "weights = lite.parse_weights(name, read_packaged_weights(name), what='')\n"
-        "prepared = lite.body_preprocessing()\n"
+        "prepared = lite.preprocessing_for(name)\n"
         "build_onnx_body(lite.build_onnx(name, weights, prepared, NetworkKind.BODY)[0], prepared)\n"
         "lite.build_core_ml_body(name, weights, prepared), lite.to_safetensors(weights)\n"
         "print({'torch', 'onnx', 'coremltools', 'openvino'} & set(sys.modules))\n"
