@@ -29,8 +29,8 @@ from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.published_weights import hub_folder
 from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
 from ocelli_quickstart.client import Service
-from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install, known_built_ins
+from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
 
 DEFAULT_PORT = 8080
@@ -225,14 +225,16 @@ def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> 
     test: Form = {"images_file": samples / "test-one.png", "classifier_ids": identity}
     retrain: Form = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
     several: Form = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
+    photograph: Form = {"images_file": samples / PHOTOGRAPHS[0], "classifier_ids": "default,food,explicit"}
     commands = [
+        ("classify a photograph with what is built in", service.curl("POST", "/v3/classify", photograph)),
         ("create a classifier; the answer names its classifier_id", service.curl("POST", "/v3/classifiers", create)),
         ("paste that id here", "ID=digits_..."),
         ("poll until its status is ready", service.curl("GET", f"/v3/classifiers/{identity}")),
         ("classify", service.curl("POST", "/v3/classify", test)),
         ("classify, with every score", service.curl("POST", "/v3/classify", {**test, "threshold": "0.0"})),
         ("retrain: a third class, more ones", service.curl("POST", f"/v3/classifiers/{identity}", retrain)),
-        ("a zip of images, and colours", service.curl("POST", "/v3/classify", several)),
+        ("a zip of images, several classifiers at once", service.curl("POST", "/v3/classify", several)),
         ("delete", service.curl("DELETE", f"/v3/classifiers/{identity}")),
     ]
     lines = [

@@ -25,7 +25,9 @@ from ocelli_quickstart.run import (
     load_credentials,
     summarise,
 )
+from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import StateError, StateFolder
+from ocelli_storage.archives import ImageKind, image_kind
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "²"])
@@ -238,3 +240,17 @@ def test_two_starts_at_the_same_time_take_different_ports() -> None:
 def test_a_wanted_port_that_is_spoken_for_is_refused() -> None:
     with claim_port(None) as port, pytest.raises(RunError, match="set PORT to another one"), claim_port(port):
         pass
+
+
+def test_samples_of_an_earlier_version_get_the_photographs(tmp_path: Path) -> None:
+    (tmp_path / "tests.zip").write_bytes(b"what an earlier version wrote last")
+    write_samples(tmp_path)
+    assert all(image_kind((tmp_path / name).read_bytes()) is ImageKind.JPEG for name in PHOTOGRAPHS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["china.jpg", "flower.jpg", "tests.zip"]
+
+
+def test_tutorial_begins_with_a_photograph_for_the_built_in_classifiers(tmp_path: Path) -> None:
+    service = Service(address="http://127.0.0.1:8080", user="demo", password="secret")
+    commands = [line for line in describe(service, StateFolder(tmp_path), None).splitlines() if line.startswith("curl")]
+    assert f"images_file=@{tmp_path}/samples/china.jpg" in commands[0]
+    assert "classifier_ids=default,food,explicit" in commands[0]
