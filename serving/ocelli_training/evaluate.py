@@ -77,7 +77,8 @@ class Evaluation:
     images: int
     """Evaluated images, negatives included."""
     accuracy: float
-    """Balanced: the mean over the classes, and over the negatives if there are any, of the part that is predicted right."""
+    """Balanced: the mean over the classes, and over the negatives if there are any, of the part that is predicted right. Near
+    duplicates count as one image: a burst shows what the heads do with one picture."""
     accuracy_interval: tuple[float, float]
     """In which the accuracy on many other images like these lies, with 95 % confidence."""
     calibration_error: float
@@ -140,10 +141,11 @@ def evaluate(
     cells = Counter(zip(actual.tolist(), predicted.tolist(), strict=True))
     wrong = np.flatnonzero(~right)
     strata = [np.flatnonzero(actual == index) for index in range(nothing + 1) if (actual == index).any()]
+    recalls = [_recall(right[rows], groups[rows]) for rows in strata]
     return Evaluation(
         images=len(scores),
-        accuracy=float(np.mean([right[rows].mean() for rows in strata])),
-        accuracy_interval=_interval([(float(right[rows].mean()), len(np.unique(groups[rows]))) for rows in strata]),
+        accuracy=float(np.mean([recall for recall, _ in recalls])),
+        accuracy_interval=_interval(recalls),
         calibration_error=_calibration_error(highest, membership[np.arange(len(scores)), best]),
         lost_by_rejection=_lost(fit, membership),
         classes=tuple(_class_metrics(name, scores[:, index], membership[:, index]) for index, name in enumerate(class_names)),
@@ -163,8 +165,14 @@ def evaluate(
     )
 
 
+def _recall(right: NDArray[np.bool_], groups: NDArray[np.intp]) -> tuple[float, int]:
+    """The part of the groups of near duplicates that is predicted right, and their number."""
+    _, group, images = np.unique(groups, return_inverse=True, return_counts=True)
+    return float(np.average(right, weights=1.0 / images[group])), len(images)
+
+
 def _interval(recalls: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """95 % for the mean of the classes' recalls, each with the number of its images that are no near duplicates of each other.
+    """95 % for the mean of the classes' recalls, each with the number of images that it was found with.
 
     Agresti and Coull's adjustment (1998) of every recall, by two right and two wrong images, keeps the interval honest where
     few images were all right.

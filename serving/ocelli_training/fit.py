@@ -128,13 +128,14 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     learned = _learn(material, np.arange(len(margins)), recipe, threads)
     slope, offset = calibrate(margins, material.membership)
     of_classes = material.membership.any(axis=1)
-    border = _border(distances[of_classes])
+    least_border = learned.within_class.least_border
+    border = _border(distances[of_classes], least_border)
     unrejected, scores = np.empty(margins.shape, dtype=np.float32), np.empty(margins.shape, dtype=np.float32)
     for fold in range(FOLDS):
         inside = material.folds == fold
         others = ~inside if (of_classes & ~inside).any() else np.ones_like(inside)
         unrejected[inside] = calibrated(margins[inside], *calibrate(margins[others], material.membership[others]))
-        factors = rejection_factors(distances[inside] / _border(distances[of_classes & others]))
+        factors = rejection_factors(distances[inside] / _border(distances[of_classes & others], least_border))
         scores[inside] = unrejected[inside] * factors[:, np.newaxis]
     weights, bias = learned.heads(material)
     heads = Heads(
@@ -159,8 +160,8 @@ def _refuse_too_few(examples: Examples) -> None:
             raise ValueError(f"examples: class {index} of {classes} has all images; give another class or negatives")
 
 
-def _border(distances: NDArray[np.float64]) -> float:
-    return max(float(np.quantile(distances, REJECTION_QUANTILE)), 1e-6)
+def _border(distances: NDArray[np.float64], least: float) -> float:
+    return max(float(np.quantile(distances, REJECTION_QUANTILE)), least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -185,7 +186,7 @@ class _Material:
     @classmethod
     def prepare(cls, examples: Examples) -> _Material:
         raw = {View.WHOLE: examples.features, **examples.other_views}
-        views = {view: _normalised_rows(features) for view, features in raw.items()}
+        views = {view: normalised_rows(features) for view, features in raw.items()}
         origin = np.mean([rows.mean(axis=0, dtype=np.float64) for rows in views.values()], axis=0)
         for rows in views.values():
             np.subtract(rows, origin, out=rows, casting="same_kind")
@@ -215,7 +216,8 @@ class _Material:
         )
 
 
-def _normalised_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalised_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Features float32[N, D] as heads take them, see `ocelli_model.heads.normalised`; in blocks, which bound the memory."""
     rows = np.empty_like(features)
     for start in range(0, len(features), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)

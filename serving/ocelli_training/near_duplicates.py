@@ -1,6 +1,6 @@
 """Near duplicates: one picture in other bytes. A file that was saved again or made smaller, the pictures of a burst.
 
-Two images are near duplicates where the network finds nearly the same in both, or their brightness is nearly the same cell by
+Two images are near duplicates where the network finds nearly the same in both, or their colours are nearly the same cell by
 cell, and where one, moved by up to a tenth, then fits on the other. Images of one fixed camera fit on each other as well, but
 for the spot where something else stands: where nearly all of the difference lies in few cells, they are not near duplicates.
 
@@ -11,12 +11,13 @@ chain of pictures, each of which is like the next, does not become one group by 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 GRID = 32
-FINGERPRINT_CELLS = GRID * GRID
+FINGERPRINT_NUMBERS = 3 * GRID * GRID
 _COARSE = 8
 _BRIGHTNESS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _BLOCK_ROWS = 256
@@ -28,37 +29,42 @@ _ALIKE_FEATURES = 0.22
 _SIMILAR_FEATURES = 0.32
 _ALIKE_FIT = 0.7
 _SIMILAR_FIT = 0.9
-# Saved again at JPEG quality 50 and half the size they are 0.35 to 0.83 apart, but fit by 0.995 at least.
-_SAME_FIT = 0.995
+# Saved again with JPEG quality 20 to 95, or a quarter as wide, they are 0.02 to 0.96 apart, but their brightness fits by 0.993
+# at least, and their colours differ by 0.1 to 9 of 255 (root mean square).
+_SAME_FIT = 0.99
 _SAME_COARSE_FIT = 0.99
-_SAME_DIFFERENCE = 6.0
-"""Root mean square of what remains, of 255."""
+_SAME_DIFFERENCE = 9.0
+_NOISE = 12.0
+"""Of 255: what a cell may differ by when a file is saved again with hardly a loss, wherever the cells lie that do."""
 # Of pictures that were moved or saved again, a twentieth of the cells has a quarter to four fifths of the squared difference;
 # of pictures with another small object before the same background nine tenths and more.
 _CELLS_SHARE = 0.05
 _CONCENTRATION = 0.8
 _LARGEST_MOVE = 3
 """In cells."""
-_CANDIDATES_LIMIT = 8
+_MOVES = 2 * _LARGEST_MOVE + 1
+"""Down, and to the right."""
+_CANDIDATES_LIMIT = 32
 _PROJECTED = 128
 """Numbers that are compared first: distances of random projections are right to a tenth, and cost a tenth."""
 _PROJECTION_MARGIN = 1.35
 
 
-def fingerprints(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Brightness, 0 to 255, in `GRID` x `GRID` cells: float32[N, 1024] of images uint8[N, height, width, 3]."""
-    brightness = images.astype(np.float32) @ _BRIGHTNESS
-    rows = np.add.reduceat(brightness, _edges(images.shape[1]), axis=1)
-    cells = np.add.reduceat(rows, _edges(images.shape[2]), axis=2)
-    # Cells may differ by a row or column of pixels in size.
-    heights = np.diff([*_edges(images.shape[1]), images.shape[1]])
-    widths = np.diff([*_edges(images.shape[2]), images.shape[2]])
-    means: NDArray[np.float32] = (cells / np.outer(heights, widths)).astype(np.float32).reshape(len(images), FINGERPRINT_CELLS)
-    return means
+def fingerprints(images: NDArray[np.uint8]) -> NDArray[np.float16]:
+    """Red, green and blue, 0 to 255, in `GRID` x `GRID` cells: float16[N, 3072] of images uint8[N, height, width, 3]."""
+    prints = np.empty((len(images), 3, GRID, GRID), dtype=np.float16)
+    top, left = _edges(images.shape[1]), _edges(images.shape[2])
+    # Cells may differ by a row or column of pixels in size; those of a smaller image than the grid repeat a pixel.
+    heights, widths = np.diff([*top, images.shape[1]]), np.diff([*left, images.shape[2]])
+    pixels = np.maximum(np.outer(heights, widths), 1)
+    for image, cells in zip(images, prints, strict=True):
+        sums = np.add.reduceat(np.add.reduceat(image, top, axis=0, dtype=np.int32), left, axis=1)
+        cells[:] = sums.transpose(2, 0, 1) / pixels
+    return prints.reshape(len(images), FINGERPRINT_NUMBERS)
 
 
 def group_near_duplicates(
-    prints: NDArray[np.float32],
+    prints: NDArray[np.float16],
     features: NDArray[np.float32],
     sets: NDArray[np.intp],
     oldest_first: Sequence[int],
@@ -66,7 +72,7 @@ def group_near_duplicates(
     """For each image the row of its group's oldest image, intp[N]; its own where it has no near duplicate.
 
     Args:
-        prints: float32[N, 1024], see `fingerprints`.
+        prints: float16[N, 3072], see `fingerprints`.
         features: float32[N, D], normalised: each row of length 1.
         sets: intp[N], the class or the negatives that an image belongs to. Mirrored pictures are near duplicates within one
             set only: a left arrow is no right arrow.
@@ -87,54 +93,124 @@ def group_near_duplicates(
             row = order[position]
             possible = np.flatnonzero(candidates[:position])
             possible = possible[groups[order[possible]] == order[possible]]
+            if not len(possible):
+                continue
             # The nearest first, and few: thousands of pictures of one fixed camera are all candidates of each other.
-            nearest = possible[np.argsort(distances[offset, possible], kind="stable")[:_CANDIDATES_LIMIT]]
-            for candidate in order[nearest]:
-                same_set = bool(sets[row] == sets[candidate])
-                pair = [row, candidate]
-                if _are_near_duplicates(prints[pair], features[pair], same_set=same_set):
-                    groups[row] = candidate
-                    break
+            nearest = order[possible[np.argsort(distances[offset, possible], kind="stable")[:_CANDIDATES_LIMIT]]]
+            apart = np.linalg.norm(features[nearest].astype(np.float64) - features[row], axis=1)
+            found = _find_near_duplicate(prints[row], prints[nearest], apart, sets[nearest] == sets[row])
+            if found is not None:
+                groups[row] = nearest[found]
     return groups
 
 
-def _are_near_duplicates(prints: NDArray[np.float32], features: NDArray[np.float32], *, same_set: bool) -> bool:
-    """Of two images: prints float32[2, 1024], features float32[2, D]."""
-    distance = float(np.linalg.norm(features[0].astype(np.float64) - features[1]))
-    if distance <= _SAME_FEATURES:
-        return True
-    one, other = prints.reshape(2, GRID, GRID).astype(np.float64)
-    if _fits(one, other, distance):
-        return True
-    return same_set and distance <= _SIMILAR_FEATURES and _fits(one, other[:, ::-1], distance)
+def _find_near_duplicate(
+    fingerprint: NDArray[np.float16],
+    others: NDArray[np.float16],
+    distances: NDArray[np.float64],
+    same_set: NDArray[np.bool_],
+) -> int | None:
+    """The first of M others that an image is a near duplicate of.
+
+    Args:
+        fingerprint: float16[3072], of the image.
+        others: float16[M, 3072].
+        distances: float64[M], of the features of each from the image's.
+        same_set: bool[M], whether it belongs to the image's set.
+    """
+    one = fingerprint.reshape(3, GRID, GRID).astype(np.float32)
+    cells = others.reshape(-1, 3, GRID, GRID).astype(np.float32)
+    straight = _Matches.find(one, cells)
+    # Only now, and only if need be: few sets hold mirrored pictures.
+    mirrored = _Matches.find(one[..., ::-1], cells) if (same_set & (distances <= _SIMILAR_FEATURES)).any() else None
+    for index, distance in enumerate(distances):
+        if distance <= _SAME_FEATURES:
+            return index
+        # What fits better as it is, is not a mirrored picture: many a background is the same in a mirror.
+        matches = straight
+        if mirrored is not None and same_set[index] and mirrored.fits[index] > straight.fits[index]:
+            matches = mirrored
+        if matches.are_near_duplicates(index, float(distance)):
+            return index
+    return None
 
 
-def _fits(one: NDArray[np.float64], other: NDArray[np.float64], distance: float) -> bool:
-    fit, remaining = _best_fit(one, other)
-    squares = np.sort((remaining**2).ravel())[::-1]
-    total = float(squares.sum())
-    if fit >= _SAME_FIT and total <= squares.size * _SAME_DIFFERENCE**2 and squares[0] <= (4 * _SAME_DIFFERENCE) ** 2:
-        return True
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Matches:
+    """How an image lies on others, each moved so that the two fit best."""
+
+    one: NDArray[np.float32]
+    """float32[3, GRID, GRID]."""
+    others: NDArray[np.float32]
+    """float32[M, 3, GRID, GRID]."""
+    moves: NDArray[np.intp]
+    """intp[M]: down and to the right, as one number."""
+    fits: NDArray[np.float32]
+    """float32[M]: the correlation of the brightness there."""
+
+    @classmethod
+    def find(cls, one: NDArray[np.float32], others: NDArray[np.float32]) -> _Matches:
+        windows = _windows(_brightness(one))
+        inside, counts = _INSIDE, _INSIDE.sum(axis=1, keepdims=True)
+        other = _brightness(others).reshape(len(others), -1)
+        # Sums over the cells that lie on each other: float32[moves, M], or float32[moves, 1] of `one` alone.
+        sums, squares = windows.sum(axis=1, keepdims=True), (windows * windows).sum(axis=1, keepdims=True)
+        other_sums, other_squares = inside @ other.T, inside @ (other * other).T
+        products = windows @ other.T - sums * other_sums / counts
+        spread = (squares - sums * sums / counts) * (other_squares - other_sums * other_sums / counts)
+        fits = products / np.sqrt(np.maximum(spread, 1e-6))
+        best = fits.argmax(axis=0)
+        return cls(one=one, others=others, moves=best, fits=fits[best, np.arange(len(others))])
+
+    def are_near_duplicates(self, index: int, distance: float) -> bool:
+        """Whether the image is a near duplicate of this other; `distance` is that of their features."""
+        if self.fits[index] < _ALIKE_FIT:
+            return False
+        part, on = self._on_each_other(index)
+        if self.fits[index] >= _SAME_FIT:
+            squares = ((part - on) ** 2).mean(axis=0)
+            if squares.mean() <= _SAME_DIFFERENCE**2 and (squares.max() <= _NOISE**2 or not _is_in_few_cells(squares)):
+                return True
+        if distance > _SIMILAR_FEATURES:
+            return False
+        part, on = part - part.mean(axis=(1, 2), keepdims=True), on - on.mean(axis=(1, 2), keepdims=True)
+        product, square = float((part * on).sum()), float((on * on).sum())
+        fit = product / max(float(np.sqrt((part * part).sum() * square)), 1e-6)
+        if fit < (_ALIKE_FIT if distance <= _ALIKE_FEATURES else _SIMILAR_FIT):
+            return False
+        # What remains beyond the other when its brightness is adjusted.
+        return not _is_in_few_cells(((part - product / max(square, 1e-6) * on) ** 2).mean(axis=0))
+
+    def _on_each_other(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The cells of the image and of the other that lie on each other: float32[3, height, width] each."""
+        down, right = (int(step) - _LARGEST_MOVE for step in divmod(int(self.moves[index]), _MOVES))
+        part = self.one[:, max(0, down) : GRID + min(0, down), max(0, right) : GRID + min(0, right)]
+        on = self.others[index][:, max(0, -down) : GRID + min(0, -down), max(0, -right) : GRID + min(0, -right)]
+        return part, on
+
+
+def _is_in_few_cells(squares: NDArray[np.float32]) -> bool:
+    """Whether nearly all of the squared differences float32[height, width] lies in few of the cells."""
     few = max(1, int(_CELLS_SHARE * squares.size))
-    if float(squares[:few].sum()) > _CONCENTRATION * total:
-        return False
-    least = _ALIKE_FIT if distance <= _ALIKE_FEATURES else _SIMILAR_FIT
-    return distance <= _SIMILAR_FEATURES and fit >= least
+    largest = np.partition(squares.ravel(), -few)[-few:]
+    return float(largest.sum()) > _CONCENTRATION * float(squares.sum())
 
 
-def _best_fit(one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """The highest correlation over small moves, and what of `one` remains there beyond `other`, brightness adjusted."""
-    best, remaining = -2.0, one
-    for down in range(-_LARGEST_MOVE, _LARGEST_MOVE + 1):
-        for right in range(-_LARGEST_MOVE, _LARGEST_MOVE + 1):
-            part = one[max(0, down) : GRID + min(0, down), max(0, right) : GRID + min(0, right)]
-            on = other[max(0, -down) : GRID + min(0, -down), max(0, -right) : GRID + min(0, -right)]
-            part, on = part - part.mean(), on - on.mean()
-            product, square = float((part * on).sum()), float((on * on).sum())
-            fit = product / max(np.sqrt(float((part * part).sum()) * square), 1e-6)
-            if fit > best:
-                best, remaining = fit, part - product / max(square, 1e-6) * on
-    return best, remaining
+def _windows(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[moves, GRID * GRID] of cells float32[GRID, GRID]: moved in all ways, with 0 where nothing is left."""
+    padded = np.pad(cells, _LARGEST_MOVE)
+    return np.lib.stride_tricks.sliding_window_view(padded, (GRID, GRID)).reshape(_MOVES * _MOVES, GRID * GRID)
+
+
+_INSIDE = _windows(np.ones((GRID, GRID), dtype=np.float32))
+"""float32[moves, GRID * GRID]: 1 where something is left."""
+
+
+def _brightness(colours: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of cells float32[…, 3, height, width], less the mean: sums of squares must not lose what differs."""
+    brightness: NDArray[np.float32] = np.tensordot(colours, _BRIGHTNESS, axes=(-3, 0))
+    brightness -= brightness.mean(axis=(-2, -1), keepdims=True)
+    return brightness
 
 
 def _project(features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -145,12 +221,16 @@ def _project(features: NDArray[np.float32]) -> NDArray[np.float32]:
     return projected
 
 
-def _coarse(prints: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32[N, 64]: coarse fingerprints of mean 0 and length 1, whose product is their correlation; 0 for plain images."""
-    cells = prints.reshape(-1, _COARSE, GRID // _COARSE, _COARSE, GRID // _COARSE).mean(axis=(2, 4)).reshape(len(prints), -1)
-    cells = cells - cells.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(cells, axis=1, keepdims=True)
-    return np.where(lengths > 1, cells / np.maximum(lengths, 1), 0).astype(np.float32)
+def _coarse(prints: NDArray[np.float16]) -> NDArray[np.float32]:
+    """float32[N, 64]: coarse brightness of mean 0 and length 1, whose product is its correlation; 0 for plain images."""
+    coarse = np.empty((len(prints), _COARSE * _COARSE), dtype=np.float32)
+    for start in range(0, len(prints), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        brightness = _brightness(prints[block].reshape(-1, 3, GRID, GRID).astype(np.float32))
+        cells = brightness.reshape(-1, _COARSE, GRID // _COARSE, _COARSE, GRID // _COARSE).mean(axis=(2, 4))
+        coarse[block] = cells.reshape(len(cells), -1)
+    lengths = np.linalg.norm(coarse, axis=1, keepdims=True)
+    return np.where(lengths > 1, coarse / np.maximum(lengths, 1), 0).astype(np.float32)
 
 
 def _squared_distances(rows: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:

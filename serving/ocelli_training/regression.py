@@ -118,11 +118,11 @@ class _Regression:
             size = np.where(too_far, size / 2, size)
         return np.where(too_far, np.float32(0), size)
 
-    def _loss(self, weights: NDArray[np.float32], margins: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _loss(self, weights: NDArray[np.float32], margins: NDArray[np.float32]) -> NDArray[np.float64]:
+        """float64[C]: near the solution losses differ by less than the rounding of a sum of thousands of float32 numbers."""
         losses = np.logaddexp(np.float32(0), -self._targets * margins)
-        total: NDArray[np.float32] = (self._importance * losses).sum(axis=0) + 0.5 * (self._penalties * weights * weights).sum(
-            axis=0
-        )
+        total: NDArray[np.float64] = (self._importance * losses).sum(axis=0, dtype=np.float64)
+        total += 0.5 * (self._penalties * weights * weights).sum(axis=0, dtype=np.float64)
         return total
 
 

@@ -13,6 +13,9 @@ from ocelli_api.pod_environment import SettingsError, log_level, parse_accelerat
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ClassifierLocation
 
+THREADS_LIMIT = 16
+"""Threads at most, whatever the node has: more read and decode no faster, and each needs memory of its own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InstalledBackbone:
@@ -44,6 +47,7 @@ class Settings:
 
 def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Settings:
     """Type the environment; `usable_cores` counts where no CPU limit is set, and bounds one that is higher.
+    `THREADS_LIMIT` bounds both.
 
     Raises:
         SettingsError: a variable is missing or wrong.
@@ -85,7 +89,8 @@ def _parse_backbone(item: str) -> InstalledBackbone:
 
 def _cpu_count(environment: Mapping[str, str], usable_cores: int) -> int:
     text = environment.get(Environment.CPU_LIMIT, "")
-    return min(_count(Environment.CPU_LIMIT, text), usable_cores) if text else usable_cores
+    allowed = _count(Environment.CPU_LIMIT, text) if text else usable_cores
+    return min(allowed, usable_cores, THREADS_LIMIT)
 
 
 def _count(name: str, text: str) -> int:

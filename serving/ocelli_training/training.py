@@ -21,7 +21,6 @@ from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_a
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
-from ocelli_model.heads import normalised
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
@@ -31,9 +30,9 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import FEATURE_POWER, Examples, Fit, View, fit_heads
-from ocelli_training.folds import assign_folds
-from ocelli_training.near_duplicates import FINGERPRINT_CELLS, fingerprints, group_near_duplicates
+from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
+from ocelli_training.folds import assign_folds, split_sets_of_one_group
+from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
@@ -300,7 +299,7 @@ class Training:
         count = len(numbers)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
-        prints = np.empty((count, FINGERPRINT_CELLS), dtype=np.float32)
+        prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
@@ -310,7 +309,9 @@ class Training:
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        groups = _find_groups(dataset, prints, features)
+        sets = np.array([example.set_index for example in dataset.examples], dtype=np.intp)
+        oldest_first = sorted(range(count), key=lambda row: (dataset.examples[row].round, dataset.examples[row].digest))
+        groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
         membership = np.zeros((count, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
@@ -319,7 +320,7 @@ class Training:
             features=features,
             other_views=other_views,
             membership=membership,
-            folds=assign_folds([example.digest for example in dataset.examples], groups, seed),
+            folds=assign_folds([example.digest for example in dataset.examples], split_sets_of_one_group(groups, sets), seed),
         )
         return _Lesson(dataset=dataset, examples=examples, groups=groups)
 
@@ -370,17 +371,3 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "accuracy_interval": None if interval is None else (interval[0], interval[1]),
         "judged_images": None if interval is None else metrics["images"],
     }
-
-
-def _find_groups(dataset: Dataset, prints: NDArray[np.float32], features: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Groups of near duplicates, in which every class has two at least: a class of one burst could not be judged otherwise."""
-    examples = dataset.examples
-    sets = np.array([example.set_index for example in examples], dtype=np.intp)
-    oldest_first = sorted(range(len(examples)), key=lambda row: (examples[row].round, examples[row].digest))
-    rows = normalised(features.astype(np.float64), FEATURE_POWER).astype(np.float32)
-    groups = group_near_duplicates(prints, rows, sets, oldest_first)
-    for set_index in np.unique(sets):
-        members = np.flatnonzero(sets == set_index)
-        if len(np.unique(groups[members])) == 1:
-            groups[members] = members
-    return groups

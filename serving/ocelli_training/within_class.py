@@ -19,6 +19,9 @@ SHRINKAGE = 0.5
 DIRECTIONS_LIMIT = 128
 """Directions that a rejection keeps: 655 kB for 1,280 features. With all of them no more images are told apart."""
 _LEAST_VARIANCE = 1e-12
+_LEAST_RADIUS = 0.05
+"""How far the border lies from a class mean at least, of features of length 1. The images of a class may all be copies of one;
+float32 numbers would not tell such an image from others at a border nearer than this."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,6 +95,12 @@ class WithinClass:
         nearest = (whole / remaining - part).min(axis=1)
         distances: NDArray[np.float64] = np.sqrt(np.maximum(nearest, 0.0))
         return distances
+
+    @cached_property
+    def least_border(self) -> float:
+        """The least distance that may be taken as the border."""
+        _, _, remaining = self._directions()
+        return _LEAST_RADIUS / float(np.sqrt(remaining))
 
     @cached_property
     def _principal(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
