@@ -176,7 +176,7 @@ class _Reader:
             numbers[key] = np.frombuffer(self.data, kind, storage.count, start)
             self.position = end
         if self.position != len(self.data):
-            raise TorchPickleError(f"it has more data after its numbers; {_FETCH_AGAIN}")
+            raise TorchPickleError(f"something follows after its numbers; {_FETCH_AGAIN}")
         return numbers
 
 
