@@ -120,7 +120,9 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     for fold in range(FOLDS):
         inside = material.folds == fold
         if inside.any():
-            learned = _learn(material, np.flatnonzero(~inside), recipe, threads)
+            # Where the classes have no other images, nothing else can be learned from.
+            others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
+            learned = _learn(material, np.flatnonzero(others), recipe, threads)
             rows = np.flatnonzero(inside)
             margins[rows] = learned.margins(material.whole[rows])
             distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
