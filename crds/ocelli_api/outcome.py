@@ -51,6 +51,11 @@ class Outcome:
     revision: str
     attempt: int
     accuracy: float | None = None
+    """Balanced over the classes where there is an interval; outcomes of earlier releases have none, and are not balanced."""
+    accuracy_interval: tuple[float, float] | None = None
+    """Lower and upper end of its 95 % confidence interval."""
+    judged_images: int | None = None
+    """How many images the accuracy was measured on, negatives included."""
     artifact_digest: str | None = None
     backbone: str | None = None
     """The backbone as resolved, with why, such as `EfficientNetLite0 (Auto)`."""
@@ -70,6 +75,8 @@ class Outcome:
             "revision": self.revision,
             "attempt": self.attempt,
             "accuracy": self.accuracy,
+            "accuracyInterval": None if self.accuracy_interval is None else list(self.accuracy_interval),
+            "judgedImages": self.judged_images,
             "artifactDigest": self.artifact_digest,
             "backbone": self.backbone,
             "backboneDigest": self.backbone_digest,
@@ -93,7 +100,7 @@ class Outcome:
         """Type a stored outcome.
 
         Raises:
-            KeyError, ValueError: it is none.
+            KeyError, ValueError, TypeError: it is none.
         """
         return cls(
             reason=OutcomeReason(document["reason"]),
@@ -101,11 +108,20 @@ class Outcome:
             revision=document["revision"],
             attempt=document["attempt"],
             accuracy=document.get("accuracy"),
+            accuracy_interval=_parse_interval(document.get("accuracyInterval")),
+            judged_images=document.get("judgedImages"),
             artifact_digest=document.get("artifactDigest"),
             backbone=document.get("backbone"),
             backbone_digest=document.get("backboneDigest"),
             finished_at=document.get("finishedAt"),
         )
+
+
+def _parse_interval(interval: Any) -> tuple[float, float] | None:
+    if interval is None:
+        return None
+    lower, upper = interval
+    return lower, upper
 
 
 def parse_termination_message(text: str) -> Outcome | None:

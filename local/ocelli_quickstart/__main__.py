@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from ocelli_local import ClusterAccessError, ClusterError
@@ -15,8 +16,8 @@ from ocelli_local.control_plane import ControlPlaneError
 from ocelli_model.backbone import BackboneError
 from ocelli_quickstart.client import Service, TutorialError
 from ocelli_quickstart.demo import play_tutorial
-from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.run import RunError, RunSettings, run, running_ocelli
+from ocelli_quickstart.samples import write_samples
 from ocelli_quickstart.state import StateError, StateFolder
 from ocelli_storage.object_store import ObjectStoreError
 
@@ -39,7 +40,7 @@ async def demo(settings: RunSettings) -> None:
         return
     say("`make run` is not up: starting a cluster of the demo's own")
     with tempfile.TemporaryDirectory(prefix="ocelli-demo-") as folder:
-        own = RunSettings(state_dir=Path(folder) / "state", port=None, user=settings.user, password=settings.password)
+        own = replace(settings, state_dir=Path(folder) / "state", port=None)
         async with running_ocelli(own, say) as (_, service, own_state):
             await play_tutorial(service, own_state.samples, say)
 

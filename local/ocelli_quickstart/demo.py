@@ -12,6 +12,11 @@ import aiohttp
 
 from ocelli_quickstart.client import Service, TutorialClient, TutorialError
 
+DEFAULT = "default"
+PHOTOGRAPHS = {"china.jpg": "structure", "flower.jpg": "flower"}
+"""The sample photographs, each with a class that has to be in the answer."""
+BUILT_IN_TIMEOUT_SECONDS = 60.0
+
 Say = Callable[[str], None]
 
 
@@ -36,6 +41,7 @@ class _Tutorial:
         classifier_id = await self._create()
         try:
             await self._classify_first(classifier_id)
+            await self._classify_photographs()
             await self._retrain_while_classifying(classifier_id)
             await self._classify_all(classifier_id)
         finally:
@@ -75,6 +81,29 @@ class _Tutorial:
             raise TutorialError(f"a seven was taken for {_scores(answer, classifier_id)}")
         self._say("  no class reached 0.5")
 
+    async def _classify_photographs(self) -> None:
+        for name, expected in PHOTOGRAPHS.items():
+            form: dict[str, str | Path] = {"images_file": self._samples / name, "classifier_ids": DEFAULT}
+            self._step(f"What the built-in classifier `{DEFAULT}` sees in a photograph", "POST", "/v3/classify", form)
+            answer = await self._ask_built_in(form)
+            classes = answer["images"][0]["classifiers"][0]["classes"]
+            for item in classes:
+                self._say(f"  {item['score']:.3f}  {item['class']:20}  {item.get('type_hierarchy', '')}".rstrip())
+            for warning in answer.get("warnings", []):
+                self._say(f"  {warning['description']}")
+            if "warnings" not in answer and expected not in [item["class"] for item in classes]:
+                raise TutorialError(f"expected {expected!r} in {name}: {answer}")
+
+    async def _ask_built_in(self, form: dict[str, str | Path]) -> dict[str, Any]:
+        """The answer, as soon as the built-in classifier is ready; it starts after the gateway."""
+        deadline = time.monotonic() + BUILT_IN_TIMEOUT_SECONDS
+        while True:
+            answer = await self._client.call("POST", "/v3/classify", form)
+            waiting = any("is not ready yet" in warning["description"] for warning in answer.get("warnings", []))
+            if not waiting or time.monotonic() > deadline:
+                return answer
+            await asyncio.sleep(0.25)
+
     async def _retrain_while_classifying(self, classifier_id: str) -> None:
         form: dict[str, str | Path] = {
             "two_positive_examples": self._samples / "two.zip",
@@ -100,7 +129,7 @@ class _Tutorial:
             "images_file": self._samples / "tests.zip",
             "classifier_ids": f"{classifier_id},default",
         }
-        self._step("Classify a zip of fifteen images, with the colours of `default`", "POST", "/v3/classify", form)
+        self._step("Classify a zip of fifteen images with two classifiers at once", "POST", "/v3/classify", form)
         answer = await self._client.call("POST", "/v3/classify", form)
         right = 0
         for image in answer["images"]:

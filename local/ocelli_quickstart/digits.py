@@ -1,4 +1,4 @@
-"""Real sample images that need no download: scikit-learn's handwritten digits, scaled up to 64x64, as zips of PNGs.
+"""Images to learn from that need no download: scikit-learn's handwritten digits, scaled up to 64x64, as zips of PNGs.
 
 The digits (8x8 grey, 1,797 of them) come from the UCI Optical Recognition of Handwritten Digits data set.
 """
@@ -46,27 +46,3 @@ class Digits:
                     entry = zipfile.ZipInfo(f"{DIGIT_NAMES[digit]}/{index:03}.png", date_time=(2020, 1, 1, 0, 0, 0))
                     archive.writestr(entry, self.png(digit, index))
         temporary.replace(path)
-
-
-def write_samples(folder: Path) -> None:
-    """Write the tutorial's files, where they are not there yet.
-
-    `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `two/`: those of `two.zip`, as a folder; `other-digits.zip`:
-    three to nine, as negative examples; `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`: images that are in
-    none of them.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    last = folder / "tests.zip"
-    if last.exists():
-        return
-    digits = Digits()
-    for digit in (0, 1, 2):
-        digits.write_zip(folder / f"{DIGIT_NAMES[digit]}.zip", [digit], range(40))
-    digits.write_zip(folder / "more-ones.zip", [1], range(40, 80))
-    digits.write_zip(folder / "other-digits.zip", range(3, 10), range(10))
-    (folder / "two").mkdir(exist_ok=True)
-    for index in range(40):
-        (folder / "two" / f"{index:03}.png").write_bytes(digits.png(2, index))
-    for digit in (0, 1, 2, 7):
-        (folder / f"test-{DIGIT_NAMES[digit]}.png").write_bytes(digits.png(digit, 150))
-    digits.write_zip(last, (0, 1, 2), range(150, 155))

@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, parse_classifier
+from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, ClassifierStatus, parse_classifier
 from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
@@ -29,8 +29,8 @@ from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.published_weights import hub_folder
 from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
 from ocelli_quickstart.client import Service
-from ocelli_quickstart.digits import write_samples
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install, known_built_ins
+from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
 
 DEFAULT_PORT = 8080
@@ -225,14 +225,16 @@ def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> 
     test: Form = {"images_file": samples / "test-one.png", "classifier_ids": identity}
     retrain: Form = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
     several: Form = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
+    photograph: Form = {"images_file": samples / PHOTOGRAPHS[0], "classifier_ids": "default,food,explicit"}
     commands = [
+        ("classify a photograph with what is built in", service.curl("POST", "/v3/classify", photograph)),
         ("create a classifier; the answer names its classifier_id", service.curl("POST", "/v3/classifiers", create)),
         ("paste that id here", "ID=digits_..."),
         ("poll until its status is ready", service.curl("GET", f"/v3/classifiers/{identity}")),
         ("classify", service.curl("POST", "/v3/classify", test)),
         ("classify, with every score", service.curl("POST", "/v3/classify", {**test, "threshold": "0.0"})),
         ("retrain: a third class, more ones", service.curl("POST", f"/v3/classifiers/{identity}", retrain)),
-        ("a zip of images, and colours", service.curl("POST", "/v3/classify", several)),
+        ("a zip of images, several classifiers at once", service.curl("POST", "/v3/classify", several)),
         ("delete", service.curl("DELETE", f"/v3/classifiers/{identity}")),
     ]
     lines = [
@@ -421,5 +423,14 @@ def _summary(classifier: Classifier) -> str:
     if classifier.status.is_true(ConditionType.STALLED):
         text += f": {ready.message}"
     elif ready.status == "True" and classifier.status.accuracy:
-        text += f", revision {classifier.status.served_revision}, accuracy {classifier.status.accuracy}"
+        text += f", revision {classifier.status.served_revision}, accuracy {_tell_accuracy(classifier.status)}"
     return text
+
+
+def _tell_accuracy(status: ClassifierStatus) -> str:
+    interval = status.accuracy_interval
+    if interval is None:
+        return f"{status.accuracy}"
+    images = "" if status.judged_images is None else f", {status.judged_images} images"
+    accuracy, lower, upper = (f"{float(share):.2f}" for share in (status.accuracy or "", interval.lower, interval.upper))
+    return f"{accuracy} ({lower} to {upper}{images})"

@@ -191,6 +191,8 @@ def _record_artifact(case: Case, status: ClassifierStatus, artifact: StoredArtif
         revision=artifact.revision,
         trained_at=artifact.finished_at or format_time(case.observed.now),
         accuracy=artifact.accuracy,
+        accuracy_interval=artifact.accuracy_interval,
+        judged_images=artifact.judged_images,
         artifact_digest=artifact.digest,
         backbone=artifact.backbone,
     )
@@ -203,7 +205,14 @@ def _describe_served(case: Case, status: ClassifierStatus, served: str) -> Class
     status = replace(status, endpoint=endpoint(case.classifier))
     if entry is None:
         return status
-    return replace(status, accuracy=entry.accuracy, backbone=entry.backbone, trained_at=entry.trained_at)
+    return replace(
+        status,
+        accuracy=entry.accuracy,
+        accuracy_interval=entry.accuracy_interval,
+        judged_images=entry.judged_images,
+        backbone=entry.backbone,
+        trained_at=entry.trained_at,
+    )
 
 
 def _settle(case: Case, status: ClassifierStatus) -> ClassifierStatus:

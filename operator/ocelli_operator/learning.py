@@ -72,7 +72,7 @@ def plan_learning(case: Case) -> Learning:
         return Learning(
             artifact=artifact,
             data_valid=data_checked(spec),
-            trained=learned(spec, artifact.revision, artifact.accuracy),
+            trained=learned(spec, artifact.revision, artifact),
             # A Job may have ended before a status write told of it.
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),

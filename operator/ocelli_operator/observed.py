@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import Accelerator, Classifier, Manifest
+from ocelli_api.classifier import Accelerator, AccuracyInterval, Classifier, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.pods import ACCELERATOR_LABEL, CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
 from ocelli_api.quantities import parse_quantity
@@ -167,6 +167,8 @@ class StoredArtifact:
 
     revision: str
     accuracy: str | None
+    accuracy_interval: AccuracyInterval | None = None
+    judged_images: int | None = None
     digest: str | None
     backbone: str | None
     finished_at: str | None

@@ -153,7 +153,7 @@ def _failed_rollout(case: Case, message: str) -> Failure:
         reason=StalledReason.ROLLOUT_FAILED,
         message=message,
         data_valid=data_checked(spec),
-        trained=learned(spec, case.current, case.observed.artifact.accuracy if case.observed.artifact else None),
+        trained=learned(spec, case.current, case.observed.artifact),
     )
 
 

@@ -19,6 +19,7 @@ from ocelli_api.conditions import (
     StalledReason,
     TrainedReason,
 )
+from ocelli_operator.observed import StoredArtifact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,14 +80,28 @@ def data_checked(spec: ClassifierSpec) -> Verdict:
     return true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
 
 
-def learned(spec: ClassifierSpec, revision: str, accuracy: str | None) -> Verdict:
+def learned(spec: ClassifierSpec, revision: str, artifact: StoredArtifact | None) -> Verdict:
     """`Trained` where the artifact is there."""
     if spec.pretrained is not None:
         return true(
             TrainedReason.ARTIFACT_STORED, f"revision {revision} was made ready from its weights; nothing had to be learned"
         )
-    measured = "" if accuracy is None else f" with an accuracy of {accuracy} on held-out examples"
+    measured = "" if artifact is None else _tell_accuracy(artifact)
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
+
+
+def _tell_accuracy(artifact: StoredArtifact) -> str:
+    if artifact.accuracy is None:
+        return ""
+    if artifact.accuracy_interval is None:
+        # An artifact of an earlier release. The message stays as it was, so that an upgrade rewrites no status.
+        return f" with an accuracy of {artifact.accuracy} on held-out examples"
+    interval = artifact.accuracy_interval
+    images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"
+    return (
+        f" with an accuracy of {artifact.accuracy}, balanced over the classes "
+        f"(95 % interval {interval.lower} to {interval.upper}{images})"
+    )
 
 
 def failed_training(message: str) -> Failure:
@@ -190,6 +205,8 @@ def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
                     "revision": entry.revision,
                     "trainedAt": entry.trained_at,
                     "accuracy": entry.accuracy,
+                    "accuracyInterval": None if entry.accuracy_interval is None else entry.accuracy_interval.to_json(),
+                    "judgedImages": entry.judged_images,
                     "artifactDigest": entry.artifact_digest,
                     "backbone": entry.backbone,
                 }
@@ -198,6 +215,8 @@ def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
         ],
         "endpoint": status.endpoint,
         "accuracy": status.accuracy,
+        "accuracyInterval": None if status.accuracy_interval is None else status.accuracy_interval.to_json(),
+        "judgedImages": status.judged_images,
         "backbone": status.backbone,
         "progress": None
         if progress is None

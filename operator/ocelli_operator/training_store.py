@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from typing import Any
 
+from ocelli_api.classifier import AccuracyInterval
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
@@ -17,6 +19,7 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 logger = logging.getLogger(__name__)
 
 FAULTS_LIMIT = 1000
+_JUDGED_IMAGES_LIMIT = 2**31 - 1
 
 
 class TrainingStore:
@@ -60,7 +63,7 @@ class TrainingStore:
         if content is None:
             return None
         try:
-            accuracy, backbone = _parse_artifact(content)
+            figures, backbone = _parse_artifact(content)
         except (ValueError, TypeError, AttributeError) as error:
             self._note_fault(key, f"object store: {key!r} is no artifact's metadata: {error}")
             return None
@@ -69,10 +72,13 @@ class TrainingStore:
             outcome = None
         self._faults.pop(key, None)
         if outcome is not None:
-            accuracy, backbone = outcome.accuracy, outcome.backbone
+            figures = _parse_figures(outcome.accuracy, outcome.accuracy_interval, outcome.judged_images)
+            backbone = outcome.backbone
         return StoredArtifact(
             revision=revision,
-            accuracy=f"{accuracy:.3f}" if isinstance(accuracy, int | float) else None,
+            accuracy=figures.accuracy,
+            accuracy_interval=figures.interval,
+            judged_images=figures.judged_images,
             digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
             finished_at=outcome.finished_at if outcome is not None else await self._written_at(key),
@@ -151,8 +157,45 @@ class KnownArtifacts:
             del self._known[key]
 
 
-def _parse_artifact(content: bytes) -> tuple[object, str | None]:
-    """Accuracy and backbone by an artifact's metadata. Raises ValueError, TypeError, AttributeError where they are none."""
+@dataclass(frozen=True, kw_only=True)
+class _Figures:
+    """How well a revision was learned, as status has it."""
+
+    accuracy: str | None = None
+    interval: AccuracyInterval | None = None
+    judged_images: int | None = None
+
+
+def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
+    """Figures and backbone by an artifact's metadata. Raises ValueError, TypeError, AttributeError where it is none."""
     document = parse_document(content)
     metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
-    return metrics.get("accuracy"), backbone.get("name")
+    figures = _parse_figures(metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"))
+    return figures, backbone.get("name")
+
+
+def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:
+    """The usable figures. The API server refuses a whole status for one value that the CRD does not allow, so wrong ones are
+    left out.
+
+    Artifacts of earlier releases have a number of images, but no interval; as their outcomes lack both, neither is shown.
+    """
+    share = _format_share(accuracy)
+    if share is None or not (isinstance(interval, list | tuple) and len(interval) == 2):
+        return _Figures(accuracy=share)
+    lower, upper = (_format_share(end) for end in interval)
+    if lower is None or upper is None:
+        return _Figures(accuracy=share)
+    return _Figures(accuracy=share, interval=AccuracyInterval(lower=lower, upper=upper), judged_images=_usable_count(images))
+
+
+def _usable_count(count: object) -> int | None:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _JUDGED_IMAGES_LIMIT:
+        return None
+    return count
+
+
+def _format_share(share: object) -> str | None:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        return None
+    return f"{share:.3f}"

@@ -30,6 +30,7 @@ from ocelli_api.classifier import (
     SPEC_BYTES_LIMIT,
     Classifier,
     ClassifierSpec,
+    ClassifierStatus,
     DataRetention,
     ExampleClass,
     Manifest,
@@ -53,7 +54,7 @@ from ocelli_gateway.errors import (
 )
 from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
 from ocelli_storage.archives import shown_name
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -437,7 +438,16 @@ def _build_details(
         # Who asks by REST knows no names of objects.
         explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
         core_ml_enabled=core_ml_enabled,
+        accuracy=_measured_accuracy(classifier.status),
     )
+
+
+def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
+    """That of what is served; None for what an earlier release learned, whose accuracy is not balanced, and has no interval."""
+    interval = status.accuracy_interval
+    if status.served_revision is None or status.accuracy is None or interval is None:
+        return None
+    return MeasuredAccuracy(accuracy=float(status.accuracy), lower=float(interval.lower), upper=float(interval.upper))
 
 
 def _count_bytes(sets: Sequence[ExampleSet]) -> int:

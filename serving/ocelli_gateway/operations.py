@@ -317,7 +317,12 @@ GET_CLASSIFIER = Operation(
             status=200,
             description="The classifier as it is now.",
             schema="Classifier",
-            example={**CLASSIFIER_EXAMPLE, "status": "ready"},
+            example={
+                **CLASSIFIER_EXAMPLE,
+                "status": "ready",
+                "accuracy": 0.93,
+                "accuracy_interval": {"lower": 0.874, "upper": 0.967},
+            },
         ),
         *ALWAYS,
         NOT_FOUND,

@@ -34,6 +34,7 @@ def _closed(properties: Mapping[str, Schema], *, optional: Iterable[str] = (), *
 _TEXT: Schema = {"type": "string"}
 _NOT_EMPTY: Schema = {"type": "string", "minLength": 1}
 _TIME: Schema = {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"}
+_SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 _CODE: Schema = {"type": "integer", "minimum": 400, "maximum": 599, "description": "The HTTP status."}
 _STATUS: Schema = {"type": "string", "enum": [str(status) for status in Lifecycle]}
 _ERROR: dict[str, Schema] = {
@@ -68,11 +69,18 @@ SCHEMAS: Mapping[str, Schema] = {
             "created": _TIME,
             "updated": {**_TIME, "description": "`retrained` where that is present, else `created`."},
             "retrained": {**_TIME, "description": "When the last retraining finished."},
+            "accuracy": {
+                **_SHARE,
+                "description": "Of what is served: the mean over the classes of the share of images that is recognised.",
+            },
+            "accuracy_interval": reference("AccuracyInterval"),
             "explanation": {**_NOT_EMPTY, "description": "Why the training failed."},
             "classes": {"type": "array", "items": reference("Class")},
         },
-        optional=("retrained", "explanation"),
+        optional=("retrained", "accuracy", "accuracy_interval", "explanation"),
+        dependentRequired={"accuracy": ["accuracy_interval"], "accuracy_interval": ["accuracy"]},
     ),
+    "AccuracyInterval": _closed({"lower": _SHARE, "upper": _SHARE}, description="The 95 % confidence interval of `accuracy`."),
     "ClassifierSummary": _closed({**_SUMMARY, "status": _STATUS}),
     "Classifiers": _closed(
         {
@@ -87,7 +95,7 @@ SCHEMAS: Mapping[str, Schema] = {
     "ClassResult": _closed(
         {
             "class": _NOT_EMPTY,
-            "score": {"type": "number", "minimum": 0, "maximum": 1},
+            "score": _SHARE,
             "type_hierarchy": {
                 "type": "string",
                 "pattern": "^/",

@@ -35,6 +35,22 @@ class ClassifierSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuredAccuracy:
+    """Accuracy of what is served, balanced over the classes, with its 95 % confidence interval; all are 0 to 1."""
+
+    accuracy: float
+    lower: float
+    upper: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields of it that details have."""
+        return {
+            "accuracy": round(self.accuracy, 3),
+            "accuracy_interval": {"lower": round(self.lower, 3), "upper": round(self.upper, 3)},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierDetails:
     """A classifier as create, retrain and details show it."""
 
@@ -47,6 +63,7 @@ class ClassifierDetails:
     retrained_at: str | None
     explanation: str | None
     core_ml_enabled: bool = True
+    accuracy: MeasuredAccuracy | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -64,6 +81,8 @@ class ClassifierDetails:
         }
         if retrained is not None:
             body["retrained"] = retrained
+        if self.accuracy is not None:
+            body.update(self.accuracy.to_json())
         if self.status is Lifecycle.FAILED:
             body["explanation"] = self.explanation or "The training failed."
         return body

@@ -36,8 +36,8 @@ from ocelli_training.within_class import WithinClass
 CLASS_MINIMUM_IMAGES = 2
 FEATURE_POWER = 0.6
 PENALTIES = (0.1, 0.01, 0.001)
-"""Those that are tried, the strongest first, beside a mean loss on features of mean square length 1."""
-REJECTION_QUANTILE = 0.95
+"""Those that are tried, the strongest first, relative to a mean loss on features of mean square length 1."""
+REJECTION_QUANTILE = 0.97
 """Part of the images of the classes that must be nearer than the border, judged by heads that did not see them."""
 SEARCH_LIMIT_IMAGES = 2000
 """Views and penalty are chosen on so many images at most: more change the choice no more, and would take minutes."""
@@ -163,7 +163,9 @@ def _refuse_too_few(examples: Examples) -> None:
 
 
 def _border(distances: NDArray[np.float64], least: float) -> float:
-    return max(float(np.quantile(distances, REJECTION_QUANTILE)), least)
+    # Of few distances the quantile itself lies too low: so many more would lie beyond it.
+    part = min(1.0, REJECTION_QUANTILE * (1.0 + 1.0 / len(distances)))
+    return max(float(np.quantile(distances, part)), least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,7 @@
 """Folds of the cross-validation: which images are judged together by heads that saw none of them.
 
 A fold belongs to a group of near duplicates and follows from the group's oldest image and the seed alone, so that adding an
-image that is no near copy of another moves no other image. The only exceptions are sets that could not be judged: those of a
+image that is not a near copy of another moves no other image. The only exceptions are sets that could not be judged: those of a
 single group, and those whose few groups have the same fold by chance.
 """
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,7 +135,7 @@ class Training:
             message=f"Learned from {len(lesson.dataset.examples)} images",
             revision=self._settings.revision,
             attempt=self._settings.attempt,
-            accuracy=artifact.metrics["accuracy"],
+            **_measured(artifact.metrics),
             artifact_digest=artifact.digest,
             backbone=choice.description,
             backbone_digest=metadata.digest,
@@ -211,7 +211,7 @@ class Training:
             message="An earlier attempt had stored the artifact of this revision",
             revision=self._settings.revision,
             attempt=self._settings.attempt,
-            accuracy=artifact.metrics.get("accuracy"),
+            **_measured(artifact.metrics),
             artifact_digest=artifact.digest,
             backbone=description,
             backbone_digest=artifact.backbone_digest,
@@ -360,3 +360,14 @@ class Training:
         digest = await save_artifact(self._store, location, artifact)
         counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
         logger.info("artifact.stored", extra={"digest": digest, **counts})
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an outcome, from the metrics of an artifact."""
+    interval = metrics.get("accuracyInterval")
+    return {
+        "accuracy": metrics.get("accuracy"),
+        # Artifacts of before have no interval, and an accuracy that is not balanced.
+        "accuracy_interval": None if interval is None else (interval[0], interval[1]),
+        "judged_images": None if interval is None else metrics["images"],
+    }

@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
+from tests.benchmarks.processes import find_processes, memory_megabytes
 from tests.product.instance import connect, start_ocelli, stop_ocelli
 
 MEGABYTE = 1024 * 1024
@@ -44,26 +45,6 @@ def write_zip(path: Path, seed: int, megabytes: int) -> None:
         archive.writestr("notes.bin", random.Random(seed).randbytes(megabytes * MEGABYTE))
 
 
-def find_gateway(state_dir: Path) -> int:
-    """The process that is the gateway of the instance with this state."""
-    store = f"OCELLI_STORE_URL=file://{state_dir}/".encode()
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command, environment = (folder / "cmdline").read_bytes(), (folder / "environ").read_bytes()
-        except OSError:
-            continue
-        arguments = command.split(b"\0")
-        if arguments[1:] == [b"-m", b"ocelli_gateway", b""] and store in environment:
-            return int(folder.name)
-    raise RuntimeError(f"no gateway has its store below {state_dir}")
-
-
-def memory_megabytes(process_id: int, field: str) -> float:
-    status = Path(f"/proc/{process_id}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) / 1024
-
-
 def upload(address: str, auth: tuple[str, str], zips: list[Path], name: str) -> str:
     files = [(f"{path.stem}_positive_examples", (path.name, path.open("rb"))) for path in zips]
     with httpx.Client(base_url=address, auth=auth, params={"version": "2018-03-19"}, timeout=600) as client:
@@ -86,7 +67,7 @@ def measure() -> UploadMemory:
         process = start_ocelli(folder / "state", folder / "run.log")
         try:
             instance = connect(folder / "state", process)
-            gateway = find_gateway(instance.state_dir)
+            (gateway,) = find_processes(instance.state_dir, "ocelli_gateway")
             auth = (instance.user, instance.password)
             rises = []
             for count in (1, AT_ONCE):

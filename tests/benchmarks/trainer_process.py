@@ -19,6 +19,10 @@ from ocelli_storage.layout import DEFINITION, ClassifierLocation
 LOCATION = ClassifierLocation(namespace="benchmark", classifier_id="benchmark_1")
 
 
+class TrainerProcessError(Exception):
+    """A training failed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainerProcess:
     """Runs trainings of the same examples, each of a revision of its own."""
@@ -28,6 +32,8 @@ class TrainerProcess:
     """By class; all of them in one folder."""
     backbones: str
     cores: int
+    negatives: Path | None = None
+    """In the same folder."""
 
     @classmethod
     def prepare(cls, folder: Path, zips: Mapping[str, Path], *, cores: int) -> TrainerProcess:
@@ -36,21 +42,30 @@ class TrainerProcess:
         published = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         return cls(folder=folder, zips=zips, backbones=published, cores=cores)
 
-    def run(self, number: int) -> None:
-        """One training, from the start of its process to its end."""
+    @property
+    def store_url(self) -> str:
+        return (self.folder / "store").as_uri()
+
+    def run(self, number: int) -> str:
+        """One training, from the start of its process to its end; the revision that it learned, another one for each number.
+
+        Raises:
+            TrainerProcessError: it failed.
+        """
+
+        def sources(path: Path | None) -> tuple[Source, ...]:
+            return () if path is None else (Source(url=f"file:///{path.name}", round=number),)
+
         spec = ClassifierSpec(
-            classes=tuple(
-                ExampleClass(name=name, examples=(Source(url=f"file:///{path.name}", round=number),))
-                for name, path in self.zips.items()
-            )
+            classes=tuple(ExampleClass(name=name, examples=sources(path)) for name, path in self.zips.items()),
+            negative_examples=sources(self.negatives),
         )
         revision = spec_revision(spec)
-        store = self.folder / "store"
-        target = store / LOCATION.training_key(revision, 1, DEFINITION)
+        target = self.folder / "store" / LOCATION.training_key(revision, 1, DEFINITION)
         target.parent.mkdir(parents=True)
         target.write_text(json.dumps(definition(spec)))
         environment = {
-            Environment.STORE_URL: store.as_uri(),
+            Environment.STORE_URL: self.store_url,
             Environment.CLASSIFIER: "benchmark/benchmark",
             Environment.NAMESPACE: LOCATION.namespace,
             Environment.CLASSIFIER_ID: LOCATION.classifier_id,
@@ -63,4 +78,8 @@ class TrainerProcess:
             Environment.CPU_LIMIT: str(self.cores),
         }
         command = [sys.executable, "-m", "ocelli_training"]
-        subprocess.run(command, env={**os.environ, **environment}, capture_output=True, check=True)
+        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            said = (self.folder / "termination").read_text() if (self.folder / "termination").exists() else done.stderr[-2000:]
+            raise TrainerProcessError(f"the trainer ended with exit status {done.returncode}: {said}")
+        return revision

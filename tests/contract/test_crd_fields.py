@@ -40,6 +40,7 @@ SCHEMAS = {
     api.ClassifierStatus: STATUS,
     api.Progress: STATUS["properties"]["progress"],
     api.HistoryEntry: STATUS["properties"]["history"]["items"],
+    api.AccuracyInterval: STATUS["properties"]["accuracyInterval"],
     Condition: STATUS["properties"]["conditions"]["items"],
 }
 
@@ -81,13 +82,18 @@ def test_the_defaults_are_the_same(cls: type) -> None:
 
 
 def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
-    for cls in (api.ClassifierSpec, api.ExampleClass, api.Progress, api.HistoryEntry):
+    for cls in (api.ClassifierSpec, api.ExampleClass, api.Progress, api.HistoryEntry, api.AccuracyInterval):
         required = {
             json_name(field.name)
             for field in dataclasses.fields(cls)
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }
         assert required == set(SCHEMAS[cls].get("required", ()))
+
+
+def test_the_served_revision_is_measured_as_those_of_the_history() -> None:
+    entry = STATUS["properties"]["history"]["items"]["properties"]
+    assert entry["accuracyInterval"] == STATUS["properties"]["accuracyInterval"]
 
 
 def test_an_unseen_object_says_so() -> None:

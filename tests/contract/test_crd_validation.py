@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,41 @@ def test_it_is_refused_with_a_remedy(api_server: SyncClusterAccess, what: str) -
 def test_a_forbidden_character_is_refused(api_server: SyncClusterAccess, character: str) -> None:
     manifest = make_classifier(classes=[make_class(f"a{character}"), make_class("b")])
     assert "leave it out" in create(api_server, manifest)
+
+
+ENTRY = {"revision": "0123456789", "trainedAt": "2026-05-04T11:50:00Z"}
+FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "1.000"}, "judgedImages": 100}
+
+
+def write_status(api_server: SyncClusterAccess, namespace: str, **status: Any) -> str:
+    """Write a status as the operator does; says what the API server says: empty where it takes it."""
+    head = {key: value for key, value in make_classifier().items() if key != "spec"}
+    manifest = {**head, "metadata": {"name": "dogs"}, "status": status}
+    done = api_server.kubectl(
+        *("-n", namespace, "apply", "--server-side", "--subresource=status", "--field-manager=ocelli-operator", "-f", "-"),
+        input_text=json.dumps(manifest),
+        check=False,
+    )
+    return done.stderr if done.returncode else ""
+
+
+def test_figures_of_a_revision_come_and_go(api_server: SyncClusterAccess, namespace: str) -> None:
+    api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
+    written: list[Any] = [
+        {"observedGeneration": 1, "history": [{**ENTRY, **FIGURES}], **FIGURES},
+        {"observedGeneration": 1, "history": [{**ENTRY, **FIGURES}], "accuracy": "0.9"},
+    ]
+    for status in written:
+        assert write_status(api_server, namespace, **status) == ""
+        found = api_server.get("ocelli.dev/v1alpha1", "Classifier", "dogs", namespace=namespace)
+        assert found is not None
+        assert found["status"] == status
+
+
+@pytest.mark.parametrize("interval", [{"lower": "0.871"}, {"lower": "0.871", "upper": "1.001"}, {"lower": "-1", "upper": "1"}])
+def test_what_is_no_interval_is_refused(api_server: SyncClusterAccess, namespace: str, interval: dict[str, str]) -> None:
+    api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
+    assert "accuracyInterval" in write_status(api_server, namespace, accuracyInterval=interval)
 
 
 def test_an_object_that_no_operator_saw_is_not_settled(api_server: SyncClusterAccess, namespace: str) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 from ocelli_api.classifier import Accelerator
 from ocelli_api.export import ExportFormat
-from ocelli_model.backbone import load_backbone, load_backbone_metadata
-from ocelli_model.engine import load_engine
+from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata
+from ocelli_model.engine import Engine, load_engine
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.exports.core_ml_parts import input_size
 from ocelli_model.exports.message_types import core_ml_messages
@@ -34,16 +35,21 @@ from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore
 from tests.unit.model.core_ml_interpreter import run_core_ml
 from tests.unit.model.images import make_pixels
+from tests.unit.model.rejections import make_rejection
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 IMAGES = 50
 CORE_ML_IMAGES = 20
 """Of these, the odd ones first: the interpreter of its layers is slow."""
+CORE_ML_REJECTED_IMAGES = 10
+POWER = 0.6
 CLASS_NAMES = ("heron", "Äpfel & Birnen 日本", 'quote"free')
 ONNX_BOUND = 0.01
 """For images that came without loss: Pillow rounds to whole grey values between its two passes, ONNX Runtime does not."""
 ONNX_JPEG_BOUND = 0.02
 """The server lets the decoder of a large JPEG scale it, which shows a little more of its noise."""
+SAME_FEATURES_BOUND = 0.001
+"""Single precision again, of which a rejection near its border makes much; 0.0001 where features differ as in photographs."""
 CORE_ML_BOUND = 0.001
 """On pixels that were brought to the declared size: what is left is single precision."""
 
@@ -76,13 +82,33 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Installed:
+    """A backbone in a store, and what runs it in the server."""
+
+    store: ObjectStore
+    metadata: BackboneMetadata
+    engine: Engine
+
+    def features(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """One by one, as single requests."""
+        return np.concatenate([self.engine.features(pixels[np.newaxis]) for pixels in images])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Exported:
     """A classifier as the server has it, and as both exports have it."""
 
-    preprocessing: Preprocessing
-    scores: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    backbone: Installed
+    heads: Heads
     onnx: bytes
     core_ml: bytes | None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return self.backbone.metadata.preprocessing
+
+    def scores(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self.heads.scores(self.backbone.features([pixels]))[0]
 
 
 def make_heads(feature_count: int, seed: int = 0) -> Heads:
@@ -97,52 +123,92 @@ def make_heads(feature_count: int, seed: int = 0) -> Heads:
     )
 
 
-async def export(folder: Path, name: str, weights: str | None = None) -> Exported:
+def make_rejecting_heads(features: NDArray[np.float32]) -> Heads:
+    """Heads of normalised features, with the border of the rejection amid the given ones."""
+    heads = make_heads(features.shape[1])
+    # Normalised features are shorter.
+    longer = (heads.weights * np.sqrt(features.shape[1])).astype(np.float32)
+    return replace(heads, weights=longer, power=POWER, rejection=make_rejection(features, POWER, rank=16))
+
+
+async def install(folder: Path, name: str, weights: str | None = None) -> Installed:
     store = ObjectStore.from_url((folder / "store").as_uri())
     published = await publish_backbone(store, name, weights=weights)
     metadata = await load_backbone_metadata(store, published.digest)
     backbone = await load_backbone(store, published.digest, cache=folder / "cache")
-    engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
-    heads = make_heads(metadata.feature_count)
-    exports = await build_exports(store, metadata, heads, CLASS_NAMES, description="a test")
+    return Installed(store=store, metadata=metadata, engine=load_engine(backbone, threads=1, device=Accelerator.CPU))
+
+
+async def export(backbone: Installed, heads: Heads) -> Exported:
+    exports = await build_exports(backbone.store, backbone.metadata, heads, CLASS_NAMES, description="a test")
 
     async def whole(export: ExportFormat) -> bytes | None:
         if export not in exports.parts:
             return None
         body, head = exports.parts[export]
-        return await store.get(backbone_key(metadata.digest, body.file), limit_bytes=1 << 32) + exports.files[head.file]
+        key = backbone_key(backbone.metadata.digest, body.file)
+        return await backbone.store.get(key, limit_bytes=1 << 32) + exports.files[head.file]
 
     onnx_model = await whole(ExportFormat.ONNX)
     assert onnx_model is not None
-    return Exported(
-        preprocessing=metadata.preprocessing,
-        scores=lambda pixels: heads.scores(engine.features(pixels[np.newaxis]))[0],
-        onnx=onnx_model,
-        core_ml=await whole(ExportFormat.CORE_ML),
-    )
+    return Exported(backbone=backbone, heads=heads, onnx=onnx_model, core_ml=await whole(ExportFormat.CORE_ML))
+
+
+def rejecting(backbone: Installed) -> Exported:
+    images = [decode_image(image, backbone.metadata.preprocessing) for image in test_images()]
+    return asyncio.run(export(backbone, make_rejecting_heads(backbone.features(images))))
 
 
 @pytest.fixture(scope="module")
-def squashing(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return asyncio.run(export(tmp_path_factory.mktemp("squashing"), "EfficientNetLite0"))
+def lite_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return asyncio.run(install(tmp_path_factory.mktemp("lite"), "EfficientNetLite0"))
 
 
 @pytest.fixture(scope="module")
-def cropping(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def torchvision_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A torchvision network with random weights of its own: what counts is that both sides have the same."""
     import torch
     from torchvision import models
 
-    folder = tmp_path_factory.mktemp("cropping")
+    folder = tmp_path_factory.mktemp("torchvision")
     torch.manual_seed(5)
-    torch.save(models.squeezenet1_1(weights=None).state_dict(), folder / "squeezenet1_1.pth")
-    return asyncio.run(export(folder, "squeezenet1_1", str(folder)))
+    network = models.squeezenet1_1(weights=None)
+    for parameter_name, parameter in network.named_parameters():
+        if parameter_name.endswith("bias"):
+            # With biases of 0 the features of all images are nearly the same.
+            torch.nn.init.normal_(parameter, mean=-0.3, std=0.3)
+    torch.save(network.state_dict(), folder / "squeezenet1_1.pth")
+    return asyncio.run(install(folder, "squeezenet1_1", str(folder)))
+
+
+@pytest.fixture(scope="module")
+def lite(lite_backbone: Installed) -> Exported:
+    return asyncio.run(export(lite_backbone, make_heads(lite_backbone.metadata.feature_count)))
+
+
+@pytest.fixture(scope="module")
+def torchvision(torchvision_backbone: Installed) -> Exported:
+    return asyncio.run(export(torchvision_backbone, make_heads(torchvision_backbone.metadata.feature_count)))
+
+
+@pytest.fixture(scope="module")
+def lite_and_rejecting(lite_backbone: Installed) -> Exported:
+    return rejecting(lite_backbone)
+
+
+@pytest.fixture(scope="module")
+def torchvision_and_rejecting(torchvision_backbone: Installed) -> Exported:
+    return rejecting(torchvision_backbone)
+
+
+def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def run_onnx(model: bytes, images: list[bytes]) -> NDArray[np.float32]:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = onnx_session(model)
     rows = [session.run(["scores"], {"image": full_size(image)})[0] for image in images]
     return np.stack(rows)
 
@@ -156,7 +222,7 @@ def server_scores(exported: Exported, images: list[bytes]) -> NDArray[np.float32
     return np.stack([exported.scores(decode_image(image, exported.preprocessing)) for image in images])
 
 
-@pytest.mark.parametrize("name", ["squashing", "cropping"])
+@pytest.mark.parametrize("name", ["lite", "torchvision"])
 def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     images = test_images()
@@ -167,8 +233,48 @@ def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureR
     assert (lossless.max() <= ONNX_BOUND, differences.max() <= ONNX_JPEG_BOUND) == (True, True)
 
 
-@pytest.mark.parametrize("name", ["squashing", "cropping"])
-def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
+def test_onnx_normalises_and_rejects_as_the_server(name: str, request: pytest.FixtureRequest) -> None:
+    exported: Exported = request.getfixturevalue(name)
+    model = onnx.load_from_string(exported.onnx)
+    onnx.checker.check_model(model, full_check=True)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, None))
+    session = onnx_session(model.SerializeToString())
+    answers = [session.run(["scores", "features"], {"image": full_size(image)}) for image in test_images()]
+    scores, features = np.stack([answer[0] for answer in answers]), np.concatenate([answer[1] for answer in answers])
+    difference = float(np.abs(scores - exported.heads.scores(features)).max())
+    print(f"ONNX, {name}: largest difference for the same features {difference:.6f}")
+    assert difference <= SAME_FEATURES_BOUND
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [(1920, 1280), (1000, 700)], ids=["1920x1280", "1000x700"])
+def test_onnx_gives_the_scores_of_the_server_where_an_image_was_scaled_in_its_steps(
+    lite_and_rejecting: Exported, size: tuple[int, int], format_name: str
+) -> None:
+    image = drawn(7, *size, format_name)
+    # As docs/exports.md has it.
+    width, height = (256 * side // min(size) for side in size)
+    if format_name == "JPEG":
+        pixels = simplejpeg.decode_jpeg(image, min_height=2 * height, min_width=2 * width, min_factor=1)
+    else:
+        pixels = full_size(image)
+    small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+    (given,) = onnx_session(lite_and_rejecting.onnx).run(["scores"], {"image": np.asarray(small)})
+    (expected,) = server_scores(lite_and_rejecting, [image])
+    assert given == pytest.approx(expected, abs=CORE_ML_BOUND)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("lite", CORE_ML_IMAGES),
+        ("torchvision", CORE_ML_IMAGES),
+        ("lite_and_rejecting", CORE_ML_REJECTED_IMAGES),
+        ("torchvision_and_rejecting", CORE_ML_REJECTED_IMAGES),
+    ],
+)
+def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: int, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     assert exported.core_ml is not None
     model = core_ml_messages().Model.FromString(exported.core_ml)
@@ -181,7 +287,7 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request
         short_side_pixels=exported.preprocessing.short_side_pixels,
         interpolation=exported.preprocessing.interpolation,
     )
-    images = test_images()[:CORE_ML_IMAGES]
+    images = test_images()[:count]
     expected = server_scores(exported, images)
     answers = run_core_ml(model, [decode_image(image, before) for image in images])
     given = np.array([[answer[label] for label in CLASS_NAMES] for answer in answers])
@@ -190,51 +296,73 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request
     assert difference <= CORE_ML_BOUND
 
 
-def test_scores_of_the_test_spread_over_the_range(squashing: Exported) -> None:
-    scores = server_scores(squashing, test_images())
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
+@pytest.mark.parametrize("count", [IMAGES, CORE_ML_REJECTED_IMAGES])
+def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
+    name: str, count: int, request: pytest.FixtureRequest
+) -> None:
+    exported: Exported = request.getfixturevalue(name)
+    images = test_images()[:count]
+    unrejected = server_scores(replace(exported, heads=replace(exported.heads, rejection=None)), images)
+    factors = (server_scores(exported, images) / unrejected).max(axis=1)
+    assert factors.max() == pytest.approx(1)
+    assert factors.min() < 0.02
+    assert ((factors > 0.1) & (factors < 0.9)).any()
+    assert unrejected.max() > 0.7
+
+
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
+def test_core_ml_of_every_backbone_has_the_version_that_its_layers_need(name: str, request: pytest.FixtureRequest) -> None:
+    exported: Exported = request.getfixturevalue(name)
+    model = core_ml_messages().Model.FromString(exported.core_ml)
+    network = model.neuralNetworkClassifier
+    # Version 4 brought layers for any rank, and with them features of rank 2.
+    assert (model.specificationVersion >= 4, network.arrayInputShapeMapping, network.imageInputShapeMapping) == (True, 1, 1)
+
+
+def test_scores_of_the_test_spread_over_the_range(lite: Exported) -> None:
+    scores = server_scores(lite, test_images())
     assert scores.min() < 0.3
     assert scores.max() > 0.7
 
 
-def test_onnx_is_a_valid_model_with_its_class_names(squashing: Exported) -> None:
-    model = onnx.load_from_string(squashing.onnx)
+def test_onnx_is_a_valid_model_with_its_class_names(lite: Exported) -> None:
+    model = onnx.load_from_string(lite.onnx)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(squashing.onnx)
+    session = onnxruntime.InferenceSession(lite.onnx)
     names = session.run(["class_names"], {"image": np.zeros((50, 60, 3), dtype=np.uint8)})[0]
     assert tuple(names) == CLASS_NAMES
 
 
-def test_core_ml_has_one_image_input_and_the_class_names_as_labels(squashing: Exported) -> None:
-    model = core_ml_messages().Model.FromString(squashing.core_ml)
+def test_core_ml_has_one_image_input_and_the_class_names_as_labels(lite: Exported) -> None:
+    model = core_ml_messages().Model.FromString(lite.core_ml)
     inputs = [(item.name, item.type.WhichOneof("Type")) for item in model.description.input]
     assert (model.WhichOneof("Type"), inputs) == ("neuralNetworkClassifier", [("image", "imageType")])
     assert tuple(model.neuralNetworkClassifier.stringClassLabels.vector) == CLASS_NAMES
     assert [item.name for item in model.description.output] == ["classLabel", "classLabelProbs"]
 
 
-def test_core_ml_is_read_by_coremltools(squashing: Exported, tmp_path: Path) -> None:
+def test_core_ml_is_read_by_coremltools(lite: Exported, tmp_path: Path) -> None:
     import coremltools
 
     path = tmp_path / "birds.mlmodel"
-    path.write_bytes(squashing.core_ml or b"")
+    path.write_bytes(lite.core_ml or b"")
     specification: Any = coremltools.utils.load_spec(str(path))
     assert specification.description.predictedFeatureName == "classLabel"
 
 
-def test_input_says_how_an_image_is_to_be_fitted(squashing: Exported, cropping: Exported) -> None:
-    described = []
-    for exported in (squashing, cropping):
+def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Exported) -> None:
+    for exported in (lite, torchvision):
         model = core_ml_messages().Model.FromString(exported.core_ml)
         image = model.description.input[0]
         crop = model.description.metadata.userDefined["ocelli.imageCropAndScale"]
-        described.append((crop, image.type.imageType.height, crop in image.shortDescription))
-    assert squashing.preprocessing.resize is ResizeMode.SQUASH
-    assert described == [("scaleFill", 224, True), ("centerCrop", 256, True)]
+        assert exported.preprocessing.resize is ResizeMode.SHORT_SIDE_CROP
+        assert (crop, image.type.imageType.height, crop in image.shortDescription) == ("centerCrop", 256, True)
 
 
-def test_wrong_weight_would_be_seen(squashing: Exported) -> None:
-    model = core_ml_messages().Model.FromString(squashing.core_ml)
-    pixels = make_pixels(3, height=224, width=224)
+def test_wrong_weight_would_be_seen(lite: Exported) -> None:
+    model = core_ml_messages().Model.FromString(lite.core_ml)
+    pixels = make_pixels(3, height=lite.preprocessing.height, width=lite.preprocessing.width)
     (before,) = run_core_ml(model, [pixels])
     convolution = next(layer for layer in model.neuralNetworkClassifier.layers if layer.WhichOneof("layer") == "convolution")
     for index in range(len(convolution.convolution.weights.floatValue)):

@@ -84,6 +84,41 @@ def test_explanation_leaves_out_the_name_of_the_object(stage: Stage, client: V3C
     assert client.get(classifier_id).json()["explanation"] == 'class "owl" has 3 images'
 
 
+FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
+
+
+def shown_figures(body: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in body.items() if key.startswith("accuracy")}
+
+
+@pytest.mark.contract_row("A1/Accuracy", "A1/accuracy", "A1/accuracy_interval")
+def test_the_accuracy_is_that_of_what_is_served(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    told = [shown_figures(client.get(classifier_id).json())]
+    stage.finish_training(classifier_id, figures=FIGURES)
+    told.append(shown_figures(client.get(classifier_id).json()))
+    told.append(shown_figures(client.retrain(classifier_id, STORK).json()))
+    measured = {"accuracy": 0.934, "accuracy_interval": {"lower": 0.871, "upper": 0.967}}
+    assert told == [{}, measured, measured]
+
+
+@pytest.mark.contract_row("A1/Accuracy", "A4/Failed retraining")
+def test_the_accuracy_stays_after_a_failed_retraining(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    stage.finish_training(classifier_id, figures=FIGURES)
+    client.retrain(classifier_id, STORK)
+    stage.fail_training(classifier_id, 'class "stork" has 3 usable images; add at least 7')
+    body = client.get(classifier_id).json()
+    assert (body["status"], body["accuracy"]) == ("failed", 0.934)
+
+
+@pytest.mark.contract_row("A1/Accuracy")
+def test_what_an_earlier_release_learned_shows_no_accuracy(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    stage.finish_training(classifier_id, figures={"accuracy": "0.934"})
+    assert shown_figures(client.get(classifier_id).json()) == {}
+
+
 @pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
 def test_details_are_those_of_create(client: V3Client) -> None:
     created = client.create("equal").json()

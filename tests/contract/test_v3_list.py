@@ -13,6 +13,8 @@ from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import StoreUnavailableError
 from tests.unit.gateway.harness import NAMESPACE, VERSION, Stage, V3Client, assert_error, connect
 
+FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
+
 
 @pytest.fixture(scope="module")
 def own_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
@@ -31,6 +33,7 @@ def lister(own_stage: Stage) -> V3Client:
 def three(own_stage: Stage, lister: V3Client) -> Iterator[list[str]]:
     """Ids of a ready, a training and a failed classifier, oldest first."""
     identities = [lister.ready("ready"), lister.created("training"), lister.created("failed")]
+    own_stage.finish_training(identities[0], figures=FIGURES)
     own_stage.fail_training(identities[2], "too few examples")
     for age, identity in enumerate(identities):
         manifest = own_stage.classifier(identity)
@@ -58,7 +61,9 @@ def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Clie
 @pytest.mark.contract_row("B1")
 @pytest.mark.parametrize("verbose", ["true", "TRUE", "True"])
 def test_verbose_items_are_those_of_details(lister: V3Client, three: list[str], verbose: str) -> None:
-    assert listed(lister, verbose=verbose) == [lister.get(identity).json() for identity in three]
+    items = listed(lister, verbose=verbose)
+    assert items == [lister.get(identity).json() for identity in three]
+    assert ["accuracy_interval" in item for item in items] == [True, False, False]
 
 
 @pytest.mark.contract_row("B1")

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocelli_quickstart.digits import write_samples
+from ocelli_quickstart.samples import write_samples
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.product.instance import Ocelli, wait_for
 

@@ -6,7 +6,7 @@ import asyncio
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Accelerator, Manifest, parse_classifier, parse_spec
+from ocelli_api.classifier import Accelerator, ClassifierStatus, Manifest, parse_classifier, parse_spec, parse_status
 from ocelli_api.export import ArtifactSummary, ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
@@ -30,8 +30,8 @@ from ocelli_model.artifact import load_artifact
 from ocelli_model.backbone import Precision, load_backbone_metadata
 from ocelli_model.engine import device_for
 from ocelli_operator.actions import StartTraining
-from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.plan import Plan
+from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.attempt import run_attempt
@@ -75,18 +75,10 @@ class Recording:
 
     def world(self) -> World:
         """The classifier as the operator finds it after the upgrade, its artifact in the store."""
-        outcome = Outcome.parse(self.facts["outcome"])
         world = World()
-        world.see(
-            classifier=parse_classifier(self.facts["classifier"]),
-            artifact=StoredArtifact(
-                revision=outcome.revision,
-                accuracy=f"{outcome.accuracy:.3f}",
-                digest=outcome.artifact_digest,
-                backbone=outcome.backbone,
-                finished_at=outcome.finished_at,
-            ),
-        )
+        artifact = asyncio.run(TrainingStore(self.store).load_artifact(LOCATION, self.revision, 1))
+        assert artifact is not None
+        world.see(classifier=parse_classifier(self.facts["classifier"]), artifact=artifact)
         return world
 
 
@@ -158,6 +150,18 @@ def test_the_operator_trains_nothing_anew(recording: Recording) -> None:
     assert {plan.status.served_revision for plan in plans} == {recording.revision}
     assert world.status.training_revision is None
     assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+
+def test_an_upgrade_leaves_its_status_as_it_is(recording: Recording) -> None:
+    world = recording.world()
+    world.settle()
+    before = parse_status(recording.facts["classifier"]["status"])
+    assert before.accuracy is not None
+    assert undated(world.status) == undated(before)
+
+
+def undated(status: ClassifierStatus) -> ClassifierStatus:
+    return replace(status, conditions=tuple(replace(item, last_transition_time="") for item in status.conditions))
 
 
 def test_its_next_training_takes_the_new_default_and_leaves_the_served_revision(recording: Recording) -> None:

@@ -20,7 +20,7 @@ import yaml
 
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_local import SyncClusterAccess
-from ocelli_quickstart.digits import write_samples
+from ocelli_quickstart.samples import write_samples
 from tests.gitops.health_program import CHECKOUT
 from tests.gitops.states import find_condition
 from tests.integration.operator.conftest import (  # noqa: F401 (fixtures)

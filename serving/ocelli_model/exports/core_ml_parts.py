@@ -11,8 +11,12 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ocelli_model.exports.heads import LinearHead
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_model.exports.heads import REJECTION_DECAY, REJECTION_EXPONENTS, FoldedHead
 from ocelli_model.exports.message_types import core_ml_messages
+from ocelli_model.heads import REJECTION_START, Rejection
 from ocelli_model.preprocessing import Preprocessing, ResizeMode
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ CROP_KEY = "ocelli.imageCropAndScale"
 FEATURES = "features"
 """What the backbone's part gives and the classifier's part takes: float32[1, D]."""
 _PREFIX = "ocelli_head_"
+# The server's is 1e-12, which half precision has as 0: GPU and Neural Engine would divide 0 by 0.
+_LEAST_LENGTH = 1e-6
 
 
 def build_core_ml_body(network: nn.Module, preprocessing: Preprocessing) -> bytes | None:
@@ -62,24 +68,19 @@ def add_image_input(model: Any, preprocessing: Preprocessing) -> None:
     entry[CROP_KEY] = "centerCrop" if preprocessing.resize is ResizeMode.SHORT_SIDE_CROP else "scaleFill"
 
 
-def build_core_ml_head(head: LinearHead, class_names: Sequence[str], *, description: str) -> bytes:
+def build_core_ml_head(head: FoldedHead, class_names: Sequence[str], *, description: str) -> bytes:
     """The classifier's part, from features to the scores of its classes. `description` is shown to whoever opens the file."""
     model = core_ml_messages().Model()
     network = model.neuralNetworkClassifier
-    product = network.layers.add()
-    product.name = _PREFIX + "product"
-    product.input.append(FEATURES)
-    product.output.append(_PREFIX + "margins")
-    layer = product.innerProduct
-    layer.outputChannels, layer.inputChannels = head.weights.shape
-    layer.hasBias = True
-    layer.weights.floatValue.extend(head.weights.ravel().tolist())
-    layer.bias.floatValue.extend(head.bias.tolist())
-    scores = network.layers.add()
-    scores.name = _PREFIX + "scores"
-    scores.input.append(_PREFIX + "margins")
-    scores.output.append(SCORES)
-    scores.activation.sigmoid.SetInParent()
+    layers = _HeadLayers(network)
+    inputs = FEATURES if head.power is None else _normalise(layers, head.power)
+    margins = layers.product("product", inputs, head.weights, head.bias, output=_PREFIX + "margins")
+    if head.rejection is None:
+        layers.add("activation", "scores", margins, output=SCORES, sigmoid={})
+    else:
+        unrejected = layers.add("activation", "unrejected", margins, sigmoid={})
+        factor = _rejection_factor(layers, inputs, head.rejection)
+        layers.add("multiplyBroadcastable", "scores", unrejected, factor, output=SCORES)
     network.labelProbabilityLayerName = SCORES
     network.stringClassLabels.vector.extend(class_names)
     label = model.description.output.add()
@@ -95,6 +96,78 @@ def build_core_ml_head(head: LinearHead, class_names: Sequence[str], *, descript
     model.description.metadata.shortDescription = description
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+class _HeadLayers:
+    """Adds the layers of a classifier's part. Values are float32[1, width]; methods return the names of those they add.
+
+    Core ML has these layers from specification version 4 on, which is the least that the backbones' parts have.
+    """
+
+    def __init__(self, network: Any) -> None:
+        self._network = network
+
+    def add(self, kind: str, name: str, *inputs: str, output: str = "", **parameters: Any) -> str:
+        """`kind` and `parameters` are those of the specification. The value has the layer's name, or that of `output`."""
+        layer = self._network.layers.add(name=_PREFIX + name, input=inputs, output=[output or _PREFIX + name])
+        message = getattr(layer, kind)
+        # So that it is there without parameters, too.
+        message.SetInParent()
+        message.MergeFrom(type(message)(**parameters))
+        return str(layer.output[0])
+
+    def product(
+        self, name: str, value: str, weights: NDArray[np.float32], bias: NDArray[np.float32], *, output: str = ""
+    ) -> str:
+        """`weights @ value + bias`."""
+        outputs, inputs = weights.shape
+        return self.add(
+            "innerProduct",
+            name,
+            value,
+            output=output,
+            outputChannels=outputs,
+            inputChannels=inputs,
+            hasBias=True,
+            weights={"floatValue": weights.ravel().tolist()},
+            bias={"floatValue": bias.tolist()},
+        )
+
+    def unary(self, function: str, name: str, value: str, *, alpha: float = 0.0) -> str:
+        """Of each number."""
+        return self.add("unary", name, value, type=function, alpha=alpha, scale=1.0)
+
+    def reduce(self, kind: str, name: str, value: str) -> str:
+        """To float32[1, 1]."""
+        return self.add(kind, name, value, axes=[-1], keepDims=True)
+
+
+def _normalise(layers: _HeadLayers, power: float) -> str:
+    """As `ocelli_model.heads.normalised`."""
+    magnitudes = layers.unary("ABS", "magnitudes", FEATURES)
+    raised = layers.unary("POWER", "raised", magnitudes, alpha=power)
+    signed = layers.add("multiplyBroadcastable", "signed", layers.add("sign", "signs", FEATURES), raised)
+    length = layers.reduce("reduceL2", "length", signed)
+    divisor = layers.unary("THRESHOLD", "divisor", length, alpha=_LEAST_LENGTH)
+    return layers.add("divideBroadcastable", "normalised", signed, divisor)
+
+
+def _rejection_factor(layers: _HeadLayers, inputs: str, rejection: Rejection) -> str:
+    """As `ocelli_model.heads.Rejection`: float32[1, 1]."""
+    outside = layers.product("outside", inputs, rejection.linear, rejection.constant)
+    square = layers.reduce("reduceMin", "nearest", outside)
+    if len(rejection.directions):
+        inside = layers.product("inside", inputs, rejection.directions, rejection.centre)
+        square = layers.add(
+            "subtractBroadcastable", "square", square, layers.reduce("reduceSumSquare", "inside_square", inside)
+        )
+    positive = layers.unary("THRESHOLD", "positive_square", square, alpha=0.0)
+    distance = layers.unary("SQRT", "distance", positive)
+    falling = {"alpha": -REJECTION_DECAY, "beta": REJECTION_DECAY * REJECTION_START}
+    exponent = layers.add("activation", "falling", distance, linear=falling)
+    least, greatest = REJECTION_EXPONENTS
+    bounded = layers.add("clip", "exponent", exponent, minVal=least, maxVal=greatest)
+    return layers.unary("EXP", "factor", bounded)
 
 
 def input_size(preprocessing: Preprocessing) -> tuple[int, int]:

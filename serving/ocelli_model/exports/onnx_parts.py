@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ocelli_model.exports.heads import LinearHead
+from ocelli_model.exports.heads import REJECTION_DECAY, REJECTION_EXPONENTS, FoldedHead
 from ocelli_model.exports.message_types import onnx_messages
 from ocelli_model.exports.onnx_graph import OnnxGraph
+from ocelli_model.heads import LEAST_LENGTH, REJECTION_START, Rejection
 from ocelli_model.preprocessing import STRIP_RATIO, Interpolation, Preprocessing, ResizeMode
 
 IMAGE = "image"
@@ -64,14 +65,17 @@ def build_onnx_body(network: bytes, preprocessing: Preprocessing) -> bytes:
     return data
 
 
-def build_onnx_head(head: LinearHead, class_names: Sequence[str]) -> bytes:
-    """The classifier's part: from features to scores."""
+def build_onnx_head(head: FoldedHead, class_names: Sequence[str]) -> bytes:
+    """The classifier's part: from features to scores. Its nodes are those of opset 18, which every body has at least."""
     messages = onnx_messages()
     model = messages.ModelProto()
     graph = OnnxGraph(model.graph, _HEAD)
-    product = graph.node("MatMul", [_NETWORK_OUTPUT, graph.constant("weights", head.weights.T)], "product")
+    inputs = _NETWORK_OUTPUT if head.power is None else _normalise(graph, _NETWORK_OUTPUT, head.power)
+    product = graph.node("MatMul", [inputs, graph.constant("weights", head.weights.T)], "product")
     margins = graph.node("Add", [product, graph.constant("bias", head.bias)], "margins")
     scores = graph.node("Sigmoid", [margins], "batched_scores")
+    if head.rejection is not None:
+        scores = graph.node("Mul", [scores, _rejection_factor(graph, inputs, head.rejection)], "rejected_scores")
     graph.node("Squeeze", [scores, graph.integers("batch", 0)], SCORES)
     graph.rename_last(SCORES)
     graph.node("Constant", [], CLASS_NAMES, value_strings=list(class_names))
@@ -85,6 +89,42 @@ def build_onnx_head(head: LinearHead, class_names: Sequence[str]) -> bytes:
     entry.key, entry.value = CLASS_NAMES_KEY, json.dumps(list(class_names), ensure_ascii=False)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _normalise(graph: OnnxGraph, features: str, power: float) -> str:
+    """As `ocelli_model.heads.normalised`."""
+    magnitudes = graph.node("Abs", [features], "magnitudes")
+    raised = graph.node("Pow", [magnitudes, _number(graph, "power", power)], "raised")
+    signed = graph.node("Mul", [graph.node("Sign", [features], "signs"), raised], "signed")
+    length = _reduce(graph, "ReduceL2", signed, "length")
+    divisor = graph.node("Max", [length, _number(graph, "least_length", LEAST_LENGTH)], "divisor")
+    return graph.node("Div", [signed, divisor], "normalised")
+
+
+def _rejection_factor(graph: OnnxGraph, inputs: str, rejection: Rejection) -> str:
+    """As `ocelli_model.heads.Rejection`: float32[1, 1]."""
+    linear = graph.node("MatMul", [inputs, graph.constant("linear_weights", rejection.linear.T)], "linear")
+    outside = graph.node("Add", [linear, graph.constant("constant", rejection.constant)], "outside")
+    square = _reduce(graph, "ReduceMin", outside, "nearest")
+    if len(rejection.directions):
+        along = graph.node("MatMul", [inputs, graph.constant("directions", rejection.directions.T)], "along")
+        inside = graph.node("Add", [along, graph.constant("centre", rejection.centre)], "inside")
+        square = graph.node("Sub", [square, _reduce(graph, "ReduceSumSquare", inside, "inside_square")], "square")
+    positive = graph.node("Max", [square, _number(graph, "zero", 0)], "positive_square")
+    beyond = graph.node("Sub", [graph.node("Sqrt", [positive], "distance"), _number(graph, "start", REJECTION_START)], "beyond")
+    falling = graph.node("Mul", [beyond, _number(graph, "decay", -REJECTION_DECAY)], "falling")
+    least, greatest = REJECTION_EXPONENTS
+    bounds = [_number(graph, "least_exponent", least), _number(graph, "greatest_exponent", greatest)]
+    return graph.node("Exp", [graph.node("Clip", [falling, *bounds], "exponent")], "factor")
+
+
+def _reduce(graph: OnnxGraph, operator: str, row: str, name: str) -> str:
+    """From float32[1, width] to float32[1, 1]."""
+    return graph.node(operator, [row, graph.integers(f"{name}_axis", 1)], name, keepdims=1)
+
+
+def _number(graph: OnnxGraph, name: str, value: float) -> str:
+    return graph.constant(name, np.array(value, dtype=np.float32))
 
 
 def _add_preprocessing(graph: OnnxGraph, preprocessing: Preprocessing) -> None:
@@ -150,7 +190,5 @@ def _resize(graph: OnnxGraph, planes: str, size: str, interpolation: Interpolati
 
 def _whole(graph: OnnxGraph, floats: str, name: str) -> str:
     """Rounded to grey values from black to white."""
-    bounds = [
-        graph.constant(f"{name}_{bound}", np.array(value, dtype=np.float32)) for bound, value in (("black", 0), ("white", 255))
-    ]
+    bounds = [_number(graph, f"{name}_{bound}", value) for bound, value in (("black", 0), ("white", 255))]
     return graph.node("Round", [graph.node("Clip", [floats, *bounds], f"{name}_clipped")], f"{name}_whole")

@@ -1,6 +1,8 @@
-"""The trainer's outcome as a termination message."""
+"""The trainer's outcome as a stored document and as a termination message."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 
@@ -14,6 +16,8 @@ def make_outcome(message: str = "Learned from 100 images") -> Outcome:
         revision="0123456789",
         attempt=3,
         accuracy=0.93,
+        accuracy_interval=(0.874, 0.967),
+        judged_images=100,
         artifact_digest="a" * 64,
         backbone="EfficientNetLite0",
         backbone_digest="b" * 64,
@@ -31,7 +35,20 @@ def test_a_long_message_is_cut_and_the_rest_survives(message: str) -> None:
     parsed = parse_termination_message(text)
     assert len(text.encode()) <= 2048
     assert parsed is not None
-    assert parsed.artifact_digest == "a" * 64
+    assert (parsed.artifact_digest, parsed.accuracy_interval, parsed.judged_images) == ("a" * 64, (0.874, 0.967), 100)
+
+
+def test_an_outcome_of_an_earlier_release_is_what_it_was() -> None:
+    stored = {"reason": "Succeeded", "message": "Learned", "revision": "0123456789", "attempt": 3, "accuracy": 0.93}
+    outcome = Outcome.parse(stored)
+    assert (outcome.accuracy_interval, outcome.judged_images) == (None, None)
+    assert outcome.to_json() == stored
+
+
+@pytest.mark.parametrize("interval", [0.9, [0.9], [0.8, 0.9, 1.0], True], ids=str)
+def test_what_is_no_interval_makes_no_outcome(interval: object) -> None:
+    text = json.dumps({**make_outcome().to_json(), "accuracyInterval": interval})
+    assert parse_termination_message(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{", "[" * 4096])

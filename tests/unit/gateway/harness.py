@@ -305,8 +305,9 @@ class Stage:
         retrained_at: str | None = None,
         replicas: int = 1,
         namespace: str = NAMESPACE,
+        figures: Mapping[str, Any] | None = None,
     ) -> list[StubInferenceServer]:
-        """The spec as it stands was learned and is served, by stubs that give these scores."""
+        """The spec as it stands was learned and is served, by stubs that give these scores. `figures` of it go into status."""
         manifest = self.classifier(classifier_id, namespace)
         spec = parse_classifier(manifest).spec
         revision = spec_revision(spec)
@@ -321,6 +322,7 @@ class Stage:
             "settledRevision": revision,
             "observedRetrainNonce": spec.retrain_nonce,
             "conditions": [{"type": "Ready", "status": "True", "reason": "Served"}],
+            **(figures or {}),
         }
         if retrained_at is not None:
             manifest["status"]["retrainedAt"] = retrained_at

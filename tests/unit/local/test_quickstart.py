@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -24,7 +25,9 @@ from ocelli_quickstart.run import (
     load_credentials,
     summarise,
 )
+from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import StateError, StateFolder
+from ocelli_storage.archives import ImageKind, image_kind
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "²"])
@@ -207,6 +210,28 @@ def test_faulty_weights_of_a_built_in_classifier_are_told_in_full() -> None:
     assert "what is missing, at length" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
 
 
+def learned(**figures: Any) -> str:
+    """What is said of a classifier that was learned."""
+    ready = {"type": "Ready", "status": "True", "reason": "Served"}
+    classifier = parse_classifier(
+        {
+            "metadata": {"name": "dogs", "namespace": "ocelli-demo"},
+            "spec": {"classes": []},
+            "status": {"servedRevision": "0123456789", "conditions": [ready], **figures},
+        }
+    )
+    return summarise([classifier])["ocelli-demo/dogs"]
+
+
+def test_the_accuracy_is_told_with_its_interval() -> None:
+    figures = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
+    assert learned(**figures) == "Served, revision 0123456789, accuracy 0.93 (0.87 to 0.97, 100 images)"
+
+
+def test_the_accuracy_that_an_earlier_release_measured_is_told_as_it_is() -> None:
+    assert learned(accuracy="0.934") == "Served, revision 0123456789, accuracy 0.934"
+
+
 def test_two_starts_at_the_same_time_take_different_ports() -> None:
     with claim_port(None) as first, claim_port(None) as second:
         assert first != second
@@ -215,3 +240,17 @@ def test_two_starts_at_the_same_time_take_different_ports() -> None:
 def test_a_wanted_port_that_is_spoken_for_is_refused() -> None:
     with claim_port(None) as port, pytest.raises(RunError, match="set PORT to another one"), claim_port(port):
         pass
+
+
+def test_samples_of_an_earlier_version_get_the_photographs(tmp_path: Path) -> None:
+    (tmp_path / "tests.zip").write_bytes(b"what an earlier version wrote last")
+    write_samples(tmp_path)
+    assert all(image_kind((tmp_path / name).read_bytes()) is ImageKind.JPEG for name in PHOTOGRAPHS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["china.jpg", "flower.jpg", "tests.zip"]
+
+
+def test_tutorial_begins_with_a_photograph_for_the_built_in_classifiers(tmp_path: Path) -> None:
+    service = Service(address="http://127.0.0.1:8080", user="demo", password="secret")
+    commands = [line for line in describe(service, StateFolder(tmp_path), None).splitlines() if line.startswith("curl")]
+    assert f"images_file=@{tmp_path}/samples/china.jpg" in commands[0]
+    assert "classifier_ids=default,food,explicit" in commands[0]

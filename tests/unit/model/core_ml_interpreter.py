@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ocelli_model.exports.core_ml_parts import FEATURES
+
 
 class UnknownLayerError(Exception):
     """The interpreter does not know what a layer does."""
@@ -33,6 +35,14 @@ def run_core_ml_layer(model: Any, images: Sequence[NDArray[np.uint8]], name: str
     return np.concatenate([_values(model, pixels)[name].numpy() for pixels in images])
 
 
+def run_core_ml_head(model: Any, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scores float32[N, C] that a classifier's part alone gives for features float32[N, D], row by row."""
+    _read_weights.clear()
+    network = model.neuralNetworkClassifier
+    rows = [_run_layers(network, {FEATURES: torch.from_numpy(row[np.newaxis])}) for row in features]
+    return np.concatenate([values[network.labelProbabilityLayerName].numpy() for values in rows])
+
+
 def _run(model: Any, pixels: NDArray[np.uint8]) -> dict[str, float]:
     network = model.neuralNetworkClassifier
     scores = _values(model, pixels)[network.labelProbabilityLayerName].flatten().tolist()
@@ -45,7 +55,12 @@ def _values(model: Any, pixels: NDArray[np.uint8]) -> dict[str, Tensor]:
     (declared,) = model.description.input
     image = declared.type.imageType
     assert pixels.shape == (image.height, image.width, 3)
-    values = {declared.name: _scaled(network, torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None])}
+    planes = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
+    return _run_layers(network, {declared.name: _scaled(network, planes)})
+
+
+def _run_layers(network: Any, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    values = dict(given)
     for layer in network.layers:
         kind = layer.WhichOneof("layer")
         if kind not in LAYERS:
@@ -208,7 +223,14 @@ def _reduce(name: str) -> Layer:
     def reduce(params: Any, inputs: list[Tensor]) -> Tensor:
         (value,) = inputs
         axes = list(range(value.dim())) if params.reduceAll else list(params.axes)
-        operations = {"sum": torch.sum, "mean": torch.mean, "max": torch.amax, "min": torch.amin}
+        operations: dict[str, Callable[..., Tensor]] = {
+            "sum": torch.sum,
+            "mean": torch.mean,
+            "max": torch.amax,
+            "min": torch.amin,
+            "length": torch.linalg.vector_norm,
+            "squares": lambda x, **over: (x * x).sum(**over),
+        }
         answer: Tensor = operations[name](value, dim=axes, keepdim=params.keepDims)
         return answer
 
@@ -306,12 +328,15 @@ LAYERS: dict[str, Layer] = {
     "multiplyBroadcastable": _two(torch.mul),
     "padding": _pad,
     "pooling": _pooling,
+    "reduceL2": _reduce("length"),
     "reduceMax": _reduce("max"),
     "reduceMean": _reduce("mean"),
     "reduceMin": _reduce("min"),
     "reduceSum": _reduce("sum"),
+    "reduceSumSquare": _reduce("squares"),
     "reshapeStatic": lambda params, inputs: inputs[0].reshape(tuple(params.targetShape)),
     "scale": _scale,
+    "sign": lambda params, inputs: torch.sign(inputs[0]),
     "slice": _slice,
     "sliceStatic": _slice_static,
     "squeeze": _squeeze,

@@ -50,12 +50,6 @@ def reference(name: str, images: NDArray[np.uint8], kind: NetworkKind = NetworkK
     return computed
 
 
-def preprocessing_of(name: str, kind: NetworkKind) -> Preprocessing:
-    if kind is NetworkKind.CLASSIFIER:
-        return efficientnet_lite.classifier_preprocessing(name)
-    return efficientnet_lite.body_preprocessing()
-
-
 def sized(height: int, width: int) -> Preprocessing:
     return Preprocessing(
         height=height,
@@ -70,7 +64,7 @@ def installed(
     folder: Path, name: str = NAME, kind: NetworkKind = NetworkKind.BODY, preprocessing: Preprocessing | None = None
 ) -> Backbone:
     """The backbone as it lies in a server's cache."""
-    prepared = preprocessing or preprocessing_of(name, kind)
+    prepared = preprocessing or efficientnet_lite.preprocessing_for(name)
     network, count = efficientnet_lite.build_onnx(name, weights_of(name), prepared, kind)
     (folder / ONNX_FILE).write_bytes(network)
     (folder / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(weights_of(name)))

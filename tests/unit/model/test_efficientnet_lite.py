@@ -30,7 +30,6 @@ from tests.unit.model.efficientnet import (
     BOUND,
     NAME,
     installed,
-    preprocessing_of,
     reference,
     reference_network,
     sized,
@@ -91,7 +90,7 @@ def test_openvino_gives_the_features_and_logits_of_the_reference(kind: NetworkKi
 
 @pytest.mark.parametrize("name", efficientnet_lite.NAMES)
 def test_onnx_gives_the_logits_of_the_reference(name: str) -> None:
-    preprocessing = efficientnet_lite.classifier_preprocessing(name)
+    preprocessing = efficientnet_lite.preprocessing_for(name)
     images = photographs(preprocessing)
     model, count = efficientnet_lite.build_onnx(name, weights_of(name), preprocessing, NetworkKind.CLASSIFIER)
     logits = run_onnx(model, images)
@@ -122,7 +121,7 @@ def test_images_of_any_size_are_padded_as_in_the_reference(size: tuple[int, int]
 
 def test_palace_is_a_palace() -> None:
     """The published names of the outputs are ImageNet's, in its order."""
-    preprocessing = efficientnet_lite.classifier_preprocessing(NAME)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.CLASSIFIER)
     assert run_onnx(model, photographs(preprocessing)).argmax(axis=1).tolist() == [698, 985]
 
@@ -154,7 +153,7 @@ def test_onnx_takes_any_number_of_images() -> None:
 
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER])
 def test_onnx_is_valid_and_always_the_same(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     first, second = (efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, kind)[0] for _ in range(2))
     onnx.checker.check_model(onnx.load_from_string(first), full_check=True)
     assert first == second
@@ -167,7 +166,7 @@ def test_network_that_came_as_onnx_is_none_of_these() -> None:
 
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER], ids=["squashed", "cropped"])
 def test_onnx_export_gives_the_scores_of_the_server(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
+    preprocessing = efficientnet_lite.preprocessing_for(NAME)
     network, count = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.BODY)
     heads = make_heads(len(CLASS_NAMES), count)
     exported = build_onnx_body(network, preprocessing) + build_onnx_head(fold_calibration(heads), CLASS_NAMES)
@@ -189,7 +188,7 @@ def test_files_are_made_without_the_heavy_packages() -> None:
         "from ocelli_model.exports.onnx_parts import build_onnx_body\n"
         f"name = {NAME!r}\n"
         "weights = lite.parse_weights(name, read_packaged_weights(name), what='')\n"
-        "prepared = lite.body_preprocessing()\n"
+        "prepared = lite.preprocessing_for(name)\n"
         "build_onnx_body(lite.build_onnx(name, weights, prepared, NetworkKind.BODY)[0], prepared)\n"
         "lite.build_core_ml_body(name, weights, prepared), lite.to_safetensors(weights)\n"
         "print({'torch', 'onnx', 'coremltools', 'openvino'} & set(sys.modules))\n"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from ocelli_model.backbone import NetworkKind
 from ocelli_model.backbones import efficientnet_lite
 from ocelli_model.backbones.efficientnet_lite_table import FEATURE_COUNT
 from ocelli_model.exports.core_ml_parts import FEATURES, IMAGE, SCORES, build_core_ml_head, input_size
@@ -19,13 +18,13 @@ from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.message_types import core_ml_messages
 from ocelli_model.preprocessing import Preprocessing
 from tests.unit.model.core_ml_interpreter import run_core_ml, run_core_ml_layer
-from tests.unit.model.efficientnet import BOUND, NAME, preprocessing_of, reference, weights_of
+from tests.unit.model.efficientnet import BOUND, NAME, reference, sized, weights_of
 from tests.unit.model.photographs import photographs
 from tests.unit.model.test_exports import make_heads
 
 CLASS_NAMES = ("heron", "owl", "wren")
-KINDS = [NetworkKind.BODY, NetworkKind.CLASSIFIER]
-"""As whose images are prepared: squashed, or with their middle cut out."""
+SQUASHED, CUT = sized(224, 224), efficientnet_lite.preprocessing_for(NAME)
+BOTH = pytest.mark.parametrize("preprocessing", [SQUASHED, CUT], ids=["squashed", "cut"])
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -38,13 +37,13 @@ def one_thread() -> Iterator[None]:
 
 
 @cache
-def body(kind: NetworkKind) -> bytes:
-    return efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), preprocessing_of(NAME, kind))
+def body(preprocessing: Preprocessing) -> bytes:
+    return efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), preprocessing)
 
 
-def whole(kind: NetworkKind) -> bytes:
+def whole(preprocessing: Preprocessing) -> bytes:
     heads = fold_calibration(make_heads(len(CLASS_NAMES), FEATURE_COUNT))
-    return body(kind) + build_core_ml_head(heads, CLASS_NAMES, description="a test")
+    return body(preprocessing) + build_core_ml_head(heads, CLASS_NAMES, description="a test")
 
 
 def parsed(data: bytes) -> Any:
@@ -63,25 +62,24 @@ def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["squashed", "cut"])
-def test_specification_gives_the_features_of_the_reference(kind: NetworkKind) -> None:
-    preprocessing = preprocessing_of(NAME, kind)
-    features = run_core_ml_layer(parsed(body(kind)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)
+@BOTH
+def test_specification_gives_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
+    features = run_core_ml_layer(parsed(body(preprocessing)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)
     assert features == pytest.approx(reference(NAME, photographs(preprocessing)), abs=BOUND)
 
 
 def test_export_gives_the_scores_of_the_server() -> None:
-    images = photographs(preprocessing_of(NAME, NetworkKind.BODY))
-    answers = run_core_ml(parsed(whole(NetworkKind.BODY)), list(images))
+    images = photographs(SQUASHED)
+    answers = run_core_ml(parsed(whole(SQUASHED)), list(images))
     given = np.array([[answer[name] for name in CLASS_NAMES] for answer in answers])
     heads = make_heads(len(CLASS_NAMES), FEATURE_COUNT)
     assert given == pytest.approx(heads.scores(reference(NAME, images)), abs=BOUND)
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=["squashed", "cut"])
-def test_values_have_one_name_each_and_are_there_before_they_are_used(kind: NetworkKind) -> None:
+@BOTH
+def test_values_have_one_name_each_and_are_there_before_they_are_used(preprocessing: Preprocessing) -> None:
     known = {IMAGE}
-    for layer in parsed(whole(kind)).neuralNetworkClassifier.layers:
+    for layer in parsed(whole(preprocessing)).neuralNetworkClassifier.layers:
         assert set(layer.input) <= known
         assert not set(layer.output) & known
         known.update(layer.output)
@@ -89,8 +87,7 @@ def test_values_have_one_name_each_and_are_there_before_they_are_used(kind: Netw
 
 
 def test_body_is_always_the_same() -> None:
-    preprocessing = preprocessing_of(NAME, NetworkKind.BODY)
-    assert efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), preprocessing) == body(NetworkKind.BODY)
+    assert efficientnet_lite.build_core_ml_body(NAME, weights_of(NAME), CUT) == body(CUT)
 
 
 def test_coremltools_reads_the_export_as_one_for_ios_13(tmp_path: Path) -> None:
@@ -98,7 +95,7 @@ def test_coremltools_reads_the_export_as_one_for_ios_13(tmp_path: Path) -> None:
     from coremltools.models.neural_network import NeuralNetworkBuilder
 
     path = tmp_path / "birds.mlmodel"
-    path.write_bytes(whole(NetworkKind.CLASSIFIER))
+    path.write_bytes(whole(CUT))
     specification = coremltools.utils.load_spec(str(path))
     model = coremltools.models.MLModel(specification, skip_model_load=True)
     assert specification.specificationVersion == coremltools._SPECIFICATION_VERSION_IOS_13

@@ -6,22 +6,32 @@ import asyncio
 import hashlib
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
+from numpy.typing import NDArray
 
 from ocelli_api.export import ExportFormat, PartPlace
 from ocelli_model.backbone import CORE_ML_BODY_FILE, ONNX_BODY_FILE, BackboneMetadata, save_backbone
 from ocelli_model.exports.classifier_exports import ClassifierExports, build_exports
-from ocelli_model.exports.core_ml_parts import build_core_ml_body
+from ocelli_model.exports.core_ml_parts import build_core_ml_body, build_core_ml_head
 from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
-from ocelli_model.heads import Heads
+from ocelli_model.exports.onnx_parts import build_onnx_head
+from ocelli_model.heads import Heads, normalised
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.object_store import ObjectStore
 from tests.installed_backbone import backbone_files, installed_backbone
+from tests.unit.model.core_ml_interpreter import run_core_ml_head
+from tests.unit.model.rejections import make_rejection
+
+SCORE_BOUND = 1e-4
+"""What is left is the rounding of single precision."""
 
 
 def make_heads(class_count: int, feature_count: int) -> Heads:
@@ -32,6 +42,63 @@ def make_heads(class_count: int, feature_count: int) -> Heads:
         slope=random.uniform(0.5, 2, class_count).astype(np.float32),
         offset=random.normal(size=class_count).astype(np.float32),
     )
+
+
+FEATURE_COUNT = 40
+
+
+def make_features(count: int = 60) -> NDArray[np.float32]:
+    """As networks give them: many zeros, and with some activations numbers below 0. The last row has nothing but zeros."""
+    random = np.random.default_rng(3)
+    features = np.maximum(random.gamma(0.5, 1.0, size=(count, FEATURE_COUNT)) - 0.2, 0) * random.choice(
+        [1, 1, -0.3], FEATURE_COUNT
+    )
+    features[-1] = 0
+    return features.astype(np.float32)
+
+
+def made_of(kind: str) -> Heads:
+    """Heads of any kind for `make_features`; see KINDS."""
+    class_count, power, rank = KINDS[kind]
+    rejection = None if rank is None else make_rejection(make_features(), power, rank=rank)
+    return replace(make_heads(class_count, FEATURE_COUNT), power=power, rejection=rejection)
+
+
+KINDS: dict[str, tuple[int, float | None, int | None]] = {
+    "as they come": (3, None, None),
+    "normalised": (3, 0.6, None),
+    "normalised by length only": (3, 1.0, None),
+    "rejecting": (3, None, 4),
+    "normalised and rejecting": (3, 0.6, 4),
+    "rejecting without directions": (3, 0.6, 0),
+    "one class": (1, 0.6, 4),
+}
+"""The number of classes, the power, and the directions of the rejection."""
+
+
+def onnx_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of the classifier's part behind one that gives features as they are."""
+    body = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["given"], ["features"])],
+            "classifier",
+            [onnx.helper.make_tensor_value_info("given", onnx.TensorProto.FLOAT, [1, FEATURE_COUNT])],
+            [],
+        ),
+        ir_version=8,
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+    )
+    names = [f"class {index}" for index in range(heads.class_count)]
+    model = body.SerializeToString() + build_onnx_head(fold_calibration(heads), names)
+    onnx.checker.check_model(onnx.load_from_string(model), full_check=True)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return np.stack([session.run(["scores"], {"given": row[np.newaxis]})[0] for row in features])
+
+
+def core_ml_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    names = [f"class {index}" for index in range(heads.class_count)]
+    part = build_core_ml_head(fold_calibration(heads), names, description="a test")
+    return run_core_ml_head(core_ml_messages().Model.FromString(part), features)
 
 
 def export(folder: Path, class_names: list[str], without: str = "") -> tuple[BackboneMetadata, ClassifierExports]:
@@ -61,6 +128,48 @@ def test_folded_heads_give_the_same_scores() -> None:
     folded = fold_calibration(heads)
     scores = 1 / (1 + np.exp(-(features.astype(np.float64) @ folded.weights.T + folded.bias)))
     assert scores == pytest.approx(heads.scores(features), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", [onnx_scores, core_ml_scores], ids=["ONNX", "Core ML"])
+def test_classifiers_part_gives_the_scores_of_the_heads(
+    run: Callable[[Heads, NDArray[np.float32]], NDArray[np.float32]], kind: str
+) -> None:
+    heads, features = made_of(kind), make_features()
+    assert run(heads, features) == pytest.approx(heads.scores(features), abs=SCORE_BOUND)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, rank) in KINDS.items() if rank is not None])
+def test_rejections_of_these_tests_reject_some_images_wholly_and_some_partly(kind: str) -> None:
+    heads = made_of(kind)
+    assert heads.rejection is not None
+    inputs = make_features().astype(np.float64)
+    factors = heads.rejection.factors(inputs if heads.power is None else normalised(inputs, heads.power))
+    counts = [(factors == 1).sum(), ((factors > 0.1) & (factors < 0.9)).sum(), (factors < 0.02).sum()]
+    assert min(counts) >= 5
+
+
+@pytest.mark.parametrize("run", [onnx_scores, core_ml_scores], ids=["ONNX", "Core ML"])
+def test_scores_stay_between_0_and_1(run: Callable[[Heads, NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    heads = replace(made_of("normalised and rejecting"), offset=np.full(3, 40, dtype=np.float32))
+    scores = run(heads, make_features())
+    assert (scores.min() >= 0, scores.max()) == (True, 1)
+
+
+def test_heads_without_power_and_rejection_have_the_files_of_earlier_releases() -> None:
+    folded = fold_calibration(
+        Heads(
+            weights=(np.arange(10, dtype=np.float32).reshape(2, 5) - 4) / 8,
+            bias=np.array([0.5, -0.25], dtype=np.float32),
+            slope=np.array([2, 0.5], dtype=np.float32),
+            offset=np.array([0, 1], dtype=np.float32),
+        )
+    )
+    files = build_onnx_head(folded, ["a", "b"]), build_core_ml_head(folded, ["a", "b"], description="a test")
+    assert [hashlib.sha256(data).hexdigest() for data in files] == [
+        "c0193ea45690c5fff6763ae8cb9be31938c22be75e1e2163d3aa413c072c6346",
+        "c452ed2e65b5446dce646d9ad3fe12db0a50b740a5c33eaaf91797da57254364",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 from ocelli_api.classifier import (
     CLASSIFIER_ID_LABEL,
     Accelerator,
+    AccuracyInterval,
     Classifier,
     ClassifierStatus,
     HistoryEntry,
@@ -123,6 +124,8 @@ def make_artifact(classifier: Classifier) -> StoredArtifact:
     return StoredArtifact(
         revision=current_revision(classifier.spec),
         accuracy="0.934",
+        accuracy_interval=AccuracyInterval(lower="0.871", upper="0.967"),
+        judged_images=100,
         digest="d" * 64,
         backbone="EfficientNetLite0",
         finished_at="2026-05-04T11:50:00.000Z",

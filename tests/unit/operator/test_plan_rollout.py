@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ocelli_api.classifier import AccuracyInterval
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import Component
@@ -77,8 +78,14 @@ class TestFirstRollout:
         assert world.status.settled_revision == world.revision
         assert world.status.endpoint == "http://clf-dogs.team-a.svc:8080"
         assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
-        assert (world.status.accuracy, world.status.trained_at) == ("0.934", "2026-05-04T11:50:00.000Z")
+        assert world.status.trained_at == "2026-05-04T11:50:00.000Z"
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
+
+    def test_the_figures_of_what_is_served_are_those_of_its_artifact(self) -> None:
+        status = settled_world().status
+        for measured in (status, status.history[0]):
+            assert (measured.accuracy, measured.judged_images) == ("0.934", 100)
+            assert measured.accuracy_interval == AccuracyInterval(lower="0.871", upper="0.967")
 
     def test_a_first_training_is_no_retraining(self) -> None:
         assert settled_world().status.retrained_at is None

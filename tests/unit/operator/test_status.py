@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ocelli_api.classifier import HistoryEntry, parse_status
+from ocelli_api.conditions import ConditionType
 from ocelli_operator.status import build_status_document, extend_history, find_occurrences
-from tests.unit.operator.factories import World, make_history, settled_world
+from tests.unit.operator.factories import World, make_artifact, make_history, settled_world
 
 NEW = HistoryEntry(revision="ffffffffff", trained_at="2026-01-02T00:00:00.000Z")
 
@@ -16,6 +17,62 @@ def test_a_status_survives_its_document() -> None:
     world.edit(model={"seed": 1})
     world.step()
     assert parse_status(build_status_document(world.status)) == world.status
+
+
+def world_of_earlier_release() -> World:
+    """A Classifier whose served revision was learned before accuracies had intervals."""
+    world = World()
+    world.step()
+    world.see(artifact=replace(make_artifact(world.observed.classifier), accuracy_interval=None, judged_images=None))
+    world.settle()
+    return world
+
+
+def told_of_training(world: World) -> str:
+    condition = world.status.condition(ConditionType.TRAINED)
+    assert condition is not None
+    return condition.message.removeprefix(f"revision {world.revision} ")
+
+
+def test_the_document_has_the_figures_as_the_resource_does() -> None:
+    document = build_status_document(settled_world().status)
+    figures = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
+    assert figures.items() <= document.items()
+    assert figures.items() <= document["history"][0].items()
+
+
+def test_the_accuracy_is_told_with_its_interval() -> None:
+    assert told_of_training(settled_world()) == (
+        "was learned with an accuracy of 0.934, balanced over the classes (95 % interval 0.871 to 0.967, 100 images judged)"
+    )
+
+
+def test_a_status_of_an_earlier_release_stays_as_it_is() -> None:
+    world = world_of_earlier_release()
+    assert told_of_training(world) == "was learned with an accuracy of 0.934 on held-out examples"
+    document = build_status_document(world.status)
+    assert not {"accuracyInterval", "judgedImages"} & (document.keys() | document["history"][0].keys())
+    world.see(classifier=replace(world.observed.classifier, status=parse_status(document)))
+    plan = world.plan()
+    assert (plan.actions, plan.status) == ((), world.status)
+
+
+def test_what_was_learned_anew_after_an_upgrade_has_an_interval_and_a_pin_to_the_earlier_one_has_none() -> None:
+    world = world_of_earlier_release()
+    earlier = world.revision
+    world.edit(model={"seed": 1})
+    world.step()
+    world.learn()
+    world.settle()
+    assert world.status.judged_images == 100
+    assert [entry.judged_images for entry in world.status.history] == [100, None]
+    world.edit(model={"seed": 1}, pinnedRevision=earlier)
+    world.see(
+        artifact=replace(make_artifact(world.observed.classifier), revision=earlier, accuracy_interval=None, judged_images=None)
+    )
+    world.settle()
+    assert world.status.served_revision == earlier
+    assert (world.status.accuracy_interval, world.status.judged_images) == (None, None)
 
 
 def test_history_has_no_revision_twice() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ocelli_api.classifier import AccuracyInterval
+from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.training_store import KnownArtifacts, TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
@@ -55,6 +58,59 @@ def test_nothing_is_known_of_a_classifier_that_went_away(tmp_path: Path) -> None
         return await known.find(LOCATION, REVISION, 1, in_use=True) is None
 
     assert asyncio.run(scenario())
+
+
+OUTCOME_HEAD = {"reason": "Succeeded", "message": "Learned", "revision": REVISION, "attempt": 1}
+FIGURES = {"accuracy": 0.93412, "accuracyInterval": [0.87049, 0.96661]}
+
+
+def figures_of(folder: Path, metrics: dict[str, object], outcome: dict[str, object] | None = None) -> tuple[object, ...]:
+    """Accuracy, interval and number of images as the operator takes them from stored documents."""
+
+    async def scenario() -> StoredArtifact | None:
+        store = ObjectStore.from_url(folder.as_uri())
+        await store.put(KEY, json.dumps({"metrics": metrics}).encode())
+        if outcome is not None:
+            await store.put(OUTCOME_KEY, json.dumps({**OUTCOME_HEAD, **outcome}).encode())
+        return await TrainingStore(store).load_artifact(LOCATION, REVISION, 1)
+
+    artifact = asyncio.run(scenario())
+    assert artifact is not None
+    return artifact.accuracy, artifact.accuracy_interval, artifact.judged_images
+
+
+@pytest.mark.parametrize("outcome", [None, {**FIGURES, "judgedImages": 100}], ids=["artifact", "outcome"])
+def test_figures_are_the_same_by_artifact_and_outcome(tmp_path: Path, outcome: dict[str, object] | None) -> None:
+    metrics = {**FIGURES, "images": 100} if outcome is None else {}
+    expected = ("0.934", AccuracyInterval(lower="0.870", upper="0.967"), 100)
+    assert figures_of(tmp_path, metrics, outcome) == expected
+
+
+@pytest.mark.parametrize("outcome", [None, {"accuracy": 0.93412}], ids=["artifact", "outcome"])
+def test_what_an_earlier_release_learned_has_its_accuracy_alone(tmp_path: Path, outcome: dict[str, object] | None) -> None:
+    assert figures_of(tmp_path, {"accuracy": 0.93412, "images": 100}, outcome) == ("0.934", None, None)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"accuracy": 1e300}, (None, None, None)),
+        ({"accuracy": float("nan"), "accuracyInterval": [0, 1]}, (None, None, None)),
+        ({"accuracy": True}, (None, None, None)),
+        ({"accuracy": 0.5, "accuracyInterval": [0.4]}, ("0.500", None, None)),
+        ({"accuracy": 0.5, "accuracyInterval": [0.4, "0.6"]}, ("0.500", None, None)),
+        ({"accuracy": 0.5, "accuracyInterval": [-1, 0.6], "images": 9}, ("0.500", None, None)),
+        (
+            {"accuracy": 0.5, "accuracyInterval": [0.4, 0.6], "images": 2**40},
+            ("0.500", AccuracyInterval(lower="0.400", upper="0.600"), None),
+        ),
+    ],
+    ids=str,
+)
+def test_figures_that_the_resource_does_not_allow_are_left_out(
+    tmp_path: Path, metrics: dict[str, object], expected: tuple[object, ...]
+) -> None:
+    assert figures_of(tmp_path, metrics) == expected
 
 
 PROGRESS_KEY = LOCATION.training_key(REVISION, 1, PROGRESS)

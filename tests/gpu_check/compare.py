@@ -1,0 +1,174 @@
+"""`python -m tests.gpu_check.compare FOLDER`: a GPU against what `prepare` wrote there. Ends with 1 where they differ.
+
+Run it in the root of the checkout. It needs PyTorch, torchvision and NumPy only, and takes less than a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.gpu_check.stand_ins import install_stand_ins
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+if TYPE_CHECKING:
+    from ocelli_model.engine import Engine, TorchEngine
+    from ocelli_model.heads import Heads
+
+STORE_FOLDER = "store"
+ANSWERS_FILE = "answers.npz"
+DESCRIPTION_FILE = "description.json"
+PICTURES = 64
+BOUND = 0.01
+"""How far features and scores may be from those of the CPU."""
+MEASURED_SECONDS = 3.0
+"""For each figure of speed."""
+_PICTURES_ON_CPU = 16
+"""PyTorch is slow there, and only its speed is measured."""
+_PREPARE = "run make gpu-check on a machine with Ocelli's libraries, and take its folder .gpu-check along"
+
+
+class GpuCheckError(Exception):
+    """There is nothing to compare with, or on. The message says the fact and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came out."""
+
+    lines: tuple[str, ...]
+    agrees: bool
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """An object store in a folder, as far as loading needs one."""
+
+    folder: Path
+
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
+        """The bytes of an object."""
+        data = (self.folder / key).read_bytes()
+        if len(data) > limit_bytes:
+            raise GpuCheckError(f"{key} has more than {limit_bytes} bytes; {_PREPARE}")
+        return data
+
+
+def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> Comparison:
+    """Run the backbone on a device of PyTorch's, `cuda` or `cpu`, and compare.
+
+    Raises:
+        GpuCheckError: there is no such device, or the folder was not prepared.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise GpuCheckError(f"PyTorch cannot be imported here ({error}); install PyTorch, torchvision and NumPy") from error
+    if device == "cuda" and not torch.cuda.is_available():
+        raise GpuCheckError(
+            "PyTorch finds no GPU here; take the checkout with its folder .gpu-check to a machine with one, and run "
+            "python -m tests.gpu_check.compare .gpu-check"
+        )
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_text())
+        with np.load(folder / ANSWERS_FILE, allow_pickle=False) as answers:
+            images, features, scores = (answers[name] for name in ("images", "features", "scores"))
+    except OSError as error:
+        raise GpuCheckError(f"{folder} was not prepared ({error}); {_PREPARE}") from error
+    install_stand_ins()
+    if importlib.util.find_spec("ocelli_model") is None:
+        sys.path[:0] = [str(CHECKOUT / source) for source in ("crds", "serving")]
+    engine, heads = asyncio.run(_load(folder, description, device))
+    computed = engine.features(images)
+    rate = images_per_second(engine, images if device == "cuda" else images[:_PICTURES_ON_CPU], seconds)
+    moved = {"features": _largest(computed, features), "scores": _largest(heads.scores(computed), scores)}
+    title = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    lines = [
+        f"{title}, PyTorch {torch.__version__}, {engine.name}, against {description['engine']} on {description['processor']}",
+        f"scores of the {len(images)} pictures lie between {scores.min():.3f} and {scores.max():.3f}",
+        *(f"{what}: largest difference {value:.2e}, {_verdict(value)} {BOUND}" for what, value in moved.items()),
+        f"TensorFloat-32: convolutions {torch.backends.cudnn.allow_tf32}, products {torch.backends.cuda.matmul.allow_tf32}",
+        f"{title}: {rate:,.0f} images/s with PyTorch",
+        f"CPU: {description['imagesPerSecond']:,.0f} images/s with OpenVINO, {description['threads']} threads, "
+        f"on {description['processor']}, recorded",
+    ]
+    if device == "cuda":
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        lines.append(f"GPU memory: {allocated / 1e6:,.0f} MB in tensors at most, {reserved / 1e6:,.0f} MB reserved by PyTorch")
+        beside, _ = asyncio.run(_load(folder, description, "cpu"))
+        on_cpu, threads = images_per_second(beside, images[:_PICTURES_ON_CPU], seconds), len(os.sched_getaffinity(0))
+        lines.append(f"CPU here: {on_cpu:,.0f} images/s with PyTorch, {threads} threads")
+    exact = not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
+    return Comparison(lines=tuple(lines), agrees=exact and all(value <= BOUND for value in moved.values()))
+
+
+def images_per_second(engine: Engine, images: NDArray[np.uint8], seconds: float = MEASURED_SECONDS) -> float:
+    """From pixels in memory to features in memory, after one round to warm up."""
+    engine.features(images)
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() < started + seconds:
+        engine.features(images)
+        count += len(images)
+    return count / (time.perf_counter() - started)
+
+
+async def _load(folder: Path, description: dict[str, Any], device: str) -> tuple[TorchEngine, Heads]:
+    """The engine and the heads as an inference server would load them."""
+    from ocelli_model.artifact import load_artifact
+    from ocelli_model.backbone import WEIGHTS_FILE, load_backbone
+    from ocelli_model.engine import TorchEngine
+    from ocelli_model.heads import Heads
+    from ocelli_storage.layout import ClassifierLocation
+
+    store: Any = FolderStore(folder / STORE_FOLDER)
+    location = ClassifierLocation(namespace=description["namespace"], classifier_id=description["classifierID"])
+    artifact = await load_artifact(store, location, description["revision"])
+    if not isinstance(artifact.heads, Heads):
+        raise GpuCheckError(f"{folder} holds a classifier that was not learned; {_PREPARE}")
+    with tempfile.TemporaryDirectory(prefix="ocelli-gpu-check-") as cache:
+        backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(cache), files=[WEIGHTS_FILE])
+        threads = len(os.sched_getaffinity(0))
+        engine = TorchEngine(backbone, torch_device=device, threads=threads, precision=artifact.precision)
+    return engine, artifact.heads
+
+
+def _largest(values: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    return float(np.abs(values - others).max())
+
+
+def _verdict(value: float) -> str:
+    return "within" if value <= BOUND else "BEYOND"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu_check.compare", description="Compare a GPU with a CPU.")
+    parser.add_argument("folder", type=Path, help="what python -m tests.gpu_check.prepare wrote")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: PyTorch on the CPU, to try it out")
+    options = parser.parse_args(arguments)
+    try:
+        comparison = compare(options.folder, options.device)
+    except GpuCheckError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(comparison.lines))
+    print(f"gpu-check: {'passed' if comparison.agrees else 'FAILED'}")
+    return 0 if comparison.agrees else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""`make gpu-check` where there is no GPU: it says so, and its comparison works on a CPU with nothing but PyTorch and NumPy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+
+from tests.gpu_check.compare import ANSWERS_FILE, CHECKOUT, GpuCheckError, compare, main
+from tests.gpu_check.prepare import prepare
+from tests.gpu_check.stand_ins import SafetensorError, read_safetensors
+
+WITHOUT_LIBRARIES = """
+import importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {"PIL", "simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from tests.gpu_check.compare import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("gpu-check") / "prepared"
+    prepare(folder, pictures=4, seconds=0.1)
+    return folder
+
+
+def test_without_a_gpu_it_fails_and_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main([".gpu-check"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("gpu-check: PyTorch finds no GPU here; ")
+    assert said.count("\n") == 1
+
+
+def test_unprepared_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(GpuCheckError, match=r"was not prepared .*; run make gpu-check"):
+        compare(tmp_path, "cpu")
+
+
+def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", WITHOUT_LIBRARIES, str(prepared), "--device", "cpu"]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "features: largest difference" in done.stdout
+    assert done.stdout.endswith("gpu-check: passed\n")
+
+
+def test_other_features_fail_the_check(prepared: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "moved"
+    folder.mkdir()
+    for path in prepared.iterdir():
+        if path.name != ANSWERS_FILE:
+            (folder / path.name).symlink_to(path)
+    with np.load(prepared / ANSWERS_FILE) as answers:
+        np.savez(folder / ANSWERS_FILE, **{**answers, "features": answers["features"] + np.float32(0.02)})
+    comparison = compare(folder, "cpu", seconds=0.1)
+    assert not comparison.agrees
+    assert any("BEYOND 0.01" in line for line in comparison.lines)
+
+
+def test_own_reader_reads_what_the_library_writes() -> None:
+    arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3, dtype=np.int64)}
+    read = read_safetensors(safetensors.numpy.save(arrays, metadata={"made": "by a test"}))
+    assert read.keys() == arrays.keys()
+    assert all((read[name] == values).all() and read[name].dtype == values.dtype for name, values in arrays.items())
+
+
+def test_own_reader_refuses_what_is_cut_off() -> None:
+    data = safetensors.numpy.save({"weights": np.ones(4, dtype=np.float32)})
+    with pytest.raises(SafetensorError):
+        read_safetensors(data[:-4])
