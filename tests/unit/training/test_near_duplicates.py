@@ -148,7 +148,7 @@ def test_a_burst_does_not_raise_the_accuracy() -> None:
         single_images.append(accuracy(with_burst, grouped=False))
 
     assert max(np.mean(without), np.mean(burst)) < 0.54
-    assert np.mean(single_images) > 0.58
+    assert np.mean(single_images) > np.mean(without) + 0.1
 
 
 def test_near_duplicates_are_found_across_classes() -> None:
