@@ -45,7 +45,7 @@ _LARGEST_MOVE = 3
 """In cells."""
 _MOVES = 2 * _LARGEST_MOVE + 1
 """Down, and to the right."""
-_CANDIDATES_LIMIT = 32
+_CANDIDATES_LIMIT = 16
 _PROJECTED = 128
 """Numbers that are compared first: distances of random projections are right to a tenth, and cost a tenth."""
 _PROJECTION_MARGIN = 1.35
@@ -194,21 +194,24 @@ def _unexplained(cells: NDArray[np.float32], others: NDArray[np.float32]) -> flo
 
     After a move by less than a cell, each cell's colour is between those of the other picture's cells at its place and around.
     """
-    beyond = 0.0
+    beyond, difference = 0.0, float(((cells - others) ** 2).sum())
     for one, other in ((cells, others), (others, cells)):
-        highest, lowest = _extreme(other, np.maximum), _extreme(other, np.minimum)
+        highest, lowest = _extremes(other, np.maximum), _extremes(other, np.minimum)
         outside = np.maximum(np.maximum(one - highest, lowest - one) - _NOISE, 0)
         beyond += float((outside * outside).sum())
-    return beyond / max(2 * float(((cells - others) ** 2).sum()), 1e-6)
+    return beyond / max(2 * difference, 1e-6)
 
 
-def _extreme(cells: NDArray[np.float32], of_two: np.ufunc) -> NDArray[np.float32]:
-    """The highest or the lowest number of each cell and the eight around it; the edge has no others outside."""
-    for axis in (1, 2):
-        padded = np.pad(cells, [(int(axis == index),) * 2 for index in range(3)], mode="edge")
-        first, second, third = (np.take(padded, range(start, start + cells.shape[axis]), axis=axis) for start in range(3))
-        cells = of_two(of_two(first, second), third)
-    return cells
+def _extremes(cells: NDArray[np.float32], of_two: np.ufunc) -> NDArray[np.float32]:
+    """The highest or lowest number of each cell float32[3, height, width] and the eight around it."""
+    # In place: this runs for every candidate.
+    columns = cells.copy()
+    of_two(columns[:, 1:], cells[:, :-1], out=columns[:, 1:])
+    of_two(columns[:, :-1], cells[:, 1:], out=columns[:, :-1])
+    found = columns.copy()
+    of_two(found[..., 1:], columns[..., :-1], out=found[..., 1:])
+    of_two(found[..., :-1], columns[..., 1:], out=found[..., :-1])
+    return found
 
 
 def _windows(cells: NDArray[np.float32]) -> NDArray[np.float32]:
