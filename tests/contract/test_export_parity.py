@@ -25,10 +25,10 @@ from ocelli_api.export import ExportFormat
 from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, load_engine
 from ocelli_model.exports.classifier_exports import build_exports
-from ocelli_model.exports.core_ml_parts import input_size
+from ocelli_model.exports.core_ml_parts import add_image_input, input_size
 from ocelli_model.exports.message_types import core_ml_messages
-from ocelli_model.heads import Heads
-from ocelli_model.preprocessing import Preprocessing, ResizeMode, decode_image
+from ocelli_model.heads import Heads, normalised
+from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_model.publish import publish_backbone
 from ocelli_storage.archives import EXAMPLE_KINDS, ArchiveImage, ImageArchive
 from ocelli_storage.layout import backbone_key
@@ -102,6 +102,8 @@ class Exported:
     heads: Heads
     onnx: bytes
     core_ml: bytes | None
+    core_ml_images: list[bytes]
+    """Those that Core ML is tried with."""
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -139,7 +141,7 @@ async def install(folder: Path, name: str, weights: str | None = None) -> Instal
     return Installed(store=store, metadata=metadata, engine=load_engine(backbone, threads=1, device=Accelerator.CPU))
 
 
-async def export(backbone: Installed, heads: Heads) -> Exported:
+async def export(backbone: Installed, heads: Heads, core_ml_images: list[bytes]) -> Exported:
     exports = await build_exports(backbone.store, backbone.metadata, heads, CLASS_NAMES, description="a test")
 
     async def whole(export: ExportFormat) -> bytes | None:
@@ -149,28 +151,39 @@ async def export(backbone: Installed, heads: Heads) -> Exported:
         key = backbone_key(backbone.metadata.digest, body.file)
         return await backbone.store.get(key, limit_bytes=1 << 32) + exports.files[head.file]
 
-    onnx_model = await whole(ExportFormat.ONNX)
+    onnx_model, core_ml = await whole(ExportFormat.ONNX), await whole(ExportFormat.CORE_ML)
     assert onnx_model is not None
-    return Exported(backbone=backbone, heads=heads, onnx=onnx_model, core_ml=await whole(ExportFormat.CORE_ML))
+    return Exported(backbone=backbone, heads=heads, onnx=onnx_model, core_ml=core_ml, core_ml_images=core_ml_images)
+
+
+def accepting(backbone: Installed) -> Exported:
+    heads = make_heads(backbone.metadata.feature_count)
+    return asyncio.run(export(backbone, heads, test_images()[:CORE_ML_IMAGES]))
 
 
 def rejecting(backbone: Installed) -> Exported:
-    images = [decode_image(image, backbone.metadata.preprocessing) for image in test_images()]
-    return asyncio.run(export(backbone, make_rejecting_heads(backbone.features(images))))
+    images = test_images()
+    features = backbone.features([decode_image(image, backbone.metadata.preprocessing) for image in images])
+    heads = make_rejecting_heads(features)
+    assert heads.rejection is not None
+    distances = heads.rejection.distances(normalised(features.astype(np.float64), POWER))
+    # From the nearest to the farthest.
+    chosen = np.argsort(distances)[:: IMAGES // CORE_ML_REJECTED_IMAGES]
+    return asyncio.run(export(backbone, heads, [images[index] for index in chosen]))
 
 
 @pytest.fixture(scope="module")
-def squashing_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    return asyncio.run(install(tmp_path_factory.mktemp("squashing"), "EfficientNetLite0"))
+def lite_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    return asyncio.run(install(tmp_path_factory.mktemp("lite"), "EfficientNetLite0"))
 
 
 @pytest.fixture(scope="module")
-def cropping_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+def squeezenet_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """A torchvision network with random weights of its own: what counts is that both sides have the same."""
     import torch
     from torchvision import models
 
-    folder = tmp_path_factory.mktemp("cropping")
+    folder = tmp_path_factory.mktemp("squeezenet")
     torch.manual_seed(5)
     network = models.squeezenet1_1(weights=None)
     for parameter_name, parameter in network.named_parameters():
@@ -182,23 +195,23 @@ def cropping_backbone(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.fixture(scope="module")
-def squashing(squashing_backbone: Installed) -> Exported:
-    return asyncio.run(export(squashing_backbone, make_heads(squashing_backbone.metadata.feature_count)))
+def lite(lite_backbone: Installed) -> Exported:
+    return accepting(lite_backbone)
 
 
 @pytest.fixture(scope="module")
-def cropping(cropping_backbone: Installed) -> Exported:
-    return asyncio.run(export(cropping_backbone, make_heads(cropping_backbone.metadata.feature_count)))
+def squeezenet(squeezenet_backbone: Installed) -> Exported:
+    return accepting(squeezenet_backbone)
 
 
 @pytest.fixture(scope="module")
-def squashing_and_rejecting(squashing_backbone: Installed) -> Exported:
-    return rejecting(squashing_backbone)
+def lite_and_rejecting(lite_backbone: Installed) -> Exported:
+    return rejecting(lite_backbone)
 
 
 @pytest.fixture(scope="module")
-def cropping_and_rejecting(cropping_backbone: Installed) -> Exported:
-    return rejecting(cropping_backbone)
+def squeezenet_and_rejecting(squeezenet_backbone: Installed) -> Exported:
+    return rejecting(squeezenet_backbone)
 
 
 def onnx_session(model: bytes) -> onnxruntime.InferenceSession:
@@ -222,7 +235,7 @@ def server_scores(exported: Exported, images: list[bytes]) -> NDArray[np.float32
     return np.stack([exported.scores(decode_image(image, exported.preprocessing)) for image in images])
 
 
-@pytest.mark.parametrize("name", ["squashing", "cropping"])
+@pytest.mark.parametrize("name", ["lite", "squeezenet"])
 def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     images = test_images()
@@ -233,7 +246,7 @@ def test_onnx_gives_the_scores_of_the_server(name: str, request: pytest.FixtureR
     assert (lossless.max() <= ONNX_BOUND, differences.max() <= ONNX_JPEG_BOUND) == (True, True)
 
 
-@pytest.mark.parametrize("name", ["squashing_and_rejecting", "cropping_and_rejecting"])
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "squeezenet_and_rejecting"])
 def test_onnx_normalises_and_rejects_as_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     model = onnx.load_from_string(exported.onnx)
@@ -248,33 +261,27 @@ def test_onnx_normalises_and_rejects_as_the_server(name: str, request: pytest.Fi
 
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
-@pytest.mark.parametrize("size", [(1920, 1280), (1000, 700)], ids=["1920x1280", "1000x700"])
+@pytest.mark.parametrize("size", [(1920, 1280), (700, 1000), (1280, 853)], ids=["1920x1280", "700x1000", "1280x853"])
 def test_onnx_gives_the_scores_of_the_server_where_an_image_was_scaled_in_its_steps(
-    squashing_and_rejecting: Exported, size: tuple[int, int], format_name: str
+    lite_and_rejecting: Exported, size: tuple[int, int], format_name: str
 ) -> None:
     image = drawn(7, *size, format_name)
-    height, width = squashing_and_rejecting.preprocessing.height, squashing_and_rejecting.preprocessing.width
     # As docs/exports.md has it.
+    short_side = lite_and_rejecting.preprocessing.short_side_pixels
+    assert short_side is not None
+    width, height = (short_side * side // min(size) for side in size)
     if format_name == "JPEG":
         pixels = simplejpeg.decode_jpeg(image, min_height=2 * height, min_width=2 * width, min_factor=1)
     else:
         pixels = full_size(image)
     small = Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
-    (given,) = onnx_session(squashing_and_rejecting.onnx).run(["scores"], {"image": np.asarray(small)})
-    (expected,) = server_scores(squashing_and_rejecting, [image])
+    (given,) = onnx_session(lite_and_rejecting.onnx).run(["scores"], {"image": np.asarray(small)})
+    (expected,) = server_scores(lite_and_rejecting, [image])
     assert given == pytest.approx(expected, abs=CORE_ML_BOUND)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("squashing", CORE_ML_IMAGES),
-        ("cropping", CORE_ML_IMAGES),
-        ("squashing_and_rejecting", CORE_ML_REJECTED_IMAGES),
-        ("cropping_and_rejecting", CORE_ML_REJECTED_IMAGES),
-    ],
-)
-def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: int, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("name", ["lite", "squeezenet", "lite_and_rejecting", "squeezenet_and_rejecting"])
+def test_core_ml_specification_gives_the_scores_of_the_server(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     assert exported.core_ml is not None
     model = core_ml_messages().Model.FromString(exported.core_ml)
@@ -287,7 +294,7 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: 
         short_side_pixels=exported.preprocessing.short_side_pixels,
         interpolation=exported.preprocessing.interpolation,
     )
-    images = test_images()[:count]
+    images = exported.core_ml_images
     expected = server_scores(exported, images)
     answers = run_core_ml(model, [decode_image(image, before) for image in images])
     given = np.array([[answer[label] for label in CLASS_NAMES] for answer in answers])
@@ -296,13 +303,10 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: 
     assert difference <= CORE_ML_BOUND
 
 
-@pytest.mark.parametrize("name", ["squashing_and_rejecting", "cropping_and_rejecting"])
-@pytest.mark.parametrize("count", [IMAGES, CORE_ML_REJECTED_IMAGES])
-def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
-    name: str, count: int, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "squeezenet_and_rejecting"])
+def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
-    images = test_images()[:count]
+    images = exported.core_ml_images
     unrejected = server_scores(replace(exported, heads=replace(exported.heads, rejection=None)), images)
     factors = (server_scores(exported, images) / unrejected).max(axis=1)
     assert factors.max() == pytest.approx(1)
@@ -311,7 +315,7 @@ def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
     assert unrejected.max() > 0.7
 
 
-@pytest.mark.parametrize("name", ["squashing_and_rejecting", "cropping_and_rejecting"])
+@pytest.mark.parametrize("name", ["lite_and_rejecting", "squeezenet_and_rejecting"])
 def test_core_ml_of_every_backbone_has_the_version_that_its_layers_need(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     model = core_ml_messages().Model.FromString(exported.core_ml)
@@ -320,51 +324,56 @@ def test_core_ml_of_every_backbone_has_the_version_that_its_layers_need(name: st
     assert (model.specificationVersion >= 4, network.arrayInputShapeMapping, network.imageInputShapeMapping) == (True, 1, 1)
 
 
-def test_scores_of_the_test_spread_over_the_range(squashing: Exported) -> None:
-    scores = server_scores(squashing, test_images())
+def test_scores_of_the_test_spread_over_the_range(lite: Exported) -> None:
+    scores = server_scores(lite, test_images())
     assert scores.min() < 0.3
     assert scores.max() > 0.7
 
 
-def test_onnx_is_a_valid_model_with_its_class_names(squashing: Exported) -> None:
-    model = onnx.load_from_string(squashing.onnx)
+def test_onnx_is_a_valid_model_with_its_class_names(lite: Exported) -> None:
+    model = onnx.load_from_string(lite.onnx)
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(squashing.onnx)
+    session = onnxruntime.InferenceSession(lite.onnx)
     names = session.run(["class_names"], {"image": np.zeros((50, 60, 3), dtype=np.uint8)})[0]
     assert tuple(names) == CLASS_NAMES
 
 
-def test_core_ml_has_one_image_input_and_the_class_names_as_labels(squashing: Exported) -> None:
-    model = core_ml_messages().Model.FromString(squashing.core_ml)
+def test_core_ml_has_one_image_input_and_the_class_names_as_labels(lite: Exported) -> None:
+    model = core_ml_messages().Model.FromString(lite.core_ml)
     inputs = [(item.name, item.type.WhichOneof("Type")) for item in model.description.input]
     assert (model.WhichOneof("Type"), inputs) == ("neuralNetworkClassifier", [("image", "imageType")])
     assert tuple(model.neuralNetworkClassifier.stringClassLabels.vector) == CLASS_NAMES
     assert [item.name for item in model.description.output] == ["classLabel", "classLabelProbs"]
 
 
-def test_core_ml_is_read_by_coremltools(squashing: Exported, tmp_path: Path) -> None:
+def test_core_ml_is_read_by_coremltools(lite: Exported, tmp_path: Path) -> None:
     import coremltools
 
     path = tmp_path / "birds.mlmodel"
-    path.write_bytes(squashing.core_ml or b"")
+    path.write_bytes(lite.core_ml or b"")
     specification: Any = coremltools.utils.load_spec(str(path))
     assert specification.description.predictedFeatureName == "classLabel"
 
 
-def test_input_says_how_an_image_is_to_be_fitted(squashing: Exported, cropping: Exported) -> None:
+def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, squeezenet: Exported) -> None:
+    squashed = core_ml_messages().Model()
+    add_image_input(squashed, Preprocessing(height=160, width=160))
     described = []
-    for exported in (squashing, cropping):
-        model = core_ml_messages().Model.FromString(exported.core_ml)
+    for model in (squashed, *(core_ml_messages().Model.FromString(exported.core_ml) for exported in (lite, squeezenet))):
         image = model.description.input[0]
         crop = model.description.metadata.userDefined["ocelli.imageCropAndScale"]
         described.append((crop, image.type.imageType.height, crop in image.shortDescription))
-    assert squashing.preprocessing.resize is ResizeMode.SQUASH
-    assert described == [("scaleFill", squashing.preprocessing.height, True), ("centerCrop", 256, True)]
+    assert described == [
+        ("scaleFill", 160, True),
+        ("centerCrop", lite.preprocessing.short_side_pixels, True),
+        ("centerCrop", 256, True),
+    ]
 
 
-def test_wrong_weight_would_be_seen(squashing: Exported) -> None:
-    model = core_ml_messages().Model.FromString(squashing.core_ml)
-    pixels = make_pixels(3, height=squashing.preprocessing.height, width=squashing.preprocessing.width)
+def test_wrong_weight_would_be_seen(lite: Exported) -> None:
+    model = core_ml_messages().Model.FromString(lite.core_ml)
+    height, width = input_size(lite.preprocessing)
+    pixels = make_pixels(3, height=height, width=width)
     (before,) = run_core_ml(model, [pixels])
     convolution = next(layer for layer in model.neuralNetworkClassifier.layers if layer.WhichOneof("layer") == "convolution")
     for index in range(len(convolution.convolution.weights.floatValue)):
