@@ -16,7 +16,7 @@ OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
 # PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
 TORCH_INDEX_URL ?=
-# torchvision backbones that `make run` installs beside EfficientNetLite0, and where their weights are (default: torch hub's cache).
+# torchvision backbones that `make run` installs next to EfficientNetLite0, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
 # Built-in classifiers that `make run` installs where they are not there yet; empty: none.

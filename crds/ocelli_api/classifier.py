@@ -172,6 +172,11 @@ class PretrainedLabels:
     sha256: str | None = None
     """The digest that the file at `url` must have."""
 
+    @property
+    def file(self) -> DataFile | None:
+        """The file at `url`; None for packaged labels."""
+        return None if self.url is None else DataFile(url=self.url, sha256=self.sha256)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedImages:

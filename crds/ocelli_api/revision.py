@@ -187,9 +187,8 @@ def _has_open_address(pretrained: Pretrained) -> bool:
 
 
 def _data_files(pretrained: Pretrained) -> dict[str, DataFile]:
-    labels = pretrained.labels
-    labels_file = None if labels is None or labels.url is None else DataFile(url=labels.url, sha256=labels.sha256)
-    files = {"labels": labels_file, "hierarchy": pretrained.hierarchy, "translations": pretrained.translations}
+    labels = None if pretrained.labels is None else pretrained.labels.file
+    files = {"labels": labels, "hierarchy": pretrained.hierarchy, "translations": pretrained.translations}
     return {key: file for key, file in files.items() if file is not None}
 
 

@@ -42,7 +42,7 @@ def write_samples(folder: Path) -> None:
 
 def read_photograph(name: str) -> bytes:
     """The bytes of a JPEG file of 640x427 pixels."""
-    # Asking for the package as a whole spares the second that importing it takes.
+    # Finding the package without importing it saves a second.
     specification = importlib.util.find_spec("sklearn")
     if specification is None or not specification.submodule_search_locations:
         raise ModuleNotFoundError("scikit-learn, which has the tutorial's photographs, is not installed", name="sklearn")

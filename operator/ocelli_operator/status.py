@@ -94,7 +94,7 @@ def _tell_accuracy(artifact: StoredArtifact) -> str:
     if artifact.accuracy is None:
         return ""
     if artifact.accuracy_interval is None:
-        # Of an artifact that an earlier release made. Its words stay, so that an upgrade rewrites no status.
+        # An artifact of an earlier release. The message stays as it was, so that an upgrade rewrites no status.
         return f" with an accuracy of {artifact.accuracy} on held-out examples"
     interval = artifact.accuracy_interval
     images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"

@@ -175,7 +175,8 @@ def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
 
 
 def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:
-    """What of it can be used. A status that the CRD does not allow would be refused whole, so what is no figure is left out.
+    """The usable figures. The API server refuses a whole status for one value that the CRD does not allow, so wrong ones are
+    left out.
 
     Artifacts of earlier releases have a number of images, but no interval; as their outcomes lack both, neither is shown.
     """

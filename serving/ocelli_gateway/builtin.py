@@ -26,7 +26,7 @@ def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[Scor
 def classes_without_model(classifier_id: str) -> list[ScoredClass]:
     """The classes of a built-in classifier whose model is missing or does not answer, except colours.
 
-    Clients of v3 read the first class of `food` without looking whether there is one, so that it always has one.
+    Clients of v3 read the first class of `food` without checking that there is one, so there always is.
     """
     return [ScoredClass(class_name=NON_FOOD, score=1.0)] if classifier_id == FOOD else []
 

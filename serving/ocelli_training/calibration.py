@@ -35,8 +35,8 @@ def calibrate(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> tu
 def _platt(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
     """The slope and the offsets float64[C] of the least cross-entropy, by Newton's method with step halving.
 
-    The targets are Platt's, which keep a few separable images from certainty. The Hessian is taken for an arrow: one row for
-    the slope, and a diagonal for the offsets.
+    The targets are Platt's, which keep a few separable images from certainty. The Hessian is approximated by an arrowhead
+    matrix: one row for the slope, and a diagonal for the offsets.
     """
     spread = max(float(margins.std()), 1e-6)
     positives, negatives = membership.sum(axis=0), (~membership).sum(axis=0)

@@ -36,7 +36,7 @@ from ocelli_training.within_class import WithinClass
 CLASS_MINIMUM_IMAGES = 2
 FEATURE_POWER = 0.6
 PENALTIES = (0.1, 0.01, 0.001)
-"""Those that are tried, the strongest first, beside a mean loss on features of mean square length 1."""
+"""Those that are tried, the strongest first, relative to a mean loss on features of mean square length 1."""
 REJECTION_QUANTILE = 0.97
 """Part of the images of the classes that must be nearer than the border, judged by heads that did not see them."""
 SEARCH_LIMIT_IMAGES = 2000
@@ -120,7 +120,9 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     for fold in range(FOLDS):
         inside = material.folds == fold
         if inside.any():
-            learned = _learn(material, np.flatnonzero(~inside), recipe, threads)
+            # Where the classes have no other images, nothing else can be learned from.
+            others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
+            learned = _learn(material, np.flatnonzero(others), recipe, threads)
             rows = np.flatnonzero(inside)
             margins[rows] = learned.margins(material.whole[rows])
             distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
@@ -161,7 +163,9 @@ def _refuse_too_few(examples: Examples) -> None:
 
 
 def _border(distances: NDArray[np.float64], least: float) -> float:
-    return max(float(np.quantile(distances, REJECTION_QUANTILE)), least)
+    # Of few distances the quantile itself lies too low: so many more would lie beyond it.
+    part = min(1.0, REJECTION_QUANTILE * (1.0 + 1.0 / len(distances)))
+    return max(float(np.quantile(distances, part)), least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,7 +1,8 @@
 """Folds of the cross-validation: which images are judged together by heads that saw none of them.
 
 A fold belongs to a group of near duplicates and follows from the group's oldest image and the seed alone, so that adding an
-image that is no near copy of another moves no other image.
+image that is not a near copy of another moves no other image. The only exceptions are sets that could not be judged: those of a
+single group, and those whose few groups have the same fold by chance.
 """
 
 from __future__ import annotations
@@ -15,30 +16,38 @@ from numpy.typing import NDArray
 FOLDS = 5
 
 
-def assign_folds(digests: Sequence[str], groups: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """A fold for each image, intp[N].
+def assign_folds(digests: Sequence[str], groups: NDArray[np.intp], sets: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
+    """A fold for each image, intp[N]; every set of two images and more has two folds at least.
 
     Args:
         digests: SHA-256 (hex) of each image.
         groups: intp[N], for each image the row of its group's oldest image.
+        sets: intp[N], the class or the negatives that an image belongs to.
         seed: another seed gives other folds.
     """
-    folds = np.empty(len(digests), dtype=np.intp)
-    for row, oldest in enumerate(groups):
-        content = hashlib.sha256(f"{seed}:{digests[oldest]}".encode()).digest()
-        folds[row] = int.from_bytes(content[:8], "big") % FOLDS
-    return folds
+    units = _split_sets_of_one_group(groups, sets)
+    hashes = {oldest: _hash(digests[oldest], seed) for oldest in np.unique(units).tolist()}
+    folds = {oldest: value % FOLDS for oldest, value in hashes.items()}
+    for index in np.unique(sets):
+        own = np.unique(units[sets == index]).tolist()
+        if len(own) > 1 and len({folds[oldest] for oldest in own}) == 1:
+            moved = max(own, key=hashes.__getitem__)
+            folds[moved] = (folds[moved] + 1) % FOLDS
+    return np.array([folds[oldest] for oldest in units.tolist()], dtype=np.intp)
 
 
-def split_sets_of_one_group(groups: NDArray[np.intp], sets: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Groups intp[N] of which every set (intp[N]: the class or the negatives) has two at least.
+def _split_sets_of_one_group(groups: NDArray[np.intp], sets: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The groups intp[N], but that each image of a set of near duplicates counts as one.
 
-    A class whose images are all near duplicates of each other would be judged by heads that know nothing of it: each of its
-    images counts as a group.
+    Images of such a class would be judged by heads that know nothing of it.
     """
-    split = groups.copy()
+    units = groups.copy()
     for index in np.unique(sets):
         members = np.flatnonzero(sets == index)
         if len(np.unique(groups[members])) == 1:
-            split[members] = members
-    return split
+            units[members] = members
+    return units
+
+
+def _hash(digest: str, seed: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{seed}:{digest}".encode()).digest()[:8], "big")

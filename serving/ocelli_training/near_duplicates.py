@@ -75,7 +75,7 @@ def group_near_duplicates(
         prints: float16[N, 3072], see `fingerprints`.
         features: float32[N, D], normalised: each row of length 1.
         sets: intp[N], the class or the negatives that an image belongs to. Mirrored pictures are near duplicates within one
-            set only: a left arrow is no right arrow.
+            set only: a left arrow is not a right arrow.
         oldest_first: the rows in the order of their age.
     """
     order = np.asarray(oldest_first, dtype=np.intp)

@@ -13,7 +13,6 @@ from ocelli_model.backbone import (
     BackboneUnavailableError,
     NetworkKind,
     Precision,
-    Weights,
 )
 from ocelli_model.backbones import efficientnet_lite, open_nsfw
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights
@@ -69,7 +68,7 @@ def _build_efficientnet_lite(data: bytes) -> Network:
         preprocessing=preprocessing,
         feature_count=output_count,
         precision=Precision.FLOAT32,
-        weights=_describe_weights(name),
+        weights=PACKAGED_WEIGHTS[name].describe(),
         licence=PACKAGED_WEIGHTS[name].licence,
         files={file: sha256_hex(content) for file, content in files.items()},
         kind=NetworkKind.CLASSIFIER,
@@ -86,18 +85,12 @@ def _build_open_nsfw(data: bytes) -> Network:
         preprocessing=open_nsfw.PREPROCESSING,
         feature_count=output_count,
         precision=Precision.FLOAT32,
-        weights=_describe_weights(name),
+        weights=PACKAGED_WEIGHTS[name].describe(),
         licence=PACKAGED_WEIGHTS[name].licence,
         files={ONNX_FILE: sha256_hex(onnx)},
         kind=NetworkKind.ONNX,
     )
     return Network(metadata=metadata, files={ONNX_FILE: onnx}, description=f"{name} (packaged weights)")
-
-
-def _describe_weights(name: PackagedWeightsName) -> Weights:
-    packaged = PACKAGED_WEIGHTS[name]
-    file = packaged.file.rsplit("/", 1)[-1]
-    return Weights(origin=f"{file} of the package {packaged.distribution}", sha256=packaged.sha256, provenance=packaged.origin)
 
 
 PACKAGED_CLASSIFIERS: Mapping[PackagedWeightsName, PackagedClassifier] = {

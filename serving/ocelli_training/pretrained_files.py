@@ -117,9 +117,8 @@ class PretrainedReader:
             beside = await self._open_folder(stack, weights)
             # Texts first: they are small, and a mistake in their addresses shall not be found after hours of fetching.
             labels = pretrained.labels
-            labels_file = None if labels is None or labels.url is None else DataFile(url=labels.url, sha256=labels.sha256)
             named = {
-                "labels": (labels_file, LABELS_FILE),
+                "labels": (None if labels is None else labels.file, LABELS_FILE),
                 "hierarchy": (pretrained.hierarchy, HIERARCHY_FILE),
                 "translations": (pretrained.translations, TRANSLATIONS_FILE),
             }
@@ -127,7 +126,7 @@ class PretrainedReader:
             for role, (file, name) in named.items():
                 texts[role] = await self._read_text(role, file or (beside.find(name) if beside is not None else None))
             if labels is not None and labels.packaged is not None:
-                # They are named: what lies in the folder beside the weights counts for nothing.
+                # Named labels win over a file in the folder of the weights.
                 texts["labels"] = None
             elif texts["labels"] is None and published is None and weights.packaged is None:
                 raise PretrainedError(

@@ -232,7 +232,7 @@ def _export_torchvision(request: NetworkRequest, threads: int) -> Network:
 
 
 def check_answers(network: Network, activation: Activation, scratch: Path, *, shown: str, threads: int) -> None:
-    """Run it as an inference server on a CPU will, and look whether what comes out can be what it is taken for.
+    """Run it as an inference server on a CPU will, and check that its answers fit the activation.
 
     `shown` is what messages call the weights; `scratch` is an empty folder.
 

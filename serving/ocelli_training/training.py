@@ -31,7 +31,7 @@ from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_ba
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
-from ocelli_training.folds import assign_folds, split_sets_of_one_group
+from ocelli_training.folds import assign_folds
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
@@ -320,7 +320,7 @@ class Training:
             features=features,
             other_views=other_views,
             membership=membership,
-            folds=assign_folds([example.digest for example in dataset.examples], split_sets_of_one_group(groups, sets), seed),
+            folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
         return _Lesson(dataset=dataset, examples=examples, groups=groups)
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from ocelli_model.backbone import Precision
 from ocelli_model.heads import Heads
 from ocelli_model.preprocessing import mirrored
-from ocelli_training.fit import Examples, FitSettings, fit_heads
+from ocelli_training.fit import Examples, View, fit_heads
+from ocelli_training.folds import FOLDS
 from tests.installed_backbone import installed_backbone
 from tests.unit.model.images import striped
 
@@ -96,7 +97,13 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def heads(newest: Run) -> Heads:
     rows, mirrored_rows = np.split(newest.learned, 2)
     membership = np.repeat(np.eye(2, dtype=np.bool_), LEARNED_IMAGES, axis=0)
-    return fit_heads(Examples(features=rows, mirrored_features=mirrored_rows, membership=membership), FitSettings()).heads
+    examples = Examples(
+        features=rows,
+        other_views={View.MIRRORED: mirrored_rows},
+        membership=membership,
+        folds=np.arange(len(rows)) % FOLDS,
+    )
+    return fit_heads(examples).heads
 
 
 def largest_difference(heads: Heads, run: Run, other: Run) -> float:

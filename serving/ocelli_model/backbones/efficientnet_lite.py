@@ -60,7 +60,7 @@ def preprocessing_for(name: str) -> Preprocessing:
     """How images are prepared, for custom heads and for ImageNet's classes: as those that the weights were evaluated on.
 
     One preprocessing, so that one pass can serve both. Squeezing the whole picture gives custom heads one point more on
-    average, and loses what is small in a wide picture (docs/decisions/0010).
+    average, and loses what is small in a wide picture (docs/decisions/0012).
     """
     scale = SCALES[name]
     return Preprocessing(

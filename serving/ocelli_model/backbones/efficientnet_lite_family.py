@@ -40,11 +40,7 @@ class EfficientNetLiteSource:
 
     @property
     def weights(self) -> Weights:
-        packaged = PACKAGED_WEIGHTS[self.name]
-        file = packaged.file.rsplit("/", 1)[-1]
-        return Weights(
-            origin=f"{file} of the package {packaged.distribution}", sha256=packaged.sha256, provenance=packaged.origin
-        )
+        return PACKAGED_WEIGHTS[self.name].describe()
 
     def build(self) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
         """See `families.BackboneSource`."""
@@ -80,7 +76,7 @@ class EfficientNetLiteFamily:
         return name in efficientnet_lite.NAMES
 
     def known_weights(self, name: str, *, where: str | None, sha256: str | None) -> str | None:
-        """Those of the package, which are pinned here: nobody has to say where they are, or which."""
+        """Those of the package, whose digest is pinned here."""
         packaged = PACKAGED_WEIGHTS[name]
         if where is not None or sha256 is not None:
             raise BackboneUnavailableError(

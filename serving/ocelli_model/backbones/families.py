@@ -53,10 +53,10 @@ class Family(Protocol):
     def known_weights(self, name: str, *, where: str | None, sha256: str | None) -> str | None:
         """SHA-256 (hex) of the weights, where it is known before they are read.
 
-        `where` and `sha256` are what the user says of them, see `ocelli_model.publish`.
+        `where` and `sha256` are the user's, see `ocelli_model.publish`.
 
         Raises:
-            BackboneUnavailableError: nothing is to be said of the weights of this family.
+            BackboneUnavailableError: this family takes neither.
         """
         ...
 
@@ -93,9 +93,9 @@ def choose_family(name: str) -> Family:
     remedy = f"choose {DEFAULT_BACKBONE} or the name of a torchvision classification model"
     if name in REMOVED_BACKBONES:
         raise BackboneUnavailableError(
-            f"backbone {name}: it was removed from Ocelli; what was learned on it is still served; for all else {remedy}"
+            f"backbone {name}: it was removed from Ocelli; classifiers learned on it are still served; for new ones {remedy}"
         )
-    raise BackboneUnavailableError(f"backbone {name!r}: Ocelli knows none of that name; {remedy}")
+    raise BackboneUnavailableError(f"backbone {name!r}: Ocelli has no backbone of that name; {remedy}")
 
 
 def load_network(backbone: Backbone) -> nn.Module:

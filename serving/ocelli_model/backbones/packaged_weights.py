@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocelli_model.backbone import BackboneUnavailableError
+from ocelli_model.backbone import BackboneUnavailableError, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,11 @@ class PackagedWeights:
     """Who made the weights, and from what they were converted."""
     notices: tuple[str, ...] = ()
     """Texts that must stay with the weights; paths within the distribution's folder of metadata."""
+
+    def describe(self) -> Weights:
+        """What the metadata of a network say of them."""
+        file = self.file.rsplit("/", 1)[-1]
+        return Weights(origin=f"{file} of the package {self.distribution}", sha256=self.sha256, provenance=self.origin)
 
 
 _TPU_ORIGIN = "Trained by Google on ImageNet for TensorFlow's TPU models, converted to PyTorch by ML Illustrated"

@@ -46,7 +46,7 @@ _STATE_DICT_ONLY = "give a file that holds a state_dict and nothing else"
 
 
 class TorchPickleError(Exception):
-    """The bytes are no state dict of this format. The message is fact and remedy, without the file's name."""
+    """The bytes are not a state dict of this format. The message is fact and remedy, without the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def read_state_dict(data: bytes) -> dict[str, NDArray[Any]]:
     """The tensors by name, as read-only views of `data` with the shapes and strides that they had.
 
     Raises:
-        TorchPickleError: the bytes are of another format, damaged, or name anything else than tensors.
+        TorchPickleError: the bytes are of another format, damaged, or name anything but tensors.
     """
     if data.startswith(_ZIP_START):
         raise TorchPickleError(
@@ -106,7 +106,7 @@ def _checked_tensors(state: Any) -> Mapping[str, _Tensor]:
         raise TorchPickleError(f"it holds no state_dict; {_STATE_DICT_ONLY}")
     for name, value in state.items():
         if not isinstance(value, _Tensor):
-            raise TorchPickleError(f"its entry {name!r} is no tensor; {_STATE_DICT_ONLY}")
+            raise TorchPickleError(f"its entry {name!r} is not a tensor; {_STATE_DICT_ONLY}")
     return state
 
 
@@ -176,7 +176,7 @@ class _Reader:
             numbers[key] = np.frombuffer(self.data, kind, storage.count, start)
             self.position = end
         if self.position != len(self.data):
-            raise TorchPickleError(f"something follows behind its numbers; {_FETCH_AGAIN}")
+            raise TorchPickleError(f"something follows after its numbers; {_FETCH_AGAIN}")
         return numbers
 
 
@@ -271,7 +271,7 @@ class _Machine:
                 storage = _Storage(key=key, type_name=type_name, count=_natural(count))
                 self._storages.setdefault(key, storage)
                 return storage
-        raise TorchPickleError(f"it refers to something that is no storage of numbers; {_STATE_DICT_ONLY}")
+        raise TorchPickleError(f"it refers to something that is not a storage of numbers; {_STATE_DICT_ONLY}")
 
 
 def _known_name(text: str) -> _Name:
@@ -295,7 +295,7 @@ def _made(name: Any, arguments: Any) -> Any:
                 sizes=tuple(_natural(size) for size in sizes),
                 strides=tuple(_natural(stride) for stride in strides),
             )
-    called = name.text.replace(" ", ".") if isinstance(name, _Name) else "something that is no function"
+    called = name.text.replace(" ", ".") if isinstance(name, _Name) else "something that is not a function"
     raise TorchPickleError(f"it calls {called} with other arguments than PyTorch writes; {_STATE_DICT_ONLY}")
 
 

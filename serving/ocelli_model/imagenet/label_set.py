@@ -77,8 +77,8 @@ def load_imagenet_food() -> LabelSet:
     """ImageNet's foods under `food`; every other output is one class, which stands in no tree.
 
     What is food was decided by reading the 1,000 names: whatever lies under food or fruit and can be eaten or drunk, without
-    menus, plates, cups and hay; without wild plants and mushrooms that some would take for food, such as acorns, rose hips and
-    fly agarics; without animals, shops and bottles.
+    menus, plates, cups and hay; without wild plants and mushrooms that could be mistaken for food, such as acorns, rose hips
+    and fly agarics; without animals, shops and bottles.
     """
     imagenet = load_imagenet()
     path_by_synset = {synset: tuple(path.split("/")[1:]) for synset, path in (line.split(" ", 1) for line in _lines(FOOD_FILE))}

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from ocelli_api.classifier import Activation
 from ocelli_api.export import ArtifactSummary, PartPlace
 from ocelli_model.artifact import HEADS_FILE, OUTPUT_HEAD_FILE, Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import Precision
 from ocelli_model.canonical_json import canonical_bytes, sha256_hex
-from ocelli_model.heads import Heads
+from ocelli_model.heads import Heads, Rejection
 from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
@@ -41,6 +42,18 @@ def make_artifact(**changes: Any) -> Artifact:
         metrics={"accuracy": 0.9},
     )
     return dataclasses.replace(artifact, **changes)
+
+
+def make_rejecting_heads() -> Heads:
+    """With a power and a rejection, as trainings make them."""
+    random = np.random.default_rng(1)
+    rejection = Rejection(
+        linear=random.normal(size=(3, 7)).astype(np.float32),
+        constant=random.normal(size=3).astype(np.float32),
+        directions=np.asfortranarray(random.normal(size=(4, 7)).astype(np.float32)),
+        centre=random.normal(size=4).astype(np.float32),
+    )
+    return dataclasses.replace(make_artifact().heads, power=0.6, rejection=rejection)
 
 
 @pytest.fixture
@@ -79,6 +92,49 @@ def test_heads_whose_memory_is_transposed_survive_storage(store: ObjectStore) ->
     assert np.array_equal(load(store).heads.weights, heads.weights)
 
 
+def test_power_and_rejection_survive_storage(store: ObjectStore) -> None:
+    artifact = make_artifact(heads=make_rejecting_heads())
+    features = np.random.default_rng(2).normal(size=(20, 7)).astype(np.float32)
+    save(store, artifact)
+
+    loaded = load(store)
+
+    assert isinstance(loaded.heads, Heads)
+    assert isinstance(artifact.heads, Heads)
+    assert (loaded.heads.power, loaded.digest) == (0.6, artifact.digest)
+    assert np.array_equal(loaded.heads.scores(features), artifact.heads.scores(features))
+
+
+@pytest.mark.parametrize("part", ["power", "rejection"])
+def test_the_digest_depends_on_power_and_rejection(part: str) -> None:
+    heads = make_rejecting_heads()
+
+    without = dataclasses.replace(heads, **{part: None})
+
+    assert make_artifact(heads=without).digest != make_artifact(heads=heads).digest
+
+
+def test_heads_without_power_and_rejection_have_the_files_that_they_always_had() -> None:
+    metadata, files = make_artifact().to_files()
+
+    assert "featurePower" not in json.loads(metadata)
+    assert set(safetensors.numpy.load(files[HEADS_FILE])) == {"weights", "bias"}
+
+
+def test_a_rejection_that_misses_an_array_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact(heads=make_rejecting_heads()))
+    arrays = safetensors.numpy.load(file_of(tmp_path, HEADS_FILE).read_bytes())
+    del arrays["rejection.centre"]
+    data = safetensors.numpy.save(arrays)
+    file_of(tmp_path, HEADS_FILE).write_bytes(data)
+    document = json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())
+    document["files"][HEADS_FILE] = sha256_hex(data)
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(canonical_bytes(document))
+
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load(store)
+
+
 def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: Path) -> None:
     digest = save(store, make_artifact())
 
@@ -105,6 +161,8 @@ def test_an_artifact_of_format_version_1_leaves_the_precision_to_its_backbone_an
     loaded = load(store)
 
     assert (loaded.precision, loaded.digest) == (None, sha256_hex(path.read_bytes()))
+    assert isinstance(loaded.heads, Heads)
+    assert (loaded.heads.power, loaded.heads.rejection) == (None, None)
 
 
 @pytest.mark.parametrize(

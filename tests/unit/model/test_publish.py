@@ -179,7 +179,7 @@ class TestEfficientNetLite:
 
 
 def test_a_removed_backbone_is_refused_with_what_to_take(store: ObjectStore) -> None:
-    with pytest.raises(BackboneUnavailableError, match=r"HogColor: it was removed from Ocelli; .*; for all else choose Effic"):
+    with pytest.raises(BackboneUnavailableError, match=r"HogColor: it was removed from Ocelli; .*; for new ones choose Effic"):
         install(store, "HogColor")
 
 

@@ -94,6 +94,15 @@ def test_files_of_the_same_bytes_are_one_image_and_counted_as_duplicates() -> No
     assert (report.files, report.usable, report.distinct, report.duplicates) == (4, 4, 2, 2)
 
 
+def test_an_image_is_as_old_as_the_first_round_of_its_class_that_brought_it() -> None:
+    sets = (
+        make_set("a", make_reading("xy", round_number=3), make_reading("x", round_number=2), make_reading("y", round_number=4)),
+        make_set("b", make_reading("xz")),
+    )
+
+    assert {example.digest: example.round for example in build(*sets).examples} == {"x": 2, "y": 3, "z": 1}
+
+
 def test_images_given_away_are_named_with_the_set_they_belong_to() -> None:
     report = build(make_set("a", make_reading("x")), make_set("b", make_reading("x"))).reports[0]
     assert [str(file) for file in report.given_away] == ['0.jpg (belongs to class "b", which has the same image)']

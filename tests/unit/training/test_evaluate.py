@@ -6,39 +6,136 @@ from numpy.typing import NDArray
 
 from ocelli_model.heads import Heads
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Fit, Protocol
+from ocelli_training.fit import Fit, Recipe, View
+
+
+def make_fit(scores: NDArray[np.float32], unrejected: NDArray[np.float32] | None = None) -> Fit:
+    neutral = np.zeros(scores.shape[1], dtype=np.float32)
+    return Fit(
+        heads=Heads(weights=neutral[:, np.newaxis], bias=neutral, slope=neutral + 1, offset=neutral),
+        recipe=Recipe(views=(View.WHOLE,), penalty=0.1),
+        scores=scores,
+        unrejected_scores=scores if unrejected is None else unrejected,
+    )
 
 
 def judge(
     scores: list[list[float]],
     truth: list[int | None],
     *,
-    rows: list[int] | None = None,
+    unrejected: list[list[float]] | None = None,
+    groups: list[int] | None = None,
     names: tuple[str, ...] = ("cat", "dog"),
 ) -> Evaluation:
-    """Evaluate scores of images, each of one class by number, or of none."""
+    """Evaluate scores of images, each of one class by number, or of none; each its own group unless they are given."""
     membership: NDArray[np.bool_] = np.zeros((len(truth), len(names)), dtype=np.bool_)
     for row, index in enumerate(truth):
         if index is not None:
             membership[row, index] = True
-    neutral = np.zeros(len(names), dtype=np.float32)
-    fit = Fit(
-        heads=Heads(weights=np.zeros((len(names), 1), dtype=np.float32), bias=neutral, slope=neutral + 1, offset=neutral),
-        protocol=Protocol.HOLDOUT,
-        evaluated_rows=np.array(range(len(truth)) if rows is None else rows),
-        evaluated_scores=np.array(scores, dtype=np.float32),
+    fit = make_fit(np.array(scores, dtype=np.float32), None if unrejected is None else np.array(unrejected, dtype=np.float32))
+    rows = np.arange(len(truth)) if groups is None else np.array(groups)
+    return evaluate(fit, membership, rows, names, [f"{row}.jpg" for row in range(len(truth))])
+
+
+def judge_right_and_wrong(*counts: tuple[int, int], copies: int = 1) -> Evaluation:
+    """Of two classes or more, the numbers of images that are predicted right and wrong, each with near copies."""
+    classes = len(counts)
+    truth = np.concatenate([np.full(sum(pair), index) for index, pair in enumerate(counts)])
+    predicted = np.concatenate(
+        [[index] * right + [(index + 1) % classes] * wrong for index, (right, wrong) in enumerate(counts)]
     )
-    return evaluate(fit, membership, names, [f"{row}.jpg" for row in range(len(truth))])
+    groups = np.repeat(np.arange(len(truth)), copies)
+    truth, predicted = np.repeat(truth, copies), np.repeat(predicted, copies)
+    fit = make_fit(np.eye(classes, dtype=np.float32)[predicted])
+    membership = np.eye(classes, dtype=np.bool_)[truth]
+    return evaluate(fit, membership, groups, [str(index) for index in range(classes)], ["a.jpg"] * len(truth))
+
+
+def width(evaluation: Evaluation) -> float:
+    low, high = evaluation.accuracy_interval
+    return high - low
 
 
 def test_the_highest_score_is_the_prediction() -> None:
-    assert judge([[0.9, 0.1], [0.4, 0.6], [0.3, 0.2], [0.8, 0.9]], [0, 1, 0, 0]).accuracy == 0.75
+    assert judge([[0.9, 0.1], [0.4, 0.6], [0.3, 0.2], [0.8, 0.9]], [0, 1, 0, 1]).accuracy == 1
+    assert judge([[0.9, 0.1], [0.6, 0.4], [0.2, 0.3], [0.8, 0.9]], [0, 1, 0, 1]).accuracy == 0.5
+
+
+def test_every_class_counts_alike_however_many_images_it_has() -> None:
+    assert judge_right_and_wrong((10, 0), (250, 250)).accuracy == 0.75
+
+
+def test_always_no_is_right_for_half_at_best() -> None:
+    # 10 images of a class, 500 negatives, and heads that never say the class.
+    evaluation = judge([[0.1]] * 510, [0] * 10 + [None] * 500, names=("cat",))
+
+    assert evaluation.accuracy == 0.5
+    assert evaluation.accuracy_interval[0] < 0.5 < evaluation.accuracy_interval[1] < 0.7
+
+
+def test_always_the_larger_class_is_right_for_half() -> None:
+    assert judge_right_and_wrong((0, 10), (500, 0)).accuracy == 0.5
+
+
+@pytest.mark.parametrize(
+    "counts", [((10, 0), (10, 0)), ((0, 10), (0, 10)), ((9, 1), (480, 20)), ((1, 0), (1, 0)), ((3, 2), (0, 4), (7, 1))]
+)
+def test_the_interval_holds_the_accuracy_and_lies_between_0_and_1(counts: tuple[tuple[int, int], ...]) -> None:
+    evaluation = judge_right_and_wrong(*counts)
+
+    low, high = evaluation.accuracy_interval
+    assert 0 <= low <= evaluation.accuracy <= high <= 1
+    assert low < high
+
+
+def test_more_images_narrow_the_interval() -> None:
+    widths = [width(judge_right_and_wrong((9 * count, count), (9 * count, count))) for count in (1, 5, 50)]
+
+    assert widths[0] > widths[1] > widths[2]
+    assert widths[2] < 0.05
+
+
+def test_the_smaller_class_decides_how_wide_the_interval_is() -> None:
+    assert width(judge_right_and_wrong((9, 1), (450, 50))) > 2 * width(judge_right_and_wrong((90, 10), (450, 50)))
+
+
+def test_near_duplicates_do_not_narrow_the_interval() -> None:
+    counts = ((9, 1), (8, 2))
+
+    assert judge_right_and_wrong(*counts, copies=20).accuracy_interval == pytest.approx(
+        judge_right_and_wrong(*counts).accuracy_interval
+    )
+
+
+@pytest.mark.parametrize(("recall", "count"), [(0.95, 10), (0.7, 10), (0.9, 500), (0.5, 20)])
+def test_19_of_20_intervals_hold_the_accuracy_on_other_images(recall: float, count: int) -> None:
+    random = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        right = random.binomial(count, recall), random.binomial(500, 0.9)
+        low, high = judge_right_and_wrong((right[0], count - right[0]), (right[1], 500 - right[1])).accuracy_interval
+        held += low <= (recall + 0.9) / 2 <= high
+    assert held / 300 > 0.92
+
+
+def test_a_burst_counts_as_one_image() -> None:
+    # Ten images that are predicted wrong, and one right 40 times.
+    scores, truth = [[0.1, 0.9]] * 10 + [[0.9, 0.1]] * 40 + [[0.1, 0.9]], [0] * 50 + [1]
+
+    evaluation = judge(scores, truth, groups=[*range(10), *[10] * 40, 50])
+
+    assert evaluation.accuracy == pytest.approx((1 / 11 + 1) / 2)
+
+
+def test_a_burst_over_two_classes_counts_once_in_each() -> None:
+    evaluation = judge([[0.9, 0.1]] * 6, [0, 0, 0, 1, 1, 1], groups=[0, 0, 2, 0, 0, 5])
+
+    assert evaluation.accuracy == 0.5
+    assert evaluation.images == 6
 
 
 def test_without_negatives_a_low_score_is_a_prediction_too() -> None:
-    evaluation = judge([[0.2, 0.1]], [0])
-
-    assert evaluation.accuracy == 1
+    assert judge([[0.2, 0.1]], [0]).accuracy == 1
 
 
 def test_with_negatives_a_low_score_means_none_of_the_classes() -> None:
@@ -51,11 +148,6 @@ def test_with_negatives_a_low_score_means_none_of_the_classes() -> None:
         (None, "cat", 1),
         ("cat", "cat", 1),
     }
-
-
-def test_negatives_outside_the_evaluated_images_count_as_negatives() -> None:
-    # The holdout of a tiny set of negatives may be empty, the classifier still may say "none".
-    assert judge([[0.2, 0.1]], [0, None], rows=[0]).accuracy == 0
 
 
 def test_precision_recall_and_f1_are_taken_at_half() -> None:
@@ -74,14 +166,34 @@ def test_a_class_that_is_never_predicted_has_zeros() -> None:
 
 
 def test_certain_and_right_is_calibrated() -> None:
-    assert judge([[1, 0], [0, 1]], [0, 1]).calibration_error == 0
+    evaluation = judge([[1, 0], [0, 1]], [0, 1])
+
+    assert evaluation.calibration_error == 0
+    assert [item.calibration_error for item in evaluation.classes] == [0, 0]
 
 
-def test_the_calibration_error_is_the_mean_gap_between_score_and_frequency() -> None:
-    # In the bin of 0.75 one of two is right; the scores of 0.05 are never.
-    evaluation = judge([[0.75], [0.75], [0.05], [0.05]], [0, None, None, None], names=("cat",))
+def test_the_calibration_error_is_the_mean_gap_between_highest_score_and_frequency() -> None:
+    # In the bin of 0.75 one of two is right; the highest score of 0.05 is never.
+    evaluation = judge([[0.75, 0.1], [0.75, 0.1], [0.05, 0.01], [0.05, 0.01]], [0, None, None, None])
 
     assert evaluation.calibration_error == pytest.approx((2 * 0.25 + 2 * 0.05) / 4)
+
+
+def test_every_class_has_its_calibration_error_over_all_images() -> None:
+    evaluation = judge([[0.75, 0.35], [0.75, 0.35]], [0, 1])
+
+    assert [item.calibration_error for item in evaluation.classes] == [pytest.approx(0.25), pytest.approx(0.15)]
+
+
+def test_what_rejection_costs_is_told() -> None:
+    # Four right answers, of which one is rejected; a wrong one and a negative cost nothing.
+    unrejected = [[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [0.1, 0.7], [0.6, 0.1], [0.9, 0.1]]
+    scores = [[0.9, 0.1], [0.3, 0.1], [0.1, 0.9], [0.1, 0.7], [0.2, 0.1], [0.1, 0.1]]
+
+    evaluation = judge(scores, [0, 0, 1, 1, 1, None], unrejected=unrejected)
+
+    assert evaluation.lost_by_rejection == 0.25
+    assert evaluation.summary()["lostByRejection"] == 0.25
 
 
 def test_the_misclassified_are_named_surest_first() -> None:
@@ -93,26 +205,10 @@ def test_the_misclassified_are_named_surest_first() -> None:
     ]
 
 
-def test_names_are_those_of_the_evaluated_rows() -> None:
-    evaluation = judge([[0.1, 0.9]], [1, 1, 0], rows=[2])
+def test_an_image_of_two_classes_may_be_predicted_as_either() -> None:
+    fit = make_fit(np.array([[0.9, 0.2], [0.2, 0.9]], dtype=np.float32))
 
-    assert [item.image for item in evaluation.misclassified] == ["2.jpg"]
-
-
-def test_an_image_of_two_classes_may_be_taken_for_either() -> None:
-    fit = Fit(
-        heads=Heads(
-            weights=np.zeros((2, 1), dtype=np.float32),
-            bias=np.zeros(2, dtype=np.float32),
-            slope=np.ones(2, dtype=np.float32),
-            offset=np.zeros(2, dtype=np.float32),
-        ),
-        protocol=Protocol.HOLDOUT,
-        evaluated_rows=np.arange(2),
-        evaluated_scores=np.array([[0.9, 0.2], [0.2, 0.9]], dtype=np.float32),
-    )
-
-    assert evaluate(fit, np.ones((2, 2), dtype=np.bool_), ("cat", "dog"), ("a", "b")).accuracy == 1
+    assert evaluate(fit, np.ones((2, 2), dtype=np.bool_), np.arange(2), ("cat", "dog"), ("a", "b")).accuracy == 1
 
 
 def test_the_report_is_json_and_the_summary_names_no_images() -> None:
@@ -123,3 +219,4 @@ def test_the_report_is_json_and_the_summary_names_no_images() -> None:
     ]
     assert "1.jpg" not in json.dumps(evaluation.summary())
     assert evaluation.summary()["accuracy"] == 0.5
+    assert evaluation.summary()["accuracyInterval"] == [round(bound, 6) for bound in evaluation.accuracy_interval]

@@ -7,16 +7,19 @@ import sys
 PROGRAM = """
 import hashlib, sys
 import numpy as np
-from ocelli_training.fit import Examples, FitSettings, fit_heads
+from ocelli_training.fit import Examples, View, fit_heads
 
 random = np.random.default_rng(0)
-features = random.normal(size=(400, 700)).astype(np.float32)
-mirrored = random.normal(size=(400, 700)).astype(np.float32)
-membership = np.eye(40, dtype=bool)[np.arange(400) % 40]
-examples = Examples(features=features, mirrored_features=mirrored, membership=membership)
-heads = fit_heads(examples, FitSettings(seed=1), threads=int(sys.argv[1])).heads
-arrays = (heads.weights, heads.bias, heads.slope, heads.offset)
-print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
+# More classes than are solved at a time, and fewer and more images than features.
+for count in (160, 400):
+    membership = np.eye(40, dtype=bool)[np.arange(count) % 40]
+    views = [(membership @ random.normal(size=(40, 150)) + random.normal(size=(count, 150))).astype(np.float32) for _ in "ab"]
+    folds = random.integers(0, 5, count)
+    examples = Examples(features=views[0], other_views={View.MIRRORED: views[1]}, membership=membership, folds=folds)
+    fit = fit_heads(examples, threads=int(sys.argv[1]))
+    heads = fit.heads
+    arrays = (heads.weights, heads.bias, heads.slope, heads.offset, fit.scores, *heads.rejection.arrays().values())
+    print(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
 """
 
 

@@ -9,7 +9,7 @@ import pytest
 from ocelli_api.classifier import Accelerator
 from ocelli_api.pod_environment import SettingsError
 from ocelli_api.pods import Environment
-from ocelli_training.settings import InstalledBackbone, Settings, parse_settings
+from ocelli_training.settings import THREADS_LIMIT, InstalledBackbone, Settings, parse_settings
 
 COMPLETE = {
     Environment.STORE_URL: "file:///store",
@@ -52,6 +52,13 @@ def test_a_backbone_without_name_or_digest_is_refused(text: str) -> None:
 @pytest.mark.parametrize(("text", "cores"), [("1", 1), ("64", 4), ("", 4)])
 def test_no_more_cores_are_used_than_allowed_and_usable(text: str, cores: int) -> None:
     assert parse(CPU_LIMIT=text).cpu_count == cores
+
+
+@pytest.mark.parametrize("text", ["", "16", "64", "1000"])
+def test_a_node_of_64_cores_is_not_used_whole(text: str) -> None:
+    settings = parse_settings({**COMPLETE, Environment.CPU_LIMIT: text}, usable_cores=64)
+
+    assert settings.cpu_count == THREADS_LIMIT == 16
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "²"])
