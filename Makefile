@@ -47,7 +47,7 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 .PHONY: help
 help:
 	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
-	@sed -n 's/^## \([a-z-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^## \([a-z0-9-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 	@echo; echo "Settings, best in the environment: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
 	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, TORCH_INDEX_URL, PYTHON ($(PYTHON))"
 
@@ -157,7 +157,7 @@ golden: $(VENV)/.dev
 reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference/generate.py
 
-## benchmark: measure speed and accuracy; prints goal and value, fails only if it cannot measure
+## benchmark: measure speed, memory and downloads; prints goal and value, fails only if it cannot measure
 .PHONY: benchmark
 benchmark: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks

@@ -230,7 +230,7 @@ def normalised_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _basis(views: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | None:
-    """An orthonormal basis float64[D, K] of what the rows span; None where they are no fewer than D."""
+    """An orthonormal basis float64[D, K] of what the rows span; None where there are D or more."""
     count, features = sum(map(len, views)), views[0].shape[1]
     if count >= features:
         return None

@@ -23,7 +23,8 @@ from ocelli_model.engine import Engine, load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_model.publish import publish_backbone
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.fit import Examples, FitSettings, fit_heads
+from ocelli_training.fit import Examples, View, fit_heads
+from ocelli_training.folds import FOLDS
 from tests.unit.model.images import make_file, make_pixels
 
 THREADS = 2
@@ -55,8 +56,9 @@ def clustered(classes: int, images: int, features: int) -> Examples:
     shape = (classes * images, features)
     return Examples(
         features=centres + random.normal(size=shape).astype(np.float32),
-        mirrored_features=centres + random.normal(size=shape).astype(np.float32),
+        other_views={View.MIRRORED: centres + random.normal(size=shape).astype(np.float32)},
         membership=membership,
+        folds=np.arange(len(membership)) % FOLDS,
     )
 
 
@@ -92,7 +94,7 @@ def main() -> None:
     show(f"features of an image, {THREADS} threads", 1000 * seconds(lambda: engine.features(images)) / len(images), "ms")
     for classes, count in FITS:
         examples = clustered(classes, count, engine.metadata.feature_count)
-        taken = seconds(lambda examples=examples: fit_heads(examples, FitSettings(), threads=THREADS), repeats=1)
+        taken = seconds(lambda examples=examples: fit_heads(examples, threads=THREADS), repeats=1)
         show(f"fit {classes} classes of {count} images", taken, "s")
 
 

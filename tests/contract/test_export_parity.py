@@ -362,7 +362,8 @@ def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Ex
 
 def test_wrong_weight_would_be_seen(lite: Exported) -> None:
     model = core_ml_messages().Model.FromString(lite.core_ml)
-    pixels = make_pixels(3, height=lite.preprocessing.height, width=lite.preprocessing.width)
+    height, width = input_size(lite.preprocessing)
+    pixels = make_pixels(3, height=height, width=width)
     (before,) = run_core_ml(model, [pixels])
     convolution = next(layer for layer in model.neuralNetworkClassifier.layers if layer.WhichOneof("layer") == "convolution")
     for index in range(len(convolution.convolution.weights.floatValue)):

@@ -30,7 +30,7 @@ def read_safetensors(data: bytes) -> dict[str, NDArray[Any]]:
     """The arrays of a file: eight bytes with the header's length, a header in JSON, then the arrays' bytes.
 
     Raises:
-        SafetensorError: it is no such file.
+        SafetensorError: it is not such a file.
     """
     try:
         length = int.from_bytes(data[:_HEADER_BYTES], "little")
@@ -43,7 +43,7 @@ def read_safetensors(data: bytes) -> dict[str, NDArray[Any]]:
                 values = np.frombuffer(body[start:end], dtype=_DTYPES[entry["dtype"]])
                 arrays[name] = values.reshape(entry["shape"]).copy()
     except (ValueError, KeyError, TypeError) as error:
-        raise SafetensorError(f"this is no safetensors file: {error!r}") from error
+        raise SafetensorError(f"not a safetensors file: {error!r}") from error
     return arrays
 
 

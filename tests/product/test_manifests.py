@@ -53,7 +53,7 @@ def test_the_examples_that_learn_from_samples_become_ready(ocelli: Ocelli) -> No
         ocelli.kubectl("apply", "-f", str(path))
     for path in manifests:
         ocelli.kubectl("wait", "--for=condition=Ready", "-f", str(path), "--timeout=120s")
-    assert len(manifests) == 5
+    assert len(manifests) == 6
 
 
 def test_the_readmes_example_becomes_ready_and_reads_well(ocelli: Ocelli) -> None:

@@ -62,18 +62,14 @@ class Network:
 
 def compared_networks() -> list[Network]:
     """The default backbone as it is first; all others differ from it in one thing, or are larger."""
-    default = efficientnet_lite.body_preprocessing(DEFAULT_BACKBONE)
-    ways = [
-        default,
-        efficientnet_lite.classifier_preprocessing(DEFAULT_BACKBONE),
-        *(
-            replace(default, resize=ResizeMode.SQUASH, short_side_pixels=None, height=side, width=side)
-            for side in _SQUASHED_SIDES
-        ),
+    default = efficientnet_lite.preprocessing_for(DEFAULT_BACKBONE)
+    squashed = [
+        replace(default, resize=ResizeMode.SQUASH, short_side_pixels=None, height=side, width=side) for side in _SQUASHED_SIDES
     ]
+    ways = [default, replace(default, height=256, width=256), *squashed]
     networks = [Network(backbone=DEFAULT_BACKBONE, preprocessing=way) for way in dict.fromkeys(ways)]
     networks += [
-        Network(backbone=name, preprocessing=efficientnet_lite.body_preprocessing(name))
+        Network(backbone=name, preprocessing=efficientnet_lite.preprocessing_for(name))
         for name in efficientnet_lite.NAMES
         if name != DEFAULT_BACKBONE
     ]

@@ -85,34 +85,24 @@ def take_from_fixed_camera(scene: Image.Image, count: int, *, object_part: float
 
 
 def draw_arrow(seed: int, *, left: bool) -> Image.Image:
-    """An arrow of any size, colour, place and thickness, before a noisy background; on paper of any brightness."""
-    random = np.random.default_rng((seed, left))
-    height = width = 160
-    length, thickness = random.uniform(50, 110), random.uniform(4, 14)
-    head, spread = random.uniform(0.25, 0.45) * length, random.uniform(0.18, 0.35) * length
-    x, y = random.uniform(15, width - 15 - length), random.uniform(20 + spread, height - 20 - spread)
-    paper, ink = _two_colours(random)
-    picture = Image.new("RGB", (2 * width, 2 * height), paper)
+    """A dark arrow of any size, place, thickness and shape on light and noisy paper, to the left or to the right."""
+    random, side = np.random.default_rng((seed, left)), 160
+    length, thickness = random.uniform(70, 120), random.uniform(6, 16)
+    head, spread = random.uniform(0.3, 0.45) * length, random.uniform(0.22, 0.35) * length
+    tail, height = random.uniform(15, side - 15 - length), random.uniform(15 + spread, side - 15 - spread)
+    paper, ink = (int(random.integers(*bounds)) for bounds in ((215, 256), (0, 90)))
+    # Twice as large, and then made smaller, so that edges are soft.
+    picture = Image.new("L", (2 * side, 2 * side), paper)
     draw = ImageDraw.Draw(picture)
 
-    def scaled(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-        # Drawn to the right; twice as large, and then made smaller, so that edges are soft.
-        return [(2 * (width - across if left else across), 2 * down) for across, down in points]
+    def placed(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        return [(2 * (side - across if left else across), 2 * down) for across, down in points]
 
-    draw.line(scaled([(x, y), (x + length - 0.6 * head, y)]), fill=ink, width=int(2 * thickness))
-    draw.polygon(scaled([(x + length, y), (x + length - head, y - spread), (x + length - head, y + spread)]), fill=ink)
-    pixels = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)).astype(np.float64)
-    noise = np.asarray(Image.fromarray(random.normal(0, 18, (40, 40)).astype(np.float32)).resize((width, height)))
-    pixels += noise[..., None] + random.normal(0, 6, pixels.shape)
-    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def _two_colours(random: np.random.Generator) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """That people can tell apart."""
-    while True:
-        first, second = random.integers(0, 256, (2, 3))
-        if np.abs(first - second).sum() > 250:
-            return tuple(map(int, first)), tuple(map(int, second))
+    tip = tail + length
+    draw.line(placed([(tail, height), (tip - 0.6 * head, height)]), fill=ink, width=int(2 * thickness))
+    draw.polygon(placed([(tip, height), (tip - head, height - spread), (tip - head, height + spread)]), fill=ink)
+    pixels = np.asarray(picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+    return Image.fromarray(np.clip(pixels + random.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8))
 
 
 def _draw_object(random: np.random.Generator, side: int) -> Image.Image:

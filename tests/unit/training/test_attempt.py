@@ -70,7 +70,9 @@ def test_the_stored_artifact_tells_new_images_apart(trainer: Any, blue: bytes, r
     images = [make_image(1000 + seed, red=shade) for shade in (BLUE, RED) for seed in range(5)]
     pixels = np.stack([decode_image(image, artifact.preprocessing) for image in images])
     scores = artifact.heads.scores(load_engine(backbone, threads=1, device=Accelerator.CPU).features(pixels))
-    assert (scores >= 0.5).tolist() == [[True, False]] * 5 + [[False, True]] * 5
+    assert scores.argmax(axis=1).tolist() == [0] * 5 + [1] * 5
+    # One of few images may be rejected: that is the price of rejecting those that are unlike every example.
+    assert (scores.max(axis=1) >= 0.5).sum() >= 9
 
 
 def test_classes_keep_the_order_of_the_definition(trainer: Any, blue: bytes, red: bytes) -> None:
@@ -92,7 +94,9 @@ def test_one_class_and_negatives_suffice(trainer: Any, blue: bytes, red: bytes) 
     trainer.add_class("blue", trainer.upload(blue))
     trainer.add_negatives(trainer.upload(red))
     outcome, _ = trainer.run()
-    assert (outcome.reason, outcome.accuracy) == (OutcomeReason.SUCCEEDED, 1.0)
+    assert outcome.reason is OutcomeReason.SUCCEEDED
+    # An image of the class may be rejected.
+    assert outcome.accuracy >= 0.9
 
 
 def test_progress_ends_with_the_last_stage_and_valid_data(trainer: Any, blue: bytes, red: bytes) -> None:
@@ -161,15 +165,13 @@ def test_the_report_counts_what_was_skipped_and_why(trainer: Any, make_example_z
     }
 
 
-def test_the_report_names_judged_images_that_are_nearly_learned_from(
-    trainer: Any, make_zip: Any, make_image: Any, red: bytes
-) -> None:
+def test_the_report_names_near_duplicates(trainer: Any, make_zip: Any, make_image: Any, red: bytes) -> None:
     images = {f"{seed}.png": make_image(seed) for seed in range(12)}
     trainer.add_class("blue", make_zip({**images, "saved-again.png": make_image(3) + b"\0"}))
     trainer.add_class("red", red)
     trainer.run()
-    names = [name.partition(" › ")[2] for name in trainer.report["data"]["nearDuplicates"]]
-    assert sorted(names) == ["3.png", "saved-again.png"]
+    (pair,) = trainer.report["data"]["nearDuplicates"]
+    assert sorted(name.partition(" › ")[2] for name in pair.values()) == ["3.png", "saved-again.png"]
 
 
 def test_the_page_shows_names_as_text_and_loads_nothing(trainer: Any, make_example_zip: Any, red: bytes) -> None:

@@ -84,7 +84,7 @@ def test_all_images_are_judged_and_learned_from(counts: list[int]) -> None:
 
 
 def test_scores_of_the_images_are_by_heads_that_did_not_see_them() -> None:
-    # Classes by chance: whoever saw an image knows its class, nobody else does.
+    # Classes by chance: only heads that saw an image know its class.
     examples = make_examples([40, 40], distance=0, dimensions=200)
 
     fit = fit_heads(examples)
