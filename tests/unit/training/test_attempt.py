@@ -21,6 +21,7 @@ from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.report import render_page
+from tests.unit.training import made_pictures as pictures
 
 BLUE, RED = 0, 190
 """Two values of red by which made images are easily told apart."""
@@ -172,6 +173,31 @@ def test_the_report_names_near_duplicates(trainer: Any, make_zip: Any, make_imag
     trainer.run()
     (pair,) = trainer.report["data"]["nearDuplicates"]
     assert sorted(name.partition(" › ")[2] for name in pair.values()) == ["3.png", "saved-again.png"]
+
+
+def test_near_duplicates_in_two_classes_are_reported_as_a_conflict(trainer: Any, make_zip: Any) -> None:
+    clouds = [pictures.textured(seed) for seed in range(24)]
+    trainer.add_class("calm", make_zip({f"{seed}.jpg": pictures.save(clouds[seed]) for seed in range(12)}))
+    stormy = {f"{seed}.jpg": pictures.save(clouds[seed]) for seed in range(12, 24)}
+    trainer.add_class("stormy", make_zip({**stormy, "again.jpg": pictures.save(clouds[5], 60)}))
+    trainer.run()
+    data = trainer.report["data"]
+    (conflict,) = data["conflicts"]
+    assert data["conflictsCount"] == 1
+    assert {conflict["class"], conflict["nearDuplicateClass"]} == {"calm", "stormy"}
+    assert {conflict[name].partition(" › ")[2] for name in ("image", "nearDuplicate")} == {"5.jpg", "again.jpg"}
+    assert "1 near duplicates with different labels" in trainer.report_page
+    assert all(conflict[name] in trainer.report_page for name in ("image", "nearDuplicate"))
+
+
+def test_a_class_of_one_burst_is_learned_and_does_not_pass_for_twelve_images(trainer: Any, make_zip: Any) -> None:
+    burst = pictures.take_burst(pictures.photographs()[0], 12)
+    trainer.add_class("temple", make_zip({f"{number}.jpg": data for number, data in enumerate(burst)}))
+    trainer.add_class("clouds", make_zip({f"{seed}.jpg": pictures.save(pictures.textured(seed)) for seed in range(30)}))
+    assert trainer.run()[0].succeeded
+    low, high = trainer.report["evaluation"]["accuracyInterval"]
+    assert trainer.report["data"]["nearDuplicatesCount"] == 11
+    assert high - low > 0.3
 
 
 def test_the_page_shows_names_as_text_and_loads_nothing(trainer: Any, make_example_zip: Any, red: bytes) -> None:
