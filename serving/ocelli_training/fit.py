@@ -37,7 +37,7 @@ CLASS_MINIMUM_IMAGES = 2
 FEATURE_POWER = 0.6
 PENALTIES = (0.1, 0.01, 0.001)
 """Those that are tried, the strongest first, relative to a mean loss on features of mean square length 1."""
-REJECTION_QUANTILE = 0.97
+REJECTION_QUANTILE = 0.95
 """Part of the images of the classes that must be nearer than the border, judged by heads that did not see them."""
 SEARCH_LIMIT_IMAGES = 2000
 """Views and penalty are chosen on so many images at most: more change the choice no more, and would take minutes."""
