@@ -15,7 +15,7 @@ from typing import Any
 
 from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ApiError, ConflictError, Listing, NotFoundError, UnreachableError, WatchEvent
-from ocelli_cluster.resources import Resource
+from ocelli_cluster.resources import CLASSIFIERS, Resource
 
 Key = tuple[str, str, str]
 
@@ -27,7 +27,8 @@ class InMemoryCluster:
         self.reachable = True
         self.forbidden_namespace: str | None = None
         """The gateway has no rights in it."""
-        self.reads = 0
+        self.reads_by_id = 0
+        """Reads of one object or of what a label selects; watches list whole namespaces whenever they like."""
         self.watching = True
         """While False no watch delivers anything: a replica that lags behind."""
         self.before_patch: Callable[[], None] | None = None
@@ -43,13 +44,15 @@ class InMemoryCluster:
         self._held: list[tuple[str, str, Manifest]] = []
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
-        self._read()
+        self._check_reachable()
+        self.reads_by_id += resource == CLASSIFIERS
         return copy.deepcopy(self._find(resource, namespace, name))
 
     async def list_objects(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> Listing:
-        self._read()
+        self._check_reachable()
+        self.reads_by_id += resource == CLASSIFIERS and label_selector is not None
         if namespace is not None and namespace == self.forbidden_namespace:
             raise ApiError(403, f"{resource.plural} is forbidden in the namespace {namespace}", "Forbidden")
         items = tuple(
@@ -198,10 +201,6 @@ class InMemoryCluster:
             return self._objects[(resource.plural, namespace, name)]
         except KeyError:
             raise NotFoundError(404, f"{resource.plural} {name} not found", "NotFound") from None
-
-    def _read(self) -> None:
-        self._check_reachable()
-        self.reads += 1
 
     def _check_reachable(self) -> None:
         if not self.reachable:
