@@ -94,14 +94,14 @@ def image_name(example: Example) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
-    """An image and a near duplicate of it in another example set: one of the two labels is wrong, or the classes overlap."""
+    """An image and a near duplicate of it in another example set: one of the two classes is wrong, or the classes overlap."""
 
     image: Example
     near_duplicate: Example
 
 
 def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> tuple[Conflict, ...]:
-    """Near duplicates with different labels; `groups` (intp[N]) has for each example the row of its group's oldest one."""
+    """Near duplicates in different classes; `groups` (intp[N]) has for each example the row of its group's oldest one."""
     members: dict[int, list[Example]] = {}
     conflicts = []
     for row, group in enumerate(groups.tolist()):

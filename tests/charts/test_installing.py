@@ -180,6 +180,7 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"backbones": [{**BACKBONE, "weights": "/models/resnet18.pth"}]}, "does not match pattern '^https?://'"),
         ({"backbones": [{**BACKBONE, "sha256": "5c106cde"}]}, "'5c106cde' does not match pattern"),
         ({"backbones": [{**BACKBONE, "name": "EfficientNetLite0"}]}, "'not' failed"),
+        ({"backbones": [{**BACKBONE, "name": "HogColor"}]}, "'not' failed"),
         ({"store": {"mode": "bucket"}}, "store.bucket.url is empty; name the bucket"),
         ({"store": {"mode": "bucket", "bucket": {"url": "s3://a", "secretName": "none"}}}, 'there is no Secret "none"'),
         ({"credentials": {"existingSecret": "none"}}, 'credentials.existingSecret: there is no Secret "none"'),

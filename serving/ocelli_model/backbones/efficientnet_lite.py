@@ -28,7 +28,7 @@ from ocelli_model.backbones.efficientnet_lite_table import (
 from ocelli_model.backbones.torch_pickle import TorchPickleError, read_state_dict
 from ocelli_model.exports.core_ml_parts import FEATURES, IMAGE, add_image_input, input_size
 from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
-from ocelli_model.exports.onnx_graph import OnnxGraph
+from ocelli_model.exports.onnx_graph import OnnxGraph, declare_network
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
 
 NAMES = tuple(SCALES)
@@ -143,18 +143,8 @@ def build_onnx(
     model.ir_version = _IR_VERSION
     model.producer_name = "ocelli"
     model.opset_import.add().version = _OPSET
-    model.graph.name = name
     count = FEATURE_COUNT if kind is NetworkKind.BODY else CLASS_COUNT
-    for values, value_name, element, sizes in (
-        (model.graph.input, _IMAGES, messages.TensorProto.UINT8, (preprocessing.height, preprocessing.width, 3)),
-        (model.graph.output, FEATURES, messages.TensorProto.FLOAT, (count,)),
-    ):
-        value = values.add()
-        value.name = value_name
-        value.type.tensor_type.elem_type = element
-        value.type.tensor_type.shape.dim.add().dim_param = "N"
-        for size in sizes:
-            value.type.tensor_type.shape.dim.add().dim_value = size
+    declare_network(model.graph, name, (_IMAGES, preprocessing.height, preprocessing.width), (FEATURES, count))
     graph = OnnxGraph(model.graph, _PREFIX)
     writer = _OnnxWriter(graph)
     maps = _write_blocks(writer, writer.prepare(preprocessing), _fold_blocks(name, weights, preprocessing))

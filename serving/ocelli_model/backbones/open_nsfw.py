@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ocelli_model.exports.message_types import onnx_messages
-from ocelli_model.exports.onnx_graph import OnnxGraph
+from ocelli_model.exports.onnx_graph import OnnxGraph, declare_network
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
 
 NAME = "OpenNSFW"
@@ -53,17 +53,8 @@ def build_onnx(data: bytes) -> tuple[bytes, int]:
     model.ir_version = original.ir_version
     model.producer_name = "ocelli"
     model.opset_import.extend(original.opset_import)
-    model.graph.name = NAME
-    for values, name, element, sizes in (
-        (model.graph.input, _IMAGES, messages.TensorProto.UINT8, (PREPROCESSING.height, PREPROCESSING.width, 3)),
-        (model.graph.output, _OUTPUTS, messages.TensorProto.FLOAT, (len(LABELS),)),
-    ):
-        value = values.add()
-        value.name = name
-        value.type.tensor_type.elem_type = element
-        value.type.tensor_type.shape.dim.add().dim_param = "N"
-        for size in sizes:
-            value.type.tensor_type.shape.dim.add().dim_value = size
+    size = PREPROCESSING.height, PREPROCESSING.width
+    declare_network(model.graph, NAME, (_IMAGES, *size), (_OUTPUTS, len(LABELS)))
     graph = OnnxGraph(model.graph, _PREFIX)
     floats = graph.node("Cast", [_IMAGES], "floats", to=messages.TensorProto.FLOAT)
     planes = graph.node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])

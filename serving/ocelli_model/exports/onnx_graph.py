@@ -11,6 +11,27 @@ from numpy.typing import NDArray
 from ocelli_model.exports.message_types import onnx_messages
 
 
+def declare_network(graph: Any, name: str, images: tuple[str, int, int], outputs: tuple[str, int]) -> None:
+    """Name the graph, its one input and its one output.
+
+    `images` is the name, height and width of uint8[N, height, width, 3]; `outputs` the name and count of float32[N, count].
+    """
+    graph.name = name
+    types = onnx_messages().TensorProto
+    images_name, height, width = images
+    outputs_name, count = outputs
+    for values, value_name, element, sizes in (
+        (graph.input, images_name, types.UINT8, (height, width, 3)),
+        (graph.output, outputs_name, types.FLOAT, (count,)),
+    ):
+        value = values.add()
+        value.name = value_name
+        value.type.tensor_type.elem_type = element
+        value.type.tensor_type.shape.dim.add().dim_param = "N"
+        for size in sizes:
+            value.type.tensor_type.shape.dim.add().dim_value = size
+
+
 class OnnxGraph:
     """Adds to a graph; everything gets a name below one prefix, so that two parts never meet in one."""
 
