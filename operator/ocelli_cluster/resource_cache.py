@@ -46,7 +46,7 @@ class Change(Generic[T]):
     after: T | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry(Generic[T]):
     value: T
     resource_version: int
@@ -180,10 +180,33 @@ class ResourceCache(Generic[T]):
             backoff_seconds = min(backoff_seconds * 2, limit_seconds)
 
     async def _list(self) -> None:
-        listing = await self._client.list_objects(self.resource, self.namespace, self._label_selector)
+        """Take in page by page: the whole list, parsed, may be many times what is kept of it."""
+        found: set[ObjectKey] = set()
+        resource_version = ""
+        async for page in self._client.list_pages(self.resource, self.namespace, self._label_selector):
+            if page.first:
+                found.clear()
+            found.update(self._take_in(page.items))
+            resource_version = page.resource_version
+            self._contact_at = time.monotonic()
+            # Every cache lists at a start: none may hold its page while it waits for the next one.
+            del page
+        changes: list[Change[T]] = []
+        for key in [key for key in self._entries if key not in found]:
+            before = self._entries.pop(key)
+            changes.append(self._change(key, before))
+        self._resource_version = resource_version
+        self.lists += 1
+        self.forbidden = False
+        self.synced.set()
+        self.answered.set()
+        self._report(changes)
+
+    def _take_in(self, manifests: Iterable[Manifest]) -> set[ObjectKey]:
+        """Note objects of a list, and report those that are new or changed; their keys."""
         found: set[ObjectKey] = set()
         changes: list[Change[T]] = []
-        for manifest in listing.items:
+        for manifest in manifests:
             key, version = _key(manifest), _version(manifest)
             found.add(key)
             before = self._entries.get(key)
@@ -191,16 +214,8 @@ class ResourceCache(Generic[T]):
                 continue
             self._store(key, version, manifest)
             changes.append(self._change(key, before))
-        for key in [key for key in self._entries if key not in found]:
-            before = self._entries.pop(key)
-            changes.append(self._change(key, before))
-        self._resource_version = listing.resource_version
-        self._contact_at = time.monotonic()
-        self.lists += 1
-        self.forbidden = False
-        self.synced.set()
-        self.answered.set()
         self._report(changes)
+        return found
 
     async def _watch(self) -> None:
         timeout_seconds = random.randint(self._timeouts.least_seconds, self._timeouts.most_seconds)

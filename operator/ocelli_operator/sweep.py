@@ -9,6 +9,7 @@ bytes go at once.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,7 @@ from ocelli_api.revision import current_revision, definition, find_upload_digest
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACTS, DEFINITION, KINDS, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class StoreSweep:
         self._namespaces = namespaces
         self._undeletable: frozenset[str] = frozenset()
         """Keys that the last sweep failed to delete."""
+        self._definitions: dict[str, _ReadDefinition] = {}
+        """By key, those that the last sweep read or knew: few change between two sweeps, and each would be a request."""
 
     async def sweep(self, now: datetime, minimum_age: timedelta) -> int:
         """Delete what nothing refers to; says how many objects went.
@@ -102,10 +105,12 @@ class StoreSweep:
         objects = [item for prefix in prefixes for item in await self._store.list_objects(prefix)]
         if not objects:
             return 0
+        definitions = {item.key: item for item in objects if item.key.endswith(f"/{DEFINITION}")}
+        self._definitions = {key: known for key, known in self._definitions.items() if known.fits(definitions.get(key))}
         references = {}
         for classifier in await self._living():
             if classifier.classifier_id is not None:
-                references[(classifier.namespace, classifier.classifier_id)] = await self._references(classifier)
+                references[(classifier.namespace, classifier.classifier_id)] = await self._references(classifier, definitions)
         waste = find_waste(objects, references, now - minimum_age)
         deleted = await self._delete(waste)
         if deleted:
@@ -147,29 +152,39 @@ class StoreSweep:
         scopes: Sequence[str | None] = (namespace,) if namespace is not None else (self._namespaces or (None,))
         found = []
         for scope in scopes:
-            listing = await self._client.list_objects(CLASSIFIERS, scope)
-            # One that does not fit its schema ends the sweep: what it refers to is unknown.
-            found += [parse_classifier(manifest) for manifest in listing.items]
+            in_scope: list[Classifier] = []
+            async for page in self._client.list_pages(CLASSIFIERS, scope):
+                if page.first:
+                    in_scope.clear()
+                # One that does not fit its schema ends the sweep: what it refers to is unknown.
+                in_scope += [parse_classifier(manifest) for manifest in page.items]
+                del page
+            found += in_scope
         return found
 
-    async def _references(self, classifier: Classifier) -> References:
+    async def _references(self, classifier: Classifier, definitions: Mapping[str, StoredObject]) -> References:
         status = classifier.status
         revisions = find_revisions(classifier)
         return References(
             revisions=revisions,
             training=(status.training_revision, status.attempt) if status.training_revision else None,
-            uploads=await self._uploads(classifier, revisions),
+            uploads=await self._uploads(classifier, revisions, definitions),
         )
 
-    async def _uploads(self, classifier: Classifier, revisions: frozenset[str]) -> frozenset[str] | None:
+    async def _uploads(
+        self, classifier: Classifier, revisions: frozenset[str], definitions: Mapping[str, StoredObject]
+    ) -> frozenset[str] | None:
         assert classifier.classifier_id is not None
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id)
         digests = set(find_upload_digests(definition(classifier.spec)))
+        learned = {entry.revision for entry in classifier.status.history}
         for revision in revisions:
+            key = location.definition_key(revision)
+            if key not in definitions and revision not in learned:
+                # It has no artifact, or one so new that its definition is the spec's.
+                continue
             try:
-                digests |= find_upload_digests(
-                    parse_document(await read_document(self._store, location.definition_key(revision)))
-                )
+                digests |= await self._read_definition(key, definitions.get(key))
             except ObjectNotFoundError:
                 continue
             except (ObjectStoreError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -179,3 +194,30 @@ class StoreSweep:
                 )
                 return None
         return frozenset(digests)
+
+    async def _read_definition(self, key: str, listed: StoredObject | None) -> frozenset[str]:
+        """The uploads that a stored definition names; read only where it is not known as it was listed."""
+        known = self._definitions.get(key)
+        if known is not None:
+            return known.uploads
+        digests = find_upload_digests(parse_document(await read_document(self._store, key)))
+        # Revisions of one classifier name mostly the same uploads.
+        uploads = frozenset(sys.intern(digest) for digest in digests)
+        if listed is not None:
+            self._definitions[key] = _ReadDefinition(
+                modified_at=listed.modified_at, size_bytes=listed.size_bytes, uploads=uploads
+            )
+        return uploads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _ReadDefinition:
+    """A stored definition as it was when it was read: erasing user data writes it anew."""
+
+    modified_at: datetime
+    size_bytes: int
+    uploads: frozenset[str]
+
+    def fits(self, listed: StoredObject | None) -> bool:
+        """Whether it is still what a listing tells of."""
+        return listed is not None and (listed.modified_at, listed.size_bytes) == (self.modified_at, self.size_bytes)

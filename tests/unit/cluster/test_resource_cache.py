@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Listing, UnreachableError, WatchEvent
+from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Page, UnreachableError, WatchEvent
 from ocelli_cluster.resource_cache import Change, ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, NODES
 
@@ -28,18 +29,22 @@ def make(name: str, version: int) -> dict[str, Any]:
 
 @dataclass
 class PlaybackClient:
-    """Answers lists and watches in turn; a watch that runs out of events stays open."""
+    """Answers lists, of a page or several, and watches in turn; a watch that runs out of events stays open."""
 
-    lists: list[Listing | ClusterError]
+    lists: list[Page | list[Page | ClusterError] | ClusterError]
     watches: list[list[WatchEvent | ClusterError]]
     watched_from: list[str] = field(default_factory=list)
     drained: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def list_objects(self, *_: object) -> Listing:
+    async def list_pages(self, *_: object) -> AsyncIterator[Page]:
         answer = self.lists.pop(0)
-        if isinstance(answer, ClusterError):
-            raise answer
-        return answer
+        pages = answer if isinstance(answer, list) else [answer]
+        while pages:
+            page = pages.pop(0)
+            if isinstance(page, ClusterError):
+                raise page
+            yield page
+            del page
 
     @asynccontextmanager
     async def watch(self, _resource: object, *, resource_version: str, **_: object) -> AsyncIterator[Any]:
@@ -84,8 +89,8 @@ async def play(lists: list[Any], *watches: list[Any]) -> Run:
         task.cancel()
 
 
-def listing(version: int, *items: dict[str, Any]) -> Listing:
-    return Listing(items=items, resource_version=str(version))
+def listing(version: int, *items: dict[str, Any], first: bool = True) -> Page:
+    return Page(items=items, resource_version=str(version), first=first)
 
 
 def event(kind: str, manifest: dict[str, Any]) -> WatchEvent:
@@ -98,6 +103,48 @@ async def test_a_list_and_what_follows_it_are_held() -> None:
     )
     assert run.versions() == {"a": "6"}
     assert run.client.watched_from == ["5"]
+
+
+class Tracked(dict[str, Any]):
+    """An object of which one can see whether somebody still holds it."""
+
+
+async def test_no_page_is_held_while_the_next_one_is_read() -> None:
+    still_held: list[int] = []
+
+    class PagingClient(PlaybackClient):
+        async def list_pages(self, *_: object) -> AsyncIterator[Page]:
+            seen = []
+            for number in range(3):
+                manifest = Tracked(make(f"{number}", number + 1))
+                seen.append(weakref.ref(manifest))
+                page = listing(5, manifest, first=number == 0)
+                del manifest
+                yield page
+                del page
+                still_held.append(sum(item() is not None for item in seen))
+
+    client = PagingClient(lists=[], watches=[])
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=lambda _: "kept")  # type: ignore[arg-type]
+    task = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    task.cancel()
+    assert still_held == [0, 0, 0]
+    assert len(cache) == 3
+
+
+async def test_of_a_list_that_began_anew_only_the_second_beginning_counts() -> None:
+    pages = [listing(5, make("a", 1), make("b", 2)), listing(9, make("b", 2), make("c", 8))]
+    run = await play([pages], [])
+    assert run.versions() == {"b": "2", "c": "8"}
+    assert run.client.watched_from == ["9"]
+
+
+async def test_a_list_that_breaks_off_is_begun_anew_before_anything_is_taken_for_vanished() -> None:
+    broken = [listing(5, make("a", 1)), UnreachableError("reset")]
+    run = await play([broken, [listing(6, make("a", 1)), listing(6, make("b", 2), first=False)]], [])
+    assert run.versions() == {"a": "1", "b": "2"}
+    assert [change.key.name for change in run.changes] == ["a", "b"]
 
 
 async def test_every_change_is_reported_with_what_was_there_before() -> None:

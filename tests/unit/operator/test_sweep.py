@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ocelli_cluster.client import Page
 from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, find_waste
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
@@ -77,8 +79,8 @@ MANIFEST = {
 class KnownClassifiers:
     """Stands for the cluster."""
 
-    async def list_objects(self, resource: object, scope: str | None) -> SimpleNamespace:
-        return SimpleNamespace(items=[MANIFEST])
+    async def list_pages(self, resource: object, scope: str | None) -> AsyncIterator[Page]:
+        yield Page(items=[MANIFEST], resource_version="1", first=True)
 
 
 class StubbornStore:
@@ -128,3 +130,63 @@ def test_much_that_cannot_be_deleted_does_not_keep_the_next_sweep_from_the_rest(
     waste = {f"tenants/team-{team}/uploads/gone_1/x.zip" for team in "bcdefgh"}
     store = StubbornStore(tmp_path, "tenants/team-a/")
     assert swept(store, dict.fromkeys([*stuck, *waste], b"zip"), times=2) == stuck
+
+
+class CountingStore:
+    """An object store that counts what is read from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._objects = ObjectStore.from_url(folder.as_uri())
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
+        self.read.append(key)
+        return await self._objects.get(key, limit_bytes=limit_bytes)
+
+
+def definition_of(*digests: str) -> bytes:
+    return json.dumps({"classes": [{"name": "cat", "examples": [{"upload": digest} for digest in digests]}]}).encode()
+
+
+async def sweep_again(sweep: StoreSweep) -> None:
+    await sweep.sweep(datetime.now(UTC) + timedelta(hours=2), timedelta(hours=1))
+
+
+def test_a_definition_is_read_by_the_first_sweep_and_by_no_other(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
+        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        for _ in range(3):
+            await sweep_again(sweep)
+        return store.read
+
+    assert asyncio.run(scenario()) == [LOCATION.definition_key(REVISION)]
+
+
+def test_a_definition_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    async def scenario() -> set[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64, "b" * 64))
+        for digest in ("a" * 64, "b" * 64):
+            await store.put(LOCATION.upload_key(digest), b"zip")
+        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        await sweep_again(sweep)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
+        await sweep_again(sweep)
+        return {item.key for item in await store.list_objects(LOCATION.uploads_prefix)}
+
+    assert asyncio.run(scenario()) == {LOCATION.upload_key("a" * 64)}
+
+
+def test_a_definition_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.upload_key("a" * 64), b"zip")
+        await sweep_again(StoreSweep(KnownClassifiers(), store, ()))  # type: ignore[arg-type]
+        return store.read
+
+    assert asyncio.run(scenario()) == []
