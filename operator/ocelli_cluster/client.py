@@ -210,6 +210,18 @@ class ClusterClient:
         """One object. Raises NotFoundError, ApiError, UnreachableError."""
         return await self._call("GET", resource, namespace, name)
 
+    async def accepts(self, resource: Resource) -> bool:
+        """Whether objects of a kind of an API group can be made: not while its definition is being deleted with all of them,
+        nor after that. Raises ApiError, UnreachableError."""
+        url = self._url(f"/apis/{resource.api_version}", {})
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        try:
+            answer = await self._read("GET", url, await self._send("GET", url, None, "application/json", timeout))
+        except NotFoundError:
+            return False
+        kinds = answer.get("resources") or ()
+        return any(kind["name"] == resource.plural and "create" in (kind.get("verbs") or ()) for kind in kinds)
+
     async def list_objects(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> Listing:
@@ -366,7 +378,9 @@ class ClusterClient:
             self.on_write(method, resource.plural)
         url = self._url(resource.path(namespace, name, subresource), query or {})
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        response = await self._send(method, url, body, content_type, timeout)
+        return await self._read(method, url, await self._send(method, url, body, content_type, timeout))
+
+    async def _read(self, method: str, url: str, response: aiohttp.ClientResponse) -> Manifest:
         try:
             answer = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ocelli_cluster.client import Page
-from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, find_waste
+from ocelli_cluster.client import Listing, Page
+from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, SweepSettings, find_waste
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnavailableError
@@ -20,7 +20,7 @@ from tests.unit.operator.factories import make_spec
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 OLD = NOW - timedelta(hours=2)
-ALIVE = References(revisions=frozenset({"r1"}), training=("r2", 3), uploads=frozenset({"u1"}))
+ALIVE = References(revisions=frozenset({"r1"}), trainings=frozenset({("r2", 3)}), uploads=frozenset({"u1"}))
 
 
 def waste(*keys: str, ages: dict[str, datetime] | None = None, references: References | None = ALIVE) -> list[str]:
@@ -45,7 +45,7 @@ def test_what_is_young_stays() -> None:
 
 
 def test_uploads_stay_where_nobody_can_tell() -> None:
-    unknown = References(revisions=frozenset(), training=None, uploads=None)
+    unknown = References(revisions=frozenset(), trainings=frozenset(), uploads=None)
     assert waste("ns/uploads/dogs_1/u9.zip", references=unknown) == []
 
 
@@ -82,6 +82,19 @@ class KnownClassifiers:
     async def list_pages(self, resource: object, scope: str | None) -> AsyncIterator[Page]:
         yield Page(items=[MANIFEST], resource_version="1", first=True)
 
+    async def list_objects(self, resource: object, scope: str, selector: str) -> Listing:
+        return Listing(items=(MANIFEST,) if selector.endswith("=dogs_1") else (), resource_version="1")
+
+
+def build_sweep(store: Any) -> StoreSweep:
+    """One that deletes what it finds unused, however much it is and without waiting."""
+    settings = SweepSettings(namespaces=(), minimum_age=timedelta(0), limit_percent=100, adopted_installation="")
+
+    async def identify() -> str:
+        return "this-installation"
+
+    return StoreSweep(KnownClassifiers(), store, settings, identify)  # type: ignore[arg-type]
+
 
 class StubbornStore:
     """An object store that does not delete some keys."""
@@ -105,9 +118,9 @@ def swept(store: StubbornStore, contents: dict[str, bytes], times: int = 1) -> s
     async def scenario() -> set[str]:
         for key, content in contents.items():
             await store.put(key, content)
-        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        sweep = build_sweep(store)
         for _ in range(times):
-            await sweep.sweep(datetime.now(UTC) + timedelta(hours=2), timedelta(hours=1))
+            await sweep_again(sweep)
         return {item.key for item in await store.list_objects("tenants")}
 
     return asyncio.run(scenario())
@@ -133,7 +146,7 @@ def test_much_that_cannot_be_deleted_does_not_keep_the_next_sweep_from_the_rest(
 
 
 class CountingStore:
-    """An object store that counts what is read from it."""
+    """An object store that counts what is read of tenants from it."""
 
     def __init__(self, folder: Path) -> None:
         self._objects = ObjectStore.from_url(folder.as_uri())
@@ -143,7 +156,8 @@ class CountingStore:
         return getattr(self._objects, name)
 
     async def get(self, key: str, *, limit_bytes: int) -> bytes:
-        self.read.append(key)
+        if key.startswith("tenants/"):
+            self.read.append(key)
         return await self._objects.get(key, limit_bytes=limit_bytes)
 
 
@@ -152,14 +166,14 @@ def definition_of(*digests: str) -> bytes:
 
 
 async def sweep_again(sweep: StoreSweep) -> None:
-    await sweep.sweep(datetime.now(UTC) + timedelta(hours=2), timedelta(hours=1))
+    await sweep.sweep(datetime.now(UTC) + timedelta(hours=2))
 
 
 def test_a_definition_is_read_by_the_first_sweep_and_by_no_other(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         store = CountingStore(tmp_path)
         await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
-        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        sweep = build_sweep(store)
         for _ in range(3):
             await sweep_again(sweep)
         return store.read
@@ -173,7 +187,7 @@ def test_a_definition_that_was_written_anew_is_read_anew(tmp_path: Path) -> None
         await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64, "b" * 64))
         for digest in ("a" * 64, "b" * 64):
             await store.put(LOCATION.upload_key(digest), b"zip")
-        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        sweep = build_sweep(store)
         await sweep_again(sweep)
         await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
         await sweep_again(sweep)
@@ -186,7 +200,7 @@ def test_a_definition_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None
     async def scenario() -> list[str]:
         store = CountingStore(tmp_path)
         await store.put(LOCATION.upload_key("a" * 64), b"zip")
-        await sweep_again(StoreSweep(KnownClassifiers(), store, ()))  # type: ignore[arg-type]
+        await sweep_again(build_sweep(store))
         return store.read
 
     assert asyncio.run(scenario()) == []
