@@ -216,20 +216,71 @@ async def test_an_answer_does_not_bring_back_what_was_deleted_since() -> None:
     assert run.versions() == {}
 
 
-async def test_an_object_that_does_not_fit_counts_as_absent_and_the_rest_is_held() -> None:
-    broken: dict[str, Any] = make("broken", 2)
+async def play_strict(lists: list[Any], *watches: list[Any]) -> Run:
+    """As `play`, with a cache that cannot read objects that are marked as of a later release."""
 
     def project(manifest: dict[str, Any]) -> str:
-        if manifest is broken:
+        if manifest["metadata"].get("later"):
             raise ValueError("no such form")
-        return "good"
+        return str(manifest["metadata"]["resourceVersion"])
 
-    client = PlaybackClient(lists=[listing(5, broken, make("a", 1))], watches=[])
-    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=project)  # type: ignore[arg-type]
+    client = PlaybackClient(lists=list(lists), watches=list(watches))
+    changes: list[Change[str]] = []
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=project, on_change=changes.append)  # type: ignore[arg-type]
     task = asyncio.create_task(cache.run())
-    await asyncio.wait_for(client.drained.wait(), 10)
-    task.cancel()
-    assert [key.name for key, _ in cache.items()] == ["a"]
+    try:
+        await asyncio.wait_for(client.drained.wait(), 10)
+        return Run(cache=cache, client=client, changes=changes)
+    finally:
+        task.cancel()
+
+
+def make_later(name: str, version: int) -> dict[str, Any]:
+    manifest = make(name, version)
+    manifest["metadata"]["later"] = True
+    return manifest
+
+
+async def test_what_was_known_of_an_object_that_cannot_be_read_any_more_is_kept() -> None:
+    run = await play_strict([listing(5, make("a", 1))], [event("MODIFIED", make_later("a", 6))])
+    assert run.versions() == {"a": "1"}
+    assert all(change.after is not None for change in run.changes)
+
+
+async def test_an_object_that_cannot_be_read_is_told_with_the_problem() -> None:
+    run = await play_strict([listing(5, make_later("a", 1), make("b", 2))], [])
+    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [("a", "ValueError: no such form")]
+    assert run.versions() == {"b": "2"}
+
+
+async def test_an_object_that_can_be_read_again_is_read() -> None:
+    run = await play_strict([listing(5, make_later("a", 1))], [event("MODIFIED", make("a", 6))])
+    assert run.versions() == {"a": "6"}
+    assert run.cache.unreadable == {}
+
+
+async def test_a_later_list_with_an_object_that_cannot_be_read_does_not_take_it_for_vanished() -> None:
+    gone = [GoneError(410, "too old")]
+    run = await play_strict([listing(5, make("a", 1)), listing(9, make_later("a", 8))], gone, [])
+    assert run.versions() == {"a": "1"}
+
+
+@pytest.mark.parametrize("deletion", ["event", "list"])
+async def test_an_object_that_cannot_be_read_is_deleted_when_the_api_server_says_so(deletion: str) -> None:
+    first = listing(5, make("a", 1), make_later("b", 2))
+    if deletion == "event":
+        run = await play_strict([first], [event("DELETED", make("a", 6)), event("DELETED", make_later("b", 7))])
+    else:
+        run = await play_strict([first, listing(9)], [GoneError(410, "too old")], [])
+    assert run.versions() == {}
+    assert run.cache.unreadable == {}
+
+
+async def test_a_deletion_that_was_seen_is_told_apart_from_what_a_later_list_lacks() -> None:
+    lost = [event("DELETED", make("a", 6)), GoneError(410, "too old")]
+    run = await play([listing(5, make("a", 1), make("b", 2)), listing(9)], lost, [])
+    vanished = {change.key.name: change.deletion_seen for change in run.changes if change.after is None}
+    assert vanished == {"a": True, "b": False}
 
 
 async def test_a_list_that_is_forbidden_is_told_and_tried_again() -> None:
