@@ -71,7 +71,7 @@ class OperatorMetrics:
         self.namespace_closed = Gauge(
             "ocelli_namespace_closed",
             "1 where a namespace of `OCELLI_NAMESPACES` may not be read, because it or its Role is gone; else 0.",
-            ["namespace"],
+            ["tenant_namespace"],
             registry=self.registry,
         )
 

@@ -233,8 +233,8 @@ class StoreSweep:
         if due and self._is_suspicious(len(waste), len(objects), living.count):
             message = (
                 f"no Classifier refers to {len(waste)} of the {len(objects)} objects in the store: nothing is swept, because "
-                "that is more than one sweep may delete; if Classifiers are missing, create or restore them; if all of it is waste, "
-                "set OCELLI_SWEEP_LIMIT_PERCENT to 100 until it is gone"
+                "that is more than one sweep may delete; if Classifiers are missing, create or restore them; if all of it is "
+                "waste, set OCELLI_SWEEP_LIMIT_PERCENT to 100 until it is gone"
             )
             return SweepReport(stopped=StopReason.SHARE_EXCEEDED, message=message, lost_artifacts=lost)
         deleted = await self._delete_due(due, living, definitions)
