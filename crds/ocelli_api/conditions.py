@@ -112,6 +112,9 @@ class ReadyReason(StrEnum):
     """`spec.pinnedRevision` names a revision that has no artifact."""
     NO_SERVER_READY = "NoServerReady"
     """The current revision is rolled out, but no inference server of it is ready now."""
+    ARTIFACT_LOST = "ArtifactLost"
+    """The artifact of the served revision is not in the object store any more. Servers that run answer from memory, and no
+    other can start. Put it back from a backup, or raise `spec.retrainNonce` to train the revision again."""
 
 
 class ReconcilingReason(StrEnum):

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,7 +31,8 @@ CREDENTIALS_LIFE_SECONDS = 60.0
 """Projected ServiceAccount tokens rotate; files are read again after this time, and at once after a 401."""
 REQUEST_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
-PAGE_SIZE = 500
+PAGE_SIZE = 100
+"""Parsed objects take six times their JSON, and each list of a start has one page of them in memory at a time."""
 CONNECTIONS_LIMIT = 200
 THROTTLED_ATTEMPTS = 4
 """429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
@@ -122,6 +123,17 @@ class Listing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Page:
+    """Some of the objects of a list."""
+
+    items: Sequence[Manifest]
+    resource_version: str
+    """Of the whole list."""
+    first: bool
+    """A list begins with it. One that begins anew, because its history was compacted half-way, replaces what came before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WatchEvent:
     """One line of a watch: `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
 
@@ -198,19 +210,62 @@ class ClusterClient:
         """One object. Raises NotFoundError, ApiError, UnreachableError."""
         return await self._call("GET", resource, namespace, name)
 
+    async def accepts(self, resource: Resource) -> bool:
+        """Whether objects of a kind of an API group can be made: not while its definition is being deleted with all of them,
+        nor after that. Raises ApiError, UnreachableError."""
+        url = self._url(f"/apis/{resource.api_version}", {})
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        try:
+            answer = await self._read("GET", url, await self._send("GET", url, None, "application/json", timeout))
+        except NotFoundError:
+            return False
+        kinds = answer.get("resources") or ()
+        return any(kind["name"] == resource.plural and "create" in (kind.get("verbs") or ()) for kind in kinds)
+
     async def list_objects(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> Listing:
-        """All objects of a namespace, or of every namespace (None), page by page. Raises ApiError, UnreachableError."""
+        """All objects of a namespace, or of every namespace (None), held at once: for few of them, else see `list_pages`.
+
+        Raises ApiError, UnreachableError.
+        """
         items: list[Manifest] = []
-        query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
+        resource_version = ""
+        async for page in self.list_pages(resource, namespace, label_selector):
+            if page.first:
+                items.clear()
+            items.extend(page.items)
+            resource_version = page.resource_version
+        return Listing(items=tuple(items), resource_version=resource_version)
+
+    async def list_pages(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncIterator[Page]:
+        """The same page by page, all of one moment. Whoever lets go of a page before it asks for the next one holds at most one.
+
+        Raises ApiError, UnreachableError.
+
+        Where the server has compacted the list's moment away between two pages (410) the list begins anew, in one answer.
+        """
+        selected = {"labelSelector": label_selector} if label_selector else {}
+        query = {**selected, "limit": str(PAGE_SIZE)}
+        first = True
         while True:
-            page = await self._call("GET", resource, namespace, query=query)
-            items.extend(page.get("items") or ())
+            try:
+                page = await self._call("GET", resource, namespace, query=query)
+            except GoneError:
+                if "continue" not in query:
+                    raise
+                # As client-go does: pages that always come too late for the next one would never end.
+                query, first = selected, True
+                continue
             metadata = page.get("metadata") or {}
+            yield Page(items=page.get("items") or (), resource_version=metadata.get("resourceVersion", ""), first=first)
             if not metadata.get("continue"):
-                return Listing(items=tuple(items), resource_version=metadata.get("resourceVersion", ""))
-            query = {**query, "continue": metadata["continue"]}
+                return
+            query, first = {**query, "continue": metadata["continue"]}, False
+            # The next page is read and parsed while this name would still hold the last one.
+            del page
 
     async def create(
         self,
@@ -323,7 +378,9 @@ class ClusterClient:
             self.on_write(method, resource.plural)
         url = self._url(resource.path(namespace, name, subresource), query or {})
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        response = await self._send(method, url, body, content_type, timeout)
+        return await self._read(method, url, await self._send(method, url, body, content_type, timeout))
+
+    async def _read(self, method: str, url: str, response: aiohttp.ClientResponse) -> Manifest:
         try:
             answer = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

@@ -44,9 +44,23 @@ class Change(Generic[T]):
     key: ObjectKey
     before: T | None
     after: T | None
+    deletion_seen: bool = False
+    """The API server said that the object was deleted. What a later list lacks may also be missing because the list is of an
+    earlier history, as after a restored backup."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """An object that cannot be read, for instance because a later release wrote it."""
+
+    resource: Resource
+    key: ObjectKey
+    uid: str
+    resource_version: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Entry(Generic[T]):
     value: T
     resource_version: int
@@ -55,9 +69,10 @@ class _Entry(Generic[T]):
 class ResourceCache(Generic[T]):
     """The objects of one kind, in one namespace or in all (`namespace=None`), that a label selector matches.
 
-    `project` turns a manifest into what is kept; where it raises, the object counts as absent and the log says so. `on_change`
-    is called within the event loop for each change; it must not block. Run `run()` as a task of its own. Where listing is
-    forbidden it is tried again and again, because rights may come later, at most `forbidden_limit_seconds` apart.
+    `project` turns a manifest into what is kept. Where it raises, the object is `unreadable`: what was known of it is kept, and
+    it is never taken for deleted. `on_change` is called within the event loop for each change; it must not block. Run `run()`
+    as a task of its own. Where listing is forbidden it is tried again and again, because rights may come later, at most
+    `forbidden_limit_seconds` apart.
     """
 
     def __init__(
@@ -82,6 +97,8 @@ class ResourceCache(Generic[T]):
         """The last list was refused for want of rights: what is held here is of before, if there is anything."""
         self.lists = 0
         """How many complete lists were taken in."""
+        self.unreadable: dict[ObjectKey, Unreadable] = {}
+        """Objects that are there and cannot be read as they are now."""
         self._client = client
         self._project = project
         self._label_selector = label_selector
@@ -180,10 +197,35 @@ class ResourceCache(Generic[T]):
             backoff_seconds = min(backoff_seconds * 2, limit_seconds)
 
     async def _list(self) -> None:
-        listing = await self._client.list_objects(self.resource, self.namespace, self._label_selector)
+        """Take in page by page: the whole list, parsed, may be many times what is kept of it."""
+        found: set[ObjectKey] = set()
+        resource_version = ""
+        async for page in self._client.list_pages(self.resource, self.namespace, self._label_selector):
+            if page.first:
+                found.clear()
+            found.update(self._take_in(page.items))
+            resource_version = page.resource_version
+            self._contact_at = time.monotonic()
+            # Every cache lists at a start: none may hold its page while it waits for the next one.
+            del page
+        changes: list[Change[T]] = []
+        for key in [key for key in self._entries if key not in found]:
+            before = self._entries.pop(key)
+            changes.append(self._change(key, before))
+        for key in self.unreadable.keys() - found:
+            del self.unreadable[key]
+        self._resource_version = resource_version
+        self.lists += 1
+        self.forbidden = False
+        self.synced.set()
+        self.answered.set()
+        self._report(changes)
+
+    def _take_in(self, manifests: Iterable[Manifest]) -> set[ObjectKey]:
+        """Note objects of a list, and report those that are new or changed; their keys."""
         found: set[ObjectKey] = set()
         changes: list[Change[T]] = []
-        for manifest in listing.items:
+        for manifest in manifests:
             key, version = _key(manifest), _version(manifest)
             found.add(key)
             before = self._entries.get(key)
@@ -191,16 +233,8 @@ class ResourceCache(Generic[T]):
                 continue
             self._store(key, version, manifest)
             changes.append(self._change(key, before))
-        for key in [key for key in self._entries if key not in found]:
-            before = self._entries.pop(key)
-            changes.append(self._change(key, before))
-        self._resource_version = listing.resource_version
-        self._contact_at = time.monotonic()
-        self.lists += 1
-        self.forbidden = False
-        self.synced.set()
-        self.answered.set()
         self._report(changes)
+        return found
 
     async def _watch(self) -> None:
         timeout_seconds = random.randint(self._timeouts.least_seconds, self._timeouts.most_seconds)
@@ -223,23 +257,54 @@ class ResourceCache(Generic[T]):
                 before = self._entries.get(key)
                 if before is not None and before.resource_version > version:
                     continue
-                if event.type == "DELETED":
+                deleted = event.type == "DELETED"
+                if deleted:
                     self._entries.pop(key, None)
+                    self.unreadable.pop(key, None)
                 else:
                     self._store(key, version, event.object)
-                self._report([self._change(key, before)])
+                self._report([self._change(key, before, deletion_seen=deleted)])
             self._contact_at = time.monotonic()
 
     def _store(self, key: ObjectKey, version: int, manifest: Manifest) -> None:
         try:
-            self._entries[key] = _Entry(value=self._project(manifest), resource_version=version)
-        except Exception:
-            logger.exception("object does not fit its schema and counts as absent", extra={"object": str(key)})
-            self._entries.pop(key, None)
+            value = self._project(manifest)
+        except Exception as error:
+            self._keep(key, version, manifest, error)
+            return
+        self._entries[key] = _Entry(value=value, resource_version=version)
+        self.unreadable.pop(key, None)
 
-    def _change(self, key: ObjectKey, before: _Entry[T] | None) -> Change[T]:
+    def _keep(self, key: ObjectKey, version: int, manifest: Manifest, error: Exception) -> None:
+        """Note an object that cannot be read, and keep what was known of it."""
+        before = self._entries.get(key)
+        if before is not None:
+            self._entries[key] = _Entry(value=before.value, resource_version=version)
+        problem = f"{type(error).__name__}: {error}"
+        known = self.unreadable.get(key)
+        if known is None or known.problem != problem:
+            logger.error(
+                "object cannot be read, what was known of it is kept",
+                exc_info=error,
+                extra={"resource": self.resource.plural, "object": str(key)},
+            )
+        metadata = manifest["metadata"]
+        self.unreadable[key] = Unreadable(
+            resource=self.resource,
+            key=key,
+            uid=metadata.get("uid", ""),
+            resource_version=metadata["resourceVersion"],
+            problem=problem,
+        )
+
+    def _change(self, key: ObjectKey, before: _Entry[T] | None, *, deletion_seen: bool = False) -> Change[T]:
         after = self._entries.get(key)
-        return Change(key=key, before=None if before is None else before.value, after=None if after is None else after.value)
+        return Change(
+            key=key,
+            before=None if before is None else before.value,
+            after=None if after is None else after.value,
+            deletion_seen=deletion_seen,
+        )
 
     def _report(self, changes: Iterable[Change[T]]) -> None:
         if self._on_change is None:

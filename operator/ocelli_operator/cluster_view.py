@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ocelli_api.classifier import Classifier, Manifest, parse_classifier
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resource_cache import Change, ResourceCache, WatchTimeouts
+from ocelli_cluster.resource_cache import Change, ResourceCache, Unreadable, WatchTimeouts
 from ocelli_cluster.resources import (
     AUTOSCALERS,
     CLASSIFIERS,
@@ -47,6 +47,7 @@ class _Child(Protocol):
 
 C = TypeVar("C", bound=_Child)
 
+COMPLETE_POLL_SECONDS = 0.05
 NODES_FORBIDDEN_LIMIT_SECONDS = 60.0
 """Where the operator may not see nodes it asks again this often: few installations get that right later."""
 
@@ -102,8 +103,9 @@ class _Children(Generic[C]):
 class ClusterView:
     """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers and disruption budgets, and of nodes with GPUs.
 
-    `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away.
-    A change of a node concerns none.
+    `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away,
+    and whether its deletion was seen. A change of a node concerns none. Of several namespaces each is for itself: one that may
+    not be read, because it was deleted with its Role, is closed, and the others go on.
     """
 
     def __init__(
@@ -111,7 +113,7 @@ class ClusterView:
         client: ClusterClient,
         scope: ViewScope,
         on_change: Callable[[ObjectKey], None],
-        on_deleted: Callable[[Classifier], None],
+        on_deleted: Callable[[Classifier, bool], None],
     ) -> None:
         self._client = client
         self._scope = scope
@@ -133,7 +135,7 @@ class ClusterView:
         )
         self._nodes = None if scope.gpu_resource is None else self._build_node_cache(scope.gpu_resource)
         self._classifiers: list[ResourceCache[Classifier]] = []
-        for namespace in scope.namespaces or (None,):
+        for namespace in self._namespaces:
             self._classifiers.append(
                 ResourceCache(
                     client,
@@ -156,17 +158,43 @@ class ClusterView:
                 tasks.create_task(self._nodes.run())
 
     async def wait_until_synced(self) -> None:
-        """Return when every kind was listed; nodes only if they may be."""
+        """Return when every kind was listed in every namespace that may be read, hence in one at least; nodes only if they may
+        be."""
         for cache in self._caches():
-            await cache.synced.wait()
+            await cache.answered.wait()
         if self._nodes is not None:
             await self._nodes.answered.wait()
+        while not any(self._is_complete(namespace) for namespace in self._namespaces):  # noqa: ASYNC110 - of many events
+            await asyncio.sleep(COMPLETE_POLL_SECONDS)
 
     @property
     def contact_age_seconds(self) -> float:
         """The longest time for which one of the watches has heard nothing of the API server. Nodes may be forbidden, and do not
-        count."""
-        return max(cache.contact_age_seconds for cache in self._caches())
+        count; nor do namespaces that are closed, unless all are."""
+        ages = {
+            namespace: max(cache.contact_age_seconds for cache in self._caches(namespace)) for namespace in self._namespaces
+        }
+        open_ages = [age for namespace, age in ages.items() if not self._find_refusal(namespace)]
+        return max(open_ages or ages.values())
+
+    def closed_namespaces(self) -> dict[str, str]:
+        """The named namespaces that may not be read, each with a kind that is refused."""
+        found = {namespace: self._find_refusal(namespace) for namespace in self._namespaces if namespace is not None}
+        return {namespace: kind for namespace, kind in found.items() if kind}
+
+    def complete_namespaces(self) -> set[str]:
+        """The named namespaces of which every kind was listed, and may be."""
+        return {namespace for namespace in self._namespaces if namespace is not None and self._is_complete(namespace)}
+
+    def can_be_judged(self, classifier: ObjectKey) -> bool:
+        """Whether everything about a Classifier is known as it is now: its namespace is open, and the object can be read."""
+        namespace = classifier.namespace if self._scope.namespaces else None
+        return self._is_complete(namespace) and not any(classifier in cache.unreadable for cache in self._classifiers)
+
+    def unreadable(self) -> list[Unreadable]:
+        """Every object that cannot be read as it is now, nodes too."""
+        nodes = () if self._nodes is None else self._nodes.unreadable.values()
+        return [item for cache in self._caches() for item in cache.unreadable.values()] + list(nodes)
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
         """The Classifier of that key."""
@@ -217,10 +245,21 @@ class ClusterView:
                 cache.take(manifest)
                 children.index(key, before, cache.get(*key))
 
-    def _caches(self) -> Iterable[ResourceCache[Any]]:
-        yield from self._classifiers
-        for children in self._kinds:
-            yield from children.caches
+    @property
+    def _namespaces(self) -> tuple[str | None, ...]:
+        return self._scope.namespaces or (None,)
+
+    def _is_complete(self, namespace: str | None) -> bool:
+        return all(cache.synced.is_set() and not cache.forbidden for cache in self._caches(namespace))
+
+    def _find_refusal(self, namespace: str | None) -> str:
+        """A kind that may not be read in the namespace; empty where there is none."""
+        return next((cache.resource.plural for cache in self._caches(namespace) if cache.forbidden), "")
+
+    def _caches(self, namespace: str | None = None) -> Iterable[ResourceCache[Any]]:
+        """Those of a namespace, or all."""
+        for caches in (self._classifiers, *(children.caches for children in self._kinds)):
+            yield from (cache for cache in caches if namespace is None or cache.namespace == namespace)
 
     def _build_node_cache(self, resource: str) -> ResourceCache[GpuNode | None]:
         return ResourceCache(
@@ -251,5 +290,5 @@ class ClusterView:
     def _classifier_changed(self, change: Change[Classifier]) -> None:
         gone = change.after is None or (change.before is not None and change.before.uid != change.after.uid)
         if change.before is not None and gone:
-            self._on_deleted(change.before)
+            self._on_deleted(change.before, change.deletion_seen)
         self._on_change(change.key)

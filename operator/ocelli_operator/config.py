@@ -151,7 +151,20 @@ SWEEP_INTERVAL_SECONDS = Setting(
 SWEEP_MINIMUM_AGE_SECONDS = Setting(
     name="OCELLI_SWEEP_MINIMUM_AGE_SECONDS",
     default="3600",
-    meaning="Stored bytes younger than this are spared, unless their Classifier was seen to be deleted.",
+    meaning="What no Classifier refers to is spared until it is older than this, and this installation has seen it unused for "
+    "as long, unless its Classifier was seen to be deleted.",
+)
+SWEEP_LIMIT_PERCENT = Setting(
+    name="OCELLI_SWEEP_LIMIT_PERCENT",
+    default="25",
+    meaning="No sweep deletes anything while nothing refers to more than this share of the stored objects; up to 20 objects go "
+    "in any case, as long as there is some Classifier. `100` lets everything go.",
+)
+ADOPT_STORE = Setting(
+    name="OCELLI_ADOPT_STORE",
+    default="",
+    meaning="Name of another installation, the UID of its Lease, whose store this one takes over; empty: a store that belongs "
+    "to another installation is not swept. Naming it once is enough.",
 )
 BIND_ADDRESS = Setting(name="POD_IP", default="127.0.0.1", meaning="Address that health and metrics are served on.")
 HEALTH_PORT = Setting(name="OCELLI_HEALTH_PORT", default="8081", meaning="Port of `/healthz`.")
@@ -197,6 +210,8 @@ SETTINGS: tuple[Setting, ...] = (
     BLIND_LIMIT_SECONDS,
     SWEEP_INTERVAL_SECONDS,
     SWEEP_MINIMUM_AGE_SECONDS,
+    SWEEP_LIMIT_PERCENT,
+    ADOPT_STORE,
     BIND_ADDRESS,
     HEALTH_PORT,
     METRICS_PORT,
@@ -266,6 +281,8 @@ class OperatorConfig:
     blind_limit_seconds: int
     sweep_interval_seconds: int
     sweep_minimum_age_seconds: int
+    sweep_limit_percent: int
+    adopt_store: str
     bind_address: str
     health_port: int
     metrics_port: int
@@ -315,6 +332,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
         sweep_interval_seconds=_number(environment, SWEEP_INTERVAL_SECONDS, least=1),
         sweep_minimum_age_seconds=_number(environment, SWEEP_MINIMUM_AGE_SECONDS, least=0),
+        sweep_limit_percent=_percent(environment, SWEEP_LIMIT_PERCENT),
+        adopt_store=_text(environment, ADOPT_STORE),
         bind_address=_text(environment, BIND_ADDRESS),
         health_port=_number(environment, HEALTH_PORT, least=1),
         metrics_port=_number(environment, METRICS_PORT, least=1),
@@ -370,6 +389,13 @@ def _number(environment: Mapping[str, str], setting: Setting, *, least: int) -> 
     if not text.isascii() or not text.isdecimal() or int(text) < least:
         raise ConfigError(f"{setting.name}={text!r} is no whole number of at least {least}; set one")
     return int(text)
+
+
+def _percent(environment: Mapping[str, str], setting: Setting) -> int:
+    percent = _number(environment, setting, least=0)
+    if percent > 100:
+        raise ConfigError(f"{setting.name}={percent} is more than 100 percent; set a number from 0 to 100")
+    return percent
 
 
 def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:

@@ -7,7 +7,8 @@ the queue; what a pass reads comes from the operator's own caches, which put key
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import kopf
@@ -19,10 +20,19 @@ from ocelli_operator.config import OperatorConfig
 from ocelli_operator.operation import Operation
 
 CONNECT_SECONDS = 5.0
+RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 class BlindError(Exception):
     """A watch has heard nothing of the API server for too long: the process should be restarted."""
+
+
+class _Backoffs:
+    """kopf tries again without end, ever less often. It would end the operator after its last try, though one namespace that is
+    gone is no reason to leave the others; whether the API server is heard at all is for liveness to say."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1]))
 
 
 async def run_operator(operation: Operation, client: ClusterClient, config: OperatorConfig) -> None:
@@ -48,6 +58,7 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
+        settings.networking.error_backoffs = _Backoffs()
         # Neither namespaces nor CRDs are observed: that would need rights on them all.
         settings.scanning.disabled = True
         settings.watching.server_timeout = config.watch_timeouts.most_seconds

@@ -155,6 +155,12 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
         own = spec_revision(spec)
         pinned = "" if case.current == own else f" (pinned by spec.pinnedRevision; spec's own revision {own} is not followed)"
         ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}")
+    if failure is None and case.observed.artifact_lost:
+        ready = false(
+            ReadyReason.ARTIFACT_LOST,
+            f"the artifact of revision {case.current} is not in the object store any more: inference servers that run answer "
+            "from memory, and no other can start; put it back from a backup, or raise spec.retrainNonce to train it again",
+        )
     return Judgement(
         data_valid=learning.data_valid,
         trained=trained,

@@ -50,6 +50,30 @@ class OperatorMetrics:
         self.swept_objects = Counter(
             "ocelli_swept_objects", "Stored objects deleted because nothing refers to them.", registry=self.registry
         )
+        self.sweep_stopped = Gauge(
+            "ocelli_sweep_stopped",
+            "1 while the store is not swept, by reason: `OtherInstallation` (it belongs to another installation), "
+            "`ShareExceeded` (nothing refers to so much of it that something may be wrong); else 0.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.artifacts_lost = Gauge(
+            "ocelli_artifacts_lost",
+            "Classifiers whose served artifact is not in the store any more.",
+            registry=self.registry,
+        )
+        self.unreadable_objects = Gauge(
+            "ocelli_unreadable_objects",
+            "Objects that this release cannot read, by kind; they are left as they are.",
+            ["resource"],
+            registry=self.registry,
+        )
+        self.namespace_closed = Gauge(
+            "ocelli_namespace_closed",
+            "1 where a namespace of `OCELLI_NAMESPACES` may not be read, because it or its Role is gone; else 0.",
+            ["tenant_namespace"],
+            registry=self.registry,
+        )
 
     def observe_classifiers(self, classifiers: Callable[[], Iterable[Classifier]]) -> None:
         """Count Classifiers by lifecycle at each scrape."""

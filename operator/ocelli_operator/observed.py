@@ -190,6 +190,8 @@ class Observed:
     """Nodes that have GPUs, as far as nodes are watched."""
     artifact: StoredArtifact | None = None
     """The artifact of the current revision; None where the store holds none."""
+    artifact_lost: bool = False
+    """The artifact is known, serves, and is not in the store any more."""
     store_fault: str = ""
     """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     outcome: Outcome | None = None

@@ -9,20 +9,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
 from ocelli_cluster.lease import LeaderLease, LeaseName
-from ocelli_cluster.resources import ObjectKey
+from ocelli_cluster.resource_cache import Unreadable
+from ocelli_cluster.resources import LEASES, ObjectKey
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
-from ocelli_operator.events import EventRecorder
+from ocelli_operator.events import EventRecorder, Subject
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.status import Occurrence
-from ocelli_operator.sweep import StoreSweep
+from ocelli_operator.sweep import GoneClassifier, ResourceGoneError, StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
 from ocelli_operator.work_queue import WorkQueue
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -34,6 +35,8 @@ BACKOFF_LIMIT_SECONDS = 60.0
 CONFLICT_DELAY_SECONDS = 0.05
 RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
+WATCHING_SECONDS = 1.0
+"""How often it is looked whether namespaces were closed or opened, and objects became unreadable."""
 DELETED_AGAIN_SECONDS = 45.0
 """A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 
@@ -50,17 +53,39 @@ class _Trouble:
     told: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Deletion:
+    """Bytes to delete, of a Classifier that was seen to be deleted."""
+
+    gone: GoneClassifier
+    again: bool = False
+    """They were deleted once."""
+
+
+@dataclass(kw_only=True)
+class _Told:
+    """What was told by Events while this operator leads, so that each thing is told once."""
+
+    unreadable: dict[tuple[str, ObjectKey], str] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    complete: set[str] = field(default_factory=set)
+    sweep: str = ""
+
+
 class Operation:
     """Runs until cancelled. Liveness is `blind_seconds`."""
 
     def __init__(
         self, client: ClusterClient, store: ObjectStore, config: OperatorConfig, clock: Callable[[], datetime] = utc_now
     ) -> None:
+        self._client = client
+        self._store = store
         self._config = config
         self._clock = clock
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
-        self._deletions: WorkQueue[tuple[str, str]] = WorkQueue()
+        self._deletions: WorkQueue[_Deletion] = WorkQueue()
         self._troubles: dict[ObjectKey, _Trouble] = {}
+        self._told = _Told()
         self._leading = False
         self.metrics = OperatorMetrics()
         client.on_write = lambda method, plural: self.metrics.writes.labels(method, plural).inc()
@@ -82,7 +107,6 @@ class Operation:
                 clock=clock,
             )
         )
-        self._sweep = StoreSweep(client, store, config.namespaces)
         self._lease = LeaderLease(
             client, LeaseName(namespace=config.lease_namespace, name=config.lease_name, identity=config.identity)
         )
@@ -126,6 +150,9 @@ class Operation:
                     work.result()
             finally:
                 self._leading = False
+                self._report_sweep(SweepReport())
+                self.metrics.unreadable_objects.clear()
+                self.metrics.namespace_closed.clear()
                 for task in (work, keep):
                     task.cancel()
                 await asyncio.gather(work, keep, return_exceptions=True)
@@ -136,15 +163,27 @@ class Operation:
                     await self._lease.release()
 
     async def _work(self) -> None:
+        self._told = _Told(complete=self._view.complete_namespaces())
+        settings = SweepSettings(
+            namespaces=self._config.namespaces,
+            minimum_age=timedelta(seconds=self._config.sweep_minimum_age_seconds),
+            limit_percent=self._config.sweep_limit_percent,
+            adopted_installation=self._config.adopt_store,
+        )
+        sweep = StoreSweep(self._client, self._store, settings, self._identify)
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
-            tasks.create_task(self._delete_stored())
-            tasks.create_task(self._sweep_regularly())
+            tasks.create_task(self._delete_stored(sweep))
+            tasks.create_task(self._sweep_regularly(sweep))
+            tasks.create_task(self._look_around())
             while True:
-                for classifier in self._view.classifiers():
-                    self._queue.add(ObjectKey(classifier.namespace, classifier.name))
+                self._add_all()
                 await asyncio.sleep(RESYNC_SECONDS)
+
+    def _add_all(self) -> None:
+        for classifier in self._view.classifiers():
+            self._queue.add(ObjectKey(classifier.namespace, classifier.name))
 
     async def _reconcile_keys(self) -> None:
         while True:
@@ -155,6 +194,9 @@ class Operation:
                 self._queue.done(key)
 
     async def _reconcile(self, key: ObjectKey) -> None:
+        if not self._view.can_be_judged(key):
+            # It is looked at again when its namespace may be read, or when the object changes.
+            return
         started_at = time.perf_counter()
         try:
             delay_seconds = await self._reconciler.reconcile(key)
@@ -193,33 +235,131 @@ class Operation:
                 classifier, Occurrence(type="Warning", reason="ReconcileFailed", action="Reconcile", note=note)
             )
 
-    def _deleted(self, classifier: Classifier) -> None:
+    def _deleted(self, classifier: Classifier, deletion_seen: bool) -> None:
         self._reconciler.forget(classifier)
         self._troubles.pop(ObjectKey(classifier.namespace, classifier.name), None)
-        if self._leading and classifier.classifier_id is not None:
-            stored = (classifier.namespace, classifier.classifier_id)
-            self._deletions.add(stored)
-            self._deletions.add_after(stored, DELETED_AGAIN_SECONDS)
+        # One that is merely missing may be so because a backup was restored: its bytes are for the sweep.
+        if self._leading and deletion_seen and classifier.classifier_id is not None:
+            gone = GoneClassifier(
+                namespace=classifier.namespace,
+                classifier_id=classifier.classifier_id,
+                created_at=classifier.created_at,
+            )
+            self._deletions.add(_Deletion(gone=gone))
 
-    async def _delete_stored(self) -> None:
+    async def _delete_stored(self, sweep: StoreSweep) -> None:
         while True:
-            stored = await self._deletions.take()
+            deletion = await self._deletions.take()
             try:
-                self.metrics.swept_objects.inc(await self._sweep.delete_classifier(*stored))
+                self.metrics.swept_objects.inc(await sweep.delete_classifier(deletion.gone))
+                if not deletion.again:
+                    self._deletions.add_after(replace(deletion, again=True), DELETED_AGAIN_SECONDS)
+            except ResourceGoneError as error:
+                # What waits went for the same reason. The sweep takes what is waste of it, when there are Classifiers again.
+                logger.warning("stored bytes are kept: %s", error)
+                self._deletions.clear()
             except (ClusterError, ObjectStoreError) as error:
-                logger.warning("stored bytes could not be deleted", extra={"id": stored[1], "error": str(error)})
-                self._deletions.add_after(stored, BACKOFF_LIMIT_SECONDS)
+                id_ = deletion.gone.classifier_id
+                logger.warning("stored bytes could not be deleted", extra={"id": id_, "error": str(error)})
+                self._deletions.add_after(deletion, BACKOFF_LIMIT_SECONDS)
+            except Exception:
+                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone.classifier_id})
+                self._deletions.add_after(deletion, BACKOFF_LIMIT_SECONDS)
             finally:
-                self._deletions.done(stored)
+                self._deletions.done(deletion)
 
-    async def _sweep_regularly(self) -> None:
-        minimum_age = timedelta(seconds=self._config.sweep_minimum_age_seconds)
+    async def _sweep_regularly(self, sweep: StoreSweep) -> None:
         while True:
             try:
-                self.metrics.swept_objects.inc(await self._sweep.sweep(self._clock(), minimum_age))
+                report = await sweep.sweep(self._clock())
+                self.metrics.swept_objects.inc(report.deleted)
+                self._report_sweep(report)
+                for key in self._reconciler.note_lost_artifacts(report.lost_artifacts):
+                    self.wake(key)
+                if report.message != self._told.sweep:
+                    self._told.sweep = report.message
+                    if report.message:
+                        await self._tell_installation("Warning", "SweepStopped", "Sweep", report.message)
             except (ClusterError, ObjectStoreError) as error:
                 # The next sweep sees everything again.
                 logger.warning("store could not be swept", extra={"error": str(error)})
             except Exception:
                 logger.exception("store could not be swept")
             await asyncio.sleep(self._config.sweep_interval_seconds)
+
+    def _report_sweep(self, report: SweepReport) -> None:
+        for reason in StopReason:
+            self.metrics.sweep_stopped.labels(str(reason)).set(report.stopped is reason)
+        self.metrics.artifacts_lost.set(len(report.lost_artifacts))
+
+    async def _look_around(self) -> None:
+        """Tell of objects that cannot be read, and of namespaces that were closed or opened."""
+        while True:
+            try:
+                await self._tell_unreadable()
+                await self._tell_namespaces()
+            except Exception:
+                logger.exception("objects and namespaces could not be looked at")
+            await asyncio.sleep(WATCHING_SECONDS)
+
+    async def _tell_unreadable(self) -> None:
+        found = {(item.resource.plural, item.key): item for item in self._view.unreadable()}
+        before = self._told.unreadable
+        self._told.unreadable = {name: item.problem for name, item in found.items()}
+        for plural in {plural for plural, _ in found.keys() | before.keys()}:
+            self.metrics.unreadable_objects.labels(plural).set(sum(name == plural for name, _ in found))
+        for name, item in found.items():
+            if before.get(name) != item.problem and item.key.namespace:
+                await self._tell_unreadable_object(item)
+
+    async def _tell_unreadable_object(self, item: Unreadable) -> None:
+        note = (
+            f"this release of the operator cannot read {item.resource.kind} {item.key}, and leaves it and all that is stored "
+            f"for it as they are: {item.problem}; upgrade the operator, or take out what it does not know"
+        )
+        subject = Subject(resource=item.resource, key=item.key, uid=item.uid, resource_version=item.resource_version)
+        await self._events.record_about(subject, Occurrence(type="Warning", reason="Unreadable", action="Reconcile", note=note))
+
+    async def _tell_namespaces(self) -> None:
+        closed, before = self._view.closed_namespaces(), self._told.closed
+        self._told.closed = closed
+        for namespace in self._config.namespaces:
+            self.metrics.namespace_closed.labels(namespace).set(namespace in closed)
+        for namespace in closed.keys() - before.keys():
+            note = (
+                f"namespace {namespace} may not be read ({closed[namespace]} are forbidden), and nothing is done in it; the "
+                "others go on. If it was deleted, take it out of OCELLI_NAMESPACES (in the chart: namespaces); else give the "
+                "operator its Role there again, by helm upgrade"
+            )
+            logger.error("namespace is closed", extra={"namespace": namespace, "forbidden": closed[namespace]})
+            await self._tell_installation("Warning", "NamespaceClosed", "Watch", note)
+        for namespace in before.keys() - closed.keys():
+            logger.info("namespace is open again", extra={"namespace": namespace})
+            await self._tell_installation("Normal", "NamespaceOpened", "Watch", f"namespace {namespace} can be read again")
+        opened = self._view.complete_namespaces()
+        if opened - self._told.complete:
+            # Nothing was done in them meanwhile.
+            self._add_all()
+        self._told.complete = opened
+
+    async def _identify(self) -> str:
+        """The name of this installation: the UID of its Lease. Raises ClusterError."""
+        return (await self._read_lease()).uid
+
+    async def _read_lease(self) -> Subject:
+        namespace, name = self._config.lease_namespace, self._config.lease_name
+        metadata = (await self._client.get(LEASES, namespace, name))["metadata"]
+        return Subject(
+            resource=LEASES,
+            key=ObjectKey(namespace, name),
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+        )
+
+    async def _tell_installation(self, event_type: str, reason: str, action: str, note: str) -> None:
+        """Send an Event about the Lease: it stands for the installation."""
+        occurrence = Occurrence(type=event_type, reason=reason, action=action, note=note)
+        try:
+            await self._events.record_about(await self._read_lease(), occurrence)
+        except ClusterError as error:
+            logger.warning("event could not be sent", extra={"reason": reason, "error": str(error)})

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest
-from ocelli_api.conditions import ConditionType
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, HistoryEntry, Manifest
+from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_api.pods import CLASSIFIER_LABEL
@@ -74,6 +74,8 @@ class Reconciler:
         """By hash of the manifest."""
         self._over_quota: dict[str, str] = {}
         """By hash of the manifest."""
+        self._lost_artifacts: dict[ObjectKey, str] | None = None
+        """By Classifier, the served revision whose artifact has vanished; None until the store was looked through."""
 
     async def reconcile(self, key: ObjectKey) -> float | None:
         """One pass; says after how many seconds to look again though nothing changes (None: never).
@@ -109,6 +111,20 @@ class Reconciler:
         self._dropped_revisions.pop(classifier.uid, None)
         self._artifacts.forget(classifier.namespace, classifier.classifier_id)
 
+    def note_lost_artifacts(self, lost: Mapping[ObjectKey, str]) -> set[ObjectKey]:
+        """Artifacts of these served revisions, and of no others, have vanished; the Classifiers for which that is new."""
+        before, self._lost_artifacts = self._lost_artifacts or {}, dict(lost)
+        return {key for key, _ in before.items() ^ lost.items()}
+
+    def _is_artifact_lost(self, key: ObjectKey, classifier: Classifier, current: str) -> bool:
+        if classifier.status.served_revision != current:
+            return False
+        if self._lost_artifacts is not None:
+            return self._lost_artifacts.get(key) == current
+        # What a predecessor has seen holds until the store was looked through.
+        ready = classifier.status.condition(ConditionType.READY)
+        return ready is not None and ready.reason == ReadyReason.ARTIFACT_LOST
+
     # --- observe
 
     async def _observe(self, key: ObjectKey, classifier: Classifier) -> Observed:
@@ -121,12 +137,20 @@ class Reconciler:
         outcome: Outcome | None = None
         progress: ProgressReport | None = None
         store_fault = ""
+        artifact_lost = False
         classifier_id = classifier.status.classifier_id
         if classifier_id is not None and not classifier.deleted:
             location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier_id)
             # After the Job was read: one that has ended has stored its artifact before.
             served = classifier.status.served_revision == current
-            artifact = await self._artifacts.find(location, current, attempt, in_use=served)
+            artifact_lost = self._is_artifact_lost(key, classifier, current)
+            if artifact_lost and not _trains_again(classifier, current):
+                artifact = _find_recorded(classifier, current)
+            if artifact is None:
+                artifact = await self._artifacts.find(location, current, attempt, in_use=served and not artifact_lost)
+                artifact_lost = False
+                if artifact is not None and self._lost_artifacts is not None:
+                    self._lost_artifacts.pop(key, None)
             if artifact is None and (job is None or job.finished):
                 outcome = await self._parts.store.load_outcome(location, current, attempt)
                 store_fault = self._parts.store.find_fault(location, current, attempt)
@@ -146,6 +170,7 @@ class Reconciler:
             disruption_budgets=view.disruption_budgets(key),
             gpu_nodes=view.gpu_nodes(),
             artifact=artifact,
+            artifact_lost=artifact_lost,
             outcome=outcome,
             progress=progress,
             store_fault=store_fault,
@@ -319,3 +344,32 @@ class Reconciler:
 
     async def _record(self, classifier: Classifier, occurrence: Occurrence) -> None:
         await self._parts.events.record(classifier, occurrence)
+
+
+def _trains_again(classifier: Classifier, current: str) -> bool:
+    """Whether somebody asked for a training of a revision that is served, or one is under way, or failed."""
+    status = classifier.status
+    return (
+        status.observed_retrain_nonce != classifier.spec.retrain_nonce
+        or status.training_revision == current
+        or status.failed_revision == current
+    )
+
+
+def _find_recorded(classifier: Classifier, revision: str) -> StoredArtifact | None:
+    """The artifact of a revision by history; None where it is not listed."""
+    entry = next((entry for entry in classifier.status.history if entry.revision == revision), None)
+    return None if entry is None else _recorded_artifact(entry)
+
+
+def _recorded_artifact(entry: HistoryEntry) -> StoredArtifact:
+    """The artifact of a revision as history has it: one that was stored never changes."""
+    return StoredArtifact(
+        revision=entry.revision,
+        accuracy=entry.accuracy,
+        accuracy_interval=entry.accuracy_interval,
+        judged_images=entry.judged_images,
+        digest=entry.artifact_digest,
+        backbone=entry.backbone,
+        finished_at=entry.trained_at,
+    )

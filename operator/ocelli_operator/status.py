@@ -258,12 +258,11 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
     if became(ConditionType.AVAILABLE, ConditionStatus.FALSE) and before.served_revision is not None:
         add("Warning", ConditionType.AVAILABLE, "Serve")
     new_ready, old_ready = after.condition(ConditionType.READY), before.condition(ConditionType.READY)
-    if (
-        new_ready is not None
-        and new_ready.reason == ReadyReason.UNSCHEDULABLE
-        and (old_ready is None or old_ready.reason != new_ready.reason)
-    ):
-        add("Warning", ConditionType.READY, "Schedule")
+    if new_ready is not None and (old_ready is None or old_ready.reason != new_ready.reason):
+        if new_ready.reason == ReadyReason.UNSCHEDULABLE:
+            add("Warning", ConditionType.READY, "Schedule")
+        elif new_ready.reason == ReadyReason.ARTIFACT_LOST:
+            add("Warning", ConditionType.READY, "Serve")
     stalled, was_stalled = after.condition(ConditionType.STALLED), before.condition(ConditionType.STALLED)
     if stalled is not None and (was_stalled is None or was_stalled.message != stalled.message):
         add("Warning", ConditionType.STALLED, "Stall")

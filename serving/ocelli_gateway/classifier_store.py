@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 import time
 from collections import OrderedDict
@@ -22,6 +23,8 @@ from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
 from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
+
+logger = logging.getLogger(__name__)
 
 FIELD_MANAGER = "ocelli-gateway"
 GONE_SECONDS = 600.0
@@ -47,6 +50,14 @@ class ClassifierNotFoundError(ClassifierStoreError):
 
 class ClassifierChangedError(ClassifierStoreError):
     """Somebody else changed the object since it was read."""
+
+
+class UnreadableClassifierError(ClassifierStoreError):
+    """A Classifier holds something that this release does not know."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} cannot be read by this release; upgrade the gateway")
+        self.name = name
 
 
 class NameTakenError(ClassifierStoreError):
@@ -229,10 +240,11 @@ class ClassifierStore:
 
         Raises:
             ClassifierNotFoundError: there is none.
+            UnreadableClassifierError: it was written by a later release.
             ClusterError: the API server cannot be asked.
         """
         started_at = time.monotonic()
-        classifier = parse_classifier(await self._read(namespace, classifier_id))
+        classifier = _parse(await self._read(namespace, classifier_id))
         self._confirmed[namespace, classifier_id] = started_at, classifier
         self._confirmed.move_to_end((namespace, classifier_id))
         # Whole specs may have a megabyte: those that nobody may be told any more go at once.
@@ -261,13 +273,26 @@ class ClassifierStore:
         return await self.read(namespace, classifier_id)
 
     async def read_all(self, namespace: str) -> list[Classifier]:
-        """Every Classifier of a namespace that has an id, oldest first, as the API server has them now. Raises ClusterError."""
+        """Every Classifier of a namespace that has an id, oldest first, as the API server has them now. Raises ClusterError.
+
+        One that cannot be read is left out: it must not hide the others.
+        """
+        return (await self.read_all_but(namespace))[0]
+
+    async def read_all_but(self, namespace: str) -> tuple[list[Classifier], list[UnreadableClassifierError]]:
+        """The same, and those that cannot be read."""
         listing = await self._client.list_objects(CLASSIFIERS, namespace)
+        found: list[Classifier] = []
+        unreadable: list[UnreadableClassifierError] = []
         for item in listing.items:
             self._take(item)
-        found = [parse_classifier(item) for item in listing.items]
+            try:
+                found.append(_parse(item))
+            except UnreadableClassifierError as error:
+                logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
+                unreadable.append(error)
         living = [item for item in found if item.classifier_id and not item.deleted]
-        return sorted(living, key=lambda item: (item.created_at, item.name))
+        return sorted(living, key=lambda item: (item.created_at, item.name)), unreadable
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.
@@ -385,6 +410,15 @@ class ClassifierStore:
         )
         watch.tasks = [asyncio.create_task(watch.classifiers.run()), asyncio.create_task(watch.servers.run())]
         return watch
+
+
+def _parse(manifest: Manifest) -> Classifier:
+    """Raises UnreadableClassifierError."""
+    try:
+        return parse_classifier(manifest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        metadata = manifest["metadata"]
+        raise UnreadableClassifierError(f"Classifier {metadata['namespace']}/{metadata['name']}") from error
 
 
 def may_exist(classifier_id: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
-from ocelli_gateway.classifier_store import NamespaceMissingError
+from ocelli_gateway.classifier_store import NamespaceMissingError, UnreadableClassifierError
 from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 
 ERROR_IDS = (
@@ -168,6 +168,12 @@ def translate_error(error: BaseException) -> GatewayError | None:
             return UnavailableError(
                 f'The namespace "{error.namespace}" of these credentials does not exist; ask the operator of this installation '
                 "to create it.",
+                retry_after_seconds=60,
+            )
+        case UnreadableClassifierError():
+            return UnavailableError(
+                f"{error.name} was written by a later release than this service; ask the operator of this installation to "
+                "upgrade it.",
                 retry_after_seconds=60,
             )
         case ClusterError():

@@ -43,9 +43,9 @@ class TenantUsage:
         self._creating[tenant] += 1
         try:
             if caller.quota.classifiers:
-                living = await self._store.read_all(tenant)
+                living, unreadable = await self._store.read_all_but(tenant)
                 # The one that is being created is none yet.
-                check_classifiers(caller.quota, len(living) + self._creating[tenant] - 1)
+                check_classifiers(caller.quota, len(living) + len(unreadable) + self._creating[tenant] - 1)
             yield
         finally:
             self._creating[tenant] -= 1

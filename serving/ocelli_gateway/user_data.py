@@ -40,10 +40,11 @@ class UserData:
         Classifiers that REST may not write are left alone: only their manifests can change them.
 
         Raises:
-            ClusterError, ObjectStoreError, UnavailableError: something of it may be left; ask again.
+            ClusterError, ObjectStoreError, UnavailableError, UnreadableClassifierError: something of it may be left; ask again.
         """
         customer = customer_key(customer_id)
-        for classifier in await self._store.read_all(caller.namespace):
+        classifiers, unreadable = await self._store.read_all_but(caller.namespace)
+        for classifier in classifiers:
             if not classifier.rest_may_write:
                 continue
             try:
@@ -53,6 +54,8 @@ class UserData:
                     await self._erase(classifier, customer)
             except ClassifierNotFoundError:
                 continue
+        if unreadable:
+            raise unreadable[0]
 
     async def _erase(self, classifier: Classifier, customer: str) -> None:
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")

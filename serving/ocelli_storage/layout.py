@@ -7,6 +7,8 @@
                                                                   `definition.json` (what was learned; erasing changes it),
                                                                   `report.json` and `report.html` lie beside it; a network
                                                                   of its own lies below `network/`
+    installation/owner.json                                       which installation the store belongs to
+    installation/orphans/<installation>.json                      what that installation's sweep found unused, and since when
 
 The classifier id, not the UID, is the key: a restored backup finds its artifacts.
 """
@@ -31,6 +33,9 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
+INSTALLATION = "installation"
+OWNER = "owner.json"
+ORPHANS = "orphans"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +102,13 @@ def uploads_prefix(namespace: str) -> str:
 def backbone_key(digest: str, file: str) -> str:
     """Key of a file of an installed backbone."""
     return f"{BACKBONES}/{digest}/{file}"
+
+
+def owner_key() -> str:
+    """Key of the document that names the installation which the store belongs to."""
+    return f"{INSTALLATION}/{OWNER}"
+
+
+def orphans_key(installation: str) -> str:
+    """Key of the document in which an installation notes since when it has seen that nothing refers to something."""
+    return f"{INSTALLATION}/{ORPHANS}/{installation}.json"

@@ -13,7 +13,7 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from ocelli_storage.layout import ARTIFACTS, BACKBONES, KINDS, TENANTS, TRAININGS
+from ocelli_storage.layout import ARTIFACTS, BACKBONES, INSTALLATION, KINDS, ORPHANS, TENANTS, TRAININGS
 
 KEY_LIMIT_BYTES = 1024
 """As buckets have it."""
@@ -45,9 +45,9 @@ def is_place_of_folder(key: str) -> bool:
     """Whether the layout has a folder under a key: an object there would keep all others from being stored below it."""
     match key.split("/"):
         case [top]:
-            return top in (TENANTS, BACKBONES)
-        case [top, _namespace]:
-            return top == TENANTS
+            return top in (TENANTS, BACKBONES, INSTALLATION)
+        case [top, second]:
+            return top == TENANTS or (top, second) == (INSTALLATION, ORPHANS)
         case [top, _namespace, kind] | [top, _namespace, kind, _]:
             return top == TENANTS and kind in KINDS
     return False

@@ -62,6 +62,7 @@ FULL_VALUES: Mapping[str, Any] = {
     "store": {
         "mode": "bucket",
         "bucket": {"url": "s3://models/production", "secretName": "bucket", "tenantSecretName": "bucket-tenant"},
+        "adopt": "0b7d3a2e-6c1f-4e43-9d0a-4f3d5e6a7b8c",
     },
     "gpu": {
         "enabled": True,

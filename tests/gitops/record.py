@@ -185,6 +185,16 @@ def record_changes(recorder: Recorder) -> None:
     recorder.record("retraining-failed", "colours", has("Stalled", "InvalidData"))
 
 
+def record_loss(recorder: Recorder) -> None:
+    """A served artifact vanishes from the store, and is put back."""
+    scene = recorder.scene
+    artifacts = scene.store_folder / "tenants" / NAMESPACE / "artifacts" / scene.status("pretrained")["classifierID"]
+    artifacts.rename(scene.store_folder / "lost")
+    recorder.record("artifact-lost", "pretrained", has("Ready", "ArtifactLost"))
+    (scene.store_folder / "lost").rename(artifacts)
+    scene.wait_until_ready("pretrained")
+
+
 def record_ends(recorder: Recorder) -> None:
     """What waits for a quota or for an operator, goes, or never becomes available."""
     scene = recorder.scene
@@ -249,13 +259,15 @@ def record_all(folder: Path) -> None:
                 "OCELLI_STORE_URL": store_folder.as_uri(),
                 "OCELLI_BACKBONES": backbone,
                 "OCELLI_FILE_SOURCES_FOLDER": str(folder / "files"),
+                # So that what vanishes is missed at once.
+                "OCELLI_SWEEP_INTERVAL_SECONDS": "1",
                 **settings,
             }
             log = Path(tempfile.gettempdir()) / "ocelli-record-operator.log"
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_ends):
+        for part in (record_first_life, record_changes, record_loss, record_ends):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

@@ -67,6 +67,7 @@ STATES = {
     "scaling": WAITS,
     "scaled": READY,
     "server-lost": WAITS,
+    "artifact-lost": WAITS,
     # A person must act.
     "invalid-data": FAILED,
     "source-unreadable": FAILED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def scene(
             moved = copy.deepcopy(manifest)
             moved["metadata"]["namespace"] = namespace
             local_cluster.apply(moved, namespace=namespace)
+    # Each test is an installation of its own, to which the store belongs.
+    shutil.rmtree(store_folder / "installation", ignore_errors=True)
     yield Scene(cluster=local_cluster, namespace=namespace, sources=sources, store_folder=store_folder)
     sources.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Listing, UnreachableError, WatchEvent
+from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Page, UnreachableError, WatchEvent
 from ocelli_cluster.resource_cache import Change, ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, NODES
 
@@ -28,18 +29,22 @@ def make(name: str, version: int) -> dict[str, Any]:
 
 @dataclass
 class PlaybackClient:
-    """Answers lists and watches in turn; a watch that runs out of events stays open."""
+    """Answers lists, of a page or several, and watches in turn; a watch that runs out of events stays open."""
 
-    lists: list[Listing | ClusterError]
+    lists: list[Page | list[Page | ClusterError] | ClusterError]
     watches: list[list[WatchEvent | ClusterError]]
     watched_from: list[str] = field(default_factory=list)
     drained: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def list_objects(self, *_: object) -> Listing:
+    async def list_pages(self, *_: object) -> AsyncIterator[Page]:
         answer = self.lists.pop(0)
-        if isinstance(answer, ClusterError):
-            raise answer
-        return answer
+        pages = answer if isinstance(answer, list) else [answer]
+        while pages:
+            page = pages.pop(0)
+            if isinstance(page, ClusterError):
+                raise page
+            yield page
+            del page
 
     @asynccontextmanager
     async def watch(self, _resource: object, *, resource_version: str, **_: object) -> AsyncIterator[Any]:
@@ -84,8 +89,8 @@ async def play(lists: list[Any], *watches: list[Any]) -> Run:
         task.cancel()
 
 
-def listing(version: int, *items: dict[str, Any]) -> Listing:
-    return Listing(items=items, resource_version=str(version))
+def listing(version: int, *items: dict[str, Any], first: bool = True) -> Page:
+    return Page(items=items, resource_version=str(version), first=first)
 
 
 def event(kind: str, manifest: dict[str, Any]) -> WatchEvent:
@@ -98,6 +103,48 @@ async def test_a_list_and_what_follows_it_are_held() -> None:
     )
     assert run.versions() == {"a": "6"}
     assert run.client.watched_from == ["5"]
+
+
+class Tracked(dict[str, Any]):
+    """An object of which one can see whether somebody still holds it."""
+
+
+async def test_no_page_is_held_while_the_next_one_is_read() -> None:
+    still_held: list[int] = []
+
+    class PagingClient(PlaybackClient):
+        async def list_pages(self, *_: object) -> AsyncIterator[Page]:
+            seen = []
+            for number in range(3):
+                manifest = Tracked(make(f"{number}", number + 1))
+                seen.append(weakref.ref(manifest))
+                page = listing(5, manifest, first=number == 0)
+                del manifest
+                yield page
+                del page
+                still_held.append(sum(item() is not None for item in seen))
+
+    client = PagingClient(lists=[], watches=[])
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=lambda _: "kept")  # type: ignore[arg-type]
+    task = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    task.cancel()
+    assert still_held == [0, 0, 0]
+    assert len(cache) == 3
+
+
+async def test_of_a_list_that_began_anew_only_the_second_beginning_counts() -> None:
+    pages = [listing(5, make("a", 1), make("b", 2)), listing(9, make("b", 2), make("c", 8))]
+    run = await play([pages], [])
+    assert run.versions() == {"b": "2", "c": "8"}
+    assert run.client.watched_from == ["9"]
+
+
+async def test_a_list_that_breaks_off_is_begun_anew_before_anything_is_taken_for_vanished() -> None:
+    broken = [listing(5, make("a", 1)), UnreachableError("reset")]
+    run = await play([broken, [listing(6, make("a", 1)), listing(6, make("b", 2), first=False)]], [])
+    assert run.versions() == {"a": "1", "b": "2"}
+    assert [change.key.name for change in run.changes] == ["a", "b"]
 
 
 async def test_every_change_is_reported_with_what_was_there_before() -> None:
@@ -169,20 +216,71 @@ async def test_an_answer_does_not_bring_back_what_was_deleted_since() -> None:
     assert run.versions() == {}
 
 
-async def test_an_object_that_does_not_fit_counts_as_absent_and_the_rest_is_held() -> None:
-    broken: dict[str, Any] = make("broken", 2)
+async def play_strict(lists: list[Any], *watches: list[Any]) -> Run:
+    """As `play`, with a cache that cannot read objects that are marked as of a later release."""
 
     def project(manifest: dict[str, Any]) -> str:
-        if manifest is broken:
+        if manifest["metadata"].get("later"):
             raise ValueError("no such form")
-        return "good"
+        return str(manifest["metadata"]["resourceVersion"])
 
-    client = PlaybackClient(lists=[listing(5, broken, make("a", 1))], watches=[])
-    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=project)  # type: ignore[arg-type]
+    client = PlaybackClient(lists=list(lists), watches=list(watches))
+    changes: list[Change[str]] = []
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=project, on_change=changes.append)  # type: ignore[arg-type]
     task = asyncio.create_task(cache.run())
-    await asyncio.wait_for(client.drained.wait(), 10)
-    task.cancel()
-    assert [key.name for key, _ in cache.items()] == ["a"]
+    try:
+        await asyncio.wait_for(client.drained.wait(), 10)
+        return Run(cache=cache, client=client, changes=changes)
+    finally:
+        task.cancel()
+
+
+def make_later(name: str, version: int) -> dict[str, Any]:
+    manifest = make(name, version)
+    manifest["metadata"]["later"] = True
+    return manifest
+
+
+async def test_what_was_known_of_an_object_that_cannot_be_read_any_more_is_kept() -> None:
+    run = await play_strict([listing(5, make("a", 1))], [event("MODIFIED", make_later("a", 6))])
+    assert run.versions() == {"a": "1"}
+    assert all(change.after is not None for change in run.changes)
+
+
+async def test_an_object_that_cannot_be_read_is_told_with_the_problem() -> None:
+    run = await play_strict([listing(5, make_later("a", 1), make("b", 2))], [])
+    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [("a", "ValueError: no such form")]
+    assert run.versions() == {"b": "2"}
+
+
+async def test_an_object_that_can_be_read_again_is_read() -> None:
+    run = await play_strict([listing(5, make_later("a", 1))], [event("MODIFIED", make("a", 6))])
+    assert run.versions() == {"a": "6"}
+    assert run.cache.unreadable == {}
+
+
+async def test_a_later_list_with_an_object_that_cannot_be_read_does_not_take_it_for_vanished() -> None:
+    gone = [GoneError(410, "too old")]
+    run = await play_strict([listing(5, make("a", 1)), listing(9, make_later("a", 8))], gone, [])
+    assert run.versions() == {"a": "1"}
+
+
+@pytest.mark.parametrize("deletion", ["event", "list"])
+async def test_an_object_that_cannot_be_read_is_deleted_when_the_api_server_says_so(deletion: str) -> None:
+    first = listing(5, make("a", 1), make_later("b", 2))
+    if deletion == "event":
+        run = await play_strict([first], [event("DELETED", make("a", 6)), event("DELETED", make_later("b", 7))])
+    else:
+        run = await play_strict([first, listing(9)], [GoneError(410, "too old")], [])
+    assert run.versions() == {}
+    assert run.cache.unreadable == {}
+
+
+async def test_a_deletion_that_was_seen_is_told_apart_from_what_a_later_list_lacks() -> None:
+    lost = [event("DELETED", make("a", 6)), GoneError(410, "too old")]
+    run = await play([listing(5, make("a", 1), make("b", 2)), listing(9)], lost, [])
+    vanished = {change.key.name: change.deletion_seen for change in run.changes if change.after is None}
+    assert vanished == {"a": True, "b": False}
 
 
 async def test_a_list_that_is_forbidden_is_told_and_tried_again() -> None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ocelli_api.classifier import Manifest
-from ocelli_cluster.client import ApiError, ConflictError, Listing, NotFoundError, UnreachableError, WatchEvent
+from ocelli_cluster.client import ApiError, ConflictError, Listing, NotFoundError, Page, UnreachableError, WatchEvent
 from ocelli_cluster.resources import CLASSIFIERS, Resource
 
 Key = tuple[str, str, str]
@@ -61,6 +61,12 @@ class InMemoryCluster:
             if plural == resource.plural and namespace in (None, place) and _matches(item, label_selector)
         )
         return Listing(items=items, resource_version=str(self._version))
+
+    async def list_pages(
+        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+    ) -> AsyncIterator[Page]:
+        listing = await self.list_objects(resource, namespace, label_selector)
+        yield Page(items=listing.items, resource_version=listing.resource_version, first=True)
 
     async def create(
         self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None, dry_run: bool = False

@@ -13,6 +13,7 @@ from ocelli_api.pods import Component
 from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
+from ocelli_operator.status import find_occurrences
 from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, settled_world
 
 
@@ -421,3 +422,36 @@ def test_history_keeps_what_is_served() -> None:
     assert len(revisions) == 10
     assert served in revisions
     assert revisions[0] == world.revision
+
+
+class TestLostArtifact:
+    def test_ready_says_so_with_the_remedy(self) -> None:
+        world = settled_world()
+        world.see(artifact_lost=True)
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.READY) == "False/ArtifactLost"
+        assert "raise spec.retrainNonce to train it again" in message_of(plan, ConditionType.READY)
+
+    def test_the_servers_that_run_go_on_answering(self) -> None:
+        world = settled_world()
+        world.see(artifact_lost=True)
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+        assert plan.actions == ()
+        assert lifecycle(replace(world.observed.classifier, status=plan.status)) is Lifecycle.READY
+
+    def test_it_is_told_by_an_event_once(self) -> None:
+        world = settled_world()
+        world.see(artifact_lost=True)
+        before = world.status
+        world.step()
+        told = [occurrence.reason for occurrence in find_occurrences(before, world.status)]
+        assert told == ["ArtifactLost"]
+        assert find_occurrences(world.status, world.plan().status) == ()
+
+    def test_an_artifact_that_is_put_back_makes_it_ready(self) -> None:
+        world = settled_world()
+        world.see(artifact_lost=True)
+        world.step()
+        world.see(artifact_lost=False)
+        assert reason_of(world.plan(), ConditionType.READY) == "True/Served"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, find_waste
+from ocelli_cluster.client import Listing, Page
+from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, SweepSettings, find_waste
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnavailableError
@@ -18,7 +20,7 @@ from tests.unit.operator.factories import make_spec
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 OLD = NOW - timedelta(hours=2)
-ALIVE = References(revisions=frozenset({"r1"}), training=("r2", 3), uploads=frozenset({"u1"}))
+ALIVE = References(revisions=frozenset({"r1"}), trainings=frozenset({("r2", 3)}), uploads=frozenset({"u1"}))
 
 
 def waste(*keys: str, ages: dict[str, datetime] | None = None, references: References | None = ALIVE) -> list[str]:
@@ -43,7 +45,7 @@ def test_what_is_young_stays() -> None:
 
 
 def test_uploads_stay_where_nobody_can_tell() -> None:
-    unknown = References(revisions=frozenset(), training=None, uploads=None)
+    unknown = References(revisions=frozenset(), trainings=frozenset(), uploads=None)
     assert waste("ns/uploads/dogs_1/u9.zip", references=unknown) == []
 
 
@@ -77,8 +79,21 @@ MANIFEST = {
 class KnownClassifiers:
     """Stands for the cluster."""
 
-    async def list_objects(self, resource: object, scope: str | None) -> SimpleNamespace:
-        return SimpleNamespace(items=[MANIFEST])
+    async def list_pages(self, resource: object, scope: str | None) -> AsyncIterator[Page]:
+        yield Page(items=[MANIFEST], resource_version="1", first=True)
+
+    async def list_objects(self, resource: object, scope: str, selector: str) -> Listing:
+        return Listing(items=(MANIFEST,) if selector.endswith("=dogs_1") else (), resource_version="1")
+
+
+def build_sweep(store: Any) -> StoreSweep:
+    """One that deletes what it finds unused, however much it is and without waiting."""
+    settings = SweepSettings(namespaces=(), minimum_age=timedelta(0), limit_percent=100, adopted_installation="")
+
+    async def identify() -> str:
+        return "this-installation"
+
+    return StoreSweep(KnownClassifiers(), store, settings, identify)  # type: ignore[arg-type]
 
 
 class StubbornStore:
@@ -103,9 +118,9 @@ def swept(store: StubbornStore, contents: dict[str, bytes], times: int = 1) -> s
     async def scenario() -> set[str]:
         for key, content in contents.items():
             await store.put(key, content)
-        sweep = StoreSweep(KnownClassifiers(), store, ())  # type: ignore[arg-type]
+        sweep = build_sweep(store)
         for _ in range(times):
-            await sweep.sweep(datetime.now(UTC) + timedelta(hours=2), timedelta(hours=1))
+            await sweep_again(sweep)
         return {item.key for item in await store.list_objects("tenants")}
 
     return asyncio.run(scenario())
@@ -128,3 +143,64 @@ def test_much_that_cannot_be_deleted_does_not_keep_the_next_sweep_from_the_rest(
     waste = {f"tenants/team-{team}/uploads/gone_1/x.zip" for team in "bcdefgh"}
     store = StubbornStore(tmp_path, "tenants/team-a/")
     assert swept(store, dict.fromkeys([*stuck, *waste], b"zip"), times=2) == stuck
+
+
+class CountingStore:
+    """An object store that counts what is read of tenants from it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._objects = ObjectStore.from_url(folder.as_uri())
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._objects, name)
+
+    async def get(self, key: str, *, limit_bytes: int) -> bytes:
+        if key.startswith("tenants/"):
+            self.read.append(key)
+        return await self._objects.get(key, limit_bytes=limit_bytes)
+
+
+def definition_of(*digests: str) -> bytes:
+    return json.dumps({"classes": [{"name": "cat", "examples": [{"upload": digest} for digest in digests]}]}).encode()
+
+
+async def sweep_again(sweep: StoreSweep) -> None:
+    await sweep.sweep(datetime.now(UTC) + timedelta(hours=2))
+
+
+def test_a_definition_is_read_by_the_first_sweep_and_by_no_other(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
+        sweep = build_sweep(store)
+        for _ in range(3):
+            await sweep_again(sweep)
+        return store.read
+
+    assert asyncio.run(scenario()) == [LOCATION.definition_key(REVISION)]
+
+
+def test_a_definition_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    async def scenario() -> set[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64, "b" * 64))
+        for digest in ("a" * 64, "b" * 64):
+            await store.put(LOCATION.upload_key(digest), b"zip")
+        sweep = build_sweep(store)
+        await sweep_again(sweep)
+        await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
+        await sweep_again(sweep)
+        return {item.key for item in await store.list_objects(LOCATION.uploads_prefix)}
+
+    assert asyncio.run(scenario()) == {LOCATION.upload_key("a" * 64)}
+
+
+def test_a_definition_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        store = CountingStore(tmp_path)
+        await store.put(LOCATION.upload_key("a" * 64), b"zip")
+        await sweep_again(build_sweep(store))
+        return store.read
+
+    assert asyncio.run(scenario()) == []

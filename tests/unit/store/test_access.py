@@ -2,7 +2,7 @@
 
 import pytest
 
-from ocelli_storage.layout import DEFINITION, OUTCOME, ClassifierLocation
+from ocelli_storage.layout import DEFINITION, OUTCOME, ClassifierLocation, orphans_key, owner_key
 from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 
 OPERATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
@@ -73,12 +73,16 @@ def test_a_tenant_writes_nowhere_else(key: str) -> None:
     [
         ("tenants", True),
         ("backbones", True),
+        ("installation", True),
+        ("installation/orphans", True),
         ("tenants/team-a", True),
         ("tenants/team-a/uploads", True),
         ("tenants/team-a/trainings/dogs_1", True),
         (LOCATION.upload_key("ab" * 32), False),
         (LOCATION.training_key("0123456789", 1, DEFINITION), False),
         ("backbones/ab", False),
+        (owner_key(), False),
+        (orphans_key("uid-1"), False),
         ("backbones/ab/model.onnx", False),
         ("probes/gateway-1", False),
     ],

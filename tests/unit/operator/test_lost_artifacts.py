@@ -1,0 +1,158 @@
+"""What a pass makes of a served artifact that has vanished from the store."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import ConditionType
+from ocelli_cluster.resources import ObjectKey
+from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.training_store import TrainingStore
+from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+from tests.unit.operator.factories import CLASSIFIER_ID, NOW, World, make_settings, settled_world
+
+KEY = ObjectKey("team-a", "dogs")
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id=CLASSIFIER_ID)
+
+
+class WorldView:
+    """The cluster, as a world has it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def classifier(self, _key: ObjectKey) -> Classifier:
+        return self.world.observed.classifier
+
+    def __getattr__(self, kind: str) -> Any:
+        return lambda *_: () if kind == "gpu_nodes" else getattr(self.world.observed, kind)
+
+
+class Scene:
+    """A settled Classifier whose artifact has vanished, and the operator's passes over it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.world = settled_world()
+        self.store = ObjectStore.from_url(folder.as_uri())
+        self.reads: list[str] = []
+        self.jobs: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        """An operator that has not looked through the store yet."""
+
+        async def create(_resource: object, _namespace: str, body: dict[str, Any], **_: object) -> dict[str, Any]:
+            self.jobs.append(body["metadata"]["name"])
+            return body
+
+        async def apply(*_: object, **__: object) -> dict[str, Any]:
+            return {}
+
+        async def record(*_: object) -> None:
+            return None
+
+        parts: Any = ReconcilerParts(
+            client=SimpleNamespace(create=create, apply=apply),  # type: ignore[arg-type]
+            view=self._build_view(),
+            store=TrainingStore(self._counted()),
+            events=SimpleNamespace(record=record),  # type: ignore[arg-type]
+            metrics=OperatorMetrics(),
+            settings=make_settings(),
+            clock=lambda: NOW,
+        )
+        self.reconciler = Reconciler(parts)
+
+    def _build_view(self) -> Any:
+        view = WorldView(self.world)
+        view.take_classifier = lambda _manifest: None  # type: ignore[attr-defined]
+        view.take_child = lambda *_: None  # type: ignore[attr-defined]
+        return view
+
+    def _counted(self) -> Any:
+        scene = self
+
+        class Counted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(scene.store, name)
+
+            async def get(self, key: str, *, limit_bytes: int) -> bytes:
+                scene.reads.append(key)
+                return await scene.store.get(key, limit_bytes=limit_bytes)
+
+            async def exists(self, key: str) -> bool:
+                scene.reads.append(key)
+                return await scene.store.exists(key)
+
+        return Counted()
+
+    def lose(self) -> None:
+        """The sweep misses the artifact."""
+        self.reconciler.note_lost_artifacts({KEY: self.world.revision})
+
+    def run(self) -> str:
+        """One pass; the reason of `Ready` that it would write."""
+
+        async def write_status(_classifier: Classifier, plan: Any) -> None:
+            self.world.see(classifier=replace(self.world.observed.classifier, status=plan.status))
+
+        self.reconciler._write_status = write_status  # type: ignore[method-assign]
+        asyncio.run(self.reconciler.reconcile(KEY))
+        ready = self.world.status.condition(ConditionType.READY)
+        assert ready is not None
+        return ready.reason
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path / "store")
+
+
+def test_it_is_told_and_nothing_is_trained_by_itself(scene: Scene) -> None:
+    scene.lose()
+    assert scene.run() == "ArtifactLost"
+    assert scene.jobs == []
+
+
+def test_no_pass_asks_the_store_for_it(scene: Scene) -> None:
+    scene.lose()
+    for _ in range(3):
+        scene.run()
+    assert scene.reads == []
+
+
+def test_a_successor_tells_the_same_before_it_has_looked_through_the_store(scene: Scene) -> None:
+    scene.lose()
+    scene.run()
+    scene.start()
+    assert scene.run() == "ArtifactLost"
+
+
+def test_a_raised_nonce_trains_it_again(scene: Scene) -> None:
+    scene.lose()
+    scene.run()
+    scene.world.edit(retrainNonce=1)
+    assert scene.run() == "Retraining"
+    assert len(scene.jobs) == 1
+
+
+def test_one_that_was_put_back_is_ready_after_the_next_sweep(scene: Scene) -> None:
+    scene.lose()
+    scene.run()
+    assert scene.reconciler.note_lost_artifacts({}) == {KEY}
+    asyncio.run(scene.store.put(LOCATION.artifact_key(scene.world.revision, ARTIFACT_METADATA), b'{"backbone": {"name": "x"}}'))
+    assert scene.run() == "Served"
+
+
+def test_what_was_known_before_wakes_nobody(scene: Scene) -> None:
+    lost = {KEY: scene.world.revision}
+    assert scene.reconciler.note_lost_artifacts(lost) == {KEY}
+    assert scene.reconciler.note_lost_artifacts(lost) == set()
