@@ -33,8 +33,8 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 PAGE_SIZE = 500
 CONNECTIONS_LIMIT = 200
-"""For requests. Each watch holds a connection for as long as it lasts, so that watches have a pool of their own, without a limit:
-there are as many as whoever opens them wants."""
+"""For requests. Each watch holds a connection for as long as it lasts, so that watches have a pool of their own, without a
+limit: there are as many as whoever opens them wants."""
 THROTTLED_ATTEMPTS = 4
 """429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
 THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
@@ -154,7 +154,7 @@ class ClusterClient:
         self._watches = _open_pool(configuration, 0)
         self._apart: list[ClusterClient] = []
         self.on_write: Callable[[str, str], None] | None = None
-        """Called with method and plural before every request that writes."""
+        """Called with method and plural before every request that writes; what it raises keeps the request from being sent."""
 
     @classmethod
     async def connect(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -375,7 +375,9 @@ class ClusterClient:
                     return response
                 text = await response.text(errors="replace")
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise UnreachableError(f"the Kubernetes API did not answer {request.method} {request.url}: {error!r}") from error
+                raise UnreachableError(
+                    f"the Kubernetes API did not answer {request.method} {request.url}: {error!r}"
+                ) from error
             if response.status == 401 and not renewed:
                 renewed = True
                 await self._refresh(0.0)

@@ -22,12 +22,16 @@ logger = logging.getLogger(__name__)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
+class LeaseLostError(ClusterError):
+    """Nothing may be written any more: another candidate may hold the Lease."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaseTimes:
     """How long a Lease lasts without renewal, how often it is renewed, and how long after the last renewal its holder stops.
 
-    The holder stops well before others take over, because no try to renew lasts longer than what is left until then; others take
-    over within `duration` and one retry of a dead one's last sign.
+    The holder stops well before others take over, because no try to renew lasts longer than what is left until then; others
+    take over within `duration` and one retry of a dead one's last sign.
     """
 
     duration_seconds: int = 6

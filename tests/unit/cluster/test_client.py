@@ -103,7 +103,8 @@ def test_the_lease_does_not_wait_behind_lists(tmp_path: Path) -> None:
         server = ApiServer()
         async with server.running(tmp_path) as environment, await ClusterClient.connect(environment) as client:
             lists = [
-                asyncio.create_task(client.list_objects(CLASSIFIERS, f"team-{number}")) for number in range(CONNECTIONS_LIMIT + 1)
+                asyncio.create_task(client.list_objects(CLASSIFIERS, f"team-{number}"))
+                for number in range(CONNECTIONS_LIMIT + 1)
             ]
             try:
                 async with asyncio.timeout(20):
