@@ -14,8 +14,8 @@ from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, Manifest
 from ocelli_api.names import build_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError
-from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, PODS, Resource
-from ocelli_operator.config import parse_config
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, PODS, Resource
+from ocelli_operator.config import OperatorConfig, parse_config
 from ocelli_operator.operation import Operation
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnreachableError
@@ -30,6 +30,21 @@ HANGS_SECONDS = 30.0
 """As long as a client of the store goes on trying."""
 
 
+class Leases(InMemoryCluster):
+    """What the client of the Lease reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_write: Callable[[str, str], None] | None = None
+
+    def take_over(self, config: OperatorConfig) -> None:
+        """Another operator takes the Lease."""
+        lease = self.find(LEASES, config.lease_namespace, config.lease_name)
+        assert lease is not None
+        lease["spec"]["holderIdentity"] = "another"
+        self.put(LEASES, config.lease_namespace, lease)
+
+
 class OperatorCluster(InMemoryCluster):
     """With server-side apply, as far as the operator rests on it, and a list of what was written."""
 
@@ -38,9 +53,12 @@ class OperatorCluster(InMemoryCluster):
         self.on_write: Callable[[str, str], None] | None = None
         self.writes: list[str] = []
         """`status NAME` for a status, `apply PLURAL/NAME` and so on for the rest; no Leases and Events."""
+        self.hold_applies: asyncio.Event | None = None
+        """Applies wait for it, as for an answer that does not come."""
+        self.leases = Leases()
 
-    def apart(self) -> OperatorCluster:
-        return self
+    def apart(self) -> Leases:
+        return self.leases
 
     async def create(
         self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None, dry_run: bool = False
@@ -59,6 +77,10 @@ class OperatorCluster(InMemoryCluster):
         field_manager: str,
         subresource: str | None = None,
     ) -> Manifest:
+        if self.on_write is not None:
+            self.on_write("PATCH", resource.plural)
+        if self.hold_applies is not None:
+            await self.hold_applies.wait()
         self.writes.append(f"{subresource} {name}" if subresource else f"apply {resource.plural}/{name}")
         current = self.find(resource, namespace, name)
         wanted = body.get("metadata", {})
@@ -157,12 +179,15 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.cluster = OperatorCluster()
         self.store = OutageStore(folder)
+        self.config: OperatorConfig
+        """Of the operator that runs."""
 
     @asynccontextmanager
     async def operator(self) -> AsyncIterator[Operation]:
         """Runs while the block does. It does not sweep: the first sweep is an hour away from what tests make."""
         environment = {"OCELLI_STORE_URL": self.store.url, "OCELLI_METRICS_PORT": str(find_free_port())}
-        operation = Operation(cast(ClusterClient, self.cluster), self.store, parse_config(environment))
+        self.config = parse_config(environment)
+        operation = Operation(cast(ClusterClient, self.cluster), self.store, self.config)
         running = asyncio.create_task(operation.run())
         try:
             yield operation
