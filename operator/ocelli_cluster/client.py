@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 PAGE_SIZE = 100
 """Parsed objects take six times their JSON, and each list of a start has one page of them in memory at a time."""
 CONNECTIONS_LIMIT = 200
+"""For requests. Each watch holds a connection for as long as it lasts, so that watches have a pool of their own, without a
+limit: there are as many as whoever opens them wants."""
 THROTTLED_ATTEMPTS = 4
 """429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
 THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
@@ -141,17 +143,30 @@ class WatchEvent:
     object: Manifest
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Request:
+    """What is sent."""
+
+    method: str
+    url: str
+    timeout: aiohttp.ClientTimeout
+    body: Manifest | None = None
+    content_type: str = "application/json"
+
+
 class ClusterClient:
-    """One connection pool to one API server. Build it with `connect`, inside the event loop that uses it."""
+    """Connections to one API server. Build it with `connect`, inside the event loop that uses it."""
 
     def __init__(self, configuration: Configuration, load: Callable[[Configuration], Any]) -> None:
         self._configuration = configuration
         self._load = load
         self._loaded_at = time.monotonic()
         self._loading = asyncio.Lock()
-        self._rest = RESTClientObject(configuration)
+        self._requests = _open_pool(configuration, CONNECTIONS_LIMIT)
+        self._watches = _open_pool(configuration, 0)
+        self._apart: list[ClusterClient] = []
         self.on_write: Callable[[str, str], None] | None = None
-        """Called with method and plural before every request that writes."""
+        """Called with method and plural before every request that writes; what it raises keeps the request from being sent."""
 
     @classmethod
     async def connect(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -177,7 +192,6 @@ class ClusterClient:
                 raise CredentialsError(f"cannot log in to Kubernetes with {place}: {error}; set KUBECONFIG") from error
 
         configuration = Configuration()
-        configuration.connection_pool_maxsize = CONNECTIONS_LIMIT
         # Retries belong to the callers, who know whether a second write does harm.
         configuration.retries = None
         await load(configuration)
@@ -190,8 +204,16 @@ class ClusterClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._rest.close()
+        """Close every connection, those of clients made by `apart` too."""
+        for client in (self._requests, self._watches, *self._apart):
+            await client.close()
+
+    def apart(self) -> ClusterClient:
+        """A client with the same log-in and connections of its own, for requests that must not wait behind others. It is closed
+        with this one."""
+        client = ClusterClient(self._configuration, self._load)
+        self._apart.append(client)
+        return client
 
     async def credentials(self) -> Credentials:
         """The credentials as of now. Raises CredentialsError."""
@@ -216,7 +238,8 @@ class ClusterClient:
         url = self._url(f"/apis/{resource.api_version}", {})
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
         try:
-            answer = await self._read("GET", url, await self._send("GET", url, None, "application/json", timeout))
+            request = _Request(method="GET", url=url, timeout=timeout)
+            answer = await self._read(request, await self._send(request, self._requests))
         except NotFoundError:
             return False
         kinds = answer.get("resources") or ()
@@ -356,7 +379,8 @@ class ClusterClient:
             query["labelSelector"] = label_selector
         # The server ends the stream; the client's own limit is for connections that died without a word.
         timeout = aiohttp.ClientTimeout(total=timeout_seconds + 10, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        response = await self._send("GET", self._url(resource.path(namespace), query), None, "application/json", timeout)
+        request = _Request(method="GET", url=self._url(resource.path(namespace), query), timeout=timeout)
+        response = await self._send(request, self._watches)
         try:
             yield _watch_events(response)
         finally:
@@ -378,37 +402,42 @@ class ClusterClient:
             self.on_write(method, resource.plural)
         url = self._url(resource.path(namespace, name, subresource), query or {})
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        return await self._read(method, url, await self._send(method, url, body, content_type, timeout))
+        request = _Request(method=method, url=url, timeout=timeout, body=body, content_type=content_type)
+        return await self._read(request, await self._send(request, self._requests))
 
-    async def _read(self, method: str, url: str, response: aiohttp.ClientResponse) -> Manifest:
+    async def _read(self, request: _Request, response: aiohttp.ClientResponse) -> Manifest:
         try:
             answer = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise UnreachableError(f"the answer of the Kubernetes API to {method} {url} broke off: {error!r}") from error
+            raise UnreachableError(
+                f"the answer of the Kubernetes API to {request.method} {request.url} broke off: {error!r}"
+            ) from error
         if not isinstance(answer, dict):
-            raise UnreachableError(f"the Kubernetes API answered {method} {url} with no object")
+            raise UnreachableError(f"the Kubernetes API answered {request.method} {request.url} with no object")
         return answer
 
-    async def _send(
-        self, method: str, url: str, body: Manifest | None, content_type: str, timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, request: _Request, pool: RESTClientObject) -> aiohttp.ClientResponse:
         """The response to a request that succeeded, its body unread."""
         await self._refresh(CREDENTIALS_LIFE_SECONDS)
         renewed = False
         attempt = 1
         while True:
-            headers = {"Accept": "application/json", "Content-Type": content_type, "User-Agent": "ocelli"}
+            headers = {"Accept": "application/json", "Content-Type": request.content_type, "User-Agent": "ocelli"}
             authorization = self._configuration.api_key.get("BearerToken")
             if authorization:
                 headers["Authorization"] = authorization
             try:
-                answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
+                answer = await pool.request(
+                    request.method, request.url, headers=headers, body=request.body, _request_timeout=request.timeout
+                )
                 response: aiohttp.ClientResponse = answer.response
                 if response.status < 400:
                     return response
                 text = await response.text(errors="replace")
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                raise UnreachableError(f"the Kubernetes API did not answer {method} {url}: {error!r}") from error
+                raise UnreachableError(
+                    f"the Kubernetes API did not answer {request.method} {request.url}: {error!r}"
+                ) from error
             if response.status == 401 and not renewed:
                 renewed = True
                 await self._refresh(0.0)
@@ -429,6 +458,13 @@ class ClusterClient:
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def _open_pool(configuration: Configuration, limit: int) -> RESTClientObject:
+    """At most so many connections at a time; 0: any number."""
+    pool = RESTClientObject(configuration)
+    pool.maxsize = limit
+    return pool
 
 
 async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[WatchEvent]:

@@ -22,11 +22,16 @@ logger = logging.getLogger(__name__)
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
+class LeaseLostError(ClusterError):
+    """Nothing may be written any more: another candidate may hold the Lease."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaseTimes:
-    """How long a Lease lasts without renewal, how often it is renewed, and after how long without success its holder stops.
+    """How long a Lease lasts without renewal, how often it is renewed, and how long after the last renewal its holder stops.
 
-    The holder stops well before others take over; others take over within `duration` and one retry of a dead one's last sign.
+    The holder stops well before others take over, because no try to renew lasts longer than what is left until then; others
+    take over within `duration` and one retry of a dead one's last sign.
     """
 
     duration_seconds: int = 6
@@ -52,11 +57,19 @@ class LeaderLease:
         self._times = times
         self._seen: tuple[Any, ...] = ()
         self._seen_at = 0.0
-        self._renewed_at = 0.0
+        self._renewed_at: float | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the holder may go on: False before the Lease was acquired, and as soon as its last renewal is too old.
+
+        For a check right before a write: after a pause of the whole process `keep` may be the last one to notice.
+        """
+        return self._left_seconds() > 0
 
     async def acquire(self) -> None:
         """Wait until the Lease is held."""
-        while not await self._try():  # noqa: ASYNC110 - what is waited for happens in another process
+        while not await self._try(self._times.give_up_seconds / 2):  # noqa: ASYNC110 - what is waited for happens in another process
             await asyncio.sleep(self._times.renew_seconds / 2)
         logger.info("lease is held", extra={"lease": self._name.name, "identity": self._name.identity})
 
@@ -65,11 +78,16 @@ class LeaderLease:
 
         One that was deleted is not made again: whoever uninstalls must not find it afterwards.
         """
-        while True:
-            await asyncio.sleep(self._times.renew_seconds)
-            if not await self._try(create=False) and time.monotonic() - self._renewed_at > self._times.give_up_seconds:
-                logger.warning("lease is lost", extra={"lease": self._name.name, "identity": self._name.identity})
-                return
+        await asyncio.sleep(min(self._times.renew_seconds, self._left_seconds()))
+        while (left_seconds := self._left_seconds()) > 0:
+            # Half of what may pass at most: one request that hangs leaves time for another.
+            limit_seconds = min(left_seconds, self._times.give_up_seconds / 2)
+            pause_seconds = self._times.renew_seconds
+            if not await self._try(limit_seconds, create=False):
+                pause_seconds /= 3
+            await asyncio.sleep(max(min(pause_seconds, self._left_seconds()), 0))
+        self._renewed_at = None
+        logger.warning("lease is lost", extra={"lease": self._name.name, "identity": self._name.identity})
 
     async def release(self) -> None:
         """Let others take over at once."""
@@ -81,10 +99,16 @@ class LeaderLease:
         except ClusterError as error:
             logger.info("lease could not be released", extra={"lease": self._name.name, "error": str(error)})
 
-    async def _try(self, *, create: bool = True) -> bool:
+    def _left_seconds(self) -> float:
+        """How long the Lease may still be taken for held."""
+        if self._renewed_at is None:
+            return 0.0
+        return self._renewed_at + self._times.give_up_seconds - time.monotonic()
+
+    async def _try(self, limit_seconds: float, *, create: bool = True) -> bool:
         asked_at = time.monotonic()
         try:
-            held = await asyncio.wait_for(self._acquire_or_renew(create), self._times.give_up_seconds / 2)
+            held = await asyncio.wait_for(self._acquire_or_renew(create), limit_seconds)
         except (ClusterError, TimeoutError) as error:
             reason = str(error) or "no answer in time"
             logger.warning("lease could not be renewed", extra={"lease": self._name.name, "error": reason})

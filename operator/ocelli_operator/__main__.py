@@ -17,11 +17,13 @@ from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 logger = logging.getLogger("ocelli_operator")
 
 EXIT_MISCONFIGURED = 2
+STORE_RETRY_LIMIT_SECONDS = 1.0
+"""Whatever waits for the store is done again by the operator itself, later, and holds up nothing meanwhile."""
 
 
 async def run(config: OperatorConfig) -> None:
     """Run the operator until a signal comes."""
-    store = ObjectStore.from_url(config.children.store_url)
+    store = ObjectStore.from_url(config.children.store_url, retry_limit_seconds=STORE_RETRY_LIMIT_SECONDS)
     async with await ClusterClient.connect() as client:
         await run_operator(Operation(client, store, config), client, config)
 

@@ -78,6 +78,8 @@ def plan_learning(case: Case) -> Learning:
             actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),
         )
     if spec.pinned_revision is not None and case.current != spec_revision(spec):
+        if observed.store_trouble:
+            return _wait_for_store(case, status.attempt, f"the artifact of revision {case.current} cannot be looked up")
         return _failed(case, missing_revision(case.classifier, case.current), status.attempt)
     if case.is_stalled_by(TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
         return _failed(case, _remember_failure(status), status.attempt)
@@ -99,6 +101,9 @@ def plan_learning(case: Case) -> Learning:
         return replace(learning, trained=false(TrainedReason.QUEUED, message))
     trainers = tuple(pod for pod in observed.trainers if pod.identity.revision == case.current and pod.attempt == attempt)
     if job.finished:
+        if observed.store_trouble and _find_told_failure(case, job, trainers) is None:
+            message = f"training Job {job.identity.name} has ended, but what it stored cannot be read: {observed.store_trouble}"
+            return replace(learning, trained=false(TrainedReason.TRAINING, message))
         failure = _find_failure(case, job, trainers)
         if failure.data_valid == NOT_CHECKED:
             failure = replace(failure, data_valid=learning.data_valid)
@@ -111,9 +116,27 @@ def _failed(case: Case, failure: Failure, attempt: int, superseded: tuple[Action
     return Learning(failure=failure, data_valid=failure.data_valid, trained=failure.trained, attempt=attempt, actions=actions)
 
 
+def _wait_for_store(case: Case, attempt: int, fact: str) -> Learning:
+    """Nobody can tell whether the current revision is learned. What needed a person before the outage goes on doing so."""
+    status = case.status
+    if case.is_stalled_by(frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})):
+        return _failed(case, _remember_failure(status), status.attempt)
+    under_way = status.training_revision == case.current
+    message = f"{fact}: {case.observed.store_trouble}; it is tried again until the store answers"
+    return Learning(
+        training=under_way,
+        attempt=attempt if under_way else status.attempt,
+        data_valid=_judge_running_data(case, under_way),
+        trained=false(TrainedReason.QUEUED, message),
+        actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=attempt),
+    )
+
+
 def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     """No Job of the attempt is there: it ended and went, it was deleted, or it never was."""
     attempt = learning.attempt
+    if case.observed.store_trouble:
+        return _wait_for_store(case, attempt, f"the training of revision {case.current} cannot start")
     outcome = case.observed.outcome if under_way else None
     if outcome is not None and not outcome.succeeded:
         return _failed(case, _failure_of_outcome(case, outcome), attempt, learning.actions)
@@ -248,6 +271,15 @@ def _remember_failure(status: ClassifierStatus) -> Failure:
         data_valid=verdict(status.condition(ConditionType.DATA_VALID), failure.data_valid),
         trained=verdict(status.condition(ConditionType.TRAINED), failure.trained),
     )
+
+
+def _find_told_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
+    """The outcome that the last Pod of a failed Job left behind; None where it left none."""
+    last = max(trainers, key=lambda pod: pod.created_at, default=None)
+    told = last.outcome if last is not None else None
+    if told is None or told.succeeded or (told.attempt, told.revision) != (job.attempt, case.current):
+        return None
+    return told
 
 
 def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Failure:

@@ -47,6 +47,11 @@ class OperatorMetrics:
             "The longest time for which one of the watches has heard nothing of the API server.",
             registry=self.registry,
         )
+        self.store_reachable = Gauge(
+            "ocelli_store_reachable",
+            "0 while Classifiers wait for an object store that does not answer this operator, else 1.",
+            registry=self.registry,
+        )
         self.swept_objects = Counter(
             "ocelli_swept_objects", "Stored objects deleted because nothing refers to them.", registry=self.registry
         )

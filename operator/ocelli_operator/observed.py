@@ -194,6 +194,9 @@ class Observed:
     """The artifact is known, serves, and is not in the store any more."""
     store_fault: str = ""
     """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
+    store_trouble: str = ""
+    """Why the store could not be asked; empty where it answered or nobody needed it. `artifact` is as status knows it then, and
+    `outcome` and `progress` are unknown."""
     outcome: Outcome | None = None
     """The stored outcome of the attempt under way; None where the store holds none, or nobody needed it."""
     progress: ProgressReport | None = None

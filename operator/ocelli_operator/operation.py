@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
-from ocelli_cluster.lease import LeaderLease, LeaseName
+from ocelli_cluster.lease import LeaderLease, LeaseLostError, LeaseName
 from ocelli_cluster.resource_cache import Unreadable
 from ocelli_cluster.resources import LEASES, ObjectKey
 from ocelli_operator.cluster_view import ClusterView, ViewScope
@@ -88,7 +88,7 @@ class Operation:
         self._told = _Told()
         self._leading = False
         self.metrics = OperatorMetrics()
-        client.on_write = lambda method, plural: self.metrics.writes.labels(method, plural).inc()
+        client.on_write = self._before_write
         scope = ViewScope(
             namespaces=config.namespaces,
             timeouts=config.watch_timeouts,
@@ -96,23 +96,28 @@ class Operation:
         )
         self._view = ClusterView(client, scope, self.wake, self._deleted)
         self._events = EventRecorder(client, config.identity)
+        training_store = TrainingStore(store)
         self._reconciler = Reconciler(
             ReconcilerParts(
                 client=client,
                 view=self._view,
-                store=TrainingStore(store),
+                store=training_store,
                 events=self._events,
                 metrics=self.metrics,
                 settings=config.children,
                 clock=clock,
             )
         )
+        # Lists of hundreds of namespaces may wait for connections; the Lease must not wait behind them.
+        lease_client = client.apart()
+        lease_client.on_write = self._count_write
         self._lease = LeaderLease(
-            client, LeaseName(namespace=config.lease_namespace, name=config.lease_name, identity=config.identity)
+            lease_client, LeaseName(namespace=config.lease_namespace, name=config.lease_name, identity=config.identity)
         )
         self.metrics.observe_classifiers(self._view.classifiers)
         self.metrics.queue_length.set_function(lambda: len(self._queue))
         self.metrics.leader.set_function(lambda: float(self._leading))
+        self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
 
     @property
@@ -124,6 +129,15 @@ class Operation:
         """Look at a Classifier soon."""
         if self._leading:
             self._queue.add(key)
+
+    def _count_write(self, method: str, plural: str) -> None:
+        self.metrics.writes.labels(method, plural).inc()
+
+    def _before_write(self, method: str, plural: str) -> None:
+        if not self._lease.is_held:
+            # The process stood still for so long that another one may lead by now.
+            raise LeaseLostError(f"{method} {plural} was not sent: the Lease was not renewed in time")
+        self._count_write(method, plural)
 
     async def run(self) -> None:
         """Watch, and work while the Lease is held."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
-from ocelli_api.pods import CLASSIFIER_LABEL
+from ocelli_api.pods import CLASSIFIER_LABEL, Component
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError, QuotaError
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
@@ -30,9 +30,10 @@ from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
-from ocelli_operator.training_store import KnownArtifacts, TrainingStore
+from ocelli_operator.store_contact import StoreOutageError
+from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import StoreQuotaError
+from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +59,24 @@ class ReconcilerParts:
     clock: Callable[[], datetime]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """What a pass has of the store. Where it could not be asked, `error` says why, and the artifact is as status knows it."""
+
+    artifact: StoredArtifact | None = None
+    artifact_lost: bool = False
+    """It is served, and has vanished from the store."""
+    outcome: Outcome | None = None
+    progress: ProgressReport | None = None
+    fault: str = ""
+    error: StoreUnavailableError | None = None
+
+
 class Reconciler:
     """Brings Classifiers to what they should be, one pass at a time. Keeps nothing that a successor would miss."""
 
     def __init__(self, parts: ReconcilerParts) -> None:
         self._parts = parts
-        self._artifacts = KnownArtifacts(parts.store)
         self._progress_written_at: dict[str, datetime] = {}
         """By UID of the Classifier."""
         self._applied_generations: dict[str, int] = {}
@@ -86,7 +99,9 @@ class Reconciler:
         classifier = self._parts.view.classifier(key)
         if classifier is None:
             return None
-        observed = await self._observe(key, classifier)
+        stored = await self._read_store(key, classifier)
+        observed = await self._observe(key, classifier, stored)
+        store_error = stored.error
         plan = plan_classifier(observed, self._parts.settings)
         want_of_room: QuotaError | StoreQuotaError | None = None
         for action in plan.actions:
@@ -97,19 +112,26 @@ class Reconciler:
             except (QuotaError, StoreQuotaError) as error:
                 # Said by this plan already; the rest is done all the same.
                 want_of_room = error
+            except StoreUnavailableError as error:
+                store_error = error
+        if store_error is not stored.error:
+            # What could be done is done; status says what could not.
+            told = plan_classifier(replace(observed, store_trouble=str(store_error)), self._parts.settings)
+            plan = replace(plan, status=told.status)
         if plan.status != classifier.status:
             await self._write_status(classifier, plan)
         if want_of_room is not None:
             raise want_of_room
+        if store_error is not None and not isinstance(store_error, StoreOutageError):
+            raise store_error
         changed = bool(plan.actions) or plan.status != classifier.status
         self._parts.metrics.reconciles.labels("changed" if changed else "unchanged").inc()
-        return plan.requeue_after_seconds
+        return plan.requeue_after_seconds if store_error is None else store_error.retry_after_seconds
 
     def forget(self, classifier: Classifier) -> None:
         """A Classifier went away."""
         self._progress_written_at.pop(classifier.uid, None)
         self._dropped_revisions.pop(classifier.uid, None)
-        self._artifacts.forget(classifier.namespace, classifier.classifier_id)
 
     def note_lost_artifacts(self, lost: Mapping[ObjectKey, str]) -> set[ObjectKey]:
         """Artifacts of these served revisions, and of no others, have vanished; the Classifiers for which that is new."""
@@ -127,36 +149,70 @@ class Reconciler:
 
     # --- observe
 
-    async def _observe(self, key: ObjectKey, classifier: Classifier) -> Observed:
+    async def _read_store(self, key: ObjectKey, classifier: Classifier) -> _Stored:
+        """What is needed of the store. What status and the Pods tell is not asked for: the store may not answer."""
+        status, current = classifier.status, current_revision(classifier.spec)
+        if status.classifier_id is None or classifier.deleted:
+            return _Stored()
+        recorded = next((entry for entry in status.history if entry.revision == current), None)
+        lost = self._is_artifact_lost(key, classifier, current)
+        if recorded is not None and status.served_revision == current and not (lost and _trains_again(classifier, current)):
+            return _Stored(artifact=_recorded_artifact(recorded), artifact_lost=lost)
+        if lost:
+            # What history says of it holds no more: it is learned again, or was put back.
+            recorded = None
+        location = ClassifierLocation(namespace=classifier.namespace, classifier_id=status.classifier_id)
+        attempt = next_attempt(status, current)
+        job = self._find_job(key, classifier)
+        store = self._parts.store
+        try:
+            if job is not None and not job.finished:
+                phases = {
+                    pod.phase
+                    for pod in self._parts.view.pods(key)
+                    if pod.component == Component.TRAINING and (pod.identity.revision, pod.attempt) == (current, attempt)
+                }
+                if "Succeeded" not in phases:
+                    # A trainer that has not begun has stored nothing, and one that runs nothing but its progress.
+                    running = "Running" in phases
+                    return _Stored(progress=await store.load_progress(location, current, attempt) if running else None)
+            # After the Job was read: one that has ended has stored its artifact before.
+            artifact = await self._load_artifact(location, recorded, current, attempt)
+            if artifact is not None:
+                if lost and self._lost_artifacts is not None:
+                    self._lost_artifacts.pop(key, None)
+                return _Stored(artifact=artifact)
+            return _Stored(
+                outcome=await store.load_outcome(location, current, attempt) if job is None or job.finished else None,
+                fault=store.find_fault(location, current, attempt),
+                progress=await store.load_progress(location, current, attempt) if job is not None else None,
+            )
+        except StoreUnavailableError as error:
+            # An attempt is under way only where the store was seen to have no artifact.
+            known = recorded is not None and status.training_revision != current
+            return _Stored(artifact=_recorded_artifact(recorded) if recorded is not None and known else None, error=error)
+
+    async def _load_artifact(
+        self, location: ClassifierLocation, recorded: HistoryEntry | None, revision: str, attempt: int
+    ) -> StoredArtifact | None:
+        """The artifact of a revision that is not served, or None; of one in the history nothing has to be read again."""
+        if recorded is None:
+            return await self._parts.store.load_artifact(location, revision, attempt)
+        return _recorded_artifact(recorded) if await self._parts.store.holds_artifact(location, revision) else None
+
+    def _find_job(self, key: ObjectKey, classifier: Classifier) -> ObservedJob | None:
+        """The Job of the attempt that the current revision is in."""
+        current = current_revision(classifier.spec)
+        name = job_name(classifier.name, current, next_attempt(classifier.status, current))
+        return next((job for job in self._parts.view.jobs(key) if job.identity.name == name), None)
+
+    async def _observe(self, key: ObjectKey, classifier: Classifier, stored: _Stored) -> Observed:
         view = self._parts.view
         jobs, pods = view.jobs(key), view.pods(key)
-        current = current_revision(classifier.spec)
-        attempt = next_attempt(classifier.status, current)
-        job = next((job for job in jobs if job.identity.name == job_name(classifier.name, current, attempt)), None)
-        artifact: StoredArtifact | None = None
-        outcome: Outcome | None = None
-        progress: ProgressReport | None = None
-        store_fault = ""
-        artifact_lost = False
         classifier_id = classifier.status.classifier_id
-        if classifier_id is not None and not classifier.deleted:
-            location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier_id)
-            # After the Job was read: one that has ended has stored its artifact before.
-            served = classifier.status.served_revision == current
-            artifact_lost = self._is_artifact_lost(key, classifier, current)
-            if artifact_lost and not _trains_again(classifier, current):
-                artifact = _find_recorded(classifier, current)
-            if artifact is None:
-                artifact = await self._artifacts.find(location, current, attempt, in_use=served and not artifact_lost)
-                artifact_lost = False
-                if artifact is not None and self._lost_artifacts is not None:
-                    self._lost_artifacts.pop(key, None)
-            if artifact is None and (job is None or job.finished):
-                outcome = await self._parts.store.load_outcome(location, current, attempt)
-                store_fault = self._parts.store.find_fault(location, current, attempt)
-            if artifact is None and job is not None:
-                progress = await self._parts.store.load_progress(location, current, attempt)
-            if artifact is None and job is not None and job.finished and not job.succeeded:
+        if classifier_id is not None and not classifier.deleted and stored.artifact is None:
+            job = self._find_job(key, classifier)
+            if job is not None and job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
         needs_id = classifier_id is None and not classifier.deleted
         return Observed(
@@ -169,11 +225,12 @@ class Reconciler:
             autoscalers=view.autoscalers(key),
             disruption_budgets=view.disruption_budgets(key),
             gpu_nodes=view.gpu_nodes(),
-            artifact=artifact,
-            artifact_lost=artifact_lost,
-            outcome=outcome,
-            progress=progress,
-            store_fault=store_fault,
+            artifact=stored.artifact,
+            artifact_lost=stored.artifact_lost,
+            outcome=stored.outcome,
+            progress=stored.progress,
+            store_fault=stored.fault,
+            store_trouble="" if stored.error is None else str(stored.error),
             progress_written_at=self._progress_written_at.get(classifier.uid),
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
@@ -354,12 +411,6 @@ def _trains_again(classifier: Classifier, current: str) -> bool:
         or status.training_revision == current
         or status.failed_revision == current
     )
-
-
-def _find_recorded(classifier: Classifier, revision: str) -> StoredArtifact | None:
-    """The artifact of a revision by history; None where it is not listed."""
-    entry = next((entry for entry in classifier.status.history if entry.revision == revision), None)
-    return None if entry is None else _recorded_artifact(entry)
 
 
 def _recorded_artifact(entry: HistoryEntry) -> StoredArtifact:

@@ -95,6 +95,13 @@ def _plan_switch(case: Case, served: str | None) -> Rollout:
             served_revision=case.current, obstacle=f"requests are sent on to the inference servers of revision {case.current}"
         )
     trouble, unschedulable = find_trouble(case, case.current)
+    if deployment.up_to_date and deployment.deadline_exceeded and case.observed.store_trouble:
+        # Its servers load from the store: its time begins anew, as often as needed.
+        return Rollout(
+            served_revision=served,
+            obstacle=f"Deployment {name} is made anew, because its servers cannot load: {case.observed.store_trouble}",
+            actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "the object store was away during its rollout"),
+        )
     if deployment.up_to_date and deployment.deadline_exceeded and case.status.failed_revision == case.current:
         # It failed before and is to be tried again: a Deployment past its deadline gets no other one.
         return Rollout(

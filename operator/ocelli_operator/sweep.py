@@ -34,7 +34,7 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 logger = logging.getLogger(__name__)
 
 FAILED_DELETES_LIMIT = 20
-"""So many failed deletes end a sweep: each may take half a minute, and what was listed before may be wanted by then."""
+"""So many failed deletes end a sweep: each may take seconds, and what was listed before may be wanted by then."""
 ALLOWANCE_OBJECTS = 20
 """So many objects go whatever their share is, in a small store: about as many as two Classifiers have."""
 UPLOAD_LEAD = timedelta(hours=1)

@@ -6,12 +6,14 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ocelli_api.classifier import AccuracyInterval
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
+from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
@@ -19,26 +21,37 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 logger = logging.getLogger(__name__)
 
 FAULTS_LIMIT = 1000
+READ_DEADLINE_SECONDS = 5.0
+WRITE_DEADLINE_SECONDS = 10.0
 _JUDGED_IMAGES_LIMIT = 2**31 - 1
 
 
 class TrainingStore:
-    """Documents of trainings and artifacts, typed. Everything raises StoreUnavailableError where the store does not answer.
+    """Documents of trainings and artifacts, typed. Everything raises StoreUnavailableError where the store refuses, and
+    StoreOutageError, soon, where it does not answer.
 
     A document that cannot be used, since Pods of the tenant may write what they like, counts as absent.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._reading = StoreContact(store.url, deadline_seconds=READ_DEADLINE_SECONDS)
+        # Apart, because a store that has trouble with its disk may answer reads and hang at writes.
+        self._writing = StoreContact(store.url, deadline_seconds=WRITE_DEADLINE_SECONDS)
         self._faults: dict[str, str] = {}
         """Why a document cannot be used, by key; each was logged."""
+
+    @property
+    def is_reachable(self) -> bool:
+        """False while the store does not answer and somebody waits for it."""
+        return not (self._reading.is_missed or self._writing.is_missed)
 
     async def save_definition(
         self, location: ClassifierLocation, revision: str, attempt: int, definition: dict[str, Any]
     ) -> None:
         """Write what an attempt shall learn, before its Job exists."""
         text = json.dumps(definition, ensure_ascii=False, indent=1)
-        await self._store.put(location.training_key(revision, attempt, DEFINITION), text.encode())
+        await self._writing.ask(lambda: self._store.put(location.training_key(revision, attempt, DEFINITION), text.encode()))
 
     async def load_progress(self, location: ClassifierLocation, revision: str, attempt: int) -> ProgressReport | None:
         """How far an attempt is; None where it has not said so."""
@@ -91,14 +104,18 @@ class TrainingStore:
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
         """Delete every example that came by REST; says how many zips went."""
-        return await self._store.delete_prefix(location.uploads_prefix)
+        uploads = await self._reading.ask(lambda: self._store.list_objects(location.uploads_prefix))
+        for upload in uploads:
+            await self._writing.ask(partial(self._store.delete, upload.key))
+        return len(uploads)
 
     async def holds_artifact(self, location: ClassifierLocation, revision: str) -> bool:
         """Whether there is an artifact of a revision."""
-        return await self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA))
+        return await self._reading.ask(lambda: self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA)))
 
     async def _written_at(self, key: str) -> str | None:
-        found = [item for item in await self._store.list_objects(key.rsplit("/", 1)[0]) if item.key == key]
+        listed = await self._reading.ask(lambda: self._store.list_objects(key.rsplit("/", 1)[0]))
+        found = [item for item in listed if item.key == key]
         return format_time(found[0].modified_at) if found else None
 
     async def _load(self, key: str) -> dict[str, Any] | None:
@@ -115,7 +132,7 @@ class TrainingStore:
 
     async def _read(self, key: str) -> bytes | None:
         try:
-            return await read_document(self._store, key)
+            return await self._reading.ask(lambda: read_document(self._store, key))
         except ObjectNotFoundError:
             self._faults.pop(key, None)
         except ObjectTooLargeError as error:
@@ -128,33 +145,6 @@ class TrainingStore:
         if len(self._faults) >= FAULTS_LIMIT:
             self._faults.clear()
         self._faults[key] = fault
-
-
-class KnownArtifacts:
-    """What the store said of artifacts, for passes not to read them again: one that is there never changes."""
-
-    def __init__(self, store: TrainingStore) -> None:
-        self._store = store
-        self._known: dict[tuple[str, str, str], StoredArtifact] = {}
-        """By namespace, classifier id and revision."""
-
-    async def find(self, location: ClassifierLocation, revision: str, attempt: int, *, in_use: bool) -> StoredArtifact | None:
-        """The artifact of a revision, or None. `in_use`: it is served, hence the sweep keeps it and nobody has to look."""
-        key = (location.namespace, location.classifier_id, revision)
-        if key in self._known and not in_use and not await self._store.holds_artifact(location, revision):
-            # It left the history and was swept; the same revision may be wanted again.
-            del self._known[key]
-        if key not in self._known:
-            artifact = await self._store.load_artifact(location, revision, attempt)
-            if artifact is None:
-                return None
-            self._known[key] = artifact
-        return self._known[key]
-
-    def forget(self, namespace: str, classifier_id: str | None) -> None:
-        """A Classifier went away."""
-        for key in [key for key in self._known if key[:2] == (namespace, classifier_id)]:
-            del self._known[key]
 
 
 @dataclass(frozen=True, kw_only=True)

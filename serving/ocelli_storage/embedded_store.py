@@ -30,16 +30,17 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout
 
 from ocelli_api.pods import STORE_AUDIENCE, STORE_TOKEN_FILE, Environment
 from ocelli_storage.object_store import (
+    RETRY_LIMIT_SECONDS,
     ObjectNotFoundError,
     ObjectStore,
     StoreConfigurationError,
     StoredObject,
     StoreQuotaError,
     StoreUnavailableError,
+    StoreUnreachableError,
     collect_chunks,
 )
 
-RETRY_LIMIT_SECONDS = 30.0
 _PAUSE_FIRST_SECONDS = 0.1
 _PAUSE_LIMIT_SECONDS = 2.0
 _PASSING = frozenset({None, 502, 503, 504})
@@ -59,7 +60,9 @@ class EmbeddedStore(ObjectStore):
         self._retry_limit_seconds = retry_limit_seconds
 
     @classmethod
-    def open(cls, url: str, environment: Mapping[str, str] = os.environ) -> EmbeddedStore:
+    def open(
+        cls, url: str, environment: Mapping[str, str] = os.environ, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS
+    ) -> EmbeddedStore:
         """The store at an `http(s)://host` URL; the token lies where `OCELLI_STORE_TOKEN_FILE` says.
 
         Raises:
@@ -73,7 +76,7 @@ class EmbeddedStore(ObjectStore):
                 f"object store: there is no ServiceAccount token at {str(token_file)!r} to show to {url!r}; mount one with the "
                 f"audience {STORE_AUDIENCE!r} there, or set {Environment.STORE_TOKEN_FILE}"
             )
-        return cls(url, token_file)
+        return cls(url, token_file, retry_limit_seconds=retry_limit_seconds)
 
     async def get(self, key: str, *, limit_bytes: int) -> bytes:
         async def read(response: ClientResponse) -> bytes:
@@ -90,7 +93,8 @@ class EmbeddedStore(ObjectStore):
             try:
                 async with self._answer(_Request(method="GET", verb="read", key=key, headers=rest)) as response:
                     if read_bytes and response.status != HTTPStatus.PARTIAL_CONTENT:
-                        raise _unavailable("read", key, "the answer broke off, and the object was replaced since")
+                        trouble = "the answer broke off, and the object was replaced since"
+                        raise StoreUnavailableError(_tell_trouble("read", key, trouble))
                     tag = response.headers.get("ETag", "")
                     async for chunk in response.content.iter_chunked(chunk_bytes):
                         read_bytes += len(chunk)
@@ -155,12 +159,13 @@ class EmbeddedStore(ObjectStore):
                     raise ObjectNotFoundError(request.key) from error
                 if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                     raise StoreQuotaError(request.key, error.reason) from error
-                raise _unavailable(request.verb, request.key, str(error)) from error
+                kind = StoreUnreachableError if error.status in _PASSING else StoreUnavailableError
+                raise kind(_tell_trouble(request.verb, request.key, str(error))) from error
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
                 trouble = f"the answer broke off: {error or type(error).__name__}"
-                raise _BrokenOffError(str(_unavailable(request.verb, request.key, trouble))) from error
+                raise _BrokenOffError(_tell_trouble(request.verb, request.key, trouble)) from error
             finally:
                 response.release()
 
@@ -255,7 +260,7 @@ class _Tries:
         return True
 
 
-class _BrokenOffError(StoreUnavailableError):
+class _BrokenOffError(StoreUnreachableError):
     """The store began to answer, and did not end."""
 
 
@@ -275,5 +280,5 @@ async def _reason(response: ClientResponse) -> str:
         return str(response.reason)
 
 
-def _unavailable(verb: str, key: str, trouble: str) -> StoreUnavailableError:
-    return StoreUnavailableError(f"object store: could not {verb} {key!r}: {trouble}")
+def _tell_trouble(verb: str, key: str, trouble: str) -> str:
+    return f"object store: could not {verb} {key!r}: {trouble}"

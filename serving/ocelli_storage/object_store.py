@@ -14,6 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+RETRY_LIMIT_SECONDS = 30.0
+"""The embedded store is one Pod, and restarts."""
+
 
 class ObjectStoreError(Exception):
     """The store cannot do what it was asked to."""
@@ -40,6 +43,10 @@ class ObjectTooLargeError(ObjectStoreError):
 
 class StoreUnavailableError(ObjectStoreError):
     """The store did not answer, or refused: trying again later may help."""
+
+
+class StoreUnreachableError(StoreUnavailableError):
+    """No answer came, or one that says that nobody is there to give it: what was asked for has nothing to do with it."""
 
 
 class StoreQuotaError(StoreUnavailableError):
@@ -70,8 +77,10 @@ class ObjectStore(ABC):
     url: str
 
     @staticmethod
-    def from_url(url: str) -> ObjectStore:
+    def from_url(url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> ObjectStore:
         """Open the store at a URL, see the module. A folder is made where it is missing; nothing is sent yet.
+
+        For `retry_limit_seconds` a request is sent again that met no answer.
 
         Raises:
             StoreConfigurationError: the URL names no such store.
@@ -81,13 +90,13 @@ class ObjectStore(ABC):
         if scheme in ("http", "https"):
             from ocelli_storage.embedded_store import EmbeddedStore
 
-            return EmbeddedStore.open(url)
+            return EmbeddedStore.open(url, retry_limit_seconds=retry_limit_seconds)
         from ocelli_storage.obstore_store import BUCKET_SCHEMES, ObstoreStore
 
         if scheme == "file":
             return ObstoreStore.open_folder(url)
         if scheme in BUCKET_SCHEMES:
-            return ObstoreStore.open_bucket(url)
+            return ObstoreStore.open_bucket(url, retry_limit_seconds=retry_limit_seconds)
         raise StoreConfigurationError(
             f"object store: {url!r} is no address of a store; set file:///folder, s3://bucket, gs://bucket, az://container or "
             "http://host of the embedded store"

@@ -6,30 +6,34 @@ Credentials of buckets come from the environment, by the variables that `obstore
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, GenericError
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from ocelli_storage.object_store import (
+    RETRY_LIMIT_SECONDS,
     ObjectNotFoundError,
     ObjectStore,
     StoreConfigurationError,
     StoredObject,
     StoreUnavailableError,
+    StoreUnreachableError,
     collect_chunks,
 )
 
-RETRY_LIMIT_SECONDS = 30
-"""For so long a request to a bucket that failed is tried again."""
+_RETRIES_LIMIT = 1000
 _PARTS_AT_ONCE = 2
 """Parts of 5 MB that one write keeps in memory; `obstore` would keep 12."""
 
 _CHUNK_BYTES = 1024 * 1024
+_FOLDER_ERROR = "Generic LocalFileSystem error"
+_REFUSED = re.compile(r"status code: 4[0-9][0-9]")
 
 _BUCKETS = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 BUCKET_SCHEMES = tuple(_BUCKETS)
@@ -56,7 +60,7 @@ class ObstoreStore(ObjectStore):
             raise StoreConfigurationError(f"object store: {url!r} cannot be used: {error}; name a writable folder") from error
 
     @classmethod
-    def open_bucket(cls, url: str) -> ObstoreStore:
+    def open_bucket(cls, url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> ObstoreStore:
         """The bucket, or the prefix in it, of an `s3://`, `gs://` or `az://` URL.
 
         Raises:
@@ -66,7 +70,8 @@ class ObstoreStore(ObjectStore):
         if not parts.netloc:
             raise StoreConfigurationError(f"object store: {url!r} names no bucket; set {parts.scheme}://BUCKET or …/PREFIX")
         prefix = parts.path.strip("/") or None
-        retries = {"retry_timeout": timedelta(seconds=RETRY_LIMIT_SECONDS)}
+        # The time is the limit: by default ten tries are, which are over after two minutes.
+        retries = {"retry_timeout": timedelta(seconds=retry_limit_seconds), "max_retries": _RETRIES_LIMIT}
         # A store inside the cluster has no certificate; whoever sets such an address has chosen so.
         plain = {"allow_http": True}
         try:
@@ -139,4 +144,8 @@ class ObstoreStore(ObjectStore):
 
 
 def _unavailable(verb: str, key: str, error: BaseError) -> StoreUnavailableError:
-    return StoreUnavailableError(f"object store: could not {verb} {key!r}: {error}")
+    text = str(error)
+    # A folder has no answer to wait for, and a refusal is one.
+    unreachable = isinstance(error, GenericError) and not text.startswith(_FOLDER_ERROR) and _REFUSED.search(text) is None
+    kind = StoreUnreachableError if unreachable else StoreUnavailableError
+    return kind(f"object store: could not {verb} {key!r}: {text}")

@@ -21,6 +21,8 @@ from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 from ocelli_training.settings import Settings, count_usable_cores, parse_settings
 
 _SIGNALLED = 128
+_STORE_PATIENCE_SECONDS = 600.0
+"""A training has nothing to do without its store, and all to lose: a store that is away for minutes must not fail it."""
 _TALKATIVE = ("onnx_ir", "onnxscript", "torch")
 """Exporting a network tells of each of its steps."""
 
@@ -33,7 +35,7 @@ def main() -> int:
     try:
         settings = parse_settings(os.environ, usable_cores=count_usable_cores())
         configure_logging(settings.log_level, talkative=_TALKATIVE)
-        store = ObjectStore.from_url(settings.store_url)
+        store = ObjectStore.from_url(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
         scratch = _make_scratch_folder(settings)
     except (SettingsError, StoreConfigurationError) as error:
         logger.error("settings.refused", extra={"error": str(error)})

@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable
 
 import pytest
 
 from ocelli_cluster.client import ClusterClient, NotFoundError
 from ocelli_cluster.lease import LeaderLease, LeaseName, LeaseTimes
 from ocelli_cluster.resources import LEASES
+from tests.integration.operator.life import live
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.write_proxy import WriteProxy
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def proxy(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[WriteProxy]:
-    proxy = WriteProxy(operator_kubeconfig, tmp_path)
-    yield proxy
-    proxy.close()
-
-
-def describe(scene: Scene, name: str) -> dict[str, Any]:
-    """Everything that should be the same however often the operator died, without times and drawn names."""
-    status = scene.status(name)
-    stored = [path for path in scene.stored() if f"/{status['classifierID']}/" in path]
-    described = {
-        "conditions": {item["type"]: (item["status"], item["reason"]) for item in status["conditions"]},
-        "attempt": status["attempt"],
-        "revisions": [status["servedRevision"], status["settledRevision"], [item["revision"] for item in status["history"]]],
-        "nonce": status["observedRetrainNonce"],
-        "retrained": "retrainedAt" in status,
-        "jobs": [job for job in scene.names(scene.jobs()) if job.startswith(name)],
-        "deployments": [item for item in scene.names(scene.deployments()) if item.startswith(name)],
-        "stored": [path.replace(status["classifierID"], "ID") for path in stored],
-    }
-    return cast(dict[str, Any], json.loads(json.dumps(described).replace(name, "NAME")))
-
-
-def live(scene: Scene, name: str) -> dict[str, Any]:
-    """A life: created, served, changed, served again."""
-    scene.apply(scene.build(name))
-    scene.wait_until_ready(name)
-    scene.apply(scene.build(name, model={"seed": 1}, retrainNonce=1))
-    status = scene.wait_until_ready(name)
-    scene.cluster.wait_for(
-        "one Deployment is left",
-        lambda: (
-            [item for item in scene.names(scene.deployments()) if item.startswith(name)]
-            == [f"{name}-{status['servedRevision']}"]
-        ),
-    )
-    return describe(scene, name)
 
 
 class _Reaper:

@@ -56,6 +56,10 @@ class WriteProxy:
         self._cut = True
         self._run(self._close_connections())
 
+    def end_connections(self) -> None:
+        """Whatever is open ends, watches above all; new requests come through."""
+        self._run(self._close_connections())
+
     def mend(self) -> None:
         self._cut = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from ocelli_storage.embedded_store import EmbeddedStore
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 ADMINISTRATOR = "operator"
+VOLUME = "volume"
 REVIEWER = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRole",
@@ -33,10 +35,18 @@ class StoreProcess:
     namespace: str
     folder: Path
     url: str
+    process: subprocess.Popen[bytes]
+
+    def stand_still(self) -> None:
+        """It takes connections and answers none, as with a volume that hangs."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     @property
     def volume(self) -> Path:
-        return self.folder / "volume"
+        return self.folder / VOLUME
 
     def save_token(self, namespace: str, account: str, audience: str = "ocelli-store") -> Path:
         """A file with a token as a projected volume would have it."""
@@ -70,10 +80,10 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
     cluster.apply([*accounts, REVIEWER, binding])
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    store = StoreProcess(cluster=cluster, namespace=namespace, folder=folder, url=f"http://127.0.0.1:{port}")
+    url = f"http://127.0.0.1:{port}"
     environment = {
         "KUBECONFIG": str(cluster.service_account_kubeconfig(namespace, "store")),
-        "OCELLI_STORE_FOLDER": str(store.volume),
+        "OCELLI_STORE_FOLDER": str(folder / VOLUME),
         "OCELLI_STORE_ADMINISTRATORS": f"system:serviceaccount:{namespace}:{ADMINISTRATOR}",
         "OCELLI_STORE_HOST": "127.0.0.1",
         "OCELLI_STORE_PORT": str(port),
@@ -81,8 +91,9 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
     }
     process = subprocess.Popen([sys.executable, "-m", "ocelli_store"], env={**os.environ, **environment}, cwd=CHECKOUT)
     try:
-        yield store
+        yield StoreProcess(cluster=cluster, namespace=namespace, folder=folder, url=url, process=process)
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         assert process.wait(timeout=30) == 0
         cluster.delete(binding)

@@ -216,7 +216,7 @@ class InMemoryCluster:
 def _matches(item: Manifest, selector: str | None) -> bool:
     labels = item["metadata"].get("labels") or {}
     pairs = (pair.partition("=") for pair in (selector or "").split(",") if pair)
-    return all(labels.get(key) == value for key, _, value in pairs)
+    return all(labels.get(key) == value if equals else key in labels for key, equals, value in pairs)
 
 
 def _merge(target: Any, patch: Any) -> Any:

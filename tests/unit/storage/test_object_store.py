@@ -16,7 +16,13 @@ from typing import Any
 
 import pytest
 
-from ocelli_storage.object_store import ObjectStore, StoreConfigurationError, StoreQuotaError, StoreUnavailableError
+from ocelli_storage.object_store import (
+    ObjectStore,
+    StoreConfigurationError,
+    StoreQuotaError,
+    StoreUnavailableError,
+    StoreUnreachableError,
+)
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.write_slots import WriteSlots
 from tests.unit.storage.running_store import breaking_off, open_embedded, raw_request, running_store, wait_until
@@ -345,3 +351,30 @@ class TestEmbedded(StorePromises):
 def test_a_url_of_no_store_is_refused_with_what_to_set(url: str) -> None:
     with pytest.raises(StoreConfigurationError, match="set "):
         ObjectStore.from_url(url)
+
+
+@pytest.mark.parametrize("scheme", ["http", "s3"])
+def test_a_store_that_nobody_reaches_is_told_from_one_that_refuses_and_soon(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    token = tmp_path / "token"
+    token.write_text("reader")
+    for name, value in {
+        "OCELLI_STORE_TOKEN_FILE": str(token),
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": "me",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "here",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = ObjectStore.from_url("s3://bucket" if scheme == "s3" else address, retry_limit_seconds=0.3)
+
+    async def read() -> None:
+        await store.get(OWN, limit_bytes=LIMIT_BYTES)
+
+    started_at = time.monotonic()
+    with pytest.raises(StoreUnreachableError):
+        run(read())
+    assert time.monotonic() - started_at < 5

@@ -1,0 +1,47 @@
+"""The life of a Classifier, and what should be the same at its end whatever happened to the operator meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+from tests.integration.operator.scene import Scene
+
+
+def describe(scene: Scene, name: str) -> dict[str, Any]:
+    """Everything that should be the same however often the operator died, without times and drawn names."""
+    status = scene.status(name)
+    stored = [path for path in scene.stored() if f"/{status['classifierID']}/" in path]
+    described = {
+        "conditions": {item["type"]: (item["status"], item["reason"]) for item in status["conditions"]},
+        "attempt": status["attempt"],
+        "revisions": [status["servedRevision"], status["settledRevision"], [item["revision"] for item in status["history"]]],
+        "nonce": status["observedRetrainNonce"],
+        "retrained": "retrainedAt" in status,
+        "jobs": [job for job in scene.names(scene.jobs()) if job.startswith(name)],
+        "deployments": [item for item in scene.names(scene.deployments()) if item.startswith(name)],
+        "stored": [path.replace(status["classifierID"], "ID") for path in stored],
+    }
+    return cast(dict[str, Any], json.loads(json.dumps(described).replace(name, "NAME")))
+
+
+def live(scene: Scene, name: str, amid: Sequence[Callable[[], None]] = ()) -> dict[str, Any]:
+    """A life: created, served, changed, served again. `amid` happens while it is learned, one each time."""
+    happens = iter(amid)
+    for spec in ({}, {"model": {"seed": 1}, "retrainNonce": 1}):
+        before = scene.names(scene.jobs())
+        scene.apply(scene.build(name, **spec))
+        happening = next(happens, None)
+        if happening is not None:
+            scene.cluster.wait_for("its training Job", lambda: scene.names(scene.jobs()) != before)  # noqa: B023 - called at once
+            happening()
+        status = scene.wait_until_ready(name)
+    scene.cluster.wait_for(
+        "one Deployment is left",
+        lambda: (
+            [item for item in scene.names(scene.deployments()) if item.startswith(name)]
+            == [f"{name}-{status['servedRevision']}"]
+        ),
+    )
+    return describe(scene, name)

@@ -1,0 +1,136 @@
+"""While the store does not answer, nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from ocelli_operator import store_contact
+from ocelli_operator.store_contact import StoreContact, StoreOutageError
+from ocelli_storage.object_store import ObjectNotFoundError, StoreUnreachableError
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_contact, "PAUSE_FIRST_SECONDS", 0.05)
+
+
+class Requests:
+    """Counts those that are sent. `answer` is theirs."""
+
+    def __init__(self, answer: Callable[[], Awaitable[str]]) -> None:
+        self.answer = answer
+        self.sent = 0
+
+    async def send(self) -> str:
+        self.sent += 1
+        return await self.answer()
+
+
+async def refuse() -> str:
+    raise StoreUnreachableError("connection refused")
+
+
+async def hang() -> str:
+    await asyncio.sleep(60)
+    return ""
+
+
+async def succeed() -> str:
+    return "bytes"
+
+
+async def find_nothing() -> str:
+    raise ObjectNotFoundError("key")
+
+
+async def fail(contact: StoreContact, requests: Requests) -> StoreOutageError:
+    with pytest.raises(StoreOutageError) as caught:
+        await contact.ask(requests.send)
+    return caught.value
+
+
+def test_a_request_without_an_answer_ends_at_its_deadline() -> None:
+    async def scenario() -> float:
+        started_at = time.monotonic()
+        await fail(StoreContact("http://store", deadline_seconds=0.1), Requests(hang))
+        return time.monotonic() - started_at
+
+    assert asyncio.run(scenario()) < 1
+
+
+def test_after_a_failure_nothing_is_sent_for_a_while() -> None:
+    async def scenario() -> int:
+        contact, requests = StoreContact("http://store", deadline_seconds=1), Requests(refuse)
+        for _ in range(5):
+            await fail(contact, requests)
+        return requests.sent
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_after_the_pause_one_tries_and_the_others_do_not_wait_for_it() -> None:
+    async def scenario() -> int:
+        contact, requests = StoreContact("http://store", deadline_seconds=0.2), Requests(refuse)
+        error = await fail(contact, requests)
+        await asyncio.sleep(error.retry_after_seconds)
+        requests.answer, requests.sent = hang, 0
+        await asyncio.gather(*(fail(contact, requests) for _ in range(8)))
+        return requests.sent
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_an_answer_ends_the_outage() -> None:
+    async def scenario() -> list[str]:
+        contact, requests = StoreContact("http://store", deadline_seconds=1), Requests(refuse)
+        error = await fail(contact, requests)
+        requests.answer = succeed
+        await asyncio.sleep(error.retry_after_seconds)
+        return [await contact.ask(requests.send) for _ in range(3)]
+
+    assert asyncio.run(scenario()) == ["bytes"] * 3
+
+
+def test_that_there_is_nothing_is_an_answer() -> None:
+    async def scenario() -> bool:
+        contact = StoreContact("http://store", deadline_seconds=1)
+        for _ in range(2):
+            with pytest.raises(ObjectNotFoundError):
+                await contact.ask(find_nothing)
+        return contact.is_missed
+
+    assert not asyncio.run(scenario())
+
+
+def test_the_message_is_the_same_all_along_and_the_times_to_come_back_are_not() -> None:
+    async def scenario() -> list[StoreOutageError]:
+        contact, requests = StoreContact("http://store", deadline_seconds=1), Requests(refuse)
+        return [await fail(contact, requests) for _ in range(5)]
+
+    errors = asyncio.run(scenario())
+    assert {str(error) for error in errors} == {"the object store http://store is not reachable"}
+    assert len({error.retry_after_seconds for error in errors}) == len(errors)
+
+
+def test_pauses_get_longer_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_contact, "PAUSE_LIMIT_SECONDS", 0.1)
+
+    async def scenario() -> list[float]:
+        contact, requests = StoreContact("http://store", deadline_seconds=1), Requests(refuse)
+        sent_at = []
+        for _ in range(4):
+            sent = requests.sent
+            while requests.sent == sent:
+                await fail(contact, requests)
+                await asyncio.sleep(0.005)
+            sent_at.append(time.monotonic())
+        return [later - earlier for earlier, later in itertools.pairwise(sent_at)]
+
+    pauses = asyncio.run(scenario())
+    assert pauses[1] > 0.09
+    assert pauses[2] < 0.3

@@ -1,0 +1,279 @@
+"""While the object store is away only what needs it waits, and says so; it holds up nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ocelli_api.conditions import ConditionType
+from ocelli_api.outcome import OutcomeReason
+from ocelli_api.pods import Component
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, JOBS
+from ocelli_operator import training_store
+from ocelli_operator.operation import Operation
+from tests.unit.operator.factories import (
+    World,
+    make_job,
+    make_outcome,
+    make_pod,
+    settled_world,
+)
+from tests.unit.operator.running_operator import NAMESPACE, Stage
+
+AWAY = "the object store http://ocelli-store.ocelli-system is not reachable"
+TRAININGS = 40
+
+
+@pytest.fixture(autouse=True)
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_store, "READ_DEADLINE_SECONDS", 0.5, raising=False)
+    monkeypatch.setattr(training_store, "WRITE_DEADLINE_SECONDS", 0.5, raising=False)
+
+
+Scenario = Callable[[Stage], Awaitable[None]]
+
+
+def run(folder: Path, scenario: Scenario) -> None:
+    async def staged() -> None:
+        await scenario(Stage(folder))
+
+    asyncio.run(staged())
+
+
+def test_a_restart_amid_an_outage_with_many_trainings_scales_what_is_served(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.add("served")
+        async with stage.operator():
+            await stage.wait_for("its Job", lambda: stage.find(JOBS, "served"))
+            await stage.serve("served")
+            for number in range(TRAININGS):
+                stage.add(f"training-{number:02d}")
+            await stage.wait_for("every Job", lambda: len(stage.cluster.all(JOBS, NAMESPACE)) == TRAININGS + 1, 60)
+            await stage.wait_until_quiet()
+        for job in stage.cluster.all(JOBS, NAMESPACE):
+            # Ended and gone with their Pods: only the store knows how.
+            stage.cluster.remove(JOBS, NAMESPACE, job["metadata"]["name"])
+        stage.store.take_away("hangs")
+        stage.change("served", serving={"replicas": 3})
+        async with stage.operator():
+            started_at = time.monotonic()
+            await stage.wait_for(
+                "three replicas", lambda: (stage.find(DEPLOYMENTS, "served") or {"spec": {}})["spec"].get("replicas") == 3, 20
+            )
+            assert time.monotonic() - started_at < 10
+
+    run(tmp_path, scenario)
+
+
+def tell_trained(stage: Stage, name: str) -> str:
+    return str(stage.condition(name, "Trained").get("message", ""))
+
+
+def test_an_outage_costs_each_waiting_classifier_one_write_and_is_told_no_more_after_it(tmp_path: Path) -> None:
+    names = ("one", "two", "three")
+
+    async def scenario(stage: Stage) -> None:
+        stage.store.take_away("refuses")
+        async with stage.operator():
+            for name in names:
+                stage.add(name)
+            await stage.wait_for("all wait", lambda: all(AWAY in tell_trained(stage, name) for name in names))
+            tries = stage.store.requests
+            await stage.wait_for("the store is asked again", lambda: stage.store.requests >= tries + 2)
+            # One when it was first seen, one when the store was not there.
+            assert Counter(stage.cluster.writes) == {f"status {name}": 2 for name in names}
+            assert stage.condition("one", "Stalled") == {}
+            assert stage.condition("one", "Ready")["reason"] == "Training"
+            stage.store.bring_back()
+            await stage.wait_for("every Job", lambda: all(stage.find(JOBS, name) for name in names), 20)
+            await stage.wait_for("told no more", lambda: not any(AWAY in tell_trained(stage, name) for name in names))
+        assert not [event for event in stage.cluster.all(EVENTS, NAMESPACE) if event["reason"] == "ReconcileFailed"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_job_whose_pod_is_pending_asks_nothing_of_the_store(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        async with stage.operator():
+            stage.add("pending")
+            await stage.wait_for("its Job", lambda: stage.find(JOBS, "pending"))
+            stage.add_trainer("pending")
+            await stage.wait_until_quiet()
+        async with stage.operator() as operation:
+            await stage.wait_for("a pass", lambda: passes(operation) > 0)
+            stage.store.requests = 0
+            passed = passes(operation)
+            stage.cluster.edit(CLASSIFIERS, "pending", annotations={"somebody": "looks"})
+            await stage.wait_for("another pass", lambda: passes(operation) > passed)
+            assert stage.store.requests == 0
+
+    def passes(operation: Operation) -> float:
+        return operation.metrics.registry.get_sample_value("ocelli_reconciles_total", {"result": "unchanged"}) or 0.0
+
+    run(tmp_path, scenario)
+
+
+def test_how_a_trainer_ended_is_told_without_the_store(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        async with stage.operator():
+            stage.add("dogs")
+            await stage.wait_for("its Job", lambda: stage.find(JOBS, "dogs"))
+            stage.store.take_away("refuses")
+            status = stage.status("dogs")
+            outcome = {
+                "reason": "InvalidData",
+                "message": 'Classifier team-a/dogs: class "cat" has 3 examples; add at least 7',
+                "revision": status["trainingRevision"],
+                "attempt": status["attempt"],
+            }
+            terminated = {"exitCode": 64, "message": json.dumps(outcome)}
+            stage.add_trainer("dogs", phase="Failed", containerStatuses=[{"state": {"terminated": terminated}}])
+            stage.end_job("dogs", "Failed")
+            await stage.wait_for("Stalled", lambda: stage.condition("dogs", "Stalled").get("reason") == "InvalidData")
+            assert "add at least 7" in stage.condition("dogs", "Stalled")["message"]
+
+    run(tmp_path, scenario)
+
+
+def test_a_store_that_hangs_at_writes_does_not_hold_up_what_reads(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        async with stage.operator():
+            stage.add("before")
+            await stage.wait_for("its Job", lambda: stage.find(JOBS, "before"))
+            stage.store.writes = "hangs"
+            for number in range(40):
+                stage.add(f"new-{number}")
+            names = [f"new-{number}" for number in range(40)]
+            await stage.wait_for("all are told", lambda: all(AWAY in tell_trained(stage, name) for name in names))
+            stage.store.writes = ""
+            await stage.learn("before")
+            await stage.wait_for("its Deployment", lambda: stage.find(DEPLOYMENTS, "before"), 3)
+
+    run(tmp_path, scenario)
+
+
+def test_examples_that_cannot_be_dropped_yet_disturb_nothing_and_are_dropped_later(tmp_path: Path) -> None:
+    async def scenario(stage: Stage) -> None:
+        async with stage.operator():
+            stage.add("secret", dataRetention="DropAfterTraining")
+            await stage.wait_for("its Job", lambda: stage.find(JOBS, "secret"))
+            location = f"tenants/{NAMESPACE}/uploads/{stage.status('secret')['classifierID']}"
+            await stage.store.put(f"{location}/{'a' * 64}.zip", b"zip")
+            await stage.learn("secret", then=lambda: setattr(stage.store, "writes", "refuses"))
+            deployment = await stage.wait_for("its Deployment", lambda: stage.find(DEPLOYMENTS, "secret"))
+            stage.run_servers(deployment["metadata"]["name"])
+            await stage.wait_for("Ready", lambda: stage.condition("secret", "Ready").get("status") == "True")
+            assert await stage.store.list_objects(location)
+            stage.store.bring_back()
+            for _ in range(500):
+                if not await stage.store.list_objects(location):
+                    return
+                await asyncio.sleep(0.02)
+            raise AssertionError("the examples are still there")
+
+    run(tmp_path, scenario)
+
+
+# --- what is planned while the store cannot be asked
+
+
+def make_world(**spec: object) -> World:
+    world = World(**spec)
+    world.step()
+    return world
+
+
+def test_a_training_that_runs_says_nothing_of_an_outage() -> None:
+    world = make_world()
+    classifier = world.observed.classifier
+    trainer = make_pod(Component.TRAINING, world.revision)
+    world.see(jobs=(make_job(classifier),), pods=(trainer,))
+    world.step()
+    before = world.status
+    world.see(store_trouble=AWAY)
+    assert world.plan().status == before
+
+
+def test_a_job_that_succeeded_amid_an_outage_is_no_failure() -> None:
+    world = make_world()
+    classifier = world.observed.classifier
+    outcome = make_outcome(classifier, OutcomeReason.SUCCEEDED, "learned")
+    message = json.dumps(outcome.to_json())
+    trainer = make_pod(Component.TRAINING, world.revision, phase="Succeeded", exit_code=0, termination_message=message)
+    world.see(jobs=(make_job(classifier, finished=True, succeeded=True),), pods=(trainer,), store_trouble=AWAY)
+    plan = world.plan()
+    assert plan.status.condition(ConditionType.STALLED) is None
+    trained = plan.status.condition(ConditionType.TRAINED)
+    assert trained is not None
+    assert AWAY in trained.message
+    assert plan.status.training_revision == world.revision
+
+
+def test_a_job_that_failed_without_a_message_amid_an_outage_is_judged_after_it() -> None:
+    world = make_world()
+    classifier = world.observed.classifier
+    world.see(jobs=(make_job(classifier, finished=True, failure_reason="BackoffLimitExceeded"),), store_trouble=AWAY)
+    assert world.plan().status.condition(ConditionType.STALLED) is None
+    world.see(store_trouble="")
+    assert world.plan().status.condition(ConditionType.STALLED) is not None
+
+
+def test_a_pin_that_cannot_be_looked_up_is_no_missing_revision() -> None:
+    world = settled_world()
+    world.edit(pinnedRevision="0123456789")
+    world.see(store_trouble=AWAY)
+    plan = world.plan()
+    assert plan.status.condition(ConditionType.STALLED) is None
+    ready = plan.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert AWAY in ready.message
+    assert plan.status.served_revision == world.status.served_revision
+
+
+def test_a_missing_revision_stays_missing_amid_an_outage() -> None:
+    world = settled_world()
+    world.edit(pinnedRevision="0123456789")
+    world.step()
+    before = world.status
+    world.see(store_trouble=AWAY)
+    assert world.plan().status == before
+
+
+def test_a_superseded_job_goes_amid_an_outage() -> None:
+    world = make_world()
+    job = make_job(world.observed.classifier)
+    world.see(jobs=(job,))
+    world.step()
+    world.edit(model={"seed": 1})
+    world.see(store_trouble=AWAY)
+    assert [action.identity for action in world.plan().actions if hasattr(action, "identity")] == [job.identity]
+
+
+def test_a_rollout_past_its_deadline_amid_an_outage_begins_anew() -> None:
+    world = make_world()
+    world.learn()
+    world.step(available=False)
+    late = tuple(replace(deployment, deadline_exceeded=True) for deployment in world.observed.deployments)
+    world.see(deployments=late, store_trouble=AWAY)
+    plan = world.plan()
+    assert plan.status.condition(ConditionType.STALLED) is None
+    assert [action.identity for action in plan.actions if hasattr(action, "identity")] == [late[0].identity]
+    world.see(store_trouble="")
+    assert world.plan().status.condition(ConditionType.STALLED) is not None
+
+
+def test_what_is_waited_for_is_the_same_attempt_before_and_after_an_outage() -> None:
+    world = World()
+    world.see(store_trouble=AWAY)
+    world.step()
+    assert world.status.training_revision is None
+    world.see(store_trouble="")
+    world.step()
+    assert (world.status.training_revision, world.status.attempt) == (world.revision, 1)
