@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -36,6 +37,10 @@ CONNECTIONS_LIMIT = 200
 THROTTLED_ATTEMPTS = 4
 """429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
 THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
+
+_DENIED = re.compile("denied (the )?request")
+"""As the API server words it where an admission webhook or an admission policy says no."""
+_RIGHT_MISSING = re.compile('User "[^"]*" cannot ')
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -86,7 +91,11 @@ class ForbiddenError(ApiError):
     """403: the right is missing."""
 
 
-class QuotaError(ApiError):
+class AdmissionError(ForbiddenError):
+    """The right is there, but admission refuses this object now: a webhook, a policy, a LimitRange, a namespace that ends."""
+
+
+class QuotaError(AdmissionError):
     """403: a ResourceQuota of the namespace has no room for the object now."""
 
 
@@ -199,11 +208,18 @@ class ClusterClient:
         return await self._call("GET", resource, namespace, name)
 
     async def list_objects(
-        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        *,
+        field_selector: str | None = None,
     ) -> Listing:
         """All objects of a namespace, or of every namespace (None), page by page. Raises ApiError, UnreachableError."""
         items: list[Manifest] = []
         query = {"limit": str(PAGE_SIZE)} | ({"labelSelector": label_selector} if label_selector else {})
+        if field_selector is not None:
+            query["fieldSelector"] = field_selector
         while True:
             page = await self._call("GET", resource, namespace, query=query)
             items.extend(page.get("items") or ())
@@ -254,17 +270,24 @@ class ClusterClient:
         field_manager: str,
         subresource: str | None = None,
     ) -> Manifest:
-        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it."""
-        return await self._call(
-            "PATCH",
-            resource,
-            namespace,
-            name,
-            subresource=subresource,
-            query={"fieldManager": field_manager, "force": "true"},
-            body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
-            content_type=APPLY_CONTENT_TYPE,
-        )
+        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it;
+        with `metadata.uid`: only if it is still that object (ConflictError, also where there is none)."""
+        try:
+            return await self._call(
+                "PATCH",
+                resource,
+                namespace,
+                name,
+                subresource=subresource,
+                query={"fieldManager": field_manager, "force": "true"},
+                body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+                content_type=APPLY_CONTENT_TYPE,
+            )
+        except InvalidError as error:
+            # So the API server words it where the object is another one; where there is none it answers 409.
+            if "metadata.uid: Invalid value" in error.message:
+                raise ConflictError(409, error.message, "Conflict") from error
+            raise
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
@@ -410,7 +433,10 @@ def _error(status: int, text: str) -> ApiError:
             message, reason = document.get("message", message), document.get("reason", "")
     except ValueError:
         pass
-    # Status and reason are those of a missing right; only the sentence tells them apart.
+    # Status and reason are those of a missing right or, where a policy or webhook chose them, any; only the sentence tells.
     if status == 403 and "exceeded quota" in message:
         return QuotaError(status, message, reason)
+    forbidden = status == 403 and " is forbidden: " in message and _RIGHT_MISSING.search(message) is None
+    if forbidden or _DENIED.search(message):
+        return AdmissionError(status, message, reason)
     return _ERRORS.get(status, ApiError)(status, message, reason)

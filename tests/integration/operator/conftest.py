@@ -14,6 +14,7 @@ from tests.installed_backbone import install_backbone
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import ExampleSources
+from tests.integration.operator.write_proxy import WriteProxy
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SYSTEM_NAMESPACE = "ocelli-system"
@@ -90,3 +91,10 @@ def operator(build_operator: Callable[..., OperatorProcess]) -> OperatorProcess:
     operator.start()
     operator.wait_until_leading()
     return operator
+
+
+@pytest.fixture
+def proxy(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[WriteProxy]:
+    proxy = WriteProxy(operator_kubeconfig, tmp_path)
+    yield proxy
+    proxy.close()

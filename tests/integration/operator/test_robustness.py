@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -19,13 +18,6 @@ from tests.integration.operator.scene import Scene
 from tests.integration.operator.write_proxy import WriteProxy
 
 pytestmark = pytest.mark.cluster
-
-
-@pytest.fixture
-def proxy(operator_kubeconfig: Path, tmp_path: Path) -> Iterator[WriteProxy]:
-    proxy = WriteProxy(operator_kubeconfig, tmp_path)
-    yield proxy
-    proxy.close()
 
 
 def describe(scene: Scene, name: str) -> dict[str, Any]:
