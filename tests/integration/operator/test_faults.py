@@ -128,7 +128,7 @@ def test_a_training_whose_pod_a_quota_refuses_waits_for_room(scene: Scene) -> No
 def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
-    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="3")
+    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="20")
     operator.start()
     operator.wait_until_leading()
     scene.apply(scene.build())
@@ -146,7 +146,7 @@ def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
         conditions = [item for deployment in scene.deployments() for item in deployment["status"].get("conditions", [])]
         return "ProgressDeadlineExceeded" in [item["reason"] for item in conditions]
 
-    scene.cluster.wait_for("the deadline is past", is_past_deadline)
+    scene.cluster.wait_for("the deadline is past", is_past_deadline, timeout_seconds=60)
     passes = 'ocelli_reconciles_total{result="unchanged"}'
     before = operator.metric(passes)
     scene.kubectl("annotate", "clf", "colours", "looked-at=again")
