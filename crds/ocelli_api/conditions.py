@@ -59,7 +59,8 @@ class TrainedReason(StrEnum):
     TRAINING = "Training"
     """The training Job runs."""
     QUEUED = "Queued"
-    """The training Job waits to be started."""
+    """The training Job waits to be started, or its Pod to be made. Where a quota, a webhook or another object of its name is in
+    the way, the message says so, in Kubernetes' own words; it goes on by itself once that is gone."""
     UNSCHEDULABLE = "Unschedulable"
     """No node can take the trainer's Pod; the message is the scheduler's own sentence."""
     INVALID_DATA = "InvalidData"
@@ -99,7 +100,8 @@ class ReadyReason(StrEnum):
     GPU_NOT_OFFERED = "GPUNotOffered"
     """A GPU is asked for, and the installation offers none; the message names the operator's setting."""
     ROLLING_OUT = "RollingOut"
-    """The artifact is there; inference servers are being replaced."""
+    """The artifact is there; inference servers are being replaced. Where a quota, a webhook or an object of somebody else's
+    that has the name of one that is needed is in the way, the message says so; it goes on by itself once that is gone."""
     INVALID_DATA = "InvalidData"
     """The examples do not allow a training."""
     SOURCE_UNREADABLE = "SourceUnreadable"

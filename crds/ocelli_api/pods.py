@@ -5,7 +5,9 @@ The environment is the whole interface: the same variables on a kubelet and on t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import Any
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, GROUP
 
@@ -17,6 +19,9 @@ __all__ = [
     "REVISION_LABEL",
     "Component",
     "Environment",
+    "deployment_name",
+    "find_controller",
+    "is_inference_server",
 ]
 
 CLASSIFIER_LABEL = f"{GROUP}/classifier"
@@ -26,6 +31,10 @@ REVISION_LABEL = f"{GROUP}/revision"
 COMPONENT_LABEL = f"{GROUP}/component"
 ACCELERATOR_LABEL = f"{GROUP}/accelerator"
 """On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, whatever `Auto` came to."""
+
+TRAINER_CONTAINER = "trainer"
+INFERENCE_CONTAINER = "inference"
+"""Names of the containers that run the programs: others may be injected beside them, in any order."""
 
 INFERENCE_PORT = 8080
 """Port of every inference server, on its Pod's own IP."""
@@ -78,3 +87,23 @@ class Environment(StrEnum):
     BIND_ADDRESS = "POD_IP"
     """Inference server only: the address it binds to (`fieldRef: status.podIP`)."""
     LOG_LEVEL = "OCELLI_LOG_LEVEL"
+
+
+def deployment_name(classifier_name: str, revision: str) -> str:
+    """Each revision that serves, or is about to, has a Deployment of its own."""
+    return f"{classifier_name}-{revision}"
+
+
+def find_controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The ownerReference of an object's controller; empty where it has none."""
+    return next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
+
+
+def is_inference_server(metadata: Mapping[str, Any]) -> bool:
+    """Whether a Pod that is labelled as an inference server was made by the Deployment of its revision.
+
+    Labels are copied easily, by `kubectl debug` for one. A ReplicaSet is named after its Deployment.
+    """
+    controller, labels = find_controller(metadata), metadata.get("labels") or {}
+    expected = deployment_name(labels.get(CLASSIFIER_LABEL, ""), labels.get(REVISION_LABEL, ""))
+    return bool(controller.get("kind") == "ReplicaSet" and controller.get("name", "").rpartition("-")[0] == expected)

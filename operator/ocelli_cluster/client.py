@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -39,6 +40,10 @@ limit: there are as many as whoever opens them wants."""
 THROTTLED_ATTEMPTS = 4
 """429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
 THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
+
+_DENIED = re.compile("denied (the )?request")
+"""As the API server words it where an admission webhook or an admission policy says no."""
+_RIGHT_MISSING = re.compile('User "[^"]*" cannot ')
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -89,7 +94,11 @@ class ForbiddenError(ApiError):
     """403: the right is missing."""
 
 
-class QuotaError(ApiError):
+class AdmissionError(ForbiddenError):
+    """The right is there, but admission refuses this object now: a webhook, a policy, a LimitRange, a namespace that ends."""
+
+
+class QuotaError(AdmissionError):
     """403: a ResourceQuota of the namespace has no room for the object now."""
 
 
@@ -246,7 +255,12 @@ class ClusterClient:
         return any(kind["name"] == resource.plural and "create" in (kind.get("verbs") or ()) for kind in kinds)
 
     async def list_objects(
-        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        *,
+        field_selector: str | None = None,
     ) -> Listing:
         """All objects of a namespace, or of every namespace (None), held at once: for few of them, else see `list_pages`.
 
@@ -254,7 +268,7 @@ class ClusterClient:
         """
         items: list[Manifest] = []
         resource_version = ""
-        async for page in self.list_pages(resource, namespace, label_selector):
+        async for page in self.list_pages(resource, namespace, label_selector, field_selector=field_selector):
             if page.first:
                 items.clear()
             items.extend(page.items)
@@ -262,7 +276,12 @@ class ClusterClient:
         return Listing(items=tuple(items), resource_version=resource_version)
 
     async def list_pages(
-        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        *,
+        field_selector: str | None = None,
     ) -> AsyncIterator[Page]:
         """The same page by page, all of one moment. Drop a page before asking for the next one to hold at most one.
 
@@ -271,6 +290,8 @@ class ClusterClient:
         Where the server has compacted the list's moment away between two pages (410) the list begins anew, in one answer.
         """
         selected = {"labelSelector": label_selector} if label_selector else {}
+        if field_selector is not None:
+            selected["fieldSelector"] = field_selector
         query = {**selected, "limit": str(PAGE_SIZE)}
         first = True
         while True:
@@ -332,17 +353,24 @@ class ClusterClient:
         field_manager: str,
         subresource: str | None = None,
     ) -> Manifest:
-        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it."""
-        return await self._call(
-            "PATCH",
-            resource,
-            namespace,
-            name,
-            subresource=subresource,
-            query={"fieldManager": field_manager, "force": "true"},
-            body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
-            content_type=APPLY_CONTENT_TYPE,
-        )
+        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it;
+        with `metadata.uid`: only if it is still that object (ConflictError, also where there is none)."""
+        try:
+            return await self._call(
+                "PATCH",
+                resource,
+                namespace,
+                name,
+                subresource=subresource,
+                query={"fieldManager": field_manager, "force": "true"},
+                body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+                content_type=APPLY_CONTENT_TYPE,
+            )
+        except InvalidError as error:
+            # So the API server words it where the object is another one; where there is none it answers 409.
+            if "metadata.uid: Invalid value" in error.message:
+                raise ConflictError(409, error.message, "Conflict") from error
+            raise
 
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
@@ -503,7 +531,10 @@ def _error(status: int, text: str) -> ApiError:
             message, reason = document.get("message", message), document.get("reason", "")
     except ValueError:
         pass
-    # Status and reason are those of a missing right; only the sentence tells them apart.
+    # Status and reason are those of a missing right or, where a policy or webhook chose them, any; only the sentence tells.
     if status == 403 and "exceeded quota" in message:
         return QuotaError(status, message, reason)
+    forbidden = status == 403 and " is forbidden: " in message and _RIGHT_MISSING.search(message) is None
+    if forbidden or _DENIED.search(message):
+        return AdmissionError(status, message, reason)
     return _ERRORS.get(status, ApiError)(status, message, reason)

@@ -33,10 +33,12 @@ class StartTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyChild:
-    """Apply a manifest; its hash is among its annotations."""
+    """Make a child, or bring it to its manifest; the manifest's hash is among its annotations."""
 
     kind: ChildKind
     manifest: Manifest
+    uid: str | None = None
+    """Of the object that is changed, and no other one; None: it is made."""
 
     @property
     def manifest_hash(self) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ocelli_api.log_lines import parse_log_level
+from ocelli_api.quantities import parse_quantity
 from ocelli_cluster.resource_cache import WatchTimeouts
 
 Resources = Mapping[str, Mapping[str, Any]]
+
+JOB_TTL_LEAST_SECONDS = 60
 
 
 class ConfigError(Exception):
@@ -121,6 +124,18 @@ INFERENCE_RESOURCES = Setting(
     default='{"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}',
     meaning="Resources (JSON) of an inference server whose Classifier names none in `spec.serving.resources`; no GPUs.",
 )
+TRAINER_SCRATCH_SIZE = Setting(
+    name="OCELLI_TRAINER_SCRATCH_SIZE",
+    default="32Gi",
+    meaning="Limit of a trainer's scratch folder, a quantity. It holds up to eight zips of 1 GiB while they are read, then "
+    "150 kB or so for each image. A trainer that writes more is evicted, and the training fails.",
+)
+INFERENCE_SCRATCH_SIZE = Setting(
+    name="OCELLI_INFERENCE_SCRATCH_SIZE",
+    default="8Gi",
+    meaning="Limit of an inference server's scratch folder, a quantity. It holds the network's files, at most 2 GB, while they "
+    "are loaded, and the caches of libraries. A server that writes more is evicted.",
+)
 ROLLOUT_DEADLINE_SECONDS = Setting(
     name="OCELLI_ROLLOUT_DEADLINE_SECONDS",
     default="600",
@@ -129,7 +144,8 @@ ROLLOUT_DEADLINE_SECONDS = Setting(
 JOB_TTL_SECONDS = Setting(
     name="OCELLI_JOB_TTL_SECONDS",
     default="21600",
-    meaning="How long a finished training Job, with the log of its Pod, is kept.",
+    meaning="How long a finished training Job, with the log of its Pod, is kept; at least 60: how some trainings ended is "
+    "known from the Job alone.",
 )
 NAMESPACES = Setting(name="OCELLI_NAMESPACES", default="", meaning="Namespaces to look after, `a,b`; empty: every namespace.")
 WORKERS = Setting(name="OCELLI_WORKERS", default="8", meaning="How many Classifiers are reconciled at the same time.")
@@ -202,6 +218,8 @@ SETTINGS: tuple[Setting, ...] = (
     FILE_SOURCES_FOLDER,
     TRAINER_RESOURCES,
     INFERENCE_RESOURCES,
+    TRAINER_SCRATCH_SIZE,
+    INFERENCE_SCRATCH_SIZE,
     ROLLOUT_DEADLINE_SECONDS,
     JOB_TTL_SECONDS,
     NAMESPACES,
@@ -262,6 +280,8 @@ class ChildSettings:
     file_sources_folder: str
     trainer_resources: Resources
     inference_resources: Resources
+    trainer_scratch_size: str
+    inference_scratch_size: str
     rollout_deadline_seconds: int
     job_ttl_seconds: int
     log_level: str
@@ -318,8 +338,11 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
         trainer_resources=_resources(environment, TRAINER_RESOURCES, gpu),
         inference_resources=_resources(environment, INFERENCE_RESOURCES, gpu),
+        trainer_scratch_size=_quantity(environment, TRAINER_SCRATCH_SIZE),
+        inference_scratch_size=_quantity(environment, INFERENCE_SCRATCH_SIZE),
         rollout_deadline_seconds=_number(environment, ROLLOUT_DEADLINE_SECONDS, least=1),
-        job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
+        # A Job that goes before it was looked at takes along how it ended: it would be made again and again.
+        job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=JOB_TTL_LEAST_SECONDS),
         log_level=log_level,
     )
     gpu_images = children.trainer_gpu_image or children.inference_gpu_image
@@ -396,6 +419,17 @@ def _percent(environment: Mapping[str, str], setting: Setting) -> int:
     if percent > 100:
         raise ConfigError(f"{setting.name}={percent} is more than 100 percent; set a number from 0 to 100")
     return percent
+
+
+def _quantity(environment: Mapping[str, str], setting: Setting) -> str:
+    text = _text(environment, setting)
+    try:
+        positive = parse_quantity(text) > 0
+    except ValueError:
+        positive = False
+    if not positive:
+        raise ConfigError(f"{setting.name}={text!r} is no quantity above 0 such as {setting.default}; set one")
+    return text
 
 
 def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:

@@ -16,7 +16,15 @@ from ocelli_operator.case import Case
 from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
-from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
+from ocelli_operator.observed import (
+    DEADLINE_EXCEEDED,
+    EVICTED,
+    POD_PATIENCE_SECONDS,
+    ChildKind,
+    ObservedJob,
+    ObservedPod,
+    StoredArtifact,
+)
 from ocelli_operator.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.status import (
     NOT_CHECKED,
@@ -31,8 +39,10 @@ from ocelli_operator.status import (
     learned,
     missing_revision,
     tell_gpu_not_offered,
-    waits_for_room,
+    tell_refusal,
 )
+
+REFUSED_POLL_SECONDS = 30.0
 
 TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
 
@@ -50,6 +60,8 @@ class Learning:
     """An attempt is under way, or starts now."""
     running: bool = False
     """Its trainer runs, and reports progress."""
+    look_again_seconds: float | None = None
+    """When to look again though nothing changes: of a Pod that Kubernetes refuses only Events tell."""
     attempt: int = 0
     actions: tuple[Action, ...] = ()
 
@@ -75,32 +87,30 @@ def plan_learning(case: Case) -> Learning:
             trained=learned(spec, artifact.revision, artifact),
             # A Job may have ended before a status write told of it.
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
-            actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=None),
+            actions=(*_delete_jobs(case, keep_revision=case.current, keep_attempt=None), *_delete_held_open(case)),
         )
     if spec.pinned_revision is not None and case.current != spec_revision(spec):
         if observed.store_trouble:
             return _wait_for_store(case, status.attempt, f"the artifact of revision {case.current} cannot be looked up")
         return _failed(case, missing_revision(case.classifier, case.current), status.attempt)
     if case.is_stalled_by(TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
-        return _failed(case, _remember_failure(status), status.attempt)
+        # Its Job may still be there, where the attempt was given up before Kubernetes saw its end.
+        given_up = _delete_jobs(case, keep_revision="", keep_attempt=None)
+        return _failed(case, _remember_failure(status), status.attempt, given_up)
 
-    job = next((job for job in observed.jobs if job.identity.name == job_name(case.owner.name, case.current, attempt)), None)
+    name = job_name(case.owner.name, case.current, attempt)
+    job = next((job for job in observed.jobs if job.identity.name == name), None)
     superseded = _delete_jobs(case, keep_revision=case.current, keep_attempt=attempt)
     learning = Learning(training=True, attempt=attempt, actions=superseded, data_valid=_judge_running_data(case, under_way))
+    if (ChildKind.JOB, name) in observed.in_the_way:
+        return replace(learning, trained=false(TrainedReason.QUEUED, observed.in_the_way[ChildKind.JOB, name]))
     if job is None:
         return _plan_start(case, learning, under_way)
-    if job.identity.owner_uid != case.classifier.uid:
-        message = f"Job {job.identity.name} belongs to an earlier object of this name and has to go first"
-        return replace(
-            learning,
-            trained=false(TrainedReason.QUEUED, message),
-            actions=(*superseded, *delete_child(ChildKind.JOB, job.identity, message)),
-        )
     if job.identity.deleting:
         message = f"Job {job.identity.name} is being deleted; another one will take its place"
         return replace(learning, trained=false(TrainedReason.QUEUED, message))
-    trainers = tuple(pod for pod in observed.trainers if pod.identity.revision == case.current and pod.attempt == attempt)
-    if job.finished:
+    trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
+    if job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers):
         if observed.store_trouble and _find_told_failure(case, job, trainers) is None:
             message = f"training Job {job.identity.name} has ended, but what it stored cannot be read: {observed.store_trouble}"
             return replace(learning, trained=false(TrainedReason.TRAINING, message))
@@ -143,9 +153,7 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     if outcome is not None:
         # It succeeded, and its artifact is lost: only another attempt brings it back.
         attempt += 1
-    lingering = next(
-        (pod for pod in case.observed.trainers if pod.identity.revision == case.current and not pod.terminal), None
-    )
+    lingering = next((pod for pod in case.observed.trainers if pod.identity.revision == case.current and not pod.ended), None)
     if lingering is not None:
         # Two trainers of one revision would write to the same keys of the store.
         message = f"Pod {lingering.identity.name} of an earlier attempt has to end first"
@@ -164,12 +172,12 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     start = StartTraining(
         revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
     )
-    quota = case.observed.over_quota.get(start.manifest_hash)
+    hindrance = case.observed.hindrances.get(start.manifest_hash)
     because = f", because an earlier one left nothing usable: {case.observed.store_fault}" if case.observed.store_fault else ""
     return replace(
         learning,
         attempt=attempt,
-        trained=false(TrainedReason.QUEUED, f"{job} was created{because}" if quota is None else waits_for_room(job, quota)),
+        trained=false(TrainedReason.QUEUED, f"{job} was created{because}" if hindrance is None else f"{job} {hindrance}"),
         actions=(*learning.actions, start),
     )
 
@@ -208,6 +216,9 @@ def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tu
         retries = sum(pod.phase == "Failed" for pod in trainers)
         again = f", after {retries} that ended unexpectedly" if retries else ""
         return replace(learning, running=True, trained=false(TrainedReason.TRAINING, f"training Job {name} runs{again}"))
+    if not alive and case.observed.pod_refusal:
+        message = f"training Job {name} {tell_refusal(case.observed.pod_refusal)}"
+        return replace(learning, trained=false(TrainedReason.QUEUED, message), look_again_seconds=REFUSED_POLL_SECONDS)
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
     facts = [_tell_ended(case, trainers)]
     if waiting:
@@ -215,7 +226,14 @@ def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tu
     elif alive or not facts[0]:
         facts.append("its Pod has not started yet")
     message = f"training Job {name}: {'; '.join(fact for fact in facts if fact)}"
-    return replace(learning, trained=false(TrainedReason.QUEUED, message))
+    if alive:
+        return replace(learning, trained=false(TrainedReason.QUEUED, message))
+    is_new = job.age_seconds(case.observed.now) < POD_PATIENCE_SECONDS
+    return replace(
+        learning,
+        trained=false(TrainedReason.QUEUED, message),
+        look_again_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS,
+    )
 
 
 def _tell_ended(case: Case, trainers: tuple[ObservedPod, ...]) -> str:
@@ -250,6 +268,17 @@ def _delete_jobs(case: Case, *, keep_revision: str, keep_attempt: int | None) ->
         if not job.finished
         and (job.identity.revision != keep_revision or (keep_attempt is not None and job.attempt != keep_attempt))
         for action in delete_child(ChildKind.JOB, job.identity, "another revision or attempt is wanted")
+    )
+
+
+def _delete_held_open(case: Case) -> tuple[Action, ...]:
+    """Jobs that go on for no other reason than that a sidecar keeps their Pods running."""
+    held = {pod.identity.owner_uid for pod in case.observed.trainers if pod.held_open}
+    return tuple(
+        action
+        for job in case.observed.jobs
+        if not job.finished and job.identity.uid in held and job.identity.revision == case.current
+        for action in delete_child(ChildKind.JOB, job.identity, "its trainer has ended, and a sidecar keeps its Pod running")
     )
 
 
@@ -302,6 +331,11 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
             "raise spec.retrainNonce to train again"
         )
     training = case.classifier.spec.training
+    if last is not None and last.end_reason == EVICTED:
+        return failed_training(
+            f"training Job {name}: its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
+            "use less, or have the installation's limits raised, then raise spec.retrainNonce to train again"
+        )
     killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
     if killed is not None:
         limit = f" of {killed.memory_limit}" if killed.memory_limit else ""
@@ -309,10 +343,8 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
             f"training Job {name}: the trainer was killed for want of memory at its limit{limit}; "
             "raise spec.training.resources.limits.memory"
         )
-    if job.failure_reason == "DeadlineExceeded":
-        trained = case.status.condition(ConditionType.TRAINED)
-        if trained is not None and trained.reason == TrainedReason.UNSCHEDULABLE:
-            return failed_training(f"{trained.message}. It waited {training.active_deadline_seconds} seconds in vain")
+    # Jobs of earlier releases have a deadline of their own.
+    if DEADLINE_EXCEEDED in (job.failure_reason, *(pod.end_reason for pod in trainers)):
         return failed_training(
             f"training Job {name}: it did not end within {training.active_deadline_seconds} seconds; "
             "raise spec.training.activeDeadlineSeconds, or give it more in spec.training.resources"

@@ -23,7 +23,8 @@ class OperatorMetrics:
         self.registry = CollectorRegistry()
         self.reconciles = Counter(
             "ocelli_reconciles",
-            "Passes over a Classifier, by result: `unchanged` (nothing was written), `changed`, `conflict`, `error`.",
+            "Passes over a Classifier, by result: `unchanged` (nothing was written), `changed`, `waiting` (for a quota, for "
+            "admission, or for an object to go that is in the way), `conflict`, `error`.",
             ["result"],
             registry=self.registry,
         )

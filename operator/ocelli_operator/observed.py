@@ -5,7 +5,8 @@ that is known of one Classifier at one moment. Pure: manifests in, frozen values
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -13,14 +14,30 @@ from typing import Any
 
 from ocelli_api.classifier import Accelerator, AccuracyInterval, Classifier, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
-from ocelli_api.pods import ACCELERATOR_LABEL, CLASSIFIER_LABEL, COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_api.pods import (
+    ACCELERATOR_LABEL,
+    CLASSIFIER_LABEL,
+    COMPONENT_LABEL,
+    INFERENCE_CONTAINER,
+    REVISION_LABEL,
+    TRAINER_CONTAINER,
+    Component,
+    find_controller,
+)
 from ocelli_api.quantities import parse_quantity
 from ocelli_operator.manifests.metadata import (
+    APPLIED_AS_ANNOTATION,
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
+    manifest_hash,
 )
+
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+EVICTED = "Evicted"
+POD_PATIENCE_SECONDS = 5.0
+"""A Job that has no Pod for so long was refused one, or is about to try again."""
 
 _CHOSEN_ACCELERATORS = {str(item): item for item in (Accelerator.GPU, Accelerator.CPU)}
 _REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
@@ -49,6 +66,9 @@ class ChildIdentity:
     """Name of the Classifier by its label."""
     revision: str
     deleting: bool
+    owner_kind: str = ""
+    owner_name: str = ""
+    """Kind and name of the controlling owner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +84,10 @@ class ObservedJob:
     failure_reason: str
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
+    created_at: str = ""
+
+    def age_seconds(self, now: datetime) -> float:
+        return (now - datetime.fromisoformat(self.created_at)).total_seconds() if self.created_at else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +112,25 @@ class ObservedPod:
     memory_limit: str
     gpu: bool
     """It asks for a GPU."""
+    program_ended: bool = False
+    """Its program has ended for good, whatever other containers do."""
+    end_reason: str = ""
+    """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; empty where it didn't."""
+    end_message: str = ""
 
     @property
     def terminal(self) -> bool:
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def held_open(self) -> bool:
+        """A trainer that has ended, in a Pod that a sidecar keeps running: Kubernetes would wait for ever."""
+        return self.program_ended and self.phase == "Running" and self.component == Component.TRAINING
+
+    @property
+    def ended(self) -> bool:
+        """Its program writes nothing any more."""
+        return self.terminal or self.held_open
 
     @property
     def takes_requests(self) -> bool:
@@ -114,12 +153,16 @@ class ObservedChild:
     manifest_hash: str
     content: bytes
     """JSON of labels and spec, kept packed because a parsed one takes six times the memory."""
+    applied_as: str = ""
+    """Where a webhook rewrote what was applied: what `came_to` was then."""
 
     def matches(self, desired: Manifest) -> bool:
         """Whether every desired label and field of the spec is as desired; what others added does not count."""
-        content = json.loads(self.content)
-        wanted = {"labels": desired["metadata"]["labels"], "spec": desired["spec"]}
-        return _contains(content, wanted)
+        return _contains(json.loads(self.content), _wanted(desired))
+
+    def came_to(self, desired: Manifest) -> str:
+        """Hash of what desired labels and fields of the spec are now; what others added elsewhere does not count."""
+        return manifest_hash(_cut_to(json.loads(self.content), _wanted(desired)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +180,13 @@ class ObservedDeployment:
     replicas_outdated: int
     """Of older templates."""
     deadline_exceeded: bool
+    """It made no progress for too long, though its Pods could be made."""
     accelerator: Accelerator | None
     """What was chosen for its Pods; None where nothing was."""
     placement_hash: str
     """Of what was asked when that was chosen."""
+    pod_refusal: str = ""
+    """Kubernetes' sentence where it makes no Pod for it, because of a quota or of what else admission refuses."""
 
     @property
     def identity(self) -> ChildIdentity:
@@ -206,16 +252,20 @@ class Observed:
     """An id that is free in the namespace, for a Classifier that has none."""
     id_taken: bool = False
     """Another, older Classifier of the namespace has the id that this one's label names."""
-    applied_generations: Mapping[str, int] = field(default_factory=dict)
-    """For each child's UID: the generation that this process's last apply led to. Where a webhook rewrites what was applied, it
-    differs from what is desired for ever, and would be applied for ever."""
+    applied: Mapping[str, str] = field(default_factory=dict)
+    """For each child's UID: what this process's last apply came to, where a webhook rewrote what was applied. It would be
+    applied for ever."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """For the hash of each manifest that the API server called invalid: its sentence. Sending it again is in vain."""
     dropped_revision: str | None = None
     """The revision whose examples this process has seen go, where they are not kept."""
-    over_quota: Mapping[str, str] = field(default_factory=dict)
-    """For the hash of each manifest that a ResourceQuota, or the store's quota, had no room for when it was last sent: what was
-    answered, with the remedy. It is sent again until there is room."""
+    hindrances: Mapping[str, str] = field(default_factory=dict)
+    """For the hash of each manifest that was refused when it was last sent, by a quota or by admission, or because another
+    object has its name: what it waits for, with the remedy. It is sent again until it is taken."""
+    in_the_way: Mapping[tuple[ChildKind, str], str] = field(default_factory=dict)
+    """By kind and name: objects with the Classifier's label that are not its own, in a sentence with the remedy."""
+    pod_refusal: str = ""
+    """Kubernetes' sentence where it makes no Pod for the training Job under way."""
 
     @property
     def trainers(self) -> tuple[ObservedPod, ...]:
@@ -234,30 +284,32 @@ def project_job(manifest: Manifest) -> ObservedJob:
     }
     failed = conditions.get("Failed")
     return ObservedJob(
-        identity=_identity(manifest),
+        identity=project_identity(manifest),
         attempt=_number((metadata.get("labels") or {}).get(ATTEMPT_LABEL)),
         training_hash=(metadata.get("annotations") or {}).get(TRAINING_HASH_ANNOTATION, ""),
         finished=failed is not None or "Complete" in conditions,
         succeeded="Complete" in conditions,
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
+        created_at=metadata.get("creationTimestamp") or "",
     )
 
 
 def project_pod(manifest: Manifest) -> ObservedPod:
-    """Type a Pod; it has one container."""
+    """Type a Pod. Of its containers only the one that runs our program counts."""
     status = manifest.get("status") or {}
     conditions = {item["type"]: item for item in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
-    container: Manifest = (status.get("containerStatuses") or ({},))[0]
+    labels = manifest["metadata"].get("labels") or {}
+    program = TRAINER_CONTAINER if labels.get(COMPONENT_LABEL) == Component.TRAINING else INFERENCE_CONTAINER
+    container = _find_named(status.get("containerStatuses"), program)
     state = container.get("state") or {}
     terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     waiting = state.get("waiting") or {}
     unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
-    labels = manifest["metadata"].get("labels") or {}
-    limits = (manifest["spec"]["containers"][0].get("resources") or {}).get("limits") or {}
+    limits = (_find_named(manifest["spec"]["containers"], program).get("resources") or {}).get("limits") or {}
     return ObservedPod(
-        identity=_identity(manifest),
+        identity=project_identity(manifest),
         component=labels.get(COMPONENT_LABEL, ""),
         attempt=_number(labels.get(ATTEMPT_LABEL)),
         phase=status.get("phase", "Pending"),
@@ -270,6 +322,9 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         termination_message=terminated.get("message", ""),
         memory_limit=str(limits.get("memory", "")),
         gpu=labels.get(ACCELERATOR_LABEL) == Accelerator.GPU,
+        program_ended="terminated" in state,
+        end_reason=status.get("reason", ""),
+        end_message=status.get("message", ""),
     )
 
 
@@ -278,10 +333,11 @@ def project_child(manifest: Manifest) -> ObservedChild:
     metadata = manifest["metadata"]
     content = {"labels": metadata.get("labels") or {}, "spec": manifest.get("spec") or {}}
     return ObservedChild(
-        identity=_identity(manifest),
+        identity=project_identity(manifest),
         generation=metadata.get("generation", 0),
         manifest_hash=(metadata.get("annotations") or {}).get(MANIFEST_HASH_ANNOTATION, ""),
         content=json.dumps(content, separators=(",", ":")).encode(),
+        applied_as=(metadata.get("annotations") or {}).get(APPLIED_AS_ANNOTATION, ""),
     )
 
 
@@ -289,18 +345,23 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
     """Type a Deployment."""
     status = manifest.get("status") or {}
     wanted = manifest["spec"].get("replicas", 1)
-    progressing: Manifest = next((item for item in status.get("conditions") or () if item["type"] == "Progressing"), {})
-    updated = status.get("updatedReplicas", 0)
+    conditions: dict[str, Manifest] = {item["type"]: item for item in status.get("conditions") or ()}
+    progressing, failing = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
+    updated, replicas = status.get("updatedReplicas", 0), status.get("replicas", 0)
+    pod_refusal = failing.get("message", "") if failing.get("status") == "True" else ""
+    # Where Pods are missing, they were refused until a moment ago: the rollout begins when they are there.
+    pods_made = not pod_refusal and updated > 0 and replicas >= wanted
     return ObservedDeployment(
         child=project_child(manifest),
         replicas_wanted=wanted,
         up_to_date=status.get("observedGeneration", 0) >= manifest["metadata"].get("generation", 0),
-        complete=progressing.get("reason") == "NewReplicaSetAvailable" and updated == status.get("replicas", 0) == wanted,
+        complete=progressing.get("reason") == "NewReplicaSetAvailable" and updated == replicas == wanted,
         replicas_available=status.get("availableReplicas", 0),
-        replicas_outdated=max(status.get("replicas", 0) - updated, 0),
-        deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
+        replicas_outdated=max(replicas - updated, 0),
+        deadline_exceeded=pods_made and progressing.get("reason") == "ProgressDeadlineExceeded",
         accelerator=_CHOSEN_ACCELERATORS.get((manifest["metadata"].get("labels") or {}).get(ACCELERATOR_LABEL, "")),
         placement_hash=(manifest["metadata"].get("annotations") or {}).get(PLACEMENT_HASH_ANNOTATION, ""),
+        pod_refusal=pod_refusal,
     )
 
 
@@ -318,10 +379,11 @@ def project_gpu_node(manifest: Manifest, resource: str) -> GpuNode | None:
     return GpuNode(labels=manifest["metadata"].get("labels") or {}, taints=taints)
 
 
-def _identity(manifest: Manifest) -> ChildIdentity:
+def project_identity(manifest: Manifest) -> ChildIdentity:
+    """Which object it is, and whose."""
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
-    owner: Manifest = next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
+    owner = find_controller(metadata)
     return ChildIdentity(
         namespace=metadata["namespace"],
         name=metadata["name"],
@@ -330,7 +392,26 @@ def _identity(manifest: Manifest) -> ChildIdentity:
         classifier=labels.get(CLASSIFIER_LABEL, ""),
         revision=labels.get(REVISION_LABEL, ""),
         deleting=bool(metadata.get("deletionTimestamp")),
+        owner_kind=sys.intern(owner.get("kind", "")),
+        owner_name=owner.get("name", ""),
     )
+
+
+def _find_named(items: Iterable[Manifest] | None, name: str) -> Manifest:
+    return next((item for item in items or () if item.get("name") == name), {})
+
+
+def _wanted(desired: Manifest) -> Manifest:
+    return {"labels": desired["metadata"]["labels"], "spec": desired["spec"]}
+
+
+def _cut_to(observed: Any, desired: Any) -> Any:
+    """The part of what is observed that is at the places of what is desired."""
+    if isinstance(desired, dict) and isinstance(observed, dict):
+        return {key: _cut_to(observed[key], value) for key, value in desired.items() if key in observed}
+    if isinstance(desired, list) and isinstance(observed, list) and len(observed) == len(desired):
+        return [_cut_to(*pair) for pair in zip(observed, desired, strict=True)]
+    return observed
 
 
 def _waiting_text(waiting: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from ocelli_operator.judgement import Judgement, build_conditions, judge_availab
 from ocelli_operator.learning import TRAINING_FAILURES, Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed
+from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.status import NOT_CHECKED, false, true
 
@@ -45,22 +46,24 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
     if classifier.status.classifier_id is None:
         return _plan_adoption(observed)
     case = Case(
-        observed=observed,
+        observed=keep_own(observed),
         settings=settings,
         owner=ChildOwner(classifier=classifier, classifier_id=classifier.status.classifier_id),
         current=current_revision(classifier.spec),
     )
+    if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
+        # By itself: this write makes the object another one than the rest was decided about.
+        restore = RestoreLabel(classifier_id=classifier.status.classifier_id)
+        return Plan(status=classifier.status, actions=(restore,), requeue_after_seconds=0.0)
     learning = plan_learning(case)
     rollout = plan_rollout(case, learning)
     actions: tuple[Action, ...] = (*learning.actions, *rollout.actions)
     if _should_drop_examples(case, learning):
         actions = (*actions, DropExamples(revision=case.current))
-    if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
-        actions = (RestoreLabel(classifier_id=classifier.status.classifier_id), *actions)
     return Plan(
         status=plan_status(case, learning, rollout),
         actions=actions,
-        requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else None,
+        requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else learning.look_again_seconds,
     )
 
 

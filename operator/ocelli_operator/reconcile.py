@@ -11,25 +11,39 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum, auto
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
-from ocelli_api.pods import CLASSIFIER_LABEL, Component
+from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
-from ocelli_cluster.client import ClusterClient, ConflictError, InvalidError, NotFoundError, QuotaError
+from ocelli_cluster.client import AdmissionError, ClusterClient, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.field_ownership import claim_created
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.events import EventRecorder
+from ocelli_operator.job_events import JobEvents
 from ocelli_operator.learning import next_attempt
-from ocelli_operator.manifests.metadata import FIELD_MANAGER, job_name
+from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
+from ocelli_operator.memory import WAIT_FIRST_SECONDS, ClassifierMemory
 from ocelli_operator.metrics import OperatorMetrics
-from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
+from ocelli_operator.observed import (
+    ChildKind,
+    Observed,
+    ObservedJob,
+    ObservedPod,
+    StoredArtifact,
+    project_child,
+    project_identity,
+    project_pod,
+)
+from ocelli_operator.ownership import tell_in_the_way
 from ocelli_operator.plan import Plan, plan_classifier
-from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
+from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, tell_no_room, tell_refusal
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -37,13 +51,12 @@ from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
-REFUSALS_LIMIT = 1000
 EXCERPT_CHARACTERS = 600
-RESOURCE_QUOTA_REMEDY = "raise the quota or delete what uses it"
 
 
-class ForeignJobError(Exception):
-    """A Job that is not this Classifier's has the name of the one it needs."""
+class _InTheWayError(Exception):
+    """An object that is there already has the name of one that is to be made. The message ends a sentence that begins with that
+    one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +85,24 @@ class _Stored:
     error: StoreUnavailableError | None = None
 
 
+class Done(Enum):
+    """What came of an action."""
+
+    DONE = auto()
+    NEWS = auto()
+    """It was refused, and the plan does not know it yet."""
+    HINDERED = auto()
+    """It is refused for now, as the plan says."""
+
+
 class Reconciler:
     """Brings Classifiers to what they should be, one pass at a time. Keeps nothing that a successor would miss."""
 
     def __init__(self, parts: ReconcilerParts) -> None:
         self._parts = parts
-        self._progress_written_at: dict[str, datetime] = {}
+        self._job_events = JobEvents(parts.client)
+        self._memories: dict[str, ClassifierMemory] = {}
         """By UID of the Classifier."""
-        self._applied_generations: dict[str, int] = {}
-        """By UID of the child."""
-        self._dropped_revisions: dict[str, str] = {}
-        """By UID of the Classifier: the revision whose examples are gone."""
-        self._refusals: dict[str, str] = {}
-        """By hash of the manifest."""
-        self._over_quota: dict[str, str] = {}
-        """By hash of the manifest."""
         self._lost_artifacts: dict[ObjectKey, str] | None = None
         """By Classifier, the served revision whose artifact has vanished; None until the store was looked through."""
 
@@ -94,44 +110,51 @@ class Reconciler:
         """One pass; says after how many seconds to look again though nothing changes (None: never).
 
         Raises:
-            ClusterError, ObjectStoreError, ForeignJobError: the pass could not be ended; try again later.
+            ClusterError, ObjectStoreError: the pass could not be ended; try again later.
         """
         classifier = self._parts.view.classifier(key)
         if classifier is None:
             return None
+        memory = self._memories.setdefault(classifier.uid, ClassifierMemory())
         stored = await self._read_store(key, classifier)
         observed = await self._observe(key, classifier, stored)
         store_error = stored.error
         plan = plan_classifier(observed, self._parts.settings)
-        want_of_room: QuotaError | StoreQuotaError | None = None
+        hindered = False
         for action in plan.actions:
             try:
-                if not await self._act(classifier, action):
-                    # The API server refused a manifest: what that means is for the plan to say.
-                    return 0.0
-            except (QuotaError, StoreQuotaError) as error:
-                # Said by this plan already; the rest is done all the same.
-                want_of_room = error
+                done = await self._act(classifier, memory, action)
             except StoreUnavailableError as error:
+                # Said below; the rest is done all the same.
                 store_error = error
+                continue
+            if done is Done.NEWS:
+                # A manifest was refused: what that means is for the plan to say.
+                return 0.0
+            # This plan says so, if in the words of last time; the rest is done all the same.
+            hindered |= done is Done.HINDERED
         if store_error is not stored.error:
             # What could be done is done; status says what could not.
             told = plan_classifier(replace(observed, store_trouble=str(store_error)), self._parts.settings)
             plan = replace(plan, status=told.status)
         if plan.status != classifier.status:
             await self._write_status(classifier, plan)
-        if want_of_room is not None:
-            raise want_of_room
         if store_error is not None and not isinstance(store_error, StoreOutageError):
             raise store_error
+        requeue_after_seconds = plan.requeue_after_seconds if store_error is None else store_error.retry_after_seconds
+        if hindered:
+            # Somebody has to make room, or way: nothing that an administrator is called for, and nothing that is heard of.
+            self._parts.metrics.reconciles.labels("waiting").inc()
+            wait_seconds = memory.next_wait_seconds()
+            return wait_seconds if requeue_after_seconds is None else min(wait_seconds, requeue_after_seconds)
+        memory.wait_seconds = WAIT_FIRST_SECONDS
         changed = bool(plan.actions) or plan.status != classifier.status
         self._parts.metrics.reconciles.labels("changed" if changed else "unchanged").inc()
-        return plan.requeue_after_seconds if store_error is None else store_error.retry_after_seconds
+        return requeue_after_seconds
 
     def forget(self, classifier: Classifier) -> None:
         """A Classifier went away."""
-        self._progress_written_at.pop(classifier.uid, None)
-        self._dropped_revisions.pop(classifier.uid, None)
+        self._memories.pop(classifier.uid, None)
 
     def note_lost_artifacts(self, lost: Mapping[ObjectKey, str]) -> set[ObjectKey]:
         """Artifacts of these served revisions, and of no others, have vanished; the Classifiers for which that is new."""
@@ -167,14 +190,10 @@ class Reconciler:
         store = self._parts.store
         try:
             if job is not None and not job.finished:
-                phases = {
-                    pod.phase
-                    for pod in self._parts.view.pods(key)
-                    if pod.component == Component.TRAINING and (pod.identity.revision, pod.attempt) == (current, attempt)
-                }
-                if "Succeeded" not in phases:
+                trainers = [pod for pod in self._parts.view.pods(key) if pod.identity.owner_uid == job.identity.uid]
+                if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
                     # A trainer that has not begun has stored nothing, and one that runs nothing but its progress.
-                    running = "Running" in phases
+                    running = any(pod.phase == "Running" for pod in trainers)
                     return _Stored(progress=await store.load_progress(location, current, attempt) if running else None)
             # After the Job was read: one that has ended has stored its artifact before.
             artifact = await self._load_artifact(location, recorded, current, attempt)
@@ -209,11 +228,15 @@ class Reconciler:
     async def _observe(self, key: ObjectKey, classifier: Classifier, stored: _Stored) -> Observed:
         view = self._parts.view
         jobs, pods = view.jobs(key), view.pods(key)
+        memory = self._memories.get(classifier.uid) or ClassifierMemory()
+        pod_refusal = ""
         classifier_id = classifier.status.classifier_id
         if classifier_id is not None and not classifier.deleted and stored.artifact is None:
             job = self._find_job(key, classifier)
             if job is not None and job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
+            if job is not None:
+                pod_refusal = await self._job_events.find_refusal(job, pods, self._parts.clock())
         needs_id = classifier_id is None and not classifier.deleted
         return Observed(
             classifier=classifier,
@@ -231,13 +254,14 @@ class Reconciler:
             progress=stored.progress,
             store_fault=stored.fault,
             store_trouble="" if stored.error is None else str(stored.error),
-            progress_written_at=self._progress_written_at.get(classifier.uid),
+            progress_written_at=memory.progress_written_at,
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
-            applied_generations=self._applied_generations,
-            refusals=self._refusals,
-            dropped_revision=self._dropped_revisions.get(classifier.uid),
-            over_quota=self._over_quota,
+            applied=memory.applied,
+            refusals=memory.refusals,
+            dropped_revision=memory.dropped_revision,
+            hindrances=memory.hindrances,
+            pod_refusal=pod_refusal,
         )
 
     async def _fresh_trainers(
@@ -272,38 +296,32 @@ class Reconciler:
 
     # --- apply
 
-    async def _act(self, classifier: Classifier, action: Action) -> bool:
-        """Do it; False where the API server refused the manifest, and the plan does not know it yet.
-
-        Raises:
-            QuotaError, StoreQuotaError: there is still no room for it.
-        """
+    async def _act(self, classifier: Classifier, memory: ClassifierMemory, action: Action) -> Done:
+        """Do it, if it can be done."""
         try:
             if isinstance(action, RestoreLabel):
                 await self._restore_label(classifier, action.classifier_id)
             elif isinstance(action, StartTraining):
                 await self._start_training(classifier, action)
             elif isinstance(action, ApplyChild):
-                await self._apply_child(classifier, action)
+                await self._apply_child(classifier, memory, action)
             elif isinstance(action, DropExamples):
                 await self._drop_examples(classifier, action)
+                memory.dropped_revision = action.revision
             else:
                 await self._delete_child(classifier, action)
-        except (InvalidError, QuotaError, StoreQuotaError) as error:
+        except (InvalidError, AdmissionError, StoreQuotaError, _InTheWayError) as error:
             if not isinstance(action, StartTraining | ApplyChild):
                 raise
-            refusals = self._refusals if isinstance(error, InvalidError) else self._over_quota
-            known = action.manifest_hash in refusals
-            if len(refusals) >= REFUSALS_LIMIT:
-                refusals.clear()
-            told = error.message[:EXCERPT_CHARACTERS]
-            refusals[action.manifest_hash] = f"{told}; {RESOURCE_QUOTA_REMEDY}" if isinstance(error, QuotaError) else told
-            if known and not isinstance(error, InvalidError):
-                raise
-            return False
+            if isinstance(error, InvalidError):
+                memory.note(memory.refusals, action.manifest_hash, error.message[:EXCERPT_CHARACTERS])
+                return Done.NEWS
+            known = action.manifest_hash in memory.hindrances
+            memory.note(memory.hindrances, action.manifest_hash, _tell_hindrance(error))
+            return Done.HINDERED if known else Done.NEWS
         if isinstance(action, StartTraining | ApplyChild):
-            self._over_quota.pop(action.manifest_hash, None)
-        return True
+            memory.hindrances.pop(action.manifest_hash, None)
+        return Done.DONE
 
     async def _restore_label(self, classifier: Classifier, classifier_id: str) -> None:
         try:
@@ -325,12 +343,11 @@ class Reconciler:
         name = action.manifest["metadata"]["name"]
         try:
             manifest = await self._parts.client.create(JOBS, classifier.namespace, action.manifest, field_manager=FIELD_MANAGER)
-        except ConflictError:
-            # Created by a pass whose answer was lost, or by a predecessor.
-            manifest = await self._parts.client.get(JOBS, classifier.namespace, name)
-            owners = {owner.get("uid") for owner in manifest["metadata"].get("ownerReferences") or ()}
-            if classifier.uid not in owners:
-                raise ForeignJobError(f"{classifier}: Job {name} exists and belongs to somebody else; delete it") from None
+        except ConflictError as error:
+            # Created by a pass whose answer was lost, or by a predecessor; or it is somebody else's.
+            manifest = await self._find_own(classifier, ChildKind.JOB, name, error)
+            if manifest["metadata"].get("labels", {}).get(CLASSIFIER_LABEL) != classifier.name:
+                raise _InTheWayError(f"is there without its label {CLASSIFIER_LABEL}; delete it") from None
         else:
             self._parts.metrics.jobs_started.inc()
             logger.info("training job created", extra={"classifier": str(classifier), "job": name})
@@ -338,22 +355,78 @@ class Reconciler:
             await self._record(classifier, Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note))
         self._parts.view.take_child(ChildKind.JOB, manifest)
 
-    async def _apply_child(self, classifier: Classifier, action: ApplyChild) -> None:
-        name = action.manifest["metadata"]["name"]
-        resource = RESOURCE_OF_KIND[action.kind]
-        manifest = await self._parts.client.apply(
-            resource, classifier.namespace, name, action.manifest, field_manager=FIELD_MANAGER
-        )
-        metadata = manifest["metadata"]
-        self._applied_generations[metadata["uid"]] = metadata.get("generation", 0)
+    async def _apply_child(self, classifier: Classifier, memory: ClassifierMemory, action: ApplyChild) -> None:
+        name, uid = action.manifest["metadata"]["name"], action.uid
+        if uid is None:
+            manifest = await self._create_child(classifier, action)
+        else:
+            manifest = await self._change_child(action, uid)
+        child = project_child(manifest)
+        if not child.matches(action.manifest):
+            # A webhook has rewritten it, and would again: what it came to is noted on the child, for this process's successor.
+            came_to = child.came_to(action.manifest)
+            if child.applied_as != came_to:
+                metadata = {"uid": child.identity.uid, "annotations": {APPLIED_AS_ANNOTATION: came_to}}
+                manifest = await self._parts.client.patch(
+                    RESOURCE_OF_KIND[action.kind],
+                    classifier.namespace,
+                    name,
+                    {"metadata": metadata},
+                    field_manager=FIELD_MANAGER,
+                )
+            memory.note(memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest))
         self._parts.view.take_child(action.kind, manifest)
         logger.info("child applied", extra={"classifier": str(classifier), "kind": str(action.kind), "child": name})
+
+    async def _create_child(self, classifier: Classifier, action: ApplyChild) -> Manifest:
+        """By POST: what is there already is never taken over."""
+        resource, name = RESOURCE_OF_KIND[action.kind], action.manifest["metadata"]["name"]
+        try:
+            return await self._parts.client.create(resource, classifier.namespace, action.manifest, field_manager=FIELD_MANAGER)
+        except ConflictError as error:
+            found = await self._find_own(classifier, action.kind, name, error)
+        # Made by a pass whose answer was lost; or somebody took its labels away.
+        return await self._change_child(action, found["metadata"]["uid"])
+
+    async def _find_own(self, classifier: Classifier, kind: ChildKind, name: str, error: ConflictError) -> Manifest:
+        """The Classifier's own child that a create met.
+
+        Raises:
+            _InTheWayError: it is somebody else's, or is on its way out.
+            ConflictError: the conflict was another one.
+        """
+        if not error.already_exists:
+            raise error
+        try:
+            manifest = await self._parts.client.get(RESOURCE_OF_KIND[kind], classifier.namespace, name)
+        except NotFoundError:
+            # It has gone since.
+            raise error from None
+        identity = project_identity(manifest)
+        if identity.owner_uid != classifier.uid or identity.deleting:
+            raise _InTheWayError(f"waits for its name: {tell_in_the_way(kind, identity)}")
+        return manifest
+
+    async def _change_child(self, action: ApplyChild, uid: str) -> Manifest:
+        """Apply a manifest to this very object, and to no other one that has its name by now."""
+        client, resource, manifest = self._parts.client, RESOURCE_OF_KIND[action.kind], action.manifest
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        try:
+            found = await client.get(resource, namespace, name)
+        except NotFoundError as error:
+            raise ConflictError(409, f"{action.kind} {namespace}/{name} was deleted meanwhile") from error
+        claimed = claim_created(found, FIELD_MANAGER)
+        if claimed is not None:
+            version = {"uid": uid, "resourceVersion": found["metadata"]["resourceVersion"]}
+            patch = {"metadata": {**version, "managedFields": claimed}}
+            await client.patch(resource, namespace, name, patch, field_manager=FIELD_MANAGER)
+        body = {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
+        return await client.apply(resource, namespace, name, body, field_manager=FIELD_MANAGER)
 
     async def _drop_examples(self, classifier: Classifier, action: DropExamples) -> None:
         assert classifier.status.classifier_id is not None
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.status.classifier_id)
         dropped = await self._parts.store.drop_uploads(location)
-        self._dropped_revisions[classifier.uid] = action.revision
         if dropped:
             logger.info("examples dropped", extra={"classifier": str(classifier), "zips": dropped})
             note = f"{dropped} uploads were deleted: spec.dataRetention is DropAfterTraining and their training has ended"
@@ -366,7 +439,6 @@ class Reconciler:
         except (NotFoundError, ConflictError):
             # It is gone, or another object has its name by now.
             return
-        self._applied_generations.pop(identity.uid, None)
         logger.info(
             "child deleted",
             extra={"classifier": str(classifier), "kind": str(action.kind), "child": identity.name, "why": action.why},
@@ -389,7 +461,7 @@ class Reconciler:
             return
         self._parts.view.take_classifier(manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
-            self._progress_written_at[classifier.uid] = self._parts.clock()
+            self._memories.setdefault(classifier.uid, ClassifierMemory()).progress_written_at = self._parts.clock()
         for occurrence in find_occurrences(classifier.status, plan.status):
             await self._record(classifier, occurrence)
         self._count_failure(classifier, plan)
@@ -424,3 +496,10 @@ def _recorded_artifact(entry: HistoryEntry) -> StoredArtifact:
         backbone=entry.backbone,
         finished_at=entry.trained_at,
     )
+
+
+def _tell_hindrance(error: AdmissionError | StoreQuotaError | _InTheWayError) -> str:
+    """What the child waits for, as the end of a sentence that begins with it."""
+    if isinstance(error, AdmissionError):
+        return tell_refusal(error.message[:EXCERPT_CHARACTERS])
+    return tell_no_room(error.message) if isinstance(error, StoreQuotaError) else str(error)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
 from ocelli_operator.case import Case
 from ocelli_operator.config import INFERENCE_GPU_IMAGE
@@ -13,11 +14,11 @@ from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash, service_name
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
-from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, waits_for_room
+from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, tell_refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,21 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     if learning.artifact is not None and rollout.failure is None:
         wanted.add(case.current)
     actions: list[Action] = []
+    blocked: list[str] = []
     for revision in sorted(wanted):
         if _asks_for_more_gpu(case, revision):
             # What is there stays as it is: it may serve.
             continue
-        actions += _apply(case, ChildKind.DEPLOYMENT, _build_deployment(case, revision), _find_deployment(case, revision))
+        desired = _build_deployment(case, revision)
+        blocked += _find_in_the_way(case, ChildKind.DEPLOYMENT, desired)
+        actions += _apply(case, ChildKind.DEPLOYMENT, desired, _find_deployment(case, revision))
     # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
-    actions += _plan_address(case, served)
+    for kind, manifest, found in _plan_address(case, served):
+        if manifest is not None:
+            blocked += _find_in_the_way(case, kind, manifest)
+            actions += _apply(case, kind, manifest, found)
+        elif found is not None:
+            actions += delete_child(kind, found.identity, "spec.serving asks for none")
     for deployment in case.observed.deployments:
         if deployment.identity.revision not in wanted:
             why = f"revision {deployment.identity.revision} is neither served nor about to be"
@@ -60,9 +69,9 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     rollout = replace(rollout, actions=(*rollout.actions, *sendable))
     if rollout.failure is not None:
         return rollout
-    want_of_room = next((text for action in sendable if (text := _find_want_of_room(case, action))), "")
-    if want_of_room:
-        return replace(rollout, obstacle=want_of_room, unschedulable=False)
+    hindrance = next((text for action in sendable if (text := _find_hindrance(case, action))), "")
+    if hindrance or blocked:
+        return replace(rollout, obstacle=hindrance or blocked[0], unschedulable=False)
     if rollout.obstacle:
         return rollout
     return _judge_rollout(case, rollout, refusal)
@@ -171,6 +180,9 @@ def _find_deployment(case: Case, revision: str) -> ObservedDeployment | None:
 
 def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
     """What keeps an inference server of the revision from being ready, in its own words, and whether that is want of a node."""
+    deployment = _find_deployment(case, revision)
+    if deployment is not None and deployment.pod_refusal:
+        return f"Deployment {deployment.identity.name} {tell_refusal(deployment.pod_refusal)}", False
     pods = [
         pod
         for pod in case.observed.inference_servers
@@ -204,7 +216,7 @@ def _resolve_accelerator(case: Case, revision: str) -> Accelerator:
     deployment = _find_deployment(case, revision)
     serving = case.classifier.spec.serving
     kept = None
-    if deployment is not None and deployment.identity.owner_uid == case.classifier.uid:
+    if deployment is not None:
         kept = deployment.accelerator if deployment.placement_hash == placement_hash(serving, case.settings.gpu) else None
     return resolve_accelerator(serving, offer, kept)
 
@@ -240,50 +252,59 @@ def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def _plan_address(case: Case, served: str | None) -> list[Action]:
-    """Service, autoscaler and disruption budget of the revision that status calls served."""
+def _plan_address(case: Case, served: str | None) -> list[tuple[ChildKind, Manifest | None, ObservedChild | None]]:
+    """Service, autoscaler and disruption budget of the revision that status calls served: each as it should be (None: there
+    should be none), and as it is."""
     observed, serving = case.observed, case.classifier.spec.serving
     if served is None:
         return []
     service = build_service(case.owner, served)
     autoscaler = None if serving.autoscaling is None else build_autoscaler(case.owner, serving.autoscaling, served)
     budget = build_disruption_budget(case.owner, served) if needs_disruption_budget(serving) else None
-    actions: list[Action] = []
-    for kind, manifest, found in (
-        (ChildKind.SERVICE, service, observed.services),
-        (ChildKind.AUTOSCALER, autoscaler, observed.autoscalers),
-        (ChildKind.DISRUPTION_BUDGET, budget, observed.disruption_budgets),
-    ):
-        child = next((item for item in found), None)
-        if manifest is not None:
-            actions += _apply(case, kind, _with_hash(manifest, manifest), child)
-        elif child is not None:
-            actions += delete_child(kind, child.identity, "spec.serving asks for none")
-    return actions
+    # Each has one name for the whole life of its Classifier.
+    return [
+        (
+            kind,
+            None if manifest is None else _with_hash(manifest, manifest),
+            next((child for child in found if child.identity.name == name), None),
+        )
+        for kind, name, manifest, found in (
+            (ChildKind.SERVICE, service_name(case.owner.name), service, observed.services),
+            (ChildKind.AUTOSCALER, case.owner.name, autoscaler, observed.autoscalers),
+            (ChildKind.DISRUPTION_BUDGET, case.owner.name, budget, observed.disruption_budgets),
+        )
+    ]
+
+
+def _find_in_the_way(case: Case, kind: ChildKind, manifest: Manifest) -> tuple[str, ...]:
+    told = case.observed.in_the_way.get((kind, manifest["metadata"]["name"]))
+    return () if told is None else (told,)
 
 
 def _apply(
     case: Case, kind: ChildKind, manifest: Manifest, found: ObservedChild | ObservedDeployment | None
 ) -> tuple[Action, ...]:
     child = found.child if isinstance(found, ObservedDeployment) else found
-    if child is not None and child.identity.owner_uid != case.classifier.uid:
-        return delete_child(kind, child.identity, "it belongs to an earlier object of this name")
-    if child is not None and child.identity.deleting:
+    if _find_in_the_way(case, kind, manifest):
+        # Its end wakes this Classifier again.
+        return ()
+    if child is None:
+        return (ApplyChild(kind=kind, manifest=manifest),)
+    if child.identity.deleting:
         # What is on its way out can't be brought back; its end wakes this Classifier again.
         return ()
-    if child is not None and child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
-        as_applied = bool(child.generation) and case.observed.applied_generations.get(child.identity.uid) == child.generation
-        if as_applied or child.matches(manifest):
+    if child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
+        settled = (child.applied_as, case.observed.applied.get(child.identity.uid))
+        if child.matches(manifest) or child.came_to(manifest) in settled:
             return ()
-    return (ApplyChild(kind=kind, manifest=manifest),)
+    return (ApplyChild(kind=kind, manifest=manifest, uid=child.identity.uid),)
 
 
 def _refusal(case: Case, action: Action) -> str:
     return case.observed.refusals.get(action.manifest_hash, "") if isinstance(action, ApplyChild) else ""
 
 
-def _find_want_of_room(case: Case, action: Action) -> str:
-    if not isinstance(action, ApplyChild) or action.manifest_hash not in case.observed.over_quota:
+def _find_hindrance(case: Case, action: Action) -> str:
+    if not isinstance(action, ApplyChild) or action.manifest_hash not in case.observed.hindrances:
         return ""
-    child = f"{action.kind} {action.manifest['metadata']['name']}"
-    return waits_for_room(child, case.observed.over_quota[action.manifest_hash])
+    return f"{action.kind} {action.manifest['metadata']['name']} {case.observed.hindrances[action.manifest_hash]}"

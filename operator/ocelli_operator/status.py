@@ -5,6 +5,7 @@ It judges nothing: `judgement` says what is the case, this module words it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,9 @@ from ocelli_api.conditions import (
     TrainedReason,
 )
 from ocelli_operator.observed import StoredArtifact
+
+_POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
+"""Each Pod has another name, and says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,9 +138,17 @@ def failed_source(message: str) -> Failure:
     )
 
 
-def waits_for_room(child: str, refusal: str) -> str:
-    """Why a child is not there yet that a quota has no room for; `refusal` says which, and what to do."""
-    return f"{child} waits for room: {refusal}"
+def tell_no_room(sentence: str) -> str:
+    """What a child waits for that a quota has no room for; the sentence names the quota and what to do."""
+    return f"waits for room: {sentence}"
+
+
+def tell_refusal(sentence: str) -> str:
+    """What a child, or a Pod of it, waits for that Kubernetes refuses for now; the sentence is Kubernetes' own."""
+    sentence = _POD_FORBIDDEN.sub("", sentence).rstrip(".")
+    if "exceeded quota" in sentence:
+        return tell_no_room(f"{sentence}; raise the quota or delete what uses it")
+    return f"waits to be admitted: {sentence}; have it allowed, or ask for what is allowed"
 
 
 def tell_gpu_not_offered(part: str, setting: str) -> str:

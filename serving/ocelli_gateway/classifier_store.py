@@ -19,7 +19,7 @@ from typing import TypeGuard
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
-from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component, is_inference_server
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
 from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
@@ -473,11 +473,11 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
 
 
 def _project_server(manifest: Manifest) -> InferenceServer | None:
-    """None for a Pod that has no address yet, or is not labelled as ours are."""
+    """None for a Pod that has no address yet, or is none of ours: what is sent to it are users' pictures."""
     metadata, status = manifest["metadata"], manifest.get("status") or {}
     labels = metadata.get("labels") or {}
     address, classifier_id, revision = status.get("podIP"), labels.get(CLASSIFIER_ID_LABEL), labels.get(REVISION_LABEL)
-    if not (address and classifier_id and revision):
+    if not (address and classifier_id and revision and is_inference_server(metadata)):
         return None
     ready = any(item["type"] == "Ready" and item["status"] == "True" for item in status.get("conditions") or ())
     return InferenceServer(

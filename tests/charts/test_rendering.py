@@ -104,6 +104,13 @@ def test_no_container_writes_to_its_own_files(helm: Path) -> None:
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True, container["name"]
 
 
+def test_no_scratch_folder_may_fill_its_node(helm: Path) -> None:
+    for values in (DEFAULT_VALUES, FULL_VALUES, {}):
+        for spec in pod_specs(parse(render(helm, values))).values():
+            folders = [volume["emptyDir"] for volume in spec.get("volumes", []) if "emptyDir" in volume]
+            assert all("sizeLimit" in folder for folder in folders)
+
+
 def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
     values = {**DEFAULT_VALUES, "store": {"embedded": {"namespaceQuota": "5Gi"}}}
     store = find(parse(render(helm, values)), "Deployment", "ocelli-store")

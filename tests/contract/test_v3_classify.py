@@ -568,6 +568,13 @@ def test_pods_that_are_not_ready_are_not_asked(stage: Stage, client: V3Client) -
     assert [server.asked for server in servers] == [0, 8]
 
 
+def test_pods_that_only_carry_the_labels_are_not_asked(stage: Stage, client: V3Client) -> None:
+    classifier_id, servers = served(stage, client, replicas=2)
+    stage.put_pod(servers[0], made_by_us=False)
+    client.classify(("z.zip", build_zip({f"{index}.png": png(index) for index in range(8)})), classifier_ids=classifier_id)
+    assert [server.asked for server in servers] == [0, 8]
+
+
 def test_concurrent_images_are_spread_over_the_servers(stage: Stage, client: V3Client) -> None:
     classifier_id, servers = served(stage, client, replicas=2)
     archive = build_zip({f"{index}.png": png(index, (400, 400)) for index in range(20)})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ocelli_api.classifier import Autoscaling, Manifest
-from ocelli_api.pods import Component
-from ocelli_operator.manifests.metadata import ChildOwner, build_labels, build_metadata, deployment_name
+from ocelli_api.pods import Component, deployment_name
+from ocelli_operator.manifests.metadata import ChildOwner, build_labels, build_metadata
 
 
 def build_autoscaler(owner: ChildOwner, autoscaling: Autoscaling, served_revision: str) -> Manifest:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,
+    INFERENCE_CONTAINER,
     INFERENCE_PORT,
     INFERENCE_PORT_NAME,
     STORE_READ_AUDIENCE,
     Component,
     Environment,
+    deployment_name,
 )
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
@@ -19,10 +21,10 @@ from ocelli_operator.manifests.metadata import (
     ChildOwner,
     build_labels,
     build_metadata,
-    deployment_name,
     selector_labels,
 )
 from ocelli_operator.manifests.pod import (
+    PodNeeds,
     build_cpu_limit,
     build_environment,
     build_pod_spec,
@@ -31,7 +33,6 @@ from ocelli_operator.manifests.pod import (
 )
 from ocelli_operator.placement import build_placement, placement_hash
 
-CONTAINER_NAME = "inference"
 DRAIN_SECONDS = 5
 """A terminating Pod goes on answering for so long, until everybody knows that it should not be asked any more."""
 STARTUP_LIMIT_SECONDS = 300
@@ -57,7 +58,8 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, serve
     selector = selector_labels(owner.name, Component.INFERENCE, servers.revision)
     container = _build_container(owner, settings, servers)
     placement = build_placement(serving, settings.gpu, servers.accelerator)
-    pod_spec = build_pod_spec(container, placement, settings, store_audience=STORE_READ_AUDIENCE)
+    needs = PodNeeds(store_audience=STORE_READ_AUDIENCE, scratch_size=settings.inference_scratch_size)
+    pod_spec = build_pod_spec(container, placement, settings, needs)
     pod_spec["topologySpreadConstraints"] = [
         {
             "maxSkew": 1,
@@ -90,7 +92,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
     # Whether `Auto` or the user chose it is not told: servers would be replaced for a change of that alone.
     own: dict[str, str] = {Environment.ACCELERATOR: str(servers.accelerator)}
     return {
-        **build_program(CONTAINER_NAME, "ocelli_inference", image, settings),
+        **build_program(INFERENCE_CONTAINER, "ocelli_inference", image, settings),
         "env": [
             *build_environment(owner, settings, servers.revision, own),
             {"name": str(Environment.BIND_ADDRESS), "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},

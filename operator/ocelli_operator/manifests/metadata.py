@@ -14,6 +14,8 @@ MANAGED_BY = "ocelli-operator"
 
 MANIFEST_HASH_ANNOTATION = f"{GROUP}/manifest-hash"
 """Hash of the manifest as it was last applied: what differs from it is applied again."""
+APPLIED_AS_ANNOTATION = f"{GROUP}/applied-as"
+"""Where a webhook rewrote what was applied: hash of what it came to. While it is that, nothing has to be applied again."""
 TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
 """On a Job: hash of the `spec.training` that it was made from."""
 PLACEMENT_HASH_ANNOTATION = f"{GROUP}/placement-hash"
@@ -51,11 +53,6 @@ def job_name(classifier_name: str, revision: str, attempt: int) -> str:
         digest = hashlib.sha256(classifier_name.encode()).hexdigest()[:10]
         classifier_name = f"{classifier_name[: JOB_NAME_LIMIT - len(suffix) - len(digest) - 1]}-{digest}"
     return classifier_name + suffix
-
-
-def deployment_name(classifier_name: str, revision: str) -> str:
-    """Each revision that serves, or is about to, has a Deployment of its own."""
-    return f"{classifier_name}-{revision}"
 
 
 def service_name(classifier_name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.pods import STORE_TOKEN_FILE, Environment
@@ -18,10 +19,20 @@ STORE_TOKEN_SECONDS = 3600
 _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
 
-def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, *, store_audience: str) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class PodNeeds:
+    """In what the Pods of the programs differ."""
+
+    store_audience: str
+    """What the token is made for that the embedded store is shown."""
+    scratch_size: str
+    """A Pod that writes more to its scratch folder is evicted: it would fill its node's disk for everybody."""
+
+
+def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, needs: PodNeeds) -> Manifest:
     """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it.
 
-    Its ServiceAccount has no rights in the cluster. To the embedded store it shows a token of it, made for `store_audience`.
+    Its ServiceAccount has no rights in the cluster.
     """
     spec: Manifest = {
         "automountServiceAccountToken": False,
@@ -29,12 +40,12 @@ def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSet
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
-        "volumes": [{"name": "scratch", "emptyDir": {}}],
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": needs.scratch_size}}],
     }
     if settings.workload_service_account:
         spec["serviceAccountName"] = settings.workload_service_account
     if _is_embedded_store(settings):
-        token = {"audience": store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": STORE_TOKEN_NAME}
+        token = {"audience": needs.store_audience, "expirationSeconds": STORE_TOKEN_SECONDS, "path": STORE_TOKEN_NAME}
         spec["volumes"].append({"name": "store-token", "projected": {"sources": [{"serviceAccountToken": token}]}})
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)

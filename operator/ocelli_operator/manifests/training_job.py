@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, Component, Environment
+from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
 from ocelli_api.revision import training_hash
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
@@ -19,6 +19,7 @@ from ocelli_operator.manifests.metadata import (
 )
 from ocelli_operator.manifests.pod import (
     SCRATCH_PATH,
+    PodNeeds,
     build_cpu_limit,
     build_environment,
     build_pod_spec,
@@ -27,7 +28,6 @@ from ocelli_operator.manifests.pod import (
 )
 from ocelli_operator.placement import build_placement
 
-CONTAINER_NAME = "trainer"
 KILLED_EXIT_CODE = 137
 """128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""
 FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KILLED_EXIT_CODE)
@@ -60,8 +60,11 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
     placement = build_placement(training, settings.gpu, attempt.accelerator)
-    pod_spec = build_pod_spec(container, placement, settings, store_audience=STORE_AUDIENCE)
+    needs = PodNeeds(store_audience=STORE_AUDIENCE, scratch_size=settings.trainer_scratch_size)
+    pod_spec = build_pod_spec(container, placement, settings, needs)
     pod_spec["restartPolicy"] = "Never"
+    # Of the Pod, not of the Job: it begins when a node has taken the Pod, so that waiting for room costs no training time.
+    pod_spec["activeDeadlineSeconds"] = training.active_deadline_seconds
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
     return {
@@ -70,7 +73,6 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         "metadata": metadata,
         "spec": {
             "backoffLimit": training.backoff_limit,
-            "activeDeadlineSeconds": training.active_deadline_seconds,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
             "podReplacementPolicy": "Failed",
@@ -80,7 +82,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
                     {
                         "action": "FailJob",
                         "onExitCodes": {
-                            "containerName": CONTAINER_NAME,
+                            "containerName": TRAINER_CONTAINER,
                             "operator": "In",
                             "values": list(FINAL_EXIT_CODES),
                         },
@@ -104,7 +106,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
     resources = training.resources or settings.trainer_resources
     return {
-        **build_program(CONTAINER_NAME, "ocelli_training", image, settings),
+        **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
         "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }

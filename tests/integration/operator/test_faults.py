@@ -103,6 +103,62 @@ def test_a_training_waits_for_room_in_a_quota(scene: Scene) -> None:
     scene.wait_until_ready()
 
 
+def hold_pods_back(scene: Scene) -> None:
+    scene.kubectl("create", "quota", "no-pods", "--hard=pods=0")
+    scene.cluster.wait_for(
+        "the quota is counted", lambda: scene.kubectl("get", "quota", "no-pods", "-o", "jsonpath={.status.hard}") or None
+    )
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_training_whose_pod_a_quota_refuses_waits_for_room(scene: Scene) -> None:
+    hold_pods_back(scene)
+    scene.apply(scene.build(training={"activeDeadlineSeconds": 4}))
+
+    def find_message() -> str | None:
+        message = str(scene.condition("Ready").get("message"))
+        return message if "exceeded quota: no-pods" in message else None
+
+    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=40)
+    assert "waits for room: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in told
+    assert scene.condition("Stalled") == {}
+    assert "error" not in scene.kubectl("get", "events", "--field-selector=reason=ReconcileFailed", "-o", "name")
+
+
+def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
+    scene: Scene, build_operator: Callable[..., OperatorProcess]
+) -> None:
+    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="20")
+    operator.start()
+    operator.wait_until_leading()
+    scene.apply(scene.build())
+    scene.cluster.wait_for("the training has its Pod", lambda: scene.pods("training"))
+    hold_pods_back(scene)
+
+    def find_message() -> str | None:
+        message = str(scene.condition("Ready").get("message"))
+        return message if "exceeded quota: no-pods" in message else None
+
+    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=60)
+    assert "Deployment colours-" in told
+
+    def is_past_deadline() -> bool:
+        conditions = [item for deployment in scene.deployments() for item in deployment["status"].get("conditions", [])]
+        return "ProgressDeadlineExceeded" in [item["reason"] for item in conditions]
+
+    scene.cluster.wait_for("the deadline is past", is_past_deadline, timeout_seconds=60)
+    passes = 'ocelli_reconciles_total{result="unchanged"}'
+    before = operator.metric(passes)
+    scene.kubectl("annotate", "clf", "colours", "looked-at=again")
+    scene.cluster.wait_for("it was looked at again", lambda: operator.metric(passes) > before)
+    assert scene.condition("Stalled") == {}
+    assert operator.metric('ocelli_reconciles_total{result="error"}') == 0
+    scene.kubectl("delete", "quota", "no-pods")
+    # The controller tries again ever less often; a change wakes it.
+    scene.patch('{"spec": {"serving": {"replicas": 2}}}')
+    scene.wait_until_ready()
+
+
 @pytest.mark.usefixtures("operator")
 def test_a_pin_to_nothing_stalls_and_is_undone(scene: Scene) -> None:
     scene.apply(scene.build())

@@ -32,7 +32,7 @@ from starlette.routing import Route
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest, parse_classifier
 from ocelli_api.names import build_object_name
-from ocelli_api.pods import COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
+from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
@@ -363,14 +363,16 @@ class Stage:
         self.put_pod(server)
         return server
 
-    def put_pod(self, server: StubInferenceServer, *, ready: bool = True) -> None:
+    def put_pod(self, server: StubInferenceServer, *, ready: bool = True, made_by_us: bool = True) -> None:
         labels = {
             CLASSIFIER_ID_LABEL: server.classifier_id,
             REVISION_LABEL: server.revision,
             COMPONENT_LABEL: "inference",
+            CLASSIFIER_LABEL: "any",
         }
+        maker = {"kind": "ReplicaSet", "name": f"any-{server.revision}-5d4f8c", "controller": True}
         pod = {
-            "metadata": {"name": server.name, "labels": labels, "uid": server.name},
+            "metadata": {"name": server.name, "labels": labels, "uid": server.name, "ownerReferences": [maker] * made_by_us},
             "status": {"podIP": server.address, "conditions": [{"type": "Ready", "status": str(ready)}]},
         }
         self.call(lambda: self.cluster.put(PODS, server.namespace, pod))

@@ -70,7 +70,10 @@ def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str,
     )
 
 
-def make_identity(name: str, revision: str, *, owner_uid: str = UID, deleting: bool = False) -> ChildIdentity:
+def make_identity(
+    name: str, revision: str, *, owner_uid: str = UID, deleting: bool = False, owner: tuple[str, str] = ("Classifier", "dogs")
+) -> ChildIdentity:
+    """`owner` is kind and name of the controller."""
     return ChildIdentity(
         namespace="team-a",
         name=name,
@@ -79,6 +82,8 @@ def make_identity(name: str, revision: str, *, owner_uid: str = UID, deleting: b
         classifier="dogs",
         revision=revision,
         deleting=deleting,
+        owner_kind=owner[0],
+        owner_name=owner[1],
     )
 
 
@@ -98,8 +103,13 @@ def make_job(classifier: Classifier, attempt: int = 1, *, revision: str | None =
 
 def make_pod(component: Component, revision: str, **fields: Any) -> ObservedPod:
     name = fields.pop("name", f"dogs-{revision}-pod")
+    if component is Component.TRAINING:
+        owner = ("Job", job_name("dogs", revision, fields.get("attempt", 1)))
+    else:
+        owner = ("ReplicaSet", f"dogs-{revision}-5d4f8c")
+    identity = make_identity(name, revision, owner_uid=f"uid-{owner[1]}", owner=owner, deleting=fields.pop("deleting", False))
     values: dict[str, Any] = {
-        "identity": make_identity(name, revision, deleting=fields.pop("deleting", False)),
+        "identity": identity,
         "component": str(component),
         "attempt": 1,
         "phase": "Running",

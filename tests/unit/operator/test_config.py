@@ -40,6 +40,9 @@ def test_the_lease_is_named_by_a_setting() -> None:
         ("OCELLI_GPU_TOLERATIONS", '{"key": "gpu"}'),
         ("OCELLI_GPU_TOLERATIONS", '[{"name": "gpu"}]'),
         ("OCELLI_WATCH_NODES", "yes"),
+        ("OCELLI_JOB_TTL_SECONDS", "0"),
+        ("OCELLI_TRAINER_SCRATCH_SIZE", "much"),
+        ("OCELLI_INFERENCE_SCRATCH_SIZE", "0"),
     ],
 )
 def test_a_wrong_value_is_named(name: str, value: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ocelli_operator.manifests.metadata import JOB_NAME_LIMIT, deployment_name, job_name, service_name
+from ocelli_api.pods import deployment_name
+from ocelli_operator.manifests.metadata import JOB_NAME_LIMIT, job_name, service_name
 
 REVISION = "0123456789"
 LONGEST = "a" * 48

@@ -19,7 +19,8 @@ METADATA = {
 
 
 def make_pod(**status: Any) -> dict[str, Any]:
-    return {"metadata": METADATA, "spec": {"containers": [{"resources": {"limits": {"memory": "1Gi"}}}]}, "status": status}
+    containers = [{"name": "proxy"}, {"name": "trainer", "resources": {"limits": {"memory": "1Gi"}}}]
+    return {"metadata": METADATA, "spec": {"containers": containers}, "status": status}
 
 
 def test_the_schedulers_sentence_is_read_from_an_unschedulable_pod_only() -> None:
@@ -31,12 +32,36 @@ def test_the_schedulers_sentence_is_read_from_an_unschedulable_pod_only() -> Non
 @pytest.mark.parametrize("place", ["state", "lastState"])
 def test_the_last_end_is_read_from_a_container_that_is_dead_or_restarts(place: str) -> None:
     ended = {"exitCode": 137, "reason": "OOMKilled", "message": "bye"}
-    pod = project_pod(make_pod(containerStatuses=[{place: {"terminated": ended}}]))
+    # A sidecar that was injected stands before it.
+    sidecar = {"name": "proxy", "state": {"terminated": {"exitCode": 1, "message": "no proxy"}}}
+    pod = project_pod(make_pod(containerStatuses=[sidecar, {"name": "trainer", place: {"terminated": ended}}]))
     assert (pod.exit_code, pod.exit_reason, pod.termination_message, pod.memory_limit) == (137, "OOMKilled", "bye", "1Gi")
 
 
 def test_a_container_on_its_way_is_no_trouble() -> None:
-    assert project_pod(make_pod(containerStatuses=[{"state": {"waiting": {"reason": "ContainerCreating"}}}])).waiting == ""
+    assert (
+        project_pod(
+            make_pod(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}])
+        ).waiting
+        == ""
+    )
+
+
+def test_a_trainer_that_ended_beside_a_running_sidecar_is_held_open() -> None:
+    statuses = [
+        {"name": "proxy", "state": {"running": {}}},
+        {"name": "trainer", "state": {"terminated": {"exitCode": 0}}},
+    ]
+    pod = project_pod(make_pod(phase="Running", containerStatuses=statuses))
+    assert (pod.held_open, pod.ended, pod.terminal) == (True, True, False)
+
+
+def test_the_end_of_a_sidecar_ends_no_trainer() -> None:
+    statuses = [
+        {"name": "proxy", "state": {"terminated": {"exitCode": 0}}},
+        {"name": "trainer", "state": {"running": {}}},
+    ]
+    assert not project_pod(make_pod(phase="Running", containerStatuses=statuses)).ended
 
 
 def test_a_fresh_pod_without_a_status_is_pending() -> None:
@@ -83,6 +108,29 @@ def make_deployment(**status: Any) -> dict[str, Any]:
 )
 def test_a_deployment_is_available_when_every_replica_is_new_and_ready(status: dict[str, Any], available: bool) -> None:
     assert project_deployment(make_deployment(**status)).available is available
+
+
+LATE = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
+REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: team"}
+
+
+@pytest.mark.parametrize(
+    ("status", "exceeded"),
+    [
+        ({"conditions": [LATE]}, True),
+        ({"conditions": [LATE, REFUSED]}, False),
+        # The quota has room since a moment ago, and the controller has not counted the first Pod.
+        ({"conditions": [LATE], "replicas": 0, "updatedReplicas": 0}, False),
+        ({"conditions": [LATE], "replicas": 1, "updatedReplicas": 1}, False),
+    ],
+)
+def test_a_deadline_counts_only_where_pods_could_be_made(status: dict[str, Any], exceeded: bool) -> None:
+    assert project_deployment(make_deployment(**status)).deadline_exceeded is exceeded
+
+
+def test_why_no_pods_are_made_is_read_from_a_deployment() -> None:
+    assert project_deployment(make_deployment(conditions=[REFUSED])).pod_refusal == "exceeded quota: team"
+    assert project_deployment(make_deployment(conditions=[{**REFUSED, "status": "False"}])).pod_refusal == ""
 
 
 def test_a_deployment_says_what_was_chosen_for_its_pods() -> None:

@@ -86,6 +86,14 @@ class TestAdoption:
         world.see(classifier=replace(world.observed.classifier, labels={CLASSIFIER_ID_LABEL: "cats_1"}))
         assert world.plan().actions == (RestoreLabel(classifier_id="dogs_19"),)
 
+    def test_nothing_else_is_written_in_the_pass_that_restores_a_label(self) -> None:
+        world = settled_world()
+        world.edit(serving={"replicas": 2})
+        world.see(classifier=replace(world.observed.classifier, labels={}))
+        plan = world.plan()
+        assert plan.actions == (RestoreLabel(classifier_id="dogs_19"),)
+        assert (plan.status, plan.requeue_after_seconds) == (world.status, 0.0)
+
 
 def test_a_new_classifier_gets_a_job() -> None:
     world = World()
@@ -126,14 +134,134 @@ def test_no_second_trainer_of_a_revision_starts_while_one_lives() -> None:
     assert "has to end first" in message_of(plan, ConditionType.TRAINED)
 
 
-def test_a_job_of_an_earlier_object_of_the_name_goes_first() -> None:
+def test_a_job_of_an_earlier_object_of_the_name_is_waited_for() -> None:
     world = World()
     job = make_job(world.observed.classifier)
     foreign = replace(job, identity=replace(job.identity, owner_uid="uid-of-the-earlier-one"))
     world.see(jobs=(foreign,))
     plan = world.plan()
-    assert deleted_jobs(plan) == [job.identity.name]
-    assert starts_of(plan) == []
+    assert plan.actions == ()
+    assert "belongs to an earlier Classifier of this name" in message_of(plan, ConditionType.TRAINED)
+    assert condition_of(plan, ConditionType.STALLED) is None
+
+
+def test_a_foreign_job_of_the_name_is_left_alone_and_told_with_a_remedy() -> None:
+    world = World()
+    job = make_job(world.observed.classifier)
+    world.see(jobs=(replace(job, identity=replace(job.identity, owner_uid="", owner_kind="")),))
+    plan = world.plan()
+    assert plan.actions == ()
+    assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
+    assert "does not belong to this Classifier; delete it" in message_of(plan, ConditionType.READY)
+
+
+def test_a_foreign_job_of_another_revision_survives() -> None:
+    world = world_in_training()
+    foreign = make_job(world.observed.classifier, revision="0123456789")
+    foreign = replace(foreign, identity=replace(foreign.identity, owner_uid="somebody"))
+    world.see(jobs=(*world.observed.jobs, foreign))
+    assert deleted_jobs(world.plan()) == []
+
+
+@pytest.mark.parametrize("owner", [("", ""), ("Job", "my-copy"), ("ReplicaSet", "dogs-5d4f8c")])
+def test_a_pod_with_copied_labels_does_not_keep_a_training_from_starting(owner: tuple[str, str]) -> None:
+    world = World()
+    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+    world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
+    assert starts_of(world.plan()) == [(world.revision, 1)]
+
+
+def test_a_pod_with_copied_labels_does_not_count_as_the_trainer() -> None:
+    world = world_in_training()
+    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=("Job", "my-copy"))
+    world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
+    assert condition_of(world.plan(), ConditionType.TRAINED) == ("False", "Queued")
+
+
+class TestRefusedPod:
+    """The Job is there, and Kubernetes makes no Pod for it."""
+
+    QUOTA = (
+        'Error creating: pods "dogs-1-x7f2k" is forbidden: '
+        "exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3"
+    )
+
+    def test_a_quota_is_told_in_kubernetes_own_words_with_a_remedy(self) -> None:
+        world = world_in_training()
+        world.see(pod_refusal=self.QUOTA)
+        plan = world.plan()
+        assert message_of(plan, ConditionType.READY).endswith(
+            "-1 waits for room: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3; "
+            "raise the quota or delete what uses it"
+        )
+        assert condition_of(plan, ConditionType.STALLED) is None
+
+    def test_a_webhook_is_told_in_its_own_words(self) -> None:
+        world = world_in_training()
+        world.see(pod_refusal='Error creating: admission webhook "no.test" denied the request: not today')
+        told = message_of(world.plan(), ConditionType.READY)
+        assert '-1 waits to be admitted: admission webhook "no.test" denied the request: not today; have it allowed' in told
+
+    def test_it_is_looked_at_again_though_nothing_is_heard_of_it(self) -> None:
+        world = world_in_training()
+        world.see(pod_refusal=self.QUOTA)
+        assert world.plan().requeue_after_seconds == 30.0
+
+    def test_a_pod_that_is_there_now_counts_more(self) -> None:
+        world = world_in_training()
+        world.see(pod_refusal=self.QUOTA, pods=(make_pod(Component.TRAINING, world.revision),))
+        assert condition_of(world.plan(), ConditionType.TRAINED) == ("False", "Training")
+
+
+class TestSidecar:
+    """An injected container goes on when the trainer has ended, so that its Pod, hence its Job, never ends."""
+
+    def world(self, **pod: object) -> World:
+        world = world_in_training()
+        world.step()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, program_ended=True, **pod),))
+        return world
+
+    def test_the_job_of_a_trainer_that_succeeded_is_deleted(self) -> None:
+        world = self.world(exit_code=0)
+        world.learn()
+        assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
+
+    def test_a_trainer_that_failed_is_told_first_and_its_job_deleted_then(self) -> None:
+        world = self.world(exit_code=3, termination_message="Traceback: boom")
+        plan = world.step()
+        assert "exit code 3 and said: Traceback: boom" in message_of(plan, ConditionType.STALLED)
+        assert deleted_jobs(plan) == []
+        assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
+
+    def test_its_pod_does_not_keep_the_next_attempt_from_starting(self) -> None:
+        world = self.world(exit_code=3)
+        world.step()
+        world.see(jobs=())
+        world.edit(retrainNonce=1)
+        assert starts_of(world.plan()) == [(world.revision, 2)]
+
+
+def test_a_pod_past_its_deadline_fails_the_training_without_another_try() -> None:
+    world = world_in_training()
+    world.step()
+    world.see(
+        pods=(make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=143, end_reason="DeadlineExceeded"),)
+    )
+    plan = world.step()
+    assert "did not end within 3600 seconds" in message_of(plan, ConditionType.STALLED)
+    assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
+
+
+def test_an_evicted_trainer_is_told_in_kubernetes_own_words() -> None:
+    world = world_in_training()
+    world.step()
+    said = 'Usage of EmptyDir volume "scratch" exceeds the limit "32Gi". '
+    pod = make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=137, end_reason="Evicted", end_message=said)
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, failure_reason="PodFailurePolicy"),), pods=(pod,))
+    assert 'its Pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "32Gi"; use less' in message_of(
+        world.plan(), ConditionType.STALLED
+    )
 
 
 def test_an_edit_while_a_job_runs_replaces_the_job() -> None:
@@ -250,9 +378,17 @@ class TestRunning:
 
     def test_progress_is_polled_only_while_a_trainer_runs(self) -> None:
         world = world_in_training()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending"),))
         assert world.plan().requeue_after_seconds is None
         world.see(pods=(make_pod(Component.TRAINING, world.revision),))
         assert world.plan().requeue_after_seconds == 2.0
+
+    @pytest.mark.parametrize(("age_seconds", "requeue_after_seconds"), [(0, 5.0), (60, 30.0)])
+    def test_a_job_without_a_pod_is_looked_at_again(self, age_seconds: int, requeue_after_seconds: float) -> None:
+        world = world_in_training()
+        created_at = (NOW - timedelta(seconds=age_seconds)).isoformat()
+        world.see(jobs=(make_job(world.observed.classifier, created_at=created_at),))
+        assert world.plan().requeue_after_seconds == requeue_after_seconds
 
     def test_the_schedulers_own_sentence_is_told_with_a_remedy(self) -> None:
         world = world_in_training()
@@ -415,15 +551,6 @@ class TestFailure:
         assert f"training Job dogs-{self.revision()}-1" in message_of(plan, ConditionType.STALLED)
         assert said in message_of(plan, ConditionType.STALLED)
 
-    def test_want_of_a_node_is_told_when_the_deadline_ends_the_wait(self) -> None:
-        world = world_in_training()
-        sentence = "0/1 nodes are available: 1 Insufficient cpu."
-        world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence),))
-        world.step()
-        job: ObservedJob = make_job(world.observed.classifier, finished=True, failure_reason="DeadlineExceeded")
-        world.see(jobs=(job,), pods=())
-        assert "1 Insufficient cpu" in message_of(world.plan(), ConditionType.STALLED)
-
     def test_a_success_without_an_artifact_is_a_failure(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.SUCCEEDED, "done")
         pod = make_pod(
@@ -544,7 +671,7 @@ def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> No
 def test_a_job_that_a_quota_has_no_room_for_is_queued_and_sent_again() -> None:
     world = World()
     (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
-    world.see(over_quota={start.manifest_hash: "exceeded quota: jobs; raise the quota"})
+    world.see(hindrances={start.manifest_hash: "exceeded quota: jobs; raise the quota"})
     plan = world.step()
     assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
     assert "exceeded quota: jobs; raise the quota" in message_of(plan, ConditionType.TRAINED)

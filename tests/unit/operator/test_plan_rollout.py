@@ -346,8 +346,30 @@ class TestDrift:
         changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
         world.see(deployments=(replace(deployment, child=replace(deployment.child, content=changed)),))
         assert len(world.plan().actions) == 1
-        world.see(applied_generations={deployment.identity.uid: 1})
+        (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        (rewritten,) = world.observed.deployments
+        world.see(applied={deployment.identity.uid: rewritten.child.came_to(apply.manifest)})
         assert world.plan().actions == ()
+
+    def test_what_a_webhook_rewrote_is_known_after_a_restart_by_its_annotation(self) -> None:
+        world = settled_world()
+        (service,) = world.observed.services
+        rewritten = replace(service, content=service.content.replace(b"ClusterIP", b"NodePort"), generation=0)
+        world.see(services=(rewritten,))
+        (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        world.see(services=(replace(rewritten, applied_as=rewritten.came_to(apply.manifest)),))
+        assert world.plan().actions == ()
+        assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
+
+    def test_what_is_changed_after_a_webhook_rewrote_it_is_repaired(self) -> None:
+        world = settled_world()
+        (service,) = world.observed.services
+        rewritten = replace(service, content=service.content.replace(b"ClusterIP", b"NodePort"))
+        world.see(services=(rewritten,))
+        (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        changed = replace(rewritten, content=rewritten.content.replace(b"8080", b"9090"))
+        world.see(services=(replace(changed, applied_as=rewritten.came_to(apply.manifest)),))
+        assert len(world.plan().actions) == 1
 
     @pytest.mark.parametrize("kind", ["deployments", "services"])
     def test_what_somebody_deleted_comes_back(self, kind: str) -> None:
@@ -355,13 +377,120 @@ class TestDrift:
         world.see(**{kind: ()})
         assert len(world.plan().actions) == 1
 
-    def test_a_child_of_an_earlier_object_of_the_name_goes_first(self) -> None:
+    def test_a_change_names_the_object_that_it_is_meant_for(self) -> None:
+        world = settled_world()
+        world.edit(serving={"replicas": 3})
+        world.learn()
+        (changed, made) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        assert (changed.kind, changed.uid) == (ChildKind.DEPLOYMENT, f"uid-dogs-{world.revision}")
+        assert (made.kind, made.uid) == (ChildKind.DISRUPTION_BUDGET, None)
+
+
+class TestForeignObjects:
+    """Objects that carry the Classifier's labels and are not its own."""
+
+    def test_a_child_of_an_earlier_object_of_the_name_is_waited_for(self) -> None:
         world = settled_world()
         (service,) = world.observed.services
         world.see(services=(replace(service, identity=make_identity("clf-dogs", world.revision, owner_uid="uid-earlier")),))
         plan = world.plan()
-        assert deletions(plan) == [(ChildKind.SERVICE, "clf-dogs")]
-        assert find_applied(plan, ChildKind.SERVICE) == []
+        assert plan.actions == ()
+        assert "belongs to an earlier Classifier of this name" in message_of(plan, ConditionType.READY)
+        assert reason_of(plan, ConditionType.STALLED) is None
+
+    def test_a_service_that_copies_the_labels_survives(self) -> None:
+        world = settled_world()
+        (service,) = world.observed.services
+        exposed = replace(service, identity=make_identity("a-copy", world.revision, owner_uid="", owner=("", "")))
+        world.see(services=(exposed, service))
+        plan = world.plan()
+        assert plan.actions == ()
+        assert reason_of(plan, ConditionType.READY) == "True/Served"
+
+    def test_a_deployment_of_another_revision_survives(self) -> None:
+        world = settled_world()
+        (deployment,) = world.observed.deployments
+        identity = make_identity("canary", "0123456789", owner_uid="", owner=("", ""))
+        world.see(deployments=(deployment, replace(deployment, child=replace(deployment.child, identity=identity))))
+        assert world.plan().actions == ()
+
+    @pytest.mark.parametrize(
+        ("kind", "name", "field"),
+        [
+            (ChildKind.SERVICE, "clf-dogs", "services"),
+            (ChildKind.AUTOSCALER, "dogs", "autoscalers"),
+            (ChildKind.DISRUPTION_BUDGET, "dogs", "disruption_budgets"),
+        ],
+    )
+    def test_one_of_the_name_that_is_needed_is_left_alone_and_told(self, kind: ChildKind, name: str, field: str) -> None:
+        world = settled_world(serving={"autoscaling": {"minReplicas": 2, "maxReplicas": 4}})
+        (child,) = getattr(world.observed, field)
+        world.see(**{field: (replace(child, identity=make_identity(name, world.revision, owner_uid="", owner=("", ""))),)})
+        plan = world.plan()
+        assert plan.actions == ()
+        assert message_of(plan, ConditionType.READY).startswith(f"{kind} {name} is there already and does not belong to this")
+        assert "delete it" in message_of(plan, ConditionType.READY)
+        assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+
+    def test_one_that_is_not_wanted_is_not_deleted(self) -> None:
+        world = settled_world(serving={"replicas": 2})
+        (budget,) = world.observed.disruption_budgets
+        foreign = replace(budget, identity=make_identity("dogs", world.revision, owner_uid="", owner=("", "")))
+        world.edit(serving={"replicas": 1})
+        world.learn()
+        world.see(disruption_budgets=(foreign,))
+        assert deletions(world.plan()) == []
+
+    def test_a_deployment_of_the_name_that_is_needed_is_told(self) -> None:
+        world = learned_world()
+        world.step()
+        (deployment,) = world.observed.deployments
+        identity = make_identity(f"dogs-{world.revision}", world.revision, owner_uid="", owner=("", ""))
+        world.see(deployments=(replace(deployment, child=replace(deployment.child, identity=identity)),))
+        plan = world.plan()
+        assert plan.actions == ()
+        assert "does not belong to this Classifier" in message_of(plan, ConditionType.READY)
+        assert plan.status.served_revision is None
+
+    @pytest.mark.parametrize("owner", [("", ""), ("ReplicaSet", "my-copy-5d4f8c"), ("Job", "dogs")])
+    def test_a_pod_with_copied_labels_makes_nothing_available(self, owner: tuple[str, str]) -> None:
+        world = settled_world()
+        (pod,) = world.observed.pods
+        identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+        world.see(pods=(replace(pod, identity=identity),))
+        assert reason_of(world.plan(), ConditionType.AVAILABLE) == "False/NoServerReady"
+
+
+class TestRefusedPods:
+    """The Deployment is there, and Kubernetes makes no Pods for it."""
+
+    def world(self, refusal: str) -> World:
+        world = retrained_world()
+        world.step(available=False)
+        deployments = tuple(
+            replace(item, pod_refusal=refusal) if item.identity.revision == world.revision else item
+            for item in world.observed.deployments
+        )
+        world.see(
+            deployments=deployments,
+            pods=tuple(pod for pod in world.observed.pods if pod.identity.revision != world.revision),
+        )
+        return world
+
+    def test_a_quota_is_told_in_kubernetes_own_words_with_a_remedy(self) -> None:
+        world = self.world('pods "dogs-x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3')
+        plan = world.plan()
+        assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
+        assert message_of(plan, ConditionType.READY).endswith(
+            f": Deployment dogs-{world.revision} waits for room: exceeded quota: team, requested: pods=1, used: pods=3, "
+            "limited: pods=3; raise the quota or delete what uses it"
+        )
+        assert reason_of(plan, ConditionType.STALLED) is None
+
+    def test_a_webhook_is_told_in_its_own_words(self) -> None:
+        world = self.world('admission webhook "no.test" denied the request: not today')
+        told = message_of(world.plan(), ConditionType.READY)
+        assert 'waits to be admitted: admission webhook "no.test" denied the request: not today; have it allowed' in told
 
 
 class TestOutage:
@@ -389,7 +518,7 @@ def test_a_deployment_that_a_quota_has_no_room_for_is_told_and_sent_again() -> N
     world = retrained_world()
     served = world.status.served_revision
     (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-    world.see(over_quota={apply.manifest_hash: "exceeded quota: deployments; raise the quota"})
+    world.see(hindrances={apply.manifest_hash: "exceeded quota: deployments; raise the quota"})
     plan = world.plan()
     assert apply in plan.actions
     assert reason_of(plan, ConditionType.READY) == "False/RollingOut"

@@ -1,0 +1,51 @@
+"""Why a training Job has no Pod. A Job's status does not tell: its controller sends an Event, and tries again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ClusterClient, ForbiddenError
+from ocelli_cluster.resources import EVENTS
+from ocelli_operator.observed import POD_PATIENCE_SECONDS, ObservedJob, ObservedPod
+
+logger = logging.getLogger(__name__)
+
+_BEFORE = datetime.min.replace(tzinfo=UTC)
+
+
+class JobEvents:
+    """Reads Events of Jobs, and of those only that have been without a Pod for some seconds."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+
+    async def find_refusal(self, job: ObservedJob, pods: Iterable[ObservedPod], now: datetime) -> str:
+        """Kubernetes' sentence on why it made no Pod of late; empty where it made one, or is about to.
+
+        Raises:
+            ClusterError: Events cannot be read.
+        """
+        trainers = [pod for pod in pods if pod.identity.owner_uid == job.identity.uid]
+        if job.finished or job.identity.deleting or any(not pod.ended for pod in trainers):
+            return ""
+        if job.age_seconds(now) < POD_PATIENCE_SECONDS:
+            return ""
+        try:
+            listing = await self._client.list_objects(
+                EVENTS, job.identity.namespace, field_selector=f"regarding.uid={job.identity.uid},reason=FailedCreate"
+            )
+        except ForbiddenError as error:
+            # The rights of an earlier release.
+            logger.warning("events of a Job cannot be read", extra={"job": job.identity.name, "error": str(error)})
+            return ""
+        last = max(listing.items, key=_seen_at, default=None)
+        made_at = max((datetime.fromisoformat(pod.created_at) for pod in trainers if pod.created_at), default=_BEFORE)
+        return "" if last is None or _seen_at(last) < made_at else str(last.get("note", ""))
+
+
+def _seen_at(event: Manifest) -> datetime:
+    times = ((event.get("series") or {}).get("lastObservedTime"), event.get("deprecatedLastTimestamp"), event.get("eventTime"))
+    return max((datetime.fromisoformat(time) for time in times if time), default=_BEFORE)

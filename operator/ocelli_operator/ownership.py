@@ -1,0 +1,76 @@
+"""Ownership: what of all that carries a Classifier's labels is its own, and what is in its way. Pure.
+
+Labels are copied easily, by `kubectl expose` for one. A child is the Classifier's own where the Classifier's UID is its
+controller; a Pod, where a child's Job or ReplicaSet is. Nothing else is changed or deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+from ocelli_api.classifier import KIND
+from ocelli_api.pods import Component, deployment_name
+from ocelli_operator.manifests.metadata import job_name
+from ocelli_operator.observed import ChildIdentity, ChildKind, Observed, ObservedPod
+
+
+class _Child(Protocol):
+    @property
+    def identity(self) -> ChildIdentity: ...
+
+
+C = TypeVar("C", bound=_Child)
+
+
+def keep_own(observed: Observed) -> Observed:
+    """What was observed without what is not the Classifier's own; `in_the_way` tells of that."""
+    uid = observed.classifier.uid
+    foreign: dict[tuple[ChildKind, str], ChildIdentity] = {}
+
+    def own(kind: ChildKind, children: Iterable[C]) -> tuple[C, ...]:
+        kept: list[C] = []
+        for child in children:
+            if child.identity.owner_uid == uid:
+                kept.append(child)
+            else:
+                foreign[kind, child.identity.name] = child.identity
+        return tuple(kept)
+
+    observed = replace(
+        observed,
+        jobs=own(ChildKind.JOB, observed.jobs),
+        deployments=own(ChildKind.DEPLOYMENT, observed.deployments),
+        services=own(ChildKind.SERVICE, observed.services),
+        autoscalers=own(ChildKind.AUTOSCALER, observed.autoscalers),
+        disruption_budgets=own(ChildKind.DISRUPTION_BUDGET, observed.disruption_budgets),
+    )
+    return replace(
+        observed,
+        pods=tuple(pod for pod in observed.pods if _is_own_pod(pod, observed.classifier.name, foreign)),
+        in_the_way={key: tell_in_the_way(key[0], identity) for key, identity in foreign.items()},
+    )
+
+
+def tell_in_the_way(kind: ChildKind, identity: ChildIdentity) -> str:
+    """Why a child cannot be had while this object has its name, and what to do."""
+    subject = f"{kind} {identity.name}"
+    if identity.owner_kind == KIND:
+        return f"{subject} belongs to an earlier Classifier of this name; it is made anew when Kubernetes has deleted that one"
+    if identity.deleting:
+        return f"{subject} is being deleted; it is made anew when that has ended"
+    return f"{subject} is there already and does not belong to this Classifier; delete it, or give the Classifier another name"
+
+
+def _is_own_pod(pod: ObservedPod, classifier_name: str, foreign: dict[tuple[ChildKind, str], ChildIdentity]) -> bool:
+    identity = pod.identity
+    if pod.component == Component.TRAINING:
+        # Where its Job is gone the name has to do: such a Pod may still write to the store.
+        name = job_name(classifier_name, identity.revision, pod.attempt)
+        is_job = identity.owner_kind == str(ChildKind.JOB) and identity.owner_name == name
+        return is_job and all(item.uid != identity.owner_uid for item in foreign.values())
+    # ReplicaSets are not watched: they are named after their Deployment.
+    name = deployment_name(classifier_name, identity.revision)
+    is_replica = identity.owner_kind == "ReplicaSet" and identity.owner_name.rpartition("-")[0] == name
+    return is_replica and (ChildKind.DEPLOYMENT, name) not in foreign

@@ -1,0 +1,275 @@
+"""One pass, with the API server and the store as stand-ins that say no: what is remembered, told and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+
+from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest
+from ocelli_cluster.client import AdmissionError, ApiError, ConflictError, InvalidError, NotFoundError, QuotaError
+from ocelli_cluster.resources import EVENTS, ObjectKey, Resource
+from ocelli_operator.actions import StartTraining
+from ocelli_operator.events import EventRecorder
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION
+from ocelli_operator.memory import ClassifierMemory
+from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.observed import ChildKind, Observed
+from ocelli_operator.plan import plan_classifier
+from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from tests.unit.operator.factories import CLASSIFIER_ID, NOW, make_artifact, make_classifier, make_job, make_settings
+
+KEY = ObjectKey("team-a", "dogs")
+QUOTA = QuotaError(403, 'jobs.batch "dogs" is forbidden: exceeded quota: team, requested: count/jobs.batch=1', "Forbidden")
+
+
+class StandInClient:
+    """Answers what it is told to, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self.refuse: dict[str, ApiError] = {}
+        """By plural: raised by every create."""
+        self.existing: dict[str, Manifest] = {}
+        """By plural: what is there already."""
+        self.rewrite: Callable[[Manifest], None] = lambda manifest: None
+        """What a webhook does."""
+        self.version = 100
+
+    def answer(self, manifest: Manifest) -> Manifest:
+        self.version += 1
+        stored = copy.deepcopy(manifest)
+        metadata = stored["metadata"]
+        metadata.update(uid=metadata.get("uid", "uid-1"), resourceVersion=str(self.version), namespace="team-a")
+        if "spec" in stored:
+            self.rewrite(stored)
+        return stored
+
+    async def create(self, resource: Resource, namespace: str, body: Manifest, **_: Any) -> Manifest:
+        if resource == EVENTS:
+            return body
+        self.requests.append(("create", resource.plural))
+        if resource.plural in self.refuse:
+            raise self.refuse[resource.plural]
+        if resource.plural in self.existing:
+            raise ConflictError(409, "already exists", "AlreadyExists")
+        self.existing[resource.plural] = self.answer(body)
+        return self.existing[resource.plural]
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
+        if resource.plural not in self.existing:
+            raise NotFoundError(404, "not found")
+        return self.existing[resource.plural]
+
+    async def patch(self, resource: Resource, namespace: str, name: str, patch: Manifest, **_: Any) -> Manifest:
+        self.requests.append(("patch", resource.plural))
+        stored = copy.deepcopy(self.existing[resource.plural])
+        stored["metadata"]["annotations"].update(patch["metadata"].get("annotations", {}))
+        self.existing[resource.plural] = self.answer(stored)
+        return self.existing[resource.plural]
+
+    async def apply(self, resource: Resource, namespace: str, name: str, body: Manifest, **options: Any) -> Manifest:
+        self.requests.append(("apply", options.get("subresource") or resource.plural))
+        return self.answer(body)
+
+
+class StandInView:
+    """One Classifier, without children."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.known: Classifier | None = classifier
+        self.jobs_seen: tuple[Any, ...] = ()
+        self.children: list[tuple[ChildKind, Manifest]] = []
+
+    def classifier(self, key: ObjectKey) -> Classifier | None:
+        return self.known
+
+    def classifiers(self) -> list[Classifier]:
+        return [] if self.known is None else [self.known]
+
+    def jobs(self, key: ObjectKey) -> tuple[Any, ...]:
+        return self.jobs_seen
+
+    def none(self, key: ObjectKey) -> tuple[()]:
+        return ()
+
+    pods = deployments = services = autoscalers = disruption_budgets = none
+
+    def gpu_nodes(self) -> tuple[()]:
+        return ()
+
+    def take_classifier(self, manifest: Manifest) -> None:
+        """What was written is not what these tests look at."""
+
+    def take_child(self, kind: ChildKind, manifest: Manifest) -> None:
+        self.children.append((kind, manifest))
+
+
+class StandInStore:
+    """Holds the artifact, or nothing."""
+
+    def __init__(self) -> None:
+        self.artifact: Any = None
+
+    async def load_artifact(self, *_: Any) -> Any:
+        return self.artifact
+
+    async def holds_artifact(self, *_: Any) -> bool:
+        return self.artifact is not None
+
+    async def load_outcome(self, *_: Any) -> None:
+        return None
+
+    async def load_progress(self, *_: Any) -> None:
+        return None
+
+    def find_fault(self, *_: Any) -> str:
+        return ""
+
+    async def save_definition(self, *_: Any) -> None:
+        return None
+
+
+class Stage:
+    def __init__(self, classifier: Classifier | None = None) -> None:
+        self.client, self.store, self.metrics = StandInClient(), StandInStore(), OperatorMetrics()
+        self.view = StandInView(make_classifier() if classifier is None else classifier)
+        client = cast(Any, self.client)
+        self.reconciler = Reconciler(
+            ReconcilerParts(
+                client=client,
+                view=cast(Any, self.view),
+                store=cast(Any, self.store),
+                events=EventRecorder(client, "test"),
+                metrics=self.metrics,
+                settings=make_settings(),
+                clock=lambda: NOW,
+            )
+        )
+
+    @property
+    def memories(self) -> dict[str, ClassifierMemory]:
+        return self.reconciler._memories
+
+    def act(self) -> float | None:
+        return asyncio.run(self.reconciler.reconcile(KEY))
+
+    def count(self, result: str) -> float:
+        return self.metrics.registry.get_sample_value("ocelli_reconciles_total", {"result": result}) or 0.0
+
+    def start(self) -> StartTraining:
+        assert self.view.known is not None
+        plan = plan_classifier(Observed(classifier=self.view.known, now=NOW), make_settings())
+        (start,) = [action for action in plan.actions if isinstance(action, StartTraining)]
+        return start
+
+
+def learned_stage() -> Stage:
+    stage = Stage()
+    assert stage.view.known is not None
+    stage.store.artifact = make_artifact(stage.view.known)
+    return stage
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        QUOTA,
+        AdmissionError(403, 'admission webhook "no.test" denied the request: not today', "Forbidden"),
+    ],
+)
+def test_waiting_for_a_tenants_quota_or_webhook_is_no_error(refusal: ApiError) -> None:
+    stage = Stage()
+    stage.client.refuse["jobs"] = refusal
+    assert stage.act() == 0.0, "the plan has to hear of it first"
+    assert stage.act() == 1.0
+    assert stage.act() == 2.0, "ever less often"
+    assert (stage.count("waiting"), stage.count("error")) == (2.0, 0.0)
+
+
+def test_a_job_of_somebody_else_is_waited_for_and_told() -> None:
+    stage = Stage()
+    stage.client.existing["jobs"] = {"metadata": {"name": stage.start().manifest["metadata"]["name"], "namespace": "team-a"}}
+    stage.act()
+    assert stage.act() == 1.0
+    assert stage.count("waiting") == 1.0
+    assert ("apply", "status") in stage.client.requests
+
+
+def test_a_deployment_of_somebody_else_is_not_changed() -> None:
+    stage = learned_stage()
+    stage.client.existing["deployments"] = {"metadata": {"name": "any", "namespace": "team-a", "uid": "theirs"}}
+    stage.act()
+    assert stage.act() == 1.0
+    assert ("apply", "deployments") not in stage.client.requests
+    assert ("patch", "deployments") not in stage.client.requests
+
+
+def test_a_deployment_of_its_own_that_a_lost_answer_left_is_brought_up_to_date() -> None:
+    stage = learned_stage()
+    owner = {"controller": True, "kind": "Classifier", "name": "dogs", "uid": "uid-dogs"}
+    metadata = {"name": "any", "namespace": "team-a", "uid": "ours", "resourceVersion": "1", "ownerReferences": [owner]}
+    stage.client.existing["deployments"] = {"metadata": metadata}
+    stage.act()
+    assert [item for item in stage.client.requests if item[1] == "deployments"] == [
+        ("create", "deployments"),
+        ("apply", "deployments"),
+    ]
+
+
+def test_what_a_webhook_made_of_a_child_is_noted_on_it() -> None:
+    stage = learned_stage()
+    stage.client.rewrite = lambda manifest: manifest["spec"].update(revisionHistoryLimit=7)
+    stage.act()
+    kind, manifest = stage.view.children[-1]
+    assert kind is ChildKind.DEPLOYMENT
+    assert len(manifest["metadata"]["annotations"]["ocelli.dev/applied-as"]) == 16
+    assert manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
+
+
+def test_what_nobody_rewrote_is_written_once() -> None:
+    stage = learned_stage()
+    stage.act()
+    assert [item for item in stage.client.requests if item[1] == "deployments"] == [("create", "deployments")]
+
+
+def test_a_restored_label_and_the_status_are_written_in_passes_of_their_own() -> None:
+    status = ClassifierStatus(classifier_id=CLASSIFIER_ID, observed_generation=1)
+    stage = Stage(make_classifier(status, labels={}))
+    assert stage.act() == 0.0
+    assert stage.client.requests == [("apply", "classifiers")]
+
+
+def test_nothing_is_remembered_of_a_classifier_that_is_gone() -> None:
+    stage = Stage()
+    stage.client.refuse["jobs"] = QUOTA
+    stage.act()
+    assert stage.view.known is not None
+    assert len(stage.memories) == 1
+    stage.reconciler.forget(stage.view.known)
+    assert stage.memories == {}
+
+
+def test_what_is_remembered_of_one_classifier_is_bounded() -> None:
+    stage = Stage()
+    stage.client.refuse["jobs"] = InvalidError(422, "no", "Invalid")
+    known = stage.view.known
+    assert known is not None
+    for seed in range(120):
+        changed = replace(make_classifier(model={"seed": seed}), status=known.status)
+        stage.view.known = changed
+        stage.act()
+    (memory,) = stage.memories.values()
+    assert len(memory.refusals) == 50
+
+
+def test_a_job_that_has_a_pod_soon_is_asked_nothing_about() -> None:
+    stage = Stage()
+    assert stage.view.known is not None
+    # The stand-in knows no list: asking for Events would fail.
+    stage.view.jobs_seen = (make_job(stage.view.known, created_at=NOW.isoformat()),)
+    assert stage.act() == 5.0
