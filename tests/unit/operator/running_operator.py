@@ -53,8 +53,8 @@ class OperatorCluster(InMemoryCluster):
         self.on_write: Callable[[str, str], None] | None = None
         self.writes: list[str] = []
         """`status NAME` for a status, `apply PLURAL/NAME` and so on for the rest; no Leases and Events."""
-        self.hold_applies: asyncio.Event | None = None
-        """Applies wait for it, as for an answer that does not come."""
+        self.hold_writes: asyncio.Event | None = None
+        """Creates and applies wait for it, as for an answer that does not come."""
         self.leases = Leases()
 
     def apart(self) -> Leases:
@@ -63,9 +63,14 @@ class OperatorCluster(InMemoryCluster):
     async def create(
         self, resource: Resource, namespace: str, body: Manifest, *, field_manager: str | None = None, dry_run: bool = False
     ) -> Manifest:
-        if resource.plural not in ("events", "leases"):
-            self.writes.append(f"create {resource.plural}/{body['metadata']['name']}")
-        return await super().create(resource, namespace, body)
+        if resource.plural in ("events", "leases"):
+            return await super().create(resource, namespace, body)
+        if self.on_write is not None:
+            self.on_write("POST", resource.plural)
+        if self.hold_writes is not None:
+            await self.hold_writes.wait()
+        self.writes.append(f"create {resource.plural}/{body['metadata']['name']}")
+        return await super().create(resource, namespace, {**body, "metadata": {**body["metadata"], "generation": 1}})
 
     async def apply(
         self,
@@ -79,8 +84,8 @@ class OperatorCluster(InMemoryCluster):
     ) -> Manifest:
         if self.on_write is not None:
             self.on_write("PATCH", resource.plural)
-        if self.hold_applies is not None:
-            await self.hold_applies.wait()
+        if self.hold_writes is not None:
+            await self.hold_writes.wait()
         self.writes.append(f"{subresource} {name}" if subresource else f"apply {resource.plural}/{name}")
         current = self.find(resource, namespace, name)
         wanted = body.get("metadata", {})
@@ -226,7 +231,11 @@ class Stage:
         job = self.find(JOBS, name)
         assert job is not None
         template = job["spec"]["template"]
-        metadata = {"name": f"{job['metadata']['name']}-pod", "labels": template["metadata"]["labels"]}
+        metadata = {
+            "name": f"{job['metadata']['name']}-pod",
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [_controller("Job", job["metadata"]["name"], job["metadata"]["uid"])],
+        }
         status = {"phase": "Pending", **status}
         self.cluster.put(PODS, NAMESPACE, {"metadata": metadata, "spec": template["spec"], "status": status})
 
@@ -265,7 +274,11 @@ class Stage:
         for number in range(replicas):
             ready = {"type": "Ready", "status": "True"}
             pod = {
-                "metadata": {"name": f"{deployment_name}-{number}", "labels": template["metadata"]["labels"]},
+                "metadata": {
+                    "name": f"{deployment_name}-{number}",
+                    "labels": template["metadata"]["labels"],
+                    "ownerReferences": [_controller("ReplicaSet", f"{deployment_name}-5f6c", "replica-set")],
+                },
                 "spec": template["spec"],
                 "status": {"phase": "Running", "conditions": [ready]},
             }
@@ -288,3 +301,7 @@ class Stage:
         while count != len(self.cluster.writes):
             count = len(self.cluster.writes)
             await asyncio.sleep(0.25)
+
+
+def _controller(kind: str, name: str, uid: str) -> Manifest:
+    return {"kind": kind, "name": name, "uid": uid, "controller": True}

@@ -22,7 +22,7 @@ def test_passes_under_way_end_before_another_operator_may_lead(tmp_path: Path) -
             stage.add("dogs")
             await stage.wait_for("its Job", lambda: stage.find(JOBS, "dogs"))
             await stage.wait_until_quiet()
-            answer = stage.cluster.hold_applies = asyncio.Event()
+            answer = stage.cluster.hold_writes = asyncio.Event()
             await stage.learn("dogs")
             stage.cluster.leases.reachable = False
             lost_at = time.monotonic()
