@@ -170,22 +170,20 @@ class Reconciler:
         return (*(pod for pod in pods if pod.identity.name not in names), *fresh)
 
     def _draw_classifier_id(self, classifier: Classifier) -> str:
-        taken = {other.classifier_id for other in self._parts.view.classifiers() if other.namespace == classifier.namespace}
         while True:
             drawn = build_classifier_id(classifier.name, secrets.randbelow(NUMBER_LIMIT) + 1)
-            if drawn not in taken:
+            if not self._parts.view.classifiers_with_id(classifier.namespace, drawn):
                 return drawn
 
     def _is_id_taken(self, classifier: Classifier) -> bool:
         label = classifier.labels.get(CLASSIFIER_ID_LABEL)
+        if label is None:
+            return False
         age = (classifier.created_at, classifier.name)
         return any(
             other.status.classifier_id == label or (other.created_at, other.name) < age
-            for other in self._parts.view.classifiers()
-            if other.namespace == classifier.namespace
-            and other.name != classifier.name
-            and other.classifier_id == label
-            and not other.deleted
+            for other in self._parts.view.classifiers_with_id(classifier.namespace, label)
+            if other.name != classifier.name and not other.deleted
         )
 
     # --- apply
