@@ -143,6 +143,12 @@ BLIND_LIMIT_SECONDS = Setting(
     default="180",
     meaning="Liveness fails when a watch has heard nothing of the API server for this many seconds.",
 )
+PASS_LIMIT_SECONDS = Setting(
+    name="OCELLI_PASS_LIMIT_SECONDS",
+    default="300",
+    meaning="Liveness fails when the pass over one Classifier has not ended after this many seconds; the log names it. Each "
+    "request to the API server or the store has a limit of about half a minute.",
+)
 SWEEP_INTERVAL_SECONDS = Setting(
     name="OCELLI_SWEEP_INTERVAL_SECONDS",
     default="900",
@@ -195,6 +201,7 @@ SETTINGS: tuple[Setting, ...] = (
     WORKERS,
     WATCH_SECONDS,
     BLIND_LIMIT_SECONDS,
+    PASS_LIMIT_SECONDS,
     SWEEP_INTERVAL_SECONDS,
     SWEEP_MINIMUM_AGE_SECONDS,
     BIND_ADDRESS,
@@ -264,6 +271,7 @@ class OperatorConfig:
     workers: int
     watch_timeouts: WatchTimeouts
     blind_limit_seconds: int
+    pass_limit_seconds: int
     sweep_interval_seconds: int
     sweep_minimum_age_seconds: int
     bind_address: str
@@ -313,6 +321,7 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         workers=_number(environment, WORKERS, least=1),
         watch_timeouts=_watch_timeouts(environment),
         blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
+        pass_limit_seconds=_number(environment, PASS_LIMIT_SECONDS, least=1),
         sweep_interval_seconds=_number(environment, SWEEP_INTERVAL_SECONDS, least=1),
         sweep_minimum_age_seconds=_number(environment, SWEEP_MINIMUM_AGE_SECONDS, least=0),
         bind_address=_text(environment, BIND_ADDRESS),

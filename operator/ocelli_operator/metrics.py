@@ -47,6 +47,11 @@ class OperatorMetrics:
             "The longest time for which one of the watches has heard nothing of the API server.",
             registry=self.registry,
         )
+        self.pass_age_seconds = Gauge(
+            "ocelli_pass_age_seconds",
+            "For how long the oldest pass that has not ended has been under way; 0 where there is none.",
+            registry=self.registry,
+        )
         self.swept_objects = Counter(
             "ocelli_swept_objects", "Stored objects deleted because nothing refers to them.", registry=self.registry
         )

@@ -24,7 +24,7 @@ from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import StoreSweep
 from ocelli_operator.training_store import TrainingStore
-from ocelli_operator.work_queue import WorkQueue
+from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class _Trouble:
 
 
 class Operation:
-    """Runs until cancelled. Liveness is `blind_seconds`."""
+    """Runs until cancelled. Liveness is `blind_seconds` and `oldest_pass`."""
 
     def __init__(
         self, client: ClusterClient, store: ObjectStore, config: OperatorConfig, clock: Callable[[], datetime] = utc_now
@@ -90,11 +90,16 @@ class Operation:
         self.metrics.queue_length.set_function(lambda: len(self._queue))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
+        self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
 
     @property
     def blind_seconds(self) -> float:
         """The longest time for which one of the watches has heard nothing of the API server."""
         return self._view.contact_age_seconds
+
+    def oldest_pass(self) -> tuple[ObjectKey, float] | None:
+        """The pass that has been under way for the longest time: over which Classifier, and for how many seconds."""
+        return self._queue.oldest_work()
 
     def wake(self, key: ObjectKey) -> None:
         """Look at a Classifier soon."""
@@ -143,7 +148,7 @@ class Operation:
             tasks.create_task(self._sweep_regularly())
             while True:
                 for classifier in self._view.classifiers():
-                    self._queue.add(ObjectKey(classifier.namespace, classifier.name))
+                    self._queue.add(ObjectKey(classifier.namespace, classifier.name), later=True)
                 await asyncio.sleep(RESYNC_SECONDS)
 
     async def _reconcile_keys(self) -> None:
@@ -177,11 +182,12 @@ class Operation:
 
     async def _tell_trouble(self, key: ObjectKey, error: Exception) -> None:
         trouble = self._troubles.setdefault(key, _Trouble())
-        self._queue.add_after(key, trouble.delay_seconds)
+        delay_seconds = spread(trouble.delay_seconds)
+        self._queue.add_after(key, delay_seconds)
         logger.error(
             "pass failed, will be tried again",
             exc_info=error,
-            extra={"classifier": str(key), "delay_seconds": trouble.delay_seconds},
+            extra={"classifier": str(key), "delay_seconds": round(delay_seconds, 2)},
         )
         trouble.delay_seconds = min(trouble.delay_seconds * 2, BACKOFF_LIMIT_SECONDS)
         told = f"{type(error).__name__}: {error}"
@@ -208,7 +214,7 @@ class Operation:
                 self.metrics.swept_objects.inc(await self._sweep.delete_classifier(*stored))
             except (ClusterError, ObjectStoreError) as error:
                 logger.warning("stored bytes could not be deleted", extra={"id": stored[1], "error": str(error)})
-                self._deletions.add_after(stored, BACKOFF_LIMIT_SECONDS)
+                self._deletions.add_after(stored, spread(BACKOFF_LIMIT_SECONDS))
             finally:
                 self._deletions.done(stored)
 
