@@ -229,7 +229,7 @@ class ClusterClient:
     async def list_pages(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> AsyncIterator[Page]:
-        """The same page by page, all of one moment. Whoever lets go of a page before it asks for the next one holds at most one.
+        """The same page by page, all of one moment. Who lets go of a page before asking for the next one holds at most one.
 
         Raises ApiError, UnreachableError.
 

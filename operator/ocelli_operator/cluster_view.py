@@ -37,6 +37,7 @@ from ocelli_operator.observed import (
     project_job,
     project_pod,
 )
+from ocelli_operator.starts import Family
 
 
 class _Child(Protocol):
@@ -198,6 +199,16 @@ class ClusterView:
 
     def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
         return self._budgets.of(classifier)
+
+    def family(self, classifier: ObjectKey) -> Family:
+        """What tells whether something of a Classifier is just starting."""
+        found = self.classifier(classifier)
+        return Family(
+            served_revision=None if found is None else found.status.served_revision,
+            jobs=self.jobs(classifier),
+            pods=self.pods(classifier),
+            deployments=self.deployments(classifier),
+        )
 
     def gpu_nodes(self) -> tuple[GpuNode, ...]:
         """Nodes that have GPUs; none where nodes may not be seen."""

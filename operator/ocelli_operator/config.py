@@ -131,6 +131,19 @@ JOB_TTL_SECONDS = Setting(
     default="21600",
     meaning="How long a finished training Job, with the log of its Pod, is kept.",
 )
+TRAININGS_STARTING_LIMIT = Setting(
+    name="OCELLI_TRAININGS_STARTING_LIMIT",
+    default="100",
+    meaning="How many training Jobs of the installation may be starting at once: no trainer of theirs has begun yet. A Job "
+    "counts for a minute at most. Further trainings wait for their turn, one namespace after the other.",
+)
+ROLLOUTS_LIMIT = Setting(
+    name="OCELLI_ROLLOUTS_LIMIT",
+    default="20",
+    meaning="How many Deployments of inference servers may be made, or have their Pods replaced, at once in the installation. "
+    "New revisions and users' changes come first, and count for a minute at most; what an upgrade replaces, as for a new "
+    "inference image, waits for room, and counts until it is done or past `OCELLI_ROLLOUT_DEADLINE_SECONDS`.",
+)
 NAMESPACES = Setting(name="OCELLI_NAMESPACES", default="", meaning="Namespaces to look after, `a,b`; empty: every namespace.")
 WORKERS = Setting(name="OCELLI_WORKERS", default="8", meaning="How many Classifiers are reconciled at the same time.")
 WATCH_SECONDS = Setting(
@@ -197,6 +210,8 @@ SETTINGS: tuple[Setting, ...] = (
     INFERENCE_RESOURCES,
     ROLLOUT_DEADLINE_SECONDS,
     JOB_TTL_SECONDS,
+    TRAININGS_STARTING_LIMIT,
+    ROLLOUTS_LIMIT,
     NAMESPACES,
     WORKERS,
     WATCH_SECONDS,
@@ -256,6 +271,10 @@ class ChildSettings:
     inference_resources: Resources
     rollout_deadline_seconds: int
     job_ttl_seconds: int
+    trainings_starting_limit: int
+    """How many training Jobs may be starting at once."""
+    rollouts_limit: int
+    """How many Deployments may be rolled out at once."""
     log_level: str
 
 
@@ -311,6 +330,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         inference_resources=_resources(environment, INFERENCE_RESOURCES, gpu),
         rollout_deadline_seconds=_number(environment, ROLLOUT_DEADLINE_SECONDS, least=1),
         job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=0),
+        trainings_starting_limit=_number(environment, TRAININGS_STARTING_LIMIT, least=1),
+        rollouts_limit=_number(environment, ROLLOUTS_LIMIT, least=1),
         log_level=log_level,
     )
     gpu_images = children.trainer_gpu_image or children.inference_gpu_image

@@ -16,7 +16,7 @@ from ocelli_operator.case import Case
 from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
-from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StoredArtifact
+from ocelli_operator.observed import ChildKind, ObservedJob, ObservedPod, StartKind, StoredArtifact
 from ocelli_operator.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.status import (
     NOT_CHECKED,
@@ -32,6 +32,7 @@ from ocelli_operator.status import (
     missing_revision,
     tell_gpu_not_offered,
     waits_for_room,
+    waits_for_turn,
 )
 
 TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
@@ -51,6 +52,8 @@ class Learning:
     running: bool = False
     """Its trainer runs, and reports progress."""
     attempt: int = 0
+    waits: frozenset[StartKind] = frozenset()
+    """What has to wait until it is its turn."""
     actions: tuple[Action, ...] = ()
 
 
@@ -138,6 +141,11 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     if refusal is not None:
         failure = failed_training(f"{job}: the API server refuses it: {refusal}; correct spec.training")
         return _failed(case, failure, attempt, learning.actions)
+    if StartKind.TRAINING not in case.observed.allowed_starts:
+        message = waits_for_turn(job, f"{case.settings.trainings_starting_limit} trainings start")
+        return replace(
+            learning, attempt=attempt, waits=frozenset({StartKind.TRAINING}), trained=false(TrainedReason.QUEUED, message)
+        )
     start = StartTraining(
         revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
     )

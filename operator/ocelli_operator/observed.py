@@ -19,6 +19,7 @@ from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
+    SERVING_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
 )
 
@@ -34,6 +35,16 @@ class ChildKind(StrEnum):
     SERVICE = "Service"
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
+
+
+class StartKind(StrEnum):
+    """What has to wait for its turn where too much begins at once."""
+
+    TRAINING = "Training"
+    ROLLOUT = "Rollout"
+    """Servers of a new revision, or a change that a user made, or servers in place of some that are not all ready."""
+    UPGRADE = "Upgrade"
+    """Servers that answer are replaced because the installation changed: its image of inference servers, its defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +75,7 @@ class ObservedJob:
     failure_reason: str
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
+    created_at: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +133,10 @@ class ObservedChild:
         wanted = {"labels": desired["metadata"]["labels"], "spec": desired["spec"]}
         return _contains(content, wanted)
 
+    def has_template(self, desired: Manifest) -> bool:
+        """Whether the template of the Pods is as desired: a change of it replaces every Pod."""
+        return _contains(json.loads(self.content)["spec"].get("template"), desired["spec"]["template"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedDeployment:
@@ -141,6 +157,9 @@ class ObservedDeployment:
     """What was chosen for its Pods; None where nothing was."""
     placement_hash: str
     """Of what was asked when that was chosen."""
+    serving_hash: str = ""
+    """Of the `spec.serving` that it was made from; empty where an earlier release made it."""
+    created_at: str = ""
 
     @property
     def identity(self) -> ChildIdentity:
@@ -201,6 +220,8 @@ class Observed:
     """An id that is free in the namespace, for a Classifier that has none."""
     id_taken: bool = False
     """Another, older Classifier of the namespace has the id that this one's label names."""
+    allowed_starts: frozenset[StartKind] = frozenset(StartKind)
+    """What it may start now; for the rest it has to wait until it is its turn."""
     applied_generations: Mapping[str, int] = field(default_factory=dict)
     """For each child's UID: the generation that this process's last apply led to. Where a webhook rewrites what was applied, it
     differs from what is desired for ever, and would be applied for ever."""
@@ -236,6 +257,7 @@ def project_job(manifest: Manifest) -> ObservedJob:
         succeeded="Complete" in conditions,
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
+        created_at=metadata.get("creationTimestamp") or "",
     )
 
 
@@ -296,6 +318,8 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
         deadline_exceeded=progressing.get("reason") == "ProgressDeadlineExceeded",
         accelerator=_CHOSEN_ACCELERATORS.get((manifest["metadata"].get("labels") or {}).get(ACCELERATOR_LABEL, "")),
         placement_hash=(manifest["metadata"].get("annotations") or {}).get(PLACEMENT_HASH_ANNOTATION, ""),
+        serving_hash=(manifest["metadata"].get("annotations") or {}).get(SERVING_HASH_ANNOTATION, ""),
+        created_at=manifest["metadata"].get("creationTimestamp") or "",
     )
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
@@ -20,7 +21,9 @@ from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import StoreSweep
 from ocelli_operator.training_store import TrainingStore
@@ -34,6 +37,8 @@ BACKOFF_LIMIT_SECONDS = 60.0
 CONFLICT_DELAY_SECONDS = 0.05
 RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
+TURN_SECONDS = 0.5
+"""How often it is looked whose turn it is, where not everything may start at once."""
 DELETED_AGAIN_SECONDS = 45.0
 """A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 
@@ -69,7 +74,9 @@ class Operation:
             timeouts=config.watch_timeouts,
             gpu_resource=config.children.gpu.resource if config.watch_nodes else None,
         )
-        self._view = ClusterView(client, scope, self.wake, self._deleted)
+        limits = StartLimits(trainings=config.children.trainings_starting_limit, rollouts=config.children.rollouts_limit)
+        self._starts = Starts(limits, clock)
+        self._view = ClusterView(client, scope, self._changed, self._deleted)
         self._events = EventRecorder(client, config.identity)
         self._reconciler = Reconciler(
             ReconcilerParts(
@@ -78,6 +85,7 @@ class Operation:
                 store=TrainingStore(store),
                 events=self._events,
                 metrics=self.metrics,
+                starts=self._starts,
                 settings=config.children,
                 clock=clock,
             )
@@ -88,6 +96,9 @@ class Operation:
         )
         self.metrics.observe_classifiers(self._view.classifiers)
         self.metrics.queue_length.set_function(lambda: len(self._queue))
+        for kind in StartKind:
+            self.metrics.starts_under_way.labels(kind).set_function(partial(self._starts.count_under_way, kind))
+            self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
         self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
@@ -135,6 +146,7 @@ class Operation:
                     task.cancel()
                 await asyncio.gather(work, keep, return_exceptions=True)
                 self._queue.clear()
+                self._starts.clear()
                 self._deletions.clear()
                 leading = asyncio.current_task()
                 if leading is not None and leading.cancelling():
@@ -144,12 +156,20 @@ class Operation:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
+            tasks.create_task(self._give_turns())
             tasks.create_task(self._delete_stored())
             tasks.create_task(self._sweep_regularly())
             while True:
                 for classifier in self._view.classifiers():
                     self._queue.add(ObjectKey(classifier.namespace, classifier.name), later=True)
                 await asyncio.sleep(RESYNC_SECONDS)
+
+    async def _give_turns(self) -> None:
+        """Look again at those that wait for their turn, when it has come."""
+        while True:
+            await asyncio.sleep(TURN_SECONDS)
+            for key in self._starts.find_next():
+                self._queue.add(key)
 
     async def _reconcile_keys(self) -> None:
         while True:
@@ -199,9 +219,14 @@ class Operation:
                 classifier, Occurrence(type="Warning", reason="ReconcileFailed", action="Reconcile", note=note)
             )
 
+    def _changed(self, key: ObjectKey) -> None:
+        self._starts.observe(key, self._view.family(key))
+        self.wake(key)
+
     def _deleted(self, classifier: Classifier) -> None:
         self._reconciler.forget(classifier)
         self._troubles.pop(ObjectKey(classifier.namespace, classifier.name), None)
+        self._starts.forget(ObjectKey(classifier.namespace, classifier.name))
         if self._leading and classifier.classifier_id is not None:
             stored = (classifier.namespace, classifier.classifier_id)
             self._deletions.add(stored)

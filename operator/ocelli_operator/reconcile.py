@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest
@@ -29,6 +29,7 @@ from ocelli_operator.manifests.metadata import FIELD_MANAGER, job_name
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod, StoredArtifact, project_pod
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.starts import Starts
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences
 from ocelli_operator.training_store import KnownArtifacts, TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -54,6 +55,7 @@ class ReconcilerParts:
     store: TrainingStore
     events: EventRecorder
     metrics: OperatorMetrics
+    starts: Starts
     settings: ChildSettings
     clock: Callable[[], datetime]
 
@@ -82,10 +84,24 @@ class Reconciler:
             ClusterError, ObjectStoreError, ForeignJobError: the pass could not be ended; try again later.
         """
         classifier = self._parts.view.classifier(key)
+        starts = self._parts.starts
         if classifier is None:
+            starts.forget(key)
             return None
+        try:
+            return await self._pass(key, classifier)
+        except Exception:
+            # It waits for something else than its turn, and holds nobody up meanwhile.
+            starts.forget(key)
+            raise
+        finally:
+            starts.release(key, self._parts.view.family(key))
+
+    async def _pass(self, key: ObjectKey, classifier: Classifier) -> float | None:
         observed = await self._observe(key, classifier)
-        plan = plan_classifier(observed, self._parts.settings)
+        # From here to the claim nobody else may come in between: no await.
+        plan = plan_classifier(replace(observed, allowed_starts=self._parts.starts.find_allowed(key)), self._parts.settings)
+        self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
         want_of_room: QuotaError | StoreQuotaError | None = None
         for action in plan.actions:
             try:

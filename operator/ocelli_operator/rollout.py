@@ -12,12 +12,12 @@ from ocelli_operator.config import INFERENCE_GPU_IMAGE
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
-from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
+from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment, serving_hash
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, deployment_name, manifest_hash
 from ocelli_operator.manifests.service import build_service
-from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
+from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
-from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, waits_for_room
+from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, waits_for_room, waits_for_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,12 @@ class Rollout:
     obstacle: str = ""
     """Why the rollout is not complete; empty where it is."""
     unschedulable: bool = False
+    begins: frozenset[StartKind] = frozenset()
+    """What begins with these actions and counts as under way."""
+    waits: frozenset[StartKind] = frozenset()
+    """What has to wait until it is its turn."""
+    upgrade_note: str = ""
+    """What of the installation's own changes waits; nothing is missing to the user meanwhile."""
     actions: tuple[Action, ...] = ()
 
 
@@ -48,7 +54,14 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
         if _asks_for_more_gpu(case, revision):
             # What is there stays as it is: it may serve.
             continue
-        actions += _apply(case, ChildKind.DEPLOYMENT, _build_deployment(case, revision), _find_deployment(case, revision))
+        deployment = _build_deployment(case, revision)
+        applied = _apply(case, ChildKind.DEPLOYMENT, deployment, _find_deployment(case, revision))
+        kind = _find_start(case, revision, deployment) if any(isinstance(item, ApplyChild) for item in applied) else None
+        if kind is None or kind in case.observed.allowed_starts:
+            actions += applied
+            rollout = rollout if kind is None else replace(rollout, begins=rollout.begins | {kind})
+        else:
+            rollout = _wait(case, rollout, kind, deployment["metadata"]["name"])
     # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
     actions += _plan_address(case, served)
     for deployment in case.observed.deployments:
@@ -66,6 +79,27 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     if rollout.obstacle:
         return rollout
     return _judge_rollout(case, rollout, refusal)
+
+
+def _find_start(case: Case, revision: str, desired: Manifest) -> StartKind | None:
+    """What begins if a Deployment is applied; None where no Pod is made or replaced for it, but perhaps for its scale."""
+    found = _find_deployment(case, revision)
+    if found is None:
+        return StartKind.ROLLOUT
+    if found.child.has_template(desired):
+        return None
+    as_before = found.serving_hash in ("", serving_hash(case.classifier.spec.serving))
+    # Servers that are not all ready may be just what the change is to mend.
+    upgrade = revision == case.status.served_revision and as_before and found.available
+    return StartKind.UPGRADE if upgrade else StartKind.ROLLOUT
+
+
+def _wait(case: Case, rollout: Rollout, kind: StartKind, name: str) -> Rollout:
+    message = waits_for_turn(f"Deployment {name}", f"{case.settings.rollouts_limit} rollouts are under way")
+    rollout = replace(rollout, waits=rollout.waits | {kind})
+    if kind is StartKind.UPGRADE:
+        return replace(rollout, upgrade_note=message)
+    return rollout if rollout.failure is not None else replace(rollout, obstacle=message, unschedulable=False)
 
 
 def _plan_switch(case: Case, served: str | None) -> Rollout:

@@ -1,7 +1,7 @@
 """A queue of keys that de-duplicates: a key waits at most once, and is never worked on twice at the same time.
 
-What changed comes before what is only looked at again. It knows since when each key is worked on, so that somebody can tell that
-work hangs.
+What changed comes before what is only looked at again. It knows since when each key is worked on, so that work that hangs can
+be noticed.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierSta
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.starts import Family, StartLimits, Starts
 from tests.unit.operator.factories import NOW, make_classifier, make_settings
 
 
@@ -26,6 +27,9 @@ class IndexedView:
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
         return self._classifiers.get(key)
+
+    def family(self, _key: ObjectKey) -> Family:
+        return Family(served_revision=None, jobs=(), pods=(), deployments=())
 
     def classifiers_with_id(self, namespace: str, classifier_id: str) -> tuple[Classifier, ...]:
         return tuple(
@@ -64,6 +68,7 @@ def adopt(*classifiers: Classifier) -> str:
         "store": None,
         "events": StatusWrites(),
         "metrics": OperatorMetrics(),
+        "starts": Starts(StartLimits(trainings=1, rollouts=1), lambda: NOW),
         "settings": make_settings(),
         "clock": lambda: NOW,
     }

@@ -74,7 +74,7 @@ def probe(oldest: tuple[ObjectKey, float] | None) -> int:
         running = asyncio.create_task(run_operator(operation, client, config))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while (status := await asyncio.to_thread(ask, config)) is None:
+                while (status := await asyncio.to_thread(ask, config)) is None:  # noqa: ASYNC110 - kopf tells of no start
                     await asyncio.sleep(0.02)
                 return status
         finally:
