@@ -59,7 +59,7 @@ class TrainedReason(StrEnum):
     TRAINING = "Training"
     """The training Job runs."""
     QUEUED = "Queued"
-    """The training Job waits to be started."""
+    """The training Job waits to be started: for a node, for room in a quota, or for its turn where too many start at once."""
     UNSCHEDULABLE = "Unschedulable"
     """No node can take the trainer's Pod; the message is the scheduler's own sentence."""
     INVALID_DATA = "InvalidData"
