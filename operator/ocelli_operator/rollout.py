@@ -54,14 +54,14 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
         if _asks_for_more_gpu(case, revision):
             # What is there stays as it is: it may serve.
             continue
-        deployment = _build_deployment(case, revision)
-        applied = _apply(case, ChildKind.DEPLOYMENT, deployment, _find_deployment(case, revision))
-        kind = _find_start(case, revision, deployment) if any(isinstance(item, ApplyChild) for item in applied) else None
+        manifest = _build_deployment(case, revision)
+        applied = _apply(case, ChildKind.DEPLOYMENT, manifest, _find_deployment(case, revision))
+        kind = _find_start(case, revision, manifest) if any(isinstance(item, ApplyChild) for item in applied) else None
         if kind is None or kind in case.observed.allowed_starts:
             actions += applied
             rollout = rollout if kind is None else replace(rollout, begins=rollout.begins | {kind})
         else:
-            rollout = _wait(case, rollout, kind, deployment["metadata"]["name"])
+            rollout = _wait(case, rollout, kind, manifest["metadata"]["name"])
     # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
     actions += _plan_address(case, served)
     for deployment in case.observed.deployments:
