@@ -203,11 +203,13 @@ class ClusterView:
     def family(self, classifier: ObjectKey) -> Family:
         """What tells whether something of a Classifier is just starting."""
         found = self.classifier(classifier)
+        uid = None if found is None else found.uid
         return Family(
             served_revision=None if found is None else found.status.served_revision,
-            jobs=self.jobs(classifier),
+            # Whoever can make Jobs could hold up everybody's by the label alone.
+            jobs=tuple(job for job in self.jobs(classifier) if job.identity.owner_uid == uid),
             pods=self.pods(classifier),
-            deployments=self.deployments(classifier),
+            deployments=tuple(item for item in self.deployments(classifier) if item.identity.owner_uid == uid),
         )
 
     def gpu_nodes(self) -> tuple[GpuNode, ...]:

@@ -39,6 +39,8 @@ RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
 TURN_SECONDS = 0.5
 """How often it is looked whose turn it is, where not everything may start at once."""
+UPGRADE_GRACE_SECONDS = 60.0
+"""The Deployment controller says that a deadline has passed; whoever never hears that waits for so long in addition."""
 DELETED_AGAIN_SECONDS = 45.0
 """A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 
@@ -74,7 +76,11 @@ class Operation:
             timeouts=config.watch_timeouts,
             gpu_resource=config.children.gpu.resource if config.watch_nodes else None,
         )
-        limits = StartLimits(trainings=config.children.trainings_starting_limit, rollouts=config.children.rollouts_limit)
+        limits = StartLimits(
+            trainings=config.children.trainings_starting_limit,
+            rollouts=config.children.rollouts_limit,
+            upgrade_counted_for=timedelta(seconds=config.children.rollout_deadline_seconds + UPGRADE_GRACE_SECONDS),
+        )
         self._starts = Starts(limits, clock)
         self._view = ClusterView(client, scope, self._changed, self._deleted)
         self._events = EventRecorder(client, config.identity)

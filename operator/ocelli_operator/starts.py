@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ocelli_api.pods import Component
 from ocelli_cluster.resources import ObjectKey
@@ -27,6 +27,8 @@ class StartLimits:
     """Training Jobs whose trainer has not begun yet."""
     rollouts: int
     """Deployments with Pods to be replaced or made. Upgrades take what users' rollouts leave of it."""
+    upgrade_counted_for: timedelta
+    """For how long an upgrade counts that neither ends nor is past its deadline, such as that of a paused Deployment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,16 +56,19 @@ class Starts:
 
     def observe(self, key: ObjectKey, family: Family) -> None:
         """Note what is under way for a Classifier."""
+        now = self._clock()
         for kind in StartKind:
-            until = max((_find_end(kind, created_at) for created_at in _find_started(kind, family)), default=None)
-            if until is not None and until > self._clock():
-                self._under_way[kind][key] = until
+            counted, started = self._under_way[kind], _find_started(kind, family)
+            if not started:
+                counted.pop(key, None)
+            elif kind is StartKind.UPGRADE:
+                # From when it is seen first: the Deployment may be years old.
+                counted.setdefault(key, now + self._limits.upgrade_counted_for)
             else:
-                self._under_way[kind].pop(key, None)
+                counted[key] = max(datetime.fromisoformat(created_at) for created_at in started) + COUNTED_FOR
 
     def find_allowed(self, key: ObjectKey) -> frozenset[StartKind]:
         """What a Classifier may start now."""
-        self._drop_expired()
         return frozenset(kind for kind in StartKind if self._is_allowed(kind, key))
 
     def note(self, key: ObjectKey, *, begins: Iterable[StartKind], waits: Iterable[StartKind]) -> None:
@@ -90,7 +95,6 @@ class Starts:
 
     def find_next(self) -> list[ObjectKey]:
         """Those that wait and may start now."""
-        self._drop_expired()
         return [key for kind in StartKind for key in self._first(kind, self._room(kind))]
 
     def clear(self) -> None:
@@ -110,18 +114,16 @@ class Starts:
         )
 
     def _is_allowed(self, kind: StartKind, key: ObjectKey) -> bool:
-        if key in self._claims[kind] or key in self._under_way[kind]:
+        if key in self._claims[kind] or self._counts(kind, key):
             return True
         room = self._room(kind)
         if key in self._waiting[kind].get(key.namespace, {}):
             return key in self._first(kind, room)
         return self.count_waiting(kind) < room
 
-    def _drop_expired(self) -> None:
-        now = self._clock()
-        for counted in self._under_way.values():
-            for key in [key for key, until in counted.items() if until <= now]:
-                del counted[key]
+    def _counts(self, kind: StartKind, key: ObjectKey) -> bool:
+        until = self._under_way[kind].get(key)
+        return until is not None and until > self._clock()
 
     def _room(self, kind: StartKind) -> int:
         if kind is StartKind.TRAINING:
@@ -172,13 +174,6 @@ def _find_started(kind: StartKind, family: Family) -> list[str]:
         and not deployment.deadline_exceeded
         and not (deployment.up_to_date and deployment.complete)
     ]
-
-
-def _find_end(kind: StartKind, created_at: str) -> datetime:
-    # An upgrade counts until it is done, or its Deployment past its deadline: the upgrades of a broken image stop there.
-    if kind is StartKind.UPGRADE or not created_at:
-        return datetime.max.replace(tzinfo=UTC)
-    return datetime.fromisoformat(created_at) + COUNTED_FOR
 
 
 def _has_begun(job: ObservedJob, pods: Iterable[ObservedPod]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, Manifest
@@ -68,7 +69,7 @@ def adopt(*classifiers: Classifier) -> str:
         "store": None,
         "events": StatusWrites(),
         "metrics": OperatorMetrics(),
-        "starts": Starts(StartLimits(trainings=1, rollouts=1), lambda: NOW),
+        "starts": Starts(StartLimits(trainings=1, rollouts=1, upgrade_counted_for=timedelta(minutes=10)), lambda: NOW),
         "settings": make_settings(),
         "clock": lambda: NOW,
     }

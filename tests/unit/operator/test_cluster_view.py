@@ -103,6 +103,21 @@ async def test_an_id_of_another_namespace_is_another_one() -> None:
         assert view.classifiers_with_id("team-b", "x_1") == ()
 
 
+def make_job(version: int, owner_uid: str) -> Manifest:
+    job = make_child(f"dogs-{version}", version, "dogs")
+    job["metadata"]["ownerReferences"] = [{"uid": owner_uid, "controller": True}]
+    return job
+
+
+async def test_what_only_carries_the_label_of_a_classifier_is_none_of_its_family() -> None:
+    with looking(make("dogs", 1)) as view:
+        await view.wait_until_synced()
+        view.take_child(ChildKind.JOB, make_job(60, "uid-dogs"))
+        view.take_child(ChildKind.JOB, make_job(61, "uid-of-somebody-else"))
+        family = view.family(ObjectKey("team-a", "dogs"))
+        assert [job.identity.name for job in family.jobs] == ["dogs-60"]
+
+
 async def test_children_are_found_in_the_order_of_their_names() -> None:
     with looking(make("dogs", 1)) as view:
         await view.wait_until_synced()

@@ -13,6 +13,7 @@ from tests.unit.operator.factories import NOW, as_deployment, find_applied, make
 
 NOTHING = Family(served_revision=None, jobs=(), pods=(), deployments=())
 CREATED_AT = NOW.strftime("%Y-%m-%dT%H:%M:%SZ")
+UPGRADE_COUNTED_FOR = timedelta(minutes=11)
 CLASSIFIER = make_classifier()
 
 
@@ -25,7 +26,8 @@ class Clock:
 
 
 def make(limit: int = 1, clock: Clock | None = None) -> Starts:
-    return Starts(StartLimits(trainings=limit, rollouts=limit), clock or Clock())
+    limits = StartLimits(trainings=limit, rollouts=limit, upgrade_counted_for=UPGRADE_COUNTED_FOR)
+    return Starts(limits, clock or Clock())
 
 
 def keys(*names: str) -> list[ObjectKey]:
@@ -191,6 +193,17 @@ def test_an_upgrade_that_does_not_end_stops_the_others_until_its_deadline() -> N
     clock.now = NOW + 5 * COUNTED_FOR
     assert starts.find_next() == []
     starts.observe(a, family_rolling_out(served=True, deadline_exceeded=True))
+    assert starts.find_next() == [b]
+
+
+def test_an_upgrade_that_neither_ends_nor_fails_stops_the_others_for_a_while_only() -> None:
+    clock = Clock()
+    starts = make(1, clock)
+    a, b = keys("ns/a", "ns/b")
+    for key in (a, b):
+        roll_out(starts, key, StartKind.UPGRADE)
+    clock.now = NOW + UPGRADE_COUNTED_FOR + timedelta(seconds=1)
+    starts.observe(a, family_rolling_out(served=True))
     assert starts.find_next() == [b]
 
 
