@@ -2,11 +2,13 @@
 
 A real API server with etcd, the operator as a process of its own with the rights of the shipped manifests, and stand-ins for
 nodes and for the controllers of Jobs and Deployments (`cluster_stand_ins`). Every Classifier has two Pods (a trainer that has
-ended, a server), a Job, a Deployment and a Service. In turn: Classifiers are applied at a steady rate until all are `Ready`;
-the operator is stopped and started again; nothing is done for a while.
+ended, a server), a Job, a Deployment and a Service. In turn: Classifiers are made, no more at once than the machine settles;
+the operator is stopped and started again; nothing is done for a while; as many Classifiers as may start at once are applied at
+a steady rate, while the nodes are slow to start their Pods.
 
 CLASSIFIERS, RATE (applies a second), NAMESPACES, SOURCES (of each Classifier) and QUIET_SECONDS scale it down. It fails only
-where it cannot measure. The figures hold for the machine that they were taken on, which runs the control plane as well.
+where it cannot measure. The figures hold for the machine that they were taken on, which runs the control plane as well: each
+Classifier costs it ten times the processor time that it costs the operator.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_local.cluster import ClusterOptions, LocalCluster
+from ocelli_operator.config import TRAININGS_STARTING_LIMIT
 from tests.benchmarks.cluster_stand_ins import CLASSIFIERS, StandIns, follow, object_path
 from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.processes import memory_megabytes
@@ -33,6 +36,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 SYSTEM_NAMESPACE = "ocelli-system"
 STALL_SECONDS = 300.0
 """Without any progress for so long it is given up."""
+UNSETTLED_LIMIT = 40
+PROGRESS_SECONDS = 30.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE = re.compile(r"^(ocelli_api_writes_total|ocelli_reconciles_total)\{(.*)\} ([0-9.e+]+)$", re.MULTILINE)
 
@@ -47,6 +52,15 @@ class Size:
     namespaces: int
     sources: int
     quiet_seconds: float
+
+    @property
+    def burst(self) -> int:
+        """How many are applied at the rate: as many trainings as may start at once, if there are enough."""
+        return min(int(TRAININGS_STARTING_LIMIT.default or 0), self.classifiers // 2)
+
+    @property
+    def populated(self) -> int:
+        return self.classifiers - self.burst
 
     @classmethod
     def from_environment(cls) -> Size:
@@ -142,27 +156,49 @@ def build_classifier(number: int, size: Size) -> Manifest:
     }
 
 
-async def apply_all(cluster: LocalCluster, size: Size, records: Records) -> float:
-    """Apply every Classifier at the rate; the rate that was reached."""
-    started = time.monotonic()
-    async with asyncio.TaskGroup() as tasks:
-        for number in range(size.classifiers):
-            await asyncio.sleep(max(started + number / size.rate - time.monotonic(), 0.0))
-            manifest = build_classifier(number, size)
-            records.applied_at[f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"] = time.monotonic()
-            path = object_path(CLASSIFIERS, manifest)
-            tasks.create_task(cluster.access.client.apply(path, manifest, field_manager="benchmark"))
-    return size.classifiers / (time.monotonic() - started)
+async def apply(cluster: LocalCluster, number: int, size: Size, records: Records) -> None:
+    manifest = build_classifier(number, size)
+    records.applied_at[f"{manifest['metadata']['namespace']}/{manifest['metadata']['name']}"] = time.monotonic()
+    await cluster.access.client.apply(object_path(CLASSIFIERS, manifest), manifest, field_manager="benchmark")
 
 
-async def wait_until_ready(records: Records, count: int) -> None:
-    seen, progressed_at = -1, time.monotonic()
-    while len(records.ready) < count:
+async def populate(cluster: LocalCluster, size: Size, records: Records) -> None:
+    """Make all but those of the burst, and wait until they are Ready."""
+    started, progressed_at, seen = time.monotonic(), time.monotonic(), -1
+    made = 0
+    while len(records.ready) < size.populated:
         if len(records.ready) != seen:
             seen, progressed_at = len(records.ready), time.monotonic()
         if time.monotonic() - progressed_at > STALL_SECONDS:
-            raise RuntimeError(f"{seen} of {count} Classifiers are Ready, and no more for {STALL_SECONDS:.0f} s")
-        await asyncio.sleep(0.2)
+            raise RuntimeError(f"{seen} of {size.populated} Classifiers are Ready, and no more for {STALL_SECONDS:.0f} s")
+        while made < size.populated and made - len(records.ready) < UNSETTLED_LIMIT:
+            await apply(cluster, made, size, records)
+            made += 1
+        await asyncio.sleep(0.05)
+    print(f"{size.populated} Classifiers are Ready after {time.monotonic() - started:.0f} s", flush=True)
+
+
+async def burst(cluster: LocalCluster, size: Size, records: Records) -> list[float]:
+    """Apply the rest at the rate; the seconds from each apply to its Job, in their order."""
+    records.delays.clear()
+    started = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(size.burst):
+            await asyncio.sleep(max(started + number / size.rate - time.monotonic(), 0.0))
+            tasks.create_task(apply(cluster, size.populated + number, size, records))
+    print(f"applied {size.burst} Classifiers at {size.burst / (time.monotonic() - started):.1f} a second", flush=True)
+    deadline = time.monotonic() + STALL_SECONDS
+    while len(records.delays) < size.burst:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{len(records.delays)} of {size.burst} Classifiers have a Job after {STALL_SECONDS:.0f} s")
+        await asyncio.sleep(0.05)
+    return sorted(records.delays)
+
+
+async def tell_progress(records: Records) -> None:
+    while True:
+        await asyncio.sleep(PROGRESS_SECONDS)
+        print(f"applied {len(records.applied_at)}, Ready {len(records.ready)}; load {os.getloadavg()[0]:.1f}", flush=True)
 
 
 async def wait_until_passed(operator: OperatorProcess, count: int) -> OperatorFigures:
@@ -207,7 +243,7 @@ async def measure(folder: Path, size: Size) -> list[Measurement]:
     store_folder = folder / "store"
     store_folder.mkdir()
     records = Records()
-    count = size.classifiers
+    count = size.populated
     async with LocalCluster(ClusterOptions(state_dir=folder / "cluster", durable=False)) as cluster:
         kubeconfig = await prepare(cluster, size)
         operator = OperatorProcess(
@@ -221,21 +257,15 @@ async def measure(folder: Path, size: Size) -> list[Measurement]:
             },
         )
         stand_ins = StandIns(client=cluster.access.client, store_folder=store_folder, on_job=records.note_job)
-        background = [asyncio.create_task(stand_ins.run()), asyncio.create_task(records.follow_classifiers(cluster))]
+        background = [
+            asyncio.create_task(work) for work in (stand_ins.run(), records.follow_classifiers(cluster), tell_progress(records))
+        ]
         operator.start()
         try:
             await wait_until_passed(operator, 0)
-            reached = await apply_all(cluster, size, records)
-            print(f"applied {count} Classifiers at {reached:.1f} a second", flush=True)
-            await wait_until_ready(records, count)
-            await wait_until_passed(operator, count)
-            print(f"passes and writes while they came: {OperatorFigures.read(operator).writes_by_kind}", flush=True)
-            delays = sorted(records.delays)
-            print(f"apply to Job: median {statistics.median(delays):.2f} s, most {delays[-1]:.2f} s", flush=True)
-            percentile = delays[min(int(len(delays) * 0.99), len(delays) - 1)]
-            add(f"apply to Job at {size.rate:.0f} applies a second, 99th percentile", percentile, 2, "s")
-            grown = OperatorFigures.read(operator)
-            print(f"while they came: {grown.passes:.0f} passes, {grown.processor_seconds:.0f} s of processor time", flush=True)
+            await populate(cluster, size, records)
+            grown = await wait_until_passed(operator, count)
+            print(f"of the operator: {grown.passes:.0f} passes, {grown.processor_seconds:.0f} s of processor time", flush=True)
             await asyncio.to_thread(operator.stop)
             started = time.monotonic()
             operator.start()
@@ -246,17 +276,26 @@ async def measure(folder: Path, size: Size) -> list[Measurement]:
                 print(f"they were {restarted.writes_by_kind}", flush=True)
             before = OperatorFigures.read(operator)
             await asyncio.sleep(size.quiet_seconds)
-            after = OperatorFigures.read(operator)
-            add(f"writes but Leases in {size.quiet_seconds:.0f} quiet seconds", after.writes - before.writes, 0, "")
-            used = (after.processor_seconds - before.processor_seconds) / size.quiet_seconds * 100
+            quiet = OperatorFigures.read(operator)
+            add(f"writes but Leases in {size.quiet_seconds:.0f} quiet seconds", quiet.writes - before.writes, 0, "")
+            used = (quiet.processor_seconds - before.processor_seconds) / size.quiet_seconds * 100
             add("processor time when quiet, of one core", used, 5, "%")
-            peak = max(grown.peak_megabytes, after.peak_megabytes)
-            print(f"memory: {grown.peak_megabytes:.0f} MB while they came, {after.peak_megabytes:.0f} MB after the restart")
+            stand_ins.nodes_start_pods.clear()
+            delays = await burst(cluster, size, records)
+            print(f"apply to Job: median {statistics.median(delays):.2f} s, most {delays[-1]:.2f} s", flush=True)
+            percentile = delays[min(int(len(delays) * 0.99), len(delays) - 1)]
+            add(f"apply to Job at {size.rate:.0f} applies a second, 99th percentile", percentile, 2, "s")
+            after = OperatorFigures.read(operator)
+            peaks = {"while they came": grown, "after the restart": quiet, "after the burst": after}
+            print(f"memory: {', '.join(f'{figures.peak_megabytes:.0f} MB {when}' for when, figures in peaks.items())}")
+            peak = max(figures.peak_megabytes for figures in peaks.values())
             add(f"operator's memory from start to settled, {count} Classifiers", peak, 400, "MB")
         finally:
             for task in background:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            for ended in await asyncio.gather(*background, return_exceptions=True):
+                if isinstance(ended, Exception):
+                    print(f"a stand-in failed: {ended!r}", file=sys.stderr)
             await asyncio.to_thread(operator.stop)
     return measurements
 

@@ -69,11 +69,14 @@ class StandIns:
     store_folder: Path
     on_job: Callable[[Manifest], None]
     """Called when a Job is seen for the first time."""
+    nodes_start_pods: asyncio.Event = field(default_factory=asyncio.Event)
+    """While it is not set, no Pod is made."""
     _seen_jobs: set[str] = field(default_factory=set)
     _rolled_out: dict[str, int] = field(default_factory=dict)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     async def run(self) -> None:
+        self.nodes_start_pods.set()
         async with asyncio.TaskGroup() as tasks:
 
             def start(work: Coroutine[Any, Any, None]) -> None:
@@ -83,13 +86,16 @@ class StandIns:
             tasks.create_task(self._follow_deployments(start))
 
     async def _bounded(self, work: Coroutine[Any, Any, None]) -> None:
-        async with self._room:
-            try:
+        try:
+            await self.nodes_start_pods.wait()
+            async with self._room:
                 await work
-            except ApiError as error:
-                # What was deleted meanwhile needs nothing any more.
-                if error.status not in (404, 409):
-                    raise
+        except ApiError as error:
+            # What was deleted meanwhile needs nothing any more.
+            if error.status not in (404, 409):
+                raise
+        finally:
+            work.close()
 
     async def _follow_jobs(self, start: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         async for kind, job in follow(self.client, JOBS):
