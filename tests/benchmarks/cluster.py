@@ -7,8 +7,9 @@ the operator is stopped and started again; nothing is done for a while; as many 
 a steady rate, while the nodes are slow to start their Pods.
 
 CLASSIFIERS, RATE (applies a second), NAMESPACES, SOURCES (of each Classifier) and QUIET_SECONDS scale it down. It fails only
-where it cannot measure. The figures hold for the machine that they were taken on, which runs the control plane as well: each
-Classifier costs it ten times the processor time that it costs the operator.
+where it cannot measure. The figures hold for the machine that they were taken on, which runs the control plane as well. The
+delay is that of a burst within the start limit, not of 20 applies a second that go on: two cores do not keep that up with an
+API server and the stand-ins on them.
 """
 
 from __future__ import annotations
