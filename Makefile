@@ -162,6 +162,11 @@ reference: $(VENV)/.dev
 benchmark: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks
 
+## benchmark-cluster: the operator with 5,000 Classifiers, half an hour; CLASSIFIERS=300 QUIET_SECONDS=60 is quick
+.PHONY: benchmark-cluster
+benchmark-cluster: $(VENV)/.dev control-plane
+	@$(BIN)/python -m tests.benchmarks.cluster
+
 ## benchmark-accuracy: learn from the photographs in DATA (SET/CLASS.zip); SIZES="20" SEEDS=1 is quick, OUT=FILE writes JSON
 .PHONY: benchmark-accuracy
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark

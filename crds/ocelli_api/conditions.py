@@ -60,7 +60,7 @@ class TrainedReason(StrEnum):
     """The training Job runs."""
     QUEUED = "Queued"
     """The training Job waits to be started, or its Pod to be made. Where a quota, a webhook or another object of its name is in
-    the way, the message says so, in Kubernetes' own words; it goes on by itself once that is gone."""
+    the way, the message says so, in Kubernetes' own words, and where too many start at once; it goes on by itself."""
     UNSCHEDULABLE = "Unschedulable"
     """No node can take the trainer's Pod; the message is the scheduler's own sentence."""
     INVALID_DATA = "InvalidData"

@@ -25,6 +25,8 @@ from ocelli_api.classifier import (
 
 CANONICAL_FORM_VERSION = 1
 REVISION_LENGTH = 10
+_KEPT_REVISION = "_revision"
+"""Next to the fields of a spec, and none of them: operator and gateway ask for the revision many times a second."""
 
 
 def definition(spec: ClassifierSpec) -> dict[str, Any]:
@@ -66,7 +68,15 @@ def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
 
 
 def spec_revision(spec: ClassifierSpec) -> str:
-    """The revision of what the spec describes, whatever is pinned."""
+    """The revision of what the spec describes, whatever is pinned. Computed once for each spec, which never changes."""
+    kept = vars(spec)
+    if _KEPT_REVISION not in kept:
+        kept[_KEPT_REVISION] = _compute_revision(spec)
+    revision: str = kept[_KEPT_REVISION]
+    return revision
+
+
+def _compute_revision(spec: ClassifierSpec) -> str:
     document = definition(spec)
     canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
     if spec.pretrained is not None:

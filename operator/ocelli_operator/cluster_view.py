@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -38,6 +37,7 @@ from ocelli_operator.observed import (
     project_job,
     project_pod,
 )
+from ocelli_operator.starts import Family
 
 
 class _Child(Protocol):
@@ -77,10 +77,11 @@ class _Children(Generic[C]):
     resource: Resource
     project: Callable[[Manifest], C]
     caches: list[ResourceCache[C]] = field(default_factory=list)
-    names: dict[ObjectKey, set[ObjectKey]] = field(default_factory=lambda: defaultdict(set))
+    names: dict[ObjectKey, tuple[ObjectKey, ...]] = field(default_factory=dict)
+    """In their order. Tuples, because most Classifiers have one child of a kind or two, and a set takes four times as much."""
 
     def of(self, classifier: ObjectKey) -> tuple[C, ...]:
-        found = (cache.get(*key) for key in sorted(self.names.get(classifier, ())) for cache in self.caches)
+        found = (cache.get(*key) for key in self.names.get(classifier, ()) for cache in self.caches)
         return tuple(child for child in found if child is not None)
 
     def index(self, key: ObjectKey, before: C | None, after: C | None) -> set[ObjectKey]:
@@ -91,12 +92,10 @@ class _Children(Generic[C]):
                 continue
             owner = ObjectKey(child.identity.namespace, child.identity.classifier)
             concerned.add(owner)
-            if add:
-                self.names[owner].add(key)
-            else:
-                self.names[owner].discard(key)
-                if not self.names[owner]:
-                    del self.names[owner]
+            others = tuple(other for other in self.names.get(owner, ()) if other != key)
+            self.names[owner] = tuple(sorted((*others, key))) if add else others
+            if not self.names[owner]:
+                del self.names[owner]
         return concerned
 
 
@@ -135,6 +134,8 @@ class ClusterView:
         )
         self._nodes = None if scope.gpu_resource is None else self._build_node_cache(scope.gpu_resource)
         self._classifiers: list[ResourceCache[Classifier]] = []
+        self._ids: dict[tuple[str, str], tuple[ObjectKey, ...]] = {}
+        """By namespace and v3 id: the Classifiers that have it."""
         for namespace in self._namespaces:
             self._classifiers.append(
                 ResourceCache(
@@ -204,6 +205,11 @@ class ClusterView:
         """Every Classifier."""
         return [classifier for cache in self._classifiers for classifier in cache.values()]
 
+    def classifiers_with_id(self, namespace: str, classifier_id: str) -> tuple[Classifier, ...]:
+        """The Classifiers of a namespace that have a v3 id: more than one only until the newer one was given another."""
+        found = (self.classifier(key) for key in self._ids.get((namespace, classifier_id), ()))
+        return tuple(classifier for classifier in found if classifier is not None)
+
     def jobs(self, classifier: ObjectKey) -> tuple[ObservedJob, ...]:
         return self._jobs.of(classifier)
 
@@ -222,6 +228,18 @@ class ClusterView:
     def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
         return self._budgets.of(classifier)
 
+    def family(self, classifier: ObjectKey) -> Family:
+        """What tells whether something of a Classifier is just starting."""
+        found = self.classifier(classifier)
+        uid = None if found is None else found.uid
+        return Family(
+            served_revision=None if found is None else found.status.served_revision,
+            # Whoever can make Jobs could hold up everybody's by the label alone.
+            jobs=tuple(job for job in self.jobs(classifier) if job.identity.owner_uid == uid),
+            pods=self.pods(classifier),
+            deployments=tuple(item for item in self.deployments(classifier) if item.identity.owner_uid == uid),
+        )
+
     def gpu_nodes(self) -> tuple[GpuNode, ...]:
         """Nodes that have GPUs; none where nodes may not be seen."""
         if self._nodes is None or self._nodes.forbidden:
@@ -230,9 +248,12 @@ class ClusterView:
 
     def take_classifier(self, manifest: Manifest) -> None:
         """Take in the answer to a write of a Classifier, so that the next look does not miss it."""
+        key = ObjectKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         for cache in self._classifiers:
-            if cache.namespace in (None, manifest["metadata"]["namespace"]):
+            if cache.namespace in (None, key.namespace):
+                before = cache.get(*key)
                 cache.take(manifest)
+                self._index_id(key, before, cache.get(*key))
 
     def take_child(self, kind: ChildKind, manifest: Manifest) -> None:
         """Take in the answer to a write of a child."""
@@ -287,7 +308,18 @@ class ClusterView:
             )
         )
 
+    def _index_id(self, key: ObjectKey, before: Classifier | None, after: Classifier | None) -> None:
+        for classifier, add in ((before, False), (after, True)):
+            if classifier is None or classifier.classifier_id is None:
+                continue
+            place = (key.namespace, classifier.classifier_id)
+            others = tuple(other for other in self._ids.get(place, ()) if other != key)
+            self._ids[place] = (*others, key) if add else others
+            if not self._ids[place]:
+                del self._ids[place]
+
     def _classifier_changed(self, change: Change[Classifier]) -> None:
+        self._index_id(change.key, change.before, change.after)
         gone = change.after is None or (change.before is not None and change.before.uid != change.after.uid)
         if change.before is not None and gone:
             self._on_deleted(change.before, change.deletion_seen)

@@ -147,6 +147,19 @@ JOB_TTL_SECONDS = Setting(
     meaning="How long a finished training Job, with the log of its Pod, is kept; at least 60: how some trainings ended is "
     "known from the Job alone.",
 )
+TRAININGS_STARTING_LIMIT = Setting(
+    name="OCELLI_TRAININGS_STARTING_LIMIT",
+    default="100",
+    meaning="How many training Jobs of the installation may be starting at once: no trainer of theirs has begun yet. A Job "
+    "counts for a minute at most. Further trainings wait for their turn, one namespace after the other.",
+)
+ROLLOUTS_LIMIT = Setting(
+    name="OCELLI_ROLLOUTS_LIMIT",
+    default="20",
+    meaning="How many Deployments of inference servers may be made, or have their Pods replaced, at once in the installation. "
+    "New revisions and users' changes come first, and count for a minute at most; what an upgrade replaces, as for a new "
+    "inference image, waits for room, and counts until it is done or past `OCELLI_ROLLOUT_DEADLINE_SECONDS`.",
+)
 NAMESPACES = Setting(name="OCELLI_NAMESPACES", default="", meaning="Namespaces to look after, `a,b`; empty: every namespace.")
 WORKERS = Setting(name="OCELLI_WORKERS", default="8", meaning="How many Classifiers are reconciled at the same time.")
 WATCH_SECONDS = Setting(
@@ -158,6 +171,12 @@ BLIND_LIMIT_SECONDS = Setting(
     name="OCELLI_BLIND_LIMIT_SECONDS",
     default="180",
     meaning="Liveness fails when a watch has heard nothing of the API server for this many seconds.",
+)
+PASS_LIMIT_SECONDS = Setting(
+    name="OCELLI_PASS_LIMIT_SECONDS",
+    default="300",
+    meaning="Liveness fails when the pass over one Classifier has not ended after this many seconds; the log names it. Each "
+    "request to the API server or the store has a limit of about half a minute.",
 )
 SWEEP_INTERVAL_SECONDS = Setting(
     name="OCELLI_SWEEP_INTERVAL_SECONDS",
@@ -222,10 +241,13 @@ SETTINGS: tuple[Setting, ...] = (
     INFERENCE_SCRATCH_SIZE,
     ROLLOUT_DEADLINE_SECONDS,
     JOB_TTL_SECONDS,
+    TRAININGS_STARTING_LIMIT,
+    ROLLOUTS_LIMIT,
     NAMESPACES,
     WORKERS,
     WATCH_SECONDS,
     BLIND_LIMIT_SECONDS,
+    PASS_LIMIT_SECONDS,
     SWEEP_INTERVAL_SECONDS,
     SWEEP_MINIMUM_AGE_SECONDS,
     SWEEP_LIMIT_PERCENT,
@@ -284,6 +306,10 @@ class ChildSettings:
     inference_scratch_size: str
     rollout_deadline_seconds: int
     job_ttl_seconds: int
+    trainings_starting_limit: int
+    """How many training Jobs may be starting at once."""
+    rollouts_limit: int
+    """How many Deployments may be rolled out at once."""
     log_level: str
 
 
@@ -299,6 +325,7 @@ class OperatorConfig:
     workers: int
     watch_timeouts: WatchTimeouts
     blind_limit_seconds: int
+    pass_limit_seconds: int
     sweep_interval_seconds: int
     sweep_minimum_age_seconds: int
     sweep_limit_percent: int
@@ -343,6 +370,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         rollout_deadline_seconds=_number(environment, ROLLOUT_DEADLINE_SECONDS, least=1),
         # A Job that goes before it was looked at takes along how it ended: it would be made again and again.
         job_ttl_seconds=_number(environment, JOB_TTL_SECONDS, least=JOB_TTL_LEAST_SECONDS),
+        trainings_starting_limit=_number(environment, TRAININGS_STARTING_LIMIT, least=1),
+        rollouts_limit=_number(environment, ROLLOUTS_LIMIT, least=1),
         log_level=log_level,
     )
     gpu_images = children.trainer_gpu_image or children.inference_gpu_image
@@ -353,6 +382,7 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         workers=_number(environment, WORKERS, least=1),
         watch_timeouts=_watch_timeouts(environment),
         blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
+        pass_limit_seconds=_number(environment, PASS_LIMIT_SECONDS, least=1),
         sweep_interval_seconds=_number(environment, SWEEP_INTERVAL_SECONDS, least=1),
         sweep_minimum_age_seconds=_number(environment, SWEEP_MINIMUM_AGE_SECONDS, least=0),
         sweep_limit_percent=_percent(environment, SWEEP_LIMIT_PERCENT),

@@ -1,38 +1,30 @@
-"""The frame that kopf gives: start and end, log-in, liveness, and a watch of Classifiers. The only module that knows kopf.
+"""The frame that kopf gives: start and end, signals, log-in and liveness. The only module that knows kopf.
 
-Only `on.event` handlers: `on.create` and its kin leave annotations and finalizers on users' objects. kopf's event puts a key on
-the queue; what a pass reads comes from the operator's own caches, which put keys there too.
+kopf watches nothing: it would list every Classifier in one answer, and keep what it listed, next to the operator's own caches,
+which report each change already.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import Iterator, Mapping
+import logging
 from typing import Any
 
 import kopf
 
-from ocelli_api.classifier import GROUP, PLURAL, VERSION
 from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.config import OperatorConfig
 from ocelli_operator.operation import Operation
 
-CONNECT_SECONDS = 5.0
-RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+logger = logging.getLogger(__name__)
 
 
 class BlindError(Exception):
     """A watch has heard nothing of the API server for too long: the process should be restarted."""
 
 
-class _Backoffs:
-    """kopf tries again without end, ever less often. It would end the operator after its last try, though one namespace that is
-    gone is no reason to leave the others; whether the API server is heard at all is for liveness to say."""
-
-    def __iter__(self) -> Iterator[float]:
-        return itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1]))
+class HungError(Exception):
+    """A pass over a Classifier does not end: the process should be restarted, so that its worker is free again."""
 
 
 async def run_operator(operation: Operation, client: ClusterClient, config: OperatorConfig) -> None:
@@ -58,12 +50,8 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
-        settings.networking.error_backoffs = _Backoffs()
         # Neither namespaces nor CRDs are observed: that would need rights on them all.
         settings.scanning.disabled = True
-        settings.watching.server_timeout = config.watch_timeouts.most_seconds
-        settings.watching.client_timeout = config.watch_timeouts.most_seconds + 10
-        settings.watching.connect_timeout = CONNECT_SECONDS
         task = asyncio.create_task(operation.run(), name="operation")
         task.add_done_callback(lambda _task: stop.set())
         running.append(task)
@@ -80,9 +68,16 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
             raise BlindError(f"nothing was heard of the API server for {operation.blind_seconds:.0f} seconds")
         return operation.blind_seconds
 
-    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)
-    async def classifier_event(meta: Mapping[str, Any], **_: Any) -> None:
-        operation.wake(ObjectKey(meta["namespace"], meta["name"]))
+    @kopf.on.probe(registry=registry, id="pass_seconds", errors=kopf.ErrorsMode.PERMANENT)
+    async def probe_passes(**_: Any) -> float:
+        oldest = operation.oldest_pass()
+        if oldest is None:
+            return 0.0
+        key, seconds = oldest
+        if seconds > config.pass_limit_seconds:
+            logger.error("pass does not end", extra={"classifier": str(key), "seconds": round(seconds)})
+            raise HungError(f"the pass over Classifier {key} has not ended after {seconds:.0f} seconds")
+        return seconds
 
     await kopf.operator(
         registry=registry,

@@ -154,7 +154,8 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
     else:
         own = spec_revision(spec)
         pinned = "" if case.current == own else f" (pinned by spec.pinnedRevision; spec's own revision {own} is not followed)"
-        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}")
+        upgrade = f"; {rollout.upgrade_note}" if rollout.upgrade_note else ""
+        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}{upgrade}")
     if failure is None and case.observed.artifact_lost:
         ready = false(
             ReadyReason.ARTIFACT_LOST,

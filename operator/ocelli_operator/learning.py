@@ -23,6 +23,7 @@ from ocelli_operator.observed import (
     ChildKind,
     ObservedJob,
     ObservedPod,
+    StartKind,
     StoredArtifact,
 )
 from ocelli_operator.placement import GpuOffer, resolve_accelerator
@@ -40,6 +41,7 @@ from ocelli_operator.status import (
     missing_revision,
     tell_gpu_not_offered,
     tell_refusal,
+    waits_for_turn,
 )
 
 REFUSED_POLL_SECONDS = 30.0
@@ -63,6 +65,8 @@ class Learning:
     look_again_seconds: float | None = None
     """When to look again though nothing changes: of a Pod that Kubernetes refuses only Events tell."""
     attempt: int = 0
+    waits: frozenset[StartKind] = frozenset()
+    """What has to wait until it is its turn."""
     actions: tuple[Action, ...] = ()
 
 
@@ -169,6 +173,11 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
     if refusal is not None:
         failure = failed_training(f"{job}: the API server refuses it: {refusal}; correct spec.training")
         return _failed(case, failure, attempt, learning.actions)
+    if StartKind.TRAINING not in case.observed.allowed_starts:
+        message = waits_for_turn(job, f"{case.settings.trainings_starting_limit} trainings start")
+        return replace(
+            learning, attempt=attempt, waits=frozenset({StartKind.TRAINING}), trained=false(TrainedReason.QUEUED, message)
+        )
     start = StartTraining(
         revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
     )

@@ -42,6 +42,18 @@ class OperatorMetrics:
             registry=self.registry,
         )
         self.queue_length = Gauge("ocelli_queue_length", "Classifiers that wait for a pass.", registry=self.registry)
+        self.starts_under_way = Gauge(
+            "ocelli_starts_under_way",
+            "Trainings and rollouts that are starting, by kind (`Training`, `Rollout`, `Upgrade`).",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.starts_waiting = Gauge(
+            "ocelli_starts_waiting",
+            "Trainings and rollouts that wait for their turn, by kind.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.leader = Gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.", registry=self.registry)
         self.watch_age_seconds = Gauge(
             "ocelli_watch_age_seconds",
@@ -51,6 +63,11 @@ class OperatorMetrics:
         self.store_reachable = Gauge(
             "ocelli_store_reachable",
             "0 while Classifiers wait for an object store that does not answer this operator, else 1.",
+            registry=self.registry,
+        )
+        self.pass_age_seconds = Gauge(
+            "ocelli_pass_age_seconds",
+            "For how long the oldest pass that has not ended has been under way; 0 where there is none.",
             registry=self.registry,
         )
         self.swept_objects = Counter(

@@ -30,6 +30,7 @@ from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
+    SERVING_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
     manifest_hash,
 )
@@ -51,6 +52,16 @@ class ChildKind(StrEnum):
     SERVICE = "Service"
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
+
+
+class StartKind(StrEnum):
+    """What has to wait for its turn where too much begins at once."""
+
+    TRAINING = "Training"
+    ROLLOUT = "Rollout"
+    """Servers of a new revision, or a change that a user made, or servers in place of some that are not all ready."""
+    UPGRADE = "Upgrade"
+    """Servers that answer are replaced because the installation changed: its image of inference servers, its defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +175,10 @@ class ObservedChild:
         """Hash of what desired labels and fields of the spec are now; what others added elsewhere does not count."""
         return manifest_hash(_cut_to(json.loads(self.content), _wanted(desired)))
 
+    def has_template(self, desired: Manifest) -> bool:
+        """Whether the template of the Pods is as desired: a change of it replaces every Pod."""
+        return _contains(json.loads(self.content)["spec"].get("template"), desired["spec"]["template"])
+
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedDeployment:
@@ -187,6 +202,9 @@ class ObservedDeployment:
     """Of what was asked when that was chosen."""
     pod_refusal: str = ""
     """Kubernetes' sentence where it makes no Pod for it, because of a quota or of what else admission refuses."""
+    serving_hash: str = ""
+    """Of the `spec.serving` that it was made from; empty where an earlier release made it."""
+    created_at: str = ""
 
     @property
     def identity(self) -> ChildIdentity:
@@ -252,6 +270,8 @@ class Observed:
     """An id that is free in the namespace, for a Classifier that has none."""
     id_taken: bool = False
     """Another, older Classifier of the namespace has the id that this one's label names."""
+    allowed_starts: frozenset[StartKind] = frozenset(StartKind)
+    """What it may start now; for the rest it has to wait until it is its turn."""
     applied: Mapping[str, str] = field(default_factory=dict)
     """For each child's UID: what this process's last apply came to, where a webhook rewrote what was applied. It would be
     applied for ever."""
@@ -362,6 +382,8 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
         accelerator=_CHOSEN_ACCELERATORS.get((manifest["metadata"].get("labels") or {}).get(ACCELERATOR_LABEL, "")),
         placement_hash=(manifest["metadata"].get("annotations") or {}).get(PLACEMENT_HASH_ANNOTATION, ""),
         pod_refusal=pod_refusal,
+        serving_hash=(manifest["metadata"].get("annotations") or {}).get(SERVING_HASH_ANNOTATION, ""),
+        created_at=manifest["metadata"].get("creationTimestamp") or "",
     )
 
 

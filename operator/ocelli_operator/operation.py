@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
@@ -21,11 +22,13 @@ from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
 from ocelli_operator.events import EventRecorder, Subject
 from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import GoneClassifier, ResourceGoneError, StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
-from ocelli_operator.work_queue import WorkQueue
+from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,10 @@ RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
 WATCHING_SECONDS = 1.0
 """How often it is looked whether namespaces were closed or opened, and objects became unreadable."""
+TURN_SECONDS = 0.5
+"""How often it is looked whose turn it is, where not everything may start at once."""
+UPGRADE_GRACE_SECONDS = 60.0
+"""The Deployment controller says that a deadline has passed; whoever never hears that waits for so long in addition."""
 DELETED_AGAIN_SECONDS = 45.0
 """A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 
@@ -73,7 +80,7 @@ class _Told:
 
 
 class Operation:
-    """Runs until cancelled. Liveness is `blind_seconds`."""
+    """Runs until cancelled. Liveness is `blind_seconds` and `oldest_pass`."""
 
     def __init__(
         self, client: ClusterClient, store: ObjectStore, config: OperatorConfig, clock: Callable[[], datetime] = utc_now
@@ -94,7 +101,13 @@ class Operation:
             timeouts=config.watch_timeouts,
             gpu_resource=config.children.gpu.resource if config.watch_nodes else None,
         )
-        self._view = ClusterView(client, scope, self.wake, self._deleted)
+        limits = StartLimits(
+            trainings=config.children.trainings_starting_limit,
+            rollouts=config.children.rollouts_limit,
+            upgrade_counted_for=timedelta(seconds=config.children.rollout_deadline_seconds + UPGRADE_GRACE_SECONDS),
+        )
+        self._starts = Starts(limits, clock)
+        self._view = ClusterView(client, scope, self._changed, self._deleted)
         self._events = EventRecorder(client, config.identity)
         training_store = TrainingStore(store)
         self._reconciler = Reconciler(
@@ -104,6 +117,7 @@ class Operation:
                 store=training_store,
                 events=self._events,
                 metrics=self.metrics,
+                starts=self._starts,
                 settings=config.children,
                 clock=clock,
             )
@@ -116,14 +130,22 @@ class Operation:
         )
         self.metrics.observe_classifiers(self._view.classifiers)
         self.metrics.queue_length.set_function(lambda: len(self._queue))
+        for kind in StartKind:
+            self.metrics.starts_under_way.labels(kind).set_function(partial(self._starts.count_under_way, kind))
+            self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
+        self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
 
     @property
     def blind_seconds(self) -> float:
         """The longest time for which one of the watches has heard nothing of the API server."""
         return self._view.contact_age_seconds
+
+    def oldest_pass(self) -> tuple[ObjectKey, float] | None:
+        """The pass that has been under way for the longest time: over which Classifier, and for how many seconds."""
+        return self._queue.oldest_work()
 
     def wake(self, key: ObjectKey) -> None:
         """Look at a Classifier soon."""
@@ -171,6 +193,7 @@ class Operation:
                     task.cancel()
                 await asyncio.gather(work, keep, return_exceptions=True)
                 self._queue.clear()
+                self._starts.clear()
                 self._deletions.clear()
                 leading = asyncio.current_task()
                 if leading is not None and leading.cancelling():
@@ -188,6 +211,7 @@ class Operation:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
+            tasks.create_task(self._give_turns())
             tasks.create_task(self._delete_stored(sweep))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._look_around())
@@ -197,7 +221,14 @@ class Operation:
 
     def _add_all(self) -> None:
         for classifier in self._view.classifiers():
-            self._queue.add(ObjectKey(classifier.namespace, classifier.name))
+            self._queue.add(ObjectKey(classifier.namespace, classifier.name), later=True)
+
+    async def _give_turns(self) -> None:
+        """Look again at those that wait for their turn, when it has come."""
+        while True:
+            await asyncio.sleep(TURN_SECONDS)
+            for key in self._starts.find_next():
+                self._queue.add(key)
 
     async def _reconcile_keys(self) -> None:
         while True:
@@ -233,11 +264,12 @@ class Operation:
 
     async def _tell_trouble(self, key: ObjectKey, error: Exception) -> None:
         trouble = self._troubles.setdefault(key, _Trouble())
-        self._queue.add_after(key, trouble.delay_seconds)
+        delay_seconds = spread(trouble.delay_seconds)
+        self._queue.add_after(key, delay_seconds)
         logger.error(
             "pass failed, will be tried again",
             exc_info=error,
-            extra={"classifier": str(key), "delay_seconds": trouble.delay_seconds},
+            extra={"classifier": str(key), "delay_seconds": round(delay_seconds, 2)},
         )
         trouble.delay_seconds = min(trouble.delay_seconds * 2, BACKOFF_LIMIT_SECONDS)
         told = f"{type(error).__name__}: {error}"
@@ -249,9 +281,14 @@ class Operation:
                 classifier, Occurrence(type="Warning", reason="ReconcileFailed", action="Reconcile", note=note)
             )
 
+    def _changed(self, key: ObjectKey) -> None:
+        self._starts.observe(key, self._view.family(key))
+        self.wake(key)
+
     def _deleted(self, classifier: Classifier, deletion_seen: bool) -> None:
         self._reconciler.forget(classifier)
         self._troubles.pop(ObjectKey(classifier.namespace, classifier.name), None)
+        self._starts.forget(ObjectKey(classifier.namespace, classifier.name))
         # One that is merely missing may be so because a backup was restored: its bytes are for the sweep.
         if self._leading and deletion_seen and classifier.classifier_id is not None:
             gone = GoneClassifier(
@@ -275,10 +312,10 @@ class Operation:
             except (ClusterError, ObjectStoreError) as error:
                 id_ = deletion.gone.classifier_id
                 logger.warning("stored bytes could not be deleted", extra={"id": id_, "error": str(error)})
-                self._deletions.add_after(deletion, BACKOFF_LIMIT_SECONDS)
+                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
             except Exception:
                 logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone.classifier_id})
-                self._deletions.add_after(deletion, BACKOFF_LIMIT_SECONDS)
+                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
             finally:
                 self._deletions.done(deletion)
 

@@ -13,13 +13,13 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRet
 from ocelli_api.conditions import ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
-from ocelli_operator.actions import Action, DropExamples, RestoreLabel
+from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.case import Case
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.judgement import Judgement, build_conditions, judge_available, plan_status
 from ocelli_operator.learning import TRAINING_FAILURES, Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
-from ocelli_operator.observed import Observed
+from ocelli_operator.observed import Observed, StartKind
 from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.status import NOT_CHECKED, false, true
@@ -35,6 +35,10 @@ class Plan:
     actions: tuple[Action, ...] = ()
     requeue_after_seconds: float | None = None
     """When to look again though nothing changes; None: never."""
+    begins: frozenset[StartKind] = frozenset()
+    """What the actions begin."""
+    waits: frozenset[StartKind] = frozenset()
+    """What has to wait until it is this Classifier's turn; then it is looked at again."""
 
 
 def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
@@ -64,6 +68,8 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         status=plan_status(case, learning, rollout),
         actions=actions,
         requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else learning.look_again_seconds,
+        begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},
+        waits=learning.waits | rollout.waits,
     )
 
 

@@ -43,6 +43,7 @@ from ocelli_operator.observed import (
 )
 from ocelli_operator.ownership import tell_in_the_way
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.starts import Starts
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, tell_no_room, tell_refusal
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
@@ -68,6 +69,7 @@ class ReconcilerParts:
     store: TrainingStore
     events: EventRecorder
     metrics: OperatorMetrics
+    starts: Starts
     settings: ChildSettings
     clock: Callable[[], datetime]
 
@@ -113,13 +115,28 @@ class Reconciler:
             ClusterError, ObjectStoreError: the pass could not be ended; try again later.
         """
         classifier = self._parts.view.classifier(key)
+        starts = self._parts.starts
         if classifier is None:
+            starts.forget(key)
             return None
+        try:
+            return await self._pass(key, classifier)
+        except Exception:
+            # It waits for something else than its turn, and holds nobody up meanwhile.
+            starts.forget(key)
+            raise
+        finally:
+            starts.release(key, self._parts.view.family(key))
+
+    async def _pass(self, key: ObjectKey, classifier: Classifier) -> float | None:
         memory = self._memories.setdefault(classifier.uid, ClassifierMemory())
         stored = await self._read_store(key, classifier)
         observed = await self._observe(key, classifier, stored)
         store_error = stored.error
+        # From here to the claim nobody else may come in between: no await.
+        observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
         plan = plan_classifier(observed, self._parts.settings)
+        self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
         hindered = False
         for action in plan.actions:
             try:
@@ -276,22 +293,20 @@ class Reconciler:
         return (*(pod for pod in pods if pod.identity.name not in names), *fresh)
 
     def _draw_classifier_id(self, classifier: Classifier) -> str:
-        taken = {other.classifier_id for other in self._parts.view.classifiers() if other.namespace == classifier.namespace}
         while True:
             drawn = build_classifier_id(classifier.name, secrets.randbelow(NUMBER_LIMIT) + 1)
-            if drawn not in taken:
+            if not self._parts.view.classifiers_with_id(classifier.namespace, drawn):
                 return drawn
 
     def _is_id_taken(self, classifier: Classifier) -> bool:
         label = classifier.labels.get(CLASSIFIER_ID_LABEL)
+        if label is None:
+            return False
         age = (classifier.created_at, classifier.name)
         return any(
             other.status.classifier_id == label or (other.created_at, other.name) < age
-            for other in self._parts.view.classifiers()
-            if other.namespace == classifier.namespace
-            and other.name != classifier.name
-            and other.classifier_id == label
-            and not other.deleted
+            for other in self._parts.view.classifiers_with_id(classifier.namespace, label)
+            if other.name != classifier.name and not other.deleted
         )
 
     # --- apply

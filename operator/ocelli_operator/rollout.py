@@ -13,12 +13,12 @@ from ocelli_operator.config import INFERENCE_GPU_IMAGE
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
-from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
+from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment, serving_hash
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash, service_name
 from ocelli_operator.manifests.service import build_service
-from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment
+from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
-from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, tell_refusal
+from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, tell_refusal, waits_for_turn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,12 @@ class Rollout:
     obstacle: str = ""
     """Why the rollout is not complete; empty where it is."""
     unschedulable: bool = False
+    begins: frozenset[StartKind] = frozenset()
+    """What begins with these actions and counts as under way."""
+    waits: frozenset[StartKind] = frozenset()
+    """What has to wait until it is its turn."""
+    upgrade_note: str = ""
+    """What of the installation's own changes waits; nothing is missing to the user meanwhile."""
     actions: tuple[Action, ...] = ()
 
 
@@ -52,7 +58,13 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
             continue
         desired = _build_deployment(case, revision)
         blocked += _find_in_the_way(case, ChildKind.DEPLOYMENT, desired)
-        actions += _apply(case, ChildKind.DEPLOYMENT, desired, _find_deployment(case, revision))
+        applied = _apply(case, ChildKind.DEPLOYMENT, desired, _find_deployment(case, revision))
+        start = _find_start(case, revision, desired) if any(isinstance(item, ApplyChild) for item in applied) else None
+        if start is None or start in case.observed.allowed_starts:
+            actions += applied
+            rollout = rollout if start is None else replace(rollout, begins=rollout.begins | {start})
+        else:
+            rollout = _wait(case, rollout, start, desired["metadata"]["name"])
     # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
     for kind, manifest, found in _plan_address(case, served):
         if manifest is not None:
@@ -75,6 +87,27 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     if rollout.obstacle:
         return rollout
     return _judge_rollout(case, rollout, refusal)
+
+
+def _find_start(case: Case, revision: str, desired: Manifest) -> StartKind | None:
+    """What begins if a Deployment is applied; None where no Pod is made or replaced for it, but perhaps for its scale."""
+    found = _find_deployment(case, revision)
+    if found is None:
+        return StartKind.ROLLOUT
+    if found.child.has_template(desired):
+        return None
+    as_before = found.serving_hash in ("", serving_hash(case.classifier.spec.serving))
+    # Servers that are not all ready may be just what the change is to mend.
+    upgrade = revision == case.status.served_revision and as_before and found.available
+    return StartKind.UPGRADE if upgrade else StartKind.ROLLOUT
+
+
+def _wait(case: Case, rollout: Rollout, kind: StartKind, name: str) -> Rollout:
+    message = waits_for_turn(f"Deployment {name}", f"{case.settings.rollouts_limit} rollouts are under way")
+    rollout = replace(rollout, waits=rollout.waits | {kind})
+    if kind is StartKind.UPGRADE:
+        return replace(rollout, upgrade_note=message)
+    return rollout if rollout.failure is not None else replace(rollout, obstacle=message, unschedulable=False)
 
 
 def _plan_switch(case: Case, served: str | None) -> Rollout:

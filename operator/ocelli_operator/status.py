@@ -151,6 +151,11 @@ def tell_refusal(sentence: str) -> str:
     return f"waits to be admitted: {sentence}; have it allowed, or ask for what is allowed"
 
 
+def waits_for_turn(child: str, most: str) -> str:
+    """Why a child is not begun yet, though nothing is wrong. It tells no position: each would be a write."""
+    return f"{child} waits for its turn: at most {most} at once in this installation"
+
+
 def tell_gpu_not_offered(part: str, setting: str) -> str:
     """Why a GPU that a part of the spec asks for cannot be had here."""
     return (

@@ -1,35 +1,58 @@
-"""A queue of keys that de-duplicates: a key waits at most once, and is never worked on twice at the same time."""
+"""A queue of keys that de-duplicates: a key waits at most once, and is never worked on twice at the same time.
+
+What changed comes before what is only looked at again. It knows since when each key is worked on, so that work that hangs can
+be noticed.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
+
+LATER_SHARE = 8
+"""At least one key of so many is one that waits with `later`, however much else changes."""
+
+
+def spread(delay_seconds: float) -> float:
+    """Between half of the delay and all of it: what failed for all at once must not come back all at once."""
+    return delay_seconds * random.uniform(0.5, 1.0)
 
 
 class WorkQueue(Generic[K]):
     """Keys to work on. A key added while it is worked on is handed out again afterwards."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[K] = deque()
-        self._queued: set[K] = set()
-        self._working: set[K] = set()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # Ordered sets: a key that waits for later moves ahead when it changes.
+        self._waiting: OrderedDict[K, None] = OrderedDict()
+        self._waiting_later: OrderedDict[K, None] = OrderedDict()
+        self._again: dict[K, bool] = {}
+        """Keys that are worked on and were added meanwhile, with whether that was for later."""
+        self._working: dict[K, float] = {}
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._available = asyncio.Event()
+        self._taken_in_a_row = 0
 
     def __len__(self) -> int:
-        return len(self._queued)
+        return len(self._waiting) + len(self._waiting_later) + len(self._again)
 
-    def add(self, key: K) -> None:
-        """Hand out the key as soon as may be."""
-        if key in self._queued:
+    def add(self, key: K, *, later: bool = False) -> None:
+        """Hand out the key as soon as may be; `later`: after all that are not."""
+        if key in self._working:
+            self._again[key] = later and self._again.get(key, True)
             return
-        self._queued.add(key)
-        if key not in self._working:
-            self._waiting.append(key)
-            self._available.set()
+        if not later:
+            self._waiting_later.pop(key, None)
+            self._waiting[key] = None
+        elif key not in self._waiting:
+            self._waiting_later[key] = None
+        self._available.set()
 
     def add_after(self, key: K, delay_seconds: float) -> None:
         """Hand out the key after a while; of several such wishes the earliest counts."""
@@ -44,20 +67,26 @@ class WorkQueue(Generic[K]):
 
     async def take(self) -> K:
         """The next key; call `done` with it afterwards."""
-        while not self._waiting:
+        while not self._waiting and not self._waiting_later:
             self._available.clear()
             await self._available.wait()
-        key = self._waiting.popleft()
-        self._queued.discard(key)
-        self._working.add(key)
+        is_turn_of_later = bool(self._waiting_later) and self._taken_in_a_row >= LATER_SHARE - 1
+        chosen = self._waiting_later if is_turn_of_later or not self._waiting else self._waiting
+        self._taken_in_a_row = 0 if chosen is self._waiting_later else self._taken_in_a_row + 1
+        key, _ = chosen.popitem(last=False)
+        self._working[key] = self._clock()
         return key
 
     def done(self, key: K) -> None:
         """The work on a key has ended."""
-        self._working.discard(key)
-        if key in self._queued:
-            self._waiting.append(key)
-            self._available.set()
+        self._working.pop(key, None)
+        if key in self._again:
+            self.add(key, later=self._again.pop(key))
+
+    def oldest_work(self) -> tuple[K, float] | None:
+        """The key that is worked on for the longest time, and for how many seconds; None where none is."""
+        oldest = min(self._working.items(), key=lambda item: item[1], default=None)
+        return None if oldest is None else (oldest[0], self._clock() - oldest[1])
 
     def clear(self) -> None:
         """Forget everything that waits."""
@@ -65,7 +94,8 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._timers.clear()
         self._waiting.clear()
-        self._queued.clear()
+        self._waiting_later.clear()
+        self._again.clear()
         self._working.clear()
 
     def _add_due(self, key: K) -> None:

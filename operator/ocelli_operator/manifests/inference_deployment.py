@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from ocelli_api.classifier import Accelerator, Manifest
+from ocelli_api.classifier import Accelerator, Manifest, Serving
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,
     INFERENCE_CONTAINER,
@@ -18,9 +18,11 @@ from ocelli_api.pods import (
 from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
     PLACEMENT_HASH_ANNOTATION,
+    SERVING_HASH_ANNOTATION,
     ChildOwner,
     build_labels,
     build_metadata,
+    manifest_hash,
     selector_labels,
 )
 from ocelli_operator.manifests.pod import (
@@ -69,7 +71,10 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, serve
         }
     ]
     metadata = build_metadata(owner, deployment_name(owner.name, servers.revision), labels)
-    metadata["annotations"] = {PLACEMENT_HASH_ANNOTATION: placement_hash(serving, settings.gpu)}
+    metadata["annotations"] = {
+        PLACEMENT_HASH_ANNOTATION: placement_hash(serving, settings.gpu),
+        SERVING_HASH_ANNOTATION: serving_hash(serving),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -83,6 +88,11 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, serve
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod_spec},
         },
     }
+
+
+def serving_hash(serving: Serving) -> str:
+    """Sixteen hex digits over `spec.serving`."""
+    return manifest_hash(asdict(serving))
 
 
 def _build_container(owner: ChildOwner, settings: ChildSettings, servers: InferenceServers) -> Manifest:

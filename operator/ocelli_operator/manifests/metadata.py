@@ -20,6 +20,9 @@ TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
 """On a Job: hash of the `spec.training` that it was made from."""
 PLACEMENT_HASH_ANNOTATION = f"{GROUP}/placement-hash"
 """On a Deployment: hash of what was asked when its accelerator was chosen. While that is asked, the choice stays."""
+SERVING_HASH_ANNOTATION = f"{GROUP}/serving-hash"
+"""On a Deployment: hash of the `spec.serving` that it was made from. While that is the same, only the installation can have
+changed what is desired."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
 JOB_NAME_LIMIT = 63

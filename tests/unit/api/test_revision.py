@@ -126,7 +126,7 @@ def test_packaged_weights_with_other_bytes_are_another_revision(monkeypatch: pyt
     spec = parse_spec({"pretrained": {"weights": {"packaged": "OpenNSFW"}}})
     before = spec_revision(spec)
     monkeypatch.setattr("ocelli_api.revision.PACKAGED_WEIGHTS_SHA256", {PackagedWeightsName.OPEN_NSFW: "0" * 64})
-    assert spec_revision(spec) != before
+    assert spec_revision(replace(spec)) != before
 
 
 def test_a_nonce_reads_packaged_weights_not_again() -> None:
@@ -173,3 +173,22 @@ def test_uploads_that_were_erased_count_as_not_named() -> None:
         "negativeExamples": [{"upload": "u2", "erased": True}],
     }
     assert find_upload_digests(document) == {"u2"}
+
+
+def test_the_revision_of_a_spec_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, computed = make_spec(Source(upload="d" * 64)), []
+
+    def count(document: object) -> str:
+        computed.append(document)
+        return "0123456789abcdef"
+
+    monkeypatch.setattr("ocelli_api.revision._digest", count)
+    assert [spec_revision(spec), current_revision(spec), spec_revision(spec)] == ["0123456789"] * 3
+    assert len(computed) == 1
+
+
+def test_a_changed_copy_of_a_spec_has_a_revision_of_its_own() -> None:
+    spec = make_spec(Source(upload="d" * 64))
+    before = spec_revision(spec)
+    assert spec_revision(replace(spec, model=ModelRecipe(seed=7))) != before
+    assert replace(spec) == spec

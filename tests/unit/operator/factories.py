@@ -22,7 +22,12 @@ from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_api.revision import current_revision, training_hash
 from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.config import ChildSettings, parse_config
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, PLACEMENT_HASH_ANNOTATION, job_name
+from ocelli_operator.manifests.metadata import (
+    MANIFEST_HASH_ANNOTATION,
+    PLACEMENT_HASH_ANNOTATION,
+    SERVING_HASH_ANNOTATION,
+    job_name,
+)
 from ocelli_operator.observed import (
     ChildIdentity,
     ChildKind,
@@ -169,6 +174,7 @@ def as_deployment(manifest: Manifest, **fields: Any) -> ObservedDeployment:
         "deadline_exceeded": False,
         "accelerator": Accelerator(manifest["metadata"]["labels"][ACCELERATOR_LABEL]),
         "placement_hash": manifest["metadata"]["annotations"][PLACEMENT_HASH_ANNOTATION],
+        "serving_hash": manifest["metadata"]["annotations"][SERVING_HASH_ANNOTATION],
     }
     return ObservedDeployment(**{**values, **fields})
 

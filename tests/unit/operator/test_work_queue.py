@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from ocelli_operator.work_queue import WorkQueue
+from ocelli_operator.work_queue import LATER_SHARE, WorkQueue, spread
 
 
 @pytest.fixture
@@ -53,3 +53,70 @@ async def test_clear_forgets_what_waits() -> None:
     await asyncio.sleep(0)
     assert await queue.take() == "c"
     assert len(queue) == 0
+
+
+async def test_what_changed_comes_before_what_is_looked_at_again() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("resync-1", "resync-2"):
+        queue.add(key, later=True)
+    queue.add("changed")
+    assert [await queue.take() for _ in range(3)] == ["changed", "resync-1", "resync-2"]
+
+
+async def test_a_key_that_changes_while_it_waits_to_be_looked_at_again_moves_ahead() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    for key in ("a", "b", "c"):
+        queue.add(key, later=True)
+    queue.add("c")
+    assert [await queue.take() for _ in range(3)] == ["c", "a", "b"]
+    assert len(queue) == 0
+
+
+async def test_looking_again_puts_no_change_back() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("resync", later=True)
+    queue.add("changed")
+    queue.add("changed", later=True)
+    assert [await queue.take(), await queue.take()] == ["changed", "resync"]
+
+
+async def test_a_change_during_the_work_counts_as_one_afterwards() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("a")
+    await queue.take()
+    queue.add("a", later=True)
+    queue.add("a")
+    queue.add("a", later=True)
+    queue.add("resync", later=True)
+    queue.done("a")
+    assert [await queue.take(), await queue.take()] == ["a", "resync"]
+
+
+async def test_an_endless_stream_of_changes_does_not_keep_the_rest_waiting() -> None:
+    queue: WorkQueue[str] = WorkQueue()
+    queue.add("resync", later=True)
+    for number in range(50):
+        queue.add(f"changed-{number}")
+    taken = [await queue.take() for _ in range(LATER_SHARE)]
+    assert "resync" in taken
+
+
+async def test_it_tells_what_is_worked_on_for_the_longest_time() -> None:
+    seconds = [100.0]
+    queue: WorkQueue[str] = WorkQueue(clock=lambda: seconds[0])
+    assert queue.oldest_work() is None
+    queue.add("slow")
+    queue.add("quick")
+    await queue.take()
+    seconds[0] = 110.0
+    await queue.take()
+    seconds[0] = 130.0
+    assert queue.oldest_work() == ("slow", 30.0)
+    queue.done("slow")
+    assert queue.oldest_work() == ("quick", 20.0)
+
+
+async def test_delays_of_what_failed_at_once_differ() -> None:
+    delays = [spread(10.0) for _ in range(100)]
+    assert 5.0 <= min(delays) < 6.5
+    assert 8.5 < max(delays) <= 10.0

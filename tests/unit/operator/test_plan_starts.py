@@ -1,0 +1,137 @@
+"""What a Classifier does and says while it waits for its turn to train or to roll out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, ReadyReason, TrainedReason
+from ocelli_operator.actions import StartTraining
+from ocelli_operator.observed import ChildKind, StartKind
+from ocelli_operator.plan import Plan
+from tests.unit.operator.factories import World, find_applied, make_settings, settled_world
+
+ALL = frozenset(StartKind)
+NONE: frozenset[StartKind] = frozenset()
+
+
+def find_started(plan: Plan) -> list[StartTraining]:
+    return [action for action in plan.actions if isinstance(action, StartTraining)]
+
+
+def condition(plan: Plan, condition_type: ConditionType) -> Condition:
+    found = plan.status.condition(condition_type)
+    assert found is not None
+    return found
+
+
+def upgraded_world(**spec: object) -> World:
+    """A Classifier that is served, under an operator with another image of inference servers."""
+    world = settled_world(**spec)
+    world.settings = make_settings(OCELLI_INFERENCE_IMAGE="ocelli-inference:next")
+    return world
+
+
+def test_a_training_that_has_to_wait_makes_no_job_and_says_so() -> None:
+    world = World()
+    world.see(allowed_starts=NONE)
+    plan = world.step()
+    assert not find_started(plan)
+    assert plan.waits == {StartKind.TRAINING}
+    trained = condition(plan, ConditionType.TRAINED)
+    assert trained.reason == TrainedReason.QUEUED
+    assert "waits for its turn: at most 100 trainings start at once" in trained.message
+
+
+def test_a_training_that_goes_on_waiting_writes_nothing() -> None:
+    world = World()
+    world.see(allowed_starts=NONE)
+    world.step()
+    plan = world.step()
+    assert not plan.actions
+    assert plan.status == world.status
+
+
+def test_a_training_whose_turn_it_is_begins_with_the_attempt_that_waited() -> None:
+    world = World()
+    world.see(allowed_starts=NONE)
+    world.step()
+    world.see(allowed_starts=ALL)
+    plan = world.plan()
+    assert [action.attempt for action in find_started(plan)] == [1]
+    assert (plan.begins, plan.waits) == ({StartKind.TRAINING}, NONE)
+
+
+def test_a_new_image_waits_and_nothing_is_missing_meanwhile() -> None:
+    world = upgraded_world()
+    world.see(allowed_starts=ALL - {StartKind.UPGRADE})
+    plan = world.step()
+    assert not plan.actions
+    assert plan.waits == {StartKind.UPGRADE}
+    ready = condition(plan, ConditionType.READY)
+    assert (ready.status, ready.reason) == (ConditionStatus.TRUE, ReadyReason.SERVED)
+    assert "waits for its turn: at most 20 rollouts are under way at once" in ready.message
+    assert world.step().status == world.status
+
+
+def test_a_new_image_is_rolled_out_when_it_is_its_turn() -> None:
+    world = upgraded_world()
+    plan = world.plan()
+    assert len(find_applied(plan, ChildKind.DEPLOYMENT)) == 1
+    assert plan.begins == {StartKind.UPGRADE}
+
+
+def test_a_change_of_the_user_does_not_wait_behind_upgrades() -> None:
+    world = upgraded_world()
+    world.see(allowed_starts=frozenset({StartKind.ROLLOUT}))
+    world.edit(serving={"resources": {"limits": {"memory": "4Gi"}}})
+    world.learn()
+    plan = world.plan()
+    assert len(find_applied(plan, ChildKind.DEPLOYMENT)) == 1
+    assert plan.begins == {StartKind.ROLLOUT}
+
+
+def test_a_change_of_the_user_that_has_to_wait_says_so() -> None:
+    world = settled_world()
+    world.see(allowed_starts=NONE)
+    world.edit(serving={"resources": {"limits": {"memory": "4Gi"}}})
+    world.learn()
+    plan = world.step()
+    assert not plan.actions
+    ready = condition(plan, ConditionType.READY)
+    assert (ready.status, ready.reason) == (ConditionStatus.FALSE, ReadyReason.ROLLING_OUT)
+    assert "waits for its turn" in ready.message
+    assert world.step().status == world.status
+
+
+def test_scaling_never_waits() -> None:
+    world = settled_world()
+    world.see(allowed_starts=NONE)
+    world.edit(serving={"replicas": 3})
+    world.learn()
+    (manifest,) = find_applied(world.plan(), ChildKind.DEPLOYMENT)
+    assert manifest["spec"]["replicas"] == 3
+
+
+def test_a_new_revision_that_has_to_wait_says_so_and_the_old_one_serves_on() -> None:
+    world = settled_world()
+    served = world.status.served_revision
+    world.edit(model={"seed": 1})
+    world.learn()
+    world.see(allowed_starts=NONE)
+    plan = world.step()
+    assert not find_applied(plan, ChildKind.DEPLOYMENT)
+    assert plan.status.served_revision == served
+    assert "waits for its turn" in condition(plan, ConditionType.READY).message
+    assert plan.waits == {StartKind.ROLLOUT}
+
+
+def test_servers_that_are_not_ready_get_a_new_image_before_those_that_answer() -> None:
+    world = upgraded_world()
+    world.see(deployments=tuple(replace(item, replicas_available=0) for item in world.observed.deployments))
+    assert world.plan().begins == {StartKind.ROLLOUT}
+
+
+def test_a_deployment_of_an_earlier_release_waits_as_every_upgrade_does() -> None:
+    world = upgraded_world()
+    world.see(deployments=tuple(replace(item, serving_hash="") for item in world.observed.deployments))
+    assert world.plan().begins == {StartKind.UPGRADE}
