@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ocelli_api.classifier import (
@@ -39,8 +39,10 @@ from ocelli_operator.observed import (
     StoredArtifact,
 )
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.starts import Family, StartLimits, Starts
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
+NO_FAMILY = Family(served_revision=None, jobs=(), pods=(), deployments=())
 LATER = datetime(2026, 5, 4, 13, 0, 0, tzinfo=UTC)
 UID = "uid-dogs"
 CLASSIFIER_ID = "dogs_19"
@@ -269,3 +271,8 @@ def settled_world(**spec: Any) -> World:
 
 def make_history(count: int) -> tuple[HistoryEntry, ...]:
     return tuple(HistoryEntry(revision=f"{number:010d}", trained_at="2026-01-01T00:00:00.000Z") for number in range(count))
+
+
+def make_starts() -> Starts:
+    """With room for more than any test starts."""
+    return Starts(StartLimits(trainings=100, rollouts=20, upgrade_counted_for=timedelta(minutes=11)), lambda: NOW)

@@ -15,10 +15,11 @@ from ocelli_api.conditions import ConditionType
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.starts import Family
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
-from tests.unit.operator.factories import CLASSIFIER_ID, NOW, World, make_settings, settled_world
+from tests.unit.operator.factories import CLASSIFIER_ID, NO_FAMILY, NOW, World, make_settings, make_starts, settled_world
 
 KEY = ObjectKey("team-a", "dogs")
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id=CLASSIFIER_ID)
@@ -32,6 +33,9 @@ class WorldView:
 
     def classifier(self, _key: ObjectKey) -> Classifier:
         return self.world.observed.classifier
+
+    def family(self, _key: ObjectKey) -> Family:
+        return NO_FAMILY
 
     def __getattr__(self, kind: str) -> Any:
         return lambda *_: () if kind == "gpu_nodes" else getattr(self.world.observed, kind)
@@ -67,6 +71,7 @@ class Scene:
             events=SimpleNamespace(record=record),  # type: ignore[arg-type]
             metrics=OperatorMetrics(),
             settings=make_settings(),
+            starts=make_starts(),
             clock=lambda: NOW,
         )
         self.reconciler = Reconciler(parts)

@@ -21,7 +21,17 @@ from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed
 from ocelli_operator.plan import plan_classifier
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
-from tests.unit.operator.factories import CLASSIFIER_ID, NOW, make_artifact, make_classifier, make_job, make_settings
+from ocelli_operator.starts import Family
+from tests.unit.operator.factories import (
+    CLASSIFIER_ID,
+    NO_FAMILY,
+    NOW,
+    make_artifact,
+    make_classifier,
+    make_job,
+    make_settings,
+    make_starts,
+)
 
 KEY = ObjectKey("team-a", "dogs")
 QUOTA = QuotaError(403, 'jobs.batch "dogs" is forbidden: exceeded quota: team, requested: count/jobs.batch=1', "Forbidden")
@@ -102,6 +112,9 @@ class StandInView:
     def gpu_nodes(self) -> tuple[()]:
         return ()
 
+    def family(self, _key: ObjectKey) -> Family:
+        return NO_FAMILY
+
     def take_classifier(self, manifest: Manifest) -> None:
         """What was written is not what these tests look at."""
 
@@ -147,6 +160,7 @@ class Stage:
                 events=EventRecorder(client, "test"),
                 metrics=self.metrics,
                 settings=make_settings(),
+                starts=make_starts(),
                 clock=lambda: NOW,
             )
         )

@@ -134,7 +134,9 @@ def test_how_a_trainer_ended_is_told_without_the_store(tmp_path: Path) -> None:
                 "attempt": status["attempt"],
             }
             terminated = {"exitCode": 64, "message": json.dumps(outcome)}
-            stage.add_trainer("dogs", phase="Failed", containerStatuses=[{"state": {"terminated": terminated}}])
+            stage.add_trainer(
+                "dogs", phase="Failed", containerStatuses=[{"name": "trainer", "state": {"terminated": terminated}}]
+            )
             stage.end_job("dogs", "Failed")
             await stage.wait_for("Stalled", lambda: stage.condition("dogs", "Stalled").get("reason") == "InvalidData")
             assert "add at least 7" in stage.condition("dogs", "Stalled")["message"]
