@@ -155,7 +155,8 @@ async def export(backbone: Installed, heads: Heads) -> Exported:
 
 
 def rejecting(backbone: Installed) -> Exported:
-    images = [decode_image(image, backbone.metadata.preprocessing) for image in test_images()]
+    # Amid the first images, because Core ML's test takes no others.
+    images = [decode_image(image, backbone.metadata.preprocessing) for image in test_images()[:CORE_ML_REJECTED_IMAGES]]
     return asyncio.run(export(backbone, make_rejecting_heads(backbone.features(images))))
 
 
