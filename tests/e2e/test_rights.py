@@ -100,9 +100,13 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     wait_for("both are gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
     serve(ocelli, name, autoscaling)
     wait_for("both are there again", lambda: children(ocelli, name, "hpa,pdb") == 2)
+    # A quota has no room for the trainer's Pod: only Events of the Job tell why there is none.
+    ocelli.kubectl("create", "quota", "no-pods", "--hard=pods=0")
     for class_name, sample in (("two", "two.zip"), ("one", "more-ones.zip")):
         files = {f"{class_name}_positive_examples": (ocelli.samples / sample).read_bytes()}
         assert client.post(f"/v3/classifiers/{identity}", files=files).status_code == 200
+    wait_for("a condition has Kubernetes' sentence", lambda: "exceeded quota: no-pods" in tell_conditions(ocelli, name))
+    ocelli.kubectl("delete", "quota", "no-pods")
     wait_until_ready(client, identity)
     # An object of the same name after one whose children were orphaned: what was its predecessor's is not its own. An operator
     # that saw the deletion would delete what is stored, too.
@@ -120,22 +124,24 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     scale_operator(ocelli, 1)
     # Somebody takes the label away by which REST knows it.
     ocelli.kubectl("label", "classifier", name, "ocelli.dev/classifier-id-")
+    wait_for("what is in the way is named", lambda: "does not belong to this Classifier" in tell_conditions(ocelli, name))
+    ocelli.kubectl("delete", "deployments,services,hpa,pdb", "-l", f"ocelli.dev/classifier={name}")
     ocelli.kubectl("wait", "--for=condition=Ready", f"classifier/{name}", "--timeout=100s")
-    wait_for("what was its predecessor's is gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
     assert client.delete(f"/v3/classifiers/{identity}").status_code == 200
 
 
 def be_in_the_way(ocelli: Ocelli, name: str) -> None:
-    """Somebody else's Job has the name of the first training Job, until the operator has told so."""
+    """Somebody else's Job has the name of the first training Job, until the operator has said so."""
     revision = current_revision(parse_classifier(ocelli.get("classifier", name)).spec)
     job = job_name(name, revision, 1)
     ocelli.kubectl("create", "job", job, f"--image={store_image()}", "--", "true")
     scale_operator(ocelli, 1)
-    wait_for(
-        "an Event tells of it",
-        lambda: "belongs to somebody else" in ocelli.kubectl("get", "events", "-o", "jsonpath={.items[*].message}"),
-    )
+    wait_for("a condition names it", lambda: "does not belong to this Classifier" in tell_conditions(ocelli, name))
     ocelli.kubectl("delete", "job", job)
+
+
+def tell_conditions(ocelli: Ocelli, name: str) -> str:
+    return ocelli.kubectl("get", "classifier", name, "-o", "jsonpath={.status.conditions[*].message}")
 
 
 def scale_operator(ocelli: Ocelli, replicas: int) -> None:
