@@ -133,7 +133,7 @@ class StandIns:
     async def _roll_out(self, deployment: Manifest, is_new: bool) -> None:
         replicas = deployment["spec"].get("replicas", 1)
         for number in range(replicas) if is_new else ():
-            pod = await self._create_pod(deployment, "Deployment", {}, str(number))
+            pod = await self._create_pod(deployment, "ReplicaSet", {}, str(number))
             ready = [{"type": kind, "status": "True"} for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")]
             container = {
                 **self._container(pod),
@@ -154,10 +154,11 @@ class StandIns:
     async def _create_pod(self, owner: Manifest, kind: str, labels: dict[str, str], suffix: str) -> Manifest:
         template, metadata = owner["spec"]["template"], owner["metadata"]
         api_version = "batch/v1" if kind == "Job" else "apps/v1"
+        # ReplicaSets are named after their Deployment; nobody reads the object itself.
         reference = {
             "apiVersion": api_version,
             "kind": kind,
-            "name": metadata["name"],
+            "name": metadata["name"] if kind == "Job" else f"{metadata['name']}-simulated",
             "uid": metadata["uid"],
             "controller": True,
         }
