@@ -26,8 +26,8 @@ from ocelli_api.classifier import Manifest
 from ocelli_cluster.resources import Resource
 
 APPLY_CONTENT_TYPE = "application/apply-patch+yaml; charset=utf-8"
-"""With its parameter, which the API server drops: the official package writes bodies of the bare type itself, as JSON that escapes
-characters outside the Basic Multilingual Plane by surrogate pairs. YAML has no such pairs, and the API server refuses them."""
+"""With its parameter, which the API server drops: the official package writes bodies of the bare type itself, as JSON that
+escapes characters outside the Basic Multilingual Plane by surrogate pairs. YAML has none, and the API server refuses them."""
 MERGE_PATCH_CONTENT_TYPE = "application/merge-patch+json"
 
 CREDENTIALS_LIFE_SECONDS = 60.0
@@ -47,7 +47,7 @@ _DENIED = re.compile("denied (the )?request")
 """As the API server words it where an admission webhook or an admission policy says no."""
 _RIGHT_MISSING = re.compile('User "[^"]*" cannot ')
 _ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")
-"""Some of these may not stand in YAML as they are, others end a line. What lies above may stand there, and has no short escape."""
+"""Some of these may not stand in YAML as they are, others end a line. What lies above may, and has no short escape."""
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 

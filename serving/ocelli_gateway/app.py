@@ -25,7 +25,13 @@ from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
-from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, ParameterError, UnknownApiKeyError
+from ocelli_gateway.errors import (
+    MethodNotAllowedError,
+    NotFoundError,
+    ParameterError,
+    RefreshTokenError,
+    UnknownApiKeyError,
+)
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
 from ocelli_gateway.export_files import open_export
 from ocelli_gateway.fair_slots import FairSlots
@@ -39,6 +45,8 @@ from ocelli_gateway.fields import (
     METADATA,
     NAME,
     PARAMETERS,
+    REFRESH_TOKEN,
+    REFRESH_TOKEN_GRANT,
     VERBOSE,
     VERSION,
     Field,
@@ -278,14 +286,17 @@ class Gateway:
         if kind != FormType.URLENCODED:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
         sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request, TOKEN_FORM_BYTES_LIMIT))
-        grant_type, api_key = sent.read(GRANT_TYPE), sent.read(API_KEY)
-        if grant_type != GRANT_TYPE.schema["const"]:
-            raise ParameterError(f'The field "grant_type" must be {GRANT_TYPE.schema["const"]}.')
-        if not api_key:
-            raise ParameterError('The field "apikey" is missing or blank.')
-        caller = await self._authenticator.find_api_key(api_key)
-        if caller is None:
-            raise UnknownApiKeyError
+        if sent.read(GRANT_TYPE) == REFRESH_TOKEN_GRANT:
+            caller = await self._authenticator.find_refresh_token(sent.read(REFRESH_TOKEN))
+            if caller is None:
+                raise RefreshTokenError
+        else:
+            api_key = sent.read(API_KEY)
+            if not api_key:
+                raise ParameterError('The field "apikey" is missing or blank.')
+            caller = await self._authenticator.find_api_key(api_key)
+            if caller is None:
+                raise UnknownApiKeyError
         self._admit(caller)
         return JSONResponse(self._tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 

@@ -282,9 +282,7 @@ def write_texts(kubeconfig: Path, text: str) -> tuple[str, str]:
         async with await ClusterClient.connect({"KUBECONFIG": str(kubeconfig)}) as client:
             manifest = make_classifier(name="texts")
             await client.apply(CLASSIFIERS, "default", "texts", manifest, field_manager="test")
-            stored = await client.apply(
-                CLASSIFIERS, "default", "texts", status, field_manager="test", subresource="status"
-            )
+            stored = await client.apply(CLASSIFIERS, "default", "texts", status, field_manager="test", subresource="status")
             told = await client.create(EVENTS, "default", {**of_kind(EVENTS), **event})
         return stored["status"]["conditions"][0]["message"], told["note"]
 
