@@ -6,10 +6,12 @@ For `/v3/…` the order is the contract's: credentials, address, method, `versio
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
+from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
 from starlette.requests import Request
@@ -71,6 +73,7 @@ from ocelli_gateway.operations import (
     GET_ONNX_MODEL,
     LIST_CLASSIFIERS,
     UPDATE_CLASSIFIER,
+    WITHDRAWN,
     FormType,
     Operation,
 )
@@ -104,6 +107,7 @@ PREDICTIONS_AT_ONCE = 256
 ZIP_THREADS = 2
 """One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
 
@@ -338,6 +342,9 @@ class Gateway:
     @asynccontextmanager
     async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
         tenant = v3.caller.namespace
+        if _is_empty_form(v3.request):
+            yield Form()
+            return
         async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant) as form:
             yield form
 
@@ -345,6 +352,9 @@ class Gateway:
     async def _receive_classify_form(self, v3: V3Request) -> AsyncIterator[Form]:
         request, tenant = v3.request, v3.caller.namespace
         kind = media_type(request.headers)
+        if _is_empty_form(request):
+            yield Form()
+            return
         if kind.startswith("multipart/") or (has_body(request.headers) and kind != FormType.URLENCODED):
             async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
@@ -445,7 +455,7 @@ class _Routes(Generic[R]):
             if method not in methods:
                 raise MethodNotAllowedError(request.method, sorted([*methods, *(["HEAD"] if "GET" in methods else [])]))
             return (*methods[method], values)
-        raise NotFoundError("There is nothing at this address; the API is below /v3, its description at /openapi.json.")
+        raise NotFoundError(_describe_unknown(path))
 
 
 class GatewayApp:
@@ -473,7 +483,7 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        path = scope["path"].removeprefix(PREFIX).rstrip("/") or "/"
+        path = _read_path(scope).removeprefix(PREFIX).rstrip("/") or "/"
         if _is_v3(path):
             answer = self._answer_v3(request, path)
         elif path in QUIET_ROUTES or path == DOCUMENT_PATH:
@@ -535,8 +545,32 @@ def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:
     )
 
 
+def _is_empty_form(request: Request) -> bool:
+    """Some clients send nothing at all for a form without parts."""
+    return media_type(request.headers) == FormType.MULTIPART and not has_body(request.headers)
+
+
 def _read_terms(v3: V3Request) -> ExampleTerms:
     return ExampleTerms(opt_out=v3.read(LEARNING_OPT_OUT), customer_id=v3.read(METADATA))
+
+
+def _read_path(scope: Scope) -> str:
+    """The decoded path, with encoded slashes as they are: they are part of an id, and lead to no other address."""
+    raw = scope.get("raw_path", b"").decode("latin-1")
+    return unquote(_ENCODED_SLASH.sub("%252F", raw)) if _ENCODED_SLASH.search(raw) else str(scope["path"])
+
+
+def _describe_unknown(path: str) -> str:
+    """Clients that send several requests at once show this sentence though it may be another request that failed."""
+    for address, what in WITHDRAWN.items():
+        if path == address or path.startswith(address + "/"):
+            return (
+                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, such as "
+                "/v3/classify, are answered by themselves."
+            )
+    if _is_v3(path):
+        return "There is nothing at this address of the API; /openapi.json describes what there is."
+    return "There is nothing at this address; the API is below /v3, tokens are at /identity/token, and /openapi.json describes both."
 
 
 def _is_v3(path: str) -> bool:

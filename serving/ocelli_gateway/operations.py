@@ -429,6 +429,13 @@ DELETE_USER_DATA = Operation(
     fields=(fields.VERSION, fields.CUSTOMER_ID),
     answers=(Answer(status=202, description="It is deleted within a minute.", schema="Empty", example={}), *ALWAYS),
 )
+WITHDRAWN: Mapping[str, str] = {
+    "/v3/detect_faces": "Face detection",
+    "/v3/collections": "Collections and similarity search",
+    "/v3/recognize_text": "Text recognition",
+}
+"""Addresses of v3 that IBM withdrew, with what was there."""
+
 CREATE_TOKEN = Operation(
     name="createToken",
     method="POST",
