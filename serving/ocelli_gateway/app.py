@@ -108,6 +108,7 @@ ZIP_THREADS = 2
 """One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_SLASHES = re.compile("//+")
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
 
@@ -557,7 +558,9 @@ def _read_terms(v3: V3Request) -> ExampleTerms:
 def _read_path(scope: Scope) -> str:
     """The decoded path, with encoded slashes as they are: they are part of an id, and lead to no other address."""
     raw = scope.get("raw_path", b"").decode("latin-1")
-    return unquote(_ENCODED_SLASH.sub("%252F", raw)) if _ENCODED_SLASH.search(raw) else str(scope["path"])
+    path = unquote(_ENCODED_SLASH.sub("%252F", raw)) if _ENCODED_SLASH.search(raw) else str(scope["path"])
+    # Clients put a base address that ends in a slash before an address that begins with one.
+    return _SLASHES.sub("/", path)
 
 
 def _describe_unknown(path: str) -> str:
@@ -565,12 +568,15 @@ def _describe_unknown(path: str) -> str:
     for address, what in WITHDRAWN.items():
         if path == address or path.startswith(address + "/"):
             return (
-                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, such as "
-                "/v3/classify, are answered by themselves."
+                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, such "
+                "as /v3/classify, are answered by themselves."
             )
     if _is_v3(path):
         return "There is nothing at this address of the API; /openapi.json describes what there is."
-    return "There is nothing at this address; the API is below /v3, tokens are at /identity/token, and /openapi.json describes both."
+    return (
+        "There is nothing at this address; the API is below /v3, tokens are at /identity/token, and /openapi.json describes "
+        "both."
+    )
 
 
 def _is_v3(path: str) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest, parse_classifier
 from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component, is_inference_server
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
@@ -82,7 +82,8 @@ class KnownClassifier:
     resource_version: str
     classifier_id: str
     display_name: str
-    created_at: str
+    age_order: str
+    """What is smaller is older."""
     served_revision: str | None
     ready_reason: str
     """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
@@ -218,7 +219,7 @@ class ClassifierStore:
             found = [item for item in watch.classifiers.values() if item is not None and item.uid not in watch.gone]
         else:
             found = await self._list_live(namespace)
-        return sorted((item for item in found if not item.deleted), key=lambda item: (item.created_at, item.name))
+        return sorted((item for item in found if not item.deleted), key=lambda item: (item.age_order, item.name))
 
     def servers(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
         """The inference servers of a revision that take requests, as far as the cache knows."""
@@ -292,7 +293,7 @@ class ClassifierStore:
                 logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
                 unreadable.append(error)
         living = [item for item in found if item.classifier_id and not item.deleted]
-        return sorted(living, key=lambda item: (item.created_at, item.name)), unreadable
+        return sorted(living, key=lambda item: (item.age_order, item.name)), unreadable
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.
@@ -457,6 +458,8 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
     classifier_id = status.get("classifierID") or (labels.get(CLASSIFIER_ID_LABEL) if isinstance(labels, Mapping) else None)
     if not classifier_id:
         return None
+    annotations = metadata.get("annotations")
+    created_at = annotations.get(CREATED_AT_ANNOTATION) if isinstance(annotations, Mapping) else None
     return KnownClassifier(
         namespace=manifest["metadata"]["namespace"],
         name=manifest["metadata"]["name"],
@@ -464,7 +467,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         resource_version=manifest["metadata"]["resourceVersion"],
         classifier_id=classifier_id,
         display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
-        created_at=manifest["metadata"]["creationTimestamp"],
+        age_order=manifest["metadata"]["creationTimestamp"] + (created_at if isinstance(created_at, str) else ""),
         served_revision=status.get("servedRevision"),
         ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
         deleted=bool(metadata.get("deletionTimestamp")),

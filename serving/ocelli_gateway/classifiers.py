@@ -14,12 +14,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from ocelli_api.classifier import (
     API_VERSION,
     CLASS_SOURCES_LIMIT,
     CLASSES_LIMIT,
     CLASSIFIER_ID_LABEL,
+    CREATED_AT_ANNOTATION,
     CREATED_BY_GATEWAY,
     CREATED_BY_LABEL,
     CUSTOMER_LABEL,
@@ -396,6 +398,7 @@ def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *
             "namespace": namespace,
             "name": build_object_name(classifier_id),
             "labels": labels,
+            "annotations": {CREATED_AT_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")},
         },
         "spec": {"displayName": spec.display_name, **definition(spec), **retention},
     }

@@ -129,7 +129,7 @@ class Operation:
 
 
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
-CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
+CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE, drops_others=True)
 RETRY_AFTER = {"Retry-After": "Seconds after which to try again."}
 
 

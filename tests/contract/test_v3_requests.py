@@ -41,10 +41,21 @@ QUERY = "?version=2018-03-19"
 
 @pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize(
-    "path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"]
+    "path",
+    [
+        "/v3/classifiers/",
+        "/visual-recognition/api/v3/classifiers",
+        "/visual-recognition/api/v3/classifiers/",
+        "/visual-recognition/api//v3/classifiers",
+    ],
 )
-def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: str) -> None:
+def test_prefix_and_slashes_make_no_difference(client: V3Client, path: str) -> None:
     assert client.http.post(path, data={"name": "prefix"}, files=list(TWO_SETS)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["//v3/classifiers", "//visual-recognition/api//v3//classifiers//"])
+def test_base_address_with_a_trailing_slash_makes_no_difference(gateway: GatewayInstance, path: str) -> None:
+    assert status_of(exchange(gateway, head("GET", path + QUERY, "Connection: close"))) == 200
 
 
 @pytest.mark.contract_row("0.1")
