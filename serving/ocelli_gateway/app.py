@@ -568,8 +568,8 @@ def _describe_unknown(path: str) -> str:
     for address, what in WITHDRAWN.items():
         if path == address or path.startswith(address + "/"):
             return (
-                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, such "
-                "as /v3/classify, are answered by themselves."
+                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, "
+                "such as /v3/classify, are answered by themselves."
             )
     if _is_v3(path):
         return "There is nothing at this address of the API; /openapi.json describes what there is."
