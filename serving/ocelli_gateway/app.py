@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocelli_api.export import ExportFormat
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
@@ -56,7 +57,6 @@ from ocelli_gateway.fields import (
 )
 from ocelli_gateway.health import Foundations, Health, HealthCheck
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
-from ocelli_gateway.network_addresses import parse_networks
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operations import (
     CLASSIFY,
@@ -403,7 +403,7 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
-            allowed=parse_networks(settings.url_allowed_networks),
+            rules=NetworkRules.parse(allowed=settings.url_allowed_networks, denied=settings.url_denied_networks),
             # As many threads as slots: no name waits for another one.
             resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
         )
