@@ -24,6 +24,8 @@ CLASSIFIER_ID_LABEL = f"{GROUP}/classifier-id"
 CREATED_BY_LABEL = f"{GROUP}/created-by"
 """Label of a Classifier: `gateway` where REST made it."""
 CREATED_BY_GATEWAY = "gateway"
+CREATED_AT_ANNOTATION = f"{GROUP}/created-at"
+"""Annotation of a Classifier that REST made: the time of that, because `creationTimestamp` has no parts of a second."""
 REST_WRITES_ANNOTATION = f"{GROUP}/rest-writes"
 """Annotation by which the author of a manifest allows REST to retrain and delete the object."""
 REST_WRITES_ALLOWED = "Allowed"
@@ -393,6 +395,11 @@ class Classifier:
     def display_name(self) -> str:
         """The name that v3 shows."""
         return self.spec.display_name or self.name
+
+    @property
+    def age_order(self) -> str:
+        """What is smaller is older."""
+        return self.created_at + self.annotations.get(CREATED_AT_ANNOTATION, "")
 
     @property
     def rest_may_write(self) -> bool:

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+from ocelli_api.texts import clean_text, usable_text, usable_time
+
 TERMINATION_MESSAGE_LIMIT_BYTES = 2048
+BACKBONE_LIMIT = 512
+"""Characters of a backbone as resolved, in the status of a Classifier."""
 
 
 class ExitCode(IntEnum):
@@ -71,7 +75,7 @@ class Outcome:
         """The document that is stored; absent values are left out."""
         document = {
             "reason": str(self.reason),
-            "message": self.message,
+            "message": clean_text(self.message),
             "revision": self.revision,
             "attempt": self.attempt,
             "accuracy": self.accuracy,
@@ -88,7 +92,7 @@ class Outcome:
         """The same as JSON of at most 2 KiB: a message that is too long is cut, everything else stays."""
         document = self.to_json()
         text = json.dumps(document, ensure_ascii=False)
-        message = self.message
+        message = clean_text(self.message)
         while len(text.encode()) > TERMINATION_MESSAGE_LIMIT_BYTES and message:
             excess = len(text.encode()) - TERMINATION_MESSAGE_LIMIT_BYTES
             message = message[: max(0, len(message) - max(1, excess // 4) - 1)]
@@ -97,23 +101,27 @@ class Outcome:
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Outcome:
-        """Type a stored outcome.
+        """Type a stored outcome. The API server refuses a whole status for one value that the CRD does not allow, so wrong ones
+        that can be spared are left out.
 
         Raises:
             KeyError, ValueError, TypeError: it is none.
         """
+        message, revision, attempt = document["message"], document["revision"], document["attempt"]
+        if not (isinstance(message, str) and isinstance(revision, str) and isinstance(attempt, int)):
+            raise TypeError("an outcome has the texts message and revision, and the number attempt")
         return cls(
             reason=OutcomeReason(document["reason"]),
-            message=document["message"],
-            revision=document["revision"],
-            attempt=document["attempt"],
+            message=clean_text(message),
+            revision=revision,
+            attempt=attempt,
             accuracy=document.get("accuracy"),
             accuracy_interval=_parse_interval(document.get("accuracyInterval")),
             judged_images=document.get("judgedImages"),
             artifact_digest=document.get("artifactDigest"),
-            backbone=document.get("backbone"),
+            backbone=usable_text(document.get("backbone"), BACKBONE_LIMIT),
             backbone_digest=document.get("backboneDigest"),
-            finished_at=document.get("finishedAt"),
+            finished_at=usable_time(document.get("finishedAt")),
         )
 
 
@@ -169,5 +177,5 @@ class ProgressReport:
             stage=Stage(document["stage"]),
             percent=int(document["percent"]),
             data_valid=bool(document["dataValid"]),
-            estimated_completion=document.get("estimatedCompletion"),
+            estimated_completion=usable_time(document.get("estimatedCompletion")),
         )

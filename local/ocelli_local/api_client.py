@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+import yaml
 
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress
@@ -116,7 +117,9 @@ class ApiClient:
         body: Manifest | None = None,
         content_type: str = "application/json",
     ) -> Manifest:
-        data = None if body is None else json.dumps(body).encode()
+        # JSON escapes some characters in a way that is no YAML.
+        write = yaml.safe_dump if content_type == APPLY_PATCH else json.dumps
+        data = None if body is None else write(body).encode()
         headers = {} if body is None else {"Content-Type": content_type}
         for attempt in range(5):
             async with self._session.request(method, self._url + path, params=query, data=data, headers=headers) as response:

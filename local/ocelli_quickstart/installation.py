@@ -71,6 +71,8 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),
         "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
+        # Whoever uses this cluster may reach from this machine what trainers may.
+        "OCELLI_SOURCES_ALLOWED_NETWORKS": "0.0.0.0/0,::/0",
         "OCELLI_TRAINER_RESOURCES": json.dumps(TRAINER_RESOURCES),
         "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
     }

@@ -25,7 +25,9 @@ from kubernetes.aio.client.rest import RESTClientObject
 from ocelli_api.classifier import Manifest
 from ocelli_cluster.resources import Resource
 
-APPLY_CONTENT_TYPE = "application/apply-patch+yaml"
+APPLY_CONTENT_TYPE = "application/apply-patch+yaml; charset=utf-8"
+"""With its parameter, which the API server drops: the official package writes bodies of the bare type itself, as JSON that
+escapes characters outside the Basic Multilingual Plane by surrogate pairs. YAML has none, and the API server refuses them."""
 MERGE_PATCH_CONTENT_TYPE = "application/merge-patch+json"
 
 CREDENTIALS_LIFE_SECONDS = 60.0
@@ -44,6 +46,8 @@ THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
 _DENIED = re.compile("denied (the )?request")
 """As the API server words it where an admission webhook or an admission policy says no."""
 _RIGHT_MISSING = re.compile('User "[^"]*" cannot ')
+_ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")
+"""Some of these may not stand in YAML as they are, others end a line. What lies above may, and has no short escape."""
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -159,7 +163,7 @@ class _Request:
     method: str
     url: str
     timeout: aiohttp.ClientTimeout
-    body: Manifest | None = None
+    body: Manifest | str | None = None
     content_type: str = "application/json"
 
 
@@ -363,7 +367,7 @@ class ClusterClient:
                 name,
                 subresource=subresource,
                 query={"fieldManager": field_manager, "force": "true"},
-                body={"apiVersion": resource.api_version, "kind": resource.kind, **body},
+                body=_write_yaml({"apiVersion": resource.api_version, "kind": resource.kind, **body}),
                 content_type=APPLY_CONTENT_TYPE,
             )
         except InvalidError as error:
@@ -423,7 +427,7 @@ class ClusterClient:
         *,
         subresource: str | None = None,
         query: Mapping[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | str | None = None,
         content_type: str = "application/json",
     ) -> Manifest:
         if self.on_write is not None and method in _WRITING_METHODS:
@@ -486,6 +490,16 @@ class ClusterClient:
 
     def _url(self, path: str, query: Mapping[str, str]) -> str:
         return f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def _write_yaml(body: Manifest) -> str:
+    """JSON that is YAML 1.1, too. Half of a surrogate pair is no text, and is replaced, as the API server does in JSON."""
+    return _ESCAPED_IN_YAML.sub(_escape_in_yaml, json.dumps(body, ensure_ascii=False))
+
+
+def _escape_in_yaml(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\u{0xFFFD if 0xD800 <= code <= 0xDFFF else code:04x}"
 
 
 def _open_pool(configuration: Configuration, limit: int) -> RESTClientObject:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ocelli_api.log_lines import parse_log_level
+from ocelli_api.network_addresses import parse_networks
 from ocelli_api.quantities import parse_quantity
 from ocelli_cluster.resource_cache import WatchTimeouts
 
@@ -113,6 +114,17 @@ FILE_SOURCES_FOLDER = Setting(
     name="OCELLI_FILE_SOURCES_FOLDER",
     default="",
     meaning="Folder in which trainers resolve `file://` sources; empty: such sources are refused.",
+)
+SOURCES_ALLOWED_NETWORKS = Setting(
+    name="OCELLI_SOURCES_ALLOWED_NETWORKS",
+    default="",
+    meaning="Networks (`10.1.0.0/16,fd00::/8`) that trainers may fetch sources from though they are private; empty: none. "
+    "Whoever may write Classifiers reaches every port in them.",
+)
+SOURCES_DENIED_NETWORKS = Setting(
+    name="OCELLI_SOURCES_DENIED_NETWORKS",
+    default="",
+    meaning="Networks that trainers may not fetch sources from though they are public, or lie in allowed ones; empty: none.",
 )
 TRAINER_RESOURCES = Setting(
     name="OCELLI_TRAINER_RESOURCES",
@@ -235,6 +247,8 @@ SETTINGS: tuple[Setting, ...] = (
     BACKBONES,
     BACKBONES_FOLDER,
     FILE_SOURCES_FOLDER,
+    SOURCES_ALLOWED_NETWORKS,
+    SOURCES_DENIED_NETWORKS,
     TRAINER_RESOURCES,
     INFERENCE_RESOURCES,
     TRAINER_SCRATCH_SIZE,
@@ -300,6 +314,8 @@ class ChildSettings:
     image_pull_policy: str
     backbones: str
     file_sources_folder: str
+    sources_allowed_networks: str
+    sources_denied_networks: str
     trainer_resources: Resources
     inference_resources: Resources
     trainer_scratch_size: str
@@ -363,6 +379,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         image_pull_policy=_one_of(environment, IMAGE_PULL_POLICY, _PULL_POLICIES),
         backbones=backbones,
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
+        sources_allowed_networks=_networks(environment, SOURCES_ALLOWED_NETWORKS),
+        sources_denied_networks=_networks(environment, SOURCES_DENIED_NETWORKS),
         trainer_resources=_resources(environment, TRAINER_RESOURCES, gpu),
         inference_resources=_resources(environment, INFERENCE_RESOURCES, gpu),
         trainer_scratch_size=_quantity(environment, TRAINER_SCRATCH_SIZE),
@@ -459,6 +477,15 @@ def _quantity(environment: Mapping[str, str], setting: Setting) -> str:
         positive = False
     if not positive:
         raise ConfigError(f"{setting.name}={text!r} is no quantity above 0 such as {setting.default}; set one")
+    return text
+
+
+def _networks(environment: Mapping[str, str], setting: Setting) -> str:
+    text = _text(environment, setting)
+    try:
+        parse_networks(text)
+    except ValueError as error:
+        raise ConfigError(f"{setting.name}: {error}; give networks such as 10.1.0.0/16") from error
     return text
 
 

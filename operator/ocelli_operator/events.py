@@ -61,7 +61,7 @@ class EventRecorder:
             "action": occurrence.action,
             "reason": occurrence.reason,
             "type": occurrence.type,
-            "note": occurrence.note.encode()[: NOTE_LIMIT_BYTES - 1].decode(errors="ignore"),
+            "note": occurrence.note.encode(errors="replace")[: NOTE_LIMIT_BYTES - 1].decode(errors="ignore"),
             "regarding": {
                 "apiVersion": subject.resource.api_version,
                 "kind": subject.resource.kind,

@@ -41,6 +41,11 @@ class OperatorMetrics:
             ["method", "resource"],
             registry=self.registry,
         )
+        self.status_refused = Counter(
+            "ocelli_status_refused",
+            "Writes of a status that the API server refused: what these Classifiers show is out of date.",
+            registry=self.registry,
+        )
         self.queue_length = Gauge("ocelli_queue_length", "Classifiers that wait for a pass.", registry=self.registry)
         self.starts_under_way = Gauge(
             "ocelli_starts_under_way",

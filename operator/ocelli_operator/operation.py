@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LIMIT_SECONDS = 60.0
 CONFLICT_DELAY_SECONDS = 0.05
+CONFLICTS_LIMIT = 100
+"""So many in a row, five seconds and more, are no writes of others that the watch is about to bring."""
 RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
 WATCHING_SECONDS = 1.0
@@ -58,6 +60,8 @@ class _Trouble:
 
     delay_seconds: float = BACKOFF_FIRST_SECONDS
     told: str = ""
+    conflicts: int = 0
+    """In a row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +253,13 @@ class Operation:
             # Somebody else wrote in between; the watch is about to bring what they wrote.
             logger.debug("conflict: %s", error, extra={"classifier": str(key)})
             self.metrics.reconciles.labels("conflict").inc()
-            self._queue.add_after(key, CONFLICT_DELAY_SECONDS)
+            trouble = self._troubles.setdefault(key, _Trouble())
+            trouble.conflicts += 1
+            if trouble.conflicts < CONFLICTS_LIMIT:
+                self._queue.add_after(key, CONFLICT_DELAY_SECONDS)
+            else:
+                self.metrics.reconciles.labels("error").inc()
+                await self._tell_trouble(key, error)
         except Exception as error:
             self.metrics.reconciles.labels("error").inc()
             await self._tell_trouble(key, error)

@@ -19,7 +19,7 @@ from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
-from ocelli_cluster.client import AdmissionError, ClusterClient, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.client import AdmissionError, ApiError, ClusterClient, ConflictError, InvalidError, NotFoundError
 from ocelli_cluster.field_ownership import claim_created
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
@@ -473,13 +473,29 @@ class Reconciler:
                 CLASSIFIERS, classifier.namespace, classifier.name, body, field_manager=FIELD_MANAGER, subresource="status"
             )
         except NotFoundError:
+            if await self._is_there(classifier):
+                # Its status cannot be written, which is another matter than an object that is gone.
+                self._parts.metrics.status_refused.inc()
+                raise
             return
+        except ConflictError:
+            raise
+        except ApiError:
+            self._parts.metrics.status_refused.inc()
+            raise
         self._parts.view.take_classifier(manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
             self._memories.setdefault(classifier.uid, ClassifierMemory()).progress_written_at = self._parts.clock()
         for occurrence in find_occurrences(classifier.status, plan.status):
             await self._record(classifier, occurrence)
         self._count_failure(classifier, plan)
+
+    async def _is_there(self, classifier: Classifier) -> bool:
+        try:
+            manifest = await self._parts.client.get(CLASSIFIERS, classifier.namespace, classifier.name)
+        except NotFoundError:
+            return False
+        return bool(manifest["metadata"]["uid"] == classifier.uid)
 
     def _count_failure(self, classifier: Classifier, plan: Plan) -> None:
         stalled = plan.status.condition(ConditionType.STALLED)

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from ocelli_api.classifier import AccuracyInterval
-from ocelli_api.outcome import Outcome, ProgressReport
+from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
+from ocelli_api.texts import usable_text
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
 from ocelli_operator.store_contact import StoreContact
@@ -161,7 +162,7 @@ def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
     document = parse_document(content)
     metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
     figures = _parse_figures(metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"))
-    return figures, backbone.get("name")
+    return figures, usable_text(backbone.get("name"), BACKBONE_LIMIT)
 
 
 def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:

@@ -6,10 +6,12 @@ For `/v3/…` the order is the contract's: credentials, address, method, `versio
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
+from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
 from starlette.requests import Request
@@ -17,6 +19,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocelli_api.export import ExportFormat
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
@@ -25,7 +28,13 @@ from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
-from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, ParameterError, UnknownApiKeyError
+from ocelli_gateway.errors import (
+    MethodNotAllowedError,
+    NotFoundError,
+    ParameterError,
+    RefreshTokenError,
+    UnknownApiKeyError,
+)
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
 from ocelli_gateway.export_files import open_export
 from ocelli_gateway.fair_slots import FairSlots
@@ -39,6 +48,8 @@ from ocelli_gateway.fields import (
     METADATA,
     NAME,
     PARAMETERS,
+    REFRESH_TOKEN,
+    REFRESH_TOKEN_GRANT,
     VERBOSE,
     VERSION,
     Field,
@@ -46,7 +57,6 @@ from ocelli_gateway.fields import (
 )
 from ocelli_gateway.health import Foundations, Health, HealthCheck
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
-from ocelli_gateway.network_addresses import parse_networks
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operations import (
     CLASSIFY,
@@ -63,6 +73,7 @@ from ocelli_gateway.operations import (
     GET_ONNX_MODEL,
     LIST_CLASSIFIERS,
     UPDATE_CLASSIFIER,
+    WITHDRAWN,
     FormType,
     Operation,
 )
@@ -96,6 +107,8 @@ PREDICTIONS_AT_ONCE = 256
 ZIP_THREADS = 2
 """One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
+_ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
+_SLASHES = re.compile("//+")
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
 
@@ -278,14 +291,17 @@ class Gateway:
         if kind != FormType.URLENCODED:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
         sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request, TOKEN_FORM_BYTES_LIMIT))
-        grant_type, api_key = sent.read(GRANT_TYPE), sent.read(API_KEY)
-        if grant_type != GRANT_TYPE.schema["const"]:
-            raise ParameterError(f'The field "grant_type" must be {GRANT_TYPE.schema["const"]}.')
-        if not api_key:
-            raise ParameterError('The field "apikey" is missing or blank.')
-        caller = await self._authenticator.find_api_key(api_key)
-        if caller is None:
-            raise UnknownApiKeyError
+        if sent.read(GRANT_TYPE) == REFRESH_TOKEN_GRANT:
+            caller = await self._authenticator.find_refresh_token(sent.read(REFRESH_TOKEN))
+            if caller is None:
+                raise RefreshTokenError
+        else:
+            api_key = sent.read(API_KEY)
+            if not api_key:
+                raise ParameterError('The field "apikey" is missing or blank.')
+            caller = await self._authenticator.find_api_key(api_key)
+            if caller is None:
+                raise UnknownApiKeyError
         self._admit(caller)
         return JSONResponse(self._tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
@@ -327,6 +343,9 @@ class Gateway:
     @asynccontextmanager
     async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
         tenant = v3.caller.namespace
+        if _is_empty_form(v3.request):
+            yield Form()
+            return
         async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant) as form:
             yield form
 
@@ -334,6 +353,9 @@ class Gateway:
     async def _receive_classify_form(self, v3: V3Request) -> AsyncIterator[Form]:
         request, tenant = v3.request, v3.caller.namespace
         kind = media_type(request.headers)
+        if _is_empty_form(request):
+            yield Form()
+            return
         if kind.startswith("multipart/") or (has_body(request.headers) and kind != FormType.URLENCODED):
             async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
@@ -381,7 +403,7 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
-            allowed=parse_networks(settings.url_allowed_networks),
+            rules=NetworkRules.parse(allowed=settings.url_allowed_networks, denied=settings.url_denied_networks),
             # As many threads as slots: no name waits for another one.
             resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
         )
@@ -434,7 +456,7 @@ class _Routes(Generic[R]):
             if method not in methods:
                 raise MethodNotAllowedError(request.method, sorted([*methods, *(["HEAD"] if "GET" in methods else [])]))
             return (*methods[method], values)
-        raise NotFoundError("There is nothing at this address; the API is below /v3, its description at /openapi.json.")
+        raise NotFoundError(_describe_unknown(path))
 
 
 class GatewayApp:
@@ -462,7 +484,7 @@ class GatewayApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        path = scope["path"].removeprefix(PREFIX).rstrip("/") or "/"
+        path = _read_path(scope).removeprefix(PREFIX).rstrip("/") or "/"
         if _is_v3(path):
             answer = self._answer_v3(request, path)
         elif path in QUIET_ROUTES or path == DOCUMENT_PATH:
@@ -524,8 +546,37 @@ def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:
     )
 
 
+def _is_empty_form(request: Request) -> bool:
+    """Some clients send nothing at all for a form without parts."""
+    return media_type(request.headers) == FormType.MULTIPART and not has_body(request.headers)
+
+
 def _read_terms(v3: V3Request) -> ExampleTerms:
     return ExampleTerms(opt_out=v3.read(LEARNING_OPT_OUT), customer_id=v3.read(METADATA))
+
+
+def _read_path(scope: Scope) -> str:
+    """The decoded path, with encoded slashes as they are: they are part of an id, and lead to no other address."""
+    raw = scope.get("raw_path", b"").decode("latin-1")
+    path = unquote(_ENCODED_SLASH.sub("%252F", raw)) if _ENCODED_SLASH.search(raw) else str(scope["path"])
+    # Clients put a base address that ends in a slash before an address that begins with one.
+    return _SLASHES.sub("/", path)
+
+
+def _describe_unknown(path: str) -> str:
+    """Clients that send several requests at once show this sentence though it may be another request that failed."""
+    for address, what in WITHDRAWN.items():
+        if path == address or path.startswith(address + "/"):
+            return (
+                f"{what} ({address}) is withdrawn from Visual Recognition v3, and nothing is at this address; other calls, "
+                "such as /v3/classify, are answered by themselves."
+            )
+    if _is_v3(path):
+        return "There is nothing at this address of the API; /openapi.json describes what there is."
+    return (
+        "There is nothing at this address; the API is below /v3, tokens are at /identity/token, and /openapi.json describes "
+        "both."
+    )
 
 
 def _is_v3(path: str) -> bool:

@@ -40,6 +40,8 @@ USER_HASHINGS_WAITING_LIMIT = 8
 API_KEY_HASHINGS_WAITING_LIMIT = 16
 """API keys, which may be a password, that wait to be checked."""
 HASHING_TIMEOUT_SECONDS = 30.0
+API_KEY_PARAMETERS = ("api_key", "apikey")
+"""Query parameters that old clients send the API key in."""
 REMEMBERED_LIMIT = 1024
 REMEMBERED_FAILURES_LIMIT = 256
 _NOBODY = ""
@@ -127,9 +129,13 @@ class Authenticator:
             case "basic":
                 credentials = parse_basic(value)
             case "bearer":
-                return self._find_subject(await self._tokens.read(value.strip()))
-            case "" if "api_key" in query:
-                credentials = _api_key_credentials(query["api_key"])
+                caller = self._find_subject(await self._tokens.read(value.strip()))
+                if caller is None:
+                    raise UnauthorizedError
+                return caller
+            case "":
+                api_key = next((query[name] for name in API_KEY_PARAMETERS if query.get(name)), "")
+                credentials = _api_key_credentials(api_key)
             case _:
                 credentials = None
         caller = None if credentials is None else await self._check(credentials)
@@ -142,16 +148,20 @@ class Authenticator:
         credentials = _api_key_credentials(api_key)
         return None if credentials is None else await self._check(credentials)
 
+    async def find_refresh_token(self, token: str) -> Caller | None:
+        """Whom a refresh token was given to; None where it is not good, or no more."""
+        return self._find_subject(await self._tokens.read_refresh(token))
+
     def close(self) -> None:
         """Stop the threads."""
         for hasher in (self._password_hasher, self._api_key_hasher):
             hasher.shutdown(wait=False, cancel_futures=True)
 
-    def _find_subject(self, subject: TokenSubject | None) -> Caller:
+    def _find_subject(self, subject: TokenSubject | None) -> Caller | None:
         for item in self._sets if subject is not None else ():
             if subject == TokenSubject(user=item.user, fingerprint=item.fingerprint):
                 return _caller(item)
-        raise UnauthorizedError
+        return None
 
     async def _check(self, credentials: BasicCredentials) -> Caller | None:
         message = f"{credentials.user}:{credentials.password}".encode()

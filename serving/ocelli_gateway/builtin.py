@@ -31,6 +31,13 @@ def classes_without_model(classifier_id: str) -> list[ScoredClass]:
     return [ScoredClass(class_name=NON_FOOD, score=1.0)] if classifier_id == FOOD else []
 
 
+def complete_classes(classifier_id: str, classes: tuple[ScoredClass, ...], threshold: float) -> tuple[ScoredClass, ...]:
+    """The classes of a built-in classifier that reach the threshold; where none of `food` does, nothing edible was seen."""
+    if classes or classifier_id != FOOD:
+        return classes
+    return (ScoredClass(class_name=NON_FOOD, score=threshold),)
+
+
 def describe_unavailable(classifier_id: str, why: str) -> str:
     """What a warning says of a built-in classifier that has no model, or whose model does not answer now."""
     what = {DEFAULT: "colors only", FOOD: f"{NON_FOOD} only"}.get(classifier_id, "no classes")

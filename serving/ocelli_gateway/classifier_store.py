@@ -17,7 +17,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest, parse_classifier
+from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component, is_inference_server
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
@@ -36,7 +37,12 @@ CONFIRMED_SECONDS = 1.0
 """For so long a live read is repeated from memory while the watch says that nothing changed: at most the time that answers
 which other replicas must know are held back.
 """
+ABSENT_SECONDS = 1.0
+"""For so long an id that there was no classifier of is not looked up again. Numbers are drawn at random: nobody asks for an id
+before it was given out."""
+BRIEFS_LIMIT = 20_000
 _CONFIRMED_LIMIT = 2000
+_ABSENT_LIMIT = 10_000
 _NUMBER_DIGITS = 10
 
 
@@ -82,13 +88,45 @@ class KnownClassifier:
     resource_version: str
     classifier_id: str
     display_name: str
-    created_at: str
+    age_order: str
+    """What is smaller is older."""
     served_revision: str | None
     ready_reason: str
     """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
     deleted: bool
     stalled: bool = False
     """A person must act: waiting is in vain."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BriefClassifier:
+    """What the brief list needs of a Classifier: small, and dear to find out, since it takes the revision of a whole spec."""
+
+    uid: str
+    resource_version: str
+    name: str
+    classifier_id: str
+    display_name: str
+    age_order: str
+    lifecycle: Lifecycle
+    settled_revision: str
+    retrain_nonce: int
+    deleted: bool
+
+    @classmethod
+    def of(cls, classifier: Classifier) -> BriefClassifier:
+        return cls(
+            uid=classifier.uid,
+            resource_version=classifier.resource_version,
+            name=classifier.name,
+            classifier_id=classifier.classifier_id or "",
+            display_name=classifier.display_name,
+            age_order=classifier.age_order,
+            lifecycle=lifecycle(classifier),
+            settled_revision=classifier.status.settled_revision or "",
+            retrain_nonce=classifier.spec.retrain_nonce,
+            deleted=classifier.deleted,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +170,10 @@ class ClassifierStore:
         self._built_in_namespace = built_in_namespace
         self._confirmed: OrderedDict[tuple[str, str], tuple[float, Classifier]] = OrderedDict()
         """By namespace and id: the latest live read, and when it began."""
+        self._briefs: OrderedDict[str, BriefClassifier] = OrderedDict()
+        """By UID, the last ones listed."""
+        self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """By namespace and id: when it began to be looked up in vain."""
 
     def watch_namespaces(self, namespaces: Iterable[str]) -> None:
         """Watch these namespaces, that of the built-in classifiers, and no others."""
@@ -218,7 +260,7 @@ class ClassifierStore:
             found = [item for item in watch.classifiers.values() if item is not None and item.uid not in watch.gone]
         else:
             found = await self._list_live(namespace)
-        return sorted((item for item in found if not item.deleted), key=lambda item: (item.created_at, item.name))
+        return sorted((item for item in found if not item.deleted), key=lambda item: (item.age_order, item.name))
 
     def servers(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
         """The inference servers of a revision that take requests, as far as the cache knows."""
@@ -292,7 +334,32 @@ class ClassifierStore:
                 logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
                 unreadable.append(error)
         living = [item for item in found if item.classifier_id and not item.deleted]
-        return sorted(living, key=lambda item: (item.created_at, item.name)), unreadable
+        return sorted(living, key=lambda item: (item.age_order, item.name)), unreadable
+
+    async def list_brief(self, namespace: str) -> list[BriefClassifier]:
+        """The same as the brief list needs them. Only what has changed since the last list is parsed. Raises ClusterError."""
+        listing = await self._client.list_objects(CLASSIFIERS, namespace)
+        found: list[BriefClassifier] = []
+        for item in listing.items:
+            self._take(item)
+            metadata = item["metadata"]
+            brief = self._briefs.get(metadata["uid"])
+            if brief is None or brief.resource_version != metadata["resourceVersion"]:
+                try:
+                    brief = BriefClassifier.of(_parse(item))
+                except UnreadableClassifierError as error:
+                    logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
+                    continue
+                # One of the largest takes milliseconds: others have their turn between two of them.
+                await asyncio.sleep(0)
+            self._briefs[brief.uid] = brief
+            self._briefs.move_to_end(brief.uid)
+            found.append(brief)
+        while len(self._briefs) > BRIEFS_LIMIT:
+            self._briefs.popitem(last=False)
+        return sorted(
+            (item for item in found if item.classifier_id and not item.deleted), key=lambda item: (item.age_order, item.name)
+        )
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.
@@ -318,6 +385,7 @@ class ClassifierStore:
             created = await self._created_unheard(manifest)
         if not dry_run:
             self._take(created)
+            self._absent.pop((namespace, created["metadata"].get("labels", {}).get(CLASSIFIER_ID_LABEL, "")), None)
         return parse_classifier(created)
 
     async def change(self, classifier: Classifier, patch: Manifest) -> Classifier:
@@ -378,6 +446,10 @@ class ClassifierStore:
             raise ClassifierNotFoundError(f"no classifier has an id of the form {classifier_id[:64]!r}")
         watch = self._watches.get(namespace)
         cached = None if watch is None else _find_cached(watch, namespace, [classifier_id]).get(classifier_id)
+        absent = f"namespace {namespace} has no classifier {classifier_id}"
+        started_at = time.monotonic()
+        if cached is None and started_at - self._absent.get((namespace, classifier_id), -math.inf) < ABSENT_SECONDS:
+            raise ClassifierNotFoundError(absent)
         name = build_object_name(classifier_id) if cached is None else cached.name
         try:
             found = [await self._client.get(CLASSIFIERS, namespace, name)]
@@ -388,7 +460,11 @@ class ClassifierStore:
             listing = await self._client.list_objects(CLASSIFIERS, namespace, f"{CLASSIFIER_ID_LABEL}={classifier_id}")
             found = [item for item in listing.items if _is_alive(item, classifier_id)]
         if not found:
-            raise ClassifierNotFoundError(f"namespace {namespace} has no classifier {classifier_id}")
+            self._absent[namespace, classifier_id] = started_at
+            self._absent.move_to_end((namespace, classifier_id))
+            while len(self._absent) > _ABSENT_LIMIT:
+                self._absent.popitem(last=False)
+            raise ClassifierNotFoundError(absent)
         self._take(found[0])
         return found[0]
 
@@ -457,6 +533,8 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
     classifier_id = status.get("classifierID") or (labels.get(CLASSIFIER_ID_LABEL) if isinstance(labels, Mapping) else None)
     if not classifier_id:
         return None
+    annotations = metadata.get("annotations")
+    created_at = annotations.get(CREATED_AT_ANNOTATION) if isinstance(annotations, Mapping) else None
     return KnownClassifier(
         namespace=manifest["metadata"]["namespace"],
         name=manifest["metadata"]["name"],
@@ -464,7 +542,7 @@ def _project(manifest: Manifest) -> KnownClassifier | None:
         resource_version=manifest["metadata"]["resourceVersion"],
         classifier_id=classifier_id,
         display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
-        created_at=manifest["metadata"]["creationTimestamp"],
+        age_order=manifest["metadata"]["creationTimestamp"] + (created_at if isinstance(created_at, str) else ""),
         served_revision=status.get("servedRevision"),
         ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
         deleted=bool(metadata.get("deletionTimestamp")),

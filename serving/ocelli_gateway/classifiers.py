@@ -14,12 +14,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from ocelli_api.classifier import (
     API_VERSION,
     CLASS_SOURCES_LIMIT,
     CLASSES_LIMIT,
     CLASSIFIER_ID_LABEL,
+    CREATED_AT_ANNOTATION,
     CREATED_BY_GATEWAY,
     CREATED_BY_LABEL,
     CUSTOMER_LABEL,
@@ -42,7 +44,13 @@ from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name, customer_key
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore, NameTakenError
+from ocelli_gateway.classifier_store import (
+    BriefClassifier,
+    ClassifierChangedError,
+    ClassifierNotFoundError,
+    ClassifierStore,
+    NameTakenError,
+)
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
@@ -65,6 +73,7 @@ WRITE_ATTEMPTS = 10
 _DESCRIBED_AT_ONCE = 8
 _SHOWN_PARTS = 5
 _ANNOUNCED_LIMIT = 10_000
+_SETTLED = (Lifecycle.READY, Lifecycle.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +146,12 @@ class Classifiers:
 
     async def list_brief(self, caller: Caller) -> list[ClassifierSummary]:
         """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
-        found = await self._read_all(caller)
+        found = await self._store.list_brief(caller.namespace)
+        settled = [item for item in found if item.lifecycle in _SETTLED]
+        # The first time that many are shown one waiting is enough for all.
+        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
         return [
-            ClassifierSummary(classifier_id=item.classifier_id or "", name=item.display_name, status=lifecycle(item))
-            for item in found
+            ClassifierSummary(classifier_id=item.classifier_id, name=item.display_name, status=item.lifecycle) for item in found
         ]
 
     async def list_verbose(self, caller: Caller) -> list[ClassifierDetails]:
@@ -176,8 +187,8 @@ class Classifiers:
             classifier = await self._store.read_polled(caller.namespace, classifier_id)
         except ClassifierNotFoundError as error:
             raise _unknown(classifier_id) from error
-        if lifecycle(classifier) in (Lifecycle.READY, Lifecycle.FAILED):
-            await self._let_replicas_follow(classifier)
+        if lifecycle(classifier) in _SETTLED:
+            await self._let_replicas_follow(BriefClassifier.of(classifier))
         return await self._describe(caller, classifier)
 
     async def check_retrain(self, caller: Caller, classifier_id: str) -> None:
@@ -288,14 +299,14 @@ class Classifiers:
 
     async def _read_all(self, caller: Caller) -> list[Classifier]:
         found = await self._store.read_all(caller.namespace)
-        settled = [item for item in found if lifecycle(item) in (Lifecycle.READY, Lifecycle.FAILED)]
-        # The first time that many are shown one waiting is enough for all.
+        briefs = [BriefClassifier.of(item) for item in found]
+        settled = [item for item in briefs if item.lifecycle in _SETTLED]
+        # As for a brief list.
         await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
         return found
 
-    async def _let_replicas_follow(self, classifier: Classifier) -> None:
-        status = classifier.status
-        key = (classifier.uid, lifecycle(classifier), status.settled_revision or "", classifier.spec.retrain_nonce)
+    async def _let_replicas_follow(self, classifier: BriefClassifier) -> None:
+        key = (classifier.uid, classifier.lifecycle, classifier.settled_revision, classifier.retrain_nonce)
         now = time.monotonic()
         first_seen = self._announced.setdefault(key, now)
         while len(self._announced) > _ANNOUNCED_LIMIT:
@@ -396,6 +407,7 @@ def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *
             "namespace": namespace,
             "name": build_object_name(classifier_id),
             "labels": labels,
+            "annotations": {CREATED_AT_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")},
         },
         "spec": {"displayName": spec.display_name, **definition(spec), **retention},
     }

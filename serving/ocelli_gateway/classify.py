@@ -16,7 +16,14 @@ from typing import Any, Protocol
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
 from ocelli_cluster.client import ClusterError
 from ocelli_gateway.auth import Caller
-from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, classes_without_model, describe_unavailable, score_colors
+from ocelli_gateway.builtin import (
+    BUILT_IN_IDS,
+    DEFAULT,
+    classes_without_model,
+    complete_classes,
+    describe_unavailable,
+    score_colors,
+)
 from ocelli_gateway.classifier_store import ClassifierStore, KnownClassifier
 from ocelli_gateway.errors import (
     ClassifierNotReadyError,
@@ -370,7 +377,11 @@ def _answer_image(outcome: _Outcome, targets: Sequence[_Target], threshold: floa
                 classifier_id=target.classifier_id,
                 name=target.name,
                 is_custom=target.is_custom,
-                classes=tuple(item for item in outcome.scores[target.classifier_id] if item.score >= threshold),
+                classes=complete_classes(
+                    target.classifier_id,
+                    tuple(item for item in outcome.scores[target.classifier_id] if item.score >= threshold),
+                    threshold,
+                ),
             )
             for target in targets
         ),

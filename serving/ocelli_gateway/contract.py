@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocelli_gateway.errors import GatewayError, InternalError, translate_error
-from ocelli_gateway.http_protocol import new_transaction_id
+from ocelli_gateway.http_protocol import KNOWN_METHODS, new_transaction_id
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.wire import TRANSACTION_HEADER
 
@@ -125,7 +125,8 @@ class ContractMiddleware:
     def _record(self, exchange: _Exchange, seconds: float) -> None:
         scope = exchange.scope
         route = scope.get(ROUTE_KEY, UNKNOWN_ROUTE)
-        method = scope["method"] if route != UNKNOWN_ROUTE else ""
+        # There is no end of words that a client may send as method.
+        method = scope["method"] if route != UNKNOWN_ROUTE and scope["method"].encode() in KNOWN_METHODS else ""
         self._metrics.requests.labels(route, method, str(exchange.status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)
         if route in QUIET_ROUTES:

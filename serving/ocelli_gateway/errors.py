@@ -98,6 +98,14 @@ class UnknownApiKeyError(ParameterError):
         super().__init__(message, fields={"errorCode": "BXNIM0415E", "errorMessage": message})
 
 
+class RefreshTokenError(ParameterError):
+    """What was to be swapped for another pair of tokens is not good: the body is that of the identity service."""
+
+    def __init__(self) -> None:
+        message = "Provided refresh_token is not valid, or its credentials have changed; ask with the API key"
+        super().__init__(message, fields={"errorCode": "BXNIM0407E", "errorMessage": message})
+
+
 class NotFoundError(GatewayError):
     """Nothing of that name, or nothing that these credentials may see."""
 

@@ -30,6 +30,8 @@ _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _NOT_BLANK = r"\S"
 DEFAULT_THRESHOLD = 0.5
+API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
+REFRESH_TOKEN_GRANT = "refresh_token"
 
 
 class Place(StrEnum):
@@ -200,6 +202,14 @@ def parse_metadata(texts: Sequence[str]) -> str | None:
     return None
 
 
+def parse_grant_type(texts: Sequence[str]) -> str:
+    """What is given for a token."""
+    grant_type = parse_last(texts)
+    if grant_type not in (API_KEY_GRANT, REFRESH_TOKEN_GRANT):
+        raise ParameterError(f'The field "grant_type" must be {API_KEY_GRANT} or {REFRESH_TOKEN_GRANT}.')
+    return grant_type
+
+
 _TEXT: Schema = {"type": "string"}
 _FORM_OR_QUERY = (Place.FORM, Place.QUERY)
 
@@ -311,20 +321,26 @@ CUSTOMER_ID = Field(
 GRANT_TYPE = Field(
     name="grant_type",
     places=(Place.FORM,),
-    schema={"type": "string", "const": "urn:ibm:params:oauth:grant-type:apikey"},
-    description="What is given for the token: an API key.",
-    parse=parse_last,
+    schema={"type": "string", "enum": [API_KEY_GRANT, REFRESH_TOKEN_GRANT]},
+    description="What is given for the tokens: an API key, or a refresh token.",
+    parse=parse_grant_type,
     required=True,
-    example="urn:ibm:params:oauth:grant-type:apikey",
+    example=API_KEY_GRANT,
 )
 API_KEY = Field(
     name="apikey",
     places=(Place.FORM,),
     schema=_TEXT,
-    description="The API key.",
+    description="The API key, where that is given.",
     parse=parse_last,
-    required=True,
     example="the-api-key",
+)
+REFRESH_TOKEN = Field(
+    name="refresh_token",
+    places=(Place.FORM,),
+    schema=_TEXT,
+    description="The refresh token, where that is given.",
+    parse=parse_last,
 )
 PARAMETERS = Field(
     name="parameters",

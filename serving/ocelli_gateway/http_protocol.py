@@ -16,6 +16,10 @@ from ocelli_http.connection import LimitedProtocol
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
+_METHOD = re.compile(rb"([A-Z][A-Z-]{0,31}) ")
+KNOWN_METHODS = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"))
+_STAND_IN_METHOD = b"REPORT"
+"""The parser knows it and no address does: it stands for methods that the parser refuses."""
 
 
 def new_transaction_id() -> str:
@@ -25,6 +29,8 @@ def new_transaction_id() -> str:
 
 class ContractProtocol(LimitedProtocol):
     """One connection. Build its class with `build_protocol`."""
+
+    _unknown_method = ""
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
         body = json.dumps({"code": status, "error": message, "error_id": "parameter_error"}).encode()
@@ -36,7 +42,18 @@ class ContractProtocol(LimitedProtocol):
             line, newline, rest = data.partition(b"\n")
             if not line.isascii():
                 data = _OUTSIDE_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line) + newline + rest
+            method = _METHOD.match(data)
+            self._unknown_method = ""
+            if method is not None and method[1] not in KNOWN_METHODS:
+                self._unknown_method = method[1].decode()
+                data = _STAND_IN_METHOD + data[method.end(1) :]
         super().data_received(data)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._unknown_method:
+            # The application has not begun yet, and is to name the method that came.
+            self.scope["method"] = self._unknown_method
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that has said all it will may still listen: whoever cuts a body off gets the 400 that says so."""

@@ -24,6 +24,7 @@ _SECURITY_SCHEMES = {
     },
     "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A token of `/identity/token`."},
     "api_key": {"type": "apiKey", "in": "query", "name": "api_key", "description": "For old clients."},
+    "apikey": {"type": "apiKey", "in": "query", "name": "apikey", "description": "For older clients."},
 }
 
 

@@ -129,7 +129,7 @@ class Operation:
 
 
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
-CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE)
+CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE, drops_others=True)
 RETRY_AFTER = {"Retry-After": "Seconds after which to try again."}
 
 
@@ -429,21 +429,28 @@ DELETE_USER_DATA = Operation(
     fields=(fields.VERSION, fields.CUSTOMER_ID),
     answers=(Answer(status=202, description="It is deleted within a minute.", schema="Empty", example={}), *ALWAYS),
 )
+WITHDRAWN: Mapping[str, str] = {
+    "/v3/detect_faces": "Face detection",
+    "/v3/collections": "Collections and similarity search",
+    "/v3/recognize_text": "Text recognition",
+}
+"""Addresses of v3 that IBM withdrew, with what was there."""
+
 CREATE_TOKEN = Operation(
     name="createToken",
     method="POST",
     path="/identity/token",
-    summary="Swap an API key for a bearer token",
-    fields=(fields.GRANT_TYPE, fields.API_KEY),
+    summary="Swap an API key, or a refresh token, for a bearer token",
+    fields=(fields.GRANT_TYPE, fields.API_KEY, fields.REFRESH_TOKEN),
     forms=(FormType.URLENCODED,),
     answers=(
         Answer(
             status=200,
-            description="A token for the header `Authorization: Bearer`.",
+            description="A token for the header `Authorization: Bearer`, and one that is swapped for the next pair.",
             schema="Token",
             example={
                 "access_token": "eyJ...",
-                "refresh_token": "not_supported",
+                "refresh_token": "eyJ...",
                 "token_type": "Bearer",
                 "expires_in": 3600,
                 "expiration": 1522660507,
@@ -452,7 +459,7 @@ CREATE_TOKEN = Operation(
         ),
         Answer(
             status=400,
-            description="The key is unknown, or the form is wrong.",
+            description="The key is unknown, the refresh token not valid (`BXNIM0407E`), or the form is wrong.",
             schema="TokenError",
             example={
                 "errorCode": "BXNIM0415E",

@@ -31,9 +31,7 @@ def parse_parameters(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
-        document = json.loads(
-            text, object_pairs_hook=_unique, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant
-        )
+        document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
         raise ParameterError(f'The field "parameters" {reason}.') from error
@@ -58,13 +56,6 @@ def _read_fields(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
             except UnicodeEncodeError as error:
                 raise ParameterError(f'The field "parameters" holds a value for "{key}" that is no Unicode text.') from error
             yield name, str(item)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) != len(pairs):
-        raise ValueError("a key comes twice in one object")
-    return document
 
 
 def _refuse_constant(name: str) -> None:

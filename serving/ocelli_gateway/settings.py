@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocelli_api.log_lines import parse_log_level
-from ocelli_gateway.network_addresses import parse_networks
+from ocelli_api.network_addresses import parse_networks
 from ocelli_gateway.quotas import QUOTA_LIMIT, Quota
 
 
@@ -98,6 +98,13 @@ class GatewaySettings:
         metadata=_about(
             "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS",
             "Networks (`10.1.0.0/16,fd00::/8`) that images may be fetched from though they are private; empty: none.",
+        ),
+    )
+    url_denied_networks: str = field(
+        default="",
+        metadata=_about(
+            "OCELLI_GATEWAY_URL_DENIED_NETWORKS",
+            "Networks that images may not be fetched from though they are public, or lie in allowed ones; empty: none.",
         ),
     )
     quota_classifiers: int = field(
@@ -233,7 +240,7 @@ def _parse(text: str, type_name: str, about: Mapping[str, Any]) -> Any:
                 return parse_log_level(text)
             except ValueError as error:
                 raise SettingsError(f"Setting {variable} is {error}") from None
-        if variable == "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS":
+        if variable in ("OCELLI_GATEWAY_URL_ALLOWED_NETWORKS", "OCELLI_GATEWAY_URL_DENIED_NETWORKS"):
             try:
                 parse_networks(text)
             except ValueError as error:

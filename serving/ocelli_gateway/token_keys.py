@@ -1,7 +1,8 @@
-"""The keys that bearer tokens are signed with: in a Secret that the gateways themselves keep, the same for every replica.
+"""The keys that tokens are signed with: in a Secret that the gateways themselves keep, the same for every replica.
 
 A key that is new signs only once every replica has had time to read it, and an old one is kept until the last token that it
-signed has expired: rotating keys logs nobody out. Replicas that write at the same time are told apart by the Secret's
+signed has expired: rotating keys logs nobody out. Refresh tokens live for days and have keys of their own, so that those of
+bearer tokens need not. Replicas that write at the same time are told apart by the Secret's
 resourceVersion. It must not know what tokens say.
 """
 
@@ -16,6 +17,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import zip_longest
 
 from ocelli_api.classifier import Manifest
@@ -26,12 +28,14 @@ from ocelli_gateway.errors import UnavailableError
 logger = logging.getLogger(__name__)
 
 TOKEN_LIFE_SECONDS = 3600
+REFRESH_LIFE_SECONDS = TOKEN_LIFE_SECONDS + 8 * 24 * 3600
+"""Some clients send a refresh token for seven days after the expiry of the bearer token that came with it."""
 POLL_SECONDS = 10.0
 SETTLE_SECONDS = 30.0
 """So long after it was made a key begins to sign: three polls of every replica."""
 ROTATION_SECONDS = 24 * 3600.0
-RETIRED_SECONDS = SETTLE_SECONDS + TOKEN_LIFE_SECONDS + 600.0
-"""So long after its successor was made a key is forgotten."""
+RETIRED_SLACK_SECONDS = SETTLE_SECONDS + 600.0
+"""So long after its successor was made, and the life of a token, a key is forgotten."""
 LEAST_REREAD_SECONDS = 1.0
 """Tokens of unknown keys cause a read at most this often: anybody can send them."""
 WRITE_ATTEMPTS = 5
@@ -39,10 +43,31 @@ _KEY_BYTES = 32
 _ENTRY_SUFFIX = ".json"
 
 
+class TokenUse(StrEnum):
+    """What a token is for."""
+
+    ACCESS = "access"
+    """It logs in."""
+    REFRESH = "refresh"
+    """It is swapped for another pair."""
+
+    @property
+    def life_seconds(self) -> int:
+        """For how long a token of this use is good."""
+        return TOKEN_LIFE_SECONDS if self is TokenUse.ACCESS else REFRESH_LIFE_SECONDS
+
+    @property
+    def entry(self) -> str:
+        """The field of an entry that holds the key. Earlier releases sign bearer tokens with every `key` that they find."""
+        return "key" if self is TokenUse.ACCESS else "refreshKey"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TokenKey:
     """A key for HMAC-SHA-256."""
 
+    use: TokenUse
+    """Of the tokens that it signs."""
     identity: str
     """The `kid` of tokens."""
     secret: bytes
@@ -61,23 +86,25 @@ class TokenKeys:
         self._reading = asyncio.Lock()
         self._read_at = 0.0
 
-    def signing_key(self) -> TokenKey:
-        """The newest key that every replica knows.
+    def signing_key(self, use: TokenUse) -> TokenKey:
+        """The newest key for tokens of this use that every replica knows.
 
         Raises:
             UnavailableError: none could be read or made.
         """
-        if not self._keys:
+        keys = _of_use(self._keys, use)
+        if not keys:
             raise UnavailableError(f"The signing keys in Secret {self._place} cannot be read now; try again.")
-        return _find_signing(self._keys, self._clock())
+        return _find_signing(keys, self._clock())
 
-    async def find(self, identity: str) -> TokenKey | None:
-        """The key of a `kid`; one that another replica has just made is read. Never raises."""
+    async def find(self, identity: str, use: TokenUse) -> TokenKey | None:
+        """The key of a `kid`, if it is for this use; one that another replica has just made is read. Never raises."""
         if identity not in self._keys:
             async with self._reading:
                 if identity not in self._keys and time.monotonic() - self._read_at >= LEAST_REREAD_SECONDS:
                     await self._refresh()
-        return self._keys.get(identity)
+        key = self._keys.get(identity)
+        return key if key is not None and key.use is use else None
 
     async def refresh(self) -> None:
         """Read the keys, make one where there is none or the newest is a day old, and forget those that are of no more use."""
@@ -125,15 +152,24 @@ class TokenKeys:
 
 def plan_keys(keys: Mapping[str, TokenKey], now: float) -> dict[str, TokenKey]:
     """The keys that there should be now: pure but for the secret of a new one."""
-    in_order = sorted(keys.values(), key=lambda key: key.created_at)
+    return {key.identity: key for use in TokenUse for key in _plan_keys_of_use(_of_use(keys, use), use, now)}
+
+
+def _plan_keys_of_use(keys: list[TokenKey], use: TokenUse, now: float) -> list[TokenKey]:
     kept = [
         key
-        for key, successor in zip_longest(in_order, in_order[1:])
-        if successor is None or now - successor.created_at < RETIRED_SECONDS
+        for key, successor in zip_longest(keys, keys[1:])
+        if successor is None or now - successor.created_at < use.life_seconds + RETIRED_SLACK_SECONDS
     ]
     if not kept or now - kept[-1].created_at >= ROTATION_SECONDS:
-        kept.append(TokenKey(identity=secrets.token_hex(8), secret=secrets.token_bytes(_KEY_BYTES), created_at=now))
-    return {key.identity: key for key in kept}
+        made = TokenKey(use=use, identity=secrets.token_hex(8), secret=secrets.token_bytes(_KEY_BYTES), created_at=now)
+        kept.append(made)
+    return kept
+
+
+def _of_use(keys: Mapping[str, TokenKey], use: TokenUse) -> list[TokenKey]:
+    """In the order in which they were made."""
+    return sorted((key for key in keys.values() if key.use is use), key=lambda key: (key.created_at, key.identity))
 
 
 def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
@@ -142,9 +178,11 @@ def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
     for name, text in (manifest.get("data") or {}).items():
         try:
             document = json.loads(base64.b64decode(text))
+            use = TokenUse.ACCESS if TokenUse.ACCESS.entry in document else TokenUse.REFRESH
             key = TokenKey(
+                use=use,
                 identity=name.removesuffix(_ENTRY_SUFFIX),
-                secret=base64.b64decode(document["key"], validate=True),
+                secret=base64.b64decode(document[use.entry], validate=True),
                 created_at=float(document["createdAt"]),
             )
         except (ValueError, KeyError, TypeError, binascii.Error):
@@ -155,13 +193,12 @@ def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
     return found
 
 
-def _find_signing(keys: Mapping[str, TokenKey], now: float) -> TokenKey:
-    in_order = sorted(keys.values(), key=lambda key: (key.created_at, key.identity))
+def _find_signing(in_order: list[TokenKey], now: float) -> TokenKey:
     settled = [key for key in in_order if now - key.created_at >= SETTLE_SECONDS]
     # At the first start there is no other one: replicas that do not know it yet read it when they meet it.
     return settled[-1] if settled else in_order[0]
 
 
 def _encode(key: TokenKey) -> str:
-    document = {"key": base64.b64encode(key.secret).decode(), "createdAt": key.created_at}
+    document = {key.use.entry: base64.b64encode(key.secret).decode(), "createdAt": key.created_at}
     return base64.b64encode(json.dumps(document).encode()).decode()

@@ -1,4 +1,7 @@
-"""Bearer tokens: JWTs that say whose API key they were given for. It must not know how keys are kept, nor HTTP."""
+"""Bearer tokens and the refresh tokens that come with them: JWTs that say whose API key they were given for.
+
+It must not know how keys are kept, nor HTTP.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import jwt
 
-from ocelli_gateway.token_keys import TOKEN_LIFE_SECONDS, TokenKeys
+from ocelli_gateway.token_keys import TOKEN_LIFE_SECONDS, TokenKeys, TokenUse
 
 ALGORITHM = "HS256"
 ISSUER = "ocelli"
@@ -36,37 +39,46 @@ class Tokens:
         self._clock = clock
 
     def issue(self, subject: TokenSubject) -> dict[str, Any]:
-        """The body of the answer that brings a new token.
+        """The body of the answer that brings a new pair of tokens.
 
         Raises:
             UnavailableError: there is no key to sign with.
         """
-        key = self._keys.signing_key()
         now = int(self._clock())
-        expiration = now + TOKEN_LIFE_SECONDS
+        return {
+            "access_token": self._sign(subject, TokenUse.ACCESS, now),
+            "refresh_token": self._sign(subject, TokenUse.REFRESH, now),
+            "token_type": "Bearer",
+            "expires_in": TOKEN_LIFE_SECONDS,
+            "expiration": now + TOKEN_LIFE_SECONDS,
+            "scope": "ibm openid",
+        }
+
+    async def read(self, token: str) -> TokenSubject | None:
+        """Whom a bearer token is for; None where it is expired, altered, or none of ours."""
+        return await self._read(token, TokenUse.ACCESS)
+
+    async def read_refresh(self, token: str) -> TokenSubject | None:
+        """The same of a refresh token."""
+        return await self._read(token, TokenUse.REFRESH)
+
+    def _sign(self, subject: TokenSubject, use: TokenUse, now: int) -> str:
+        key = self._keys.signing_key(use)
         claims = {
             "iss": ISSUER,
             "sub": subject.user,
             _FINGERPRINT_CLAIM: subject.fingerprint,
             "iat": now,
-            "exp": expiration,
+            "exp": now + use.life_seconds,
         }
-        return {
-            "access_token": jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.identity}),
-            "refresh_token": "not_supported",
-            "token_type": "Bearer",
-            "expires_in": TOKEN_LIFE_SECONDS,
-            "expiration": expiration,
-            "scope": "ibm openid",
-        }
+        return jwt.encode(claims, key.secret, algorithm=ALGORITHM, headers={"kid": key.identity})
 
-    async def read(self, token: str) -> TokenSubject | None:
-        """Whom a token is for; None where it is expired, altered, or none of ours."""
+    async def _read(self, token: str, use: TokenUse) -> TokenSubject | None:
         if len(token) > TOKEN_CHARACTERS_LIMIT:
             return None
         try:
             identity = jwt.get_unverified_header(token).get("kid")
-            key = await self._keys.find(identity) if isinstance(identity, str) else None
+            key = await self._keys.find(identity, use) if isinstance(identity, str) else None
             if key is None:
                 return None
             claims: Mapping[str, Any] = jwt.decode(

@@ -30,7 +30,7 @@ from ocelli_gateway.multipart import (
     parse_boundary,
     read_parts,
 )
-from ocelli_storage.archives import MEGABYTE
+from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip
 
 TEXT_BYTES_LIMIT = MEGABYTE
 _WRITE_BYTES = 256 * 1024
@@ -53,6 +53,9 @@ class UploadLimits:
 
     body_bytes: int
     file_bytes: int
+    """Of a zip, and of any other file, unless `drops_others`."""
+    drops_others: bool = False
+    """A larger file that is no zip has its size kept, and no more bytes: it is refused as the image that it should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,13 +244,18 @@ class _FileSink:
         self._head = head
         self._path = path
         self._digest = hashlib.sha256()
+        self._head_bytes = bytearray()
         self._size_bytes = 0
         self._pending = bytearray()
 
     async def write(self, data: bytes) -> None:
         self._size_bytes += len(data)
         limit_bytes = self._collector.limits.file_bytes
+        if len(self._head_bytes) < SIGNATURE_BYTES:
+            self._head_bytes += data[:SIGNATURE_BYTES]
         if self._size_bytes > limit_bytes:
+            if self._collector.limits.drops_others and not is_zip(bytes(self._head_bytes)):
+                return
             raise TooLargeError(f'The file in "{self._head.name}" is larger than {limit_bytes // MEGABYTE} MB.')
         self._pending += data
         if len(self._pending) >= _WRITE_BYTES:

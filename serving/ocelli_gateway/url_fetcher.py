@@ -12,7 +12,7 @@ import ipaddress
 import re
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -24,9 +24,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from ocelli_api.network_addresses import NetworkRules, is_internal_name
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError
 from ocelli_gateway.fair_slots import FairSlots
-from ocelli_gateway.network_addresses import Network, may_connect
 from ocelli_storage.archives import IMAGE_BYTES_LIMIT, MEGABYTE, SIGNATURE_BYTES, image_kind, is_zip
 
 TIMEOUT_SECONDS = 20.0
@@ -40,10 +40,6 @@ _PREFIX = "URL Fetcher error: "
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WRITTEN_OUT = re.compile(r"[!-~]+")
 """Nothing in it that would have to be escaped."""
-_INTERNAL_SUFFIXES = ("localhost", "local", "internal", "home.arpa")
-"""Domains that mean nothing on the internet (RFC 6761, RFC 6762, RFC 8375, ICANN); Kubernetes' own ends in one of them."""
-_INTERNAL_LABELS = ("svc", "pod")
-"""In the names of Services and Pods, whatever the cluster's domain is."""
 _LOOKUPS: ContextVar[list[asyncio.Future[Any]]] = ContextVar("lookups")
 """Of the fetch that is going on: its resolver is called by the HTTP client, in a task of its own."""
 
@@ -75,12 +71,12 @@ class _FetchError(Exception):
 class UrlFetcher:
     """Fetches images over connections of its own, one for each request, without proxies, cookies or credentials."""
 
-    def __init__(self, *, folder: Path, slots: FairSlots, resolver: AbstractResolver, allowed: Sequence[Network] = ()) -> None:
+    def __init__(self, *, folder: Path, slots: FairSlots, resolver: AbstractResolver, rules: NetworkRules) -> None:
         """`slots` bounds how many fetch, and look up a name, at the same time."""
         self._folder = folder
         self._slots = slots
-        self._allowed = tuple(allowed)
-        self._resolver = _GuardedResolver(resolver, internal_names=bool(self._allowed))
+        self._rules = rules
+        self._resolver = _GuardedResolver(resolver, internal_names=rules.internal_names)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,
@@ -160,7 +156,7 @@ class UrlFetcher:
 
     def _open_socket(self, target: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, _, address = target
-        if not may_connect(str(address[0]), self._allowed):
+        if not self._rules.may_connect(str(address[0])):
             raise _AddressNotAllowedError
         return socket.socket(family, kind, protocol)
 
@@ -178,7 +174,7 @@ class _GuardedResolver(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
         name = host.rstrip(".")
-        internal = _is_internal(name)
+        internal = is_internal_name(name)
         if internal and not self._internal_names:
             raise _AddressNotAllowedError
         lookup = asyncio.ensure_future(self._resolver.resolve(name if internal else f"{name}.", port, family))
@@ -209,17 +205,6 @@ class ThreadedResolver(AbstractResolver):
 
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _is_internal(name: str) -> bool:
-    """Whether a name, without a dot at its end, means nothing outside of the cluster and the network it is in."""
-    labels = name.lower().split(".")
-    suffixes = (".".join(labels[-1:]), ".".join(labels[-2:]))
-    return (
-        len(labels) == 1
-        or any(label in _INTERNAL_LABELS for label in labels)
-        or any(suffix in _INTERNAL_SUFFIXES for suffix in suffixes)
-    )
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[tuple[socket.AddressFamily, str]]:

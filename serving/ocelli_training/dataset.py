@@ -17,7 +17,7 @@ from ocelli_storage.archives import EntryFault, shown_name
 from ocelli_training.sources import shown_source
 
 EXAMPLES_MINIMUM = 10
-"""Usable examples that each class and the negatives, and each uploaded zip, must have."""
+"""Usable examples that each class and the negatives, and each new zip of those that have enough, must have."""
 DISTINCT_MINIMUM = 2
 """Different images that each of them must have: one cannot both learn from an image and be judged by it."""
 OFFENDERS_SHOWN = 5
@@ -212,7 +212,7 @@ def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence
     """Refuse what cannot be learned. `classifier` is its `namespace/name`.
 
     Raises:
-        DatasetError: an example set, or an uploaded zip, has too few usable examples.
+        DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
     """
     if len(dataset.reports) < 2:
         raise DatasetError(
@@ -269,8 +269,16 @@ def _set_fault(report: SetReport) -> str | None:
 
 
 def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str | None:
+    """What is wrong with a zip that was just sent to a set that has enough without it.
+
+    Where the set has not, its zips count together; and those of earlier rounds failed a training once, which whoever sends
+    others cannot undo.
+    """
+    latest_round = max((reading.source.round for reading in readings), default=1)
+    usable = sum(reading.usable for reading in readings)
     for reading in readings:
-        if reading.source.upload is not None and reading.usable < EXAMPLES_MINIMUM:
+        is_latest = reading.source.upload is not None and reading.source.round == latest_round
+        if is_latest and reading.usable < EXAMPLES_MINIMUM <= usable - reading.usable:
             shown = shown_source(reading.source)
             fact = f"{_count(reading.usable, 'usable example')} of {_count(len(reading.files), 'file')}"
             skipped = [file for file in report.skipped if file.source == shown]

@@ -273,6 +273,7 @@ def _open_reader(settings: Settings, store: ObjectStore, scratch: Path, limits: 
         file_sources_folder=settings.file_sources_folder,
         scratch_folder=scratch,
         limits=limits,
+        networks=settings.networks,
     )
 
 

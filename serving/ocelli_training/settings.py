@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import SettingsError, log_level, parse_accelerator, require
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ClassifierLocation
@@ -38,6 +39,8 @@ class Settings:
     backbones: tuple[InstalledBackbone, ...]
     file_sources_folder: Path | None
     """The folder that `file://` sources are resolved in; None: they are refused."""
+    networks: NetworkRules
+    """Which addresses sources may be fetched from."""
     scratch_folder: Path
     cpu_count: int
     """Whole cores the process may use: at most so many threads compute at a time."""
@@ -64,11 +67,23 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         attempt=_count(Environment.ATTEMPT, require(environment, Environment.ATTEMPT)),
         backbones=_parse_backbones(environment.get(Environment.BACKBONES, "")),
         file_sources_folder=Path(folder) if folder else None,
+        networks=_parse_networks(environment),
         scratch_folder=Path(environment.get(Environment.SCRATCH_FOLDER) or tempfile.gettempdir()),
         cpu_count=_cpu_count(environment, usable_cores),
         accelerator=parse_accelerator(environment),
         log_level=log_level(environment),
     )
+
+
+def _parse_networks(environment: Mapping[str, str]) -> NetworkRules:
+    texts = [environment.get(name, "") for name in (Environment.SOURCES_ALLOWED_NETWORKS, Environment.SOURCES_DENIED_NETWORKS)]
+    try:
+        return NetworkRules.parse(allowed=texts[0], denied=texts[1])
+    except ValueError as error:
+        raise SettingsError(
+            f"environment variables {Environment.SOURCES_ALLOWED_NETWORKS} and {Environment.SOURCES_DENIED_NETWORKS}: {error}; "
+            "give networks such as 10.1.0.0/16"
+        ) from error
 
 
 def count_usable_cores() -> int:

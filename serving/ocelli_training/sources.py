@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ocelli_api.classifier import Source
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import OutcomeReason
 from ocelli_storage.archives import (
     EXAMPLE_KINDS,
@@ -227,6 +228,7 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
         location: ClassifierLocation,
         file_sources_folder: Path | None,
         scratch_folder: Path,
+        networks: NetworkRules,
         limits: SourceLimits | None = None,
     ) -> None:
         self._store = store
@@ -234,6 +236,7 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
         self._file_sources_folder = file_sources_folder
         self._scratch_folder = scratch_folder
         self._limits = limits or SourceLimits()
+        self._networks = networks
         self._fetches = asyncio.Semaphore(self._limits.concurrent_fetches)
         self._session: aiohttp.ClientSession | None = None
         self._copies = 0
@@ -308,6 +311,8 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
         import aiohttp
         from yarl import URL
 
+        from ocelli_training.guarded_connections import AddressNotAllowedError, open_connector
+
         shown = shown_source(source)
 
         def unreadable(fact: str, *, transient: bool, retry_after_seconds: float | None = None) -> SourceError:
@@ -320,6 +325,7 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
+                connector=open_connector(self._networks),
                 timeout=aiohttp.ClientTimeout(
                     total=self._limits.fetch_seconds,
                     sock_connect=self._limits.connect_seconds,
@@ -341,6 +347,12 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
                 self._check_size(source, response.content_length or 0)
                 async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
                     yield chunk
+        except AddressNotAllowedError as error:
+            fact = (
+                "it is, or leads to, an address in a private or denied network; use a public one, or have the installation "
+                "allow its network (OCELLI_SOURCES_ALLOWED_NETWORKS; in the chart: sources.allowedNetworks)"
+            )
+            raise unreadable(fact, transient=False) from error
         except aiohttp.TooManyRedirects as error:
             fact = f"it is redirected more than {self._limits.redirects} times; name the final address"
             raise unreadable(fact, transient=False) from error

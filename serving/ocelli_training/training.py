@@ -264,6 +264,7 @@ class Training:
             location=self._settings.location,
             file_sources_folder=self._settings.file_sources_folder,
             scratch_folder=self._scratch,
+            networks=self._settings.networks,
         )
         images = ImageReader(
             sources=sources,

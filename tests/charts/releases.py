@@ -39,6 +39,7 @@ API_VERSIONS = (
 PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
+    "sources": {"allowedNetworks": ["10.20.0.0/16", "fd12::/48"], "deniedNetworks": ["10.20.3.0/24"]},
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
     "operator": {
         "replicas": 2,

@@ -209,6 +209,14 @@ def test_settings_are_all_that_there_are_but_those_that_the_chart_sets(helm: Pat
     assert schema["propertyNames"]["enum"] == sorted(name for name in known - set_by_values - NO_VALUES if "OCELLI_" in name)
 
 
+def test_networks_of_sources_are_closed_unless_they_are_named(helm: Path) -> None:
+    names = ("OCELLI_SOURCES_ALLOWED_NETWORKS", "OCELLI_SOURCES_DENIED_NETWORKS")
+    assert not environment(helm, "operator", {}).keys() & set(names)
+    sources = {"allowedNetworks": ["10.1.0.0/16", "fd00::/8"], "deniedNetworks": ["10.1.2.0/24"]}
+    variables = environment(helm, "operator", {"sources": sources})
+    assert [variables[name] for name in names] == ["10.1.0.0/16,fd00::/8", "10.1.2.0/24"]
+
+
 def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:
     names = ("QUOTA_CLASSIFIERS", "GATEWAY_PREDICTION_TIMEOUT_SECONDS", "LOG_LEVEL", "QUOTA_STORED_MEGABYTES")
     settings = dict(zip((f"OCELLI_{name}" for name in names), (12_345_678, 0.25, True, "007"), strict=True))
@@ -487,6 +495,8 @@ OTHERS: dict[str, Any] = {
     ".networkPolicy.gatewayFrom": [OFFICE],
     ".networkPolicy.metricsFrom": [PROMETHEUS],
     ".operator.settings": {"OCELLI_WORKERS": "7"},
+    ".sources.allowedNetworks": ["10.1.0.0/16"],
+    ".sources.deniedNetworks": ["10.1.0.0/16"],
     ".store.embedded.accessModes": ["ReadWriteMany"],
     ".store.embedded.namespaceQuota": "5Gi",
     ".store.mode": "bucket",

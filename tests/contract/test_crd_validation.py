@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,10 @@ import pytest
 import yaml
 
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
 from ocelli_local import SyncClusterAccess
+from tests.unit.cluster.test_client_bodies import TEXTS
 
 pytestmark = pytest.mark.cluster
 
@@ -256,3 +260,44 @@ def test_an_object_that_no_operator_saw_is_not_settled(api_server: SyncClusterAc
     (created,) = api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
     assert created["status"] == {"observedGeneration": -1}
     assert created["metadata"]["generation"] == 1
+
+
+def write_texts(kubeconfig: Path, text: str) -> tuple[str, str]:
+    """What the API server has stored of a text in a status and in an Event."""
+
+    async def write() -> tuple[str, str]:
+        condition = {"type": "Ready", "status": "False", "reason": "Test", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        status = {"status": {"conditions": [{**condition, "message": text}]}}
+        event = {
+            "metadata": {"generateName": "texts-"},
+            "eventTime": "2026-01-01T00:00:00.000000Z",
+            "reportingController": "test",
+            "reportingInstance": "test",
+            "action": "Test",
+            "reason": "Test",
+            "type": "Normal",
+            "regarding": {"kind": "Classifier", "namespace": "default", "name": "texts"},
+            "note": text[:500],
+        }
+        async with await ClusterClient.connect({"KUBECONFIG": str(kubeconfig)}) as client:
+            manifest = make_classifier(name="texts")
+            await client.apply(CLASSIFIERS, "default", "texts", manifest, field_manager="test")
+            stored = await client.apply(CLASSIFIERS, "default", "texts", status, field_manager="test", subresource="status")
+            told = await client.create(EVENTS, "default", {**of_kind(EVENTS), **event})
+        return stored["status"]["conditions"][0]["message"], told["note"]
+
+    return asyncio.run(write())
+
+
+def of_kind(resource: Resource) -> dict[str, Any]:
+    return {"apiVersion": resource.api_version, "kind": resource.kind}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_any_text_can_be_stored_in_a_status_and_an_event(api_server: SyncClusterAccess, name: str) -> None:
+    text = TEXTS[name]
+    assert write_texts(api_server.kubeconfig, text) == (text, text[:500])
+
+
+def test_half_of_a_surrogate_pair_is_stored_as_the_sign_for_it(api_server: SyncClusterAccess) -> None:
+    assert write_texts(api_server.kubeconfig, "a\ud83d.jpg \udcff") == ("a\ufffd.jpg \ufffd", "a\ufffd.jpg \ufffd")

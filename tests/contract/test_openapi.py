@@ -104,6 +104,7 @@ def test_every_way_to_authenticate_is_described(document: Any) -> None:
         ("http", "basic"),
         ("http", "bearer"),
         ("apiKey", "query"),
+        ("apiKey", "query"),
     ]
     assert document["paths"]["/identity/token"]["post"]["security"] == []
 

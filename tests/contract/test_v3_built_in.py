@@ -105,6 +105,20 @@ def test_food_without_a_model_answers_non_food_at_every_threshold(own_stage: Sta
     assert answer["classes"] == [{"class": "non-food", "score": 1.0}]
 
 
+@pytest.mark.parametrize("threshold", ["0.96", "1"])
+def test_food_whose_model_sees_nothing_at_the_threshold_answers_non_food(own_stage: Stage, threshold: str) -> None:
+    install(own_stage, "food")
+    answer, warnings = answered(connected(own_stage), "food", threshold=threshold)
+    assert answer["classes"] == [{"class": "non-food", "score": float(threshold)}]
+    assert warnings == []
+
+
+def test_food_whose_model_sees_something_answers_that_alone(own_stage: Stage) -> None:
+    install(own_stage, "food")
+    answer, _ = answered(connected(own_stage), "food", threshold="0.92")
+    assert [item["class"] for item in answer["classes"]] == ["owl"]
+
+
 @pytest.mark.parametrize(
     ("state", "why"),
     [

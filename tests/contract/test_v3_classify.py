@@ -217,6 +217,26 @@ def test_without_ids_and_owners_default_answers(client: V3Client) -> None:
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["default"]
 
 
+def test_last_of_a_key_that_comes_twice_in_parameters_counts(client: V3Client) -> None:
+    document = '{"threshold": 2, "classifier_ids": ["default"], "threshold": 0.99, "threshold": 1.0}'
+    assert client.classify(("a.png", png()), parameters=document).status_code == 200
+
+
+def test_image_of_more_bytes_than_a_zip_may_have_is_an_image_that_is_too_large(client: V3Client) -> None:
+    huge = png() + bytes(101 * MEGABYTE)
+    response = client.classify(("huge.png", huge), classifier_ids="default")
+    assert_error(response, 413, "limit_exceeded")
+    body = response.json()
+    assert [(item["image"], item["error"]["code"]) for item in body["images"]] == [("huge.png", 413)]
+    assert body["images_processed"] == 1
+
+
+def test_image_of_more_bytes_than_a_zip_may_have_harms_no_other_one(client: V3Client) -> None:
+    files = [("huge.png", b"no image" + bytes(101 * MEGABYTE)), ("small.png", png())]
+    body = client.classify(*files, classifier_ids="default").json()
+    assert ["error" in item for item in body["images"]] == [True, False]
+
+
 @pytest.mark.contract_row("A5/owners")
 def test_owner_me_means_all_that_can_answer_oldest_first(stage: Stage, tmp_path: Any) -> None:
     own = Stage(folder=tmp_path / "own")

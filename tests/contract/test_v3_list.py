@@ -59,6 +59,21 @@ def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Clie
 
 
 @pytest.mark.contract_row("B1")
+@pytest.mark.parametrize("verbose", ["true", "false"])
+def test_classifiers_of_one_second_come_in_the_order_in_which_they_were_created(
+    own_stage: Stage, lister: V3Client, verbose: str
+) -> None:
+    identities = [lister.created(name) for name in ("e", "c", "d", "a", "b")]
+    for identity in identities:
+        manifest = own_stage.classifier(identity)
+        manifest["metadata"]["creationTimestamp"] = "2018-02-01T00:00:00Z"
+        own_stage.put_classifier(manifest)
+    assert [item["classifier_id"] for item in listed(lister, verbose=verbose)] == identities
+    for identity in identities:
+        lister.delete(identity)
+
+
+@pytest.mark.contract_row("B1")
 @pytest.mark.parametrize("verbose", ["true", "TRUE", "True"])
 def test_verbose_items_are_those_of_details(lister: V3Client, three: list[str], verbose: str) -> None:
     items = listed(lister, verbose=verbose)

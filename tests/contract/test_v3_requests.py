@@ -41,10 +41,21 @@ QUERY = "?version=2018-03-19"
 
 @pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize(
-    "path", ["/v3/classifiers/", "/visual-recognition/api/v3/classifiers", "/visual-recognition/api/v3/classifiers/"]
+    "path",
+    [
+        "/v3/classifiers/",
+        "/visual-recognition/api/v3/classifiers",
+        "/visual-recognition/api/v3/classifiers/",
+        "/visual-recognition/api//v3/classifiers",
+    ],
 )
-def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: str) -> None:
+def test_prefix_and_slashes_make_no_difference(client: V3Client, path: str) -> None:
     assert client.http.post(path, data={"name": "prefix"}, files=list(TWO_SETS)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["//v3/classifiers", "//visual-recognition/api//v3//classifiers//"])
+def test_base_address_with_a_trailing_slash_makes_no_difference(gateway: GatewayInstance, path: str) -> None:
+    assert status_of(exchange(gateway, head("GET", path + QUERY, "Connection: close"))) == 200
 
 
 @pytest.mark.contract_row("0.1")
@@ -65,6 +76,66 @@ def test_prefix_and_trailing_slash_make_no_difference(client: V3Client, path: st
 )
 def test_unknown_path_is_404(client: V3Client, path: str) -> None:
     assert_error(client.http.get(path), 404, "not_found")
+
+
+@pytest.mark.contract_row("0.1")
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/v3/detect_faces", "Face detection"),
+        ("/visual-recognition/api/v3/detect_faces/", "Face detection"),
+        ("/v3/collections", "Collections"),
+        ("/v3/collections/a/images", "Collections"),
+        ("/v3/recognize_text", "Text recognition"),
+    ],
+)
+def test_withdrawn_call_says_that_it_is_withdrawn(client: V3Client, method: str, path: str, word: str) -> None:
+    response = client.http.request(method, path)
+    assert_error(response, 404, "not_found", word, "withdrawn")
+    assert "below /v3" not in response.json()["error"]
+
+
+def test_unknown_address_below_v3_is_not_said_to_be_elsewhere(client: V3Client) -> None:
+    assert "below /v3" not in client.http.get("/v3/nothing").json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/", "/oidc/token", "/visual-recognition/api"])
+def test_unknown_address_says_where_tokens_are(gateway: GatewayInstance, path: str) -> None:
+    response = httpx.post(gateway.address + path, data={"apikey": PASSWORD})
+    assert_error(response, 404, "not_found", "/identity/token", "/v3")
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/v3/classifiers/{}", "example"), ("/v3/classify", "No images were specified"), ("/v3/classifiers", "name")],
+    ids=["retrain", "classify", "create"],
+)
+def test_empty_multipart_body_is_a_form_without_parts(client: V3Client, path: str, words: str) -> None:
+    identity = client.ready("empty") if "{}" in path else ""
+    response = client.http.post(path.format(identity), headers={"Content-Type": MULTIPART_TYPE, "Content-Length": "0"})
+    assert_error(response, 400)
+    assert words in response.json()["error"]
+    assert "cut off" not in response.json()["error"]
+
+
+@pytest.mark.contract_row("0.1")
+@pytest.mark.parametrize("method", ["BREW", "PROPFINDER", "X"])
+def test_method_that_nobody_knows_is_405_with_allow(gateway: GatewayInstance, method: str) -> None:
+    answer = exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))
+    assert status_of(answer) == 405
+    assert b"allow: GET, HEAD, POST\r\n" in answer
+    assert f"the method {method};" in body_of(answer)["error"]
+
+
+def test_method_that_nobody_knows_tells_nothing_without_credentials(gateway: GatewayInstance) -> None:
+    answer = exchange(gateway, head("BREW", "/v3/classifiers" + QUERY, "Connection: close", password="wrong"))
+    assert status_of(answer) == 401
+
+
+@pytest.mark.parametrize("method", ["brew", "B=W", "\x00", "A" * 40])
+def test_what_is_no_method_is_400(gateway: GatewayInstance, method: str) -> None:
+    assert status_of(exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))) == 400
 
 
 @pytest.mark.contract_row("0.1")
@@ -102,6 +173,10 @@ def test_head_answers_like_get_without_a_body(client: V3Client) -> None:
         "/v3/classifiers/%00",
         "/v3/classifiers/" + "a" * 5000 + "_1",
         "/v3/classifiers/%FF%FE",
+        "/v3/classifiers/a_1%2Fcore_ml_model",
+        "/v3/classifiers/a_1%2fonnx_model",
+        "/visual-recognition/api/v3/classifiers/%2F",
+        "/v3/classifiers/a_1%252Fcore_ml_model",
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
@@ -456,4 +531,9 @@ def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client
 
 
 def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> None:
-    assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, its description at /openapi.json")
+    assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, tokens are at /identity/token")
+
+
+def test_methods_that_nobody_knows_make_no_metrics(gateway: GatewayInstance) -> None:
+    exchange(gateway, head("BREWED", "/v3/classifiers" + QUERY, "Connection: close"))
+    assert "BREWED" not in httpx.get(f"{gateway.address}/metrics").text

@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from ocelli_cluster.resources import SECRETS
-from ocelli_gateway.token_keys import parse_keys
+from ocelli_gateway.token_keys import TokenKey, TokenUse, parse_keys
 from tests.unit.gateway.harness import (
     OTHER_KEY,
     PASSWORD,
@@ -48,8 +48,10 @@ def status_with(gateway: GatewayInstance, token: str, path: str = "/v3/classifie
     return httpx.get(gateway.address + path, params=VERSION, headers=headers, timeout=30).status_code
 
 
-def signing_keys(stage: Stage) -> dict[str, Any]:
-    return parse_keys(stage.call(lambda: stage.cluster.find(SECRETS, SYSTEM_NAMESPACE, "ocelli-token-keys")) or {})
+def signing_key(stage: Stage, use: TokenUse) -> TokenKey:
+    keys = parse_keys(stage.call(lambda: stage.cluster.find(SECRETS, SYSTEM_NAMESPACE, "ocelli-token-keys")) or {})
+    (key,) = [key for key in keys.values() if key.use is use]
+    return key
 
 
 @pytest.mark.contract_row("B7", "0.1/POST /identity/token", "0.3/Bearer token from /identity/token")
@@ -58,8 +60,9 @@ def test_answer_is_the_whole_object(gateway: GatewayInstance) -> None:
     body = ask(gateway).json()
     claims = jwt.decode(body.pop("access_token"), options={"verify_signature": False})
     assert before <= claims["iat"] <= time.time()
+    refresh = jwt.decode(body.pop("refresh_token"), options={"verify_signature": False})
+    assert refresh["exp"] - claims["exp"] >= 8 * 86_400
     assert body == {
-        "refresh_token": "not_supported",
         "token_type": "Bearer",
         "expires_in": 3600,
         "expiration": claims["iat"] + 3600,
@@ -134,7 +137,7 @@ def altered(token: str, **claims: Any) -> str:
 def test_token_that_is_not_good_is_401(stage: Stage, gateway: GatewayInstance, what: str) -> None:
     good = token_of(gateway)
     claims = jwt.decode(good, options={"verify_signature": False})
-    (key,) = signing_keys(stage).values()
+    key = signing_key(stage, TokenUse.ACCESS)
     headers = {"kid": key.identity}
     now = int(time.time())
     token = {
@@ -158,6 +161,104 @@ def test_token_ends_with_the_password_that_it_was_given_for(stage: Stage, gatewa
     wait_for(lambda: status_with(gateway, token) == 401, "the token is worth nothing any more")
 
 
+def pair_of(gateway: GatewayInstance, api_key: str = PASSWORD) -> tuple[str, str]:
+    body = ask(gateway, apikey=api_key).json()
+    return body["access_token"], body["refresh_token"]
+
+
+def renew(gateway: GatewayInstance, refresh_token: str) -> httpx.Response:
+    """As SDKs of 2018 and 2019 do; their Authorization says nothing."""
+    form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
+    headers = {"Authorization": "Basic Yng6Yng="}
+    return httpx.post(f"{gateway.address}/identity/token", data=form, headers=headers, timeout=30)
+
+
+@pytest.mark.contract_row("B7")
+def test_refresh_token_brings_another_pair_that_can_be_used(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+    path = f"/v3/classifiers/{client.created('renewed')}"
+    _, refresh_token = pair_of(gateway)
+    for _ in range(3):
+        answer = renew(gateway, refresh_token)
+        assert answer.status_code == 200, answer.text
+        assert answer.json().keys() == ask(gateway).json().keys()
+        assert status_with(gateway, answer.json()["access_token"], path) == 200
+        refresh_token = answer.json()["refresh_token"]
+
+
+@pytest.mark.contract_row("B7")
+def test_refresh_token_works_on_every_replica_at_once(stage: Stage, gateway: GatewayInstance) -> None:
+    other = stage.start_gateway()
+    assert renew(other, pair_of(gateway)[1]).status_code == 200
+    assert renew(gateway, pair_of(other)[1]).status_code == 200
+
+
+@pytest.mark.contract_row("B7")
+@pytest.mark.parametrize(
+    "what",
+    [
+        "altered",
+        "cut off",
+        "unsigned",
+        "of another key",
+        "expired",
+        "an access token",
+        "as access",
+        "not_supported",
+        "no token",
+    ],
+)
+def test_refresh_token_that_is_not_good_is_400(stage: Stage, gateway: GatewayInstance, what: str) -> None:
+    access, good = pair_of(gateway)
+    claims = jwt.decode(good, options={"verify_signature": False})
+    key = signing_key(stage, TokenUse.REFRESH)
+    headers, now = {"kid": key.identity}, int(time.time())
+    token = {
+        "altered": altered(good, sub="bert"),
+        "cut off": good[:-4],
+        "unsigned": jwt.encode(claims, None, algorithm="none", headers=headers),
+        "of another key": jwt.encode(claims, b"x" * 32, algorithm="HS256", headers=headers),
+        "expired": jwt.encode({**claims, "iat": now - 900_000, "exp": now - 100}, key.secret, headers=headers),
+        "an access token": access,
+        "as access": jwt.encode(claims, signing_key(stage, TokenUse.ACCESS).secret, headers=headers),
+        "not_supported": "not_supported",
+        "no token": "\U0001f436",
+    }[what]
+    assert renew(gateway, good).status_code == 200
+    response = renew(gateway, token)
+    assert_error(response, 400)
+    assert response.json()["errorCode"] == "BXNIM0407E"
+
+
+def test_refresh_without_a_token_is_400(gateway: GatewayInstance) -> None:
+    response = renew(gateway, " ")
+    assert_error(response, 400, "parameter_error", "refresh_token")
+    assert response.json()["errorCode"] == "BXNIM0407E"
+
+
+def test_refresh_token_is_no_bearer_token(gateway: GatewayInstance) -> None:
+    assert status_with(gateway, pair_of(gateway)[1]) == 401
+
+
+@pytest.mark.contract_row("B7")
+def test_refresh_token_ends_with_the_password_that_it_was_given_for(stage: Stage, gateway: GatewayInstance) -> None:
+    values = {"user": "dora", "namespace": "team-dora", "owner": "dora"}
+    stage.write_credentials("dora.json", password="first", **values)
+    wait_for(lambda: ask(gateway, apikey="first").status_code == 200, "the set is read")
+    _, refresh_token = pair_of(gateway, "first")
+    stage.write_credentials("dora.json", password="second", **values)
+    wait_for(lambda: renew(gateway, refresh_token).status_code == 400, "the token is worth nothing any more")
+
+
+def test_tokens_are_never_logged(gateway: GatewayInstance, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        tokens = [*pair_of(gateway), "not_supported_by_anybody"]
+        for token in tokens:
+            renew(gateway, token)
+        lines = [str(vars(record)) for record in caplog.records if record.name.startswith("ocelli")]
+    assert lines
+    assert not [line for line in lines if any(token in line for token in tokens)]
+
+
 def test_signing_keys_survive_that_the_cluster_is_away(stage: Stage) -> None:
     own = stage.start_gateway()
     token = token_of(own)
@@ -171,18 +272,38 @@ def test_signing_keys_survive_that_the_cluster_is_away(stage: Stage) -> None:
 
 
 @pytest.mark.contract_row("0.3/Query, old clients only")
-def test_api_key_in_the_query_logs_in(gateway: GatewayInstance) -> None:
-    response = httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, "api_key": OTHER_KEY})
+@pytest.mark.parametrize("parameter", ["api_key", "apikey"])
+def test_api_key_in_the_query_logs_in(gateway: GatewayInstance, parameter: str) -> None:
+    response = httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, parameter: OTHER_KEY})
     assert response.status_code == 200
 
 
-def test_api_key_in_the_query_is_never_logged(gateway: GatewayInstance, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("parameter", ["api_key", "apikey"])
+def test_wrong_api_key_in_the_query_is_401(gateway: GatewayInstance, parameter: str) -> None:
+    response = httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, parameter: "wrong"})
+    assert_error(response, 401, "unauthorized")
+
+
+@pytest.mark.parametrize("parameter", ["api_key", "apikey"])
+@pytest.mark.parametrize(
+    "path", ["/v3/classifiers", "/v3/none", "/v3/classifiers/x_1/core_ml_model", "/none", "/identity/token"]
+)
+def test_api_key_in_the_query_is_never_logged(
+    gateway: GatewayInstance, caplog: pytest.LogCaptureFixture, parameter: str, path: str
+) -> None:
     with caplog.at_level(logging.DEBUG):
         for key in (OTHER_KEY, "a-wrong-key-of-somebody"):
-            httpx.get(f"{gateway.address}/v3/classifiers", params={**VERSION, "api_key": key})
-        lines = [str(vars(record)) for record in caplog.records if record.name.startswith("ocelli")]
+            httpx.get(gateway.address + path, params={**VERSION, parameter: key})
+        # The client's own lines name what it sends; uvicorn's access log is off, and pytest's handlers alone hear it.
+        others = ("http", "uvicorn.access")
+        lines = [str(vars(record)) for record in caplog.records if not record.name.startswith(others)]
     assert lines
     assert not [line for line in lines if OTHER_KEY in line or "a-wrong-key" in line]
+
+
+@pytest.mark.parametrize("parameter", ["api_key", "apikey"])
+def test_api_key_that_is_no_text_is_401(gateway: GatewayInstance, parameter: str) -> None:
+    assert_error(httpx.get(f"{gateway.address}/v3/classifiers?version=2018-03-19&{parameter}=%ED%A0%BD%00"), 401)
 
 
 def test_credentials_in_the_header_win_over_the_query(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:

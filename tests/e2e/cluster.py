@@ -56,7 +56,13 @@ class Cluster:
     def install(self, *settings: str, timeout: str = "5m") -> None:
         """The charts, as the README says; a setting is `NAME=VALUE`, and what is not ready in time an error."""
         self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds", "--wait")
-        own = (f"images.prefix={self.prefix}", f"images.tag={self.tag}", f"credentials.namespace={NAMESPACE}")
+        own = (
+            f"images.prefix={self.prefix}",
+            f"images.tag={self.tag}",
+            f"credentials.namespace={NAMESPACE}",
+            # Web servers of the tests are Pods.
+            "sources.allowedNetworks={10.0.0.0/8}",
+        )
         options = [part for setting in (*own, *settings) for part in ("--set", setting)]
         release = ("ocelli", "charts/ocelli", "--namespace", SYSTEM_NAMESPACE)
         self.run("helm", "upgrade", "--install", *release, "--wait", "--timeout", timeout, *options)

@@ -121,6 +121,30 @@ def test_rest_learns_from_the_good_images_beside(client: httpx.Client, what: str
     client.delete(f"/v3/classifiers/{identity}")
 
 
+def wait_for_status(client: httpx.Client, identity: str, status: str) -> Document:
+    """The details, once they say so."""
+    return wait_for(status, lambda: (body := client.get(f"/v3/classifiers/{identity}").json())["status"] == status and body, 90)
+
+
+def test_a_failure_that_names_an_emoji_is_told(client: httpx.Client) -> None:
+    # The image of every file is in the later class.
+    files = {"\U0001f436\U00020000_positive_examples": GOOD, "good_positive_examples": GOOD}
+    identity = client.post("/v3/classifiers", data={"name": "\U0001f436"}, files=files).json()["classifier_id"]
+    assert "\U0001f436\U00020000" in wait_for_status(client, identity, "failed")["explanation"]
+    client.delete(f"/v3/classifiers/{identity}")
+
+
+@pytest.mark.parametrize("part", ["cars_positive_examples", "negative_examples"])
+def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Client, part: str) -> None:
+    damaged = build_zip({f"\U0001f697{index}.png": png(index)[:200] for index in range(12)})
+    files = {part: damaged, "good_positive_examples": GOOD}
+    identity = client.post("/v3/classifiers", data={"name": "cars"}, files=files).json()["classifier_id"]
+    wait_for_status(client, identity, "failed")
+    assert client.post(f"/v3/classifiers/{identity}", files={part: OTHER}).status_code == 200
+    wait_for_status(client, identity, "ready")
+    client.delete(f"/v3/classifiers/{identity}")
+
+
 def test_no_entry_name_leads_out_of_the_store(client: httpx.Client, ocelli: Ocelli) -> None:
     files = {"bad_positive_examples": build_zip(images(12, name="../../../escaped-{}.png")), "good_positive_examples": OTHER}
     identity = client.post("/v3/classifiers", data={"name": "escape"}, files=files).json()["classifier_id"]

@@ -41,6 +41,7 @@ class OperatorProcess:
             **{name: value for name, value in os.environ.items() if not name.startswith(("OCELLI_", "KUBE"))},
             "KUBECONFIG": str(self.kubeconfig),
             "OCELLI_NAMESPACES": self.namespace,
+            "OCELLI_SOURCES_ALLOWED_NETWORKS": "127.0.0.0/8",
             "OCELLI_METRICS_PORT": str(self.metrics_port),
             "OCELLI_HEALTH_PORT": str(self.health_port),
             "POD_NAME": self.identity,

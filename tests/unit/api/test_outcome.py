@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from ocelli_api.outcome import Outcome, OutcomeReason, parse_termination_message
+from ocelli_api.outcome import Outcome, OutcomeReason, ProgressReport, parse_termination_message
 
 
 def make_outcome(message: str = "Learned from 100 images") -> Outcome:
@@ -54,3 +54,44 @@ def test_what_is_no_interval_makes_no_outcome(interval: object) -> None:
 @pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{", "[" * 4096])
 def test_anything_else_is_no_outcome(text: str) -> None:
     assert parse_termination_message(text) is None
+
+
+@pytest.mark.parametrize("field", ["message", "revision", "attempt"])
+@pytest.mark.parametrize("value", [7.5, None, ["text"]], ids=str)
+def test_what_is_of_another_type_makes_no_outcome(field: str, value: object) -> None:
+    assert parse_termination_message(json.dumps({**make_outcome().to_json(), field: value})) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "attribute"),
+    [
+        ("backbone", {"name": "x"}, "backbone"),
+        ("backbone", "x" * 513, "backbone"),
+        ("finishedAt", "yesterday", "finished_at"),
+        ("finishedAt", "2026-13-45T00:00:00Z", "finished_at"),
+        ("finishedAt", 7, "finished_at"),
+    ],
+)
+def test_what_a_status_cannot_hold_is_left_out_of_an_outcome(key: str, value: object, attribute: str) -> None:
+    outcome = parse_termination_message(json.dumps({**make_outcome().to_json(), key: value}))
+    assert outcome is not None
+    assert getattr(outcome, attribute) is None
+
+
+def test_an_estimate_that_is_no_time_is_left_out_of_progress() -> None:
+    document = {"stage": "Reading", "percent": 5, "dataValid": True, "estimatedCompletion": "soon"}
+    assert ProgressReport.parse(document).estimated_completion is None
+
+
+@pytest.mark.parametrize("message", ["a\ud83d.jpg", "\udcff" * 3000])
+def test_half_of_a_surrogate_pair_in_a_message_is_replaced(message: str) -> None:
+    read = Outcome.parse({**make_outcome().to_json(), "message": message})
+    told = parse_termination_message(make_outcome(message).to_termination_message())
+    assert told is not None
+    assert read.message == message.replace("\ud83d", "\ufffd").replace("\udcff", "\ufffd")
+    assert told.message.rstrip("…") == read.message[: len(told.message.rstrip("…"))]
+
+
+def test_an_emoji_in_a_message_survives_the_termination_message() -> None:
+    outcome = make_outcome("damaged: \U0001f436.jpg")
+    assert parse_termination_message(outcome.to_termination_message()) == outcome

@@ -161,6 +161,7 @@ class Trainer:
             Environment.REVISION: self.revision,
             Environment.BACKBONES: str(self.backbone),
             Environment.FILE_SOURCES_FOLDER: str(self.file_sources),
+            Environment.SOURCES_ALLOWED_NETWORKS: "127.0.0.0/8",
             Environment.SCRATCH_FOLDER: str(self.scratch),
             Environment.TERMINATION_MESSAGE_PATH: str(self.termination_message),
             Environment.ATTEMPT: "1",

@@ -33,7 +33,8 @@ def make_reading(
 ) -> SourceReading:
     """A source with an image for each letter, further images that nothing else has, and files that are no images."""
     number = next(NUMBERS)
-    source = Source(upload=f"{number:064x}") if upload else Source(url=f"https://data.example/{number}.zip", round=round_number)
+    place = {"upload": f"{number:064x}"} if upload else {"url": f"https://data.example/{number}.zip"}
+    source = Source(**place, round=round_number)
     images = [*digests, *(f"own-{next(NUMBERS)}" for _ in range(count))]
     files = [FileReading(name=f"{index}.jpg", digest=digest) for index, digest in enumerate(images)]
     files += [FileReading(name=f"{index}.txt", fault=EntryFault.NOT_AN_IMAGE) for index in range(faults)]
@@ -166,6 +167,50 @@ def test_every_uploaded_zip_needs_ten_usable_examples_of_its_own() -> None:
         make_set("b", make_reading(count=10)),
     )
     assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt" in text
+
+
+@pytest.mark.parametrize("class_name", ["a", NEGATIVES], ids=["class", "negatives"])
+def test_a_zip_without_a_usable_image_is_passed_over_once_its_class_was_sent_again(class_name: str | None) -> None:
+    bad, good = make_reading(faults=12, upload=True), make_reading(count=15, upload=True, round_number=2)
+    sets = [make_set(class_name, bad, good), make_set("b", make_reading(count=12, upload=True))]
+    check(*(sets if class_name is not None else reversed(sets)))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_zips_with_too_few_usable_images_count_together(order: int) -> None:
+    zips = [
+        make_reading(count=6, faults=6, upload=True),
+        make_reading(faults=12, upload=True, round_number=2),
+        make_reading(count=4, faults=7, upload=True, round_number=3),
+    ]
+    check(make_set("a", *zips[::order]), make_set("b", make_reading(count=10)))
+
+
+def test_zips_that_do_not_suffice_together_are_refused() -> None:
+    text = refusal(
+        make_set(
+            "a", make_reading(count=6, faults=6, upload=True), make_reading(count=3, faults=9, upload=True, round_number=2)
+        ),
+        make_set("b", make_reading(count=10)),
+    )
+    assert 'class "a" has 9 usable examples of 24 files; add at least 1' in text
+
+
+def test_a_zip_of_the_latest_round_needs_ten_usable_examples_where_its_class_has_enough() -> None:
+    text = refusal(
+        make_set("a", make_reading(count=20, upload=True), make_reading(count=8, faults=2, upload=True, round_number=2)),
+        make_set("b", make_reading(count=10)),
+    )
+    assert "has 8 usable examples of 10 files; add at least 2 to that zip. Skipped: 0.txt" in text
+
+
+def test_a_zip_of_an_earlier_round_with_too_few_usable_images_is_no_fault_any_more() -> None:
+    zips = [
+        make_reading(count=20, upload=True),
+        make_reading(count=8, faults=2, upload=True, round_number=2),
+        make_reading(count=11, upload=True, round_number=3),
+    ]
+    check(make_set("a", *zips), make_set("b", make_reading(count=10)))
 
 
 def test_an_upload_whose_images_moved_to_another_class_is_not_too_small() -> None:

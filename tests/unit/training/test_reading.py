@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import Source
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.prediction import ImageFault
 from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.layout import ClassifierLocation
@@ -61,6 +62,7 @@ class Sources:
             location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
             file_sources_folder=self.folder,
             scratch_folder=self.scratch,
+            networks=NetworkRules.parse(allowed="127.0.0.0/8", denied=""),
             limits=self.limits,
         )
         with PixelFile(self.scratch / "pixels", height=16, width=16) as pixels:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from ocelli_api.classifier import Source
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import OutcomeReason
 from ocelli_storage.archives import ArchiveImage, ArchiveLimits, EntryFault, SkippedEntry
 from ocelli_storage.layout import ClassifierLocation
@@ -33,6 +34,7 @@ class Reading:
             path.mkdir()
         self.limits = SourceLimits(retry_delays_seconds=(0, 0), connect_seconds=2, silence_seconds=1)
         self.file_sources_enabled = True
+        self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
 
     def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         return asyncio.run(self._read(source))
@@ -53,6 +55,7 @@ class Reading:
             file_sources_folder=self.jail if self.file_sources_enabled else None,
             scratch_folder=self.scratch,
             limits=self.limits,
+            networks=self.networks,
         )
         async with reader, reader.fetch(source) as fetched:
             with fetched.refusals(), fetched.open() as images:
@@ -369,3 +372,57 @@ def test_a_file_address_that_fits_nothing_says_what_to_do(reading: Reading, zip_
 def test_a_pinned_folder_is_refused(reading: Reading) -> None:
     (reading.jail / "cats").mkdir()
     assert "a folder has no digest" in str(reading.refusal(make_source("file:///cats/", sha256="0" * 64)))
+
+
+NOT_ALLOWED = "private or denied network"
+
+
+def test_a_source_in_a_private_network_is_not_connected_to(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.networks = NetworkRules()
+    error = reading.refusal(make_source(web_server.answer("/a.zip", body=zip_bytes)))
+    assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, False)
+    assert NOT_ALLOWED in str(error)
+    assert "sources.allowedNetworks" in str(error)
+    assert web_server.requests == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "169.254.169.254",
+        "10.0.0.1",
+        "192.168.0.1",
+        "168.63.129.16",
+        "[::1]",
+        "[fd00::1]",
+        "[::ffff:127.0.0.1]",
+    ],
+)
+def test_addresses_that_lead_into_the_cluster_are_refused(reading: Reading, host: str) -> None:
+    reading.networks = NetworkRules()
+    assert NOT_ALLOWED in str(reading.refusal(make_source(f"http://{host}/a.zip")))
+
+
+@pytest.mark.parametrize("host", ["2130706433", "0", "0x7f000001", "127.1"])
+def test_odd_spellings_of_addresses_lead_nowhere(reading: Reading, web_server: Any, host: str) -> None:
+    reading.networks = NetworkRules()
+    address = web_server.answer("/a.zip").replace("127.0.0.1", host)
+    assert reading.refusal(make_source(address)).reason is OutcomeReason.SOURCE_UNREADABLE
+    assert web_server.requests == []
+
+
+@pytest.mark.parametrize("host", ["localhost", "kubernetes.default.svc", "nothing", "nothing.svc.cluster.local", "localhost."])
+def test_names_of_the_cluster_are_refused_whether_they_exist_or_not(reading: Reading, host: str) -> None:
+    reading.networks = NetworkRules()
+    assert NOT_ALLOWED in str(reading.refusal(make_source(f"http://{host}/a.zip")))
+
+
+def test_a_redirect_into_a_private_network_is_not_followed(reading: Reading, web_server: Any) -> None:
+    url = web_server.answer("/a.zip", status=302, headers={"Location": "http://127.0.0.2:9/b.zip"})
+    reading.networks = NetworkRules.parse(allowed="127.0.0.1/32", denied="")
+    assert NOT_ALLOWED in str(reading.refusal(make_source(url)))
+
+
+def test_a_denied_network_is_refused_though_it_is_allowed(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.networks = NetworkRules.parse(allowed="0.0.0.0/0", denied="127.0.0.0/8")
+    assert NOT_ALLOWED in str(reading.refusal(make_source(web_server.answer("/a.zip", body=zip_bytes))))

@@ -1,0 +1,123 @@
+"""Which network addresses gateway and trainer may connect to on a user's behalf: public ones, and those in networks that are
+allowed by name, but for those in networks that are denied by name. It must not know why somebody wants to connect.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+"""All that is assigned to the public internet (RFC 4291, IANA); everything outside of it has a meaning of its own."""
+# Newer Python versions know more of IANA's registries than older ones; these are refused by any.
+_SPECIAL = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "0.0.0.0/8",  # this network
+        "100.64.0.0/10",  # carrier-grade NAT
+        "168.63.129.16/32",  # what Azure's virtual machines ask for settings and certificates
+        "192.0.0.0/24",  # protocol assignments
+        "192.88.99.0/24",  # 6to4 relays, withdrawn
+        "198.18.0.0/15",  # benchmarks
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and broadcast
+        "2001::/23",  # protocol assignments
+        "2001:db8::/32",  # documentation
+        "3fff::/20",  # documentation
+    )
+)
+_NAT64 = IPv6Network("64:ff9b::/96")
+"""RFC 6052: the last 32 bits are an IPv4 address. In `64:ff9b:1::/48` (RFC 8215) only the network that uses it knows which bits
+are: nothing in it is public."""
+_COMPATIBLE = IPv6Network("::/96")
+"""RFC 4291, withdrawn: the last 32 bits are an IPv4 address, or it is `::` or `::1`."""
+_IPV4_BITS = (1 << 32) - 1
+_INTERNAL_SUFFIXES = ("localhost", "local", "internal", "home.arpa")
+"""Domains that mean nothing on the internet (RFC 6761, RFC 6762, RFC 8375, ICANN); Kubernetes' own ends in one of them."""
+_INTERNAL_LABELS = ("svc", "pod")
+"""In the names of Services and Pods, whatever the cluster's domain is."""
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Networks in CIDR notation, separated by commas. Raises ValueError that names the first one that is none."""
+    return tuple(ipaddress.ip_network(item.strip()) for item in text.split(",") if item.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRules:
+    """What an installation allows and denies beside what holds for each."""
+
+    allowed: tuple[Network, ...] = ()
+    """Though they are private."""
+    denied: tuple[Network, ...] = ()
+    """Though they are public, or allowed."""
+
+    @classmethod
+    def parse(cls, *, allowed: str, denied: str) -> NetworkRules:
+        """From lists in CIDR notation, separated by commas. Raises ValueError that names the first item that is none."""
+        return cls(allowed=parse_networks(allowed), denied=parse_networks(denied))
+
+    @property
+    def internal_names(self) -> bool:
+        """Whether a name that only means something in the cluster may be looked up: it may lead to an allowed network."""
+        return bool(self.allowed)
+
+    def may_connect(self, host: str) -> bool:
+        """Whether a connection may be opened to this address, given as a socket takes it: digits, an IPv6 zone may follow."""
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return False
+        return self._is_allowed(address)
+
+    def _is_allowed(self, address: Address) -> bool:
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            # The kernel opens an IPv4 connection for it.
+            return self._is_allowed(address.ipv4_mapped)
+        inner = _embedded(address) if isinstance(address, IPv6Address) else ()
+        if any(_is_in(item, self.denied) for item in (address, *inner)):
+            return False
+        if _is_in(address, self.allowed):
+            return True
+        if inner:
+            return all(self._is_allowed(item) for item in inner)
+        return _is_public(address)
+
+
+def is_internal_name(name: str) -> bool:
+    """Whether a name, without a dot at its end, means nothing outside of the cluster and the network it is in."""
+    labels = name.lower().split(".")
+    suffixes = (".".join(labels[-1:]), ".".join(labels[-2:]))
+    return (
+        len(labels) == 1
+        or any(label in _INTERNAL_LABELS for label in labels)
+        or any(suffix in _INTERNAL_SUFFIXES for suffix in suffixes)
+    )
+
+
+def _is_in(address: Address, networks: tuple[Network, ...]) -> bool:
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def _is_public(address: Address) -> bool:
+    if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
+        return False
+    if _is_in(address, _SPECIAL):
+        return False
+    return address.is_global and not address.is_multicast
+
+
+def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
+    """The IPv4 addresses that a translator or tunnel would send packets to."""
+    if address.sixtofour is not None:
+        return (address.sixtofour,)
+    if address.teredo is not None:
+        return address.teredo
+    if address in _NAT64 or address in _COMPATIBLE:
+        return (IPv4Address(int(address) & _IPV4_BITS),)
+    return ()

@@ -1,0 +1,76 @@
+"""A status that cannot be written is told and counted: no Classifier waits without a word."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ApiError, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.resources import EVENTS, Resource
+from ocelli_operator import operation
+from tests.unit.operator.running_operator import NAMESPACE, Stage
+
+REFUSALS = {
+    "invalid": InvalidError(400, "error decoding patch", "BadRequest"),
+    "no such resource": NotFoundError(404, "the server could not find the requested resource", "NotFound"),
+    "broken": ApiError(500, "etcdserver: request is too large", "InternalError"),
+    "half of a surrogate pair": InvalidError(422, "a\ud83d is invalid", "Invalid"),
+}
+
+
+def refuse_status(stage: Stage, error: ApiError) -> None:
+    """No status is taken, and all else is."""
+    apply = stage.cluster.apply
+
+    async def refuse(resource: Resource, namespace: str, name: str, body: Manifest, **options: Any) -> Manifest:
+        if options.get("subresource") == "status":
+            raise error
+        return await apply(resource, namespace, name, body, **options)
+
+    stage.cluster.apply = refuse  # type: ignore[method-assign]
+
+
+async def wait_until_told(stage: Stage) -> Manifest:
+    async with asyncio.timeout(5):
+        while True:
+            told = [event for event in stage.cluster.all(EVENTS, NAMESPACE) if event["reason"] == "ReconcileFailed"]
+            if told:
+                return told[0]
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_refused_status_is_told_and_counted(name: str, tmp_path: Path) -> None:
+    async def scenario() -> tuple[Manifest, float, float]:
+        stage = Stage(tmp_path)
+        refuse_status(stage, REFUSALS[name])
+        async with stage.operator() as running:
+            stage.add("dogs")
+            event = await wait_until_told(stage)
+            read = running.metrics.registry.get_sample_value
+            return event, read("ocelli_status_refused_total") or 0, read("ocelli_reconciles_total", {"result": "error"}) or 0
+
+    event, refused, errors = asyncio.run(scenario())
+    assert event["type"] == "Warning"
+    assert event["regarding"]["name"] == "dogs"
+    assert REFUSALS[name].message.replace("\ud83d", "?") in event["note"]
+    assert refused >= 1
+    assert errors >= 1
+
+
+def test_a_conflict_that_does_not_end_is_told_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation, "CONFLICT_DELAY_SECONDS", 0.001)
+
+    async def scenario() -> float:
+        stage = Stage(tmp_path)
+        refuse_status(stage, ConflictError(409, "metadata.uid: Invalid value", "Conflict"))
+        async with stage.operator() as running:
+            stage.add("dogs")
+            await wait_until_told(stage)
+            return running.metrics.registry.get_sample_value("ocelli_reconciles_total", {"result": "error"}) or 0
+
+    assert asyncio.run(scenario()) >= 1
