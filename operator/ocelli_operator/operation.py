@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_LIMIT_SECONDS = 60.0
 CONFLICT_DELAY_SECONDS = 0.05
+CLOSED_DELAY_SECONDS = 5.0
+"""Before the next look at a Classifier whose namespace may not be read, or that cannot be read itself."""
 CONFLICTS_LIMIT = 100
 """So many in a row, five seconds and more, are no writes of others that the watch is about to bring."""
 RESYNC_SECONDS = 600.0
@@ -241,10 +243,14 @@ class Operation:
                 await self._reconcile(key)
             finally:
                 self._queue.done(key)
+            # A pass over a settled Classifier waits for nothing: thousands in a row would keep the Lease from being renewed.
+            await asyncio.sleep(0)
 
     async def _reconcile(self, key: ObjectKey) -> None:
         if not self._view.can_be_judged(key):
-            # It is looked at again when its namespace may be read, or when the object changes.
+            # It holds nobody up meanwhile, and what was due in this time is not forgotten.
+            self._starts.forget(key)
+            self._queue.add_after(key, CLOSED_DELAY_SECONDS)
             return
         started_at = time.perf_counter()
         try:

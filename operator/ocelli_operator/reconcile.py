@@ -75,6 +75,20 @@ class ReconcilerParts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """Jobs and Pods of one moment."""
+
+    jobs: tuple[ObservedJob, ...]
+    pods: tuple[ObservedPod, ...]
+
+    def find_job(self, classifier: Classifier) -> ObservedJob | None:
+        """The Job of the attempt that the current revision is in."""
+        current = current_revision(classifier.spec)
+        name = job_name(classifier.name, current, next_attempt(classifier.status, current))
+        return next((job for job in self.jobs if job.identity.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Stored:
     """What a pass has of the store. Where it could not be asked, `error` says why, and the artifact is as status knows it."""
 
@@ -130,8 +144,10 @@ class Reconciler:
 
     async def _pass(self, key: ObjectKey, classifier: Classifier) -> float | None:
         memory = self._memories.setdefault(classifier.uid, ClassifierMemory())
-        stored = await self._read_store(key, classifier)
-        observed = await self._observe(key, classifier, stored)
+        # Before the store is asked: a Job that has ended by then has stored its artifact. A later change brings another pass.
+        seen = _Seen(jobs=self._parts.view.jobs(key), pods=self._parts.view.pods(key))
+        stored = await self._read_store(key, classifier, seen)
+        observed = await self._observe(key, classifier, seen, stored)
         store_error = stored.error
         # From here to the claim nobody else may come in between: no await.
         observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
@@ -189,7 +205,7 @@ class Reconciler:
 
     # --- observe
 
-    async def _read_store(self, key: ObjectKey, classifier: Classifier) -> _Stored:
+    async def _read_store(self, key: ObjectKey, classifier: Classifier, seen: _Seen) -> _Stored:
         """What is needed of the store. What status and the Pods tell is not asked for: the store may not answer."""
         status, current = classifier.status, current_revision(classifier.spec)
         if status.classifier_id is None or classifier.deleted:
@@ -203,16 +219,15 @@ class Reconciler:
             recorded = None
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=status.classifier_id)
         attempt = next_attempt(status, current)
-        job = self._find_job(key, classifier)
+        job = seen.find_job(classifier)
         store = self._parts.store
         try:
             if job is not None and not job.finished:
-                trainers = [pod for pod in self._parts.view.pods(key) if pod.identity.owner_uid == job.identity.uid]
+                trainers = [pod for pod in seen.pods if pod.identity.owner_uid == job.identity.uid]
                 if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
                     # A trainer that has not begun has stored nothing, and one that runs nothing but its progress.
                     running = any(pod.phase == "Running" for pod in trainers)
                     return _Stored(progress=await store.load_progress(location, current, attempt) if running else None)
-            # After the Job was read: one that has ended has stored its artifact before.
             artifact = await self._load_artifact(location, recorded, current, attempt)
             if artifact is not None:
                 if lost and self._lost_artifacts is not None:
@@ -236,20 +251,14 @@ class Reconciler:
             return await self._parts.store.load_artifact(location, revision, attempt)
         return _recorded_artifact(recorded) if await self._parts.store.holds_artifact(location, revision) else None
 
-    def _find_job(self, key: ObjectKey, classifier: Classifier) -> ObservedJob | None:
-        """The Job of the attempt that the current revision is in."""
-        current = current_revision(classifier.spec)
-        name = job_name(classifier.name, current, next_attempt(classifier.status, current))
-        return next((job for job in self._parts.view.jobs(key) if job.identity.name == name), None)
-
-    async def _observe(self, key: ObjectKey, classifier: Classifier, stored: _Stored) -> Observed:
+    async def _observe(self, key: ObjectKey, classifier: Classifier, seen: _Seen, stored: _Stored) -> Observed:
         view = self._parts.view
-        jobs, pods = view.jobs(key), view.pods(key)
+        pods = seen.pods
         memory = self._memories.get(classifier.uid) or ClassifierMemory()
         pod_refusal = ""
         classifier_id = classifier.status.classifier_id
         if classifier_id is not None and not classifier.deleted and stored.artifact is None:
-            job = self._find_job(key, classifier)
+            job = seen.find_job(classifier)
             if job is not None and job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
             if job is not None:
@@ -258,7 +267,7 @@ class Reconciler:
         return Observed(
             classifier=classifier,
             now=self._parts.clock(),
-            jobs=jobs,
+            jobs=seen.jobs,
             pods=pods,
             deployments=view.deployments(key),
             services=view.services(key),
@@ -491,11 +500,10 @@ class Reconciler:
         self._count_failure(classifier, plan)
 
     async def _is_there(self, classifier: Classifier) -> bool:
-        try:
-            manifest = await self._parts.client.get(CLASSIFIERS, classifier.namespace, classifier.name)
-        except NotFoundError:
-            return False
-        return bool(manifest["metadata"]["uid"] == classifier.uid)
+        # By a list, because the operator has no right to get one.
+        selector = f"metadata.name={classifier.name}"
+        listing = await self._parts.client.list_objects(CLASSIFIERS, classifier.namespace, field_selector=selector)
+        return any(manifest["metadata"]["uid"] == classifier.uid for manifest in listing.items)
 
     def _count_failure(self, classifier: Classifier, plan: Plan) -> None:
         stalled = plan.status.condition(ConditionType.STALLED)

@@ -49,7 +49,12 @@ class InMemoryCluster:
         return copy.deepcopy(self._find(resource, namespace, name))
 
     async def list_objects(
-        self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        *,
+        field_selector: str | None = None,
     ) -> Listing:
         self._check_reachable()
         self.reads_by_id += resource == CLASSIFIERS and label_selector is not None
@@ -58,7 +63,10 @@ class InMemoryCluster:
         items = tuple(
             copy.deepcopy(item)
             for (plural, place, _), item in self._objects.items()
-            if plural == resource.plural and namespace in (None, place) and _matches(item, label_selector)
+            if plural == resource.plural
+            and namespace in (None, place)
+            and _matches(item, label_selector)
+            and field_selector in (None, f"metadata.name={item['metadata']['name']}")
         )
         return Listing(items=items, resource_version=str(self._version))
 

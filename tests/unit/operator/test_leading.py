@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from ocelli_cluster.lease import LeaseTimes
-from ocelli_cluster.resources import DEPLOYMENTS, JOBS
-from tests.unit.operator.running_operator import Stage
+from ocelli_cluster.resources import DEPLOYMENTS, JOBS, ObjectKey
+from tests.unit.operator.running_operator import NAMESPACE, Stage
 
 
 def is_leading(stage: Stage, operation: object) -> bool:
@@ -53,5 +53,26 @@ def test_an_operator_that_stood_still_while_another_took_over_writes_nothing(tmp
             time.sleep(LeaseTimes().give_up_seconds)  # noqa: ASYNC251
             await stage.wait_for("it leads no more", lambda: not is_leading(stage, operation))
             assert stage.cluster.writes == []
+
+    asyncio.run(scenario())
+
+
+def test_the_lease_gets_its_turn_while_thousands_of_settled_classifiers_are_looked_at(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async def find_it_settled(_key: ObjectKey) -> None:
+            """Waits for nothing: what status knows needs neither API server nor store."""
+
+        stage = Stage(tmp_path)
+        async with stage.operator() as operation:
+            await stage.wait_for("it leads", lambda: is_leading(stage, operation))
+            await stage.wait_until_quiet()
+            operation._reconciler.reconcile = find_it_settled  # type: ignore[method-assign]
+            for number in range(2000):
+                operation.wake(ObjectKey(NAMESPACE, f"dogs-{number}"))
+            turns = 0
+            while len(operation._queue):
+                turns += 1
+                await asyncio.sleep(0)
+            assert turns > 100
 
     asyncio.run(scenario())
