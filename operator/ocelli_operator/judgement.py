@@ -157,10 +157,12 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
         upgrade = f"; {rollout.upgrade_note}" if rollout.upgrade_note else ""
         ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}{upgrade}")
     if failure is None and case.observed.artifact_lost:
+        is_pinned = case.current != spec_revision(spec)
+        remedy = "pin another revision" if is_pinned else "raise spec.retrainNonce to train it again"
         ready = false(
             ReadyReason.ARTIFACT_LOST,
             f"the artifact of revision {case.current} is not in the object store any more: inference servers that run answer "
-            "from memory, and no other can start; put it back from a backup, or raise spec.retrainNonce to train it again",
+            f"from memory, and no other can start; put it back from a backup, or {remedy}",
         )
     return Judgement(
         data_valid=learning.data_valid,

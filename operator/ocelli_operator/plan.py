@@ -25,6 +25,8 @@ from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.status import NOT_CHECKED, false, true
 
 PROGRESS_POLL_SECONDS = 2.0
+LABEL_DELAY_SECONDS = 1.0
+"""The write wakes its Classifier by itself; a webhook that takes the label away again causes no writes without a pause."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
     if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
         # By itself: this write makes the object another one than the rest was decided about.
         restore = RestoreLabel(classifier_id=classifier.status.classifier_id)
-        return Plan(status=classifier.status, actions=(restore,), requeue_after_seconds=0.0)
+        return Plan(status=classifier.status, actions=(restore,), requeue_after_seconds=LABEL_DELAY_SECONDS)
     learning = plan_learning(case)
     rollout = plan_rollout(case, learning)
     actions: tuple[Action, ...] = (*learning.actions, *rollout.actions)

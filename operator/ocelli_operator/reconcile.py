@@ -199,7 +199,9 @@ class Reconciler:
             return False
         if self._lost_artifacts is not None:
             return self._lost_artifacts.get(key) == current
-        # What a predecessor has seen holds until the store was looked through.
+        # What a predecessor has seen holds until the store was looked through. What is served is only trained where it is lost.
+        if current in (classifier.status.training_revision, classifier.status.failed_revision):
+            return True
         ready = classifier.status.condition(ConditionType.READY)
         return ready is not None and ready.reason == ReadyReason.ARTIFACT_LOST
 

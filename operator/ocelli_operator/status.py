@@ -191,10 +191,16 @@ def missing_revision(classifier: Classifier, revision: str) -> Failure:
 def extend_history(
     history: tuple[HistoryEntry, ...], entry: HistoryEntry, keep: frozenset[str | None]
 ) -> tuple[HistoryEntry, ...]:
-    """`history` with the entry first; of more than ten the oldest goes that is none of `keep`."""
-    if any(item.revision == entry.revision for item in history):
+    """`history` with the entry first; of more than ten the oldest goes that is none of `keep`.
+
+    A revision that is there already stays as it is, unless its artifact was lost and learned again.
+    """
+    known = next((item for item in history if item.revision == entry.revision), None)
+    if known is not None and None in (known.artifact_digest, entry.artifact_digest):
         return history
-    entries = [entry, *history]
+    if known is not None and known.artifact_digest == entry.artifact_digest:
+        return history
+    entries = [entry, *(item for item in history if item is not known)]
     while len(entries) > HISTORY_LIMIT:
         spare = [item for item in entries[1:] if item.revision not in keep]
         entries.remove(spare[-1] if spare else entries[-1])

@@ -149,6 +149,15 @@ def test_a_raised_nonce_trains_it_again(scene: Scene) -> None:
     assert len(scene.jobs) == 1
 
 
+def test_a_successor_goes_on_with_the_training_of_a_lost_artifact(scene: Scene) -> None:
+    scene.lose()
+    scene.run()
+    scene.world.edit(retrainNonce=1)
+    scene.run()
+    scene.start()
+    assert scene.run() == "Retraining"
+
+
 def test_one_that_was_put_back_is_ready_after_the_next_sweep(scene: Scene) -> None:
     scene.lose()
     scene.run()

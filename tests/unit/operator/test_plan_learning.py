@@ -16,7 +16,7 @@ from ocelli_api.revision import current_revision
 from ocelli_operator.actions import DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.manifests.metadata import manifest_hash
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod
-from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.plan import LABEL_DELAY_SECONDS, Plan, plan_classifier
 from tests.unit.operator.factories import (
     NOW,
     World,
@@ -92,7 +92,7 @@ class TestAdoption:
         world.see(classifier=replace(world.observed.classifier, labels={}))
         plan = world.plan()
         assert plan.actions == (RestoreLabel(classifier_id="dogs_19"),)
-        assert (plan.status, plan.requeue_after_seconds) == (world.status, 0.0)
+        assert (plan.status, plan.requeue_after_seconds) == (world.status, LABEL_DELAY_SECONDS)
 
 
 def test_a_new_classifier_gets_a_job() -> None:

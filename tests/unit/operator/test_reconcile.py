@@ -19,7 +19,7 @@ from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION
 from ocelli_operator.memory import ClassifierMemory
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed
-from ocelli_operator.plan import plan_classifier
+from ocelli_operator.plan import LABEL_DELAY_SECONDS, plan_classifier
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import Family
 from tests.unit.operator.factories import (
@@ -254,7 +254,7 @@ def test_what_nobody_rewrote_is_written_once() -> None:
 def test_a_restored_label_and_the_status_are_written_in_passes_of_their_own() -> None:
     status = ClassifierStatus(classifier_id=CLASSIFIER_ID, observed_generation=1)
     stage = Stage(make_classifier(status, labels={}))
-    assert stage.act() == 0.0
+    assert stage.act() == LABEL_DELAY_SECONDS
     assert stage.client.requests == [("apply", "classifiers")]
 
 

@@ -79,6 +79,11 @@ def test_history_has_no_revision_twice() -> None:
     assert extend_history((NEW,), NEW, frozenset()) == (NEW,)
 
 
+def test_an_artifact_that_was_learned_again_replaces_the_lost_one_in_history() -> None:
+    lost, again = replace(NEW, artifact_digest="1" * 64, accuracy="0.900"), replace(NEW, artifact_digest="2" * 64)
+    assert extend_history((lost,), again, frozenset()) == (again,)
+
+
 def test_the_oldest_revision_goes_that_nobody_needs() -> None:
     history = make_history(10)
     revisions = [entry.revision for entry in extend_history(history, NEW, frozenset({history[-1].revision}))]
