@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import yaml
 
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress
@@ -21,6 +21,7 @@ from ocelli_local.kubeconfig import ApiAddress
 Manifest = dict[str, Any]
 
 APPLY_PATCH = "application/apply-patch+yaml"
+_ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 
@@ -117,8 +118,7 @@ class ApiClient:
         body: Manifest | None = None,
         content_type: str = "application/json",
     ) -> Manifest:
-        # JSON escapes some characters in a way that is no YAML.
-        write = yaml.safe_dump if content_type == APPLY_PATCH else json.dumps
+        write = _write_yaml if content_type == APPLY_PATCH else json.dumps
         data = None if body is None else write(body).encode()
         headers = {} if body is None else {"Content-Type": content_type}
         for attempt in range(5):
@@ -142,3 +142,9 @@ class ApiClient:
         if response.status == 410:
             raise WatchExpiredError(body.get("message", ""))
         raise ApiError(request, response.status, body if isinstance(body, dict) else {})
+
+
+def _write_yaml(body: Manifest) -> str:
+    """JSON that is YAML, too: no character above U+FFFF is escaped by a surrogate pair. YAML proper would leave the quotes off
+    texts such as 0123456789, which the API server then takes for numbers."""
+    return _ESCAPED_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(body, ensure_ascii=False))
