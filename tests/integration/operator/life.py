@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 
 
@@ -45,3 +46,12 @@ def live(scene: Scene, name: str, amid: Sequence[Callable[[], None]] = ()) -> di
         ),
     )
     return describe(scene, name)
+
+
+def live_undisturbed(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> dict[str, Any]:
+    """What a life comes to that an operator of its own leads through without any fault."""
+    operator = build_operator(identity="undisturbed")
+    operator.start()
+    ended = live(scene, "calm")
+    operator.stop()
+    return ended

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_local.cluster_process import ClusterDescription
-from tests.integration.operator.life import live
+from tests.integration.operator.life import live, live_undisturbed
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.write_proxy import WriteProxy
@@ -101,10 +101,7 @@ def restart_etcd(scene: Scene, operator: OperatorProcess) -> None:
 def test_a_life_through_outages_of_api_server_etcd_and_watches_ends_as_one_without(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
-    undisturbed = build_operator(identity="undisturbed")
-    undisturbed.start()
-    expected = live(scene, "calm")
-    undisturbed.stop()
+    expected = live_undisturbed(scene, build_operator)
 
     operator = build_operator(kubeconfig=proxy.kubeconfig)
     operator.start()

@@ -11,7 +11,7 @@ import pytest
 from ocelli_cluster.client import ClusterClient, NotFoundError
 from ocelli_cluster.lease import LeaderLease, LeaseName, LeaseTimes
 from ocelli_cluster.resources import LEASES
-from tests.integration.operator.life import live
+from tests.integration.operator.life import live, live_undisturbed
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.write_proxy import WriteProxy
@@ -45,10 +45,7 @@ class _Reaper:
 def test_an_operator_killed_at_every_write_ends_in_the_same_state(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
-    undisturbed = build_operator(identity="undisturbed")
-    undisturbed.start()
-    expected = live(scene, "calm")
-    undisturbed.stop()
+    expected = live_undisturbed(scene, build_operator)
 
     mortal = build_operator(kubeconfig=proxy.kubeconfig, identity="mortal")
     reaper = _Reaper(mortal)

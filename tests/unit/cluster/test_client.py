@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 from aiohttp import web
 
 from ocelli_cluster.client import CONNECTIONS_LIMIT, ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, LEASES
+from tests.unit.cluster.kubeconfig import write_kubeconfig
 
 WATCHES = 7 * 40
 """Seven kinds in each of forty namespaces."""
@@ -38,18 +38,9 @@ class ApiServer:
         site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        kubeconfig = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-            "users": [{"name": "me", "user": {"token": "secret"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
+        environment = write_kubeconfig(folder, port)
         try:
-            yield {"KUBECONFIG": str(path)}
+            yield environment
         finally:
             self._release.set()
             await runner.cleanup()

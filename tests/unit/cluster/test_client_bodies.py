@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS
+from tests.unit.cluster.kubeconfig import write_kubeconfig
 
 PLANES = "".join(chr(plane * 0x10000 + offset) for plane in range(17) for offset in (0x00E9, 0x4E00, 0xFFFD))
 CONTROLS = "".join(map(chr, [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, 0xFEFF, 0xFFFE, 0xFFFF, 0x1FFFF, 0x10FFFF]))
@@ -42,18 +43,9 @@ class Recorder:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        kubeconfig = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "contexts": [{"name": "here", "context": {"cluster": "here", "user": "me"}}],
-            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
-            "users": [{"name": "me", "user": {"token": "secret"}}],
-        }
-        path = folder / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
+        environment = write_kubeconfig(folder, port)
         try:
-            async with await ClusterClient.connect({"KUBECONFIG": str(path)}) as client:
+            async with await ClusterClient.connect(environment) as client:
                 yield client
         finally:
             await runner.cleanup()
