@@ -357,7 +357,7 @@ class ClusterClient:
         field_manager: str,
         subresource: str | None = None,
     ) -> Manifest:
-        """Server-side apply, taking over fields that others own. With `metadata.resourceVersion`: only if nobody changed it;
+        """Server-side apply, taking over fields of other managers. With `metadata.resourceVersion`: only if it is unchanged;
         with `metadata.uid`: only if it is still that object (ConflictError, also where there is none)."""
         try:
             return await self._call(
@@ -493,7 +493,7 @@ class ClusterClient:
 
 
 def _write_yaml(body: Manifest) -> str:
-    """JSON that is YAML 1.1, too. Half of a surrogate pair is no text, and is replaced, as the API server does in JSON."""
+    """JSON that is YAML 1.1, too. A lone surrogate is replaced, as the API server does in JSON."""
     return _ESCAPED_IN_YAML.sub(_escape_in_yaml, json.dumps(body, ensure_ascii=False))
 
 

@@ -100,7 +100,7 @@ class LeaderLease:
             logger.info("lease could not be released", extra={"lease": self._name.name, "error": str(error)})
 
     def _left_seconds(self) -> float:
-        """How long the Lease may still be taken for held."""
+        """For how many seconds the Lease still counts as held."""
         if self._renewed_at is None:
             return 0.0
         return self._renewed_at + self._times.give_up_seconds - time.monotonic()

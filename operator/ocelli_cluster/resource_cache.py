@@ -70,7 +70,7 @@ class ResourceCache(Generic[T]):
     """The objects of one kind, in one namespace or in all (`namespace=None`), that a label selector matches.
 
     `project` turns a manifest into what is kept. Where it raises, the object is `unreadable`: what was known of it is kept, and
-    it is never taken for deleted. `on_change` is called within the event loop for each change; it must not block. Run `run()`
+    it never counts as deleted. `on_change` is called within the event loop for each change; it must not block. Run `run()`
     as a task of its own. Where listing is forbidden it is tried again and again, because rights may come later, at most
     `forbidden_limit_seconds` apart.
     """

@@ -476,7 +476,7 @@ def _quantity(environment: Mapping[str, str], setting: Setting) -> str:
     except ValueError:
         positive = False
     if not positive:
-        raise ConfigError(f"{setting.name}={text!r} is no quantity above 0 such as {setting.default}; set one")
+        raise ConfigError(f"{setting.name}={text!r} is not a quantity above 0 such as {setting.default}; set one")
     return text
 
 

@@ -131,7 +131,7 @@ def _failed(case: Case, failure: Failure, attempt: int, superseded: tuple[Action
 
 
 def _wait_for_store(case: Case, attempt: int, fact: str) -> Learning:
-    """Nobody can tell whether the current revision is learned. What needed a person before the outage goes on doing so."""
+    """It is unknown whether the current revision is trained. What stalled before the outage stays stalled."""
     status = case.status
     if case.is_stalled_by(frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})):
         return _failed(case, _remember_failure(status), status.attempt)

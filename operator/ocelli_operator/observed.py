@@ -259,10 +259,10 @@ class Observed:
     store_fault: str = ""
     """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     store_trouble: str = ""
-    """Why the store could not be asked; empty where it answered or nobody needed it. `artifact` is as status knows it then, and
+    """Why the store could not be asked; empty where it answered or was not needed. `artifact` is as status knows it then, and
     `outcome` and `progress` are unknown."""
     outcome: Outcome | None = None
-    """The stored outcome of the attempt under way; None where the store holds none, or nobody needed it."""
+    """The stored outcome of the attempt under way; None where the store holds none, or it was not needed."""
     progress: ProgressReport | None = None
     progress_written_at: datetime | None = None
     """When status last got a progress by this process; None before."""

@@ -39,7 +39,7 @@ CONFLICT_DELAY_SECONDS = 0.05
 CLOSED_DELAY_SECONDS = 5.0
 """Before the next look at a Classifier whose namespace may not be read, or that cannot be read itself."""
 CONFLICTS_LIMIT = 100
-"""So many in a row, five seconds and more, are no writes of others that the watch is about to bring."""
+"""After this many in a row, five seconds or more, the cause is not a write that the watch is about to deliver."""
 RESYNC_SECONDS = 600.0
 """Every Classifier is looked at this often though nothing was heard of it: a net below the watches."""
 WATCHING_SECONDS = 1.0
@@ -248,7 +248,7 @@ class Operation:
 
     async def _reconcile(self, key: ObjectKey) -> None:
         if not self._view.can_be_judged(key):
-            # It holds nobody up meanwhile, and what was due in this time is not forgotten.
+            # Others must not wait behind it, and what falls due in the meantime must not be lost.
             self._starts.forget(key)
             self._queue.add_after(key, CLOSED_DELAY_SECONDS)
             return

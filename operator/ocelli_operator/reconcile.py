@@ -136,7 +136,7 @@ class Reconciler:
         try:
             return await self._pass(key, classifier)
         except Exception:
-            # It waits for something else than its turn, and holds nobody up meanwhile.
+            # It waits for something other than its turn, so others must not wait behind it.
             starts.forget(key)
             raise
         finally:
@@ -149,7 +149,7 @@ class Reconciler:
         stored = await self._read_store(key, classifier, seen)
         observed = await self._observe(key, classifier, seen, stored)
         store_error = stored.error
-        # From here to the claim nobody else may come in between: no await.
+        # No await from here to the claim, so that no other pass can claim the same place.
         observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
         plan = plan_classifier(observed, self._parts.settings)
         self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)

@@ -16,7 +16,7 @@ from ocelli_operator.observed import ObservedDeployment, ObservedJob, ObservedPo
 
 COUNTED_FOR = timedelta(seconds=60)
 """A training, or the Deployment of a new revision, counts for so long at most: Pods that no node can take, or that a quota
-keeps out, hold nobody else up."""
+refuses, must not delay others."""
 
 
 @dataclass(frozen=True, kw_only=True)
