@@ -31,7 +31,7 @@ from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
 from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
-from ocelli_gateway.pixels import PixelReader, PixelsError
+from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import (
     ClassifierGoneError,
     ImageFaultError,
@@ -51,6 +51,7 @@ from ocelli_gateway.wire import (
     WarningId,
     classify_body,
 )
+from ocelli_storage.image_file import ImageError
 
 NO_IMAGES = "No images were specified."
 _SHOWN_IDS = 20
@@ -288,8 +289,8 @@ class Classification:
         if in_pixels:
             try:
                 pixels = await self._pixels.read(image.data, tenant)
-            except PixelsError as error:
-                return _Outcome(origin=image.origin, error=image_error(error.fault))
+            except ImageError as error:
+                return _Outcome(origin=image.origin, error=image_error(error.kind))
             for classifier_id in in_pixels:
                 scores[classifier_id] += score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
@@ -312,8 +313,8 @@ class Classification:
             # Nobody has said whether it is an image.
             try:
                 await self._pixels.read(image.data, tenant)
-            except PixelsError as error:
-                return _Outcome(origin=image.origin, error=image_error(error.fault))
+            except ImageError as error:
+                return _Outcome(origin=image.origin, error=image_error(error.kind))
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
     async def _ask(

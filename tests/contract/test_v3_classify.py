@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from tests.unit.gateway.harness import (
@@ -28,6 +29,7 @@ from tests.unit.gateway.harness import (
     plain,
     png,
 )
+from tests.unit.model.tiffs import HEIGHT, WHITE_IS_ZERO, WIDTH, TiffKind, make_tiff
 
 INVALID = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
 SMALL = "Image resolution is smaller than the minimum limit"
@@ -656,6 +658,27 @@ def test_any_plain_color_gets_a_name_though_it_is_noisy(client: V3Client, seed: 
     pixels = np.clip(base + generator.normal(0, 4, (120, 160, 3)), 0, 255).astype(np.uint8)
     body = client.classify(("a.jpg", encode(Image.fromarray(pixels), "JPEG", quality=60))).json()
     assert len(classes(body)) >= 1
+
+
+def test_a_jpeg_without_the_mark_of_its_end_is_fine(client: V3Client) -> None:
+    body = client.classify(("a.jpg", plain((255, 0, 0), format_name="JPEG")[:-2]))
+
+    assert body.status_code == 200
+
+
+def test_a_png_with_a_large_text_is_fine(client: V3Client) -> None:
+    texts = PngInfo()
+    texts.add_text("Comment", "x" * 5_000_000, zip=True)
+    response = client.classify(("a.png", encode(Image.new("RGB", (40, 40), "red"), "PNG", pnginfo=texts)))
+
+    assert response.status_code == 200
+
+
+def test_a_grey_tiff_whose_zero_is_white_is_not_its_negative(client: V3Client) -> None:
+    kind = TiffKind(photometric=WHITE_IS_ZERO, bits=16)
+    response = client.classify(("a.tif", make_tiff(kind, np.zeros((HEIGHT, WIDTH, 1), dtype=np.int64))))
+
+    assert [item["class"] for item in classes(response.json())] == ["white color"]
 
 
 def test_transparent_parts_count_as_white(client: V3Client) -> None:
