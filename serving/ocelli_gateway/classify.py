@@ -30,7 +30,7 @@ from ocelli_gateway.errors import (
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
-from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
+from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, has_zip, image_error
 from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import (
     ClassifierGoneError,
@@ -164,11 +164,17 @@ class Classification:
             ClusterError: the API server was needed and did not answer.
         """
         plan = await self._plan(caller, request)
-        files = await self._zips.run(caller.namespace, ImageFiles, request.files)
+        files = await self._open_files(caller, request.files)
         try:
             return await self._answer(caller, files, request, plan)
         finally:
             await asyncio.to_thread(files.close)
+
+    async def _open_files(self, caller: Caller, files: Sequence[SpooledFile]) -> ImageFiles:
+        # Whoever sends an image does not wait for those who send zips.
+        if await asyncio.to_thread(has_zip, files):
+            return await self._zips.run(caller.namespace, ImageFiles, files)
+        return await asyncio.to_thread(ImageFiles, files)
 
     async def _answer(self, caller: Caller, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
         if not files.count and not request.url:
@@ -177,8 +183,7 @@ class Classification:
         warnings = [*plan.warnings, *_describe_files(files, count)]
         url = request.url if count <= IMAGES_LIMIT else ""
         if plan.refusal is not None:
-            origins = await asyncio.to_thread(lambda: [image.origin for image in files])
-            origins += [ImageOrigin(source_url=url)] if url else []
+            origins = [*files.origins(), *([ImageOrigin(source_url=url)] if url else [])]
             raise _refuse([ImageAnswer(origin=origin, error=plan.refusal) for origin in origins])
         async with self._fetch(caller, url) as fetched:
             images = chain(files, _read_fetched(fetched))

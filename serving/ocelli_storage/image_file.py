@@ -1,6 +1,6 @@
 """Image files, opened and decoded in one way by trainer, inference server and gateway.
 
-What is no image, cannot be decoded rightly, or is too large is refused here, so that what is learned from is what is classified.
+What is not an image, cannot be decoded rightly, or is too large is refused here.
 Work and memory are bounded: sizes are judged by headers, and beside the decoded image (at most 4 bytes a pixel, and what its
 decoder needs) nothing is held in its full size. It must not know what the pixels are for.
 """
@@ -174,7 +174,7 @@ class DecodedImage:
         self.width, self.height = image.size
 
     def check_greys(self) -> None:
-        """Raises ValueError where integers are not of the 16 bits that they are taken for: nothing tells what would be white."""
+        """Raises ValueError where integers have more than the 16 bits that they are taken for: nothing tells what is white."""
         if self._image.mode == "I" and not all(values.min() >= 0 and values.max() <= 65535 for values in self._bands()):
             raise ValueError("grey values of more than 16 bits")
 

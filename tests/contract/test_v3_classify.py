@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -426,6 +427,35 @@ def test_useless_zip_alone_is_400(client: V3Client, birds: str, data: bytes) -> 
     response = client.classify(("z.zip", data), classifier_ids=birds)
     assert_error(response, 400, "input_error")
     assert response.json()["images"][0]["image"] == "z.zip"
+
+
+def test_zip_behind_a_program_is_a_zip(client: V3Client, birds: str) -> None:
+    body = client.classify(("a.exe", b"MZ" + bytes(1000) + build_zip({"a.png": png()})), classifier_ids=birds).json()
+
+    assert [image["image"] for image in body["images"]] == ["a.exe/a.png"]
+
+
+def test_zip_of_more_than_2000_entries_is_400(client: V3Client, birds: str) -> None:
+    response = client.classify(("a.zip", build_zip({f"{index}.png": b"x" for index in range(2001)})), classifier_ids=birds)
+
+    assert_image_error(response, 400, "limit_exceeded", INVALID)
+    assert "more than 2000 entries" in response.json()["error"]
+
+
+def test_entry_of_another_compression_is_told_its_name(client: V3Client, birds: str) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", png())
+
+    response = client.classify(("a.zip", buffer.getvalue()), classifier_ids=birds)
+
+    assert "compressed by LZMA" in response.json()["images"][0]["error"]["description"]
+
+
+def test_name_that_is_not_the_utf8_it_claims_to_be_spoils_no_zip(client: V3Client, birds: str) -> None:
+    data = build_zip({"\u00e4.png": png(), "b.png": png()}).replace("\u00e4".encode(), b"\xff\xfe")
+
+    assert client.classify(("a.zip", data), classifier_ids=birds).json()["images_processed"] == 2
 
 
 def test_zip_of_texts_is_400_with_an_error_for_each(client: V3Client, birds: str) -> None:

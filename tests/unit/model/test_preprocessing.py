@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocelli_api.prediction import ImageFault
-from ocelli_model import preprocessing
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode, decode_image, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.image_file import PIXELS_LIMIT, ImageError

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from ocelli_api.prediction import ImageFault
 from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.image_file import ImageError
 from tests.unit.model.images import encode, make_pixels
@@ -55,8 +54,7 @@ COMMON = [
 def decode(data: bytes) -> NDArray[np.uint8] | None:
     try:
         return decode_image(data, AS_STORED)
-    except ImageError as error:
-        assert error.kind is ImageFault.CORRUPT
+    except ImageError:
         return None
 
 
