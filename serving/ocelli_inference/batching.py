@@ -167,9 +167,10 @@ class FeatureBatcher:
             except asyncio.CancelledError:
                 _fail(batch, BatcherClosedError)
                 raise
-            except Exception as error:
+            except Exception:
                 _log.exception("the backbone failed", extra={"batch_images": len(batch)})
-                _fail(batch, partial(BatchFailedError, f"the backbone failed on a batch of {len(batch)} images: {error}"))
+                message = f"the backbone failed on a batch of {len(batch)} images; the log says more"
+                _fail(batch, partial(BatchFailedError, message))
             else:
                 for item, row in zip(batch, features, strict=True):
                     if not item.features.done():
