@@ -375,7 +375,7 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
         for chunk in self._chunks(entry):
             data += chunk
             if kind is None and len(data) >= SIGNATURE_BYTES:
-                kind = image_kind(data[:SIGNATURE_BYTES])
+                kind = image_kind(bytes(data[:SIGNATURE_BYTES]))
                 if kind is None or kind not in self._kinds:
                     break
             if len(data) > self._limits.image_bytes:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_gateway import classify
+from ocelli_storage.archives import ImageArchive
 from tests.unit.gateway.harness import (
     NAMESPACE,
     VERSION,
@@ -427,6 +431,39 @@ def test_useless_zip_alone_is_400(client: V3Client, birds: str, data: bytes) -> 
     response = client.classify(("z.zip", data), classifier_ids=birds)
     assert_error(response, 400, "input_error")
     assert response.json()["images"][0]["image"] == "z.zip"
+
+
+def test_lone_image_waits_for_no_zip(client: V3Client, birds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, held, real = threading.Event(), threading.Event(), classify.ImageFiles
+
+    def open_files(files: Any) -> Any:
+        if any(file.filename == "a.zip" for file in files):
+            begun.set()
+            assert held.wait(30)
+        return real(files)
+
+    monkeypatch.setattr(classify, "ImageFiles", open_files)
+    with ThreadPoolExecutor(4) as pool:
+        zips = [pool.submit(client.classify, ("a.zip", build_zip({"a.png": png()})), classifier_ids=birds) for _ in range(3)]
+        try:
+            assert begun.wait(30)
+            lone = pool.submit(client.classify, ("a.png", png()), classifier_ids=birds).result(timeout=10)
+        finally:
+            held.set()
+
+    assert lone.status_code == 200
+    assert [task.result().status_code for task in zips] == [200] * 3
+
+
+def test_images_of_a_refused_request_are_named_without_being_read(client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageArchive, "__iter__", lambda _: pytest.fail("it was read"))
+
+    response = client.classify(("a.zip", build_zip({"a.png": png(), "b.png": png()})), classifier_ids="none_1")
+
+    assert (response.status_code, [image["image"] for image in response.json()["images"]]) == (
+        404,
+        ["a.zip/a.png", "a.zip/b.png"],
+    )
 
 
 def test_zip_behind_a_program_is_a_zip(client: V3Client, birds: str) -> None:
