@@ -95,6 +95,7 @@ from ocelli_gateway.uploads import (
 )
 from ocelli_gateway.url_fetcher import ThreadedResolver, UrlFetcher
 from ocelli_gateway.user_data import UserData
+from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
@@ -105,7 +106,7 @@ TOKEN_FORM_BYTES_LIMIT = 16 * 1024
 PREDICTIONS_AT_ONCE = 256
 """Of one image by one classifier each."""
 ZIP_THREADS = 2
-"""One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
+"""For zips to classify. One tenant may hold one of them. Reading zips is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _SLASHES = re.compile("//+")
@@ -170,7 +171,7 @@ class Parts:
     predictions: PredictionClient
     pixels: PixelReader
     fetcher: UrlFetcher
-    example_zips: FairThreads
+    example_zips: ZipInspector
     classify_zips: FairThreads
 
 
@@ -397,9 +398,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
         resources.callback(pixels.close)
         # Apart: whoever uploads examples need not wait for them when classifying.
-        example_zips, classify_zips = _build_zip_threads(settings), _build_zip_threads(settings)
-        for threads in (example_zips, classify_zips):
-            resources.callback(threads.close)
+        example_zips, classify_zips = ZipInspector(timeout_seconds=settings.body_timeout_seconds), _build_zip_threads(settings)
+        resources.callback(classify_zips.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),

@@ -298,9 +298,10 @@ class _TextSink:
 
     async def close(self) -> None:
         try:
-            text = self._data.decode("utf-8")
+            # Editors on Windows write a byte order mark before it.
+            text = self._data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text.') from error
+            raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text; save it as UTF-8.') from error
         self._collector.texts.append((self._head.name, text))
 
 
