@@ -18,8 +18,9 @@ from ocelli_gateway.settings import GatewaySettings, SettingsError
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
-SHUTDOWN_SECONDS = 20
-"""Less than what is left of a Pod's 30 seconds after a preStop hook of five."""
+LAST_ANSWERS_SECONDS = 7
+"""For what is still worked on when the drain is over: with it, less than what is left of a Pod's 30 seconds after a preStop
+hook of five."""
 
 
 async def serve(settings: GatewaySettings) -> None:
@@ -36,9 +37,11 @@ async def serve(settings: GatewaySettings) -> None:
             config = build_config(
                 build_app(gateway, metrics),
                 http=build_protocol(stall_seconds=settings.body_timeout_seconds),
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                limit_concurrency=settings.connections,
+                timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             )
-            await Server(config).serve(sockets=[bind(settings.host, settings.port)])
+            server = Server(config, drain_seconds=settings.drain_seconds)
+            await server.serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
-from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
+from ocelli_gateway.contract import QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.errors import MethodNotAllowedError, NotFoundError, ParameterError, UnknownApiKeyError
 from ocelli_gateway.example_sets import ExampleSet, check_archives, parse_example_sets
@@ -45,6 +45,7 @@ from ocelli_gateway.fields import (
     SentFields,
 )
 from ocelli_gateway.health import Foundations, Health, HealthCheck
+from ocelli_gateway.http_protocol import CALLER_KEY
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
 from ocelli_gateway.network_addresses import parse_networks
 from ocelli_gateway.openapi import build_document

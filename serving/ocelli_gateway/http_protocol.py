@@ -5,14 +5,22 @@ It must not know what the requests mean.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
+
+from uvicorn._types import Scope
 
 from ocelli_gateway.wire import TRANSACTION_HEADER
 from ocelli_http.connection import LimitedProtocol
 
+CALLER_KEY = "ocelli.user"
+"""Key of the scope under which the user's name is kept, once it is known."""
+LEFT_KEY = "ocelli.left"
+"""Key of the scope of an event that is set once the client has closed its side of the connection, or the connection is gone."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
@@ -27,16 +35,29 @@ class ContractProtocol(LimitedProtocol):
     """One connection. Build its class with `build_protocol`."""
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
-        body = json.dumps({"code": status, "error": message, "error_id": "parameter_error"}).encode()
-        return {"content-type": "application/json", TRANSACTION_HEADER.lower(): new_transaction_id()}, body
+        full = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        body = json.dumps({"code": status, "error": message, "error_id": "unavailable" if full else "parameter_error"}).encode()
+        headers = {"content-type": "application/json", TRANSACTION_HEADER.lower(): new_transaction_id()}
+        return headers | ({"retry-after": "1"} if full else {}), body
 
-    def data_received(self, data: bytes) -> None:
+    def is_known(self, scope: Scope) -> bool:
+        return CALLER_KEY in scope
+
+    def on_headers_complete(self) -> None:
+        self.scope[LEFT_KEY] = asyncio.Event()  # type: ignore[literal-required]
+        super().on_headers_complete()
+
+    def parse(self, data: bytes) -> None:
         if self._between_requests:
             # Scripts send `/v3/classifiers/ü` as raw UTF-8; the parser takes addresses for ASCII.
             line, newline, rest = data.partition(b"\n")
             if not line.isascii():
                 data = _OUTSIDE_ASCII.sub(lambda match: b"%%%02X" % match[0][0], line) + newline + rest
-        super().data_received(data)
+        super().parse(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell_left()
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that has said all it will may still listen: whoever cuts a body off gets the 400 that says so."""
@@ -44,11 +65,17 @@ class ContractProtocol(LimitedProtocol):
         if self._refused or cycle is None or cycle.response_complete:
             return None
         cycle.keep_alive = False
+        self._tell_left()
         if cycle.more_body:
             cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
         return True
+
+    def _tell_left(self) -> None:
+        for cycle in (self._running, self.cycle):
+            if cycle is not None:
+                cycle.scope[LEFT_KEY].set()  # type: ignore[literal-required]
 
 
 def build_protocol(*, stall_seconds: float) -> type[ContractProtocol]:

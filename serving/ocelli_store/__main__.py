@@ -20,7 +20,9 @@ from ocelli_store.metrics import Metrics
 from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
 from ocelli_store.tokens import TokenReviewer
 
-_SHUTDOWN_SECONDS = 20
+_DRAIN_SECONDS = 10
+_LAST_ANSWERS_SECONDS = 15
+"""With the drain, less than a Pod's 30 seconds."""
 _CONNECTIONS = 1000
 """Each may cost a third of a megabyte before its token is known: a head, or what the socket had of a body."""
 
@@ -42,9 +44,9 @@ async def serve(settings: StoreSettings) -> None:
         config = build_config(
             build_app(store),
             limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
         )
-        await Server(config).serve(sockets=[bind(settings.host, settings.port)])
+        await Server(config, drain_seconds=_DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
