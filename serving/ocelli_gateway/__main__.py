@@ -15,6 +15,7 @@ from ocelli_gateway.app import Dependencies, build_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
+from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
@@ -41,7 +42,8 @@ async def serve(settings: GatewaySettings) -> None:
                 timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             )
             server = Server(config, drain_seconds=settings.drain_seconds)
-            await server.serve(sockets=[bind(settings.host, settings.port)])
+            async with given_back_regularly():
+                await server.serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -51,6 +53,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
+    keep_little()
     # uvicorn says nothing that the access log does not.
     configure_logging(settings.log_level, talkative=("uvicorn",))
     # A client that breaks off is no news of the multipart parser's.

@@ -13,6 +13,7 @@ import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
@@ -46,7 +47,8 @@ async def serve(settings: StoreSettings) -> None:
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
         )
-        await Server(config, drain_seconds=_DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
+        async with given_back_regularly():
+            await Server(config, drain_seconds=_DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -56,6 +58,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"store: {error}", file=sys.stderr)
         return 1
+    keep_little()
     configure_logging(settings.log_level, talkative=("uvicorn",))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
