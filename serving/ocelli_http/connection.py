@@ -79,7 +79,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return True
 
     def begin_drain(self) -> None:
-        """From now on each answer says that it is the connection's last; one that has begun said otherwise, and is kept to it."""
+        """From now on each answer says that it is its connection's last; one that has begun said otherwise, which holds."""
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 

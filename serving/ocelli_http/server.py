@@ -101,7 +101,10 @@ class Server(uvicorn.Server):
             if isinstance(connection, LimitedProtocol):
                 connection.begin_drain()
         deadline = time.monotonic() + self._drain_seconds
-        while self.server_state.connections and time.monotonic() < deadline and not (self._interrupted or self.force_exit):
+        # uvicorn keeps a set of connections, and no event of its change.
+        while self.server_state.connections and time.monotonic() < deadline:
+            if self._interrupted or self.force_exit:
+                return
             await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     @contextlib.contextmanager

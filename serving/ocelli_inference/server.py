@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 # What still runs when the drain is over gets so long; then the process ends anyway.
 _LAST_ANSWERS_SECONDS = 5
 _IDLE_SECONDS = 4
-"""After the drain, for gateways that have not used an idle connection once more. Preceded by a preStop hook of five seconds and a
+"""After the drain, for gateways that have not used an idle connection once more. With the preStop hook of five seconds and a
 drain of up to 15, all of it is less than a Pod's 30."""
 _CONNECTIONS = 512
 """Each may cost a third of a megabyte before its bytes are counted: a head, or what the socket had of a body."""
@@ -46,9 +46,7 @@ async def run_server(settings: Settings) -> None:
         metrics=metrics,
     )
     listener = bind(settings.bind_address, INFERENCE_PORT)
-    config = build_config(
-        build_app(service), limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS
-    )
+    config = build_config(build_app(service), limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS)
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")

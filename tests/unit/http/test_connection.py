@@ -81,9 +81,7 @@ def running_server(settings: ServerSettings, *, drain_seconds: float = 0) -> Ite
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = UnsignalledServer(
-        build_config(app, **{"timeout_graceful_shutdown": 1, **settings}), drain_seconds=drain_seconds
-    )
+    server = UnsignalledServer(build_config(app, **{"timeout_graceful_shutdown": 1, **settings}), drain_seconds=drain_seconds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:
