@@ -309,7 +309,8 @@ class _Source:
 
     @classmethod
     def of(cls, user: str, address: str) -> _Source:
-        return cls(user=user, subscriber=subscriber_of(address))
+        # A digest, because names of any length are kept.
+        return cls(user=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest(), subscriber=subscriber_of(address))
 
 
 class _Failures:

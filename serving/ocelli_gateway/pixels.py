@@ -10,7 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ocelli_gateway.fair_threads import FairThreads
-from ocelli_storage.image_file import PIXELS_LIMIT, ImageFile, open_image
+from ocelli_storage.image_file import PIXELS_LIMIT, ImageError, ImageFault, ImageFile, open_image
 
 SAMPLE_SIDE_PIXELS = 64
 _LARGE_PIXELS = 8_000_000
@@ -42,7 +42,11 @@ class PixelReader:
             return await self._threads.run(tenant, _decode, data, _LARGE_PIXELS)
         except _LargeImageError:
             # What is decoded small takes some more than its pixels.
-            return await self._large.run(tenant, _decode, data, 2 * PIXELS_LIMIT)
+            try:
+                return await self._large.run(tenant, _decode, data, 2 * PIXELS_LIMIT)
+            except _LargeImageError:
+                message = "The image takes more memory to decode than is allowed; save it as a baseline JPEG or make it smaller"
+                raise ImageError(ImageFault.TOO_MANY_PIXELS, message) from None
 
     def close(self) -> None:
         """Stop the threads."""

@@ -33,6 +33,8 @@ class ZipInspector:
             InputError: it takes too long.
             UnavailableError: too many are looked into already, or no process can be started.
         """
+        if not paths:
+            return []
         async with self._slots.slot(tenant):
             lines = (await _run(paths)).splitlines()
         return [ZipReport.parse(json.loads(line)) for line in lines]

@@ -276,8 +276,9 @@ _END_OF_IMAGE = b"\xff\xd9"
 _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SCAN_HEADER = 0xDA
-_JPEG_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-"""Not those that stand between coefficients: stuffed zeros, and restarts."""
+_JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+"""Not those that stand between coefficients: stuffed zeros, and restarts. Of a run of 0xFF the last one begins it: to match them
+all would take quadratic time."""
 _COEFFICIENTS = 64
 
 
@@ -382,8 +383,11 @@ def _without_large_texts(data: bytes) -> bytes:
         length, name = struct.unpack_from(">I4s", data, position)
         end = position + _PNG_CHUNK_BYTES + length
         if name in _PNG_TEXTS or name == b"iCCP":
-            needed = name != b"iCCP" and texts < _PNG_KEPT_TEXTS and _is_needed_text(name, data[position + 8 : end - 4])
-            texts += needed
+            needed = False
+            # Those that are not kept count, too: to look at one takes as long.
+            if name != b"iCCP" and texts < _PNG_KEPT_TEXTS and data.startswith(_PNG_ORIENTATION_TEXTS, position + 8):
+                texts += 1
+                needed = _is_needed_text(name, data[position + 8 : end - 4])
             if not needed:
                 kept.append(view[begin:position])
                 begin = min(end, len(data))
