@@ -277,8 +277,8 @@ _FRAME_HEADERS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _PROGRESSIVE_FRAMES = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _SCAN_HEADER = 0xDA
 _JPEG_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
-"""Not those that stand between coefficients: stuffed zeros, and restarts. Of a run of 0xFF the last one begins it: to match them
-all would take quadratic time."""
+"""Not those that stand between coefficients: stuffed zeros, and restarts. Of a run of 0xFF the last one begins it: to match
+them all would take quadratic time."""
 _COEFFICIENTS = 64
 
 
