@@ -86,6 +86,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),
         # There is one replica: nobody else's watch has to be waited for.
         "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
+        "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
     }
     await cluster.apply(CRDS)
     # A CRD that was just made answers 429 for a moment, which clients report as an error.

@@ -15,11 +15,13 @@ from ocelli_gateway.app import Dependencies, build_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
+from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
-SHUTDOWN_SECONDS = 20
-"""Less than what is left of a Pod's 30 seconds after a preStop hook of five."""
+LAST_ANSWERS_SECONDS = 7
+"""For what is still worked on when the drain is over: with it, less than what is left of a Pod's 30 seconds after a preStop
+hook of five."""
 
 
 async def serve(settings: GatewaySettings) -> None:
@@ -36,9 +38,12 @@ async def serve(settings: GatewaySettings) -> None:
             config = build_config(
                 build_app(gateway, metrics),
                 http=build_protocol(stall_seconds=settings.body_timeout_seconds),
-                timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+                limit_concurrency=settings.connections,
+                timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             )
-            await Server(config).serve(sockets=[bind(settings.host, settings.port)])
+            server = Server(config, drain_seconds=settings.drain_seconds)
+            async with given_back_regularly():
+                await server.serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -48,6 +53,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
+    keep_little()
     # uvicorn says nothing that the access log does not.
     configure_logging(settings.log_level, talkative=("uvicorn",))
     # A client that breaks off is no news of the multipart parser's.

@@ -6,6 +6,7 @@ For `/v3/…` the order is the contract's: credentials, address, method, `versio
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,16 +20,18 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocelli_api.export import ExportFormat
-from ocelli_api.network_addresses import NetworkRules
+from ocelli_api.network_addresses import NetworkRules, parse_networks
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
-from ocelli_gateway.contract import CALLER_KEY, QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
+from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
+from ocelli_gateway.contract import QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.errors import (
+    InputError,
     MethodNotAllowedError,
     NotFoundError,
     ParameterError,
@@ -56,6 +59,7 @@ from ocelli_gateway.fields import (
     SentFields,
 )
 from ocelli_gateway.health import Foundations, Health, HealthCheck
+from ocelli_gateway.http_protocol import CALLER_KEY, LEFT_KEY
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operations import (
@@ -95,6 +99,8 @@ from ocelli_gateway.uploads import (
 )
 from ocelli_gateway.url_fetcher import ThreadedResolver, UrlFetcher
 from ocelli_gateway.user_data import UserData
+from ocelli_gateway.zip_inspection import ZipInspector
+from ocelli_http.body_pace import BodyPace
 from ocelli_storage.object_store import ObjectStore
 
 PREFIX = "/visual-recognition/api"
@@ -105,12 +111,16 @@ TOKEN_FORM_BYTES_LIMIT = 16 * 1024
 PREDICTIONS_AT_ONCE = 256
 """Of one image by one classifier each."""
 ZIP_THREADS = 2
-"""One tenant may hold one of them. Reading what is in a zip is pure Python: more would only slow each other."""
+"""For zips to classify. One tenant may hold one of them. Reading zips is pure Python: more would only slow each other."""
 DOCUMENT_PATH = "/openapi.json"
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _SLASHES = re.compile("//+")
+WAITING_FOR_EACH_SLOT = 4
+"""So many requests of a tenant may wait for each that it may have worked on; further ones are refused at once."""
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -170,7 +180,7 @@ class Parts:
     predictions: PredictionClient
     pixels: PixelReader
     fetcher: UrlFetcher
-    example_zips: FairThreads
+    example_zips: ZipInspector
     classify_zips: FairThreads
 
 
@@ -180,6 +190,7 @@ class Gateway:
     def __init__(self, dependencies: Dependencies, parts: Parts) -> None:
         settings = dependencies.settings
         self._settings = settings
+        self._trusted_proxies = parse_networks(settings.trusted_proxies)
         self._authenticator = parts.authenticator
         self._tokens = parts.tokens
         self._objects = dependencies.objects
@@ -207,8 +218,10 @@ class Gateway:
             total=UNBOUNDED_SLOTS,
             share=settings.requests_at_once,
             timeout_seconds=settings.body_timeout_seconds,
+            waiting_limit=WAITING_FOR_EACH_SLOT * settings.requests_at_once,
         )
-        self._downloads = _build_slots(settings, "models are downloaded", settings.downloads_at_once)
+        self._downloads = _build_queue(settings, "models are downloaded", settings.downloads_at_once)
+        self._pace = _build_pace(settings)
         self._examples_space = _build_space(settings, settings.uploads_at_once)
         self._classify_space = _build_space(settings, settings.classify_at_once)
         self._health = HealthCheck(
@@ -228,7 +241,7 @@ class Gateway:
             UnauthorizedError: nobody known.
             TooManyRequestsError: too many requests of this tenant, or too many log-ins.
         """
-        return self._admit(await self._authenticator.authenticate(request.headers, query))
+        return self._admit(await self._authenticator.authenticate(request.headers, query, self._address_of(request)))
 
     async def create(self, v3: V3Request) -> Response:
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
@@ -245,12 +258,12 @@ class Gateway:
     async def list_all(self, v3: V3Request) -> Response:
         verbose = v3.read(VERBOSE)
         list_all = self._classifiers.list_verbose if verbose else self._classifiers.list_brief
-        async with self._requests.slot(v3.caller.namespace):
+        async with self._requests.slot(v3.caller.namespace, left=_left(v3)):
             found = await list_all(v3.caller)
         return JSONResponse({"classifiers": [item.to_json() for item in found]})
 
     async def details(self, v3: V3Request) -> Response:
-        async with self._requests.slot(v3.caller.namespace):
+        async with self._requests.slot(v3.caller.namespace, left=_left(v3)):
             details = await self._classifiers.details(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse(details.to_json())
 
@@ -265,7 +278,7 @@ class Gateway:
         return JSONResponse(details.to_json())
 
     async def delete(self, v3: V3Request) -> Response:
-        async with self._requests.slot(v3.caller.namespace):
+        async with self._requests.slot(v3.caller.namespace, left=_left(v3)):
             await self._classifiers.delete(v3.caller, v3.read(CLASSIFIER_ID))
         return JSONResponse({})
 
@@ -276,7 +289,7 @@ class Gateway:
         return await self._download(v3, ExportFormat.ONNX)
 
     async def delete_user_data(self, v3: V3Request) -> Response:
-        async with self._requests.slot(v3.caller.namespace):
+        async with self._requests.slot(v3.caller.namespace, left=_left(v3)):
             await self._user_data.delete(v3.caller, v3.read(CUSTOMER_ID))
         return JSONResponse({}, status_code=202)
 
@@ -284,7 +297,7 @@ class Gateway:
         async with self._receive_classify_form(v3) as form:
             sent = v3.with_form(form).with_older()
             request = parse_classify_request(form.files, sent.read)
-            return JSONResponse(await self._classification.classify(v3.caller, request))
+            return JSONResponse(await _unless_left(v3, self._classification.classify(v3.caller, request)))
 
     async def create_token(self, sent: OpenRequest) -> Response:
         kind = media_type(sent.request.headers)
@@ -292,14 +305,14 @@ class Gateway:
             raise ParameterError(f"The body must be {FormType.URLENCODED}.")
         sent = sent.with_form(await self._classify_space.read_urlencoded(sent.request, TOKEN_FORM_BYTES_LIMIT))
         if sent.read(GRANT_TYPE) == REFRESH_TOKEN_GRANT:
-            caller = await self._authenticator.find_refresh_token(sent.read(REFRESH_TOKEN))
+            caller = await self._authenticator.find_refresh_token(sent.read(REFRESH_TOKEN), self._address_of(sent.request))
             if caller is None:
                 raise RefreshTokenError
         else:
             api_key = sent.read(API_KEY)
             if not api_key:
                 raise ParameterError('The field "apikey" is missing or blank.')
-            caller = await self._authenticator.find_api_key(api_key)
+            caller = await self._authenticator.find_api_key(api_key, self._address_of(sent.request))
             if caller is None:
                 raise UnknownApiKeyError
         self._admit(caller)
@@ -317,6 +330,10 @@ class Gateway:
         """Whether requests should come."""
         return await self._health.readiness()
 
+    def _address_of(self, request: Request) -> str:
+        peer = None if request.client is None else request.client.host
+        return find_client_address(peer, request.headers.getlist(FORWARDED_HEADER), self._trusted_proxies)
+
     def _admit(self, caller: Caller) -> Caller:
         caller = replace(caller, quota=caller.quota.over(self._settings.quota))
         self._rates.count_request(caller.namespace, caller.quota)
@@ -331,14 +348,14 @@ class Gateway:
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         classifier_id = v3.read(CLASSIFIER_ID)
         async with AsyncExitStack() as held:
-            await held.enter_async_context(self._downloads.slot(v3.caller.namespace))
+            await held.enter_async_context(self._downloads.slot(v3.caller.namespace, left=_left(v3)))
             stored = await self._classifiers.find_export(v3.caller, classifier_id, export)
             file = await open_export(self._objects, stored)
             headers = {
                 "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
                 "Content-Length": str(file.size_bytes),
             }
-            return _Download(file.chunks, headers, held.pop_all())
+            return _Download(file.chunks, headers, held.pop_all(), self._pace.longest_seconds(file.size_bytes))
 
     @asynccontextmanager
     async def _receive_examples(self, v3: V3Request) -> AsyncIterator[Form]:
@@ -360,20 +377,28 @@ class Gateway:
             async with self._classify_space.receive_form(request, v3.operation, CLASSIFY_LIMITS, tenant=tenant) as form:
                 yield form
             return
-        async with self._classify_space.slots.slot(tenant):
+        async with self._classify_space.slots.slot(tenant, left=_left(v3)):
             yield await self._classify_space.read_urlencoded(request) if kind == FormType.URLENCODED else Form()
 
 
 class _Download(StreamingResponse):
     """A file; what it holds is given back when the last byte is sent, or the client is gone."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], held: AsyncExitStack) -> None:
+    def __init__(
+        self, chunks: AsyncIterator[bytes], headers: Mapping[str, str], held: AsyncExitStack, longest_seconds: float
+    ) -> None:
         super().__init__(chunks, media_type=FILE_TYPE, headers=headers)
         self._held = held
+        self._longest_seconds = longest_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
-            await super().__call__(scope, receive, send)
+            try:
+                async with asyncio.timeout(self._longest_seconds):
+                    await super().__call__(scope, receive, send)
+            except TimeoutError:
+                # The server breaks the connection off, as the answer has no end.
+                logger.warning("download too slow", extra={"seconds": self._longest_seconds, "user": scope.get(CALLER_KEY)})
 
 
 @asynccontextmanager
@@ -397,9 +422,8 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
         resources.callback(pixels.close)
         # Apart: whoever uploads examples need not wait for them when classifying.
-        example_zips, classify_zips = _build_zip_threads(settings), _build_zip_threads(settings)
-        for threads in (example_zips, classify_zips):
-            resources.callback(threads.close)
+        example_zips, classify_zips = ZipInspector(timeout_seconds=settings.body_timeout_seconds), _build_zip_threads(settings)
+        resources.callback(classify_zips.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
             slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
@@ -534,6 +558,46 @@ def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
     return FairSlots(what, total=total, share=settings.share_of(total), timeout_seconds=settings.body_timeout_seconds)
 
 
+def _build_queue(settings: GatewaySettings, what: str, total: int) -> FairSlots:
+    """Slots that requests wait for before anything is done for them."""
+    share = settings.share_of(total)
+    return FairSlots(
+        what,
+        total=total,
+        share=share,
+        timeout_seconds=settings.body_timeout_seconds,
+        waiting_limit=WAITING_FOR_EACH_SLOT * share,
+    )
+
+
+def _build_pace(settings: GatewaySettings) -> BodyPace:
+    return BodyPace(
+        stall_seconds=settings.body_timeout_seconds, least_bytes_per_second=settings.body_kilobytes_per_second * 1024
+    )
+
+
+def _left(v3: V3Request) -> asyncio.Event | None:
+    """Set once the client has closed its side of the connection."""
+    return v3.request.scope.get(LEFT_KEY)
+
+
+async def _unless_left(v3: V3Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of work that is given up when its client has left. Raises InputError then."""
+    left = _left(v3)
+    if left is None:
+        return await work
+    task, watch = asyncio.ensure_future(work), asyncio.ensure_future(left.wait())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise InputError("The connection was closed before there was an answer; send the request again and stay connected.")
+        return task.result()
+    finally:
+        task.cancel()
+        watch.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
 def _build_zip_threads(settings: GatewaySettings) -> FairThreads:
     return FairThreads("zips are opened", threads=ZIP_THREADS, share=1, timeout_seconds=settings.body_timeout_seconds)
 
@@ -541,8 +605,8 @@ def _build_zip_threads(settings: GatewaySettings) -> FairThreads:
 def _build_space(settings: GatewaySettings, at_once: int) -> UploadSpace:
     return UploadSpace(
         folder=settings.upload_folder,
-        slots=_build_slots(settings, "uploads are being read", at_once),
-        body_timeout_seconds=settings.body_timeout_seconds,
+        slots=_build_queue(settings, "uploads are being read", at_once),
+        pace=_build_pace(settings),
     )
 
 

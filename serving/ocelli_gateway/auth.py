@@ -1,8 +1,9 @@
 """Who is asking: Basic credentials, API keys and bearer tokens.
 
 Comparisons take constant time; slow hashes run off the event loop, once for each password. Those of API keys run apart from
-those of users, and users take turns: whoever guesses, by whichever names, keeps nobody else from logging in. It must not know
-what is asked for.
+those of users; users take turns, and so do the addresses that log in by one name, or by API keys: whoever guesses, by whichever
+names, keeps nobody else from logging in, and is slowed down by address and name. Names that nobody has are treated like others:
+neither an answer nor its delay tells which there are. It must not know what is asked for.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import hashlib
 import hmac
 import logging
 import secrets
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from ocelli_gateway.client_address import subscriber_of
 from ocelli_gateway.credentials import (
     API_KEY_USER,
     PASSWORD_BYTES_LIMIT,
@@ -36,9 +39,17 @@ from ocelli_gateway.tokens import Tokens, TokenSubject
 logger = logging.getLogger(__name__)
 
 USER_HASHINGS_WAITING_LIMIT = 8
-"""Different passwords of one user that wait to be checked; all names that nobody has count as one user."""
+"""Different passwords of one user that wait to be checked for one address."""
 API_KEY_HASHINGS_WAITING_LIMIT = 16
-"""API keys, which may be a password, that wait to be checked."""
+"""API keys, which may be a password, that wait to be checked for one address."""
+FREE_FAILURES = 5
+"""So many wrong passwords of one name from one address are answered without a delay."""
+FAILURE_DELAY_SECONDS = 0.25
+"""Of the next one; it doubles with each."""
+LONGEST_FAILURE_DELAY_SECONDS = 4.0
+FAILURES_LIFE_SECONDS = 300.0
+COUNTED_FAILURES_LIMIT = 4096
+_SHOWN_USER_CHARACTERS = 100
 HASHING_TIMEOUT_SECONDS = 30.0
 API_KEY_PARAMETERS = ("api_key", "apikey")
 """Query parameters that old clients send the API key in."""
@@ -92,8 +103,15 @@ class Authenticator:
         # Apart: guesses shall push nobody's password out.
         self._remembered_failures: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Future[Caller | None]] = {}
-        self._checked_users: Counter[str] = Counter()
-        self._turns = FairSlots("logins are checked", total=1, share=1, timeout_seconds=HASHING_TIMEOUT_SECONDS)
+        self._waiting: Counter[_Source] = Counter()
+        self._failures = _Failures()
+        self._turns = _build_turns()
+        self._addresses_of: dict[str, FairSlots] = {}
+        """By user that there is."""
+        self._addresses_of_api_keys = _build_turns()
+        self._nobody_is_checked = False
+        self._check_seconds = 0.1
+        """How long the last check took, its wait for a turn included."""
         # One thread each: two hashings at a time in all.
         self._password_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
         self._api_key_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="api-key")
@@ -103,8 +121,11 @@ class Authenticator:
     def use(self, sets: Iterable[CredentialSet]) -> None:
         """Check against these sets from now on."""
         self._sets = tuple(sets)
-        self._remembered.clear()
+        current = {_caller(item) for item in self._sets}
+        # Who has changed logs in anew, and nobody else.
+        self._remembered = OrderedDict((tag, caller) for tag, caller in self._remembered.items() if caller in current)
         self._remembered_failures.clear()
+        self._addresses_of = {item.user: self._addresses_of.get(item.user) or _build_turns() for item in self._sets}
         self._checks.clear()
 
     @property
@@ -117,8 +138,8 @@ class Authenticator:
         """The namespaces of all sets."""
         return frozenset(item.namespace for item in self._sets)
 
-    async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str]) -> Caller:
-        """Who sends a request with these headers and query parameters.
+    async def authenticate(self, headers: Mapping[str, str], query: Mapping[str, str], address: str = "") -> Caller:
+        """Who sends a request with these headers and query parameters, from this address.
 
         Raises:
             UnauthorizedError: nobody known.
@@ -129,7 +150,7 @@ class Authenticator:
             case "basic":
                 credentials = parse_basic(value)
             case "bearer":
-                caller = self._find_subject(await self._tokens.read(value.strip()))
+                caller = self._find_subject(await self._tokens.read(value.strip()), address)
                 if caller is None:
                     raise UnauthorizedError
                 return caller
@@ -137,33 +158,40 @@ class Authenticator:
                 api_key = next((query[name] for name in API_KEY_PARAMETERS if query.get(name)), "")
                 credentials = _api_key_credentials(api_key)
             case _:
-                credentials = None
-        caller = None if credentials is None else await self._check(credentials)
+                raise UnauthorizedError
+        caller = await self._check(credentials, address)
         if caller is None:
             raise UnauthorizedError
         return caller
 
-    async def find_api_key(self, api_key: str) -> Caller | None:
+    async def find_api_key(self, api_key: str, address: str = "") -> Caller | None:
         """Whose API key it is; None where it is nobody's. Raises as `authenticate`."""
-        credentials = _api_key_credentials(api_key)
-        return None if credentials is None else await self._check(credentials)
+        return await self._check(_api_key_credentials(api_key), address)
 
-    async def find_refresh_token(self, token: str) -> Caller | None:
+    async def find_refresh_token(self, token: str, address: str = "") -> Caller | None:
         """Whom a refresh token was given to; None where it is not good, or no more."""
-        return self._find_subject(await self._tokens.read_refresh(token))
+        return self._find_subject(await self._tokens.read_refresh(token), address)
 
     def close(self) -> None:
         """Stop the threads."""
         for hasher in (self._password_hasher, self._api_key_hasher):
             hasher.shutdown(wait=False, cancel_futures=True)
 
-    def _find_subject(self, subject: TokenSubject | None) -> Caller | None:
+    def _find_subject(self, subject: TokenSubject | None, address: str) -> Caller | None:
         for item in self._sets if subject is not None else ():
             if subject == TokenSubject(user=item.user, fingerprint=item.fingerprint):
                 return _caller(item)
+        _log_failure("token", None if subject is None else subject.user, address)
         return None
 
-    async def _check(self, credentials: BasicCredentials) -> Caller | None:
+    async def _check(self, credentials: BasicCredentials | None, address: str) -> Caller | None:
+        caller = None if credentials is None else await self._find_caller(credentials, _Source.of(credentials.user, address))
+        if caller is None:
+            by_key = credentials is not None and credentials.user == API_KEY_USER
+            _log_failure("API key" if by_key else "password", None if credentials is None else credentials.user, address)
+        return caller
+
+    async def _find_caller(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
         message = f"{credentials.user}:{credentials.password}".encode()
         tag = hmac.digest(self._tag_key, message, hashlib.sha256)
         if tag in self._remembered:
@@ -180,20 +208,19 @@ class Authenticator:
                 caller = self._find_known_api_key(credentials.password)
                 if caller is not None:
                     return caller
-            user = self._counted_user(credentials.user)
-            limit = API_KEY_HASHINGS_WAITING_LIMIT if user == API_KEY_USER else USER_HASHINGS_WAITING_LIMIT
-            if self._checked_users[user] >= limit:
+            limit = API_KEY_HASHINGS_WAITING_LIMIT if credentials.user == API_KEY_USER else USER_HASHINGS_WAITING_LIMIT
+            if self._waiting[source] >= limit:
                 raise TooManyRequestsError("Too many logins wait to be checked; try again in a second.")
-            check = asyncio.ensure_future(self._verify(credentials, user))
+            check = asyncio.ensure_future(self._verify(credentials, source))
             self._checks[tag] = check
-            self._checked_users[user] += 1
-            check.add_done_callback(lambda done: self._remember(tag, user, done))
+            self._waiting[source] += 1
+            check.add_done_callback(lambda done: self._remember(tag, source, done))
         return await asyncio.shield(check)
 
-    def _remember(self, tag: bytes, user: str, done: asyncio.Future[Caller | None]) -> None:
-        self._checked_users[user] -= 1
-        if not self._checked_users[user]:
-            del self._checked_users[user]
+    def _remember(self, tag: bytes, source: _Source, done: asyncio.Future[Caller | None]) -> None:
+        self._waiting[source] -= 1
+        if not self._waiting[source]:
+            del self._waiting[source]
         # A check that began before the sets were changed says nothing about the new ones.
         if self._checks.get(tag) is not done:
             return
@@ -210,26 +237,50 @@ class Authenticator:
         while len(self._remembered_failures) > REMEMBERED_FAILURES_LIMIT:
             self._remembered_failures.popitem(last=False)
 
-    def _counted_user(self, user: str) -> str:
-        """Whose login it counts as: there is no end of names that nobody has."""
-        return user if user == API_KEY_USER or any(item.user == user for item in self._sets) else _NOBODY
-
-    async def _verify(self, credentials: BasicCredentials, counted_user: str) -> Caller | None:
+    async def _verify(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
         if credentials.user == API_KEY_USER:
-            return await self._verify_api_key(credentials.password)
+            # Not slowed down: the name is everybody's, and keys are not guessed.
+            async with self._addresses_of_api_keys.slot(source.subscriber):
+                return await self._verify_api_key(credentials.password)
+        caller = await self._verify_password(credentials, source)
+        if caller is None:
+            # Whoever guesses waits, and keeps its places meanwhile; the right password is answered as soon as it is checked.
+            await asyncio.sleep(self._failures.count(source))
+        return caller
+
+    async def _verify_password(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
         found: CredentialSet | None = None
         for item in self._sets:
             if hmac.compare_digest(item.user.encode(), credentials.user.encode()):
                 found = item
-        password_hash = None if found is None else found.password_hash
-        async with self._turns.slot(counted_user):
-            # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
-            matches = await _matches(self._password_hasher, password_hash or self._nobody, credentials.password)
-        if found is None:
+        addresses = self._addresses_of.get(credentials.user)
+        if found is None or addresses is None:
+            await self._check_nobody(credentials.password)
             return None
-        if password_hash is None:
+        async with addresses.slot(source.subscriber):
+            # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
+            matches = await self._take_turn(found.user, found.password_hash or self._nobody, credentials.password)
+        if found.password_hash is None:
             matches = self._find_known_api_key(credentials.password) == _caller(found)
         return _caller(found) if matches else None
+
+    async def _check_nobody(self, password: str) -> None:
+        """Take as long as a check would. There is no end of names that nobody has: all of them together take one turn."""
+        if self._nobody_is_checked:
+            await asyncio.sleep(self._check_seconds)
+            return
+        self._nobody_is_checked = True
+        try:
+            await self._take_turn(_NOBODY, self._nobody, password)
+        finally:
+            self._nobody_is_checked = False
+
+    async def _take_turn(self, user: str, password_hash: PasswordHash, password: str) -> bool:
+        begun = time.monotonic()
+        async with self._turns.slot(user):
+            matches = await _matches(self._password_hasher, password_hash, password)
+        self._check_seconds = time.monotonic() - begun
+        return matches
 
     def _find_known_api_key(self, api_key: str) -> Caller | None:
         digest = hash_api_key(api_key)
@@ -247,6 +298,48 @@ class Authenticator:
             if await _matches(self._api_key_hasher, item.password_hash, api_key):
                 return _caller(item)
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """Where a log-in comes from: what is waited for, counted and slowed down."""
+
+    user: str
+    subscriber: str
+
+    @classmethod
+    def of(cls, user: str, address: str) -> _Source:
+        # A digest, because names of any length are kept.
+        return cls(user=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest(), subscriber=subscriber_of(address))
+
+
+class _Failures:
+    """How often log-ins failed lately, and how long the next failure is kept waiting for its answer."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counts: OrderedDict[_Source, tuple[int, float]] = OrderedDict()
+
+    def count(self, source: _Source) -> float:
+        """Count one more; the seconds that its answer waits."""
+        now = self._clock()
+        count, last = self._counts.pop(source, (0, now))
+        count = count + 1 if now - last < FAILURES_LIFE_SECONDS else 1
+        self._counts[source] = count, now
+        if len(self._counts) > COUNTED_FAILURES_LIMIT:
+            self._counts.popitem(last=False)
+        if count <= FREE_FAILURES:
+            return 0.0
+        return float(min(FAILURE_DELAY_SECONDS * 2 ** min(count - FREE_FAILURES - 1, 10), LONGEST_FAILURE_DELAY_SECONDS))
+
+
+def _build_turns() -> FairSlots:
+    return FairSlots("logins are checked", total=1, share=1, timeout_seconds=HASHING_TIMEOUT_SECONDS)
+
+
+def _log_failure(kind: str, user: str | None, address: str) -> None:
+    shown = None if user is None or kind == "API key" else user[:_SHOWN_USER_CHARACTERS]
+    logger.warning("login failed", extra={"kind": kind, "user": shown, "address": address})
 
 
 async def _matches(hasher: ThreadPoolExecutor, password_hash: PasswordHash, password: str) -> bool:

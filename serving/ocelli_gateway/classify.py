@@ -37,8 +37,8 @@ from ocelli_gateway.errors import (
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.fields import ACCEPT_LANGUAGE, CLASSIFIER_IDS, OWNERS, THRESHOLD, URL, Field, T
-from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, image_error
-from ocelli_gateway.pixels import PixelReader, PixelsError
+from ocelli_gateway.image_files import IMAGES_LIMIT, ImageFiles, ReadImage, has_zip, image_error
+from ocelli_gateway.pixels import PixelReader
 from ocelli_gateway.prediction_client import (
     ClassifierGoneError,
     ImageFaultError,
@@ -58,6 +58,7 @@ from ocelli_gateway.wire import (
     WarningId,
     classify_body,
 )
+from ocelli_storage.image_file import ImageError
 
 NO_IMAGES = "No images were specified."
 _SHOWN_IDS = 20
@@ -170,11 +171,17 @@ class Classification:
             ClusterError: the API server was needed and did not answer.
         """
         plan = await self._plan(caller, request)
-        files = await self._zips.run(caller.namespace, ImageFiles, request.files)
+        files = await self._open_files(caller, request.files)
         try:
             return await self._answer(caller, files, request, plan)
         finally:
             await asyncio.to_thread(files.close)
+
+    async def _open_files(self, caller: Caller, files: Sequence[SpooledFile]) -> ImageFiles:
+        # Whoever sends an image does not wait for those who send zips.
+        if await asyncio.to_thread(has_zip, files):
+            return await self._zips.run(caller.namespace, ImageFiles, files)
+        return await asyncio.to_thread(ImageFiles, files)
 
     async def _answer(self, caller: Caller, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
         if not files.count and not request.url:
@@ -183,8 +190,7 @@ class Classification:
         warnings = [*plan.warnings, *_describe_files(files, count)]
         url = request.url if count <= IMAGES_LIMIT else ""
         if plan.refusal is not None:
-            origins = await asyncio.to_thread(lambda: [image.origin for image in files])
-            origins += [ImageOrigin(source_url=url)] if url else []
+            origins = [*files.origins(), *([ImageOrigin(source_url=url)] if url else [])]
             raise _refuse([ImageAnswer(origin=origin, error=plan.refusal) for origin in origins])
         async with self._fetch(caller, url) as fetched:
             images = chain(files, _read_fetched(fetched))
@@ -295,8 +301,8 @@ class Classification:
         if in_pixels:
             try:
                 pixels = await self._pixels.read(image.data, tenant)
-            except PixelsError as error:
-                return _Outcome(origin=image.origin, error=image_error(error.fault))
+            except ImageError as error:
+                return _Outcome(origin=image.origin, error=image_error(error.kind))
             for classifier_id in in_pixels:
                 scores[classifier_id] += score_colors(classifier_id, pixels)
         asked = [(target, target.known) for target in targets if target.known is not None]
@@ -319,8 +325,8 @@ class Classification:
             # Nobody has said whether it is an image.
             try:
                 await self._pixels.read(image.data, tenant)
-            except PixelsError as error:
-                return _Outcome(origin=image.origin, error=image_error(error.fault))
+            except ImageError as error:
+                return _Outcome(origin=image.origin, error=image_error(error.kind))
         return _Outcome(origin=image.origin, scores=scores, failures=failures, silent_built_in=silent)
 
     async def _ask(

@@ -2,7 +2,8 @@
 
 The palette is a choice from the XKCD colour survey (over 200,000 people named colours on screens; public domain, CC0 1.0,
 https://xkcd.com/color/rgb.txt): its 48 most common names, and further ones where the space between them was wide. Nearness is
-that of CIE L*a*b* under D65, in which equal distances look about equally different.
+that of CIE L*a*b* under D65, in which equal distances look about equally different. The eleven basic colour terms (Berlin and
+Kay, 1969) reach further than others, and have several centres: what anybody calls red is not to be coral.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ PALETTE: dict[str, str] = {
     "black": "#000000",
     "blue": "#0343df",
     "brick red": "#8f1402",
-    "bright green": "#01ff07",
     "brown": "#653700",
     "burnt orange": "#c04e01",
     "charcoal": "#343837",
@@ -104,6 +104,23 @@ PALETTE: dict[str, str] = {
     "yellow": "#ffff14",
 }
 
+BASIC = ("black", "white", "red", "green", "yellow", "blue", "brown", "orange", "pink", "purple", "gray")
+_FURTHER_CENTRES: dict[str, tuple[str, ...]] = {
+    "red": ("#ff0000", "#cc2222", "#f44336"),
+    "green": ("#00ff00", "#008000", "#4caf50"),
+    "yellow": ("#ffff00", "#ffe000"),
+    "blue": ("#0000ff", "#0000cd", "#2060d0"),
+    "brown": ("#8b4513", "#795548"),
+    "orange": ("#ffa500", "#ff8c00"),
+    "pink": ("#ffc0cb", "#ff69b4"),
+    "purple": ("#800080", "#9c27b0"),
+    "gray": ("#808080", "#a9a9a9"),
+    "navy blue": ("#000080",),
+}
+"""The same colours as style sheets and drawing programs have them."""
+_BASIC_REACH = 1.5
+"""A basic term is taken so much further from its centres than another."""
+
 _SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
@@ -130,7 +147,10 @@ def to_lab(pixels: npt.NDArray[np.uint8]) -> FloatArray:
 
 
 _NAMES = tuple(PALETTE)
-_PALETTE_LAB = to_lab(np.array([list(bytes.fromhex(value[1:])) for value in PALETTE.values()], dtype=np.uint8))
+_CENTRES = [(name, value) for name, first in PALETTE.items() for value in (first, *_FURTHER_CENTRES.get(name, ()))]
+_CENTRE_NAMES = np.array([_NAMES.index(name) for name, _ in _CENTRES])
+_CENTRE_LAB = to_lab(np.array([list(bytes.fromhex(value[1:])) for _, value in _CENTRES], dtype=np.uint8))
+_CENTRE_REACH = np.array([_BASIC_REACH if name in BASIC else 1.0 for name, _ in _CENTRES])
 
 
 def name_colors(pixels: npt.NDArray[np.uint8]) -> list[ColorScore]:
@@ -140,9 +160,9 @@ def name_colors(pixels: npt.NDArray[np.uint8]) -> list[ColorScore]:
     good part. One plain colour, noise and all, is nearest to so few names that the first of them has a tenth at least.
     """
     lab = to_lab(pixels.reshape(-1, 3))
-    nearest = np.argmin(
-        (lab**2).sum(axis=1)[:, None] - 2 * lab @ _PALETTE_LAB.T + (_PALETTE_LAB**2).sum(axis=1)[None, :], axis=1
-    )
+    squares = (lab**2).sum(axis=1)[:, None] - 2 * lab @ _CENTRE_LAB.T + (_CENTRE_LAB**2).sum(axis=1)[None, :]
+    # Rounding may leave a colour a little less than nothing away from itself.
+    nearest = _CENTRE_NAMES[np.argmin(np.maximum(squares, 0) / _CENTRE_REACH**2, axis=1)]
     shares = np.bincount(nearest, minlength=len(_NAMES)) / len(nearest)
     exponent = np.log(0.5) / np.log(_HALF_SCORE_SHARE)
     return [

@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocelli_gateway.errors import GatewayError, InternalError, translate_error
-from ocelli_gateway.http_protocol import KNOWN_METHODS, new_transaction_id
+from ocelli_gateway.http_protocol import CALLER_KEY, KNOWN_METHODS, new_transaction_id
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.wire import TRANSACTION_HEADER
 
@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 LINGER_SECONDS = 5.0
 ROUTE_KEY = "ocelli.route"
 """Key of the scope under which the pattern of the address is kept, for metrics."""
-CALLER_KEY = "ocelli.user"
-"""Key of the scope under which the user's name is kept, for the log."""
 UNKNOWN_ROUTE = "unknown"
 QUIET_ROUTES = ("/healthz", "/readyz", "/livez", "/metrics")
 """Asked every few seconds by machines: no line in the log."""

@@ -1,6 +1,7 @@
 """Example sets as they come by REST: which parts of a form they are, and whether their zips may be learned from.
 
-Decoding is left to the trainer: here entries are judged by their signatures. It must not know where the zips go.
+Decoding is left to the trainer: here entries are judged by their signatures, and by whether they are whole. It must not know
+where the zips go.
 """
 
 from __future__ import annotations
@@ -11,28 +12,19 @@ from pathlib import Path
 
 from ocelli_api.names import class_name_fault
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, ParameterError
-from ocelli_gateway.fair_threads import FairThreads
 from ocelli_gateway.uploads import Form, SpooledFile
-from ocelli_storage.archives import (
-    EXAMPLE_KINDS,
-    ArchiveError,
-    ArchiveFault,
-    EntryFault,
-    ImageArchive,
-    Inspection,
-    shown_name,
-)
+from ocelli_gateway.zip_inspection import ZipInspector
+from ocelli_storage.archive_inspection import ZipReport
+from ocelli_storage.archives import ArchiveFault, EntryFault, SkippedEntry, shown_name
 
 POSITIVE_SUFFIX = "_positive_examples"
 NEGATIVE_PART = "negative_examples"
 LEAST_IMAGES = 10
-_SHOWN_SKIPPED = 3
 _FILE_NAME_BYTES = 4096
 _ENTRY_FAULTS = {
     EntryFault.NOT_AN_IMAGE: "is no JPEG or PNG image",
     EntryFault.TOO_LARGE: "is larger than 10 MB",
     EntryFault.DAMAGED: "is damaged",
-    EntryFault.UNSUPPORTED_COMPRESSION: "is compressed in a way other than deflate",
     EntryFault.SYMBOLIC_LINK: "is a symbolic link",
 }
 _LIMIT_FAULTS = (ArchiveFault.TOO_MANY_ENTRIES, ArchiveFault.TOO_MANY_IMAGES)
@@ -70,31 +62,30 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-async def check_archives(sets: Sequence[ExampleSet], tenant: str, threads: FairThreads) -> None:
-    """Look into every zip. One of many entries takes seconds of a thread.
+async def check_archives(sets: Sequence[ExampleSet], tenant: str, zips: ZipInspector) -> None:
+    """Look into every zip.
 
     Raises:
         InputError, LimitExceededError: one cannot be learned from.
         UnavailableError: too many are looked into already.
     """
-    for example_set in sets:
-        await threads.run(tenant, _check_archive, example_set.file)
+    reports = await zips.inspect([example_set.file.path for example_set in sets], tenant)
+    for example_set, report in zip(sets, reports, strict=True):
+        _check_archive(example_set.file, report)
 
 
-def _check_archive(file: SpooledFile) -> None:
+def _check_archive(file: SpooledFile, report: ZipReport) -> None:
     part = shown_name(file.part_name)
-    try:
-        with ImageArchive(file.path, kinds=EXAMPLE_KINDS) as archive:
-            inspection = archive.inspect()
-    except ArchiveError as error:
-        kind: type[GatewayError] = LimitExceededError if error.fault in _LIMIT_FAULTS else InputError
-        hint = _describe_text(file.path) if error.fault is ArchiveFault.NOT_A_ZIP else ""
-        raise kind(f'The example set "{part}" cannot be used: {error}{hint}.') from error
-    if inspection.usable < LEAST_IMAGES:
-        missing = LEAST_IMAGES - inspection.usable
+    if report.refusal is not None:
+        fault = report.refusal.fault
+        kind: type[GatewayError] = LimitExceededError if fault in _LIMIT_FAULTS else InputError
+        hint = _describe_text(file.path) if fault is ArchiveFault.NOT_A_ZIP else ""
+        raise kind(f'The example set "{part}" cannot be used: {report.refusal}{hint}.')
+    if report.usable < LEAST_IMAGES:
+        missing = LEAST_IMAGES - report.usable
         raise InputError(
-            f'The example set "{part}" has {inspection.usable} usable images and needs at least {LEAST_IMAGES}; '
-            f"add {missing} or more JPEG or PNG images.{_describe_skipped(inspection)}"
+            f'The example set "{part}" has {report.usable} usable images and needs at least {LEAST_IMAGES}; '
+            f"add {missing} or more JPEG or PNG images.{_describe_skipped(report)}"
         )
 
 
@@ -110,9 +101,15 @@ def _describe_text(path: Path) -> str:
     return f' (it is the text "{shown_name(text)}"; with curl, write @ before the file\'s name)'
 
 
-def _describe_skipped(inspection: Inspection) -> str:
-    if not inspection.skipped:
+def _describe_skipped(report: ZipReport) -> str:
+    if not report.skipped:
         return ""
-    shown = [f"{shown_name(entry.name)} {_ENTRY_FAULTS[entry.fault]}" for entry in inspection.skipped[:_SHOWN_SKIPPED]]
-    more = len(inspection.skipped) - len(shown)
+    shown = [f"{shown_name(entry.name)} {_describe_fault(entry)}" for entry in report.skipped]
+    more = report.skipped_count - len(shown)
     return f" Skipped: {', '.join(shown)}{f', and {more} more' if more else ''}."
+
+
+def _describe_fault(entry: SkippedEntry) -> str:
+    if entry.fault is EntryFault.UNSUPPORTED_COMPRESSION:
+        return f"is compressed by {entry.method} (deflate and bzip2 are read)"
+    return _ENTRY_FAULTS[entry.fault]

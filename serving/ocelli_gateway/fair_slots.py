@@ -1,7 +1,7 @@
-"""Slots that tenants share: so many in all, a part of them for each tenant, and turns among those who wait.
+"""Slots that tenants share: so many in all, a part of what is free for each tenant, and turns among those who wait.
 
-A tenant that floods waits for itself; whoever comes with one request is next when a slot is free. It must not know what the
-slots are for.
+A tenant that floods waits for itself; whoever comes with one request finds a slot, or is next when one is free. It must not
+know what the slots are for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.errors import InputError, TooManyRequestsError, UnavailableError
 
 RETRY_AFTER_SECONDS = 10
 
@@ -19,41 +19,53 @@ RETRY_AFTER_SECONDS = 10
 class FairSlots:
     """Belongs to one event loop."""
 
-    def __init__(self, what: str, *, total: int, share: int, timeout_seconds: float) -> None:
-        """`what` waits is said by the refusal, such as `uploads are being read`; `share` is what one tenant may hold."""
+    def __init__(self, what: str, *, total: int, share: int, timeout_seconds: float, waiting_limit: int | None = None) -> None:
+        """`what` waits is said by the refusal, such as `uploads are being read`; `share` is what one tenant may hold alone.
+
+        Where others hold slots it is the same part of what is left: with a share of a half, one tenant holds a half, a second
+        one a quarter, and so on; no two tenants hold everything. So many of one tenant may wait; None: any number, where what
+        waits is bounded elsewhere.
+        """
         self._what = what
+        self._total = total
         self._free = total
         self._share = min(share, total)
         self._timeout_seconds = timeout_seconds
+        self._waiting_limit = waiting_limit
         self._held: Counter[str] = Counter()
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """By tenant, in the order of their turns."""
 
     @asynccontextmanager
-    async def slot(self, tenant: str) -> AsyncIterator[None]:
-        """Hold a slot.
+    async def slot(self, tenant: str, *, left: asyncio.Event | None = None) -> AsyncIterator[None]:
+        """Hold a slot. `left` is set when nobody waits for it any more.
 
         Raises:
+            TooManyRequestsError: as many of the tenant wait as may.
             UnavailableError: none became free in time.
+            InputError: nobody waits for it any more.
         """
-        await self.acquire(tenant)
+        await self.acquire(tenant, left=left)
         try:
             yield
         finally:
             self.release(tenant)
 
-    async def acquire(self, tenant: str) -> None:
+    async def acquire(self, tenant: str, *, left: asyncio.Event | None = None) -> None:
         """Take a slot; see `slot`."""
-        if self._free and self._held[tenant] < self._share and tenant not in self._waiting:
+        if tenant not in self._waiting and self._may_take(tenant):
             self._take(tenant)
             return
+        if self._waiting_limit is not None and len(self._waiting.get(tenant, ())) >= self._waiting_limit:
+            raise TooManyRequestsError(self._too_many(), retry_after_seconds=RETRY_AFTER_SECONDS)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)
+        watch = None if left is None else asyncio.create_task(_give_up(turn, left))
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 # The slot came in the very moment that nobody wanted it any more.
                 self.release(tenant)
             else:
@@ -61,9 +73,11 @@ class FairSlots:
                 # Free slots may have passed this turn over while others queued behind it.
                 self._hand_out()
             if isinstance(error, TimeoutError):
-                message = f"Too many {self._what} at the same time; try again."
-                raise UnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
+                raise UnavailableError(self._too_many(), retry_after_seconds=RETRY_AFTER_SECONDS) from error
             raise
+        finally:
+            if watch is not None:
+                watch.cancel()
 
     def release(self, tenant: str) -> None:
         """Give a slot back, to whoever's turn it is."""
@@ -73,15 +87,22 @@ class FairSlots:
             del self._held[tenant]
         self._hand_out()
 
+    def _may_take(self, tenant: str) -> bool:
+        # What the tenant would hold is to what would be left as its share is to the rest.
+        return self._free > 0 and self._held[tenant] * (self._total - self._share) < self._free * self._share
+
     def _take(self, tenant: str) -> None:
         self._free -= 1
         self._held[tenant] += 1
+
+    def _too_many(self) -> str:
+        return f"Too many {self._what} at the same time; try again."
 
     def _hand_out(self) -> None:
         for tenant in list(self._waiting):
             if not self._free:
                 return
-            if self._held[tenant] >= self._share:
+            if not self._may_take(tenant):
                 continue
             turns = self._waiting[tenant]
             # One that was cancelled a moment ago forgets itself later.
@@ -100,3 +121,9 @@ class FairSlots:
             turns.remove(turn)
             if not turns:
                 del self._waiting[tenant]
+
+
+async def _give_up(turn: asyncio.Future[None], left: asyncio.Event) -> None:
+    await left.wait()
+    if not turn.done():
+        turn.set_exception(InputError("The connection was closed while the request waited; send it again and stay connected."))

@@ -28,6 +28,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 _SHOWN_CHARACTERS = 64
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
+_LIST_SUFFIX = re.compile(r"\[[0-9]{0,4}\]$", re.ASCII)
 _NOT_BLANK = r"\S"
 DEFAULT_THRESHOLD = 0.5
 API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
@@ -104,11 +105,16 @@ class SentFields:
             case Place.PATH:
                 return (self.path[name],) if name in self.path else ()
             case Place.QUERY:
-                return (value for key, value in self.query if key == name)
+                return (value for key, value in self.query if plain_name(key) == name)
             case Place.HEADER:
                 return (value for key, value in self.headers if key == name.lower())
             case Place.FORM:
-                return (value for key, value in self.form if key == name)
+                return (value for key, value in self.form if plain_name(key) == name)
+
+
+def plain_name(name: str) -> str:
+    """The name of a field without what PHP, Rails and some libraries write behind the names of lists: `[]`, or `[0]`."""
+    return _LIST_SUFFIX.sub("", name)
 
 
 def shown(text: str) -> str:

@@ -5,14 +5,22 @@ It must not know what the requests mean.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
 from collections.abc import Mapping
+from http import HTTPStatus
+
+from uvicorn._types import Scope
 
 from ocelli_gateway.wire import TRANSACTION_HEADER
 from ocelli_http.connection import LimitedProtocol
 
+CALLER_KEY = "ocelli.user"
+"""Key of the scope under which the user's name is kept, once it is known."""
+LEFT_KEY = "ocelli.left"
+"""Key of the scope of an event that is set once the client has closed its side of the connection, or the connection is gone."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
@@ -33,10 +41,15 @@ class ContractProtocol(LimitedProtocol):
     _unknown_method = ""
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
-        body = json.dumps({"code": status, "error": message, "error_id": "parameter_error"}).encode()
-        return {"content-type": "application/json", TRANSACTION_HEADER.lower(): new_transaction_id()}, body
+        full = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        body = json.dumps({"code": status, "error": message, "error_id": "unavailable" if full else "parameter_error"}).encode()
+        headers = {"content-type": "application/json", TRANSACTION_HEADER.lower(): new_transaction_id()}
+        return headers | ({"retry-after": "1"} if full else {}), body
 
-    def data_received(self, data: bytes) -> None:
+    def is_known(self, scope: Scope) -> bool:
+        return CALLER_KEY in scope
+
+    def parse(self, data: bytes) -> None:
         if self._between_requests:
             # Scripts send `/v3/classifiers/ü` as raw UTF-8; the parser takes addresses for ASCII.
             line, newline, rest = data.partition(b"\n")
@@ -47,9 +60,14 @@ class ContractProtocol(LimitedProtocol):
             if method is not None and method[1] not in KNOWN_METHODS:
                 self._unknown_method = method[1].decode()
                 data = _STAND_IN_METHOD + data[method.end(1) :]
-        super().data_received(data)
+        super().parse(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._tell_left()
 
     def on_headers_complete(self) -> None:
+        self.scope[LEFT_KEY] = asyncio.Event()  # type: ignore[literal-required]
         super().on_headers_complete()
         if self._unknown_method:
             # The application has not begun yet, and is to name the method that came.
@@ -61,11 +79,17 @@ class ContractProtocol(LimitedProtocol):
         if self._refused or cycle is None or cycle.response_complete:
             return None
         cycle.keep_alive = False
+        self._tell_left()
         if cycle.more_body:
             cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
         return True
+
+    def _tell_left(self) -> None:
+        for cycle in (self._running, self.cycle):
+            if cycle is not None:
+                cycle.scope[LEFT_KEY].set()  # type: ignore[literal-required]
 
 
 def build_protocol(*, stall_seconds: float) -> type[ContractProtocol]:

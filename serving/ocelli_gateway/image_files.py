@@ -11,15 +11,18 @@ from ocelli_gateway.uploads import SpooledFile
 from ocelli_gateway.wire import ImageOrigin
 from ocelli_storage.archives import (
     CLASSIFY_KINDS,
+    CLASSIFY_LIMITS,
     IMAGE_BYTES_LIMIT,
     MEGABYTE,
     SIGNATURE_BYTES,
     ArchiveError,
+    ArchiveFault,
     ArchiveImage,
     EntryFault,
     ImageArchive,
+    SkippedEntry,
     image_kind,
-    is_zip,
+    is_zip_file,
 )
 
 IMAGES_LIMIT = 20
@@ -59,6 +62,11 @@ def image_error(fault: ImageFault) -> GatewayError:
             return InputError(INVALID_IMAGE)
 
 
+def has_zip(files: Sequence[SpooledFile]) -> bool:
+    """Whether there is a zip among the files. It blocks."""
+    return any(_is_zip(file) for file in files)
+
+
 class ImageFiles:
     """The images of all files of one request. It blocks: use it in a thread, one at a time."""
 
@@ -86,6 +94,17 @@ class ImageFiles:
                 left -= 1
                 yield image
 
+    def origins(self) -> list[ImageOrigin]:
+        """Where those images come from; none of them is read."""
+        origins: list[ImageOrigin] = []
+        for name, source in self._sources:
+            if isinstance(source, ImageArchive):
+                names = source.candidate_names(IMAGES_LIMIT - len(origins))
+                origins += [_entry_origin(name, entry) for entry in names]
+            else:
+                origins.append(ImageOrigin(name=name))
+        return origins[:IMAGES_LIMIT]
+
     def close(self) -> None:
         """Close the zips."""
         for _, source in self._sources:
@@ -94,16 +113,15 @@ class ImageFiles:
 
     def _add(self, file: SpooledFile) -> None:
         name = file.filename or file.part_name
-        with file.path.open("rb") as stream:
-            head = stream.read(SIGNATURE_BYTES)
-        if not is_zip(head):
+        if not _is_zip(file):
             self._sources.append((name, file))
             self.count += 1
             return
         try:
-            archive = ImageArchive(file.path, kinds=CLASSIFY_KINDS)
+            archive = ImageArchive(file.path, kinds=CLASSIFY_KINDS, limits=CLASSIFY_LIMITS)
         except ArchiveError as error:
-            self.invalid_zips.append(InvalidZip(name=name, error=InputError(f"{INVALID_IMAGE} {name}: {error}.")))
+            kind = LimitExceededError if error.fault is ArchiveFault.TOO_MANY_ENTRIES else InputError
+            self.invalid_zips.append(InvalidZip(name=name, error=kind(f"{INVALID_IMAGE} {name}: {error}.")))
             return
         self._sources.append((name, archive))
         self.count += archive.candidates
@@ -119,14 +137,28 @@ def _read_file(name: str, file: SpooledFile) -> ReadImage:
     return ReadImage(origin=origin, data=data)
 
 
+def _is_zip(file: SpooledFile) -> bool:
+    with file.path.open("rb") as stream:
+        return is_zip_file(stream)
+
+
+def _entry_origin(zip_name: str, entry_name: str) -> ImageOrigin:
+    return ImageOrigin(name=f"{zip_name}/{entry_name}")
+
+
 def _read_archive(zip_name: str, archive: ImageArchive) -> Iterator[ReadImage]:
     try:
         for entry in archive:
-            origin = ImageOrigin(name=f"{zip_name}/{entry.name}")
+            origin = _entry_origin(zip_name, entry.name)
             if isinstance(entry, ArchiveImage):
                 yield ReadImage(origin=origin, data=entry.data)
             else:
-                fault = ImageFault.TOO_LARGE if entry.fault is EntryFault.TOO_LARGE else ImageFault.NOT_AN_IMAGE
-                yield ReadImage(origin=origin, error=image_error(fault))
+                yield ReadImage(origin=origin, error=_entry_error(entry))
     except ArchiveError as error:
         yield ReadImage(origin=ImageOrigin(name=zip_name), error=InputError(f"{INVALID_IMAGE} {error}."))
+
+
+def _entry_error(entry: SkippedEntry) -> GatewayError:
+    if entry.fault is EntryFault.UNSUPPORTED_COMPRESSION:
+        return InputError(f"{INVALID_IMAGE} It is compressed by {entry.method} in its zip; deflate and bzip2 are read.")
+    return image_error(ImageFault.TOO_LARGE if entry.fault is EntryFault.TOO_LARGE else ImageFault.NOT_AN_IMAGE)

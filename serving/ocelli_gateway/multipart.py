@@ -21,6 +21,8 @@ from python_multipart.multipart import MultipartParser
 PARTS_LIMIT = 1000
 _PART_HEADER_BYTES_LIMIT = 8 * 1024
 _PARAMETERS_LIMIT = 8
+_AFTER_BOUNDARY = b"\r\n- \t"
+_OTHER_BODY = "The body is not what its Content-Type promises: it is damaged, or has another boundary"
 _EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
 # It begins with the semicolon, and runs of blanks are never given back: else a header of blanks costs the square of its length.
 _PARAMETER = re.compile(r""";\s*+([^\s=;]++)\s*+=\s*+(?:"((?:[^"\\]|\\.|"(?!\s*(?:;|$)))*)"|([^;]*))""", re.DOTALL)
@@ -99,6 +101,8 @@ async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: O
             elif kind is _EventKind.END and sink is not None:
                 await sink.close()
                 sink = None
+    if reader.found_nothing:
+        raise MultipartError(_OTHER_BODY)
     if not reader.ended:
         raise MultipartError("The multipart body is cut off before its closing boundary")
 
@@ -113,6 +117,9 @@ class _Reader:
         self._field = b""
         self._value = b""
         self._disposition: bytes | None = None
+        self._delimiter = b"\n--" + boundary
+        # What stands before the first boundary means nothing (RFC 2046, 5.1.1). The boundary may be the first line.
+        self._preamble: bytearray | None = bytearray(b"\n")
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -131,15 +138,38 @@ class _Reader:
         except FormParserError as error:
             raise MultipartError("The boundary in Content-Type is too long") from error
 
+    @property
+    def found_nothing(self) -> bool:
+        """Whether bytes came, but no boundary."""
+        return self._preamble is not None and self._preamble != b"\n"
+
     def feed(self, data: bytes) -> list[_Event]:
+        data = self._without_preamble(data)
+        if not data:
+            return []
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise MultipartError(
-                "The body is not what its Content-Type promises: it is damaged, or has another boundary"
-            ) from error
+            raise MultipartError(_OTHER_BODY) from error
         events, self._events = self._events, []
         return events
+
+    def _without_preamble(self, data: bytes) -> bytes:
+        if self._preamble is None:
+            return data
+        self._preamble += data
+        begin = 0
+        while (found := self._preamble.find(self._delimiter, begin)) >= 0:
+            end = found + len(self._delimiter)
+            if end == len(self._preamble):
+                begin = found
+                break
+            if self._preamble[end] in _AFTER_BOUNDARY:
+                rest, self._preamble = bytes(self._preamble[found + 1 :]), None
+                return rest
+            begin = end
+        del self._preamble[: max(begin, len(self._preamble) - len(self._delimiter))]
+        return b""
 
     def _on_part_begin(self) -> None:
         self._parts += 1

@@ -101,7 +101,7 @@ class Operation:
 
     def is_text(self, name: str) -> bool:
         """Whether a part of the form is a text field."""
-        return any(item.name == name and Place.FORM in item.places for item in self.fields)
+        return any(item.name == fields.plain_name(name) and Place.FORM in item.places for item in self.fields)
 
     def read(self, sent: SentFields, field: Field[T]) -> T:
         """The value of one of its fields.

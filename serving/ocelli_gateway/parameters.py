@@ -14,6 +14,8 @@ from ocelli_gateway.errors import ParameterError
 _NAMES = {"url": "url", "classifier_ids": "classifier_ids", "owners": "owners", "owner": "owners", "threshold": "threshold"}
 """Keys of the document, and the fields that they stand for."""
 _WRAPPER = "parameters"
+_BYTE_ORDER_MARK = "\ufeff"
+"""Editors on Windows write it before a text."""
 
 
 class _Number(str):
@@ -31,10 +33,18 @@ def parse_parameters(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
+        # The last of a key that comes twice counts, as in every JSON parser.
+        text = text.removeprefix(_BYTE_ORDER_MARK)
         document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "is nested too deeply" if isinstance(error, RecursionError) else f"is not JSON: {error}"
-        raise ParameterError(f'The field "parameters" {reason}.') from error
+    except RecursionError as error:
+        raise ParameterError('The field "parameters" is nested too deeply; give one object of a few fields.') from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        message = f'The field "parameters" is not JSON at {where}; give an object such as {{"threshold": 0.5}}.'
+        raise ParameterError(message) from error
+    except ValueError as error:
+        # One of those below.
+        raise ParameterError(f'The field "parameters" is not JSON: {error}.') from error
     if isinstance(document, dict) and _WRAPPER in document:
         document = document[_WRAPPER]
     if not isinstance(document, dict):

@@ -5,42 +5,20 @@ It must not know what the pixels are for.
 
 from __future__ import annotations
 
-import io
-import struct
-import warnings
-import zlib
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ocelli_api.prediction import ImageFault
 from ocelli_gateway.fair_threads import FairThreads
-from ocelli_storage.archives import CLASSIFY_KINDS, SIGNATURE_BYTES, image_kind
+from ocelli_storage.image_file import PIXELS_LIMIT, ImageError, ImageFault, ImageFile, open_image
 
-LEAST_SIDE_PIXELS = 10
-PIXELS_LIMIT = 100_000_000
 SAMPLE_SIDE_PIXELS = 64
-_LARGE_PIXELS = 20_000_000
+_LARGE_PIXELS = 8_000_000
 _DECODERS = 2
 _LARGE_DECODERS = 1
 """Of 100 megapixels one takes 400 MB."""
-_FORMATS = tuple(sorted(CLASSIFY_KINDS))
-
-# It warns of large images, which are refused below, and of every flaw in a TIFF: that would be a line in the log per image.
-warnings.filterwarnings("ignore", module="PIL")
-
-# What Pillow's decoders raise over damaged bytes.
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError)
-_DAMAGED_BELOW = (struct.error, zlib.error, MemoryError, RuntimeError)
-
-
-class PixelsError(Exception):
-    """The image cannot be used."""
-
-    def __init__(self, fault: ImageFault) -> None:
-        super().__init__(str(fault))
-        self.fault = fault
+_REDUCING_GAP = 4.0
+_LEAST = (SAMPLE_SIDE_PIXELS, SAMPLE_SIDE_PIXELS)
 
 
 class PixelReader:
@@ -57,13 +35,18 @@ class PixelReader:
         """The image scaled to at most 64 pixels a side, sRGB uint8 of shape (height, width, 3), transparent parts white.
 
         Raises:
-            PixelsError: it is no image, cannot be decoded, or has too few or too many pixels.
+            ImageError: it is no image, cannot be decoded, or has too few or too many pixels.
             UnavailableError: too many are decoded already.
         """
         try:
             return await self._threads.run(tenant, _decode, data, _LARGE_PIXELS)
         except _LargeImageError:
-            return await self._large.run(tenant, _decode, data, PIXELS_LIMIT)
+            # What is decoded small takes some more than its pixels.
+            try:
+                return await self._large.run(tenant, _decode, data, 2 * PIXELS_LIMIT)
+            except _LargeImageError:
+                message = "The image takes more memory to decode than is allowed; save it as a baseline JPEG or make it smaller"
+                raise ImageError(ImageFault.TOO_MANY_PIXELS, message) from None
 
     def close(self) -> None:
         """Stop the threads."""
@@ -72,51 +55,18 @@ class PixelReader:
 
 
 class _LargeImageError(Exception):
-    """It has more pixels than shall be decoded here."""
+    """It takes more memory than shall be taken here."""
 
 
 def _decode(data: bytes, largest_pixels: int) -> npt.NDArray[np.uint8]:
-    if image_kind(data[:SIGNATURE_BYTES]) is None:
-        raise PixelsError(ImageFault.NOT_AN_IMAGE)
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image.width, image.height)
-            image.draft("RGB", (SAMPLE_SIDE_PIXELS, SAMPLE_SIDE_PIXELS))
-            if image.width * image.height > largest_pixels:
-                raise _LargeImageError
-            return _sample(image)
-    except Image.DecompressionBombError as error:
-        raise PixelsError(ImageFault.TOO_MANY_PIXELS) from error
-    except (*_DAMAGED, *_DAMAGED_BELOW) as error:
-        raise PixelsError(ImageFault.CORRUPT) from error
+    with open_image(data) as image:
+        if image.decoding_pixels(_LEAST) > largest_pixels:
+            raise _LargeImageError
+        return _sample(image)
 
 
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < LEAST_SIDE_PIXELS:
-        raise PixelsError(ImageFault.TOO_SMALL)
-    if width * height > PIXELS_LIMIT:
-        raise PixelsError(ImageFault.TOO_MANY_PIXELS)
-
-
-def _sample(image: Image.Image) -> npt.NDArray[np.uint8]:
-    image.load()
-    size = (min(image.width, SAMPLE_SIDE_PIXELS), min(image.height, SAMPLE_SIDE_PIXELS))
-    # Values of these modes cannot be averaged: places in a palette, or numbers that the library does not scale.
-    exact = image.mode in ("P", "PA", "1") or image.mode.startswith(("I", "F"))
-    small = image.resize(size, Image.Resampling.NEAREST if exact else Image.Resampling.BOX)
-    if small.mode.startswith(("I", "F")):
-        small = _to_grey(small)
-    if small.has_transparency_data:
-        opaque = small.convert("RGBA")
-        small = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
-    return np.asarray(small.convert("RGB"), dtype=np.uint8)
-
-
-def _to_grey(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode.startswith("I"):
-        scaled = values / 257.0
-    else:
-        highest = float(np.nanmax(values, initial=0.0))
-        scaled = np.nan_to_num(values) * (255.0 if highest <= 1.0 else 1.0)
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8), "L")
+def _sample(image: ImageFile) -> npt.NDArray[np.uint8]:
+    decoded = image.load(_LEAST)
+    size = (min(decoded.height, SAMPLE_SIDE_PIXELS), min(decoded.width, SAMPLE_SIDE_PIXELS))
+    whole = (0, 0, decoded.width, decoded.height)
+    return np.asarray(decoded.resized(whole, size, Image.Resampling.BOX, _REDUCING_GAP), dtype=np.uint8)

@@ -17,6 +17,13 @@ class SettingsError(Exception):
     """A setting is missing or has a value that it may not have. The message names the variable and the remedy."""
 
 
+_NETWORK_VARIABLES = (
+    "OCELLI_GATEWAY_URL_ALLOWED_NETWORKS",
+    "OCELLI_GATEWAY_URL_DENIED_NETWORKS",
+    "OCELLI_GATEWAY_TRUSTED_PROXIES",
+)
+
+
 def _about(variable: str, meaning: str, *, least: float = 1, most: float = 10_000) -> dict[str, Any]:
     """What a field says of its variable; the bounds are those of numbers."""
     return {"variable": variable, "meaning": meaning, "least": least, "most": most}
@@ -42,6 +49,24 @@ class GatewaySettings:
         metadata=_about(
             "OCELLI_UPLOAD_FOLDER",
             "Folder for uploads while they are checked: as large as the requests that are read at the same time.",
+        ),
+    )
+    connections: int = field(
+        default=1000,
+        metadata=_about(
+            "OCELLI_GATEWAY_CONNECTIONS",
+            "Connections that may be open at the same time, a third of a megabyte each at worst; a new one takes the place of "
+            "the one that has been idle for longest, and is refused with 503 where all of them have a request of a known user.",
+            least=8,
+            most=100_000,
+        ),
+    )
+    trusted_proxies: str = field(
+        default="",
+        metadata=_about(
+            "OCELLI_GATEWAY_TRUSTED_PROXIES",
+            "Networks (`10.1.0.0/16,fd00::/8`) of the proxies whose `X-Forwarded-For` is believed, so that log-ins are told "
+            "apart by the addresses of clients; empty: none, all that come through a proxy have its address.",
         ),
     )
     uploads_at_once: int = field(
@@ -169,6 +194,25 @@ class GatewaySettings:
             least=0.1,
         ),
     )
+    body_kilobytes_per_second: int = field(
+        default=32,
+        metadata=_about(
+            "OCELLI_GATEWAY_BODY_KILOBYTES_PER_SECOND",
+            "The least rate, on average, of a request's body and of a model's download, once "
+            "`OCELLI_GATEWAY_BODY_TIMEOUT_SECONDS` are over; what is slower is broken off.",
+            most=1_000_000,
+        ),
+    )
+    drain_seconds: float = field(
+        default=15.0,
+        metadata=_about(
+            "OCELLI_GATEWAY_DRAIN_SECONDS",
+            "How long, after the signal to stop, idle connections stay open for the one more request that each may bring; 0: "
+            "they are closed at once.",
+            least=0,
+            most=3600,
+        ),
+    )
     prediction_timeout_seconds: float = field(
         default=30.0,
         metadata=_about(
@@ -240,7 +284,7 @@ def _parse(text: str, type_name: str, about: Mapping[str, Any]) -> Any:
                 return parse_log_level(text)
             except ValueError as error:
                 raise SettingsError(f"Setting {variable} is {error}") from None
-        if variable in ("OCELLI_GATEWAY_URL_ALLOWED_NETWORKS", "OCELLI_GATEWAY_URL_DENIED_NETWORKS"):
+        if variable in _NETWORK_VARIABLES:
             try:
                 parse_networks(text)
             except ValueError as error:

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from ocelli_gateway.errors import InputError, LimitExceededError, ParameterError, TooLargeError
 from ocelli_gateway.fair_slots import FairSlots
-from ocelli_gateway.http_protocol import CUT_OFF_KEY
+from ocelli_gateway.http_protocol import CUT_OFF_KEY, LEFT_KEY
 from ocelli_gateway.multipart import (
     PARTS_LIMIT,
     MultipartError,
@@ -30,6 +30,7 @@ from ocelli_gateway.multipart import (
     parse_boundary,
     read_parts,
 )
+from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
 from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip
 
 TEXT_BYTES_LIMIT = MEGABYTE
@@ -85,7 +86,7 @@ class UploadSpace:
 
     folder: Path
     slots: FairSlots
-    body_timeout_seconds: float
+    pace: BodyPace
 
     @asynccontextmanager
     async def receive_form(self, request: Request, use: PartUse, limits: UploadLimits, *, tenant: str) -> AsyncIterator[Form]:
@@ -96,7 +97,7 @@ class UploadSpace:
         """
         check_declared_length(request.headers, limits.body_bytes)
         boundary = _boundary(request.headers)
-        async with self.slots.slot(tenant):
+        async with self.slots.slot(tenant, left=request.scope.get(LEFT_KEY)):
             folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
             try:
                 collector = _FormCollector(folder=Path(folder.name), use=use, limits=limits)
@@ -133,22 +134,19 @@ class UploadSpace:
             TooLargeError: it grows past the limit.
         """
         received = 0
-        chunks = aiter(request.stream())
-        while True:
-            try:
-                async with asyncio.timeout(self.body_timeout_seconds):
-                    chunk = await anext(chunks)
-            except StopAsyncIteration:
-                break
-            except TimeoutError as error:
-                raise InputError("The request body stopped arriving; send it again.") from error
-            except ClientDisconnect as error:
-                raise InputError("The connection was closed before the request body was complete.") from error
-            received += len(chunk)
-            if received > limit_bytes:
-                raise _body_too_large(limit_bytes)
-            if chunk:
-                yield chunk
+        try:
+            async for chunk in self.pace.read(aiter(request.stream())):
+                received += len(chunk)
+                if received > limit_bytes:
+                    raise _body_too_large(limit_bytes)
+                if chunk:
+                    yield chunk
+        except BodyStalledError as error:
+            raise InputError("The request body stopped arriving; send it again.") from error
+        except BodyTooSlowError as error:
+            raise InputError(f"The request body arrives too slowly: {error}.") from error
+        except ClientDisconnect as error:
+            raise InputError("The connection was closed before the request body was complete.") from error
         declared = declared_length(request.headers)
         if declared is not None and received < declared:
             raise InputError(f"The request body is cut off: {received} of {declared} bytes came.")
@@ -298,9 +296,10 @@ class _TextSink:
 
     async def close(self) -> None:
         try:
-            text = self._data.decode("utf-8")
+            # Editors on Windows write a byte order mark before it.
+            text = self._data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text.') from error
+            raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text; save it as UTF-8.') from error
         self._collector.texts.append((self._head.name, text))
 
 

@@ -10,20 +10,42 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, Scope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_LIMIT_BYTES = 64 * 1024
 LINGER_SECONDS = 2.0
 """How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
 STALL_SECONDS = 60.0
 """A connection whose client takes nothing of what is sent for so long is broken off."""
+DRAINING = "draining"
+"""Attribute of uvicorn's state of a server, true from the signal to stop."""
+_END_OF_HEAD = b"\r\n\r\n"
+_LEAST_PIECE_BYTES = 64
+"""Of a body whose length is not known: smaller pieces would cost more than they bound."""
+_LENGTH_DIGITS = 20
+
+
+class _Flow(FlowControl):
+    """Leaves reading paused while the connection holds enough, whoever asks for more."""
+
+    full = False
+
+    def resume_reading(self) -> None:
+        if not self.full:
+            super().resume_reading()
 
 
 class LimitedProtocol(HttpToolsProtocol):
     """One connection. Until the head of a request is whole it may take as long as uvicorn's `timeout_keep_alive`, and no more.
 
+    What a client sends behind a request that has no answer yet is not parsed before there is one, and read up to a bound only:
+    uvicorn would keep all of it as requests, each of which takes a hundred times its bytes.
+
     Where `limit_concurrency` connections are open, a new one takes the place of the one that has been without a request for
-    longest, and is refused only where all of them have one: so nobody who merely connects keeps others, or a probe, out.
+    longest, then of the one that has waited longest for the body of somebody unknown, see `is_known`; it is refused only where
+    there is none: so nobody who merely connects keeps others, or a probe, out.
     """
 
     _stall_seconds = STALL_SECONDS
@@ -35,6 +57,13 @@ class LimitedProtocol(HttpToolsProtocol):
     _reads_head = True
     _between_requests = True
     _refused = False
+    _unparsed = b""
+    """What came behind a request that has no answer yet."""
+    _body_left_bytes = 0
+    """Of a body whose length is known."""
+    _running: RequestResponseCycle | None = None
+    """The request that is worked on, or was last; uvicorn's `cycle` is the last one whose head is whole."""
+    _running_since = 0.0
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -45,14 +74,26 @@ class LimitedProtocol(HttpToolsProtocol):
         """Headers and body of an answer that no application gave."""
         return {"content-type": "text/plain; charset=utf-8"}, message.encode()
 
+    def is_known(self, scope: Scope) -> bool:
+        """Whether it is known who sends the request, so that its connection is spared where others need room."""
+        return True
+
+    def begin_drain(self) -> None:
+        """From now on each answer says that it is its connection's last; one that has begun said otherwise, which holds."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow: _Flow = _Flow(transport)
         self._await_head()
         if self._connection_limit is not None and len(self.connections) > self._connection_limit:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unparsed = b""
+        self._tell_gone()
         self._end_stall()
         self._end_idle()
 
@@ -74,15 +115,20 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._reads_head = False
         self._unread_bytes = 0
+        self._body_left_bytes = self._declared_bytes()
         self._end_idle()
         super().on_headers_complete()
+        if getattr(self.server_state, DRAINING, False):
+            self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         self._unread_bytes = 0
+        self._body_left_bytes -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._unread_bytes = 0
+        self._body_left_bytes = 0
         super().on_message_complete()
         self._between_requests = True
         # Whoever was answered early has as long after its body as others have after their answer.
@@ -93,10 +139,14 @@ class LimitedProtocol(HttpToolsProtocol):
         # uvicorn's own timer would also cut off the beginning of a next head.
         self._unset_keepalive_if_required()
         self._await_head()
+        self._parse_on()
 
     def data_received(self, data: bytes) -> None:
-        if self._refused:
-            return
+        self._unparsed += data
+        self._parse_on()
+
+    def parse(self, data: bytes) -> None:
+        """Parse what comes next: at most one head comes to its end in it."""
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > HEAD_LIMIT_BYTES and not self._refused:
@@ -107,6 +157,43 @@ class LimitedProtocol(HttpToolsProtocol):
                 # What stands between the pieces of a body, or after its last. There may be an answer already.
                 self.transport.abort()
 
+    def _parse_on(self) -> None:
+        data, start = self._unparsed, 0
+        while start < len(data) and not self._must_wait():
+            end = self._end_of_piece(data, start)
+            self.parse(data[start:end])
+            start = end
+        self._unparsed = b"" if self._is_ending() else data[start:]
+        was_full, self.flow.full = self.flow.full, len(self._unparsed) > HIGH_WATER_LIMIT
+        if self.flow.full:
+            self.flow.pause_reading()
+        elif was_full and not self._is_ending() and len(self.cycle.body) <= HIGH_WATER_LIMIT:
+            self.flow.resume_reading()
+
+    def _must_wait(self) -> bool:
+        cycle = self.cycle
+        unanswered = cycle is not None and not cycle.response_complete and not cycle.more_body
+        return self._is_ending() or bool(self.pipeline) or unanswered
+
+    def _is_ending(self) -> bool:
+        return self._refused or self.parser is None or self.transport.is_closing()
+
+    def _end_of_piece(self, data: bytes, start: int) -> int:
+        if self._body_left_bytes > 0:
+            return start + self._body_left_bytes
+        in_body = not self._between_requests and not self._reads_head
+        found = data.find(_END_OF_HEAD, start + _LEAST_PIECE_BYTES if in_body else start)
+        return len(data) if found < 0 else found + len(_END_OF_HEAD)
+
+    def _declared_bytes(self) -> int:
+        """What the parser has found to be a number already; 0 where nothing is declared."""
+        declared = next((value for name, value in self.headers if name == b"content-length"), b"0")
+        return int(declared.lstrip(b"0")[:_LENGTH_DIGITS] or b"0")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running, self._running_since = cycle, self.loop.time()
+        super()._start_asgi_task(cycle, app)
+
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
@@ -116,15 +203,19 @@ class LimitedProtocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {status} {status.phrase}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._refused = True
         self._end_idle()
-        if self.cycle is not None:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._tell_gone()
         self.transport.write(head.encode() + b"\r\n" + body)
         if linger_seconds and self.transport.can_write_eof():
             self.transport.write_eof()
             self.loop.call_later(linger_seconds, self.transport.close)
         else:
             self.transport.close()
+
+    def _tell_gone(self) -> None:
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def _await_head(self) -> None:
         self._end_idle()
@@ -142,18 +233,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        idle = [
-            (connection._idle.when(), connection)
-            for connection in self.connections
-            if isinstance(connection, LimitedProtocol) and connection is not self and connection._idle is not None
+        # Those that end are counted until the loop's next turn, and must not be chosen again.
+        others = [
+            item
+            for item in self.connections
+            if isinstance(item, LimitedProtocol) and item is not self and not item.transport.is_closing()
         ]
-        if idle:
-            _, longest = min(idle, key=lambda pair: pair[0])
-            # It is counted until the loop's next turn, and must not be chosen again.
-            longest._end_idle()
+        idle = [(item._idle.when(), item) for item in others if item._idle is not None]
+        unknown = [(item._running_since, item) for item in others if item._awaits_body_of_unknown()]
+        if idle or unknown:
+            _, longest = min(idle or unknown, key=lambda pair: pair[0])
             longest.transport.abort()
         else:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once; try again in a moment", linger_seconds=0)
+
+    def _awaits_body_of_unknown(self) -> bool:
+        cycle = self._running
+        if cycle is None or cycle.response_complete or not cycle.more_body:
+            return False
+        return not self.is_known(cycle.scope)
 
     def _end_stall(self) -> None:
         if self._stall is not None:

@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any, TypedDict, Unpack
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from ocelli_http.connection import LimitedProtocol
+from ocelli_http.connection import DRAINING, LimitedProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than who calls keeps an idle connection, load balancers with their minute among them: else a request may meet a
@@ -24,6 +26,7 @@ connection that just closed."""
 
 BACKLOG = 2048
 EVERY_ADDRESS = "*"
+_DRAIN_POLL_SECONDS = 0.05
 
 
 class BindError(Exception):
@@ -72,7 +75,37 @@ def build_config(app: ASGIApp, **own: Unpack[ServerSettings]) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed."""
+    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed.
+
+    uvicorn also closes idle connections at once, and a request that is on its way just then is lost. This one drains first: it
+    goes on answering, each answer says that it is the last of its connection, and idle connections stay open until their
+    clients have used them once more, for so many seconds at most. SIGINT, the interrupt of a person who waits, ends the drain.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, drain_seconds: float = 0.0) -> None:
+        super().__init__(config)
+        self._drain_seconds = drain_seconds
+        self._interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._interrupted = self._interrupted or sig == signal.SIGINT
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._use_up_connections()
+        await super().shutdown(sockets)
+
+    async def _use_up_connections(self) -> None:
+        setattr(self.server_state, DRAINING, True)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, LimitedProtocol):
+                connection.begin_drain()
+        deadline = time.monotonic() + self._drain_seconds
+        # uvicorn keeps a set of connections, and no event of its change.
+        while self.server_state.connections and time.monotonic() < deadline:
+            if self._interrupted or self.force_exit:
+                return
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -24,8 +24,8 @@ from ocelli_inference.metrics import CONTENT_TYPE, RequestOutcome
 from ocelli_inference.open_inference import UnknownModelError
 from ocelli_inference.request_body import ClientGoneError, read_body, wait_for_disconnect
 from ocelli_inference.service import InferenceService
-from ocelli_model.preprocessing import ImageError
 from ocelli_storage.archives import IMAGE_BYTES_LIMIT
+from ocelli_storage.image_file import ImageError
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

@@ -1,9 +1,9 @@
 """Dynamic batching: images of many requests go through the backbone together.
 
-Decoding runs in a few threads beside the one thread that runs the backbone. A batch leaves when it is full, when nothing else
-is being decoded, or when its oldest image has waited for the deadline. So a lone image never waits, and under load the time
-that the backbone is busy gathers the next batch. This module knows nothing of HTTP, nor of classes: what it gives is features,
-which any number of heads can score.
+Decoding runs in a few threads beside the one thread that runs the backbone; large images have threads of their own, so that
+small ones never wait for them. A batch leaves when it is full, when nothing else is being decoded, or when its oldest image has
+waited for the deadline. So a lone image never waits, and under load the time that the backbone is busy gathers the next batch.
+This module knows nothing of HTTP, nor of classes: what it gives is features, which any number of heads can score.
 """
 
 from __future__ import annotations
@@ -31,6 +31,18 @@ class FeatureEngine(Protocol):
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Features of shape [N, D] of images of shape [N, H, W, 3]; each row depends on its own image alone."""
+        ...
+
+
+class Decode(Protocol):
+    """Decodes images, in any number of threads."""
+
+    def __call__(self, data: bytes, /) -> NDArray[np.uint8]:
+        """uint8[H, W, 3] of the bytes of an image file."""
+        ...
+
+    def is_large(self, data: bytes, /) -> bool:
+        """Whether that takes long."""
         ...
 
 
@@ -64,7 +76,7 @@ class FeatureBatcher:
     def __init__(
         self,
         *,
-        decode: Callable[[bytes], NDArray[np.uint8]],
+        decode: Decode,
         engine: FeatureEngine,
         decode_threads: int,
         rules: BatchRules,
@@ -75,6 +87,7 @@ class FeatureBatcher:
         self._rules = rules
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._large_decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode-large")
         self._backbone = ThreadPoolExecutor(1, thread_name_prefix="backbone")
         self._decoding = 0
         self._decoded: deque[_Decoded] = deque()
@@ -93,7 +106,8 @@ class FeatureBatcher:
             await asyncio.wait([worker])
         _fail(self._decoded, BatcherClosedError)
         self._decoded.clear()
-        self._decoders.shutdown(wait=False, cancel_futures=True)
+        for decoders in (self._decoders, self._large_decoders):
+            decoders.shutdown(wait=False, cancel_futures=True)
         self._backbone.shutdown(wait=False, cancel_futures=True)
 
     async def features(self, data: bytes) -> NDArray[np.float32]:
@@ -120,7 +134,11 @@ class FeatureBatcher:
             raise BatcherClosedError
         self._decoding += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, self._timed_decode, data)
+            loop = asyncio.get_running_loop()
+            image = await loop.run_in_executor(self._decoders, self._decode_small, data)
+            if image is None:
+                image = await loop.run_in_executor(self._large_decoders, self._timed_decode, data)
+            return image
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._worker is None and task is not None and not task.cancelling():
@@ -130,6 +148,9 @@ class FeatureBatcher:
             self._decoding -= 1
             # Fewer images on their way may be what the next batch waits for, also where this one could not be decoded.
             self._changed.set()
+
+    def _decode_small(self, data: bytes) -> NDArray[np.uint8] | None:
+        return None if self._decode.is_large(data) else self._timed_decode(data)
 
     def _timed_decode(self, data: bytes) -> NDArray[np.uint8]:
         started = time.perf_counter()
@@ -146,9 +167,10 @@ class FeatureBatcher:
             except asyncio.CancelledError:
                 _fail(batch, BatcherClosedError)
                 raise
-            except Exception as error:
+            except Exception:
                 _log.exception("the backbone failed", extra={"batch_images": len(batch)})
-                _fail(batch, partial(BatchFailedError, f"the backbone failed on a batch of {len(batch)} images: {error}"))
+                message = f"the backbone failed on a batch of {len(batch)} images; the log says more"
+                _fail(batch, partial(BatchFailedError, message))
             else:
                 for item, row in zip(batch, features, strict=True):
                     if not item.features.done():

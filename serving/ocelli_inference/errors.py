@@ -19,7 +19,7 @@ from ocelli_inference.metrics import RequestOutcome
 from ocelli_inference.open_inference import InvalidRequestError, UnknownModelError
 from ocelli_inference.request_body import BodyStalledError, BodyTooLargeError, ClientGoneError
 from ocelli_inference.service import NotReadyError
-from ocelli_model.preprocessing import ImageError
+from ocelli_storage.image_file import ImageError
 
 RETRY_AFTER_SECONDS = 1
 _LINGER_SECONDS = 2.0

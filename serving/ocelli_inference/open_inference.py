@@ -55,8 +55,11 @@ def parse_infer_request(body: bytes) -> InferRequest:
     """
     try:
         document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError(f"the body is no JSON document: {error}; send an inference request") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InvalidRequestError(f"the body is no JSON document at {where}; send an inference request") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequestError("the body is no JSON document in UTF-8 of a few levels; send an inference request") from None
     if not isinstance(document, dict):
         raise InvalidRequestError("the body is no JSON object; send an inference request")
     identifier = document.get("id")

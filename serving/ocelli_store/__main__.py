@@ -13,6 +13,7 @@ import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
+from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_store.app import Store, build_app
 from ocelli_store.folder import ObjectFolder
@@ -20,7 +21,9 @@ from ocelli_store.metrics import Metrics
 from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
 from ocelli_store.tokens import TokenReviewer
 
-_SHUTDOWN_SECONDS = 20
+_DRAIN_SECONDS = 10
+_LAST_ANSWERS_SECONDS = 15
+"""With the drain, less than a Pod's 30 seconds."""
 _CONNECTIONS = 1000
 """Each may cost a third of a megabyte before its token is known: a head, or what the socket had of a body."""
 
@@ -42,9 +45,10 @@ async def serve(settings: StoreSettings) -> None:
         config = build_config(
             build_app(store),
             limit_concurrency=_CONNECTIONS,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
         )
-        await Server(config).serve(sockets=[bind(settings.host, settings.port)])
+        async with given_back_regularly():
+            await Server(config, drain_seconds=_DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -54,6 +58,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"store: {error}", file=sys.stderr)
         return 1
+    keep_little()
     configure_logging(settings.log_level, talkative=("uvicorn",))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
 from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
 from ocelli_store.metrics import CONTENT_TYPE, Metrics
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _WRITING = frozenset({"PUT", "DELETE"})
 _LENGTH_DIGITS = 20
+_PACE = BodyPace(stall_seconds=60.0, least_bytes_per_second=64 * 1024)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,8 @@ class Store:
     administrators: Set[str]
     """User names that may do everything: operator and gateway."""
     metrics: Metrics
-    stall_seconds: float = 60.0
-    """A body of which nothing came for so long is given up: what is on its way counts for a quota."""
+    pace: BodyPace = _PACE
+    """A body that comes more slowly is given up: what is on its way counts for a quota."""
     writes: WriteSlots = field(default_factory=WriteSlots)
 
 
@@ -133,16 +135,11 @@ def _declared_bytes(request: Request) -> int:
 
 
 async def _receive(store: Store, request: Request) -> AsyncIterator[bytes]:
-    chunks = request.stream()
-    while True:
-        try:
-            async with asyncio.timeout(store.stall_seconds):
-                chunk = await anext(chunks)
-        except StopAsyncIteration:
-            return
-        except TimeoutError as error:
-            raise _RefusalError(408, f"nothing of the body came for {store.stall_seconds:.0f} seconds") from error
-        yield chunk
+    try:
+        async for chunk in store.pace.read(aiter(request.stream())):
+            yield chunk
+    except (BodyStalledError, BodyTooSlowError) as error:
+        raise _RefusalError(408, str(error)) from error
 
 
 async def _delete(store: Store, request: Request) -> Response:

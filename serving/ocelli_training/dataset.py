@@ -28,7 +28,7 @@ _PHRASES: Mapping[str, str] = {
     EntryFault.NOT_AN_IMAGE: "not a JPEG or PNG image",
     EntryFault.TOO_LARGE: "more than 10 MB",
     EntryFault.DAMAGED: "damaged",
-    EntryFault.UNSUPPORTED_COMPRESSION: "compressed by another method than deflate",
+    EntryFault.UNSUPPORTED_COMPRESSION: "compressed by a method other than deflate and bzip2",
     EntryFault.SYMBOLIC_LINK: "a symbolic link",
     ImageFault.CORRUPT: "cannot be decoded",
     ImageFault.TOO_SMALL: "a side under 10 pixels",

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
-from ocelli_model.preprocessing import ImageError
 from ocelli_storage.archives import SkippedEntry
+from ocelli_storage.image_file import ImageError
 from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.sources import FetchedSource, SourceError, SourceReader

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +14,11 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_gateway import classify
+from ocelli_storage.archives import ImageArchive
 from tests.unit.gateway.harness import (
     NAMESPACE,
     VERSION,
@@ -28,6 +34,7 @@ from tests.unit.gateway.harness import (
     plain,
     png,
 )
+from tests.unit.model.tiffs import HEIGHT, WHITE_IS_ZERO, WIDTH, TiffKind, make_tiff
 
 INVALID = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
 SMALL = "Image resolution is smaller than the minimum limit"
@@ -446,6 +453,68 @@ def test_useless_zip_alone_is_400(client: V3Client, birds: str, data: bytes) -> 
     assert response.json()["images"][0]["image"] == "z.zip"
 
 
+def test_lone_image_waits_for_no_zip(client: V3Client, birds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, held, real = threading.Event(), threading.Event(), classify.ImageFiles
+
+    def open_files(files: Any) -> Any:
+        if any(file.filename == "a.zip" for file in files):
+            begun.set()
+            assert held.wait(30)
+        return real(files)
+
+    monkeypatch.setattr(classify, "ImageFiles", open_files)
+    with ThreadPoolExecutor(4) as pool:
+        zips = [pool.submit(client.classify, ("a.zip", build_zip({"a.png": png()})), classifier_ids=birds) for _ in range(3)]
+        try:
+            assert begun.wait(30)
+            lone = pool.submit(client.classify, ("a.png", png()), classifier_ids=birds).result(timeout=10)
+        finally:
+            held.set()
+
+    assert lone.status_code == 200
+    assert [task.result().status_code for task in zips] == [200] * 3
+
+
+def test_images_of_a_refused_request_are_named_without_being_read(client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageArchive, "__iter__", lambda _: pytest.fail("it was read"))
+
+    response = client.classify(("a.zip", build_zip({"a.png": png(), "b.png": png()})), classifier_ids="none_1")
+
+    assert (response.status_code, [image["image"] for image in response.json()["images"]]) == (
+        404,
+        ["a.zip/a.png", "a.zip/b.png"],
+    )
+
+
+def test_zip_behind_a_program_is_a_zip(client: V3Client, birds: str) -> None:
+    body = client.classify(("a.exe", b"MZ" + bytes(1000) + build_zip({"a.png": png()})), classifier_ids=birds).json()
+
+    assert [image["image"] for image in body["images"]] == ["a.exe/a.png"]
+
+
+def test_zip_of_more_than_2000_entries_is_400(client: V3Client, birds: str) -> None:
+    response = client.classify(("a.zip", build_zip({f"{index}.png": b"x" for index in range(2001)})), classifier_ids=birds)
+
+    assert_image_error(response, 400, "limit_exceeded", INVALID)
+    assert "more than 2000 entries" in response.json()["error"]
+
+
+def test_entry_of_another_compression_is_told_its_name(client: V3Client, birds: str) -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", png())
+
+    response = client.classify(("a.zip", buffer.getvalue()), classifier_ids=birds)
+
+    assert "compressed by LZMA" in response.json()["images"][0]["error"]["description"]
+
+
+def test_name_that_is_not_the_utf8_it_claims_to_be_spoils_no_zip(client: V3Client, birds: str) -> None:
+    data = build_zip({"\u00e4.png": png(), "b.png": png()}).replace("\u00e4".encode(), b"\xff\xfe")
+
+    assert client.classify(("a.zip", data), classifier_ids=birds).json()["images_processed"] == 2
+
+
 def test_zip_of_texts_is_400_with_an_error_for_each(client: V3Client, birds: str) -> None:
     response = client.classify(("z.zip", build_zip({"a.txt": b"a", "b.txt": b"b"})), classifier_ids=birds)
     assert_image_error(response, 400, "input_error", INVALID, count=2)
@@ -676,6 +745,27 @@ def test_any_plain_color_gets_a_name_though_it_is_noisy(client: V3Client, seed: 
     pixels = np.clip(base + generator.normal(0, 4, (120, 160, 3)), 0, 255).astype(np.uint8)
     body = client.classify(("a.jpg", encode(Image.fromarray(pixels), "JPEG", quality=60))).json()
     assert len(classes(body)) >= 1
+
+
+def test_a_jpeg_without_the_mark_of_its_end_is_fine(client: V3Client) -> None:
+    body = client.classify(("a.jpg", plain((255, 0, 0), format_name="JPEG")[:-2]))
+
+    assert body.status_code == 200
+
+
+def test_a_png_with_a_large_text_is_fine(client: V3Client) -> None:
+    texts = PngInfo()
+    texts.add_text("Comment", "x" * 5_000_000, zip=True)
+    response = client.classify(("a.png", encode(Image.new("RGB", (40, 40), "red"), "PNG", pnginfo=texts)))
+
+    assert response.status_code == 200
+
+
+def test_a_grey_tiff_whose_zero_is_white_is_not_its_negative(client: V3Client) -> None:
+    kind = TiffKind(photometric=WHITE_IS_ZERO, bits=16)
+    response = client.classify(("a.tif", make_tiff(kind, np.zeros((HEIGHT, WIDTH, 1), dtype=np.int64))))
+
+    assert [item["class"] for item in classes(response.json())] == ["white color"]
 
 
 def test_transparent_parts_count_as_white(client: V3Client) -> None:

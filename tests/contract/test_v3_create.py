@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,32 @@ def encrypted() -> bytes:
             data[at + offset] |= 1
             at = data.find(signature, at + 4)
     return bytes(data)
+
+
+def overlapping(count: int) -> bytes:
+    """Entries of the directory that all name the same bytes."""
+    data = build_zip({"a.png": png(1, (12, 12))})
+    directory, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    entries = data[directory:end] * count
+    return data[:directory] + entries + data[end : end + 8] + struct.pack("<HHLLH", count, count, len(entries), directory, 0)
+
+
+def lying(count: int) -> bytes:
+    """Entries that claim one byte more than they have."""
+    data = bytearray(examples(1, count))
+    position = data.find(b"PK\x01\x02")
+    while position >= 0:
+        struct.pack_into("<L", data, position + 24, struct.unpack_from("<L", data, position + 24)[0] + 1)
+        position = data.find(b"PK\x01\x02", position + 4)
+    return bytes(data)
+
+
+def compressed(method: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for index in range(12):
+            archive.writestr(f"{index}.png", png(index, (12, 12)))
+    return buffer.getvalue()
 
 
 def many_images(count: int) -> bytes:
@@ -173,6 +200,9 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         ),
         with_entries({"notes.txt": b"text", "cut.png": png(1)[:7], "big.png": png(1) + bytes(11 * 1024 * 1024)}),
         with_entries({"photo.bin": png(80)}, usable=9),
+        b"MZ" + bytes(1000) + with_entries({}),
+        with_entries({"good.png": png(81)}).replace(b"good.png", b"go\xff\x5c.png"),
+        compressed(zipfile.ZIP_BZIP2),
     ],
     ids=[
         "folders",
@@ -181,6 +211,9 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "skipped without a word",
         "unusable beside ten",
         "no image suffix",
+        "behind a program",
+        "a name in another encoding",
+        "bzip2",
     ],
 )
 def test_zip_with_ten_usable_images_is_taken(client: V3Client, data: bytes) -> None:
@@ -253,6 +286,21 @@ REFUSALS = [
         what="zip bombs",
         parts=lambda: [positive("a", build_zip({f"{i}.png": png()[:8] + bytes(30 << 20) for i in range(12)})), positive("b")],
         words=("a_positive_examples",),
+    ),
+    Refusal(
+        what="overlapping entries",
+        parts=lambda: [positive("a", overlapping(300)), positive("b")],
+        words=("a_positive_examples", "overlap"),
+    ),
+    Refusal(
+        what="entries that lie about their sizes",
+        parts=lambda: [positive("a", lying(12)), positive("b")],
+        words=("a_positive_examples", "0 usable", "is damaged"),
+    ),
+    Refusal(
+        what="images compressed by LZMA",
+        parts=lambda: [positive("a", compressed(zipfile.ZIP_LZMA)), positive("b")],
+        words=("a_positive_examples", "0 usable", "is compressed by LZMA"),
     ),
     Refusal(
         what="more than 10,000 images",

@@ -15,6 +15,7 @@ from tests.unit.gateway.harness import (
     GatewayInstance,
     Stage,
     V3Client,
+    assert_error,
     build_zip,
     examples,
     head,
@@ -144,6 +145,77 @@ def test_epilogue_and_leading_line_break_are_passed_over(client: V3Client) -> No
 
 
 @pytest.mark.contract_row("D/Expect: 100-continue is sent by curl for large uploads and")
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        b"This is a message with multiple parts in MIME format.\r\n",
+        b"--BOUNDARYS are not this one\r\n--BOUND\r\n",
+        b"x" * 200_000 + b"\r\n",
+    ],
+    ids=["text", "other boundaries", "much"],
+)
+def test_text_before_the_first_boundary_is_passed_over(client: V3Client, preamble: bytes) -> None:
+    body = preamble + multipart([('Content-Disposition: form-data; name="images_file"; filename="a.png"', png())])
+
+    response = client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE})
+
+    assert (response.status_code, response.json()["images"][0]["image"]) == (200, "a.png")
+
+
+def test_body_of_another_boundary_is_told_so(client: V3Client) -> None:
+    response = client.http.post("/v3/classify", content=b"--OTHER\r\n" * 1000, headers={"Content-Type": MULTIPART_TYPE})
+
+    assert_error(response, 400, "input_error", "has another boundary")
+
+
+@pytest.mark.parametrize("name", ["parameters", "classifier_ids"])
+def test_byte_order_mark_before_a_text_is_passed_over(client: V3Client, name: str) -> None:
+    text = b'{"classifier_ids": ["food"]}' if name == "parameters" else b"food"
+    parts = [
+        (f'Content-Disposition: form-data; name="{name}"; filename="p.json"', b"\xef\xbb\xbf" + text),
+        ('Content-Disposition: form-data; name="images_file"', png()),
+    ]
+
+    response = post(client, "/v3/classify", parts)
+
+    assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == "food"
+
+
+def test_byte_order_mark_in_the_query_is_passed_over(client: V3Client) -> None:
+    response = client.classify(("a.png", png()), params={"parameters": '\ufeff{"classifier_ids": ["food"]}'})
+
+    assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == "food"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'{"threshold": }', "is not JSON at line 1, column 15; give an object"),
+        (b"", "No images"),
+        (b"\xff\xfe{\0}\0", "is not UTF-8 text; save it as UTF-8"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"threshold": NaN}', "NaN is no number of JSON"),
+    ],
+)
+def test_parameters_that_are_no_json_are_told_without_an_exception(client: V3Client, text: bytes, words: str) -> None:
+    response = post(client, "/v3/classify", [('Content-Disposition: form-data; name="parameters"', text)])
+
+    assert_error(response, 400, "parameter_error", words)
+    assert "codec" not in response.text
+    assert "Expecting" not in response.text
+
+
+@pytest.mark.parametrize("name", ["classifier_ids[]", "classifier_ids[0]"])
+@pytest.mark.parametrize("place", ["form", "query"])
+def test_lists_may_be_named_as_php_names_them(client: V3Client, name: str, place: str) -> None:
+    if place == "form":
+        response = client.classify(("a.png", png()), **{name: "food"})
+    else:
+        response = client.classify(("a.png", png()), params={name: "food"})
+
+    assert [item["classifier_id"] for item in response.json()["images"][0]["classifiers"]] == ["food"]
+
+
 def test_expect_100_continue_is_answered_before_the_body(gateway: GatewayInstance) -> None:
     body = multipart([('Content-Disposition: form-data; name="images_file"', png())])
     request = head(

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.preprocessing import ImageError, Preprocessing, decode_image
+from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.archives import EXAMPLE_KINDS, ArchiveImage, ImageArchive
+from ocelli_storage.image_file import ImageError
 
 NEGATIVES = "negatives"
 NEGATIVE = -1

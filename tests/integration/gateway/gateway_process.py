@@ -50,6 +50,8 @@ class GatewayProcess:
             "OCELLI_CREDENTIALS_FOLDER": str(self.credentials),
             "OCELLI_GATEWAY_HOST": "127.0.0.1",
             "OCELLI_GATEWAY_PORT": str(self.port),
+            # Tests of the drain ask for it.
+            "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
             **self.settings,
         }
         with self.log.open("ab") as output:

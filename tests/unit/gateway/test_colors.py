@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocelli_gateway.colors import LEAST_SHARE, PALETTE, name_colors, to_lab
+from ocelli_gateway.colors import BASIC, LEAST_SHARE, PALETTE, name_colors, to_lab
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,45 @@ def test_lab_values_are_those_of_the_standard(color: tuple[int, int, int], lab: 
 def test_each_color_of_the_palette_has_its_own_name_first(name: str) -> None:
     pixels = np.full((8, 8, 3), list(bytes.fromhex(PALETTE[name][1:])), dtype=np.uint8)
     assert [(item.class_name, item.score) for item in name_colors(pixels)] == [(f"{name} color", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("color", "name"),
+    [
+        ((255, 0, 0), "red"),
+        ((220, 20, 20), "red"),
+        ((244, 67, 54), "red"),
+        ((235, 50, 45), "red"),
+        ((0, 255, 0), "green"),
+        ((0, 128, 0), "green"),
+        ((0, 0, 255), "blue"),
+        ((0, 0, 200), "blue"),
+        ((30, 90, 220), "blue"),
+        ((0, 0, 128), "navy blue"),
+        ((255, 255, 0), "yellow"),
+        ((255, 165, 0), "orange"),
+        ((255, 128, 0), "orange"),
+        ((128, 0, 128), "purple"),
+        ((255, 192, 203), "pink"),
+        ((139, 69, 19), "brown"),
+        ((128, 128, 128), "gray"),
+        ((10, 10, 10), "black"),
+        ((248, 248, 248), "white"),
+    ],
+)
+def test_plain_colors_have_the_names_that_anybody_gives_them(color: tuple[int, int, int], name: str) -> None:
+    assert name_colors(np.full((5, 5, 3), color, dtype=np.uint8))[0].class_name == f"{name} color"
+
+
+@pytest.mark.parametrize("name", BASIC)
+def test_a_basic_term_names_what_is_near_its_centre(name: str) -> None:
+    centre = np.array(list(bytes.fromhex(PALETTE[name][1:])))
+    noise = np.random.default_rng(0).integers(-10, 11, (40, 40, 3))
+    pixels = np.clip(centre + noise, 0, 255).astype(np.uint8)
+
+    first = name_colors(pixels)[0]
+
+    assert (first.class_name, first.score > 0.97) == (f"{name} color", True)
 
 
 def test_no_two_names_mean_one_color() -> None:

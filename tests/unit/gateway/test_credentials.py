@@ -6,15 +6,18 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocelli_api.log_lines import JsonFormatter
 from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway import auth, credentials
 from ocelli_gateway.auth import Authenticator, Caller
@@ -34,6 +37,12 @@ from tests.unit.gateway.harness import basic
 from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 
 GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="team-a", owner="owner-a")
+
+
+@pytest.fixture(autouse=True)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Floods of wrong passwords are answered in no time."""
+    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.2)
 
 
 def write(folder: Path, name: str, document: Any) -> None:
@@ -251,8 +260,8 @@ def test_the_api_key_of_another_user_is_no_password() -> None:
     run(body, KEY_ONLY, bert)
 
 
-async def log_in(authenticator: Authenticator, user: str, password: str) -> Caller:
-    return await authenticator.authenticate({"authorization": basic(user, password)}, {})
+async def log_in(authenticator: Authenticator, user: str, password: str, address: str = "192.0.2.1") -> Caller:
+    return await authenticator.authenticate({"authorization": basic(user, password)}, {}, address)
 
 
 def test_verified_password_is_not_hashed_again() -> None:
@@ -353,7 +362,8 @@ def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -
     run(test, counted()[0], counted("bert")[0])
 
 
-def test_wrong_passwords_push_no_right_one_out_of_memory() -> None:
+def test_wrong_passwords_push_no_right_one_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.0)
     item, password_hash = counted()
 
     async def test(authenticator: Authenticator) -> None:
@@ -386,3 +396,87 @@ def test_set_without_a_key_of_its_own_is_found_by_its_password() -> None:
             await log_in(authenticator, "apikey", "wrong")
 
     run(test, counted()[0])
+
+
+async def outcomes(*attempts: Awaitable[Caller]) -> list[type]:
+    return [type(item) for item in await asyncio.gather(*attempts, return_exceptions=True)]
+
+
+def test_change_of_one_set_makes_nobody_else_log_in_anew() -> None:
+    item, password_hash = counted()
+
+    async def test(authenticator: Authenticator) -> None:
+        await log_in(authenticator, "anna", "right")
+        authenticator.use([item, counted("bert")[0]])
+        await log_in(authenticator, "anna", "right")
+        assert password_hash.count == 1
+
+    run(test, item)
+
+
+def test_bogus_api_keys_from_one_address_lock_nobody_out_at_another() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, "apikey", f"wrong{index}", "198.51.100.1") for index in range(200)]
+        *_, anna = await outcomes(*flood, log_in(authenticator, "apikey", "right", "192.0.2.1"))
+        assert anna is Caller
+
+    run(test, counted()[0])
+
+
+def test_guesses_for_a_name_from_one_address_refuse_no_right_password_from_another() -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, "anna", f"wrong{index}", "198.51.100.1") for index in range(50)]
+        *_, anna = await outcomes(*flood, log_in(authenticator, "anna", "right", "192.0.2.1"))
+        assert anna is Caller
+
+    run(test, counted()[0])
+
+
+@pytest.mark.parametrize("user", ["anna", "nobody"])
+def test_flood_of_unknown_names_is_answered_as_a_known_name_is(user: str) -> None:
+    async def test(authenticator: Authenticator) -> None:
+        flood = [log_in(authenticator, f"nobody{index}", "wrong") for index in range(50)]
+        assert set(await outcomes(*flood, log_in(authenticator, user, "wrong"))) == {UnauthorizedError}
+
+    run(test, counted()[0])
+
+
+@pytest.mark.parametrize("user", ["anna", "nobody"])
+def test_many_passwords_at_once_are_turned_away_whether_or_not_there_is_the_name(user: str) -> None:
+    async def test(authenticator: Authenticator) -> None:
+        found = await outcomes(*(log_in(authenticator, user, f"wrong{index}") for index in range(20)))
+        assert found.count(TooManyRequestsError) == 20 - auth.USER_HASHINGS_WAITING_LIMIT
+
+    run(test, counted()[0])
+
+
+@pytest.mark.parametrize("user", ["anna", "nobody"])
+def test_wrong_passwords_are_answered_later_and_later(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.1)
+
+    async def test(authenticator: Authenticator) -> None:
+        began = time.monotonic()
+        for index in range(auth.FREE_FAILURES + 2):
+            assert await outcomes(log_in(authenticator, user, f"wrong{index}")) == [UnauthorizedError]
+        assert time.monotonic() - began >= 0.3
+
+    run(test, counted()[0])
+
+
+def test_failed_log_in_is_logged_with_address_and_name_and_without_what_was_shown(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(authenticator: Authenticator) -> None:
+        await outcomes(
+            log_in(authenticator, "nobody", "secret-1", "198.51.100.1"),
+            log_in(authenticator, "apikey", "secret-2", "198.51.100.2"),
+            authenticator.authenticate({"authorization": "Bearer secret-3"}, {}, "198.51.100.3"),
+        )
+
+    with caplog.at_level(logging.WARNING, logger="ocelli_gateway.auth"):
+        run(test, counted()[0])
+    lines = [(record.kind, record.user, record.address) for record in caplog.records if record.msg == "login failed"]  # type: ignore[attr-defined]
+    assert sorted(lines) == [
+        ("API key", None, "198.51.100.2"),
+        ("password", "nobody", "198.51.100.1"),
+        ("token", None, "198.51.100.3"),
+    ]
+    assert "secret" not in "".join(JsonFormatter().format(record) for record in caplog.records)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
+import pytest
+
+from ocelli_gateway.errors import InputError, TooManyRequestsError, UnavailableError
 from ocelli_gateway.fair_slots import FairSlots
 
 
@@ -18,5 +22,67 @@ def test_who_queued_behind_a_waiter_that_was_cancelled_gets_the_free_slot() -> N
         cancelled.cancel()
         slots.release("a")
         await third
+
+    asyncio.run(body())
+
+
+def test_two_tenants_never_hold_all_slots() -> None:
+    async def body() -> None:
+        slots = FairSlots("tests are run", total=16, share=8, timeout_seconds=0.01)
+        held = {"a": await hold_all(slots, "a"), "b": await hold_all(slots, "b")}
+        assert held == {"a": 8, "b": 4}
+        await slots.acquire("c")
+
+    asyncio.run(body())
+
+
+def test_a_share_of_everything_leaves_nothing_unused() -> None:
+    async def body() -> None:
+        slots = FairSlots("tests are run", total=16, share=16, timeout_seconds=0.01)
+        assert await hold_all(slots, "a") == 16
+
+    asyncio.run(body())
+
+
+async def hold_all(slots: FairSlots, tenant: str) -> int:
+    count = 0
+    with suppress(UnavailableError):
+        while True:
+            await slots.acquire(tenant)
+            count += 1
+    return count
+
+
+def test_a_full_queue_of_a_tenant_is_refused_at_once_and_others_wait() -> None:
+    async def body() -> None:
+        slots = FairSlots("tests are run", total=1, share=1, timeout_seconds=60, waiting_limit=2)
+        await slots.acquire("a")
+        waiting = [asyncio.create_task(slots.acquire("a")) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooManyRequestsError):
+            await asyncio.wait_for(slots.acquire("a"), 1)
+        other = asyncio.create_task(slots.acquire("b"))
+        await asyncio.sleep(0)
+        assert not other.done()
+        for task in (*waiting, other):
+            task.cancel()
+
+    asyncio.run(body())
+
+
+def test_who_has_left_gives_up_the_place() -> None:
+    async def body() -> None:
+        slots = FairSlots("tests are run", total=1, share=1, timeout_seconds=60, waiting_limit=1)
+        left = asyncio.Event()
+        await slots.acquire("a")
+        waiting = asyncio.create_task(slots.acquire("a", left=left))
+        await asyncio.sleep(0)
+        left.set()
+        with pytest.raises(InputError):
+            await asyncio.wait_for(waiting, 1)
+        another = asyncio.create_task(slots.acquire("a"))
+        await asyncio.sleep(0)
+        slots.release("a")
+        await asyncio.wait_for(another, 1)
 
     asyncio.run(body())

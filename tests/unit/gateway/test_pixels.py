@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +16,7 @@ from PIL import Image
 
 from ocelli_gateway import pixels
 from ocelli_gateway.pixels import PixelReader
+from ocelli_storage.image_file import ImageFile
 from tests.unit.gateway.harness import png
 
 LARGE, SMALL = png(size=(40, 40)), png(size=(12, 12))
@@ -24,7 +28,7 @@ class Decoder:
     def __init__(self) -> None:
         self.may_decode = threading.Event()
 
-    def sample(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+    def sample(self, image: ImageFile) -> npt.NDArray[np.uint8]:
         if image.width >= 40:
             assert self.may_decode.wait(timeout=30)
         return np.zeros((image.height, image.width, 3), dtype=np.uint8)
@@ -53,3 +57,20 @@ def test_large_images_of_one_tenant_leave_threads_for_small_ones_of_another(deco
         reader.close()
 
     asyncio.run(body())
+
+
+def test_100_megapixels_with_opacity_take_little_more_memory_than_the_decoded_image(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("RGBA", (10_000, 10_000), (255, 0, 0, 128)).save(path)
+    program = (
+        "import re, sys, pathlib\n"
+        "from ocelli_gateway.pixels import PIXELS_LIMIT, _decode\n"
+        "_decode(pathlib.Path(sys.argv[1]).read_bytes(), PIXELS_LIMIT)\n"
+        "status = pathlib.Path('/proc/self/status').read_text()\n"
+        "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) // 1024)"
+    )
+
+    # In a process of its own: a peak, once reached, stays.
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+
+    assert int(ran.stdout) < 560

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from ocelli_gateway.http_protocol import build_protocol
-from ocelli_http.server import ServerSettings, build_config
+from ocelli_gateway.http_protocol import ContractProtocol, build_protocol
+from ocelli_http.connection import DRAINING, LimitedProtocol
+from ocelli_http.server import Server, ServerSettings, build_config
 
 Address = tuple[str, int]
 HEAD = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,20 +34,58 @@ async def read_and_answer(request: Request) -> Response:
     return PlainTextResponse(str(len(await request.body())))
 
 
+async def wait_for_leaving(request: Request) -> Response:
+    """Says, at `/left`, that the client of this request is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    request.app.state.left = True
+    return PlainTextResponse("nobody reads it")
+
+
+async def answer_in_halves(_request: Request) -> Response:
+    async def halves() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.sleep(0.6)
+        yield b"two"
+
+    return StreamingResponse(halves())
+
+
+async def has_left(request: Request) -> Response:
+    return PlainTextResponse(str(getattr(request.app.state, "left", False)))
+
+
+class UnsignalledServer(Server):
+    """Signals belong to the test runner."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @contextmanager
-def running(settings: ServerSettings) -> Iterator[Address]:
+def running(settings: ServerSettings, *, drain_seconds: float = 0) -> Iterator[Address]:
+    with running_server(settings, drain_seconds=drain_seconds) as (address, _server):
+        yield address
+
+
+@contextmanager
+def running_server(settings: ServerSettings, *, drain_seconds: float = 0) -> Iterator[tuple[Address, Server]]:
     app = Starlette(
         routes=[
             Route("/quick", answer_at_once, methods=["GET", "POST"]),
             Route("/read", read_and_answer, methods=["POST"]),
+            Route("/wait", wait_for_leaving),
+            Route("/left", has_left),
+            Route("/halves", answer_in_halves),
         ]
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(build_config(app, **{"timeout_graceful_shutdown": 1, **settings}))
+    server = UnsignalledServer(build_config(app, **{"timeout_graceful_shutdown": 1, **settings}), drain_seconds=drain_seconds)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
     thread.start()
     try:
-        yield listener.getsockname()
+        yield listener.getsockname(), server
     finally:
         server.should_exit = True
         thread.join(10)
@@ -78,6 +118,15 @@ def read_to_end(connection: socket.socket) -> bytes:
     return answer
 
 
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    answer = b""
+    while not answer.endswith(end):
+        chunk = connection.recv(65536)
+        assert chunk, answer
+        answer += chunk
+    return answer
+
+
 def send_until_refused(connection: socket.socket, piece: bytes, limit_bytes: int = 20_000_000) -> int:
     """How many bytes the server took, and its kernel."""
     sent = 0
@@ -106,11 +155,7 @@ def test_what_is_endless_beside_a_body_is_broken_off(address: Address, path: byt
 def test_a_body_in_many_small_chunks_is_taken(address: Address) -> None:
     with connect(address) as connection:
         connection.sendall(CHUNKED % b"read" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
-        answer = b""
-        while not answer.endswith(b"100000"):
-            chunk = connection.recv(65536)
-            assert chunk, answer
-            answer += chunk
+        read_until(connection, b"100000")
 
 
 def test_a_connection_that_sends_nothing_is_closed(impatient: Address) -> None:
@@ -201,3 +246,121 @@ def test_requests_under_way_are_not_given_up_for_new_ones() -> None:
         for connection in busy:
             connection.sendall(b"x")
         assert {connection.recv(65536)[:13] for connection in busy} == {b"HTTP/1.1 200 "}
+
+
+def requests_in_memory() -> int:
+    """How many requests there are, answered or not: the server runs in this process."""
+    return sum(isinstance(item, RequestResponseCycle) for item in gc.get_objects())
+
+
+@pytest.mark.parametrize("first", [b"GET /quick HTTP/1.1\r\n\r\n", b"GET /wait HTTP/1.1\r\n\r\n"], ids=["quick", "slow"])
+def test_requests_whose_answers_nobody_reads_are_not_taken_in(address: Address, first: bytes) -> None:
+    before, most = requests_in_memory(), 0
+    with connect(address) as connection, suppress(TimeoutError):
+        connection.settimeout(1)
+        connection.sendall(first)
+        for _ in range(20):
+            connection.sendall(HEAD * 1000)
+            most = max(most, requests_in_memory() - before)
+    assert most < 20
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"Content-Length: 4\r\n\r\n\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"],
+    ids=["length", "chunks"],
+)
+def test_requests_sent_at_once_are_answered_in_their_order(address: Address, body: bytes) -> None:
+    count = 500
+    with connect(address) as connection:
+        connection.sendall((HEAD + b"POST /read HTTP/1.1\r\n" + body) * count)
+        connection.sendall(b"GET /left HTTP/1.1\r\nConnection: close\r\n\r\n")
+        connection.settimeout(20)
+        bodies = [answer.partition(b"\r\n\r\n")[2] for answer in read_to_end(connection).split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [*[b"quick", b"4"] * count, b"False"]
+
+
+def test_a_request_with_another_behind_it_learns_that_its_client_left(address: Address) -> None:
+    with connect(address) as connection:
+        connection.sendall(b"GET /wait HTTP/1.1\r\n\r\n" + HEAD)
+    deadline = time.monotonic() + 5
+    answer = b""
+    while b"True" not in answer:
+        assert time.monotonic() < deadline, answer
+        with connect(address) as connection:
+            connection.sendall(b"GET /left HTTP/1.1\r\nConnection: close\r\n\r\n")
+            answer = read_to_end(connection)
+
+
+def build_gateway_protocol() -> type[ContractProtocol]:
+    return build_protocol(stall_seconds=60)
+
+
+def test_bodies_of_unknown_clients_make_room_for_new_connections() -> None:
+    with running({"limit_concurrency": 5, "http": build_gateway_protocol()}) as address, ExitStack() as stack:
+        slow = [stack.enter_context(connect(address)) for _ in range(5)]
+        for connection in slow:
+            connection.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")
+        with connect(address) as connection:
+            connection.sendall(HEAD)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert read_to_end(slow[0]) == b""
+
+
+def test_the_gateway_refuses_a_connection_by_its_contract() -> None:
+    with running({"limit_concurrency": 1, "http": build_gateway_protocol()}) as address, connect(address) as busy:
+        busy.sendall(b"GET /halves HTTP/1.1\r\n\r\n")
+        assert busy.recv(65536).startswith(b"HTTP/1.1 200 ")
+        with connect(address) as connection:
+            answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"retry-after: 1" in answer
+    assert b'"error_id": "unavailable"' in answer
+
+
+def wait_for_drain(server: Server) -> None:
+    deadline = time.monotonic() + 5
+    while not getattr(server.server_state, DRAINING, False):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("http", [LimitedProtocol, build_gateway_protocol()], ids=["store and inference server", "gateway"])
+def test_an_idle_connection_is_used_once_more_while_the_server_drains(http: type[LimitedProtocol]) -> None:
+    with running_server({"http": http}, drain_seconds=10) as (address, server), connect(address) as connection:
+        connection.sendall(HEAD)
+        assert b"connection: close" not in read_until(connection, b"quick")
+        server.should_exit = True
+        wait_for_drain(server)
+        connection.sendall(HEAD)
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
+def test_a_draining_server_ends_once_every_client_has_left() -> None:
+    began = time.monotonic()
+    with running_server({}, drain_seconds=60) as (address, server):
+        with connect(address) as connection:
+            connection.sendall(HEAD)
+            connection.recv(65536)
+        server.should_exit = True
+    assert time.monotonic() - began < 10
+
+
+def test_a_draining_server_waits_for_idle_clients_no_longer_than_it_may() -> None:
+    with running_server({}, drain_seconds=0.2) as (address, server), connect(address) as connection:
+        server.should_exit = True
+        assert read_to_end(connection) == b""
+
+
+def test_an_answer_that_promised_another_request_is_kept_to_it() -> None:
+    with running_server({}, drain_seconds=10) as (address, server), connect(address) as connection:
+        connection.sendall(b"GET /halves HTTP/1.1\r\n\r\n")
+        assert b"connection: close" not in read_until(connection, b"one\r\n")
+        server.should_exit = True
+        wait_for_drain(server)
+        read_until(connection, b"0\r\n\r\n")
+        connection.sendall(HEAD)
+        assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")

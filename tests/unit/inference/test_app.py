@@ -22,7 +22,7 @@ from ocelli_inference.batching import BatchRules, FeatureBatcher
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
 from ocelli_inference.service import DrainRules, InferenceService
-from ocelli_model.preprocessing import ImageError
+from ocelli_storage.image_file import ImageError
 from tests.unit.inference.gates import PATIENCE_SECONDS, GatedDecoder, GatedEngine, until
 
 pytestmark = pytest.mark.anyio

@@ -119,6 +119,18 @@ async def test_a_cancelled_image_never_reaches_the_backbone(metrics: Metrics) ->
         assert rig.engine.batches == [1, 1]
 
 
+async def test_a_small_image_does_not_wait_for_large_ones(metrics: Metrics) -> None:
+    async with open_rig(metrics, threads=1, wait_seconds=0.001) as rig:
+        gates = [rig.decoder.hold(data) for data in (b"\xf1", b"\xf2")]
+        large = [rig.submit(b"\xf1"), rig.submit(b"\xf2")]
+
+        assert (await rig.submit(b"\x01")).tolist() == [1.0]
+
+        for gate in gates:
+            gate.set()
+        assert [(await task)[0] for task in large] == [241.0, 242.0]
+
+
 async def test_a_cancelled_image_that_waits_for_a_decoder_is_not_decoded(metrics: Metrics) -> None:
     async with open_rig(metrics, threads=1) as rig:
         gate = rig.decoder.hold(b"\x01")

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from ocelli_api.prediction import ImageFault
 from ocelli_model import image_decoder
 from ocelli_model.image_decoder import ImageDecoder
-from ocelli_model.preprocessing import PIXELS_LIMIT, ImageError, Preprocessing, decode_image
+from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.archives import EXAMPLE_KINDS
+from ocelli_storage.image_file import PIXELS_LIMIT, ImageError
 from tests.unit.model.images import encode, make_file, make_pixels
 
 DESCRIPTION = Preprocessing(height=32, width=32)
@@ -26,7 +27,7 @@ class HeldDecoding:
         self.begun = threading.Semaphore(0)
         self.go = threading.Event()
         monkeypatch.setattr(image_decoder, "decode_image", self._decode)
-        monkeypatch.setattr(image_decoder, "_claimed_pixels", int)
+        monkeypatch.setattr(image_decoder, "decoding_pixels", lambda data, *_: int(data))
 
     def _decode(self, *_: Any) -> Any:
         self.begun.release()
@@ -79,7 +80,7 @@ def test_what_does_not_fit_waits_and_is_not_overtaken(
     while not decoder._turn.locked():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    overtaking = submit(megapixels(1))
+    overtaking = submit(megapixels(5))
 
     begun_too_early = held.begun.acquire(timeout=0.2)
     held.go.set()
@@ -87,6 +88,40 @@ def test_what_does_not_fit_waits_and_is_not_overtaken(
     assert not begun_too_early
     assert large.result(DEADLINE_SECONDS) is not None
     assert overtaking.result(DEADLINE_SECONDS) is not None
+
+
+def test_a_small_image_waits_for_no_large_one(submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldDecoding(monkeypatch)
+    submit(megapixels(100))
+    assert held.begun.acquire(timeout=DEADLINE_SECONDS)
+
+    submit(megapixels(1))
+    begun = held.begun.acquire(timeout=DEADLINE_SECONDS)
+
+    held.go.set()
+    assert begun
+
+
+@pytest.mark.parametrize(
+    ("data", "large"),
+    [
+        (encode(Image.new("RGB", (6000, 4000)), "JPEG"), False),
+        # Its decoder keeps all coefficients.
+        (encode(Image.new("RGB", (6000, 4000)), "JPEG", progressive=True), True),
+        (encode(Image.new("RGB", (6000, 4000)), "PNG"), True),
+        (encode(Image.new("RGB", (1600, 1200)), "PNG"), False),
+        (b"no image", False),
+    ],
+    ids=["camera", "progressive", "png", "small", "none"],
+)
+def test_large_is_what_takes_much_memory_to_decode(decoder: ImageDecoder, data: bytes, large: bool) -> None:
+    assert decoder.is_large(data) is large
+
+
+def test_asking_whether_an_image_is_large_decodes_nothing(decoder: ImageDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it was decoded"))
+
+    assert decoder.is_large(encode(Image.new("RGB", (3000, 2000)), "PNG"))
 
 
 def test_an_image_that_fails_gives_its_room_back() -> None:

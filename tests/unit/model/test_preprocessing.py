@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocelli_api.prediction import ImageFault
-from ocelli_model import preprocessing
-from ocelli_model.preprocessing import ImageError, Interpolation, Preprocessing, ResizeMode, decode_image, mirrored
+from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode, decode_image, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
+from ocelli_storage.image_file import PIXELS_LIMIT, ImageError
 from tests.unit.model.images import encode, make_file, make_pixels
 
 SQUASH = Preprocessing(height=48, width=64)
@@ -315,14 +315,95 @@ def test_more_than_10_megabytes_are_refused_unread() -> None:
     assert kind_of(make_file(make_pixels(), "PNG") + b"\0" * 10 * 1024 * 1024) is ImageFault.TOO_LARGE
 
 
-def test_a_bomb_of_compressed_text_is_refused() -> None:
-    data = make_file(make_pixels(), "PNG")
-    text = b"Comment\0\0" + zlib.compress(b"\0" * 200_000_000)
-    chunk = struct.pack(">I", len(text)) + b"zTXt" + text + struct.pack(">I", zlib.crc32(b"zTXt" + text))
+def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
+    """A PNG with one more chunk behind its header."""
+    chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     after_header = 8 + 25
+    return png[:after_header] + chunk + png[after_header:]
 
-    with pytest.raises(ImageError):
-        decode_image(data[:after_header] + chunk + data[after_header:], SQUASH)
+
+@pytest.mark.parametrize("size_bytes", [2_000_000, 20_000_000])
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        (b"zTXt", b"Comment\0\0"),
+        (b"iTXt", b"Comment\0\1\0\0\0"),
+        (b"iCCP", b"sRGB\0\0"),
+        (b"zTXt", b"Raw profile type exif\0\0"),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
+    ],
+)
+def test_a_png_is_decoded_whatever_its_texts_and_profile_inflate_to(name: bytes, head: bytes, size_bytes: int) -> None:
+    data = make_file(make_pixels(), "PNG")
+
+    decoded = decode_image(with_chunk(data, name, head + zlib.compress(b"0" * size_bytes)), SQUASH)
+
+    assert np.array_equal(decoded, decode_image(data, SQUASH))
+
+
+def test_many_texts_of_a_png_do_not_add_up() -> None:
+    data = plain = make_file(make_pixels(), "PNG")
+    text = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 1_000_000)
+    for _ in range(100):
+        data = with_chunk(data, b"iTXt", text)
+
+    assert np.array_equal(decode_image(data, SQUASH), decode_image(plain, SQUASH))
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="3"/>'),
+        (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b'<x tiff:Orientation="3"/>')),
+        (
+            b"zTXt",
+            b"Raw profile type exif\0\0"
+            + zlib.compress(
+                b"\nexif\n      32\n" + (b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\3\0\0\0\0\0\0").hex().encode()
+            ),
+        ),
+    ],
+)
+def test_the_orientation_in_a_text_of_a_png_still_counts(name: bytes, body: bytes) -> None:
+    pixels = make_pixels()
+
+    turned = decode_image(with_chunk(make_file(pixels, "PNG"), name, body), SQUASH)
+
+    assert np.array_equal(turned, decode_image(make_file(pixels[::-1, ::-1], "PNG"), SQUASH))
+
+
+@pytest.mark.parametrize("cut_bytes", [1, 2])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_without_the_mark_of_its_end_is_decoded(mode: str, progressive: bool, cut_bytes: int) -> None:
+    data = encode(Image.fromarray(make_pixels()).convert(mode), "JPEG", progressive=progressive)
+    assert data.endswith(b"\xff\xd9")
+
+    assert np.array_equal(decode_image(data[:-cut_bytes], SQUASH), decode_image(data, SQUASH))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_pixels_is_corrupt(mode: str, progressive: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    data = encode(Image.fromarray(noise).convert(mode), "JPEG", progressive=progressive)
+
+    assert [kind_of(data[:-cut]) for cut in (10, 100, 1000)] == [ImageFault.CORRUPT] * 3
+
+
+def test_a_progressive_jpeg_that_lacks_its_last_scans_is_corrupt() -> None:
+    data = encode(Image.fromarray(make_pixels()), "JPEG", progressive=True)
+    scans = [position for position in range(len(data)) if data[position : position + 2] == b"\xff\xda"]
+    tables = data.rfind(b"\xff\xc4", 0, scans[-1])
+
+    assert kind_of(data[: max(tables, scans[-2])]) is ImageFault.CORRUPT
+
+
+@pytest.mark.parametrize(("image_format", "cut_bytes"), [("PNG", 16), ("GIF", 2)])
+def test_a_file_that_lacks_no_pixel_is_decoded(image_format: str, cut_bytes: int) -> None:
+    data = make_file(make_pixels(), image_format)
+
+    assert np.array_equal(decode_image(data[:-cut_bytes], SQUASH), decode_image(data, SQUASH))
 
 
 @settings(max_examples=200, deadline=None)
@@ -379,4 +460,4 @@ def test_bicubic_and_bilinear_differ() -> None:
 
 
 def test_pillow_refuses_what_this_module_refuses() -> None:
-    assert Image.MAX_IMAGE_PIXELS == preprocessing.PIXELS_LIMIT
+    assert Image.MAX_IMAGE_PIXELS == PIXELS_LIMIT

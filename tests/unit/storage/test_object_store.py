@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_http.body_pace import BodyPace
 from ocelli_storage.object_store import (
     ObjectStore,
     StoreConfigurationError,
@@ -196,7 +197,7 @@ class TestEmbedded(StorePromises):
         assert [item.key for item in run(store.list_objects("tenants/team-a"))] == ["tenants/team-a/y"]
 
     def test_an_upload_of_which_nothing_comes_any_more_is_given_up(self, tmp_path: Path) -> None:
-        with running_store(tmp_path / "volume", stall_seconds=0.05) as url:
+        with running_store(tmp_path / "volume", pace=BodyPace(stall_seconds=0.05, least_bytes_per_second=1024)) as url:
             answer = raw_request(url, f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 408 ")
         assert list((tmp_path / "volume" / "incoming").iterdir()) == []

@@ -1,0 +1,51 @@
+"""What a server freed does not stay with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+# Each thread frees 16 MB below a small block that it keeps, as requests do that leave an entry in some cache.
+PROGRAM = """
+import asyncio, sys, threading
+from pathlib import Path
+from ocelli_http.freed_memory import given_back_regularly, keep_little
+
+def resident_megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
+
+def work():
+    blocks = [bytearray(64_000) for _ in range(256)]
+    kept.append(bytearray(1000))
+    ready.wait()
+    blocks.clear()
+
+async def main():
+    async with given_back_regularly(0.05):
+        await asyncio.sleep(0.5)
+
+if sys.argv[1] == "little":
+    keep_little()
+kept, ready = [], threading.Barrier(8)
+threads = [threading.Thread(target=work) for _ in range(8)]
+before = resident_megabytes()
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+if sys.argv[1] == "little":
+    asyncio.run(main())
+print(resident_megabytes() - before)
+"""
+
+
+def left_megabytes(kept: str) -> int:
+    return int(subprocess.run([sys.executable, "-c", PROGRAM, kept], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
+def test_memory_that_threads_freed_goes_back_to_the_system() -> None:
+    assert left_megabytes("all") > 60
+    assert left_megabytes("little") < 30
