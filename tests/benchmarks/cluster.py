@@ -258,45 +258,47 @@ async def measure(folder: Path, size: Size) -> list[Measurement]:
             },
         )
         stand_ins = StandIns(client=cluster.access.client, store_folder=store_folder, on_job=records.note_job)
-        background = [
-            asyncio.create_task(work) for work in (stand_ins.run(), records.follow_classifiers(cluster), tell_progress(records))
-        ]
         operator.start()
         try:
-            await wait_until_passed(operator, 0)
-            await populate(cluster, size, records)
-            grown = await wait_until_passed(operator, count)
-            print(f"of the operator: {grown.passes:.0f} passes, {grown.processor_seconds:.0f} s of processor time", flush=True)
-            await asyncio.to_thread(operator.stop)
-            started = time.monotonic()
-            operator.start()
-            restarted = await wait_until_passed(operator, count)
-            add(f"restart to settled, {count} Classifiers", time.monotonic() - started, 60, "s")
-            add("writes of the restart but Leases", restarted.writes, 0, "")
-            if restarted.writes:
-                print(f"they were {restarted.writes_by_kind}", flush=True)
-            before = OperatorFigures.read(operator)
-            await asyncio.sleep(size.quiet_seconds)
-            quiet = OperatorFigures.read(operator)
-            add(f"writes but Leases in {size.quiet_seconds:.0f} quiet seconds", quiet.writes - before.writes, 0, "")
-            used = (quiet.processor_seconds - before.processor_seconds) / size.quiet_seconds * 100
-            add("processor time when quiet, of one core", used, 5, "%")
-            stand_ins.nodes_start_pods.clear()
-            delays = await burst(cluster, size, records)
-            print(f"apply to Job: median {statistics.median(delays):.2f} s, most {delays[-1]:.2f} s", flush=True)
-            percentile = delays[min(int(len(delays) * 0.99), len(delays) - 1)]
-            add(f"apply to Job at {size.rate:.0f} applies a second, 99th percentile", percentile, 2, "s")
-            after = OperatorFigures.read(operator)
-            peaks = {"while they came": grown, "after the restart": quiet, "after the burst": after}
-            print(f"memory: {', '.join(f'{figures.peak_megabytes:.0f} MB {when}' for when, figures in peaks.items())}")
-            peak = max(figures.peak_megabytes for figures in peaks.values())
-            add(f"operator's memory from start to settled, {count} Classifiers", peak, 400, "MB")
+            # A stand-in that fails ends it all: without it nothing goes on.
+            async with asyncio.TaskGroup() as tasks:
+                background = [
+                    tasks.create_task(work)
+                    for work in (stand_ins.run(), records.follow_classifiers(cluster), tell_progress(records))
+                ]
+                await wait_until_passed(operator, 0)
+                await populate(cluster, size, records)
+                grown = await wait_until_passed(operator, count)
+                print(
+                    f"of the operator: {grown.passes:.0f} passes, {grown.processor_seconds:.0f} s of processor time", flush=True
+                )
+                await asyncio.to_thread(operator.stop)
+                started = time.monotonic()
+                operator.start()
+                restarted = await wait_until_passed(operator, count)
+                add(f"restart to settled, {count} Classifiers", time.monotonic() - started, 60, "s")
+                add("writes of the restart but Leases", restarted.writes, 0, "")
+                if restarted.writes:
+                    print(f"they were {restarted.writes_by_kind}", flush=True)
+                before = OperatorFigures.read(operator)
+                await asyncio.sleep(size.quiet_seconds)
+                quiet = OperatorFigures.read(operator)
+                add(f"writes but Leases in {size.quiet_seconds:.0f} quiet seconds", quiet.writes - before.writes, 0, "")
+                used = (quiet.processor_seconds - before.processor_seconds) / size.quiet_seconds * 100
+                add("processor time when quiet, of one core", used, 5, "%")
+                stand_ins.nodes_start_pods.clear()
+                delays = await burst(cluster, size, records)
+                print(f"apply to Job: median {statistics.median(delays):.2f} s, most {delays[-1]:.2f} s", flush=True)
+                percentile = delays[min(int(len(delays) * 0.99), len(delays) - 1)]
+                add(f"apply to Job at {size.rate:.0f} applies a second, 99th percentile", percentile, 2, "s")
+                after = OperatorFigures.read(operator)
+                peaks = {"while they came": grown, "after the restart": quiet, "after the burst": after}
+                print(f"memory: {', '.join(f'{figures.peak_megabytes:.0f} MB {when}' for when, figures in peaks.items())}")
+                peak = max(figures.peak_megabytes for figures in peaks.values())
+                add(f"operator's memory from start to settled, {count} Classifiers", peak, 400, "MB")
+                for task in background:
+                    task.cancel()
         finally:
-            for task in background:
-                task.cancel()
-            for ended in await asyncio.gather(*background, return_exceptions=True):
-                if isinstance(ended, Exception):
-                    print(f"a stand-in failed: {ended!r}", file=sys.stderr)
             await asyncio.to_thread(operator.stop)
     return measurements
 

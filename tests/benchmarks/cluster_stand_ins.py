@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_local.api_client import ApiClient, ApiError, Manifest, WatchExpiredError
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, ClassifierLocation
@@ -57,7 +59,8 @@ async def follow(client: ApiClient, path: str) -> AsyncIterator[tuple[str, Manif
                     version = event.object["metadata"]["resourceVersion"]
                     if event.type != "BOOKMARK":
                         yield event.type, event.object
-        except (WatchExpiredError, ApiError):
+        except (WatchExpiredError, ApiError, aiohttp.ClientError, TimeoutError):
+            # The last two: an API server on a busy machine may be silent for longer than a watch waits.
             continue
 
 
