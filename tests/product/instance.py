@@ -40,6 +40,11 @@ class Ocelli:
     def samples(self) -> Path:
         return self.state_dir / "samples"
 
+    @property
+    def few_samples(self) -> Path:
+        """Files of the same names with fewer images, below `samples`."""
+        return self.samples / "few"
+
     def client(self) -> httpx.Client:
         """A REST client with the user's credentials and a version, over kept-alive connections."""
         return httpx.Client(base_url=self.address, auth=(self.user, self.password), params=VERSION, timeout=60)
