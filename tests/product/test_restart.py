@@ -15,14 +15,16 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.few_samples import write_few_samples
 from tests.product.instance import CHECKOUT, Ocelli, connect, start_ocelli, stop_ocelli, wait_for
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 def create_and_wait(ocelli: Ocelli) -> str:
+    write_few_samples(ocelli.samples, ocelli.few_samples)
     with ocelli.client() as client:
-        files = {f"{name}_positive_examples": (ocelli.samples / f"{name}.zip").read_bytes() for name in ("zero", "one")}
+        files = {f"{name}_positive_examples": (ocelli.few_samples / f"{name}.zip").read_bytes() for name in ("zero", "one")}
         identity: str = client.post("/v3/classifiers", data={"name": "kept"}, files=files).json()["classifier_id"]
         wait_for("ready", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "ready", 120)
     return identity

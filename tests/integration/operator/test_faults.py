@@ -128,7 +128,7 @@ def test_a_training_whose_pod_a_quota_refuses_waits_for_room(scene: Scene) -> No
 def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
-    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="20")
+    operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="10")
     operator.start()
     operator.wait_until_leading()
     scene.apply(scene.build())
