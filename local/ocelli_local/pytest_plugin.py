@@ -76,5 +76,7 @@ def fresh_namespace(cluster: SyncClusterAccess, title: str) -> Iterator[str]:
         f"namespace {name} has its default ServiceAccount",
         lambda: cluster.get("v1", "ServiceAccount", "default", namespace=name),
     )
-    yield name
-    cluster.delete(manifest)
+    try:
+        yield name
+    finally:
+        cluster.delete(manifest)
