@@ -50,7 +50,7 @@ def wait_until_ready(client: httpx.Client, identity: str) -> int:
         assert details["status"] != "failed", details
         if details["status"] == "ready":
             return len(details["classes"])
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"{identity} is not ready in time: {details}")
 
 
