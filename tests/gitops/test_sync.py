@@ -176,7 +176,7 @@ def installation(
         namespaces = [pattern.format(way=way) for pattern in operators for way in WAYS]
         local_cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
         for namespace in namespaces:
-            local_cluster.kubectl("-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0")
+            local_cluster.kubectl("-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
 
 
 def find_namespace(way: str, path: Path) -> str:
