@@ -344,7 +344,7 @@ class ControlPlane:
 
 def component_environment(environ: Mapping[str, str], marker: tuple[str, str]) -> dict[str, str]:
     """What the components see of the runner's environment: no proxies, no credentials."""
-    kept = {name: environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "TZ") if name in environ}
+    kept = {name: environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "GOGC") if name in environ}
     return {**kept, marker[0]: marker[1]}
 
 

@@ -7,6 +7,7 @@ Override the session fixture `local_cluster_arguments` to give `ocelli-local up`
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -59,14 +60,23 @@ def local_cluster(
 @pytest.fixture
 def namespace(local_cluster: SyncClusterAccess, request: pytest.FixtureRequest) -> Iterator[str]:
     """A namespace of the test's own; it goes afterwards, and nobody waits for that."""
-    stem = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_"))[:40].strip("-")
+    with fresh_namespace(local_cluster, request.node.name.lower().removeprefix("test_")) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def fresh_namespace(cluster: SyncClusterAccess, title: str) -> Iterator[str]:
+    """A namespace whose name begins like the title; for a fixture of several tests."""
+    stem = re.sub(r"[^a-z0-9]+", "-", title)[:40].strip("-")
     name = f"{stem or 'test'}-{secrets.token_hex(3)}"
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-    local_cluster.apply(manifest)
+    cluster.apply(manifest)
     # Pods are refused until the controller-manager has made it.
-    local_cluster.wait_for(
+    cluster.wait_for(
         f"namespace {name} has its default ServiceAccount",
-        lambda: local_cluster.get("v1", "ServiceAccount", "default", namespace=name),
+        lambda: cluster.get("v1", "ServiceAccount", "default", namespace=name),
     )
-    yield name
-    local_cluster.delete(manifest)
+    try:
+        yield name
+    finally:
+        cluster.delete(manifest)

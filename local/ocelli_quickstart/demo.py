@@ -16,6 +16,7 @@ DEFAULT = "default"
 PHOTOGRAPHS = {"china.jpg": "structure", "flower.jpg": "flower"}
 """The sample photographs, each with a class that has to be in the answer."""
 BUILT_IN_TIMEOUT_SECONDS = 60.0
+CLASSIFY_PAUSE_SECONDS = 0.1
 
 Say = Callable[[str], None]
 
@@ -121,6 +122,8 @@ class _Tutorial:
         while not settled.done():
             self._expect_top(await self._client.call("POST", "/v3/classify", query), classifier_id, "one", silent=True)
             answered += 1
+            # As fast as it goes they would take the processor from the training that is waited for.
+            await asyncio.sleep(CLASSIFY_PAUSE_SECONDS)
         ready = await settled
         self._say(f"  ready again, classes: {_class_names(ready)}; {answered} classify requests meanwhile, none failed")
 

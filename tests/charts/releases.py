@@ -158,7 +158,7 @@ def render_resources(helm: Path) -> str:
 
 def parse(text: str) -> list[dict[str, Any]]:
     """The objects of a rendering."""
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

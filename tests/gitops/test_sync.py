@@ -21,6 +21,7 @@ import yaml
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_local import SyncClusterAccess
 from ocelli_quickstart.samples import write_samples
+from tests.few_samples import write_few_samples
 from tests.gitops.health_program import CHECKOUT
 from tests.gitops.states import find_condition
 from tests.integration.operator.conftest import (  # noqa: F401 (fixtures)
@@ -131,7 +132,8 @@ def installation(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("sync")
-    write_samples(folder / "samples")
+    write_samples(folder / "whole-samples")
+    write_few_samples(folder / "whole-samples", folder / "samples")
     operators = {}
     for pattern, trainer_resources in ((LEARNS, LITTLE), (WAITS, NO_NODE)):
         namespaces = [pattern.format(way=way) for way in WAYS]
@@ -170,9 +172,11 @@ def installation(
     finally:
         for operator in operators.values():
             operator.stop()
-        # Their servers would take the node from the tests that come after.
+        # Their servers would take the node from the tests that come after. In a namespace that ends no others are made.
         namespaces = [pattern.format(way=way) for pattern in operators for way in WAYS]
-        local_cluster.kubectl("delete", "namespace", *namespaces, "--timeout=100s")
+        local_cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
+        for namespace in namespaces:
+            local_cluster.kubectl("-n", namespace, "delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false")
 
 
 def find_namespace(way: str, path: Path) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from tests.few_samples import write_few_samples
 from tests.product.instance import Ocelli, connect, start_ocelli, stop_ocelli
 
 FETCHED_ADDRESS = "127.77.0.1"
@@ -20,7 +21,9 @@ def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     log = folder / "run.log"
     process = start_ocelli(folder / "state", log, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32")
     try:
-        yield connect(folder / "state", process)
+        connected = connect(folder / "state", process)
+        write_few_samples(connected.samples, connected.few_samples)
+        yield connected
     finally:
         stop_ocelli(process)
 

@@ -40,6 +40,11 @@ class Ocelli:
     def samples(self) -> Path:
         return self.state_dir / "samples"
 
+    @property
+    def few_samples(self) -> Path:
+        """Files of the same names with fewer images, below `samples`."""
+        return self.samples / "few"
+
     def client(self) -> httpx.Client:
         """A REST client with the user's credentials and a version, over kept-alive connections."""
         return httpx.Client(base_url=self.address, auth=(self.user, self.password), params=VERSION, timeout=60)
@@ -75,11 +80,14 @@ def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60)
     """Poll until `condition` gives something true, and return that."""
     deadline = time.monotonic() + timeout_seconds
     while True:
+        asked_at = time.monotonic()
         value = condition()
         if value:
             return value
-        assert time.monotonic() < deadline, f"not within {timeout_seconds:.0f} s: {what} (last value: {value!r})"
-        time.sleep(0.1)
+        now = time.monotonic()
+        assert now < deadline, f"not within {timeout_seconds:.0f} s: {what} (last value: {value!r})"
+        # One kubectl after the other would take half a core from what is waited for.
+        time.sleep(min(max(0.1, 4 * (now - asked_at)), 1))
 
 
 def end_with_the_parent() -> None:

@@ -16,7 +16,7 @@ CUSTOMER = {"X-Watson-Metadata": "customer_id=somebody"}
 
 
 def files(ocelli: Ocelli, **sets: str) -> list[tuple[str, tuple[str, bytes]]]:
-    return [(part, (name, (ocelli.samples / name).read_bytes())) for part, name in sets.items()]
+    return [(part, (name, (ocelli.few_samples / name).read_bytes())) for part, name in sets.items()]
 
 
 def create(client: httpx.Client, ocelli: Ocelli, name: str, **headers: str) -> str:

@@ -28,8 +28,8 @@ def build_classifier(name: str, classes: dict[str, str], **spec: object) -> Docu
     }
 
 
-TWO_DIGITS = {"zero": "zero.zip", "one": "one.zip"}
-THREE_DIGITS = {**TWO_DIGITS, "two": "two.zip"}
+TWO_DIGITS = {"zero": "few/zero.zip", "one": "few/one.zip"}
+THREE_DIGITS = {**TWO_DIGITS, "two": "few/two.zip"}
 
 
 def wait_until_ready(ocelli: Ocelli, name: str) -> Document:
@@ -64,16 +64,29 @@ def test_the_readmes_example_becomes_ready_and_reads_well(ocelli: Ocelli) -> Non
     assert line.split()[1:4] == ["True", "Served", "True"]
 
 
+@pytest.fixture(scope="module")
+def served(ocelli: Ocelli) -> Document:
+    """The manifest of a Classifier that is trained and served."""
+    manifest = build_classifier("served", TWO_DIGITS, negativeExamples=[{"url": "file:///few/other-digits.zip"}])
+    ocelli.apply(manifest)
+    wait_until_ready(ocelli, "served")
+    return manifest
+
+
+@pytest.fixture
+def identity(ocelli: Ocelli, served: Document) -> str:
+    """Its id."""
+    classifier_id: str = ocelli.get("classifier", served["metadata"]["name"])["status"]["classifierID"]
+    return classifier_id
+
+
+@pytest.mark.usefixtures("served")
 def test_describe_tells_the_story_in_events(ocelli: Ocelli) -> None:
-    ocelli.apply(build_classifier("story", TWO_DIGITS))
-    wait_until_ready(ocelli, "story")
-    described = wait_for("events", lambda: (text := ocelli.kubectl("describe", "clf", "story")).count("Normal") > 2 and text)
+    described = wait_for("events", lambda: (text := ocelli.kubectl("describe", "clf", "served")).count("Normal") > 2 and text)
     assert "Events:" in described
 
 
-def test_a_classifier_made_by_manifest_answers_by_rest(ocelli: Ocelli, client: httpx.Client) -> None:
-    ocelli.apply(build_classifier("by-manifest", TWO_DIGITS, negativeExamples=[{"url": "file:///other-digits.zip"}]))
-    identity = wait_until_ready(ocelli, "by-manifest")["status"]["classifierID"]
+def test_a_classifier_made_by_manifest_answers_by_rest(ocelli: Ocelli, client: httpx.Client, identity: str) -> None:
     answer = client.post(
         "/v3/classify",
         files={"images_file": (ocelli.samples / "test-zero.png").read_bytes()},
@@ -82,9 +95,7 @@ def test_a_classifier_made_by_manifest_answers_by_rest(ocelli: Ocelli, client: h
     assert answer["images"][0]["classifiers"][0]["classes"][0]["class"] == "zero"
 
 
-def test_rest_may_not_delete_what_a_manifest_made(ocelli: Ocelli, client: httpx.Client) -> None:
-    ocelli.apply(build_classifier("guarded", TWO_DIGITS))
-    identity = wait_until_ready(ocelli, "guarded")["status"]["classifierID"]
+def test_rest_may_not_delete_what_a_manifest_made(client: httpx.Client, identity: str) -> None:
     assert client.delete(f"/v3/classifiers/{identity}").status_code == 409
 
 
@@ -118,27 +129,42 @@ def test_a_spec_edited_while_its_job_runs_serves_the_new_revision_and_no_job_of_
     assert settled["status"]["servedRevision"] != old_revision
 
 
-def test_pinning_an_earlier_revision_rolls_back_without_training(ocelli: Ocelli) -> None:
-    ocelli.apply(build_classifier("pinned", TWO_DIGITS))
-    first = wait_until_ready(ocelli, "pinned")["status"]["servedRevision"]
-    ocelli.apply(build_classifier("pinned", THREE_DIGITS))
-    wait_for("the second revision", lambda: ocelli.get("classifier", "pinned")["status"].get("settledRevision") != first, 90)
-    attempts = ocelli.get("classifier", "pinned")["status"]["attempt"]
-    ocelli.apply(build_classifier("pinned", THREE_DIGITS, pinnedRevision=first))
-    wait_for("the first revision", lambda: ocelli.get("classifier", "pinned")["status"].get("settledRevision") == first, 60)
-    assert ocelli.get("classifier", "pinned")["status"]["attempt"] == attempts
+@pytest.fixture
+def first_of_two(ocelli: Ocelli) -> str:
+    """The earlier of the revisions that the Classifier `rolled` has learned; the later one is served."""
+    ocelli.apply(build_classifier("rolled", TWO_DIGITS))
+    first: str = wait_until_settled(ocelli, "rolled")["settledRevision"]
+    ocelli.apply(build_classifier("rolled", THREE_DIGITS))
+    assert wait_until_settled(ocelli, "rolled")["settledRevision"] != first
+    return first
 
 
-def test_reverting_the_manifest_rolls_back_without_training(ocelli: Ocelli) -> None:
-    two, three = build_classifier("reverted", TWO_DIGITS), build_classifier("reverted", THREE_DIGITS)
-    ocelli.apply(two)
-    first = wait_until_ready(ocelli, "reverted")["status"]["servedRevision"]
-    ocelli.apply(three)
-    wait_for("the second revision", lambda: ocelli.get("classifier", "reverted")["status"].get("settledRevision") != first, 90)
-    attempts = ocelli.get("classifier", "reverted")["status"]["attempt"]
-    ocelli.apply(two)
-    wait_for("the first revision", lambda: ocelli.get("classifier", "reverted")["status"].get("settledRevision") == first, 60)
-    assert ocelli.get("classifier", "reverted")["status"]["attempt"] == attempts
+def wait_until_settled(ocelli: Ocelli, name: str) -> Document:
+    """Status, once the spec as it stands is served."""
+
+    def settled() -> Document | None:
+        document = ocelli.get("classifier", name)
+        ready = condition(document, "Ready") if "status" in document else {}
+        current = ready.get("observedGeneration") == document["metadata"]["generation"]
+        return document["status"] if current and ready["status"] == "True" else None
+
+    found = wait_for(f"{name} is settled", settled, 90)
+    assert found is not None
+    return found
+
+
+def test_pinning_an_earlier_revision_rolls_back_without_training(ocelli: Ocelli, first_of_two: str) -> None:
+    attempts = ocelli.get("classifier", "rolled")["status"]["attempt"]
+    ocelli.apply(build_classifier("rolled", THREE_DIGITS, pinnedRevision=first_of_two))
+    status = wait_until_settled(ocelli, "rolled")
+    assert (status["settledRevision"], status["attempt"]) == (first_of_two, attempts)
+
+
+def test_reverting_the_manifest_rolls_back_without_training(ocelli: Ocelli, first_of_two: str) -> None:
+    attempts = ocelli.get("classifier", "rolled")["status"]["attempt"]
+    ocelli.apply(build_classifier("rolled", TWO_DIGITS))
+    status = wait_until_settled(ocelli, "rolled")
+    assert (status["settledRevision"], status["attempt"]) == (first_of_two, attempts)
 
 
 def test_deleting_a_classifier_leaves_neither_pods_nor_stored_bytes(ocelli: Ocelli) -> None:
@@ -155,31 +181,30 @@ def test_deleting_a_classifier_leaves_neither_pods_nor_stored_bytes(ocelli: Ocel
     wait_for("nothing is left", lambda: not leftovers())
 
 
-def test_a_serving_edit_scales_without_leaving_ready(ocelli: Ocelli, client: httpx.Client) -> None:
-    ocelli.apply(build_classifier("scaled", TWO_DIGITS))
-    identity = wait_until_ready(ocelli, "scaled")["status"]["classifierID"]
-    ocelli.apply(build_classifier("scaled", TWO_DIGITS, serving={"replicas": 2}))
+def test_applying_an_unchanged_manifest_again_changes_nothing(ocelli: Ocelli, served: Document) -> None:
+    wait_until_settled(ocelli, "served")
+    before = ocelli.get("classifier", "served")
+    ocelli.apply(copy.deepcopy(served))
+    assert ocelli.get("classifier", "served")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+@pytest.mark.usefixtures("served")
+def test_the_report_of_a_training_lies_beside_its_artifact(ocelli: Ocelli) -> None:
+    status = ocelli.get("classifier", "served")["status"]
+    folder: Path = ocelli.state_dir / "store/tenants/default/artifacts" / status["classifierID"] / status["servedRevision"]
+    assert json.loads((folder / "report.json").read_text())
+
+
+def test_a_serving_edit_scales_without_leaving_ready(
+    ocelli: Ocelli, client: httpx.Client, served: Document, identity: str
+) -> None:
+    ocelli.apply({**served, "spec": {**served["spec"], "serving": {"replicas": 2}}})
     statuses = set()
 
     def scaled() -> bool:
         statuses.add(client.get(f"/v3/classifiers/{identity}").json()["status"])
-        pods = ocelli.items("pods", "ocelli.dev/classifier=scaled,ocelli.dev/component=inference")
+        pods = ocelli.items("pods", "ocelli.dev/classifier=served,ocelli.dev/component=inference")
         return sum(bool(pod["status"].get("containerStatuses", [{}])[0].get("ready")) for pod in pods) == 2
 
     wait_for("two servers", scaled)
     assert statuses == {"ready"}
-
-
-def test_applying_an_unchanged_manifest_again_changes_nothing(ocelli: Ocelli) -> None:
-    manifest = build_classifier("same", TWO_DIGITS)
-    ocelli.apply(manifest)
-    before = wait_until_ready(ocelli, "same")
-    ocelli.apply(copy.deepcopy(manifest))
-    assert ocelli.get("classifier", "same")["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
-
-
-def test_the_report_of_a_training_lies_beside_its_artifact(ocelli: Ocelli) -> None:
-    ocelli.apply(build_classifier("reported", TWO_DIGITS))
-    status = wait_until_ready(ocelli, "reported")["status"]
-    folder: Path = ocelli.state_dir / "store/tenants/default/artifacts" / status["classifierID"] / status["servedRevision"]
-    assert json.loads((folder / "report.json").read_text())

@@ -70,7 +70,7 @@ COMMANDS: dict[str, Callable[[], list[str]]] = {"python": python_command, "node"
 @pytest.fixture(scope="module")
 def image_url(ocelli: Ocelli) -> Iterator[str]:
     """Address of an image of a one on a web server that the gateway may fetch from."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(ocelli.samples))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(ocelli.few_samples))
     server = ThreadingHTTPServer((FETCHED_ADDRESS, 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -105,7 +105,7 @@ def live(command: list[str], ocelli: Ocelli, way: str, image_url: str) -> Troubl
         "user": ocelli.user,
         "password": ocelli.password,
         "apiKey": ocelli.password,
-        "samples": str(ocelli.samples),
+        "samples": str(ocelli.few_samples),
         "imageURL": image_url,
     }
     variables = {"AUTH_TYPE": "iam", "APIKEY": ocelli.password, "AUTH_URL": ocelli.address, "URL": ocelli.address}

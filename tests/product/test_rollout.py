@@ -35,8 +35,8 @@ def create(client: httpx.Client, ocelli: Ocelli) -> str:
         "/v3/classifiers",
         data={"name": "rollout"},
         files={
-            "zero_positive_examples": (ocelli.samples / "zero.zip").read_bytes(),
-            "one_positive_examples": (ocelli.samples / "one.zip").read_bytes(),
+            "zero_positive_examples": (ocelli.few_samples / "zero.zip").read_bytes(),
+            "one_positive_examples": (ocelli.few_samples / "one.zip").read_bytes(),
         },
     )
     identity: str = answer.json()["classifier_id"]
@@ -50,7 +50,7 @@ def wait_until_ready(client: httpx.Client, identity: str) -> int:
         assert details["status"] != "failed", details
         if details["status"] == "ready":
             return len(details["classes"])
-        time.sleep(0.05)
+        time.sleep(0.1)
     raise AssertionError(f"{identity} is not ready in time: {details}")
 
 
@@ -89,7 +89,7 @@ def observations(ocelli: Ocelli) -> Observations:
                 sample = "two.zip" if name == "two" else "other-digits.zip" if name == "three" else "tests.zip"
                 answer = client.post(
                     f"/v3/classifiers/{identity}",
-                    files={f"{name}_positive_examples": (ocelli.samples / sample).read_bytes()},
+                    files={f"{name}_positive_examples": (ocelli.few_samples / sample).read_bytes()},
                 )
                 assert answer.status_code == 200, answer.text
                 assert wait_until_ready(client, identity) == count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,27 +25,39 @@ def gateway_kubeconfig(local_cluster: SyncClusterAccess) -> Path:
     return local_cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, "ocelli-gateway")
 
 
+StartGateway = Callable[..., GatewayProcess]
+
+
 @pytest.fixture
-def start_gateway(gateway_kubeconfig: Path, tmp_path: Path) -> Iterator[Callable[..., GatewayProcess]]:
+def start_gateway(gateway_kubeconfig: Path, tmp_path: Path) -> Iterator[StartGateway]:
     """Start a gateway for a namespace; upper-case keyword arguments are settings."""
+    with starting_gateways(gateway_kubeconfig, tmp_path) as start:
+        yield start
+
+
+@contextlib.contextmanager
+def starting_gateways(kubeconfig: Path, folder: Path) -> Iterator[StartGateway]:
+    """What starts gateways with a store in the folder; all of them are stopped in the end."""
     started: list[GatewayProcess] = []
 
     def start(namespace: str, **settings: str) -> GatewayProcess:
-        credentials = tmp_path / f"credentials-{namespace}"
+        credentials = folder / f"credentials-{namespace}"
         credentials.mkdir(exist_ok=True)
         built = build_credential_set(user=USER, password=PASSWORD, namespace=namespace, owner="owner")
         (credentials / "set.json").write_text(json.dumps(built.to_json()))
         gateway = GatewayProcess(
-            kubeconfig=gateway_kubeconfig,
-            store=tmp_path / "store",
+            kubeconfig=kubeconfig,
+            store=folder / "store",
             credentials=credentials,
-            log=tmp_path / f"gateway-{len(started)}.log",
+            log=folder / f"gateway-{len(started)}.log",
             settings=settings,
         )
         started.append(gateway)
         gateway.start()
         return gateway
 
-    yield start
-    for gateway in started:
-        gateway.stop()
+    try:
+        yield start
+    finally:
+        for gateway in started:
+            gateway.stop()

@@ -7,32 +7,44 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from ocelli_local import SyncClusterAccess
-from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
+from ocelli_local.pytest_plugin import fresh_namespace
+from tests.integration.gateway.conftest import StartGateway, starting_gateways
+from tests.integration.gateway.gateway_process import PASSWORD, USER
 from tests.unit.gateway.harness import MULTIPART_TYPE, examples, head, multipart, png, read_answer, status_of
 
 pytestmark = pytest.mark.cluster
 
-StartGateway = Callable[..., GatewayProcess]
 TWO_SETS = [("heron_positive_examples", examples(1)), ("owl_positive_examples", examples(2))]
 STORK = [("stork_positive_examples", examples(3))]
 API_VERSION = "ocelli.dev/v1alpha1"
 
 
-@pytest.fixture
-def replicas(start_gateway: StartGateway, namespace: str) -> Iterator[tuple[httpx.Client, httpx.Client]]:
+@pytest.fixture(scope="module")
+def namespace(local_cluster: SyncClusterAccess) -> Iterator[str]:
+    """One for all tests: each has classifiers of its own."""
+    with fresh_namespace(local_cluster, "replicas") as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def replicas(
+    gateway_kubeconfig: Path, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of two replicas."""
-    gateways = [start_gateway(namespace), start_gateway(namespace)]
-    for gateway in gateways:
-        gateway.wait_until_healthy()
-    with gateways[0].client() as first, gateways[1].client() as second:
-        yield first, second
+    with starting_gateways(gateway_kubeconfig, tmp_path_factory.mktemp("replicas")) as start:
+        gateways = [start(namespace), start(namespace)]
+        for gateway in gateways:
+            gateway.wait_until_healthy()
+        with gateways[0].client() as first, gateways[1].client() as second:
+            yield first, second
 
 
 def create(client: httpx.Client, files: Any = TWO_SETS) -> str:

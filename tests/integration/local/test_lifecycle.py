@@ -130,9 +130,20 @@ def test_interrupt_stops_everything(tmp_path: Path) -> None:
     assert not is_locked(tmp_path)
 
 
-def test_two_clusters_live_side_by_side(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> None:
-    process = ClusterProcess(tmp_path, ["--not-durable", "--resource", "example.com/gpu=2"])
-    access = process.start().open()
+@pytest.fixture(scope="module")
+def detached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state folder of a cluster that does not end with whoever started it."""
+    folder = tmp_path_factory.mktemp("detached")
+    ClusterProcess(folder, ["--not-durable", "--resource", "example.com/gpu=2"], follow_parent=False).start()
+    yield folder
+    if is_locked(folder):
+        stop_running_cluster(folder)
+
+
+def test_two_clusters_live_side_by_side(local_cluster: SyncClusterAccess, namespace: str, detached: Path) -> None:
+    description = ClusterDescription.load(detached)
+    assert description is not None
+    access = description.open()
     try:
         assert access.url != local_cluster.url
         assert access.get("v1", "Namespace", namespace) is None
@@ -141,7 +152,12 @@ def test_two_clusters_live_side_by_side(local_cluster: SyncClusterAccess, namesp
         assert node["status"]["allocatable"]["example.com/gpu"] == "2"
     finally:
         access.close()
-        process.stop()
+
+
+def test_detached_cluster_can_be_stopped_by_its_folder(detached: Path) -> None:
+    assert ClusterDescription.load(detached) is not None
+    assert stop_running_cluster(detached)
+    assert find_processes(detached) == []
 
 
 def test_second_runner_on_one_state_folder_is_refused(local_cluster: SyncClusterAccess) -> None:
@@ -154,13 +170,6 @@ def test_cluster_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     process.start()
     process.let_go()
     process.wait(timeout_seconds=15)
-    assert find_processes(tmp_path) == []
-
-
-def test_detached_cluster_can_be_stopped_by_its_folder(tmp_path: Path) -> None:
-    ClusterProcess(tmp_path, ["--not-durable"], follow_parent=False).start()
-    assert ClusterDescription.load(tmp_path) is not None
-    assert stop_running_cluster(tmp_path)
     assert find_processes(tmp_path) == []
 
 

@@ -1,16 +1,19 @@
-"""An operator of each test's own, in the test's namespace, with real trainers and inference servers."""
+"""An operator of each test's or module's own, in a namespace, with real trainers and inference servers."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ocelli_local import SyncClusterAccess
+from ocelli_local.pytest_plugin import fresh_namespace
 from tests.installed_backbone import install_backbone
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
@@ -54,15 +57,54 @@ def scene(
     local_cluster: SyncClusterAccess, namespace: str, sources: ExampleSources, store_folder: Path, operator_kubeconfig: Path
 ) -> Iterator[Scene]:
     """The test's namespace, in which an operator may hold its Lease."""
+    yield open_scene(local_cluster, namespace, sources, store_folder)
+    sources.release()
+
+
+def open_scene(cluster: SyncClusterAccess, namespace: str, sources: ExampleSources, store_folder: Path) -> Scene:
+    """A namespace in which an operator may hold its Lease."""
     for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
         if manifest["kind"] in ("Role", "RoleBinding"):
             moved = copy.deepcopy(manifest)
             moved["metadata"]["namespace"] = namespace
-            local_cluster.apply(moved, namespace=namespace)
-    # Each test is an installation of its own, to which the store belongs.
+            cluster.apply(moved, namespace=namespace)
+    # Each is an installation of its own, to which the store belongs.
     shutil.rmtree(store_folder / "installation", ignore_errors=True)
-    yield Scene(cluster=local_cluster, namespace=namespace, sources=sources, store_folder=store_folder)
-    sources.release()
+    return Scene(cluster=cluster, namespace=namespace, sources=sources, store_folder=store_folder)
+
+
+SharedScene = Callable[..., AbstractContextManager[Scene]]
+
+
+@pytest.fixture(scope="session")
+def shared_scene(
+    local_cluster: SyncClusterAccess,
+    sources: ExampleSources,
+    store_folder: Path,
+    operator_kubeconfig: Path,
+    backbone: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> SharedScene:
+    """Open a namespace with an operator for all tests of a module; its keyword arguments are settings."""
+
+    @contextlib.contextmanager
+    def open_one(title: str, **settings: str) -> Iterator[Scene]:
+        with fresh_namespace(local_cluster, title) as namespace:
+            scene = open_scene(local_cluster, namespace, sources, store_folder)
+            operator = OperatorProcess(
+                kubeconfig=operator_kubeconfig,
+                namespace=namespace,
+                log=tmp_path_factory.mktemp(title) / "operator.log",
+                environment={"OCELLI_STORE_URL": store_folder.as_uri(), "OCELLI_BACKBONES": backbone, **settings},
+            )
+            operator.start()
+            try:
+                operator.wait_until_leading()
+                yield scene
+            finally:
+                operator.stop()
+
+    return open_one
 
 
 @pytest.fixture

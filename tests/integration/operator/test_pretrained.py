@@ -6,7 +6,7 @@ import io
 import json
 import socket
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from PIL import Image
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH
-from tests.integration.operator.operator_process import OperatorProcess
+from tests.integration.operator.conftest import SharedScene
 from tests.integration.operator.scene import Scene
 from tests.networks import COLOURS, PLAIN_IMAGES, onnx_bytes
 
@@ -37,10 +37,9 @@ GOOD: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def file_sources(tmp_path: Path) -> Path:
-    folder = tmp_path / "files"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def file_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
     for name, text in TEXTS.items():
         (folder / name).write_text(text)
     data = onnx_bytes()
@@ -49,12 +48,10 @@ def file_sources(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def operator(build_operator: Callable[..., OperatorProcess], file_sources: Path) -> OperatorProcess:
-    operator = build_operator(OCELLI_FILE_SOURCES_FOLDER=str(file_sources))
-    operator.start()
-    operator.wait_until_leading()
-    return operator
+@pytest.fixture(scope="module")
+def scene(shared_scene: SharedScene, file_sources: Path) -> Iterator[Scene]:
+    with shared_scene("pretrained", OCELLI_FILE_SOURCES_FOLDER=str(file_sources)) as scene:
+        yield scene
 
 
 def build(name: str, **pretrained: Any) -> Manifest:
@@ -82,7 +79,6 @@ def predict(scene: Scene, name: str, colour: tuple[int, int, int], language: str
     return predictions
 
 
-@pytest.mark.usefixtures("operator")
 def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_language_asked_for(scene: Scene) -> None:
     scene.apply(build("colours"))
     status = scene.wait_until_ready()
@@ -94,7 +90,6 @@ def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_language_asked_f
     assert scene.condition("DataValid")["message"] == "weights and labels were read, and fit each other"
 
 
-@pytest.mark.usefixtures("operator")
 def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene) -> None:
     scene.apply(build("good"))
     scene.wait_until_ready("good")
@@ -134,7 +129,6 @@ def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene
     assert scene.condition("Ready", "good")["status"] == "True"
 
 
-@pytest.mark.usefixtures("operator")
 def test_weights_that_come_late_are_taken_when_the_nonce_is_raised(scene: Scene, file_sources: Path) -> None:
     folder = file_sources / "late"
     scene.apply({**build("late"), "spec": {"pretrained": {"weights": {"url": "file:///late/"}, "images": PLAIN_IMAGES}}})
@@ -147,7 +141,6 @@ def test_weights_that_come_late_are_taken_when_the_nonce_is_raised(scene: Scene,
     assert predict(scene, "late", (0, 250, 0))[1] == {"class": "green", "score": 1.0}
 
 
-@pytest.mark.usefixtures("operator")
 def test_a_bad_change_leaves_the_old_revision_answering(scene: Scene) -> None:
     scene.apply(build("colours"))
     first = scene.wait_until_ready()["servedRevision"]

@@ -22,6 +22,7 @@ from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.report import render_page
 from tests.unit.training import made_pictures as pictures
+from tests.unit.training.conftest import Trainer
 
 BLUE, RED = 0, 190
 """Two values of red by which made images are easily told apart."""
@@ -37,6 +38,16 @@ def blue(make_example_zip: Any) -> bytes:
 def red(make_example_zip: Any) -> bytes:
     data: bytes = make_example_zip(12, red=RED)
     return data
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, make_example_zip: Any) -> Any:
+    """A trainer that has learned blue and red; for tests that look at what it left, and change nothing."""
+    trainer = Trainer(tmp_path_factory.mktemp("learned"))
+    trainer.add_class("blue", trainer.upload(make_example_zip(12, red=BLUE)))
+    trainer.add_class("red", trainer.upload(make_example_zip(12, red=RED)))
+    assert trainer.run()[0].succeeded
+    return trainer
 
 
 def refusal(trainer: Any, reason: OutcomeReason = OutcomeReason.INVALID_DATA) -> str:
@@ -62,12 +73,9 @@ def test_a_training_ends_with_an_artifact_and_its_outcome(trainer: Any, blue: by
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", outcome.finished_at)
 
 
-def test_the_stored_artifact_tells_new_images_apart(trainer: Any, blue: bytes, red: bytes, make_image: Any) -> None:
-    trainer.add_class("blue", blue)
-    trainer.add_class("red", red)
-    trainer.run()
-    artifact = asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision))
-    backbone = asyncio.run(load_backbone(trainer.store, artifact.backbone_digest, cache=trainer.folder / "cache"))
+def test_the_stored_artifact_tells_new_images_apart(learned: Any, make_image: Any) -> None:
+    artifact = asyncio.run(load_artifact(learned.store, learned.location, learned.revision))
+    backbone = asyncio.run(load_backbone(learned.store, artifact.backbone_digest, cache=learned.folder / "cache"))
     images = [make_image(1000 + seed, red=shade) for shade in (BLUE, RED) for seed in range(5)]
     pixels = np.stack([decode_image(image, artifact.preprocessing) for image in images])
     scores = artifact.heads.scores(load_engine(backbone, threads=1, device=Accelerator.CPU).features(pixels))
@@ -84,11 +92,8 @@ def test_classes_keep_the_order_of_the_definition(trainer: Any, blue: bytes, red
     assert artifact.class_names == ("zebra", "Äpfel & Birnen")
 
 
-def test_the_definition_lies_beside_the_artifact(trainer: Any, blue: bytes, red: bytes) -> None:
-    trainer.add_class("blue", blue)
-    trainer.add_class("red", red)
-    trainer.run()
-    assert json.loads(trainer.get(trainer.location.definition_key(trainer.revision))) == trainer.definition
+def test_the_definition_lies_beside_the_artifact(learned: Any) -> None:
+    assert json.loads(learned.get(learned.location.definition_key(learned.revision))) == learned.definition
 
 
 def test_one_class_and_negatives_suffice(trainer: Any, blue: bytes, red: bytes) -> None:
@@ -100,11 +105,8 @@ def test_one_class_and_negatives_suffice(trainer: Any, blue: bytes, red: bytes) 
     assert outcome.accuracy >= 0.9
 
 
-def test_progress_ends_with_the_last_stage_and_valid_data(trainer: Any, blue: bytes, red: bytes) -> None:
-    trainer.add_class("blue", blue)
-    trainer.add_class("red", red)
-    trainer.run()
-    assert (trainer.progress.stage, trainer.progress.data_valid) == (Stage.STORING, True)
+def test_progress_ends_with_the_last_stage_and_valid_data(learned: Any) -> None:
+    assert (learned.progress.stage, learned.progress.data_valid) == (Stage.STORING, True)
 
 
 def test_progress_of_bad_data_never_says_that_it_is_valid(trainer: Any, blue: bytes, make_example_zip: Any) -> None:
@@ -135,11 +137,8 @@ def test_a_damaged_artifact_of_an_earlier_attempt_is_replaced(trainer: Any, blue
     assert asyncio.run(load_artifact(trainer.store, trainer.location, trainer.revision)).digest == outcome.artifact_digest
 
 
-def test_the_scratch_folder_is_left_without_copies_of_sources(trainer: Any, blue: bytes, red: bytes) -> None:
-    trainer.add_class("blue", trainer.upload(blue))
-    trainer.add_class("red", trainer.upload(red))
-    trainer.run()
-    assert [path.name for path in trainer.scratch.rglob("source-*")] == []
+def test_the_scratch_folder_is_left_without_copies_of_sources(learned: Any) -> None:
+    assert [path.name for path in learned.scratch.rglob("source-*")] == []
 
 
 def test_a_retrain_that_adds_images_uses_those_of_all_rounds(
@@ -211,12 +210,9 @@ def test_the_page_shows_names_as_text_and_loads_nothing(trainer: Any, make_examp
     assert not re.search(r"<[^>]+(src|href)=|url\(|@import", page)
 
 
-def test_the_page_shows_the_accuracy_and_every_class(trainer: Any, blue: bytes, red: bytes) -> None:
-    trainer.add_class("blue", blue)
-    trainer.add_class("red", red)
-    trainer.run()
-    assert "100.0 %" in trainer.report_page
-    assert all(f"<td>{name}</td>" in trainer.report_page for name in ("blue", "red"))
+def test_the_page_shows_the_accuracy_and_every_class(learned: Any) -> None:
+    assert "100.0 %" in learned.report_page
+    assert all(f"<td>{name}</td>" in learned.report_page for name in ("blue", "red"))
 
 
 def test_a_zip_of_text_files_is_refused(trainer: Any, make_zip: Any, red: bytes) -> None:
@@ -274,12 +270,9 @@ def test_images_of_two_classes_go_to_the_later_one(trainer: Any, make_example_zi
     assert trainer.report["data"]["sets"][0]["givenAway"][0]["reason"] == 'belongs to class "red", which has the same image'
 
 
-def test_report_page_is_headed_by_the_id_that_rest_users_know(trainer: Any, blue: bytes, red: bytes) -> None:
-    trainer.add_class("blue", blue)
-    trainer.add_class("red", red)
-    assert trainer.run()[0].succeeded
-    page = render_page(trainer.report)
-    heads = [f"<title>{trainer.report['classifierID']}, revision", f"<h1>{trainer.report['classifierID']}</h1>"]
+def test_report_page_is_headed_by_the_id_that_rest_users_know(learned: Any) -> None:
+    page = render_page(learned.report)
+    heads = [f"<title>{learned.report['classifierID']}, revision", f"<h1>{learned.report['classifierID']}</h1>"]
     assert [head for head in heads if head not in page] == []
 
 
