@@ -26,7 +26,7 @@ from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
-from ocelli_operator.sweep import GoneClassifier, ResourceGoneError, StopReason, StoreSweep, SweepReport, SweepSettings
+from ocelli_operator.sweep import ResourceGoneError, StopReason, StoredClassifier, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
 from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -70,7 +70,7 @@ class _Trouble:
 class _Deletion:
     """Bytes to delete, of a Classifier that was seen to be deleted."""
 
-    gone: GoneClassifier
+    gone: StoredClassifier
     again: bool = False
     """They were deleted once."""
 
@@ -307,12 +307,7 @@ class Operation:
         self._starts.forget(ObjectKey(classifier.namespace, classifier.name))
         # One that is merely missing may be so because a backup was restored: its bytes are for the sweep.
         if self._leading and deletion_seen and classifier.classifier_id is not None:
-            gone = GoneClassifier(
-                namespace=classifier.namespace,
-                classifier_id=classifier.classifier_id,
-                created_at=classifier.created_at,
-            )
-            self._deletions.add(_Deletion(gone=gone))
+            self._deletions.add(_Deletion(gone=(classifier.namespace, classifier.classifier_id)))
 
     async def _delete_stored(self, sweep: StoreSweep) -> None:
         while True:
@@ -326,11 +321,10 @@ class Operation:
                 logger.warning("stored bytes are kept: %s", error)
                 self._deletions.clear()
             except (ClusterError, ObjectStoreError) as error:
-                id_ = deletion.gone.classifier_id
-                logger.warning("stored bytes could not be deleted", extra={"id": id_, "error": str(error)})
+                logger.warning("stored bytes could not be deleted", extra={"id": deletion.gone[1], "error": str(error)})
                 self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
             except Exception:
-                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone.classifier_id})
+                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone[1]})
                 self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
             finally:
                 self._deletions.done(deletion)

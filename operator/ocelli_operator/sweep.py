@@ -7,7 +7,7 @@ installation has not seen unused for an hour; everything, where the store belong
 is unused; and what an object may refer to that this release cannot read. Each Classifier is looked at once more before anything
 of it goes.
 
-Where a Classifier was seen to be deleted its bytes go at once.
+Where a Classifier was seen to be deleted its bytes go at once, unless the store belongs to another installation.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ FAILED_DELETES_LIMIT = 20
 """So many failed deletes end a sweep: each may take seconds, and what was listed before may be wanted by then."""
 ALLOWANCE_OBJECTS = 20
 """So many objects go whatever their share is, in a small store: about as many as two Classifiers have."""
-UPLOAD_LEAD = timedelta(hours=1)
-"""An upload may be in the store for so long before its Classifier is there."""
 
 
 class ResourceGoneError(Exception):
@@ -114,16 +112,6 @@ class SweepReport:
     """Why it was stopped, and what to do."""
     lost_artifacts: Mapping[ObjectKey, str] = field(default_factory=dict)
     """By Classifier, the served revision whose artifact is not in the store any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoneClassifier:
-    """A Classifier that was seen to be deleted."""
-
-    namespace: str
-    classifier_id: str
-    created_at: str
-    """As the API server wrote it."""
 
 
 @dataclass(kw_only=True)
@@ -242,34 +230,33 @@ class StoreSweep:
             logger.info("store swept", extra={"deleted": deleted, "examined": len(objects)})
         return SweepReport(deleted=deleted, lost_artifacts=lost)
 
-    async def delete_classifier(self, gone: GoneClassifier) -> int:
+    async def delete_classifier(self, gone: StoredClassifier) -> int:
         """Delete all that is stored for a classifier that was seen to be deleted, unless one with its id lives again.
 
-        Where the store belongs to another installation only that goes which this Classifier can have brought: what is older may
-        be in use there, by the Classifier that this one is a copy of.
+        In a store of another installation nothing is deleted: it may be in use there, by the Classifier that this one is a copy
+        of.
 
         Raises:
             ResourceGoneError: the resource is being deleted, or is gone.
             ClusterError, StoreUnavailableError: try again.
         """
+        namespace, classifier_id = gone
         await self._check_resource()
-        async for manifests in self._list(gone.namespace):
-            if any(gone.classifier_id in find_ids(manifest) for manifest in manifests):
+        async for manifests in self._list(namespace):
+            if any(classifier_id in find_ids(manifest) for manifest in manifests):
                 return 0
-        location = ClassifierLocation(namespace=gone.namespace, classifier_id=gone.classifier_id)
-        ours_since = None if (await self._claim()).is_ours else datetime.fromisoformat(gone.created_at) - UPLOAD_LEAD
+        ownership = await self._claim()
+        if not ownership.is_ours:
+            logger.warning(
+                "stored bytes of a deleted classifier are kept: the store belongs to another installation",
+                extra={"tenant": namespace, "id": classifier_id, "owner": ownership.owner},
+            )
+            return 0
         await self._check_resource()
-        deleted = 0
-        for prefix in location.prefixes:
-            if ours_since is None:
-                deleted += await self._store.delete_prefix(prefix)
-                continue
-            for item in await self._store.list_objects(prefix):
-                if item.modified_at >= ours_since:
-                    await self._store.delete(item.key)
-                    deleted += 1
+        location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
+        deleted = sum([await self._store.delete_prefix(prefix) for prefix in location.prefixes])
         if deleted:
-            logger.info("stored bytes of a deleted classifier are gone", extra={"id": gone.classifier_id, "deleted": deleted})
+            logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
         return deleted
 
     async def _check_resource(self) -> None:

@@ -14,7 +14,6 @@ from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.orphan_ages import PLACES_LIMIT, OrphanAges
 from ocelli_operator.sweep import (
     ALLOWANCE_OBJECTS,
-    GoneClassifier,
     ResourceGoneError,
     StopReason,
     StoreSweep,
@@ -291,13 +290,13 @@ class TestUnreadable:
     async def test_a_deleted_classifier_leaves_nothing_though_another_cannot_be_read(self, store: ObjectStore) -> None:
         await fill(store, artifact(CATS))
         installation = Installation(store, ClassifierCluster(make_manifest("dogs", **UNREADABLE)))
-        await installation.operator.delete_classifier(gone("cats_1"))
+        await installation.operator.delete_classifier(("team-a", "cats_1"))
         assert await stored(store) == set()
 
     async def test_one_that_cannot_be_read_keeps_what_a_deleted_one_of_its_id_leaves(self, store: ObjectStore) -> None:
         kept = await fill(store, artifact(DOGS))
         installation = Installation(store, ClassifierCluster(make_manifest("again", classifier_id="dogs_1", **UNREADABLE)))
-        await installation.operator.delete_classifier(gone("dogs_1"))
+        await installation.operator.delete_classifier(("team-a", "dogs_1"))
         assert await stored(store) == kept
 
 
@@ -318,28 +317,28 @@ class TestClosedNamespaces:
             await Installation(store, cluster, namespaces=("team-a", "team-b")).sweep()
 
 
-def gone(classifier_id: str, created_at: datetime | None = None) -> GoneClassifier:
-    created = created_at or datetime.now(UTC)
-    return GoneClassifier(
-        namespace="team-a", classifier_id=classifier_id, created_at=created.isoformat(timespec="seconds").replace("+00:00", "Z")
-    )
-
-
 class TestDeletions:
-    async def test_bytes_of_a_deleted_classifier_go_though_nothing_may_be_swept(self, store: ObjectStore) -> None:
-        await Installation(store, ClassifierCluster(), "uid-1").sweep()
+    async def test_bytes_of_a_deleted_classifier_go_though_the_sweep_is_stopped(self, store: ObjectStore) -> None:
+        kept = await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
         await fill(store, artifact(DOGS))
-        installation = Installation(store, ClassifierCluster(), "uid-2")
-        assert await installation.operator.delete_classifier(gone("dogs_1")) == 1
+        installation = Installation(store, ClassifierCluster())
+        assert (await installation.sweep_twice()).stopped is StopReason.SHARE_EXCEEDED
+        await installation.operator.delete_classifier(("team-a", "dogs_1"))
+        assert await stored(store) == kept
 
-    async def test_a_deleted_copy_leaves_what_was_there_before_it_to_the_installation_that_owns_the_store(
-        self, store: ObjectStore
-    ) -> None:
+    async def test_of_a_store_of_another_installation_nothing_goes(self, store: ObjectStore) -> None:
         await Installation(store, ClassifierCluster(), "uid-1").sweep()
         kept = await fill(store, artifact(DOGS))
         installation = Installation(store, ClassifierCluster(), "uid-2")
-        await installation.operator.delete_classifier(gone("dogs_1", created_at=datetime.now(UTC) + 2 * HOUR))
+        assert await installation.operator.delete_classifier(("team-a", "dogs_1")) == 0
         assert await stored(store) == kept
+
+    async def test_what_stays_in_a_store_of_another_installation_is_logged(
+        self, store: ObjectStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await Installation(store, ClassifierCluster(), "uid-1").sweep()
+        await Installation(store, ClassifierCluster(), "uid-2").operator.delete_classifier(("team-a", "dogs_1"))
+        assert "are kept: the store belongs to another installation" in caplog.text
 
     @pytest.mark.parametrize("accepting", [[False], [True, False]], ids=["before", "meanwhile"])
     async def test_nothing_goes_where_the_resource_itself_is_deleted(self, store: ObjectStore, accepting: list[bool]) -> None:
@@ -347,7 +346,7 @@ class TestDeletions:
         cluster = ClassifierCluster()
         cluster.accepting = accepting
         with pytest.raises(ResourceGoneError):
-            await Installation(store, cluster).operator.delete_classifier(gone("dogs_1"))
+            await Installation(store, cluster).operator.delete_classifier(("team-a", "dogs_1"))
         assert await stored(store) == kept
 
 
