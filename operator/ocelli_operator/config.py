@@ -204,8 +204,8 @@ SWEEP_MINIMUM_AGE_SECONDS = Setting(
 SWEEP_LIMIT_PERCENT = Setting(
     name="OCELLI_SWEEP_LIMIT_PERCENT",
     default="25",
-    meaning="No sweep deletes anything while nothing refers to more than this share of the stored objects; up to 20 objects go "
-    "in any case, as long as there is some Classifier. `100` lets everything go.",
+    meaning="Nothing is swept of what is stored for a namespace while no Classifier refers to more than this share of it; up "
+    "to 20 objects of Classifiers that exist go in any case. `100` lets everything go.",
 )
 ADOPT_STORE = Setting(
     name="OCELLI_ADOPT_STORE",

@@ -349,8 +349,11 @@ class Operation:
             await asyncio.sleep(self._config.sweep_interval_seconds)
 
     def _report_sweep(self, report: SweepReport) -> None:
+        self.metrics.sweep_stopped.clear()
         for reason in StopReason:
-            self.metrics.sweep_stopped.labels(str(reason)).set(report.stopped is reason)
+            stopped = report.stopped is reason
+            for namespace in (report.stopped_namespaces if stopped else ()) or ("",):
+                self.metrics.sweep_stopped.labels(str(reason), namespace).set(stopped)
         self.metrics.artifacts_lost.set(len(report.lost_artifacts))
 
     async def _look_around(self) -> None:

@@ -99,7 +99,7 @@ def test_a_store_of_another_installation_is_not_swept_until_it_is_adopted(
     (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "SweepStopped"))
     assert (told["regarding"]["kind"], told["regarding"]["name"]) == ("Lease", OPERATOR)
     assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in told["note"]
-    assert operator.metric('ocelli_sweep_stopped{reason="OtherInstallation"}') == 1.0
+    assert operator.metric('ocelli_sweep_stopped{reason="OtherInstallation",tenant_namespace=""}') == 1.0
     operator.stop()
     operator.environment["OCELLI_ADOPT_STORE"] = "gone-for-good"
     operator.start()

@@ -47,7 +47,7 @@ class Installation:
     """An operator with its sweep, and the hours that pass."""
 
     def __init__(self, store: ObjectStore, cluster: ClassifierCluster, identity: str = "uid-1", **settings: Any) -> None:
-        values = {"namespaces": (), "minimum_age": HOUR, "limit_percent": 25, "adopted_installation": "", **settings}
+        values = {"namespaces": (), "minimum_age": HOUR, "limit_percent": 100, "adopted_installation": "", **settings}
         self._settings = SweepSettings(**values)
         self._store = store
         self._cluster = cluster
@@ -209,32 +209,71 @@ class TestOwner:
         assert (await Installation(store, ClassifierCluster()).sweep()).stopped is StopReason.OTHER_INSTALLATION
 
 
+def other(namespace: str, name: str = "dogs") -> ClassifierLocation:
+    return ClassifierLocation(namespace=namespace, classifier_id=f"{name}_1")
+
+
 class TestShare:
-    async def test_nothing_goes_where_more_is_unused_than_may_go(self, store: ObjectStore) -> None:
-        kept = await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
-        report = await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep_twice()
+    """A namespace is not swept where Classifiers of it may be missing."""
+
+    @pytest.fixture
+    async def used(self, store: ObjectStore) -> set[str]:
+        """Objects of `team-a`, to which `TEAM_A` refers."""
+        return await fill(store, artifact(DOGS), *(DOGS.artifact_key(REVISION, f"{number}") for number in range(79)))
+
+    TEAM_A = make_manifest("dogs", status=SERVED)
+
+    async def sweep(self, store: ObjectStore, *manifests: Any, limit_percent: int = 25) -> SweepReport:
+        return await Installation(store, ClassifierCluster(*manifests), limit_percent=limit_percent).sweep_twice()
+
+    async def test_of_missing_classifiers_nothing_goes_where_they_are_most_of_their_namespace(self, store: ObjectStore) -> None:
+        kept = await fill(store, artifact(CATS))
+        report = await self.sweep(store, make_manifest("dogs"))
         assert report.stopped is StopReason.SHARE_EXCEEDED
-        assert "no Classifier refers to 21 of the 21 objects in the store" in report.message
         assert await stored(store) == kept
+
+    async def test_a_deleted_classifier_that_is_a_small_share_of_its_namespace_goes(
+        self, store: ObjectStore, used: set[str]
+    ) -> None:
+        await fill(store, *(artifact(CATS, f"{number}") for number in range(20)))
+        assert (await self.sweep(store, self.TEAM_A)).deleted == 20
+        assert await stored(store) == used
+
+    async def test_a_namespace_without_classifiers_keeps_its_bytes_though_they_are_a_small_share_of_the_store(
+        self, store: ObjectStore, used: set[str]
+    ) -> None:
+        kept = await fill(store, artifact(other("team-b")))
+        report = await self.sweep(store, self.TEAM_A)
+        assert report.stopped_namespaces == ("team-b",)
+        assert await stored(store) == used | kept
+
+    async def test_the_others_are_swept(self, store: ObjectStore, used: set[str]) -> None:
+        kept = await fill(store, artifact(other("team-b")))
+        await fill(store, artifact(CATS))
+        report = await self.sweep(store, self.TEAM_A)
+        assert report.deleted == 1
+        assert await stored(store) == used | kept
+
+    async def test_it_is_told_which_namespaces_are_not_swept_and_what_to_do(self, store: ObjectStore) -> None:
+        await fill(store, *(artifact(other(f"team-{team}")) for team in "bcdefg"))
+        report = await self.sweep(store)
+        assert "team-b (1 of 1 objects), team-c (1 of 1 objects)" in report.message
+        assert "team-f (1 of 1 objects), 1 more; if Classifiers are missing, create or restore them" in report.message
 
     async def test_nobody_is_told_before_anything_would_go(self, store: ObjectStore) -> None:
-        await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
-        assert (await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep()).stopped is None
+        await fill(store, artifact(CATS))
+        assert (await Installation(store, ClassifierCluster(), limit_percent=25).sweep()).stopped is None
 
-    async def test_a_few_objects_go_though_they_are_most_of_a_small_store(self, store: ObjectStore) -> None:
-        await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS)))
-        report = await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep_twice()
-        assert report.deleted == ALLOWANCE_OBJECTS
-
-    async def test_nothing_goes_where_there_is_no_classifier_at_all(self, store: ObjectStore) -> None:
-        kept = await fill(store, artifact(CATS))
-        report = await Installation(store, ClassifierCluster()).sweep_twice()
-        assert report.stopped is StopReason.SHARE_EXCEEDED
-        assert await stored(store) == kept
+    @pytest.mark.parametrize(("count", "deleted"), [(ALLOWANCE_OBJECTS, ALLOWANCE_OBJECTS), (ALLOWANCE_OBJECTS + 1, 0)])
+    async def test_of_a_living_classifier_a_few_objects_go_though_they_are_most_of_a_small_namespace(
+        self, store: ObjectStore, count: int, deleted: int
+    ) -> None:
+        await fill(store, *(artifact(DOGS, f"{number}") for number in range(count)))
+        assert (await self.sweep(store, make_manifest("dogs"))).deleted == deleted
 
     async def test_everything_goes_where_a_person_says_so(self, store: ObjectStore) -> None:
         await fill(store, artifact(CATS))
-        assert (await Installation(store, ClassifierCluster(), limit_percent=100).sweep_twice()).deleted == 1
+        assert (await self.sweep(store, limit_percent=100)).deleted == 1
 
 
 class TestLastLook:
@@ -321,7 +360,7 @@ class TestDeletions:
     async def test_bytes_of_a_deleted_classifier_go_though_the_sweep_is_stopped(self, store: ObjectStore) -> None:
         kept = await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
         await fill(store, artifact(DOGS))
-        installation = Installation(store, ClassifierCluster())
+        installation = Installation(store, ClassifierCluster(), limit_percent=25)
         assert (await installation.sweep_twice()).stopped is StopReason.SHARE_EXCEEDED
         await installation.operator.delete_classifier(("team-a", "dogs_1"))
         assert await stored(store) == kept
