@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -20,13 +20,14 @@ from ocelli_cluster.resource_cache import Unreadable
 from ocelli_cluster.resources import LEASES, ObjectKey
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
+from ocelli_operator.deletions import Deletions
 from ocelli_operator.events import EventRecorder, Subject
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
-from ocelli_operator.sweep import ResourceGoneError, StopReason, StoredClassifier, StoreSweep, SweepReport, SweepSettings
+from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
 from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -48,8 +49,6 @@ TURN_SECONDS = 0.5
 """How often it is looked whose turn it is, where not everything may start at once."""
 UPGRADE_GRACE_SECONDS = 60.0
 """The Deployment controller says that a deadline has passed; whoever never hears that waits for so long in addition."""
-DELETED_AGAIN_SECONDS = 45.0
-"""A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 
 
 def utc_now() -> datetime:
@@ -64,15 +63,6 @@ class _Trouble:
     told: str = ""
     conflicts: int = 0
     """In a row."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Deletion:
-    """Bytes to delete, of a Classifier that was seen to be deleted."""
-
-    gone: StoredClassifier
-    again: bool = False
-    """They were deleted once."""
 
 
 @dataclass(kw_only=True)
@@ -96,7 +86,7 @@ class Operation:
         self._config = config
         self._clock = clock
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
-        self._deletions: WorkQueue[_Deletion] = WorkQueue()
+        self._deletions = Deletions(store, self._identify)
         self._troubles: dict[ObjectKey, _Trouble] = {}
         self._told = _Told()
         self._leading = False
@@ -218,7 +208,7 @@ class Operation:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
             tasks.create_task(self._give_turns())
-            tasks.create_task(self._delete_stored(sweep))
+            tasks.create_task(self._deletions.run(sweep, self.metrics.swept_objects.inc))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._look_around())
             while True:
@@ -307,27 +297,7 @@ class Operation:
         self._starts.forget(ObjectKey(classifier.namespace, classifier.name))
         # One that is merely missing may be so because a backup was restored: its bytes are for the sweep.
         if self._leading and deletion_seen and classifier.classifier_id is not None:
-            self._deletions.add(_Deletion(gone=(classifier.namespace, classifier.classifier_id)))
-
-    async def _delete_stored(self, sweep: StoreSweep) -> None:
-        while True:
-            deletion = await self._deletions.take()
-            try:
-                self.metrics.swept_objects.inc(await sweep.delete_classifier(deletion.gone))
-                if not deletion.again:
-                    self._deletions.add_after(replace(deletion, again=True), DELETED_AGAIN_SECONDS)
-            except ResourceGoneError as error:
-                # What waits went for the same reason. The sweep takes what is waste of it, when there are Classifiers again.
-                logger.warning("stored bytes are kept: %s", error)
-                self._deletions.clear()
-            except (ClusterError, ObjectStoreError) as error:
-                logger.warning("stored bytes could not be deleted", extra={"id": deletion.gone[1], "error": str(error)})
-                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
-            except Exception:
-                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone[1]})
-                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
-            finally:
-                self._deletions.done(deletion)
+            self._deletions.add((classifier.namespace, classifier.classifier_id))
 
     async def _sweep_regularly(self, sweep: StoreSweep) -> None:
         while True:
