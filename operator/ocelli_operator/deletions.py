@@ -1,7 +1,7 @@
 """Deletions of stored bytes: what was stored for Classifiers that were seen to be deleted.
 
-What is still to be deleted is noted in the store, at most a second late, so that a successor goes on with it. The sweep could not
-take its place: it spares the bytes of a Classifier that is not there where that may be one that was not restored yet.
+What is still to be deleted is noted in the store, at most a second late, so that a successor goes on with it. The sweep could
+not take its place: it spares the bytes of a Classifier that is not there where that may be one that was not restored yet.
 """
 
 from __future__ import annotations

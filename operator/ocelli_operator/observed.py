@@ -255,7 +255,7 @@ class Observed:
     artifact: StoredArtifact | None = None
     """The artifact of the current revision; None where the store holds none."""
     artifact_lost: bool = False
-    """The artifact is known, serves, and is not in the store any more."""
+    """The artifact of the served revision is not in the store any more."""
     store_fault: str = ""
     """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     store_trouble: str = ""
