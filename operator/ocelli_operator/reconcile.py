@@ -396,7 +396,8 @@ class Reconciler:
         child = project_child(manifest)
         if not child.matches(action.manifest):
             # A webhook has rewritten it, and would again: what it came to is noted on the child, for this process's successor.
-            came_to = child.came_to(action.manifest)
+            autoscaled = classifier.spec.serving.autoscaling is not None
+            came_to = child.came_to(action.manifest, autoscaled=autoscaled)
             if child.applied_as != came_to:
                 metadata = {"uid": child.identity.uid, "annotations": {APPLIED_AS_ANNOTATION: came_to}}
                 manifest = await self._parts.client.patch(
@@ -406,7 +407,9 @@ class Reconciler:
                     {"metadata": metadata},
                     field_manager=FIELD_MANAGER,
                 )
-            memory.note(memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest))
+            memory.note(
+                memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest, autoscaled=autoscaled)
+            )
         self._parts.view.take_child(action.kind, manifest)
         logger.info("child applied", extra={"classifier": str(classifier), "kind": str(action.kind), "child": name})
 

@@ -14,7 +14,7 @@ from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment, serving_hash
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash, service_name
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, TEMPLATE_HASH_ANNOTATION, manifest_hash, service_name
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
@@ -277,11 +277,16 @@ def _build_deployment(case: Case, revision: str) -> Manifest:
     hashed = manifest
     if serving.autoscaling is not None:
         hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
-    return _with_hash(manifest, hashed)
+    # Not part of the manifest's hash: Deployments of an earlier release are not written for the sake of this annotation.
+    return _annotate(_with_hash(manifest, hashed), TEMPLATE_HASH_ANNOTATION, manifest_hash(manifest["spec"]["template"]))
 
 
 def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
-    annotations = {**manifest["metadata"].get("annotations", {}), MANIFEST_HASH_ANNOTATION: manifest_hash(hashed)}
+    return _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed))
+
+
+def _annotate(manifest: Manifest, name: str, value: str) -> Manifest:
+    annotations = {**manifest["metadata"].get("annotations", {}), name: value}
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
@@ -328,7 +333,8 @@ def _apply(
         return ()
     if child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
         settled = (child.applied_as, case.observed.applied.get(child.identity.uid))
-        if child.matches(manifest) or child.came_to(manifest) in settled:
+        autoscaled = case.classifier.spec.serving.autoscaling is not None
+        if child.matches(manifest) or child.came_to(manifest, autoscaled=autoscaled) in settled:
             return ()
     return (ApplyChild(kind=kind, manifest=manifest, uid=child.identity.uid),)
 

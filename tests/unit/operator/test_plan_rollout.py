@@ -371,6 +371,18 @@ class TestDrift:
         world.see(services=(replace(changed, applied_as=rewritten.came_to(apply.manifest)),))
         assert len(world.plan().actions) == 1
 
+    def test_steps_of_an_autoscaler_cause_no_writes_where_a_webhook_rewrites_the_pods(self) -> None:
+        world = settled_world(serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 9}})
+        (deployment,) = world.observed.deployments
+        changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
+        rewritten = replace(deployment.child, content=changed)
+        world.see(deployments=(replace(deployment, child=rewritten),))
+        (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        rewritten = replace(rewritten, applied_as=rewritten.came_to(apply.manifest, autoscaled=True))
+        scaled = replace(rewritten, content=changed.replace(b'"replicas": 1', b'"replicas": 4'))
+        world.see(deployments=(replace(deployment, child=scaled, replicas_wanted=4, replicas_available=4),))
+        assert world.plan().actions == ()
+
     @pytest.mark.parametrize("kind", ["deployments", "services"])
     def test_what_somebody_deleted_comes_back(self, kind: str) -> None:
         world = settled_world()
