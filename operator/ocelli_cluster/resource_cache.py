@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -280,7 +281,7 @@ class ResourceCache(Generic[T]):
         before = self._entries.get(key)
         if before is not None:
             self._entries[key] = _Entry(value=before.value, resource_version=version)
-        problem = f"{type(error).__name__}: {error}"
+        problem = _tell_problem(error)
         known = self.unreadable.get(key)
         if known is None or known.problem != problem:
             logger.error(
@@ -314,6 +315,16 @@ class ResourceCache(Generic[T]):
                 self._on_change(change)
             except Exception:
                 logger.exception("a change could not be reported", extra={"object": str(change.key)})
+
+
+def _tell_problem(error: Exception) -> str:
+    """What is wrong with an object, without the words of a programming language; the log has them."""
+    unknown = re.fullmatch(r"'(.*)' is not a valid \w+", str(error), re.DOTALL) if isinstance(error, ValueError) else None
+    if unknown is not None:
+        return f'it does not know the value "{unknown[1]}"'
+    if isinstance(error, KeyError):
+        return f'the field "{error.args[0]}" is missing'
+    return "a field has another form than it knows"
 
 
 def _key(manifest: Manifest) -> ObjectKey:

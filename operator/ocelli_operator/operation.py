@@ -51,6 +51,13 @@ UPGRADE_GRACE_SECONDS = 60.0
 """The Deployment controller says that a deadline has passed; whoever never hears that waits for so long in addition."""
 
 
+def tell_error(error: Exception) -> str:
+    """What people are told of an error: what came from the API server or the store, and of a fault of the operator no detail."""
+    if isinstance(error, ClusterError | ObjectStoreError):
+        return str(error)
+    return "an unexpected error; the operator's log has the details"
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC)
 
@@ -278,11 +285,11 @@ class Operation:
             extra={"classifier": str(key), "delay_seconds": round(delay_seconds, 2)},
         )
         trouble.delay_seconds = min(trouble.delay_seconds * 2, BACKOFF_LIMIT_SECONDS)
-        told = f"{type(error).__name__}: {error}"
+        told = tell_error(error)
         classifier = self._view.classifier(key)
         if told != trouble.told and classifier is not None:
             trouble.told = told
-            note = f"the operator could not do its work and tries again: {told}"
+            note = f"the operator could not reconcile the Classifier and tries again: {told}"
             await self._events.record(
                 classifier, Occurrence(type="Warning", reason="ReconcileFailed", action="Reconcile", note=note)
             )

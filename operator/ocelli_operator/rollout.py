@@ -141,14 +141,14 @@ def _plan_switch(case: Case, served: str | None) -> Rollout:
         # Its servers load from the store: its time begins anew, as often as needed.
         return Rollout(
             served_revision=served,
-            obstacle=f"Deployment {name} is made anew, because its servers cannot load: {case.observed.store_trouble}",
+            obstacle=f"Deployment {name} is created again, because its servers cannot load: {case.observed.store_trouble}",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "the object store was away during its rollout"),
         )
     if deployment.up_to_date and deployment.deadline_exceeded and case.status.failed_revision == case.current:
         # It failed before and is to be tried again: a Deployment past its deadline gets no other one.
         return Rollout(
             served_revision=served,
-            obstacle=f"Deployment {name} is made anew",
+            obstacle=f"Deployment {name} is created again",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "its rollout is tried again"),
         )
     if deployment.up_to_date and deployment.deadline_exceeded:
@@ -181,7 +181,7 @@ def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
         counts = _count_ready(deployment)
         obstacle = f"{counts}: {trouble}" if trouble else counts
     elif old:
-        obstacle = f"{len(old)} inference servers of earlier revisions are still to go"
+        obstacle = f"{len(old)} inference servers of earlier revisions still run"
     else:
         return rollout
     return replace(rollout, obstacle=obstacle, unschedulable=unschedulable)
@@ -193,7 +193,7 @@ def _count_ready(deployment: ObservedDeployment) -> str:
     ready = f"{max(deployment.replicas_available - outdated, 0)} of {deployment.replicas_wanted}"
     if not outdated:
         return f"{ready} inference servers of revision {deployment.identity.revision} are ready"
-    return f"{ready} inference servers as spec.serving now asks for are ready, beside {outdated} of before"
+    return f"{ready} inference servers as spec.serving now asks for are ready; {outdated} earlier ones still run"
 
 
 def _failed_rollout(case: Case, message: str) -> Failure:
@@ -232,9 +232,7 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
             parts = [pod.waiting]
             if pod.exit_reason == "OOMKilled":
                 limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
-                parts.append(
-                    f"it was killed for want of memory at its limit{limit}; raise spec.serving.resources.limits.memory"
-                )
+                parts.append(f"it ran out of memory at its limit{limit}; raise spec.serving.resources.limits.memory")
             elif pod.exit_code:
                 parts.append(f"it ended with exit code {pod.exit_code}")
             if pod.termination_message.strip():

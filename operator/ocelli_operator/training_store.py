@@ -79,7 +79,7 @@ class TrainingStore:
         try:
             figures, backbone = _parse_artifact(content)
         except (ValueError, TypeError, AttributeError) as error:
-            self._note_fault(key, f"object store: {key!r} is no artifact's metadata: {error}")
+            self._note_fault(key, f"object store: {key!r} is not the metadata of an artifact: {error}")
             return None
         outcome = await self.load_outcome(location, revision, attempt)
         if outcome is not None and not (outcome.succeeded and outcome.revision == revision):

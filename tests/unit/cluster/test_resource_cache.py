@@ -249,8 +249,29 @@ async def test_what_was_known_of_an_object_that_cannot_be_read_any_more_is_kept(
 
 async def test_an_object_that_cannot_be_read_is_told_with_the_problem() -> None:
     run = await play_strict([listing(5, make_later("a", 1), make("b", 2))], [])
-    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [("a", "ValueError: no such form")]
+    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [
+        ("a", "a field has another form than it knows")
+    ]
     assert run.versions() == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        ({"dataRetention": "Archive"}, 'it does not know the value "Archive"'),
+        ({"classes": [{}]}, 'the field "name" is missing'),
+        ({"classes": 7}, "a field has another form than it knows"),
+    ],
+)
+async def test_the_problem_with_an_object_is_told_without_the_words_of_a_programming_language(
+    manifest: dict[str, Any], problem: str
+) -> None:
+    client = PlaybackClient(lists=[listing(5, {**make("a", 1), "spec": manifest})], watches=[])
+    cache = ResourceCache(client, CLASSIFIERS, project=parse_classifier)  # type: ignore[arg-type]
+    running = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    running.cancel()
+    assert [item.problem for item in cache.unreadable.values()] == [problem]
 
 
 async def test_an_object_that_can_be_read_again_is_read() -> None:

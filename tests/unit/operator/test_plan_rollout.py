@@ -133,7 +133,7 @@ class TestNextRevision:
             world.step()
         lingering = make_pod(Component.INFERENCE, old)
         world.see(pods=(*world.observed.pods, lingering))
-        assert "earlier revisions are still to go" in message_of(world.plan(), ConditionType.READY)
+        assert "earlier revisions still run" in message_of(world.plan(), ConditionType.READY)
         world.see(
             pods=tuple(
                 replace(pod, identity=replace(pod.identity, deleting=True)) if pod is lingering else pod
@@ -294,7 +294,9 @@ class TestServingChanges:
         rolling = replace(deployment, complete=False, replicas_available=2, replicas_outdated=2)
         world.see(deployments=(rolling,), pods=(*world.observed.pods, waiting))
         told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith("0 of 2 inference servers as spec.serving now asks for are ready, beside 2 of before: no node")
+        assert told.startswith(
+            "0 of 2 inference servers as spec.serving now asks for are ready; 2 earlier ones still run: no node"
+        )
         assert told.endswith("; lower spec.serving.resources, change its nodeSelector or tolerations, or add a node")
 
     def test_a_disruption_budget_is_there_above_one_replica_only(self) -> None:
