@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import Manifest
-from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, UnreachableError
+from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, NotFoundError, UnreachableError
 from ocelli_cluster.resources import ObjectKey, Resource
 
 logger = logging.getLogger(__name__)
@@ -96,6 +96,8 @@ class ResourceCache(Generic[T]):
         """Set once the API server has answered a list, be it that it forbids it."""
         self.forbidden = False
         """The last list was refused for want of rights: what is held here is of before, if there is anything."""
+        self.missing = False
+        """The API server does not know the kind: its definition was deleted, or is not there yet."""
         self.lists = 0
         """How many complete lists were taken in."""
         self.unreadable: dict[ObjectKey, Unreadable] = {}
@@ -180,6 +182,7 @@ class ResourceCache(Generic[T]):
                 self._resource_version = ""
             except ClusterError as error:
                 # The place in history is gone, or of another history (a restored backup): start over from a list.
+                self.missing = isinstance(error, NotFoundError)
                 logger.info(
                     "listing again",
                     extra={"resource": self.resource.plural, "namespace": self.namespace, "error": str(error)},
@@ -218,6 +221,7 @@ class ResourceCache(Generic[T]):
         self._resource_version = resource_version
         self.lists += 1
         self.forbidden = False
+        self.missing = False
         self.synced.set()
         self.answered.set()
         self._report(changes)

@@ -97,6 +97,12 @@ class OperatorMetrics:
             ["resource"],
             registry=self.registry,
         )
+        self.resource_missing = Gauge(
+            "ocelli_resource_missing",
+            "1 while the API server does not know the resource `classifiers.ocelli.dev`, because its definition (CRD) was "
+            "deleted, else 0.",
+            registry=self.registry,
+        )
         self.namespace_closed = Gauge(
             "ocelli_namespace_closed",
             "1 where a namespace of `OCELLI_NAMESPACES` may not be read, because it or its Role is gone; else 0.",

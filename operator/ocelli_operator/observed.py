@@ -183,8 +183,8 @@ class ObservedChild:
         return manifest_hash(_cut_to(json.loads(self.content), wanted))
 
     def has_template(self, desired: Manifest) -> bool:
-        """Whether the template of the Pods is as desired: a change of it replaces every Pod. What a webhook makes of it does not
-        count."""
+        """Whether the template of the Pods is as desired: a change of it replaces every Pod. What a webhook made of it does
+        not count."""
         if self.template_hash:
             return self.template_hash == manifest_hash(desired["spec"]["template"])
         return _contains(json.loads(self.content)["spec"].get("template"), desired["spec"]["template"])

@@ -52,7 +52,7 @@ UPGRADE_GRACE_SECONDS = 60.0
 
 
 def tell_error(error: Exception) -> str:
-    """What people are told of an error: what came from the API server or the store, and of a fault of the operator no detail."""
+    """What people are told of an error: an answer of the API server or the store in its words, of anything else no detail."""
     if isinstance(error, ClusterError | ObjectStoreError):
         return str(error)
     return "an unexpected error; the operator's log has the details"
@@ -80,6 +80,7 @@ class _Told:
     closed: dict[str, str] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     sweep: str = ""
+    resource_missing: bool = False
 
 
 class Operation:
@@ -136,6 +137,7 @@ class Operation:
         for kind in StartKind:
             self.metrics.starts_under_way.labels(kind).set_function(partial(self._starts.count_under_way, kind))
             self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
+        self.metrics.resource_missing.set_function(lambda: float(self._view.is_resource_missing))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
@@ -334,11 +336,12 @@ class Operation:
         self.metrics.artifacts_lost.set(len(report.lost_artifacts))
 
     async def _look_around(self) -> None:
-        """Tell of objects that cannot be read, and of namespaces that were closed or opened."""
+        """Tell of objects that cannot be read, of namespaces that were closed or opened, and of a deleted resource."""
         while True:
             try:
                 await self._tell_unreadable()
                 await self._tell_namespaces()
+                await self._tell_resource()
             except Exception:
                 logger.exception("objects and namespaces could not be looked at")
             await asyncio.sleep(WATCHING_SECONDS)
@@ -382,6 +385,16 @@ class Operation:
             # Nothing was done in them meanwhile.
             self._add_all()
         self._told.complete = opened
+
+    async def _tell_resource(self) -> None:
+        missing = self._view.is_resource_missing
+        if missing and not self._told.resource_missing:
+            note = (
+                "the CustomResourceDefinition classifiers.ocelli.dev was deleted, and every Classifier with it; what is stored "
+                "for them is kept; install the CRD again (Helm: charts/ocelli-crds), then restore the Classifiers from a backup"
+            )
+            await self._tell_installation("Warning", "ResourceMissing", "Watch", note)
+        self._told.resource_missing = missing
 
     async def _identify(self) -> str:
         """The name of this installation: the UID of its Lease. Raises ClusterError."""
