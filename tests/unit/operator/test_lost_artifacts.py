@@ -12,6 +12,7 @@ import pytest
 
 from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionType
+from ocelli_cluster.client import Listing
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
@@ -70,11 +71,14 @@ class Scene:
         async def apply(*_: object, **__: object) -> dict[str, Any]:
             return {}
 
+        async def list_objects(*_: object) -> Listing:
+            return Listing(items=(), resource_version="1")
+
         async def record(*_: object) -> None:
             return None
 
         parts: Any = ReconcilerParts(
-            client=SimpleNamespace(create=create, apply=apply),  # type: ignore[arg-type]
+            client=SimpleNamespace(create=create, apply=apply, list_objects=list_objects),  # type: ignore[arg-type]
             view=self._build_view(),
             store=TrainingStore(self._counted()),
             events=SimpleNamespace(record=record),  # type: ignore[arg-type]
@@ -174,12 +178,12 @@ def test_it_is_told_while_the_revision_is_trained_again(scene: Scene) -> None:
 def test_it_is_told_while_another_revision_is_trained(scene: Scene) -> None:
     scene.lose()
     served = scene.world.revision
-    scene.world.edit(model={"epochs": 7})
+    scene.world.edit(model={"seed": 7})
     assert scene.run() == "ArtifactLost"
     assert f"the artifact of revision {served} is not in the object store any more" in scene.ready.message
 
 
-@pytest.mark.parametrize("edit", [{"retrainNonce": 1}, {"model": {"epochs": 7}}], ids=["the same", "another"])
+@pytest.mark.parametrize("edit", [{"retrainNonce": 1}, {"model": {"seed": 7}}], ids=["the same", "another"])
 def test_it_is_told_after_a_failed_training_of_a_revision(scene: Scene, edit: dict[str, Any]) -> None:
     scene.lose()
     scene.run()
