@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import Manifest
-from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, UnreachableError
+from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, NotFoundError, UnreachableError
 from ocelli_cluster.resources import ObjectKey, Resource
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,8 @@ class ResourceCache(Generic[T]):
         """Set once the API server has answered a list, be it that it forbids it."""
         self.forbidden = False
         """The last list was refused for want of rights: what is held here is of before, if there is anything."""
+        self.missing = False
+        """The API server does not know the kind: its definition was deleted, or is not there yet."""
         self.lists = 0
         """How many complete lists were taken in."""
         self.unreadable: dict[ObjectKey, Unreadable] = {}
@@ -179,6 +182,7 @@ class ResourceCache(Generic[T]):
                 self._resource_version = ""
             except ClusterError as error:
                 # The place in history is gone, or of another history (a restored backup): start over from a list.
+                self.missing = isinstance(error, NotFoundError)
                 logger.info(
                     "listing again",
                     extra={"resource": self.resource.plural, "namespace": self.namespace, "error": str(error)},
@@ -217,6 +221,7 @@ class ResourceCache(Generic[T]):
         self._resource_version = resource_version
         self.lists += 1
         self.forbidden = False
+        self.missing = False
         self.synced.set()
         self.answered.set()
         self._report(changes)
@@ -280,7 +285,7 @@ class ResourceCache(Generic[T]):
         before = self._entries.get(key)
         if before is not None:
             self._entries[key] = _Entry(value=before.value, resource_version=version)
-        problem = f"{type(error).__name__}: {error}"
+        problem = _tell_problem(error)
         known = self.unreadable.get(key)
         if known is None or known.problem != problem:
             logger.error(
@@ -314,6 +319,16 @@ class ResourceCache(Generic[T]):
                 self._on_change(change)
             except Exception:
                 logger.exception("a change could not be reported", extra={"object": str(change.key)})
+
+
+def _tell_problem(error: Exception) -> str:
+    """What is wrong with an object, without the words of a programming language; the log has them."""
+    unknown = re.fullmatch(r"'(.*)' is not a valid \w+", str(error), re.DOTALL) if isinstance(error, ValueError) else None
+    if unknown is not None:
+        return f'it does not know the value "{unknown[1]}"'
+    if isinstance(error, KeyError):
+        return f'the field "{error.args[0]}" is missing'
+    return "a field has another form than it knows"
 
 
 def _key(manifest: Manifest) -> ObjectKey:

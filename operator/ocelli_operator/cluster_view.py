@@ -178,6 +178,11 @@ class ClusterView:
         open_ages = [age for namespace, age in ages.items() if not self._find_refusal(namespace)]
         return max(open_ages or ages.values())
 
+    @property
+    def is_resource_missing(self) -> bool:
+        """Whether the API server does not know Classifiers: their definition was deleted."""
+        return any(cache.missing for cache in self._classifiers)
+
     def closed_namespaces(self) -> dict[str, str]:
         """The named namespaces that may not be read, each with a kind that is refused."""
         found = {namespace: self._find_refusal(namespace) for namespace in self._namespaces if namespace is not None}

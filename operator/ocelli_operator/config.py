@@ -75,12 +75,12 @@ GPU_RESOURCE = Setting(
 GPU_NODE_SELECTOR = Setting(
     name="OCELLI_GPU_NODE_SELECTOR",
     default="{}",
-    meaning="Labels (JSON) that the node of a Pod with a GPU must have, beside those that the Classifier names.",
+    meaning="Labels (JSON) that the node of a Pod with a GPU must have, in addition to those that the Classifier names.",
 )
 GPU_TOLERATIONS = Setting(
     name="OCELLI_GPU_TOLERATIONS",
     default="[]",
-    meaning="Tolerations (JSON) of Pods with a GPU, beside those that the Classifier names.",
+    meaning="Tolerations (JSON) of Pods with a GPU, in addition to those that the Classifier names.",
 )
 GPU_RUNTIME_CLASS = Setting(
     name="OCELLI_GPU_RUNTIME_CLASS",
@@ -177,7 +177,7 @@ WORKERS = Setting(name="OCELLI_WORKERS", default="8", meaning="How many Classifi
 WATCH_SECONDS = Setting(
     name="OCELLI_WATCH_SECONDS",
     default="30-60",
-    meaning="How long one watch lasts, `LEAST-MOST`: a connection that died without a word is noticed ten seconds after.",
+    meaning="How long one watch lasts, `LEAST-MOST`: a connection that died silently is noticed ten seconds after.",
 )
 BLIND_LIMIT_SECONDS = Setting(
     name="OCELLI_BLIND_LIMIT_SECONDS",
@@ -204,8 +204,8 @@ SWEEP_MINIMUM_AGE_SECONDS = Setting(
 SWEEP_LIMIT_PERCENT = Setting(
     name="OCELLI_SWEEP_LIMIT_PERCENT",
     default="25",
-    meaning="No sweep deletes anything while nothing refers to more than this share of the stored objects; up to 20 objects go "
-    "in any case, as long as there is some Classifier. `100` lets everything go.",
+    meaning="Nothing is swept of what is stored for a namespace while no Classifier refers to more than this share of it; up "
+    "to 20 objects of Classifiers that exist go in any case. `100` lets everything go.",
 )
 ADOPT_STORE = Setting(
     name="OCELLI_ADOPT_STORE",
@@ -458,7 +458,7 @@ def _one_of(environment: Mapping[str, str], setting: Setting, choices: tuple[str
 def _number(environment: Mapping[str, str], setting: Setting, *, least: int) -> int:
     text = _text(environment, setting)
     if not text.isascii() or not text.isdecimal() or int(text) < least:
-        raise ConfigError(f"{setting.name}={text!r} is no whole number of at least {least}; set one")
+        raise ConfigError(f"{setting.name}={text!r} is not a whole number of at least {least}; set one")
     return int(text)
 
 
@@ -504,7 +504,7 @@ def _resources(environment: Mapping[str, str], setting: Setting, gpu: GpuSetting
         or not document.keys() <= {"requests", "limits"}
         or not all(isinstance(quantities, dict) for quantities in document.values())
     ):
-        raise ConfigError(f"{setting.name}={_text(environment, setting)!r} is no object of requests and limits; correct it")
+        raise ConfigError(f"{setting.name}={_text(environment, setting)!r} is not an object of requests and limits; correct it")
     named = next((name for quantities in document.values() for name in quantities if gpu.is_gpu(name)), None)
     if named is not None:
         raise ConfigError(
@@ -517,17 +517,17 @@ def _resources(environment: Mapping[str, str], setting: Setting, gpu: GpuSetting
 def _gpu(environment: Mapping[str, str]) -> GpuSettings:
     resource = _text(environment, GPU_RESOURCE)
     if _RESOURCE_FORM.fullmatch(resource) is None:
-        raise ConfigError(f"{GPU_RESOURCE.name}={resource!r} is no resource such as nvidia.com/gpu; correct it")
+        raise ConfigError(f"{GPU_RESOURCE.name}={resource!r} is not a resource such as nvidia.com/gpu; correct it")
     selector = _json(environment, GPU_NODE_SELECTOR)
     if not isinstance(selector, dict) or not all(isinstance(value, str) for value in selector.values()):
         text = _text(environment, GPU_NODE_SELECTOR)
-        raise ConfigError(f"{GPU_NODE_SELECTOR.name}={text!r} is no object of labels; correct it")
+        raise ConfigError(f"{GPU_NODE_SELECTOR.name}={text!r} is not an object of labels; correct it")
     tolerations = _json(environment, GPU_TOLERATIONS)
     if not isinstance(tolerations, list) or not all(
         isinstance(toleration, dict) and toleration.keys() <= _TOLERATION_FIELDS for toleration in tolerations
     ):
         text = _text(environment, GPU_TOLERATIONS)
-        raise ConfigError(f"{GPU_TOLERATIONS.name}={text!r} is no list of tolerations, as in a Pod; correct it")
+        raise ConfigError(f"{GPU_TOLERATIONS.name}={text!r} is not a list of tolerations, as in a Pod; correct it")
     return GpuSettings(
         resource=resource,
         node_selector=selector,
@@ -541,4 +541,4 @@ def _json(environment: Mapping[str, str], setting: Setting) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{setting.name}={text!r} is no JSON: {error}; correct it") from error
+        raise ConfigError(f"{setting.name}={text!r} is not JSON: {error}; correct it") from error

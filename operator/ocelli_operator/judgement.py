@@ -156,13 +156,19 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
         pinned = "" if case.current == own else f" (pinned by spec.pinnedRevision; spec's own revision {own} is not followed)"
         upgrade = f"; {rollout.upgrade_note}" if rollout.upgrade_note else ""
         ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}{upgrade}")
-    if failure is None and case.observed.artifact_lost:
-        is_pinned = case.current != spec_revision(spec)
-        remedy = "pin another revision" if is_pinned else "raise spec.retrainNonce to train it again"
+    if case.observed.artifact_lost and served == case.status.served_revision:
+        if failure is not None:
+            remedy = f"; {failure.message}"
+        elif served != case.current or learning.artifact is None:
+            remedy = f"; {ready.message}"
+        elif case.current != spec_revision(spec):
+            remedy = ", or pin another revision"
+        else:
+            remedy = ", or raise spec.retrainNonce to train it again"
         ready = false(
             ReadyReason.ARTIFACT_LOST,
-            f"the artifact of revision {case.current} is not in the object store any more: inference servers that run answer "
-            f"from memory, and no other can start; put it back from a backup, or {remedy}",
+            f"the artifact of revision {served} is not in the object store any more: inference servers that run answer "
+            f"from memory, and no other can start; put it back from a backup{remedy}",
         )
     return Judgement(
         data_valid=learning.data_valid,

@@ -349,7 +349,7 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
     if killed is not None:
         limit = f" of {killed.memory_limit}" if killed.memory_limit else ""
         return failed_training(
-            f"training Job {name}: the trainer was killed for want of memory at its limit{limit}; "
+            f"training Job {name}: the trainer ran out of memory at its limit{limit}; "
             "raise spec.training.resources.limits.memory"
         )
     # Jobs of earlier releases have a deadline of their own.
@@ -360,8 +360,8 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
         )
     if last is not None and last.exit_code == KILLED_EXIT_CODE:
         return failed_training(
-            f"training Job {name}: the trainer was killed (exit code {KILLED_EXIT_CODE}), which is seldom anything but want of "
-            "memory on its node; raise spec.training.resources, then spec.retrainNonce"
+            f"training Job {name}: the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran "
+            "out of memory; raise spec.training.resources, then spec.retrainNonce"
         )
     if last is not None and last.exit_code is not None:
         ended = f"the trainer ended with exit code {last.exit_code}"
@@ -369,7 +369,7 @@ def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...
         return failed_training(
             f"training Job {name}: {ended}{said}; read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
         )
-    told_by_job = job.failure_message or job.failure_reason or "it failed without a word"
+    told_by_job = job.failure_message or job.failure_reason or "it failed without a message"
     return failed_training(f"training Job {name}: {told_by_job}; raise spec.retrainNonce to try again")
 
 

@@ -81,8 +81,9 @@ class OperatorMetrics:
         self.sweep_stopped = Gauge(
             "ocelli_sweep_stopped",
             "1 while the store is not swept, by reason: `OtherInstallation` (it belongs to another installation), "
-            "`ShareExceeded` (nothing refers to so much of it that something may be wrong); else 0.",
-            ["reason"],
+            "`ShareExceeded` (nothing refers to so much of what is stored for the tenant's namespace that something may be "
+            "wrong); else 0, with an empty `tenant_namespace`.",
+            ["reason", "tenant_namespace"],
             registry=self.registry,
         )
         self.artifacts_lost = Gauge(
@@ -94,6 +95,12 @@ class OperatorMetrics:
             "ocelli_unreadable_objects",
             "Objects that this release cannot read, by kind; they are left as they are.",
             ["resource"],
+            registry=self.registry,
+        )
+        self.resource_missing = Gauge(
+            "ocelli_resource_missing",
+            "1 while the API server does not know the resource `classifiers.ocelli.dev`, because its definition (CRD) was "
+            "deleted, else 0.",
             registry=self.registry,
         )
         self.namespace_closed = Gauge(

@@ -31,6 +31,7 @@ from ocelli_operator.manifests.metadata import (
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
     SERVING_HASH_ANNOTATION,
+    TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
     manifest_hash,
 )
@@ -166,17 +167,26 @@ class ObservedChild:
     """JSON of labels and spec, kept packed because a parsed one takes six times the memory."""
     applied_as: str = ""
     """Where a webhook rewrote what was applied: what `came_to` was then."""
+    template_hash: str = ""
+    """Of the template of Pods that was applied; empty for kinds that have none, and where an earlier release applied it."""
 
     def matches(self, desired: Manifest) -> bool:
         """Whether every desired label and field of the spec is as desired; what others added does not count."""
         return _contains(json.loads(self.content), _wanted(desired))
 
-    def came_to(self, desired: Manifest) -> str:
-        """Hash of what desired labels and fields of the spec are now; what others added elsewhere does not count."""
-        return manifest_hash(_cut_to(json.loads(self.content), _wanted(desired)))
+    def came_to(self, desired: Manifest, *, autoscaled: bool = False) -> str:
+        """Hash of what desired labels and fields of the spec are now; what others added elsewhere does not count, nor does what
+        an autoscaler sets."""
+        wanted = _wanted(desired)
+        if autoscaled:
+            wanted["spec"] = {key: value for key, value in wanted["spec"].items() if key != "replicas"}
+        return manifest_hash(_cut_to(json.loads(self.content), wanted))
 
     def has_template(self, desired: Manifest) -> bool:
-        """Whether the template of the Pods is as desired: a change of it replaces every Pod."""
+        """Whether the template of the Pods is as desired: a change of it replaces every Pod. What a webhook made of it does
+        not count."""
+        if self.template_hash:
+            return self.template_hash == manifest_hash(desired["spec"]["template"])
         return _contains(json.loads(self.content)["spec"].get("template"), desired["spec"]["template"])
 
 
@@ -255,7 +265,7 @@ class Observed:
     artifact: StoredArtifact | None = None
     """The artifact of the current revision; None where the store holds none."""
     artifact_lost: bool = False
-    """The artifact is known, serves, and is not in the store any more."""
+    """The artifact of the served revision is not in the store any more."""
     store_fault: str = ""
     """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
     store_trouble: str = ""
@@ -358,6 +368,7 @@ def project_child(manifest: Manifest) -> ObservedChild:
         manifest_hash=(metadata.get("annotations") or {}).get(MANIFEST_HASH_ANNOTATION, ""),
         content=json.dumps(content, separators=(",", ":")).encode(),
         applied_as=(metadata.get("annotations") or {}).get(APPLIED_AS_ANNOTATION, ""),
+        template_hash=(metadata.get("annotations") or {}).get(TEMPLATE_HASH_ANNOTATION, ""),
     )
 
 

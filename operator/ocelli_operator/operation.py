@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -20,13 +20,14 @@ from ocelli_cluster.resource_cache import Unreadable
 from ocelli_cluster.resources import LEASES, ObjectKey
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
+from ocelli_operator.deletions import Deletions
 from ocelli_operator.events import EventRecorder, Subject
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
-from ocelli_operator.sweep import GoneClassifier, ResourceGoneError, StopReason, StoreSweep, SweepReport, SweepSettings
+from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
 from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -48,8 +49,13 @@ TURN_SECONDS = 0.5
 """How often it is looked whose turn it is, where not everything may start at once."""
 UPGRADE_GRACE_SECONDS = 60.0
 """The Deployment controller says that a deadline has passed; whoever never hears that waits for so long in addition."""
-DELETED_AGAIN_SECONDS = 45.0
-"""A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
+
+
+def tell_error(error: Exception) -> str:
+    """What people are told of an error: an answer of the API server or the store in its words, of anything else no detail."""
+    if isinstance(error, ClusterError | ObjectStoreError):
+        return str(error)
+    return "an unexpected error; the operator's log has the details"
 
 
 def utc_now() -> datetime:
@@ -66,15 +72,6 @@ class _Trouble:
     """In a row."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Deletion:
-    """Bytes to delete, of a Classifier that was seen to be deleted."""
-
-    gone: GoneClassifier
-    again: bool = False
-    """They were deleted once."""
-
-
 @dataclass(kw_only=True)
 class _Told:
     """What was told by Events while this operator leads, so that each thing is told once."""
@@ -83,6 +80,7 @@ class _Told:
     closed: dict[str, str] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     sweep: str = ""
+    resource_missing: bool = False
 
 
 class Operation:
@@ -96,7 +94,7 @@ class Operation:
         self._config = config
         self._clock = clock
         self._queue: WorkQueue[ObjectKey] = WorkQueue()
-        self._deletions: WorkQueue[_Deletion] = WorkQueue()
+        self._deletions = Deletions(store, self._identify)
         self._troubles: dict[ObjectKey, _Trouble] = {}
         self._told = _Told()
         self._leading = False
@@ -139,6 +137,7 @@ class Operation:
         for kind in StartKind:
             self.metrics.starts_under_way.labels(kind).set_function(partial(self._starts.count_under_way, kind))
             self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
+        self.metrics.resource_missing.set_function(lambda: float(self._view.is_resource_missing))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
@@ -218,7 +217,7 @@ class Operation:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
             tasks.create_task(self._give_turns())
-            tasks.create_task(self._delete_stored(sweep))
+            tasks.create_task(self._deletions.run(sweep, self.metrics.swept_objects.inc))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._look_around())
             while True:
@@ -288,11 +287,11 @@ class Operation:
             extra={"classifier": str(key), "delay_seconds": round(delay_seconds, 2)},
         )
         trouble.delay_seconds = min(trouble.delay_seconds * 2, BACKOFF_LIMIT_SECONDS)
-        told = f"{type(error).__name__}: {error}"
+        told = tell_error(error)
         classifier = self._view.classifier(key)
         if told != trouble.told and classifier is not None:
             trouble.told = told
-            note = f"the operator could not do its work and tries again: {told}"
+            note = f"the operator could not reconcile the Classifier and tries again: {told}"
             await self._events.record(
                 classifier, Occurrence(type="Warning", reason="ReconcileFailed", action="Reconcile", note=note)
             )
@@ -307,33 +306,7 @@ class Operation:
         self._starts.forget(ObjectKey(classifier.namespace, classifier.name))
         # One that is merely missing may be so because a backup was restored: its bytes are for the sweep.
         if self._leading and deletion_seen and classifier.classifier_id is not None:
-            gone = GoneClassifier(
-                namespace=classifier.namespace,
-                classifier_id=classifier.classifier_id,
-                created_at=classifier.created_at,
-            )
-            self._deletions.add(_Deletion(gone=gone))
-
-    async def _delete_stored(self, sweep: StoreSweep) -> None:
-        while True:
-            deletion = await self._deletions.take()
-            try:
-                self.metrics.swept_objects.inc(await sweep.delete_classifier(deletion.gone))
-                if not deletion.again:
-                    self._deletions.add_after(replace(deletion, again=True), DELETED_AGAIN_SECONDS)
-            except ResourceGoneError as error:
-                # What waits went for the same reason. The sweep takes what is waste of it, when there are Classifiers again.
-                logger.warning("stored bytes are kept: %s", error)
-                self._deletions.clear()
-            except (ClusterError, ObjectStoreError) as error:
-                id_ = deletion.gone.classifier_id
-                logger.warning("stored bytes could not be deleted", extra={"id": id_, "error": str(error)})
-                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
-            except Exception:
-                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone.classifier_id})
-                self._deletions.add_after(deletion, spread(BACKOFF_LIMIT_SECONDS))
-            finally:
-                self._deletions.done(deletion)
+            self._deletions.add((classifier.namespace, classifier.classifier_id))
 
     async def _sweep_regularly(self, sweep: StoreSweep) -> None:
         while True:
@@ -355,16 +328,20 @@ class Operation:
             await asyncio.sleep(self._config.sweep_interval_seconds)
 
     def _report_sweep(self, report: SweepReport) -> None:
+        self.metrics.sweep_stopped.clear()
         for reason in StopReason:
-            self.metrics.sweep_stopped.labels(str(reason)).set(report.stopped is reason)
+            stopped = report.stopped is reason
+            for namespace in (report.stopped_namespaces if stopped else ()) or ("",):
+                self.metrics.sweep_stopped.labels(str(reason), namespace).set(stopped)
         self.metrics.artifacts_lost.set(len(report.lost_artifacts))
 
     async def _look_around(self) -> None:
-        """Tell of objects that cannot be read, and of namespaces that were closed or opened."""
+        """Tell of objects that cannot be read, of namespaces that were closed or opened, and of a deleted resource."""
         while True:
             try:
                 await self._tell_unreadable()
                 await self._tell_namespaces()
+                await self._tell_resource()
             except Exception:
                 logger.exception("objects and namespaces could not be looked at")
             await asyncio.sleep(WATCHING_SECONDS)
@@ -408,6 +385,16 @@ class Operation:
             # Nothing was done in them meanwhile.
             self._add_all()
         self._told.complete = opened
+
+    async def _tell_resource(self) -> None:
+        missing = self._view.is_resource_missing
+        if missing and not self._told.resource_missing:
+            note = (
+                "the CustomResourceDefinition classifiers.ocelli.dev was deleted, and every Classifier with it; what is stored "
+                "for them is kept; install the CRD again (Helm: charts/ocelli-crds), then restore the Classifiers from a backup"
+            )
+            await self._tell_installation("Warning", "ResourceMissing", "Watch", note)
+        self._told.resource_missing = missing
 
     async def _identify(self) -> str:
         """The name of this installation: the UID of its Lease. Raises ClusterError."""

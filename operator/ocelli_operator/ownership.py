@@ -57,9 +57,11 @@ def tell_in_the_way(kind: ChildKind, identity: ChildIdentity) -> str:
     """Why a child cannot be had while this object has its name, and what to do."""
     subject = f"{kind} {identity.name}"
     if identity.owner_kind == KIND:
-        return f"{subject} belongs to an earlier Classifier of this name; it is made anew when Kubernetes has deleted that one"
+        return (
+            f"{subject} belongs to an earlier Classifier of this name; it is created again when Kubernetes has deleted that one"
+        )
     if identity.deleting:
-        return f"{subject} is being deleted; it is made anew when that has ended"
+        return f"{subject} is being deleted; it is created again when that has ended"
     return f"{subject} is there already and does not belong to this Classifier; delete it, or give the Classifier another name"
 
 

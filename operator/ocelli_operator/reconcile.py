@@ -94,7 +94,7 @@ class _Stored:
 
     artifact: StoredArtifact | None = None
     artifact_lost: bool = False
-    """It is served, and has vanished from the store."""
+    """The artifact of the served revision has vanished from the store."""
     outcome: Outcome | None = None
     progress: ProgressReport | None = None
     fault: str = ""
@@ -194,15 +194,17 @@ class Reconciler:
         before, self._lost_artifacts = self._lost_artifacts or {}, dict(lost)
         return {key for key, _ in before.items() ^ lost.items()}
 
-    def _is_artifact_lost(self, key: ObjectKey, classifier: Classifier, current: str) -> bool:
-        if classifier.status.served_revision != current:
+    def _is_artifact_lost(self, key: ObjectKey, classifier: Classifier) -> bool:
+        """Whether the artifact of the served revision has vanished."""
+        status = classifier.status
+        if status.served_revision is None:
             return False
         if self._lost_artifacts is not None:
-            return self._lost_artifacts.get(key) == current
+            return self._lost_artifacts.get(key) == status.served_revision
         # What a predecessor has seen holds until the store was looked through. What is served is only trained where it is lost.
-        if current in (classifier.status.training_revision, classifier.status.failed_revision):
+        if status.served_revision in (status.training_revision, status.failed_revision):
             return True
-        ready = classifier.status.condition(ConditionType.READY)
+        ready = status.condition(ConditionType.READY)
         return ready is not None and ready.reason == ReadyReason.ARTIFACT_LOST
 
     # --- observe
@@ -213,10 +215,11 @@ class Reconciler:
         if status.classifier_id is None or classifier.deleted:
             return _Stored()
         recorded = next((entry for entry in status.history if entry.revision == current), None)
-        lost = self._is_artifact_lost(key, classifier, current)
-        if recorded is not None and status.served_revision == current and not (lost and _trains_again(classifier, current)):
+        lost = self._is_artifact_lost(key, classifier)
+        is_served = status.served_revision == current
+        if recorded is not None and is_served and not (lost and _trains_again(classifier, current)):
             return _Stored(artifact=_recorded_artifact(recorded), artifact_lost=lost)
-        if lost:
+        if lost and is_served:
             # What history says of it holds no more: it is learned again, or was put back.
             recorded = None
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=status.classifier_id)
@@ -229,13 +232,15 @@ class Reconciler:
                 if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
                     # A trainer that has not begun has stored nothing, and one that runs nothing but its progress.
                     running = any(pod.phase == "Running" for pod in trainers)
-                    return _Stored(progress=await store.load_progress(location, current, attempt) if running else None)
+                    progress = await store.load_progress(location, current, attempt) if running else None
+                    return _Stored(progress=progress, artifact_lost=lost)
             artifact = await self._load_artifact(location, recorded, current, attempt)
             if artifact is not None:
-                if lost and self._lost_artifacts is not None:
+                if lost and is_served and self._lost_artifacts is not None:
                     self._lost_artifacts.pop(key, None)
-                return _Stored(artifact=artifact)
+                return _Stored(artifact=artifact, artifact_lost=lost and not is_served)
             return _Stored(
+                artifact_lost=lost,
                 outcome=await store.load_outcome(location, current, attempt) if job is None or job.finished else None,
                 fault=store.find_fault(location, current, attempt),
                 progress=await store.load_progress(location, current, attempt) if job is not None else None,
@@ -243,7 +248,8 @@ class Reconciler:
         except StoreUnavailableError as error:
             # An attempt is under way only where the store was seen to have no artifact.
             known = recorded is not None and status.training_revision != current
-            return _Stored(artifact=_recorded_artifact(recorded) if recorded is not None and known else None, error=error)
+            artifact = _recorded_artifact(recorded) if recorded is not None and known else None
+            return _Stored(artifact=artifact, artifact_lost=lost, error=error)
 
     async def _load_artifact(
         self, location: ClassifierLocation, recorded: HistoryEntry | None, revision: str, attempt: int
@@ -390,7 +396,8 @@ class Reconciler:
         child = project_child(manifest)
         if not child.matches(action.manifest):
             # A webhook has rewritten it, and would again: what it came to is noted on the child, for this process's successor.
-            came_to = child.came_to(action.manifest)
+            autoscaled = classifier.spec.serving.autoscaling is not None
+            came_to = child.came_to(action.manifest, autoscaled=autoscaled)
             if child.applied_as != came_to:
                 metadata = {"uid": child.identity.uid, "annotations": {APPLIED_AS_ANNOTATION: came_to}}
                 manifest = await self._parts.client.patch(
@@ -400,7 +407,9 @@ class Reconciler:
                     {"metadata": metadata},
                     field_manager=FIELD_MANAGER,
                 )
-            memory.note(memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest))
+            memory.note(
+                memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest, autoscaled=autoscaled)
+            )
         self._parts.view.take_child(action.kind, manifest)
         logger.info("child applied", extra={"classifier": str(classifier), "kind": str(action.kind), "child": name})
 

@@ -14,7 +14,7 @@ from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment, serving_hash
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash, service_name
+from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, TEMPLATE_HASH_ANNOTATION, manifest_hash, service_name
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
@@ -141,14 +141,14 @@ def _plan_switch(case: Case, served: str | None) -> Rollout:
         # Its servers load from the store: its time begins anew, as often as needed.
         return Rollout(
             served_revision=served,
-            obstacle=f"Deployment {name} is made anew, because its servers cannot load: {case.observed.store_trouble}",
+            obstacle=f"Deployment {name} is created again, because its servers cannot load: {case.observed.store_trouble}",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "the object store was away during its rollout"),
         )
     if deployment.up_to_date and deployment.deadline_exceeded and case.status.failed_revision == case.current:
         # It failed before and is to be tried again: a Deployment past its deadline gets no other one.
         return Rollout(
             served_revision=served,
-            obstacle=f"Deployment {name} is made anew",
+            obstacle=f"Deployment {name} is created again",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "its rollout is tried again"),
         )
     if deployment.up_to_date and deployment.deadline_exceeded:
@@ -181,7 +181,7 @@ def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
         counts = _count_ready(deployment)
         obstacle = f"{counts}: {trouble}" if trouble else counts
     elif old:
-        obstacle = f"{len(old)} inference servers of earlier revisions are still to go"
+        obstacle = f"{len(old)} inference servers of earlier revisions still run"
     else:
         return rollout
     return replace(rollout, obstacle=obstacle, unschedulable=unschedulable)
@@ -193,7 +193,7 @@ def _count_ready(deployment: ObservedDeployment) -> str:
     ready = f"{max(deployment.replicas_available - outdated, 0)} of {deployment.replicas_wanted}"
     if not outdated:
         return f"{ready} inference servers of revision {deployment.identity.revision} are ready"
-    return f"{ready} inference servers as spec.serving now asks for are ready, beside {outdated} of before"
+    return f"{ready} inference servers as spec.serving now asks for are ready; {outdated} earlier ones still run"
 
 
 def _failed_rollout(case: Case, message: str) -> Failure:
@@ -232,9 +232,7 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
             parts = [pod.waiting]
             if pod.exit_reason == "OOMKilled":
                 limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
-                parts.append(
-                    f"it was killed for want of memory at its limit{limit}; raise spec.serving.resources.limits.memory"
-                )
+                parts.append(f"it ran out of memory at its limit{limit}; raise spec.serving.resources.limits.memory")
             elif pod.exit_code:
                 parts.append(f"it ended with exit code {pod.exit_code}")
             if pod.termination_message.strip():
@@ -277,11 +275,16 @@ def _build_deployment(case: Case, revision: str) -> Manifest:
     hashed = manifest
     if serving.autoscaling is not None:
         hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
-    return _with_hash(manifest, hashed)
+    # Not part of the manifest's hash: Deployments of an earlier release are not written for the sake of this annotation.
+    return _annotate(_with_hash(manifest, hashed), TEMPLATE_HASH_ANNOTATION, manifest_hash(manifest["spec"]["template"]))
 
 
 def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
-    annotations = {**manifest["metadata"].get("annotations", {}), MANIFEST_HASH_ANNOTATION: manifest_hash(hashed)}
+    return _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed))
+
+
+def _annotate(manifest: Manifest, name: str, value: str) -> Manifest:
+    annotations = {**manifest["metadata"].get("annotations", {}), name: value}
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
@@ -328,7 +331,8 @@ def _apply(
         return ()
     if child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
         settled = (child.applied_as, case.observed.applied.get(child.identity.uid))
-        if child.matches(manifest) or child.came_to(manifest) in settled:
+        autoscaled = case.classifier.spec.serving.autoscaling is not None
+        if child.matches(manifest) or child.came_to(manifest, autoscaled=autoscaled) in settled:
             return ()
     return (ApplyChild(kind=kind, manifest=manifest, uid=child.identity.uid),)
 

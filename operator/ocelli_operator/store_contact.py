@@ -1,7 +1,8 @@
 """Whether the object store answers: while it does not, nobody waits for it. It knows nothing of what is asked.
 
 A request has a short deadline. After one that met no answer, the next ones fail at once, until a pause is over, which gets
-longer each time; then one request is sent, and the others go on failing until that one is answered.
+longer each time; then one request is sent, and the others go on failing until that one is answered. What may take long in a
+store that answers, such as a listing, says nothing about the store.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MISSED_SECONDS = 120.0
 
 
 class StoreOutageError(StoreUnreachableError):
-    """The store does not answer, or did not a moment ago. The message is the same for as long as that lasts."""
+    """The store does not answer, or did not a moment ago, or not in time. The message is the same for as long as that lasts."""
 
     def __init__(self, message: str, retry_after_seconds: float) -> None:
         super().__init__(message)
@@ -44,6 +45,7 @@ class StoreContact:
         """How long nothing is sent after the last failure; 0: the store answers."""
         self._try_at = 0.0
         self._trying = False
+        self._answers = 0
 
     @property
     def is_missed(self) -> bool:
@@ -78,6 +80,30 @@ class StoreContact:
             if down:
                 self._trying = False
 
+    async def ask_long(self, request: Callable[[], Awaitable[T]], ping: Callable[[], Awaitable[object]]) -> T:
+        """The answer to a request that may take long. Where it takes too long the store is judged by `ping`, a short request.
+
+        Raises:
+            StoreOutageError: none came in time, or the request was not sent.
+            ObjectStoreError: it was refused.
+        """
+        if self._pause_seconds > 0:
+            await self.ask(ping)
+        answers = self._answers
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                answer = await request()
+        except StoreUnreachableError as error:
+            self._note_silence(str(error), tried=False)
+            raise self._outage() from error
+        except TimeoutError as error:
+            if self._answers == answers:
+                await self.ask(ping)
+            message = f"the object store {self._url} did not answer a request within {self._deadline_seconds:g} seconds"
+            raise StoreOutageError(message, random.uniform(0.5, 1.0) * PAUSE_LIMIT_SECONDS) from error
+        self._note_answer()
+        return answer
+
     def _note_silence(self, trouble: str, *, tried: bool) -> None:
         if self._pause_seconds == 0:
             logger.warning("the object store is not reachable", extra={"url": self._url, "problem": trouble})
@@ -87,6 +113,7 @@ class StoreContact:
         self._try_at = time.monotonic() + self._pause_seconds
 
     def _note_answer(self) -> None:
+        self._answers += 1
         if self._pause_seconds > 0:
             logger.info("the object store answers again", extra={"url": self._url})
         self._pause_seconds = 0.0

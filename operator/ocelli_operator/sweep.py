@@ -3,18 +3,18 @@
 It takes the place of a finalizer, which would block deletions while the operator is down. What is judged is listed first, the
 Classifiers after it, live and complete, so that whatever a living Classifier refers to is seen to be referred to. As nothing
 brings back what was deleted in error, much is spared: what is young, because an upload comes before its Classifier; what this
-installation has not seen unused for an hour; everything, where the store belongs to another installation or suspiciously much
-is unused; and what an object may refer to that this release cannot read. Each Classifier is looked at once more before anything
-of it goes.
+installation has not seen unused for an hour; everything, where the store belongs to another installation; a namespace in which
+suspiciously much is unused; and what an object may refer to that this release cannot read. Each Classifier is looked at once
+more before anything of it goes.
 
-Where a Classifier was seen to be deleted its bytes go at once.
+Where a Classifier was seen to be deleted its bytes go at once, unless the store belongs to another installation.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -36,9 +36,9 @@ logger = logging.getLogger(__name__)
 FAILED_DELETES_LIMIT = 20
 """So many failed deletes end a sweep: each may take seconds, and what was listed before may be wanted by then."""
 ALLOWANCE_OBJECTS = 20
-"""So many objects go whatever their share is, in a small store: about as many as two Classifiers have."""
-UPLOAD_LEAD = timedelta(hours=1)
-"""An upload may be in the store for so long before its Classifier is there."""
+"""So many objects of living Classifiers go whatever their share is: about as many as two Classifiers have."""
+TOLD_NAMESPACES_LIMIT = 5
+"""A message has the numbers of so many namespaces at most."""
 
 
 class ResourceGoneError(Exception):
@@ -50,7 +50,7 @@ StoredClassifier = tuple[str, str]
 
 
 class StopReason(StrEnum):
-    """Why nothing is swept."""
+    """Why nothing is swept, in the whole store or in some namespaces."""
 
     OTHER_INSTALLATION = "OtherInstallation"
     SHARE_EXCEEDED = "ShareExceeded"
@@ -110,20 +110,12 @@ class SweepReport:
 
     deleted: int = 0
     stopped: StopReason | None = None
+    stopped_namespaces: tuple[str, ...] = ()
+    """Those that were not swept; empty where the reason holds for the whole store."""
     message: str = ""
     """Why it was stopped, and what to do."""
     lost_artifacts: Mapping[ObjectKey, str] = field(default_factory=dict)
     """By Classifier, the served revision whose artifact is not in the store any more."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoneClassifier:
-    """A Classifier that was seen to be deleted."""
-
-    namespace: str
-    classifier_id: str
-    created_at: str
-    """As the API server wrote it."""
 
 
 @dataclass(kw_only=True)
@@ -135,7 +127,6 @@ class _Living:
     """resourceVersions of the objects whose references these are."""
     served: dict[ObjectKey, tuple[str, str]] = field(default_factory=dict)
     """By Classifier: the served revision, and the key under which its artifact must be."""
-    count: int = 0
     closed: list[str] = field(default_factory=list)
     """Namespaces that may not be read."""
 
@@ -230,46 +221,47 @@ class StoreSweep:
         noted = await self._ages.note(ownership.installation, {find_place(key) for key in unused}, now)
         waste = find_waste(objects, living.references, spared_since)
         due = [key for key in waste if noted.get(find_place(key), now) <= spared_since]
-        if due and self._is_suspicious(len(waste), len(objects), living.count):
-            message = (
-                f"no Classifier refers to {len(waste)} of the {len(objects)} objects in the store: nothing is swept, because "
-                "that is more than one sweep may delete; if Classifiers are missing, create or restore them; if all of it is "
-                "waste, set OCELLI_SWEEP_LIMIT_PERCENT to 100 until it is gone"
-            )
-            return SweepReport(stopped=StopReason.SHARE_EXCEEDED, message=message, lost_artifacts=lost)
-        deleted = await self._delete_due(due, living, definitions)
+        stopped = self._find_suspicious(objects, waste, living) & {_namespace_of(key) for key in due}
+        deleted = await self._delete_due([key for key in due if _namespace_of(key) not in stopped], living, definitions)
         if deleted:
             logger.info("store swept", extra={"deleted": deleted, "examined": len(objects)})
-        return SweepReport(deleted=deleted, lost_artifacts=lost)
+        if not stopped:
+            return SweepReport(deleted=deleted, lost_artifacts=lost)
+        return SweepReport(
+            deleted=deleted,
+            stopped=StopReason.SHARE_EXCEEDED,
+            stopped_namespaces=tuple(sorted(stopped)),
+            message=_tell_suspicious(sorted(stopped), objects, waste),
+            lost_artifacts=lost,
+        )
 
-    async def delete_classifier(self, gone: GoneClassifier) -> int:
+    async def delete_classifier(self, gone: StoredClassifier) -> int:
         """Delete all that is stored for a classifier that was seen to be deleted, unless one with its id lives again.
 
-        Where the store belongs to another installation only that goes which this Classifier can have brought: what is older may
-        be in use there, by the Classifier that this one is a copy of.
+        In a store of another installation nothing is deleted: it may be in use there, by the Classifier that this one is a copy
+        of.
 
         Raises:
             ResourceGoneError: the resource is being deleted, or is gone.
             ClusterError, StoreUnavailableError: try again.
         """
+        namespace, classifier_id = gone
         await self._check_resource()
-        async for manifests in self._list(gone.namespace):
-            if any(gone.classifier_id in find_ids(manifest) for manifest in manifests):
+        async for manifests in self._list(namespace):
+            if any(classifier_id in find_ids(manifest) for manifest in manifests):
                 return 0
-        location = ClassifierLocation(namespace=gone.namespace, classifier_id=gone.classifier_id)
-        ours_since = None if (await self._claim()).is_ours else datetime.fromisoformat(gone.created_at) - UPLOAD_LEAD
+        ownership = await self._claim()
+        if not ownership.is_ours:
+            logger.warning(
+                "stored bytes of a deleted classifier are kept: the store belongs to another installation",
+                extra={"tenant": namespace, "id": classifier_id, "owner": ownership.owner},
+            )
+            return 0
         await self._check_resource()
-        deleted = 0
-        for prefix in location.prefixes:
-            if ours_since is None:
-                deleted += await self._store.delete_prefix(prefix)
-                continue
-            for item in await self._store.list_objects(prefix):
-                if item.modified_at >= ours_since:
-                    await self._store.delete(item.key)
-                    deleted += 1
+        location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
+        deleted = sum([await self._store.delete_prefix(prefix) for prefix in location.prefixes])
         if deleted:
-            logger.info("stored bytes of a deleted classifier are gone", extra={"id": gone.classifier_id, "deleted": deleted})
+            logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
         return deleted
 
     async def _check_resource(self) -> None:
@@ -279,10 +271,20 @@ class StoreSweep:
     async def _claim(self) -> Ownership:
         return await claim_store(self._store, await self._identify(), self._settings.adopted_installation)
 
-    def _is_suspicious(self, unused: int, stored: int, living: int) -> bool:
-        """Whether so much is unused that Classifiers may be missing rather than deleted."""
-        allowed = stored * self._settings.limit_percent // 100
-        return unused > max(allowed, ALLOWANCE_OBJECTS if living else 0)
+    def _find_suspicious(self, objects: Iterable[StoredObject], waste: Iterable[str], living: _Living) -> set[str]:
+        """Namespaces in which so much is unused that Classifiers may be missing rather than deleted."""
+        stored = Counter(_namespace_of(item.key) for item in objects)
+        unused, missing = Counter[str](), Counter[str]()
+        for key in waste:
+            _, namespace, _, classifier_id, *_ = key.split("/")
+            unused[namespace] += 1
+            missing[namespace] += (namespace, classifier_id) not in living.references
+        return {
+            namespace
+            for namespace, count in unused.items()
+            if missing[namespace] > (allowed := stored[namespace] * self._settings.limit_percent // 100)
+            or count > max(allowed, ALLOWANCE_OBJECTS)
+        }
 
     async def _delete_due(self, keys: Sequence[str], living: _Living, definitions: Mapping[str, StoredObject]) -> int:
         """Delete, one classifier after the other, what is still waste; says how much went."""
@@ -363,7 +365,6 @@ class StoreSweep:
             del page
 
     async def _add_living(self, living: _Living, manifest: Manifest, definitions: Mapping[str, StoredObject]) -> None:
-        living.count += 1
         metadata = manifest["metadata"]
         found: dict[str, References] = {}
         try:
@@ -441,6 +442,22 @@ class StoreSweep:
                 modified_at=listed.modified_at, size_bytes=listed.size_bytes, uploads=uploads
             )
         return uploads
+
+
+def _namespace_of(key: str) -> str:
+    return key.split("/")[1]
+
+
+def _tell_suspicious(namespaces: Sequence[str], objects: Iterable[StoredObject], waste: Iterable[str]) -> str:
+    stored, unused = Counter(_namespace_of(item.key) for item in objects), Counter(_namespace_of(key) for key in waste)
+    told = [f"{name} ({unused[name]} of {stored[name]} objects)" for name in namespaces[:TOLD_NAMESPACES_LIMIT]]
+    if len(namespaces) > len(told):
+        told.append(f"{len(namespaces) - len(told)} more")
+    return (
+        f"nothing is swept of what is stored for these namespaces, because no Classifier refers to so much of it: "
+        f"{', '.join(told)}; if Classifiers are missing, create or restore them; if it is all waste, set "
+        "OCELLI_SWEEP_LIMIT_PERCENT to 100 until it is gone; other namespaces are swept"
+    )
 
 
 def _locate(classifier: Classifier) -> ClassifierLocation:

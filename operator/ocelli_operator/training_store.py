@@ -16,8 +16,8 @@ from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, owner_key
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class TrainingStore:
         try:
             figures, backbone = _parse_artifact(content)
         except (ValueError, TypeError, AttributeError) as error:
-            self._note_fault(key, f"object store: {key!r} is no artifact's metadata: {error}")
+            self._note_fault(key, f"object store: {key!r} is not the metadata of an artifact: {error}")
             return None
         outcome = await self.load_outcome(location, revision, attempt)
         if outcome is not None and not (outcome.succeeded and outcome.revision == revision):
@@ -105,7 +105,7 @@ class TrainingStore:
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
         """Delete every example that came by REST; says how many zips went."""
-        uploads = await self._reading.ask(lambda: self._store.list_objects(location.uploads_prefix))
+        uploads = await self._list(location.uploads_prefix)
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))
         return len(uploads)
@@ -115,9 +115,13 @@ class TrainingStore:
         return await self._reading.ask(lambda: self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA)))
 
     async def _written_at(self, key: str) -> str | None:
-        listed = await self._reading.ask(lambda: self._store.list_objects(key.rsplit("/", 1)[0]))
-        found = [item for item in listed if item.key == key]
+        found = [item for item in await self._list(key.rsplit("/", 1)[0]) if item.key == key]
         return format_time(found[0].modified_at) if found else None
+
+    async def _list(self, prefix: str) -> list[StoredObject]:
+        return await self._reading.ask_long(
+            lambda: self._store.list_objects(prefix), ping=lambda: self._store.exists(owner_key())
+        )
 
     async def _load(self, key: str) -> dict[str, Any] | None:
         content = await self._read(key)

@@ -9,6 +9,7 @@
                                                                   of its own lies below `network/`
     installation/owner.json                                       which installation the store belongs to
     installation/orphans/<installation>.json                      what that installation's sweep found unused, and since when
+    installation/deletions/<installation>.json                    deleted Classifiers whose bytes are still to be deleted
 
 The classifier id, not the UID, is the key: a restored backup finds its artifacts.
 """
@@ -36,6 +37,7 @@ NETWORK = "network"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
+DELETIONS = "deletions"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +114,8 @@ def owner_key() -> str:
 def orphans_key(installation: str) -> str:
     """Key of the document in which an installation notes since when it has seen that nothing refers to something."""
     return f"{INSTALLATION}/{ORPHANS}/{installation}.json"
+
+
+def deletions_key(installation: str) -> str:
+    """Key of the document in which an installation notes the deleted Classifiers whose bytes are still to be deleted."""
+    return f"{INSTALLATION}/{DELETIONS}/{installation}.json"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ocelli_api.classifier import Manifest
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from tests.integration.operator.conftest import CHECKOUT, OPERATOR
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
@@ -81,6 +81,9 @@ def test_classifiers_that_went_with_their_resource_leave_their_bytes(scene: Scen
     crd = CHECKOUT / "crds" / "classifier.yaml"
     try:
         scene.kubectl("delete", "crd", "classifiers.ocelli.dev", "--wait")
+        (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "ResourceMissing"))
+        assert "what is stored for them is kept; install the CRD again" in told["note"]
+        assert operator.metric("ocelli_resource_missing") == 1.0
     finally:
         scene.cluster.apply(crd)
     scene.cluster.wait_for("the operator has noticed", lambda: "stored bytes are kept" in operator.log.read_text())
@@ -99,12 +102,94 @@ def test_a_store_of_another_installation_is_not_swept_until_it_is_adopted(
     (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "SweepStopped"))
     assert (told["regarding"]["kind"], told["regarding"]["name"]) == ("Lease", OPERATOR)
     assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in told["note"]
-    assert operator.metric('ocelli_sweep_stopped{reason="OtherInstallation"}') == 1.0
+    assert operator.metric('ocelli_sweep_stopped{reason="OtherInstallation",tenant_namespace=""}') == 1.0
     operator.stop()
     operator.environment["OCELLI_ADOPT_STORE"] = "gone-for-good"
     operator.start()
     lease = scene.kubectl("get", "lease", OPERATOR, "-o", "jsonpath={.metadata.uid}")
     scene.cluster.wait_for("it is adopted", lambda: json.loads(owner.read_text())["installation"] == lease)
+
+
+def store_artifact(scene: Scene, name: str = "colours") -> Path:
+    """A Classifier with an artifact, of which the operator has not heard yet; the path of that."""
+    scene.apply(scene.build(name, training=NO_NODE))
+    scene.cluster.wait_for(f"{name} is being trained", lambda: scene.status(name).get("trainingRevision"))
+    status = scene.status(name)
+    folder = scene.store_folder / "tenants" / scene.namespace / "artifacts" / status["classifierID"]
+    path = folder / status["trainingRevision"] / "artifact.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"metrics": {"accuracy": 0.9}, "backbone": {"name": "EfficientNetLite0"}}')
+    return path
+
+
+def restore(scene: Scene, name: str, classifier_id: str) -> None:
+    """A Classifier as a backup has it: with its id in its label."""
+    manifest = scene.build(name, training=NO_NODE)
+    scene.apply({**manifest, "metadata": {"name": name, "labels": {CLASSIFIER_ID_LABEL: classifier_id}}})
+
+
+class SweepingOperator:
+    """An operator that sweeps every second, and what is unused at once."""
+
+    def __init__(self, scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+        self._scene = scene
+        self.process = build_operator(OCELLI_SWEEP_INTERVAL_SECONDS="1", OCELLI_SWEEP_MINIMUM_AGE_SECONDS="0")
+
+    def start(self) -> None:
+        self.process.start()
+        self.process.wait_until_leading()
+
+    def wait_until_stopped(self, reason: str, tenant: str = "") -> str:
+        """Until the sweep is stopped; what the Event says."""
+        metric = f'ocelli_sweep_stopped{{reason="{reason}",tenant_namespace="{tenant}"}}'
+        self._scene.cluster.wait_for("the sweep is stopped", lambda: self.process.metric(metric) == 1.0)
+        return str(self._scene.cluster.wait_for("it is told", lambda: events(self._scene, "SweepStopped"))[-1]["note"])
+
+
+@pytest.fixture
+def sweeping(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> SweepingOperator:
+    return SweepingOperator(scene, build_operator)
+
+
+def test_a_cluster_built_anew_on_an_old_store_loses_nothing_and_serves_whom_it_has(
+    scene: Scene, sweeping: SweepingOperator
+) -> None:
+    sweeping.start()
+    kept = store_artifact(scene)
+    classifier_id = scene.status()["classifierID"]
+    old = scene.kubectl("get", "lease", OPERATOR, "-o", "jsonpath={.metadata.uid}")
+    sweeping.process.stop()
+    scene.kubectl("delete", "clf", "colours", "--wait")
+    scene.kubectl("delete", "lease", OPERATOR)
+    sweeping.start()
+    told = sweeping.wait_until_stopped("OtherInstallation")
+    assert f"the object store belongs to the installation {old}, and this one" in told
+    assert f"set OCELLI_ADOPT_STORE (in the chart: store.adopt) to {old}" in told
+    scene.apply(scene.build("other", training=NO_NODE))
+    scene.cluster.wait_for("another one has an id", lambda: scene.status("other").get("classifierID"))
+    assert kept.exists()
+    restore(scene, "colours", classifier_id)
+    assert scene.wait_for_condition("Trained", "ArtifactStored")["status"] == "True"
+    assert not [name for name in scene.names(scene.jobs()) if name.startswith("colours-")]
+
+
+def test_a_restore_that_is_half_done_loses_nothing_and_delays_no_deletion(scene: Scene, sweeping: SweepingOperator) -> None:
+    sweeping.start()
+    missing, other = store_artifact(scene), store_artifact(scene, "other")
+    ids = {name: scene.status(name)["classifierID"] for name in ("colours", "other")}
+    sweeping.process.stop()
+    scene.kubectl("delete", "clf", "--all", "--wait")
+    restore(scene, "other", ids["other"])
+    sweeping.start()
+    told = sweeping.wait_until_stopped("ShareExceeded", scene.namespace)
+    assert f"no Classifier refers to so much of it: {scene.namespace} (" in told
+    assert "if Classifiers are missing, create or restore them" in told
+    scene.kubectl("delete", "clf", "other", "--wait")
+    scene.cluster.wait_for("the bytes of the deleted one are gone", lambda: not other.exists())
+    restore(scene, "colours", ids["colours"])
+    stopped = f'ocelli_sweep_stopped{{reason="ShareExceeded",tenant_namespace="{scene.namespace}"}}'
+    scene.cluster.wait_for("the sweep goes on", lambda: sweeping.process.metric(stopped) == 0.0)
+    assert missing.exists()
 
 
 @pytest.fixture

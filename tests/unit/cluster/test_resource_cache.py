@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 
-from ocelli_cluster.client import ApiError, ClusterError, ForbiddenError, GoneError, Page, UnreachableError, WatchEvent
+from ocelli_api.classifier import parse_classifier
+from ocelli_cluster.client import (
+    ApiError,
+    ClusterError,
+    ForbiddenError,
+    GoneError,
+    NotFoundError,
+    Page,
+    UnreachableError,
+    WatchEvent,
+)
 from ocelli_cluster.resource_cache import Change, ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, NODES
 
@@ -184,6 +194,24 @@ async def test_a_list_that_fails_is_tried_again() -> None:
     assert run.versions() == {"a": "1"}
 
 
+async def test_a_kind_that_the_api_server_does_not_know_is_missing_until_it_is_listed() -> None:
+    seen: list[bool] = []
+    unknown = NotFoundError(404, "the server could not find the requested resource", "NotFound")
+
+    class Looking(PlaybackClient):
+        async def list_pages(self, *_: object) -> AsyncIterator[Page]:
+            seen.append(cache.missing)
+            async for page in super().list_pages():
+                yield page
+
+    client = Looking(lists=[unknown, listing(5)], watches=[])
+    cache: ResourceCache[str] = ResourceCache(client, CLASSIFIERS, project=str)  # type: ignore[arg-type]
+    running = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    running.cancel()
+    assert [*seen, cache.missing] == [False, True, False]
+
+
 async def test_it_is_fresh_while_it_watches() -> None:
     run = await play([listing(5)], [])
     assert run.cache.is_fresh()
@@ -249,8 +277,29 @@ async def test_what_was_known_of_an_object_that_cannot_be_read_any_more_is_kept(
 
 async def test_an_object_that_cannot_be_read_is_told_with_the_problem() -> None:
     run = await play_strict([listing(5, make_later("a", 1), make("b", 2))], [])
-    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [("a", "ValueError: no such form")]
+    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [
+        ("a", "a field has another form than it knows")
+    ]
     assert run.versions() == {"b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "problem"),
+    [
+        ({"classes": [], "dataRetention": "Archive"}, 'it does not know the value "Archive"'),
+        ({"classes": [{}]}, 'the field "name" is missing'),
+        ({"classes": 7}, "a field has another form than it knows"),
+    ],
+)
+async def test_the_problem_with_an_object_is_told_without_the_words_of_a_programming_language(
+    manifest: dict[str, Any], problem: str
+) -> None:
+    client = PlaybackClient(lists=[listing(5, {**make("a", 1), "spec": manifest})], watches=[])
+    cache = ResourceCache(client, CLASSIFIERS, project=parse_classifier)  # type: ignore[arg-type]
+    running = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    running.cancel()
+    assert [item.problem for item in cache.unreadable.values()] == [problem]
 
 
 async def test_an_object_that_can_be_read_again_is_read() -> None:

@@ -26,6 +26,7 @@ from ocelli_operator.manifests.metadata import (
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
     SERVING_HASH_ANNOTATION,
+    TEMPLATE_HASH_ANNOTATION,
     job_name,
 )
 from ocelli_operator.observed import (
@@ -160,6 +161,7 @@ def as_child(manifest: Manifest) -> ObservedChild:
         generation=1,
         manifest_hash=manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION],
         content=json.dumps({"labels": manifest["metadata"]["labels"], "spec": manifest["spec"]}).encode(),
+        template_hash=manifest["metadata"]["annotations"].get(TEMPLATE_HASH_ANNOTATION, ""),
     )
 
 

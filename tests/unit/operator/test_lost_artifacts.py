@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ocelli_api.classifier import Classifier
-from ocelli_api.conditions import ConditionType
+from ocelli_api.conditions import Condition, ConditionType
+from ocelli_cluster.client import Listing
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
@@ -19,7 +20,16 @@ from ocelli_operator.starts import Family
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
-from tests.unit.operator.factories import CLASSIFIER_ID, NO_FAMILY, NOW, World, make_settings, make_starts, settled_world
+from tests.unit.operator.factories import (
+    CLASSIFIER_ID,
+    NO_FAMILY,
+    NOW,
+    World,
+    make_job,
+    make_settings,
+    make_starts,
+    settled_world,
+)
 
 KEY = ObjectKey("team-a", "dogs")
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id=CLASSIFIER_ID)
@@ -61,11 +71,14 @@ class Scene:
         async def apply(*_: object, **__: object) -> dict[str, Any]:
             return {}
 
+        async def list_objects(*_: object) -> Listing:
+            return Listing(items=(), resource_version="1")
+
         async def record(*_: object) -> None:
             return None
 
         parts: Any = ReconcilerParts(
-            client=SimpleNamespace(create=create, apply=apply),  # type: ignore[arg-type]
+            client=SimpleNamespace(create=create, apply=apply, list_objects=list_objects),  # type: ignore[arg-type]
             view=self._build_view(),
             store=TrainingStore(self._counted()),
             events=SimpleNamespace(record=record),  # type: ignore[arg-type]
@@ -111,9 +124,14 @@ class Scene:
 
         self.reconciler._write_status = write_status  # type: ignore[method-assign]
         asyncio.run(self.reconciler.reconcile(KEY))
+        return self.ready.reason
+
+    @property
+    def ready(self) -> Condition:
+        """`Ready`, as it was written last."""
         ready = self.world.status.condition(ConditionType.READY)
         assert ready is not None
-        return ready.reason
+        return ready
 
 
 @pytest.fixture
@@ -145,8 +163,38 @@ def test_a_raised_nonce_trains_it_again(scene: Scene) -> None:
     scene.lose()
     scene.run()
     scene.world.edit(retrainNonce=1)
-    assert scene.run() == "Retraining"
+    scene.run()
     assert len(scene.jobs) == 1
+
+
+def test_it_is_told_while_the_revision_is_trained_again(scene: Scene) -> None:
+    scene.lose()
+    scene.run()
+    scene.world.edit(retrainNonce=1)
+    assert scene.run() == "ArtifactLost"
+    assert "put it back from a backup; training Job" in scene.ready.message
+
+
+def test_it_is_told_while_another_revision_is_trained(scene: Scene) -> None:
+    scene.lose()
+    served = scene.world.revision
+    scene.world.edit(model={"seed": 7})
+    assert scene.run() == "ArtifactLost"
+    assert f"the artifact of revision {served} is not in the object store any more" in scene.ready.message
+
+
+@pytest.mark.parametrize("edit", [{"retrainNonce": 1}, {"model": {"seed": 7}}], ids=["the same", "another"])
+def test_it_is_told_after_a_failed_training_of_a_revision(scene: Scene, edit: dict[str, Any]) -> None:
+    scene.lose()
+    scene.run()
+    scene.world.edit(**edit)
+    scene.run()
+    classifier = scene.world.observed.classifier
+    job = make_job(classifier, classifier.status.attempt, finished=True, failure_reason="BackoffLimitExceeded")
+    scene.world.see(jobs=(job,))
+    assert scene.run() == "ArtifactLost"
+    assert "put it back from a backup; training Job" in scene.ready.message
+    assert scene.world.status.condition(ConditionType.STALLED) is not None
 
 
 def test_a_successor_goes_on_with_the_training_of_a_lost_artifact(scene: Scene) -> None:
@@ -155,7 +203,8 @@ def test_a_successor_goes_on_with_the_training_of_a_lost_artifact(scene: Scene) 
     scene.world.edit(retrainNonce=1)
     scene.run()
     scene.start()
-    assert scene.run() == "Retraining"
+    scene.run()
+    assert scene.world.status.training_revision == scene.world.revision
 
 
 def test_one_that_was_put_back_is_ready_after_the_next_sweep(scene: Scene) -> None:

@@ -526,7 +526,7 @@ class TestFailure:
             (
                 {"exit_code": 137, "exit_reason": "OOMKilled", "memory_limit": "64Mi"},
                 {},
-                "killed for want of memory at its limit of 64Mi; raise spec.training.resources.limits.memory",
+                "the trainer ran out of memory at its limit of 64Mi; raise spec.training.resources.limits.memory",
             ),
             ({"exit_code": 137}, {}, "was killed (exit code 137)"),
             ({"exit_code": 3, "termination_message": "Traceback: boom"}, {}, "exit code 3 and said: Traceback: boom"),

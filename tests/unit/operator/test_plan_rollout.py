@@ -133,7 +133,7 @@ class TestNextRevision:
             world.step()
         lingering = make_pod(Component.INFERENCE, old)
         world.see(pods=(*world.observed.pods, lingering))
-        assert "earlier revisions are still to go" in message_of(world.plan(), ConditionType.READY)
+        assert "earlier revisions still run" in message_of(world.plan(), ConditionType.READY)
         world.see(
             pods=tuple(
                 replace(pod, identity=replace(pod.identity, deleting=True)) if pod is lingering else pod
@@ -294,7 +294,9 @@ class TestServingChanges:
         rolling = replace(deployment, complete=False, replicas_available=2, replicas_outdated=2)
         world.see(deployments=(rolling,), pods=(*world.observed.pods, waiting))
         told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith("0 of 2 inference servers as spec.serving now asks for are ready, beside 2 of before: no node")
+        assert told.startswith(
+            "0 of 2 inference servers as spec.serving now asks for are ready; 2 earlier ones still run: no node"
+        )
         assert told.endswith("; lower spec.serving.resources, change its nodeSelector or tolerations, or add a node")
 
     def test_a_disruption_budget_is_there_above_one_replica_only(self) -> None:
@@ -370,6 +372,18 @@ class TestDrift:
         changed = replace(rewritten, content=rewritten.content.replace(b"8080", b"9090"))
         world.see(services=(replace(changed, applied_as=rewritten.came_to(apply.manifest)),))
         assert len(world.plan().actions) == 1
+
+    def test_steps_of_an_autoscaler_cause_no_writes_where_a_webhook_rewrites_the_pods(self) -> None:
+        world = settled_world(serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 9}})
+        (deployment,) = world.observed.deployments
+        changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
+        rewritten = replace(deployment.child, content=changed)
+        world.see(deployments=(replace(deployment, child=rewritten),))
+        (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        rewritten = replace(rewritten, applied_as=rewritten.came_to(apply.manifest, autoscaled=True))
+        scaled = replace(rewritten, content=changed.replace(b'"replicas": 1', b'"replicas": 4'))
+        world.see(deployments=(replace(deployment, child=scaled, replicas_wanted=4, replicas_available=4),))
+        assert world.plan().actions == ()
 
     @pytest.mark.parametrize("kind", ["deployments", "services"])
     def test_what_somebody_deleted_comes_back(self, kind: str) -> None:

@@ -112,6 +112,18 @@ def test_scaling_never_waits() -> None:
     assert manifest["spec"]["replicas"] == 3
 
 
+def test_scaling_does_not_wait_where_a_webhook_rewrites_the_pods() -> None:
+    world = settled_world()
+    (deployment,) = world.observed.deployments
+    rewritten = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
+    world.see(
+        deployments=(replace(deployment, child=replace(deployment.child, content=rewritten)),), allowed_starts=frozenset()
+    )
+    world.edit(serving={"replicas": 3})
+    (deployed,) = find_applied(world.plan(), ChildKind.DEPLOYMENT)
+    assert deployed["spec"]["replicas"] == 3
+
+
 def test_a_new_revision_that_has_to_wait_says_so_and_the_old_one_serves_on() -> None:
     world = settled_world()
     served = world.status.served_revision

@@ -134,3 +134,57 @@ def test_pauses_get_longer_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
     pauses = asyncio.run(scenario())
     assert pauses[1] > 0.09
     assert pauses[2] < 0.3
+
+
+async def ask_long(contact: StoreContact, answer: Callable[[], Awaitable[str]], ping: Callable[[], Awaitable[str]]) -> str:
+    """What a request that may take long raises."""
+    with pytest.raises(StoreOutageError) as caught:
+        await contact.ask_long(answer, ping)
+    return str(caught.value)
+
+
+def test_a_listing_that_takes_too_long_fails_alone_while_the_store_answers() -> None:
+    async def scenario() -> tuple[str, str]:
+        contact = StoreContact("http://store", deadline_seconds=0.1)
+        told = await ask_long(contact, hang, succeed)
+        return told, await contact.ask(succeed)
+
+    told, answer = asyncio.run(scenario())
+    assert told == "the object store http://store did not answer a request within 0.1 seconds"
+    assert answer == "bytes"
+
+
+def test_a_store_that_answered_others_meanwhile_is_not_asked_for_a_sign_of_life() -> None:
+    async def scenario() -> int:
+        contact, pings = StoreContact("http://store", deadline_seconds=0.1), Requests(succeed)
+        listing = asyncio.create_task(ask_long(contact, hang, pings.send))
+        await asyncio.sleep(0)
+        await contact.ask(succeed)
+        await listing
+        return pings.sent
+
+    assert asyncio.run(scenario()) == 0
+
+
+@pytest.mark.parametrize(("answer", "ping"), [(hang, hang), (refuse, succeed)], ids=["silence", "refused connection"])
+def test_a_listing_finds_out_that_the_store_is_away(
+    answer: Callable[[], Awaitable[str]], ping: Callable[[], Awaitable[str]]
+) -> None:
+    async def scenario() -> int:
+        contact, requests = StoreContact("http://store", deadline_seconds=0.1), Requests(succeed)
+        assert await ask_long(contact, answer, ping) == "the object store http://store is not reachable"
+        await fail(contact, requests)
+        return requests.sent
+
+    assert asyncio.run(scenario()) == 0
+
+
+def test_a_listing_that_takes_too_long_does_not_lengthen_an_outage() -> None:
+    async def scenario() -> str:
+        contact, requests = StoreContact("http://store", deadline_seconds=0.1), Requests(refuse)
+        error = await fail(contact, requests)
+        await asyncio.sleep(error.retry_after_seconds)
+        await ask_long(contact, hang, succeed)
+        return await contact.ask(succeed)
+
+    assert asyncio.run(scenario()) == "bytes"

@@ -14,7 +14,6 @@ from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.orphan_ages import PLACES_LIMIT, OrphanAges
 from ocelli_operator.sweep import (
     ALLOWANCE_OBJECTS,
-    GoneClassifier,
     ResourceGoneError,
     StopReason,
     StoreSweep,
@@ -48,7 +47,7 @@ class Installation:
     """An operator with its sweep, and the hours that pass."""
 
     def __init__(self, store: ObjectStore, cluster: ClassifierCluster, identity: str = "uid-1", **settings: Any) -> None:
-        values = {"namespaces": (), "minimum_age": HOUR, "limit_percent": 25, "adopted_installation": "", **settings}
+        values = {"namespaces": (), "minimum_age": HOUR, "limit_percent": 100, "adopted_installation": "", **settings}
         self._settings = SweepSettings(**values)
         self._store = store
         self._cluster = cluster
@@ -210,32 +209,71 @@ class TestOwner:
         assert (await Installation(store, ClassifierCluster()).sweep()).stopped is StopReason.OTHER_INSTALLATION
 
 
+def other(namespace: str, name: str = "dogs") -> ClassifierLocation:
+    return ClassifierLocation(namespace=namespace, classifier_id=f"{name}_1")
+
+
 class TestShare:
-    async def test_nothing_goes_where_more_is_unused_than_may_go(self, store: ObjectStore) -> None:
-        kept = await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
-        report = await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep_twice()
+    """A namespace is not swept where Classifiers of it may be missing."""
+
+    @pytest.fixture
+    async def used(self, store: ObjectStore) -> set[str]:
+        """Objects of `team-a`, to which `TEAM_A` refers."""
+        return await fill(store, artifact(DOGS), *(DOGS.artifact_key(REVISION, f"{number}") for number in range(79)))
+
+    TEAM_A = make_manifest("dogs", status=SERVED)
+
+    async def sweep(self, store: ObjectStore, *manifests: Any, limit_percent: int = 25) -> SweepReport:
+        return await Installation(store, ClassifierCluster(*manifests), limit_percent=limit_percent).sweep_twice()
+
+    async def test_of_missing_classifiers_nothing_goes_where_they_are_most_of_their_namespace(self, store: ObjectStore) -> None:
+        kept = await fill(store, artifact(CATS))
+        report = await self.sweep(store, make_manifest("dogs"))
         assert report.stopped is StopReason.SHARE_EXCEEDED
-        assert "no Classifier refers to 21 of the 21 objects in the store" in report.message
         assert await stored(store) == kept
+
+    async def test_a_deleted_classifier_that_is_a_small_share_of_its_namespace_goes(
+        self, store: ObjectStore, used: set[str]
+    ) -> None:
+        await fill(store, *(artifact(CATS, f"{number}") for number in range(20)))
+        assert (await self.sweep(store, self.TEAM_A)).deleted == 20
+        assert await stored(store) == used
+
+    async def test_a_namespace_without_classifiers_keeps_its_bytes_though_they_are_a_small_share_of_the_store(
+        self, store: ObjectStore, used: set[str]
+    ) -> None:
+        kept = await fill(store, artifact(other("team-b")))
+        report = await self.sweep(store, self.TEAM_A)
+        assert report.stopped_namespaces == ("team-b",)
+        assert await stored(store) == used | kept
+
+    async def test_the_others_are_swept(self, store: ObjectStore, used: set[str]) -> None:
+        kept = await fill(store, artifact(other("team-b")))
+        await fill(store, artifact(CATS))
+        report = await self.sweep(store, self.TEAM_A)
+        assert report.deleted == 1
+        assert await stored(store) == used | kept
+
+    async def test_it_is_told_which_namespaces_are_not_swept_and_what_to_do(self, store: ObjectStore) -> None:
+        await fill(store, *(artifact(other(f"team-{team}")) for team in "bcdefg"))
+        report = await self.sweep(store)
+        assert "team-b (1 of 1 objects), team-c (1 of 1 objects)" in report.message
+        assert "team-f (1 of 1 objects), 1 more; if Classifiers are missing, create or restore them" in report.message
 
     async def test_nobody_is_told_before_anything_would_go(self, store: ObjectStore) -> None:
-        await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
-        assert (await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep()).stopped is None
+        await fill(store, artifact(CATS))
+        assert (await Installation(store, ClassifierCluster(), limit_percent=25).sweep()).stopped is None
 
-    async def test_a_few_objects_go_though_they_are_most_of_a_small_store(self, store: ObjectStore) -> None:
-        await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS)))
-        report = await Installation(store, ClassifierCluster(make_manifest("dogs"))).sweep_twice()
-        assert report.deleted == ALLOWANCE_OBJECTS
-
-    async def test_nothing_goes_where_there_is_no_classifier_at_all(self, store: ObjectStore) -> None:
-        kept = await fill(store, artifact(CATS))
-        report = await Installation(store, ClassifierCluster()).sweep_twice()
-        assert report.stopped is StopReason.SHARE_EXCEEDED
-        assert await stored(store) == kept
+    @pytest.mark.parametrize(("count", "deleted"), [(ALLOWANCE_OBJECTS, ALLOWANCE_OBJECTS), (ALLOWANCE_OBJECTS + 1, 0)])
+    async def test_of_a_living_classifier_a_few_objects_go_though_they_are_most_of_a_small_namespace(
+        self, store: ObjectStore, count: int, deleted: int
+    ) -> None:
+        await fill(store, *(artifact(DOGS, f"{number}") for number in range(count)))
+        assert (await self.sweep(store, make_manifest("dogs"))).deleted == deleted
 
     async def test_everything_goes_where_a_person_says_so(self, store: ObjectStore) -> None:
         await fill(store, artifact(CATS))
-        assert (await Installation(store, ClassifierCluster(), limit_percent=100).sweep_twice()).deleted == 1
+        assert (await self.sweep(store, limit_percent=100)).deleted == 1
 
 
 class TestLastLook:
@@ -291,13 +329,13 @@ class TestUnreadable:
     async def test_a_deleted_classifier_leaves_nothing_though_another_cannot_be_read(self, store: ObjectStore) -> None:
         await fill(store, artifact(CATS))
         installation = Installation(store, ClassifierCluster(make_manifest("dogs", **UNREADABLE)))
-        await installation.operator.delete_classifier(gone("cats_1"))
+        await installation.operator.delete_classifier(("team-a", "cats_1"))
         assert await stored(store) == set()
 
     async def test_one_that_cannot_be_read_keeps_what_a_deleted_one_of_its_id_leaves(self, store: ObjectStore) -> None:
         kept = await fill(store, artifact(DOGS))
         installation = Installation(store, ClassifierCluster(make_manifest("again", classifier_id="dogs_1", **UNREADABLE)))
-        await installation.operator.delete_classifier(gone("dogs_1"))
+        await installation.operator.delete_classifier(("team-a", "dogs_1"))
         assert await stored(store) == kept
 
 
@@ -318,28 +356,28 @@ class TestClosedNamespaces:
             await Installation(store, cluster, namespaces=("team-a", "team-b")).sweep()
 
 
-def gone(classifier_id: str, created_at: datetime | None = None) -> GoneClassifier:
-    created = created_at or datetime.now(UTC)
-    return GoneClassifier(
-        namespace="team-a", classifier_id=classifier_id, created_at=created.isoformat(timespec="seconds").replace("+00:00", "Z")
-    )
-
-
 class TestDeletions:
-    async def test_bytes_of_a_deleted_classifier_go_though_nothing_may_be_swept(self, store: ObjectStore) -> None:
-        await Installation(store, ClassifierCluster(), "uid-1").sweep()
+    async def test_bytes_of_a_deleted_classifier_go_though_the_sweep_is_stopped(self, store: ObjectStore) -> None:
+        kept = await fill(store, *(artifact(CATS, f"{number}") for number in range(ALLOWANCE_OBJECTS + 1)))
         await fill(store, artifact(DOGS))
-        installation = Installation(store, ClassifierCluster(), "uid-2")
-        assert await installation.operator.delete_classifier(gone("dogs_1")) == 1
+        installation = Installation(store, ClassifierCluster(), limit_percent=25)
+        assert (await installation.sweep_twice()).stopped is StopReason.SHARE_EXCEEDED
+        await installation.operator.delete_classifier(("team-a", "dogs_1"))
+        assert await stored(store) == kept
 
-    async def test_a_deleted_copy_leaves_what_was_there_before_it_to_the_installation_that_owns_the_store(
-        self, store: ObjectStore
-    ) -> None:
+    async def test_of_a_store_of_another_installation_nothing_goes(self, store: ObjectStore) -> None:
         await Installation(store, ClassifierCluster(), "uid-1").sweep()
         kept = await fill(store, artifact(DOGS))
         installation = Installation(store, ClassifierCluster(), "uid-2")
-        await installation.operator.delete_classifier(gone("dogs_1", created_at=datetime.now(UTC) + 2 * HOUR))
+        assert await installation.operator.delete_classifier(("team-a", "dogs_1")) == 0
         assert await stored(store) == kept
+
+    async def test_what_stays_in_a_store_of_another_installation_is_logged(
+        self, store: ObjectStore, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await Installation(store, ClassifierCluster(), "uid-1").sweep()
+        await Installation(store, ClassifierCluster(), "uid-2").operator.delete_classifier(("team-a", "dogs_1"))
+        assert "are kept: the store belongs to another installation" in caplog.text
 
     @pytest.mark.parametrize("accepting", [[False], [True, False]], ids=["before", "meanwhile"])
     async def test_nothing_goes_where_the_resource_itself_is_deleted(self, store: ObjectStore, accepting: list[bool]) -> None:
@@ -347,7 +385,7 @@ class TestDeletions:
         cluster = ClassifierCluster()
         cluster.accepting = accepting
         with pytest.raises(ResourceGoneError):
-            await Installation(store, cluster).operator.delete_classifier(gone("dogs_1"))
+            await Installation(store, cluster).operator.delete_classifier(("team-a", "dogs_1"))
         assert await stored(store) == kept
 
 

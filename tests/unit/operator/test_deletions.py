@@ -1,0 +1,117 @@
+"""What becomes of the bytes of deleted Classifiers when operators end, or the store is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocelli_operator import deletions
+from ocelli_operator.deletions import Deletions
+from ocelli_operator.sweep import ResourceGoneError, StoredClassifier
+from ocelli_storage.layout import deletions_key
+from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
+
+pytestmark = pytest.mark.anyio
+
+DOGS, CATS = ("team-a", "dogs_1"), ("team-a", "cats_1")
+NOTE = b'{"pending": [["team-a", "dogs_1"]]}'
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore.from_url((tmp_path / "store").as_uri())
+
+
+class Sweep:
+    """Deletes nothing, and remembers what it should have deleted."""
+
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.asked: list[StoredClassifier] = []
+        self._trouble = trouble
+
+    async def delete_classifier(self, gone: StoredClassifier) -> int:
+        self.asked.append(gone)
+        if self._trouble is not None:
+            raise self._trouble
+        return 1
+
+
+@contextlib.asynccontextmanager
+async def leading(store: ObjectStore, sweep: Sweep) -> AsyncIterator[Deletions]:
+    """An operator that leads while the block runs."""
+
+    async def identify() -> str:
+        return "uid-1"
+
+    current = Deletions(store, identify)
+    running = asyncio.create_task(current.run(sweep, lambda _count: None))  # type: ignore[arg-type]
+    try:
+        yield current
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def wait_for(found: Callable[[], Any], timeout_seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not found():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def noted(store: ObjectStore) -> str:
+    path = Path(store.url.removeprefix("file://")) / deletions_key("uid-1")
+    return path.read_text() if path.exists() else ""
+
+
+async def test_a_successor_deletes_what_its_predecessor_did_not(store: ObjectStore) -> None:
+    async with leading(store, Sweep(StoreUnavailableError("object store: refused"))) as first:
+        first.add(DOGS)
+        first.add(CATS)
+        await wait_for(lambda: "dogs_1" in noted(store) and "cats_1" in noted(store))
+    second = Sweep()
+    async with leading(store, second):
+        await wait_for(lambda: len(second.asked) == 2)
+    assert set(second.asked) == {DOGS, CATS}
+
+
+async def test_a_successor_deletes_again_what_a_trainer_may_have_written_since(store: ObjectStore) -> None:
+    first, second = Sweep(), Sweep()
+    async with leading(store, first) as current:
+        current.add(DOGS)
+        await wait_for(lambda: first.asked and "dogs_1" in noted(store))
+    async with leading(store, second):
+        await wait_for(lambda: second.asked == [DOGS])
+
+
+async def test_what_was_deleted_twice_is_noted_no_more(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deletions, "AGAIN_SECONDS", 0.0)
+    await store.put(deletions_key("uid-1"), NOTE)
+    sweep = Sweep()
+    async with leading(store, sweep):
+        await wait_for(lambda: sweep.asked == [DOGS, DOGS] and noted(store) == '{"pending": []}')
+
+
+async def test_classifiers_that_went_with_their_resource_are_noted_no_more(store: ObjectStore) -> None:
+    await store.put(deletions_key("uid-1"), NOTE)
+    async with leading(store, Sweep(ResourceGoneError("it is being deleted"))):
+        await wait_for(lambda: noted(store) == '{"pending": []}')
+
+
+async def test_a_note_that_cannot_be_read_keeps_nothing_from_being_deleted(store: ObjectStore) -> None:
+    await store.put(deletions_key("uid-1"), b"[")
+    sweep = Sweep()
+    async with leading(store, sweep) as current:
+        current.add(DOGS)
+        await wait_for(lambda: sweep.asked == [DOGS])
