@@ -67,6 +67,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _reads_head = True
     _between_requests = True
     _refused = False
+    _tail = b""
+    """The last bytes that were parsed."""
     _unparsed = b""
     """What came behind a request that has no answer yet."""
     _body_left_bytes = 0
@@ -177,6 +179,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while start < len(data) and not self._must_wait():
             end = self._end_of_piece(data, start)
             self.parse(data[start:end])
+            self._tail = (self._tail + data[max(start, end - len(_END_OF_HEAD) + 1) : end])[1 - len(_END_OF_HEAD) :]
             start = end
         self._unparsed = b"" if self._is_ending() else data[start:]
         was_full, self.flow.full = self.flow.full, len(self._unparsed) > HIGH_WATER_LIMIT
@@ -196,6 +199,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _end_of_piece(self, data: bytes, start: int) -> int:
         if self._body_left_bytes > 0:
             return start + self._body_left_bytes
+        if self._is_in_head():
+            # Its end may have come in two pieces.
+            across = (self._tail + data[start : start + len(_END_OF_HEAD) - 1]).find(_END_OF_HEAD)
+            if across >= 0:
+                return start + across + len(_END_OF_HEAD) - len(self._tail)
         in_body = not self._between_requests and not self._reads_head
         found = data.find(_END_OF_HEAD, start + _LEAST_PIECE_BYTES if in_body else start)
         return len(data) if found < 0 else found + len(_END_OF_HEAD)
@@ -207,7 +215,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running, self._running_since = cycle, self.loop.time()
-        if self._is_extra and cycle.scope["path"] not in PROBE_PATHS:  # type: ignore[typeddict-item]
+        if self._is_extra and cycle.scope["path"] not in PROBE_PATHS:
             app = self._answer_full
         super()._start_asgi_task(cycle, app)
 

@@ -406,7 +406,9 @@ def test_a_known_client_that_reads_no_answer_makes_room(monkeypatch: pytest.Monk
             assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize("before", [b"", HEAD, b"\r\n", CHUNKED % b"read" + b"0\r\n\r\n\r\n", b"BREW /quick HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize(
+    "before", [b"", HEAD, b"\r\n", b"POST /read HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n", b"BREW /quick HTTP/1.1\r\n\r\n"]
+)
 @pytest.mark.parametrize("ends", [(), (1, 3, 30)], ids=["at once", "in pieces"])
 def test_an_unknown_method_is_named_wherever_it_stands(before: bytes, ends: tuple[int, ...]) -> None:
     request = b"BREW /quick HTTP/1.1\r\nConnection: close\r\n\r\n"
@@ -420,6 +422,16 @@ def test_an_unknown_method_is_named_wherever_it_stands(before: bytes, ends: tupl
     statuses = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
     assert statuses[-1] == b"405", answer
     assert b"400" not in statuses
+
+
+def test_an_unknown_method_is_named_behind_a_head_that_comes_in_two_pieces() -> None:
+    with running({"http": build_gateway_protocol()}) as address, connect(address) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HEAD[:-2])
+        time.sleep(0.05)
+        connection.sendall(HEAD[-2:] + b"BREW /quick HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = read_to_end(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", answer) == [b"200", b"405"]
 
 
 def wait_for_drain(server: Server) -> None:
