@@ -41,6 +41,19 @@ INFERENCE_PORT = 8080
 INFERENCE_PORT_NAME = "http"
 
 
+INFERENCE_PRE_STOP_SECONDS = 5
+"""A terminating inference server is not told before: until then everybody learns that it should not be asked any more."""
+INFERENCE_DRAIN_SECONDS = 15
+"""Then it answers for so long at most what still comes."""
+INFERENCE_IDLE_SECONDS = 4
+"""Then it waits so long for gateways that have not used an idle connection once more."""
+INFERENCE_LAST_ANSWERS_SECONDS = 5
+"""What is still worked on then gets so long; then the process ends anyway."""
+INFERENCE_GRACE_SECONDS = (
+    INFERENCE_PRE_STOP_SECONDS + INFERENCE_DRAIN_SECONDS + INFERENCE_IDLE_SECONDS + INFERENCE_LAST_ANSWERS_SECONDS + 1
+)
+"""An inference server's Pod is killed after so long."""
+
 STORE_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 """Where the ServiceAccount token for the embedded store is mounted."""
 STORE_AUDIENCE = "ocelli-store"

@@ -10,6 +10,7 @@
     421 {"error": {"kind": "OtherRevision", …}}                    ask another Pod
     429 {"error": {"kind": "QueueFull", …}}, Retry-After           the queue is full
     503 {"error": {"kind": "NotReady", …}}, Retry-After            not loaded yet, or shutting down
+    503 {"error": {"kind": "QueueFull", …}}, Retry-After           as many connections are open as may be
 
 Classes come in the order of the definition; scores have at most 6 decimals. A pretrained classifier that has a hierarchy gives
 its leaves `typeHierarchy` (`/animal/bird/owl`), and their ancestors as classes of their own behind them. One image a call: the
@@ -31,6 +32,11 @@ THRESHOLD_HEADER = "Ocelli-Threshold"
 SCORE_DECIMALS = 6
 LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
 """Languages beside English that class names may be had in."""
+CONNECTIONS_LIMIT = 512
+"""How many connections a server keeps open. Each may cost a third of a megabyte before its bytes are counted: a head, or what
+the socket had of a body."""
+GATEWAY_CONNECTIONS_LIMIT = 48
+"""How many of them one gateway opens to one server: more than it has images at a time, and ten gateways find room."""
 ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
 """No longer answer is read."""
 CLASSES_BYTES_LIMIT = ANSWER_BYTES_LIMIT * 3 // 4

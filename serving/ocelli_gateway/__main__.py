@@ -20,8 +20,7 @@ from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
 LAST_ANSWERS_SECONDS = 7
-"""For what is still worked on when the drain is over: with it, less than what is left of a Pod's 30 seconds after a preStop
-hook of five."""
+"""For what is still worked on when the drain is over. The chart's grace period is these, the drain and the preStop hook."""
 
 
 async def serve(settings: GatewaySettings) -> None:

@@ -115,8 +115,9 @@ ZIP_THREADS = 2
 DOCUMENT_PATH = "/openapi.json"
 _ENCODED_SLASH = re.compile("%2f", re.IGNORECASE)
 _SLASHES = re.compile("//+")
-WAITING_FOR_EACH_SLOT = 4
-"""So many requests of a tenant may wait for each that it may have worked on; further ones are refused at once."""
+WAITING_PART_OF_CONNECTIONS = 8
+"""An eighth of all connections may wait in one queue for the turns of one tenant, so that its queues hold half of them at most;
+further ones are refused at once."""
 UNBOUNDED_SLOTS = 1_000_000
 """Where only a tenant's own share is bounded."""
 
@@ -218,7 +219,7 @@ class Gateway:
             total=UNBOUNDED_SLOTS,
             share=settings.requests_at_once,
             timeout_seconds=settings.body_timeout_seconds,
-            waiting_limit=WAITING_FOR_EACH_SLOT * settings.requests_at_once,
+            waiting_limit=_waiting_limit(settings),
         )
         self._downloads = _build_queue(settings, "models are downloaded", settings.downloads_at_once)
         self._pace = _build_pace(settings)
@@ -560,14 +561,17 @@ def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:
 
 def _build_queue(settings: GatewaySettings, what: str, total: int) -> FairSlots:
     """Slots that requests wait for before anything is done for them."""
-    share = settings.share_of(total)
     return FairSlots(
         what,
         total=total,
-        share=share,
+        share=settings.share_of(total),
         timeout_seconds=settings.body_timeout_seconds,
-        waiting_limit=WAITING_FOR_EACH_SLOT * share,
+        waiting_limit=_waiting_limit(settings),
     )
+
+
+def _waiting_limit(settings: GatewaySettings) -> int:
+    return settings.connections // WAITING_PART_OF_CONNECTIONS
 
 
 def _build_pace(settings: GatewaySettings) -> BodyPace:

@@ -17,8 +17,9 @@ import logging
 import secrets
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,17 +107,14 @@ class Authenticator:
         self._waiting: Counter[_Source] = Counter()
         self._failures = _Failures()
         self._turns = _build_turns()
-        self._addresses_of: dict[str, FairSlots] = {}
-        """By user that there is."""
+        self._names = _Names()
         self._addresses_of_api_keys = _build_turns()
-        self._nobody_is_checked = False
-        self._check_seconds = 0.1
-        """How long the last check took, its wait for a turn included."""
         # One thread each: two hashings at a time in all.
         self._password_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
         self._api_key_hasher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="api-key")
         # An unknown user costs as much as a known one.
         self._nobody = PasswordHash.of(secrets.token_hex(16))
+        self._nobodys_turns = _SharedTurns(self._check_nobody)
 
     def use(self, sets: Iterable[CredentialSet]) -> None:
         """Check against these sets from now on."""
@@ -125,8 +123,11 @@ class Authenticator:
         # Who has changed logs in anew, and nobody else.
         self._remembered = OrderedDict((tag, caller) for tag, caller in self._remembered.items() if caller in current)
         self._remembered_failures.clear()
-        self._addresses_of = {item.user: self._addresses_of.get(item.user) or _build_turns() for item in self._sets}
         self._checks.clear()
+        # Hashes of an older or a newer version may cost something else.
+        password_hash = next((item.password_hash for item in self._sets if item.password_hash is not None), None)
+        if password_hash is not None:
+            self._nobody = password_hash.unmatchable()
 
     @property
     def has_sets(self) -> bool:
@@ -253,34 +254,22 @@ class Authenticator:
         for item in self._sets:
             if hmac.compare_digest(item.user.encode(), credentials.user.encode()):
                 found = item
-        addresses = self._addresses_of.get(credentials.user)
-        if found is None or addresses is None:
-            await self._check_nobody(credentials.password)
-            return None
-        async with addresses.slot(source.subscriber):
+        async with self._names.turn(source):
+            if found is None:
+                await self._nobodys_turns.join()
+                return None
             # Slow for those without a hash as well, whoever they are: how long it takes shall tell nothing.
-            matches = await self._take_turn(found.user, found.password_hash or self._nobody, credentials.password)
+            async with self._turns.slot(found.user):
+                password_hash = found.password_hash or self._nobody
+                matches = await _matches(self._password_hasher, password_hash, credentials.password)
         if found.password_hash is None:
             matches = self._find_known_api_key(credentials.password) == _caller(found)
         return _caller(found) if matches else None
 
-    async def _check_nobody(self, password: str) -> None:
-        """Take as long as a check would. There is no end of names that nobody has: all of them together take one turn."""
-        if self._nobody_is_checked:
-            await asyncio.sleep(self._check_seconds)
-            return
-        self._nobody_is_checked = True
-        try:
-            await self._take_turn(_NOBODY, self._nobody, password)
-        finally:
-            self._nobody_is_checked = False
-
-    async def _take_turn(self, user: str, password_hash: PasswordHash, password: str) -> bool:
-        begun = time.monotonic()
-        async with self._turns.slot(user):
-            matches = await _matches(self._password_hasher, password_hash, password)
-        self._check_seconds = time.monotonic() - begun
-        return matches
+    async def _check_nobody(self, begin: Callable[[], None]) -> None:
+        async with self._turns.slot(_NOBODY):
+            begin()
+            await _matches(self._password_hasher, self._nobody, _NOBODY)
 
     def _find_known_api_key(self, api_key: str) -> Caller | None:
         digest = hash_api_key(api_key)
@@ -311,6 +300,68 @@ class _Source:
     def of(cls, user: str, address: str) -> _Source:
         # A digest, because names of any length are kept.
         return cls(user=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest(), subscriber=subscriber_of(address))
+
+
+class _Names:
+    """Checks of one name go one after the other, whether or not somebody has it; the addresses they come from take turns."""
+
+    def __init__(self) -> None:
+        self._addresses: dict[str, FairSlots] = {}
+        self._checks: Counter[str] = Counter()
+
+    @asynccontextmanager
+    async def turn(self, source: _Source) -> AsyncIterator[None]:
+        addresses = self._addresses.setdefault(source.user, _build_turns())
+        self._checks[source.user] += 1
+        try:
+            async with addresses.slot(source.subscriber):
+                yield
+        finally:
+            self._checks[source.user] -= 1
+            if not self._checks[source.user]:
+                del self._checks[source.user], self._addresses[source.user]
+
+
+class _SharedTurns:
+    """Turns of all the names that nobody has, of which there is no end: many checks take one together.
+
+    Each is waited for as a user waits for a turn of their own: whoever comes while one is in line takes the next.
+    """
+
+    def __init__(self, take: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """`take` waits for a turn, calls what it is given when that begins, and returns at its end."""
+        self._take = take
+        self._in_line: asyncio.Task[None] | None = None
+        self._behind: asyncio.Future[asyncio.Task[None]] | None = None
+
+    async def join(self) -> None:
+        """Returns at the end of a turn that begins from now on. Raises what `take` raises."""
+        if self._in_line is None:
+            self._in_line = asyncio.create_task(self._take_one())
+            turn = self._in_line
+        else:
+            if self._behind is None:
+                self._behind = asyncio.get_running_loop().create_future()
+            turn = await asyncio.shield(self._behind)
+        await asyncio.shield(turn)
+
+    async def _take_one(self) -> None:
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            begun = True
+            self._in_line = None
+            if self._behind is not None:
+                behind, self._behind = self._behind, None
+                self._in_line = asyncio.create_task(self._take_one())
+                behind.set_result(self._in_line)
+
+        try:
+            await self._take(begin)
+        finally:
+            if not begun:
+                begin()
 
 
 class _Failures:

@@ -19,7 +19,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,10 @@ class PasswordHash:
     def matches(self, password: str) -> bool:
         """Whether it is this password. Slow on purpose; compares in constant time."""
         return hmac.compare_digest(self._compute(password), self.digest)
+
+    def unmatchable(self) -> PasswordHash:
+        """One that no password is known for, and that costs the same to check."""
+        return replace(self, salt=secrets.token_bytes(len(self.salt)), digest=secrets.token_bytes(len(self.digest)))
 
     def _compute(self, password: str) -> bytes:
         return hashlib.scrypt(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import uuid
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -15,16 +16,21 @@ from http import HTTPStatus
 from uvicorn._types import Scope
 
 from ocelli_gateway.wire import TRANSACTION_HEADER
-from ocelli_http.connection import LimitedProtocol
+from ocelli_http.connection import HEAD_LIMIT_BYTES, LimitedProtocol
 
 CALLER_KEY = "ocelli.user"
 """Key of the scope under which the user's name is kept, once it is known."""
 LEFT_KEY = "ocelli.left"
-"""Key of the scope of an event that is set once the client has closed its side of the connection, or the connection is gone."""
+"""Key of the scope of an event that is set once nobody can read the answer, or the body can never be complete."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
+ASK_SECONDS = 1.0
+"""A client that has said its last, and has no answer after so long, is asked whether it still listens, see `eof_received`."""
+_LOOK_SECONDS = 0.5
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
 _METHOD = re.compile(rb"([A-Z][A-Z-]{0,31}) ")
+_PART_OF_LINE = re.compile(rb"[A-Z][A-Z-]{0,31}(?: [^\n]*)?")
 KNOWN_METHODS = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"))
 _STAND_IN_METHOD = b"REPORT"
 """The parser knows it and no address does: it stands for methods that the parser refuses."""
@@ -39,6 +45,10 @@ class ContractProtocol(LimitedProtocol):
     """One connection. Build its class with `build_protocol`."""
 
     _unknown_method = ""
+    _line = b""
+    """The beginning of a request whose first line is not whole."""
+    _said_last = False
+    _ask: asyncio.TimerHandle | None = None
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
         full = status >= HTTPStatus.INTERNAL_SERVER_ERROR
@@ -51,6 +61,14 @@ class ContractProtocol(LimitedProtocol):
 
     def parse(self, data: bytes) -> None:
         if self._between_requests:
+            # Old clients send an empty line behind a body.
+            data = self._line + data if self._line else data.lstrip(b"\r\n")
+            self._line = b""
+            if not data:
+                return
+            if len(data) <= HEAD_LIMIT_BYTES and _PART_OF_LINE.fullmatch(data):
+                self._line = data
+                return
             # Scripts send `/v3/classifiers/ü` as raw UTF-8; the parser takes addresses for ASCII.
             line, newline, rest = data.partition(b"\n")
             if not line.isascii():
@@ -64,6 +82,8 @@ class ContractProtocol(LimitedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._ask is not None:
+            self._ask.cancel()
         self._tell_left()
 
     def on_headers_complete(self) -> None:
@@ -74,17 +94,55 @@ class ContractProtocol(LimitedProtocol):
             self.scope["method"] = self._unknown_method
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
-        """A client that has said all it will may still listen: whoever cuts a body off gets the 400 that says so."""
+        """A client that has said all it will may still listen: it gets its answers, and whoever cuts a body off the 400 for it.
+
+        Closing both sides looks the same, until the client is sent something: then its system says that nobody listens.
+        """
+        self._said_last = True
+        return self._answer_last()
+
+    def _parse_on(self) -> None:
+        super()._parse_on()
+        if self._said_last and not self._answer_last():
+            self.transport.close()
+
+    def _answer_last(self) -> bool:
+        """Whether there is something to answer still, once the client has said its last."""
+        if self._refused or self.transport.is_closing():
+            return False
+        if self._unparsed:
+            return True
         cycle = self.cycle
-        if self._refused or cycle is None or cycle.response_complete:
-            return None
+        if cycle is None or cycle.response_complete:
+            return False
         cycle.keep_alive = False
-        self._tell_left()
         if cycle.more_body:
             cycle.scope[CUT_OFF_KEY] = True  # type: ignore[literal-required]
             cycle.more_body = False
             cycle.message_event.set()
+            self._tell_left()
+        if self._ask is None:
+            self._ask = self.loop.call_later(ASK_SECONDS, self._ask_for_listener)
         return True
+
+    def _ask_for_listener(self) -> None:
+        cycle = self.cycle
+        if self.transport.is_closing() or cycle is None:
+            return
+        if not cycle.response_started and cycle.scope["http_version"] == "1.1":
+            # Every client of HTTP/1.1 reads over it.
+            self.transport.write(_CONTINUE)
+        self._ask = self.loop.call_later(_LOOK_SECONDS, self._look_for_listener)
+
+    def _look_for_listener(self) -> None:
+        # Nothing is read any more, so that the loop would not tell.
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+        if not self.transport.is_closing():
+            self._ask = self.loop.call_later(_LOOK_SECONDS, self._look_for_listener)
+
+    def _is_in_head(self) -> bool:
+        return super()._is_in_head() or bool(self._line)
 
     def _tell_left(self) -> None:
         for cycle in (self._running, self.cycle):

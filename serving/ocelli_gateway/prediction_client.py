@@ -19,6 +19,7 @@ import aiohttp
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_api.prediction import (
     ANSWER_BYTES_LIMIT,
+    GATEWAY_CONNECTIONS_LIMIT,
     LANGUAGE_HEADER,
     PREDICTIONS_PATH,
     REVISION_HEADER,
@@ -110,7 +111,9 @@ class PredictionClient:
         self._calls = calls
         self._outstanding: Counter[str] = Counter()
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=GATEWAY_CONNECTIONS_LIMIT, keepalive_timeout=KEEP_ALIVE_SECONDS
+            ),
             # Half of the whole, so that a server which hangs leaves time for another one.
             timeout=aiohttp.ClientTimeout(total=timeout_seconds / 2, sock_connect=CONNECT_TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -56,7 +56,8 @@ class GatewaySettings:
         metadata=_about(
             "OCELLI_GATEWAY_CONNECTIONS",
             "Connections that may be open at the same time, a third of a megabyte each at worst; a new one takes the place of "
-            "the one that has been idle for longest, and is refused with 503 where all of them have a request of a known user.",
+            "the one that has been idle for longest, and is refused with 503 where all of them have a request of a known user. "
+            "An eighth of them may wait in one queue of one tenant; further requests are answered with 429.",
             least=8,
             most=100_000,
         ),

@@ -6,11 +6,12 @@ It must not know what is served, nor what an error looks like there: `build_erro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn._types import ASGI3Application, Scope
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -19,6 +20,14 @@ LINGER_SECONDS = 2.0
 """How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
 STALL_SECONDS = 60.0
 """A connection whose client takes nothing of what is sent for so long is broken off."""
+SPARED_STALL_SECONDS = 5.0
+"""A client that has taken nothing of its answer for longer makes room where others need it."""
+PROBE_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+PROBE_CONNECTIONS = 16
+"""So many connections above the limit may show that they bring a probe."""
+PROBE_HEAD_SECONDS = 2.0
+"""How long such a connection may take to show it."""
+_FULL = "The server has as many connections as it takes; try again in a moment."
 DRAINING = "draining"
 """Attribute of uvicorn's state of a server, true from the signal to stop."""
 _END_OF_HEAD = b"\r\n\r\n"
@@ -43,9 +52,10 @@ class LimitedProtocol(HttpToolsProtocol):
     What a client sends behind a request that has no answer yet is not parsed before there is one, and read up to a bound only:
     uvicorn would keep all of it as requests, each of which takes a hundred times its bytes.
 
-    Where `limit_concurrency` connections are open, a new one takes the place of the one that has been without a request for
-    longest, then of the one that has waited longest for the body of somebody unknown, see `is_known`; it is refused only where
-    there is none: so nobody who merely connects keeps others, or a probe, out.
+    Where `limit_concurrency` connections are open, a new one takes the place of another, in this order: of those that have had
+    their answer and go on sending, of those without a request, of those whose request is of somebody unknown (see `is_known`),
+    and of those that do not read their answers; among these of the one that has been so for longest. Where there is none, a few
+    may bring a probe; whatever else they bring is refused.
     """
 
     _stall_seconds = STALL_SECONDS
@@ -57,6 +67,8 @@ class LimitedProtocol(HttpToolsProtocol):
     _reads_head = True
     _between_requests = True
     _refused = False
+    _tail = b""
+    """The last bytes that were parsed."""
     _unparsed = b""
     """What came behind a request that has no answer yet."""
     _body_left_bytes = 0
@@ -64,6 +76,10 @@ class LimitedProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     """The request that is worked on, or was last; uvicorn's `cycle` is the last one whose head is whole."""
     _running_since = 0.0
+    _refused_at = 0.0
+    _connected_at = 0.0
+    _is_extra = False
+    """Whether the connection is above the limit, so that it may bring a probe only."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -86,9 +102,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow: _Flow = _Flow(transport)
+        self._connected_at = self.loop.time()
         self._await_head()
         if self._connection_limit is not None and len(self.connections) > self._connection_limit:
-            self._make_room()
+            self._make_room(self._connection_limit)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -118,7 +135,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_left_bytes = self._declared_bytes()
         self._end_idle()
         super().on_headers_complete()
-        if getattr(self.server_state, DRAINING, False):
+        if self._is_extra or getattr(self.server_state, DRAINING, False):
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
@@ -162,6 +179,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while start < len(data) and not self._must_wait():
             end = self._end_of_piece(data, start)
             self.parse(data[start:end])
+            self._tail = (self._tail + data[max(start, end - len(_END_OF_HEAD) + 1) : end])[1 - len(_END_OF_HEAD) :]
             start = end
         self._unparsed = b"" if self._is_ending() else data[start:]
         was_full, self.flow.full = self.flow.full, len(self._unparsed) > HIGH_WATER_LIMIT
@@ -181,6 +199,11 @@ class LimitedProtocol(HttpToolsProtocol):
     def _end_of_piece(self, data: bytes, start: int) -> int:
         if self._body_left_bytes > 0:
             return start + self._body_left_bytes
+        if self._is_in_head():
+            # Its end may have come in two pieces.
+            across = (self._tail + data[start : start + len(_END_OF_HEAD) - 1]).find(_END_OF_HEAD)
+            if across >= 0:
+                return start + across + len(_END_OF_HEAD) - len(self._tail)
         in_body = not self._between_requests and not self._reads_head
         found = data.find(_END_OF_HEAD, start + _LEAST_PIECE_BYTES if in_body else start)
         return len(data) if found < 0 else found + len(_END_OF_HEAD)
@@ -192,22 +215,44 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running, self._running_since = cycle, self.loop.time()
+        if self._is_extra and cycle.scope["path"] not in PROBE_PATHS:
+            app = self._answer_full
         super()._start_asgi_task(cycle, app)
+
+    async def _answer_full(self, _scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        own_headers, body = self.build_error(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
+        headers = {**own_headers, "content-length": str(len(body)), "connection": "close"}
+        await send(
+            {
+                "type": "http.response.start",
+                "status": HTTPStatus.SERVICE_UNAVAILABLE,
+                "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+                "trailers": False,
+            }
+        )
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+        # Closing over what it has sent resets the connection, and loses the answer.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while (await receive()).get("more_body"):
+                    pass
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST, msg)
 
-    def _refuse(self, status: HTTPStatus, message: str, *, linger_seconds: float = LINGER_SECONDS) -> None:
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
         own_headers, body = self.build_error(status, message)
         headers = {**own_headers, "content-length": str(len(body)), "connection": "close"}
         head = f"HTTP/1.1 {status} {status.phrase}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._refused = True
+        self._refused_at = self.loop.time()
         self._end_idle()
         self._tell_gone()
         self.transport.write(head.encode() + b"\r\n" + body)
-        if linger_seconds and self.transport.can_write_eof():
+        if self.transport.can_write_eof():
             self.transport.write_eof()
-            self.loop.call_later(linger_seconds, self.transport.close)
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
         else:
             self.transport.close()
 
@@ -221,37 +266,59 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end_idle()
         if self._refused or self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
             return
-        self._idle = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+        self._idle = self.loop.call_later(PROBE_HEAD_SECONDS if self._is_extra else self.timeout_keep_alive, self._give_up)
 
     def _give_up(self) -> None:
         self._idle = None
-        if self._reads_head and not self._between_requests:
+        if self._is_extra:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
+        elif self._is_in_head():
             self._refuse(
                 HTTPStatus.REQUEST_TIMEOUT, "The request's address and headers did not come in time; send them at once."
             )
         else:
             self.transport.close()
 
-    def _make_room(self) -> None:
+    def _is_in_head(self) -> bool:
+        return self._reads_head and not self._between_requests
+
+    def _make_room(self, limit: int) -> None:
         # Those that end are counted until the loop's next turn, and must not be chosen again.
         others = [
             item
             for item in self.connections
             if isinstance(item, LimitedProtocol) and item is not self and not item.transport.is_closing()
         ]
-        idle = [(item._idle.when(), item) for item in others if item._idle is not None]
-        unknown = [(item._running_since, item) for item in others if item._awaits_body_of_unknown()]
-        if idle or unknown:
-            _, longest = min(idle or unknown, key=lambda pair: pair[0])
-            longest.transport.abort()
-        else:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once; try again in a moment", linger_seconds=0)
+        extra = [item for item in others if item._is_extra]
+        if len(others) - len(extra) < limit:
+            return
+        ranks = [(rank, item) for item in others if not item._is_extra and (rank := item._rank_to_end()) is not None]
+        if ranks:
+            _, first = min(ranks, key=lambda pair: pair[0])
+            first.transport.abort()
+            return
+        self._is_extra = True
+        self._await_head()
+        if len(extra) >= PROBE_CONNECTIONS:
+            min(extra, key=lambda item: item._connected_at).transport.abort()
 
-    def _awaits_body_of_unknown(self) -> bool:
+    def _rank_to_end(self) -> tuple[int, float] | None:
+        """The least is the first to make room for another connection; None: it is spared."""
+        if self._refused:
+            return 0, self._refused_at
+        if self._idle is not None:
+            return 1, self._idle.when()
         cycle = self._running
-        if cycle is None or cycle.response_complete or not cycle.more_body:
-            return False
-        return not self.is_known(cycle.scope)
+        if cycle is not None and not cycle.response_complete:
+            if cycle.response_started and cycle.more_body:
+                return 0, self._running_since
+            if not self.is_known(cycle.scope):
+                return 2, self._running_since
+        if self._stall is not None:
+            stalled_since = self._stall.when() - self._stall_seconds
+            if self.loop.time() - stalled_since > SPARED_STALL_SECONDS:
+                return 3, stalled_since
+        return None
 
     def _end_stall(self) -> None:
         if self._stall is not None:

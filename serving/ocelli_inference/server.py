@@ -12,24 +12,18 @@ from types import FrameType
 
 import uvicorn
 
-from ocelli_api.pods import INFERENCE_PORT
+from ocelli_api.pods import INFERENCE_IDLE_SECONDS, INFERENCE_LAST_ANSWERS_SECONDS, INFERENCE_PORT
+from ocelli_api.prediction import CONNECTIONS_LIMIT
 from ocelli_http.server import Server, bind, build_config
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app
+from ocelli_inference.http_protocol import InferenceProtocol
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.service import DrainRules, InferenceService
 from ocelli_inference.settings import Settings
 
 _log = logging.getLogger(__name__)
-
-# What still runs when the drain is over gets so long; then the process ends anyway.
-_LAST_ANSWERS_SECONDS = 5
-_IDLE_SECONDS = 4
-"""After the drain, for gateways that have not used an idle connection once more. With the preStop hook of five seconds and a
-drain of up to 15, all of it is less than a Pod's 30."""
-_CONNECTIONS = 512
-"""Each may cost a third of a megabyte before its bytes are counted: a head, or what the socket had of a body."""
 
 
 async def run_server(settings: Settings) -> None:
@@ -46,7 +40,12 @@ async def run_server(settings: Settings) -> None:
         metrics=metrics,
     )
     listener = bind(settings.bind_address, INFERENCE_PORT)
-    config = build_config(build_app(service), limit_concurrency=_CONNECTIONS, timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS)
+    config = build_config(
+        build_app(service),
+        http=InferenceProtocol,
+        limit_concurrency=CONNECTIONS_LIMIT,
+        timeout_graceful_shutdown=INFERENCE_LAST_ANSWERS_SECONDS,
+    )
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
@@ -89,7 +88,7 @@ class _DrainingServer(Server):
     """A signal begins a drain; uvicorn's own handler would close the door at once."""
 
     def __init__(self, config: uvicorn.Config, service: InferenceService, rules: DrainRules) -> None:
-        super().__init__(config, drain_seconds=_IDLE_SECONDS)
+        super().__init__(config, drain_seconds=INFERENCE_IDLE_SECONDS)
         self._service = service
         self._rules = rules
         self._drain: asyncio.Task[None] | None = None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ocelli_api.pods import INFERENCE_DRAIN_SECONDS
 from ocelli_inference.admission import Admission
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor
@@ -27,8 +28,8 @@ class DrainRules:
 
     quiet_seconds: float = 3.0
     """It stops after so long without a new request: gateways and kube-proxies take a moment to look elsewhere."""
-    limit_seconds: float = 15.0
-    """It stops after so long in any case. With the last answers it stays below the usual 30 seconds of grace."""
+    limit_seconds: float = INFERENCE_DRAIN_SECONDS
+    """It stops after so long in any case."""
 
 
 class InferenceService:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ import pytest
 import yaml
 
 from ocelli_api.pods import INFERENCE_PORT_NAME
+from ocelli_api.prediction import CONNECTIONS_LIMIT, GATEWAY_CONNECTIONS_LIMIT
+from ocelli_gateway import __main__ as gateway_program
 from ocelli_gateway import operations
 from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.contract import QUIET_ROUTES
-from ocelli_gateway.settings import environment_variables
+from ocelli_gateway.settings import GatewaySettings, environment_variables
 from ocelli_operator.config import SETTINGS as OPERATOR_SETTINGS
+from ocelli_store import __main__ as store_program
 from tests.charts.releases import (
     CHART,
     CHECKOUT,
@@ -215,6 +219,33 @@ def test_networks_of_sources_are_closed_unless_they_are_named(helm: Path) -> Non
     sources = {"allowedNetworks": ["10.1.0.0/16", "fd00::/8"], "deniedNetworks": ["10.1.2.0/24"]}
     variables = environment(helm, "operator", {"sources": sources})
     assert [variables[name] for name in names] == ["10.1.0.0/16,fd00::/8", "10.1.2.0/24"]
+
+
+@pytest.mark.parametrize(("drain", "grace_seconds"), [(None, 30), (0, 15), (900, 915), ("2.5", 18)])
+def test_a_gateway_is_killed_after_its_drain_and_its_last_answers(
+    helm: Path, drain: float | str | None, grace_seconds: int
+) -> None:
+    settings = {} if drain is None else {"OCELLI_GATEWAY_DRAIN_SECONDS": drain}
+    spec = pods(helm, {"gateway": {"settings": settings}})["ocelli-gateway"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] == grace_seconds
+
+
+def test_grace_periods_are_longer_than_the_programs_take(helm: Path) -> None:
+    made = pods(helm, {})
+    drain = next(item for item in fields(GatewaySettings) if item.name == "drain_seconds").default
+    pre_stop = int(made["ocelli-gateway"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    taken = {
+        "ocelli-gateway": pre_stop + drain + gateway_program.LAST_ANSWERS_SECONDS,
+        "ocelli-store": store_program.DRAIN_SECONDS + store_program.LAST_ANSWERS_SECONDS,
+    }
+    assert [name for name, seconds in taken.items() if made[name]["spec"]["terminationGracePeriodSeconds"] <= seconds] == []
+
+
+def test_the_connections_of_all_gateways_fit_into_an_inference_server() -> None:
+    gateways = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["autoscaling"]["maxReplicas"]
+    images = next(item for item in fields(GatewaySettings) if item.name == "images_at_once").default
+    assert gateways * GATEWAY_CONNECTIONS_LIMIT <= CONNECTIONS_LIMIT
+    assert images <= GATEWAY_CONNECTIONS_LIMIT
 
 
 def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:

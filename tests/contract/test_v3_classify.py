@@ -617,7 +617,9 @@ def test_full_queue_is_429_with_the_servers_retry_after(stage: Stage, client: V3
     assert response.headers["retry-after"] == "7"
 
 
-@pytest.mark.parametrize("refusal", [(429, "QueueFull"), (503, "NotReady"), (421, "OtherRevision"), (500, "?")])
+@pytest.mark.parametrize(
+    "refusal", [(429, "QueueFull"), (503, "QueueFull"), (503, "NotReady"), (421, "OtherRevision"), (500, "?")]
+)
 def test_what_one_server_refuses_another_one_answers(stage: Stage, client: V3Client, refusal: tuple[int, str]) -> None:
     classifier_id, servers = served(stage, client, replicas=2)
     servers[0].refusal = refusal

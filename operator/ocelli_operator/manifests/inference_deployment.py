@@ -8,8 +8,10 @@ from ocelli_api.classifier import Accelerator, Manifest, Serving
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,
     INFERENCE_CONTAINER,
+    INFERENCE_GRACE_SECONDS,
     INFERENCE_PORT,
     INFERENCE_PORT_NAME,
+    INFERENCE_PRE_STOP_SECONDS,
     STORE_READ_AUDIENCE,
     Component,
     Environment,
@@ -35,8 +37,6 @@ from ocelli_operator.manifests.pod import (
 )
 from ocelli_operator.placement import build_placement, placement_hash
 
-DRAIN_SECONDS = 5
-"""A terminating Pod goes on answering for so long, until everybody knows that it should not be asked any more."""
 STARTUP_LIMIT_SECONDS = 300
 
 
@@ -60,7 +60,11 @@ def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, serve
     selector = selector_labels(owner.name, Component.INFERENCE, servers.revision)
     container = _build_container(owner, settings, servers)
     placement = build_placement(serving, settings.gpu, servers.accelerator)
-    needs = PodNeeds(store_audience=STORE_READ_AUDIENCE, scratch_size=settings.inference_scratch_size)
+    needs = PodNeeds(
+        store_audience=STORE_READ_AUDIENCE,
+        scratch_size=settings.inference_scratch_size,
+        grace_seconds=INFERENCE_GRACE_SECONDS,
+    )
     pod_spec = build_pod_spec(container, placement, settings, needs)
     pod_spec["topologySpreadConstraints"] = [
         {
@@ -113,7 +117,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
         "startupProbe": {**_build_probe("/healthz"), "periodSeconds": 1, "failureThreshold": STARTUP_LIMIT_SECONDS},
         "readinessProbe": {**_build_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 2},
         "livenessProbe": {**_build_probe("/healthz"), "periodSeconds": 10, "failureThreshold": 3},
-        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(DRAIN_SECONDS)]}}},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(INFERENCE_PRE_STOP_SECONDS)]}}},
     }
 
 

@@ -13,7 +13,6 @@ from ocelli_operator.placement import Placement
 
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"
-TERMINATION_GRACE_SECONDS = 30
 STORE_TOKEN_FOLDER, _, STORE_TOKEN_NAME = STORE_TOKEN_FILE.rpartition("/")
 STORE_TOKEN_SECONDS = 3600
 _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
@@ -27,6 +26,8 @@ class PodNeeds:
     """What the token is made for that the embedded store is shown."""
     scratch_size: str
     """A Pod that writes more to its scratch folder is evicted: it would fill its node's disk for everybody."""
+    grace_seconds: int = 30
+    """How long the Pod has to end."""
 
 
 def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, needs: PodNeeds) -> Manifest:
@@ -37,7 +38,7 @@ def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSet
     spec: Manifest = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "terminationGracePeriodSeconds": needs.grace_seconds,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": needs.scratch_size}}],

@@ -1,9 +1,11 @@
-"""Requests that were good once: a seeded fuzzer changes their bytes, their structure and their headers."""
+"""Requests that were good once: a seeded fuzzer changes their bytes, their structure and their headers, and sends them."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
+import re
 from collections.abc import Callable
 
 from tests.integration.gateway.gateway_process import PASSWORD, USER
@@ -42,6 +44,8 @@ HEADERS = (
     "X: " + "y" * 9000,
 )
 
+AT_ONCE = 8
+
 Request = tuple[str, str, list[str], bytes]
 """Method, target, headers, body."""
 
@@ -49,8 +53,9 @@ Request = tuple[str, str, list[str], bytes]
 class Mutator:
     """Draws requests; the same seed draws the same ones."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, authorization: str = basic(USER, PASSWORD)) -> None:
         self._random = random.Random(seed)
+        self._authorization = authorization
         jpeg = plain((9, 8, 7), format_name="JPEG")
         self._images = [png(), jpeg, plain((3,), mode="P", format_name="GIF"), plain((9, 8, 7), format_name="TIFF")]
         self._zips = [
@@ -76,7 +81,7 @@ class Mutator:
             headers.append(self._random.choice(HEADERS))
         body = self._mutated(body, 0.3)
         length = len(body) + self._random.choice([0] * 12 + [1, -1, 100_000])
-        lines = [f"{method} {target} HTTP/1.1", "Host: gateway", f"Authorization: {basic(USER, PASSWORD)}", *headers]
+        lines = [f"{method} {target} HTTP/1.1", "Host: gateway", f"Authorization: {self._authorization}", *headers]
         if body or method == "POST":
             lines.append(f"Content-Length: {max(0, length)}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogatepass")
@@ -174,3 +179,30 @@ class Mutator:
             [QUERY, "", "?version=", QUERY + "&verbose=x", QUERY + "&customer_id=%F0", "?" + "a=b&" * 500]
         )
         return method, path + query, [], b""
+
+
+async def send(port: int, request: bytes) -> int:
+    """The highest status among the answers, 0 where there was none, -1 where the connection broke."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        await writer.drain()
+        writer.write_eof()
+        async with asyncio.timeout(60):
+            answer = await reader.read(-1)
+    except (ConnectionError, OSError):
+        return -1
+    finally:
+        writer.close()
+    statuses = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
+    return max((int(status) for status in statuses if status != b"100"), default=0)
+
+
+async def send_all(port: int, requests: list[bytes]) -> list[int]:
+    slots = asyncio.Semaphore(AT_ONCE)
+
+    async def one(request: bytes) -> int:
+        async with slots:
+            return await send(port, request)
+
+    return await asyncio.gather(*(one(request) for request in requests))

@@ -12,42 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.integration.gateway.gateway_process import GatewayProcess
-from tests.integration.gateway.mutations import Mutator
+from tests.integration.gateway.mutations import Mutator, send_all
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 
 REQUESTS = 10_000
 WARM_UP_REQUESTS = 3_000
-AT_ONCE = 8
 GROWTH_MEGABYTES = 15
 """Far less than a leak of a kilobyte a request would cost beside what allocators keep."""
-
-
-async def send(port: int, request: bytes) -> int:
-    """The highest status among the answers, 0 where there was none, -1 where the connection broke."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        await writer.drain()
-        writer.write_eof()
-        async with asyncio.timeout(60):
-            answer = await reader.read(-1)
-    except (ConnectionError, OSError):
-        return -1
-    finally:
-        writer.close()
-    statuses = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
-    return max((int(status) for status in statuses if status != b"100"), default=0)
-
-
-async def send_all(port: int, requests: list[bytes]) -> list[int]:
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def one(request: bytes) -> int:
-        async with slots:
-            return await send(port, request)
-
-    return await asyncio.gather(*(one(request) for request in requests))
 
 
 def resident_megabytes(gateway: GatewayProcess) -> float:

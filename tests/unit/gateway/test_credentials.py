@@ -207,13 +207,18 @@ def test_unusable_password_is_refused(password: str) -> None:
 class CountedHash:
     """A password hash that counts how often it is computed."""
 
-    def __init__(self, password: str) -> None:
+    def __init__(self, password: str, *, seconds: float = 0.0) -> None:
         self.password = password
+        self.seconds = seconds
         self.count = 0
 
     def matches(self, password: str) -> bool:
+        time.sleep(self.seconds)
         self.count += 1
         return password == self.password
+
+    def unmatchable(self) -> CountedHash:
+        return CountedHash("none", seconds=self.seconds)
 
 
 def counted(user: str = "anna", password: str = "right") -> tuple[CredentialSet, CountedHash]:
@@ -306,6 +311,16 @@ def test_unknown_user_costs_a_hashing_too(monkeypatch: pytest.MonkeyPatch) -> No
         assert nobody.count == 1
 
     run(test, counted()[0])
+
+
+def test_unknown_user_costs_what_the_hashes_in_use_cost() -> None:
+    cheap = replace(PasswordHash.of("x"), cost=2**4)
+
+    async def test(authenticator: Authenticator) -> None:
+        nobody = authenticator._nobody
+        assert (nobody.cost, nobody.matches("x")) == (cheap.cost, False)
+
+    run(test, replace(GOOD, password_hash=cheap))
 
 
 def test_flood_of_logins_is_turned_away_not_queued() -> None:
@@ -448,6 +463,39 @@ def test_many_passwords_at_once_are_turned_away_whether_or_not_there_is_the_name
         assert found.count(TooManyRequestsError) == 20 - auth.USER_HASHINGS_WAITING_LIMIT
 
     run(test, counted()[0])
+
+
+@pytest.mark.parametrize("user", ["anna", "nobody"])
+def test_passwords_of_one_name_are_checked_one_after_the_other_whether_or_not_there_is_the_name(user: str) -> None:
+    known, password_hash = counted()
+    password_hash.seconds = 0.1
+
+    async def test(authenticator: Authenticator) -> None:
+        began = time.monotonic()
+        await outcomes(*(log_in(authenticator, user, f"wrong{index}") for index in range(4)))
+        assert time.monotonic() - began >= 0.4
+
+    run(test, known)
+
+
+@pytest.mark.parametrize("user", ["anna", "nobody"])
+def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_it(
+    user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, password_hash = counted()
+    password_hash.seconds = 0.1
+
+    async def test(authenticator: Authenticator) -> None:
+        nobody = password_hash.unmatchable()
+        monkeypatch.setattr(authenticator, "_nobody", nobody)
+        flood = [asyncio.ensure_future(log_in(authenticator, f"nobody{index}", "wrong")) for index in range(20)]
+        # One turn of theirs has begun, and another is in line.
+        await asyncio.sleep(0.03)
+        await outcomes(log_in(authenticator, user, "wrong"))
+        assert nobody.count + password_hash.count == 3
+        await outcomes(*flood)
+
+    run(test, known)
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])

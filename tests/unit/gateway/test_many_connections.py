@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, suppress
 
 import httpx
+import pytest
 
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
@@ -61,7 +62,7 @@ def test_form_of_a_token_that_drips_is_400(stage: Stage) -> None:
 
 
 def test_requests_that_find_the_queue_of_their_tenant_full_are_429_at_once(stage: Stage) -> None:
-    gateway = stage.start_gateway(uploads_at_once=1)
+    gateway = stage.start_gateway(uploads_at_once=1, connections=32)
     with ExitStack() as stack:
         # One is read, four wait.
         for _ in range(5):
@@ -112,8 +113,60 @@ def test_classify_whose_client_left_asks_no_more_servers(stage: Stage, client: V
     with_timeout = connect(gateway, stage).http
     with with_timeout, suppress(httpx.TimeoutException):
         with_timeout.post("/v3/classify", files=image, data={"classifier_ids": classifier_id}, timeout=0.5)
-    asked = server.asked
-    time.sleep(0.3)
+    wait_for(lambda: classify_requests(gateway, 400) == 1, "the gateway has noticed that the client left")
     stage.call(server.may_answer.set)
     assert connect(gateway, stage).get(classifier_id).status_code == 200
-    assert server.asked == asked
+    assert server.asked == 1
+
+
+@pytest.mark.parametrize("protocol", ["1.0", "1.1"])
+def test_classify_whose_client_has_said_its_last_is_answered(stage: Stage, client: V3Client, protocol: str) -> None:
+    classifier_id = client.created("herons")
+    (server,) = stage.finish_training(classifier_id)
+    gateway = stage.start_gateway()
+    # Longer than the gateway takes to ask whether anybody listens.
+    server.delay_seconds = 2.0
+    form = multipart(
+        [
+            ('Content-Disposition: form-data; name="classifier_ids"', classifier_id.encode()),
+            ('Content-Disposition: form-data; name="images_file"; filename="a.png"', png()),
+        ]
+    )
+    request = head("POST", "/v3/classify?version=2018-03-19", f"Content-Type: {MULTIPART_TYPE}", f"Content-Length: {len(form)}")
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(request.replace(b"HTTP/1.1", f"HTTP/{protocol}".encode()) + form)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read().removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n")
+    assert status_of(answer) == 200
+
+
+def test_requests_sent_at_once_before_the_client_says_its_last_are_all_answered(stage: Stage) -> None:
+    gateway = stage.start_gateway()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(head("GET", "/v3/classifiers?version=2018-03-19") * 5)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.makefile("rb").read()
+    assert answer.count(b"HTTP/1.1 200 OK") == 5
+
+
+def classify_requests(gateway: GatewayInstance, status: int) -> float:
+    """How many classify requests had this answer."""
+    wanted = f'ocelli_gateway_requests_total{{code="{status}",method="POST",route="/v3/classify"}} '
+    lines = httpx.get(f"{gateway.address}/metrics").text.splitlines()
+    return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)
+
+
+def test_a_burst_of_creates_waits_for_its_turns(stage: Stage) -> None:
+    gateway = stage.start_gateway(uploads_at_once=2)
+    form = multipart([('Content-Disposition: form-data; name="name"', b"birds")])
+    length = f"Content-Length: {len(form)}"
+    complete = head(
+        "POST", "/v3/classifiers?version=2018-03-19", f"Content-Type: {MULTIPART_TYPE}", length, "Connection: close"
+    )
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(100):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port), timeout=20)))
+            connections[-1].sendall(complete + form)
+        # It has no examples.
+        assert {status_of(read_answer(connection)) for connection in connections} == {400}

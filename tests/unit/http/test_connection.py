@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 
 import pytest
 from starlette.applications import Starlette
@@ -17,7 +19,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from ocelli_gateway.http_protocol import ContractProtocol, build_protocol
+from ocelli_gateway.http_protocol import CALLER_KEY, ContractProtocol, build_protocol
+from ocelli_http import connection as limits
 from ocelli_http.connection import DRAINING, LimitedProtocol
 from ocelli_http.server import Server, ServerSettings, build_config
 
@@ -51,6 +54,28 @@ async def answer_in_halves(_request: Request) -> Response:
     return StreamingResponse(halves())
 
 
+async def keep_known_client(request: Request) -> Response:
+    """An answer that is begun and has no end, for a user who is known."""
+    request.scope[CALLER_KEY] = "anna"
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.sleep(60)
+
+    return StreamingResponse(endless())
+
+
+async def answer_much(request: Request) -> Response:
+    request.scope[CALLER_KEY] = "anna"
+    return PlainTextResponse("x" * 8_000_000)
+
+
+async def keep_unknown_client(request: Request) -> Response:
+    """As a wrong password is kept waiting."""
+    await asyncio.sleep(60)
+    return PlainTextResponse("late")
+
+
 async def has_left(request: Request) -> Response:
     return PlainTextResponse(str(getattr(request.app.state, "left", False)))
 
@@ -77,6 +102,10 @@ def running_server(settings: ServerSettings, *, drain_seconds: float = 0) -> Ite
             Route("/read", read_and_answer, methods=["POST"]),
             Route("/wait", wait_for_leaving),
             Route("/left", has_left),
+            Route("/known", keep_known_client),
+            Route("/much", answer_much),
+            Route("/unknown", keep_unknown_client),
+            Route("/readyz", answer_at_once),
             Route("/halves", answer_in_halves),
         ]
     )
@@ -308,15 +337,101 @@ def test_bodies_of_unknown_clients_make_room_for_new_connections() -> None:
         assert read_to_end(slow[0]) == b""
 
 
-def test_the_gateway_refuses_a_connection_by_its_contract() -> None:
-    with running({"limit_concurrency": 1, "http": build_gateway_protocol()}) as address, connect(address) as busy:
-        busy.sendall(b"GET /halves HTTP/1.1\r\n\r\n")
-        assert busy.recv(65536).startswith(b"HTTP/1.1 200 ")
-        with connect(address) as connection:
-            answer = read_to_end(connection)
+@contextmanager
+def full_gateway(busy_request: bytes = b"GET /known HTTP/1.1\r\n\r\n", *, count: int = 1) -> Iterator[Address]:
+    """A server whose places are all taken."""
+    with running({"limit_concurrency": count, "http": build_gateway_protocol()}) as address, ExitStack() as stack:
+        for _ in range(count):
+            busy = stack.enter_context(connect(address))
+            busy.sendall(busy_request)
+            assert busy.recv(65536).startswith(b"HTTP/1.1 ")
+        yield address
+
+
+@pytest.mark.parametrize("request_bytes", [b"", HEAD, CHUNKED % b"read" + b"1\r\nx\r\n"], ids=["nothing", "request", "body"])
+def test_the_gateway_refuses_a_connection_by_its_contract(request_bytes: bytes) -> None:
+    with full_gateway() as address, connect(address) as connection:
+        connection.sendall(request_bytes)
+        answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"retry-after: 1" in answer
     assert b'"error_id": "unavailable"' in answer
+
+
+def test_a_probe_is_answered_where_all_places_are_taken() -> None:
+    with full_gateway() as address, connect(address) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        answer = read_to_end(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in answer
+
+
+def test_silent_connections_keep_no_probe_out() -> None:
+    with full_gateway() as address, ExitStack() as stack:
+        for _ in range(3 * limits.PROBE_CONNECTIONS):
+            stack.enter_context(connect(address))
+        with connect(address) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def finds_a_place(address: Address) -> bool:
+    """Whether a new connection is answered."""
+    with connect(address) as connection:
+        connection.sendall(HEAD)
+        return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"GET /unknown HTTP/1.1\r\n\r\n", b"GET \0 HTTP/1.1\r\n\r\n", HEAD * 200_000],
+    ids=["waits", "lingers", "deaf"],
+)
+def test_who_is_unknown_and_holds_a_place_makes_room(request_bytes: bytes) -> None:
+    settings: ServerSettings = {"limit_concurrency": 5, "http": build_gateway_protocol()}
+    with running(settings) as address, ExitStack() as stack:
+        held = [stack.enter_context(connect(address)) for _ in range(5)]
+        for connection in held:
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                connection.sendall(request_bytes)
+        assert [finds_a_place(address) for _ in range(10)] == [True] * 10
+
+
+def test_a_known_client_that_reads_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SPARED_STALL_SECONDS", 0.2)
+    with full_gateway(b"GET /much HTTP/1.1\r\n\r\n", count=3) as address:
+        deadline = time.monotonic() + 5
+        while not finds_a_place(address):
+            assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    "before", [b"", HEAD, b"\r\n", b"POST /read HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n", b"BREW /quick HTTP/1.1\r\n\r\n"]
+)
+@pytest.mark.parametrize("ends", [(), (1, 3, 30)], ids=["at once", "in pieces"])
+def test_an_unknown_method_is_named_wherever_it_stands(before: bytes, ends: tuple[int, ...]) -> None:
+    request = b"BREW /quick HTTP/1.1\r\nConnection: close\r\n\r\n"
+    with running({"http": build_gateway_protocol()}) as address, connect(address) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(before + request[: ends[0] if ends else None])
+        for begin, end in pairwise((*ends, None) if ends else ()):
+            time.sleep(0.02)
+            connection.sendall(request[begin:end])
+        answer = read_to_end(connection)
+    statuses = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
+    assert statuses[-1] == b"405", answer
+    assert b"400" not in statuses
+
+
+def test_an_unknown_method_is_named_behind_a_head_that_comes_in_two_pieces() -> None:
+    with running({"http": build_gateway_protocol()}) as address, connect(address) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HEAD[:-2])
+        time.sleep(0.05)
+        connection.sendall(HEAD[-2:] + b"BREW /quick HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = read_to_end(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d{3})", answer) == [b"200", b"405"]
 
 
 def wait_for_drain(server: Server) -> None:
