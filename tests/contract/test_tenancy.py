@@ -18,9 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocelli_gateway import zip_inspection
 from ocelli_gateway.image_files import ImageFiles
 from ocelli_gateway.uploads import SpooledFile
+from ocelli_gateway.zip_inspection import ZipInspector
+from ocelli_storage.archive_inspection import Turn, TurnResult
 from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
@@ -284,22 +285,22 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_check = threading.Event()
-    run = zip_inspection._run
-    runs: list[Sequence[Path]] = []
+    take_turn = ZipInspector._take_turn
+    turns: list[Turn] = []
 
-    async def run_when_it_may(paths: Sequence[Path]) -> bytes:
-        runs.append(paths)
-        if len(runs) == 1:
+    async def take_turn_when_it_may(zips: ZipInspector, turn: Turn) -> TurnResult:
+        turns.append(turn)
+        if len(turns) == 1:
             await asyncio.to_thread(may_check.wait)
-        return await run(paths)
+        return await take_turn(zips, turn)
 
-    monkeypatch.setattr(zip_inspection, "_run", run_when_it_may)
+    monkeypatch.setattr(ZipInspector, "_take_turn", take_turn_when_it_may)
     slow = [("slow_positive_examples", ("slow.zip", examples(1))), ("owl_positive_examples", ("owl.zip", examples(2)))]
     # More than zips are looked into at a time: one of them holds what a tenant may hold.
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
         try:
-            wait_for(lambda: bool(runs), "one is looked into")
+            wait_for(lambda: bool(turns), "one is looked into")
             assert tenants.bert.create("beside slow zips").status_code == 200
             assert not any(future.done() for future in flood)
         finally:
