@@ -78,7 +78,7 @@ class Rig:
 async def open_rig(metrics: Metrics, limits: AdmissionLimits = DEFAULT_LIMITS, *, loaded: bool = True) -> AsyncIterator[Rig]:
     rig = Rig(metrics, limits)
     rules = BatchRules(limit_images=8, wait_seconds=PATIENCE_SECONDS)
-    batcher = FeatureBatcher(decode=rig.decoder, engine=rig.engine, decode_threads=2, rules=rules, metrics=metrics)
+    batcher = FeatureBatcher(decoder=rig.decoder, engine=rig.engine, decode_threads=2, rules=rules, metrics=metrics)
     classifier = ServedClassifier(
         classifier_id=CLASSIFIER_ID, revision=REVISION, class_names=("beagle", "husky"), head=TwoClasses()
     )
