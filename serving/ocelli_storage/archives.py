@@ -512,9 +512,14 @@ def _find_end(file: IO[bytes]) -> _DirectoryEnd | None:
     tail_start = max(0, size - _END.size - _COMMENT_BYTES)
     file.seek(tail_start)
     tail = file.read()
-    found = tail.rfind(_END_SIGNATURE, 0, max(0, len(tail) - _END.size + len(_END_SIGNATURE)))
-    if found < 0:
+    places: list[int] = []
+    found = len(tail) - _END.size + 1
+    while (found := tail.rfind(_END_SIGNATURE, 0, max(0, found + len(_END_SIGNATURE) - 1))) >= 0:
+        places.append(found)
+    if not places:
         return None
+    # The comment behind it may hold the signature, too: the end is where the comment goes on to the end of the file.
+    found = next((place for place in places if place + _END.size + _END.unpack_from(tail, place)[-1] == len(tail)), places[0])
     position = tail_start + found
     *_, directory_bytes, offset, _ = _END.unpack_from(tail, found)
     start_64 = position - _LOCATOR_64.size - _END_64.size

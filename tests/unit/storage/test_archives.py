@@ -512,3 +512,17 @@ def test_small_texts_in_bzip2_count_as_what_they_are() -> None:
     limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
     with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=limits) as archive:
         assert len(archive.inspect().skipped) == 1000
+
+
+@pytest.mark.parametrize("comment", [b"PK\x05\x06", b"PK\x05\x06 is the end of a zip " * 3, bytes(65535)])
+def test_a_comment_may_look_like_the_end_of_a_zip(comment: bytes) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.jpg", JPEG)
+        archive.comment = comment
+
+    assert names(file) == ["a.jpg"]
+
+
+def test_bytes_behind_a_zip_are_passed_over() -> None:
+    assert names(io.BytesIO(make_zip({"a.jpg": JPEG}).getvalue() + bytes(200))) == ["a.jpg"]
