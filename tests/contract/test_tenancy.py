@@ -36,6 +36,7 @@ from tests.unit.gateway.harness import (
     connect,
     examples,
     head,
+    multipart,
     png,
     wait_for,
 )
@@ -217,6 +218,18 @@ def test_quota_of_uploads_is_429_before_the_body_is_read(tmp_path_factory: pytes
         response = client.create("second", large)
         assert_error(response, 429, "limit_exceeded", "quota of uploads", "1 MB an hour")
         assert int(response.headers["retry-after"]) > 60
+
+
+def test_upload_of_undeclared_length_counts_as_what_came(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with closing(Stage(folder=tmp_path_factory.mktemp("chunked"))) as own:
+        client = limited(own, quota_upload_megabytes_per_hour=1)
+        disposition = 'Content-Disposition: form-data; name="{}"; filename="a.zip"'
+        parts = [(disposition.format(name), data) for name, (_, data) in padded_sets(1)]
+        body = multipart([('Content-Disposition: form-data; name="name"', b"chunked"), *parts])
+        headers = {"Content-Type": MULTIPART_TYPE}
+        for _ in range(2):
+            response = client.http.post("/v3/classifiers", content=iter([body]), headers=headers)
+            assert response.status_code == 200, response.text
 
 
 def test_quota_of_requests_is_429_that_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
