@@ -94,12 +94,14 @@ class ZipInspector:
             if isinstance(error, TimeoutError):
                 raise _too_much_work() from error
             if isinstance(error, (OSError, ValueError, KeyError)):
-                raise UnavailableError("The zips of the request cannot be read now; try again.") from error
+                raise _unreadable() from error
             raise
         if worker.turns < _TURNS_OF_A_PROCESS:
             self._idle.append(worker)
         else:
             await worker.end()
+        if result is None:
+            raise _unreadable()
         return result
 
     async def _find_worker(self) -> _Worker:
@@ -136,19 +138,24 @@ class _Worker:
     def lives(self) -> bool:
         return self._process.returncode is None
 
-    async def take_turn(self, turn: Turn) -> TurnResult:
-        """Raises OSError, ValueError or KeyError where the process fails."""
+    async def take_turn(self, turn: Turn) -> TurnResult | None:
+        """None where a zip is not there any more. Raises OSError, ValueError or KeyError where the process fails."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.turns += 1
         self._process.stdin.write(json.dumps(turn.to_json()).encode() + b"\n")
         await self._process.stdin.drain()
-        return TurnResult.parse(json.loads(await self._process.stdout.readline()))
+        answer = json.loads(await self._process.stdout.readline())
+        return None if answer is None else TurnResult.parse(answer)
 
     async def end(self) -> None:
         if self.lives:
             self._process.kill()
         await self._process.wait()
+
+
+def _unreadable() -> UnavailableError:
+    return UnavailableError("The zips of the request cannot be read now; try again.")
 
 
 def _too_much_work() -> InputError:

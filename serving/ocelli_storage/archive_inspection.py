@@ -147,11 +147,16 @@ def _inspect(path: Path, begun: ZipReport, seconds: float) -> ZipReport:
 
 
 def main() -> None:
-    """Answer every line with a line, until there are no more."""
+    """Answer every line with a line, until there are no more: with null where a zip is not there any more."""
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     for line in sys.stdin:
-        print(json.dumps(take_turn(Turn.parse(json.loads(line))).to_json()), flush=True)
+        turn = Turn.parse(json.loads(line))
+        try:
+            answer = take_turn(turn).to_json()
+        except OSError:
+            answer = None
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

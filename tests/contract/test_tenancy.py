@@ -18,10 +18,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocelli_gateway.image_files import ImageFiles
+from ocelli_gateway.image_files import ImageFiles, ReadImage, _read_archive
 from ocelli_gateway.uploads import SpooledFile
 from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.archive_inspection import Turn, TurnResult
+from ocelli_storage.archives import ImageArchive
 from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
@@ -340,6 +341,27 @@ def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying
             assert not any(future.done() for future in flood)
         finally:
             may_open.set()
+        assert {future.result().status_code for future in flood} == {200}
+
+
+def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_read = threading.Event()
+
+    def read_when_it_may(name: str, archive: ImageArchive) -> Iterator[ReadImage]:
+        may_read.wait()
+        yield from _read_archive(name, archive)
+
+    monkeypatch.setattr("ocelli_gateway.image_files._read_archive", read_when_it_may)
+    slow = ("slow.zip", build_zip({"a.png": png()}))
+    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
+        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
+        try:
+            assert tenants.bert.classify(("a.png", png())).status_code == 200
+            assert not any(future.done() for future in flood)
+        finally:
+            may_read.set()
         assert {future.result().status_code for future in flood} == {200}
 
 

@@ -124,6 +124,18 @@ async def test_a_process_is_replaced_after_many_turns(
     assert len(read(tmp_path / "pids").splitlines()) == 2
 
 
+async def test_a_zip_that_has_gone_costs_no_process(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
+
+    with pytest.raises(UnavailableError, match=r"cannot be read now; try again\."):
+        await zips.inspect([tmp_path / "gone"], "anna")
+
+    await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna")
+    assert len(read(tmp_path / "pids").splitlines()) == 1
+
+
 async def test_what_one_turn_does_not_finish_goes_on_in_the_next(zips: ZipInspector, tmp_path: Path) -> None:
     slow = write_slow_zip(tmp_path / "slow")
     turns = []
