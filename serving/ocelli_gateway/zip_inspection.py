@@ -96,7 +96,7 @@ class ZipInspector:
             if isinstance(error, (OSError, ValueError, KeyError)):
                 raise _unreadable() from error
             raise
-        if worker.turns < _TURNS_OF_A_PROCESS:
+        if worker.turns < _TURNS_OF_A_PROCESS and not self._closed:
             self._idle.append(worker)
         else:
             await worker.end()
@@ -105,12 +105,12 @@ class ZipInspector:
         return result
 
     async def _find_worker(self) -> _Worker:
+        if self._closed:
+            raise UnavailableError("The server is ending; try again.")
         while self._idle:
             worker = self._idle.pop()
             if worker.lives:
                 return worker
-        if self._closed:
-            raise UnavailableError("The server is ending; try again.")
         # What this process can import that one must find, too.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
