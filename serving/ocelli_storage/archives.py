@@ -387,8 +387,6 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
             data += chunk
             if len(data) > self._limits.image_bytes:
                 return SkippedEntry(name=entry.name, fault=EntryFault.TOO_LARGE)
-            if len(data) > entry.size_bytes:
-                raise ValueError("larger than claimed")
             if kind is None and len(data) >= SIGNATURE_BYTES:
                 kind = image_kind(bytes(data[:SIGNATURE_BYTES]))
                 if kind is None or kind not in self._kinds:
@@ -418,7 +416,7 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
             if exhausted and not chunk and not inflater.eof:
                 raise EOFError
             inflated += len(chunk)
-            lies = entry.method == _BZIP2 and inflated > entry.size_bytes
+            lies = entry.method == _BZIP2 and inflated - len(chunk) <= entry.size_bytes < inflated
             self._count_inflated((_BZIP2_BLOCK_BYTES if lies else len(chunk)) * _INFLATING_WORK[entry.method])
             yield chunk
             wanted = _CHUNK_BYTES
