@@ -89,6 +89,7 @@ from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens, TokenSubject
 from ocelli_gateway.uploads import (
+    RECEIVED_KEY,
     Form,
     UploadSpace,
     check_declared_length,
@@ -252,7 +253,7 @@ class Gateway:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
             check_create(sets, form.ignored)
-            await check_archives(sets, v3.caller.namespace, self._example_zips)
+            await check_archives(sets, v3.caller.namespace, self._example_zips, left=_left(v3))
             details = await self._classifiers.create(v3.caller, name, sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -274,7 +275,7 @@ class Gateway:
         self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
-            await check_archives(sets, v3.caller.namespace, self._example_zips)
+            await check_archives(sets, v3.caller.namespace, self._example_zips, left=_left(v3))
             details = await self._classifiers.retrain(v3.caller, v3.read(CLASSIFIER_ID), sets, _read_terms(v3))
         return JSONResponse(details.to_json())
 
@@ -342,9 +343,15 @@ class Gateway:
 
     def _count_upload(self, v3: V3Request) -> None:
         declared = declared_length(v3.request.headers)
-        # What is not declared counts as much as may come.
+        # What is not declared counts as much as may come, until it has come.
         size_bytes = EXAMPLES_LIMITS.body_bytes if declared is None else declared
         self._rates.count_upload(v3.caller.namespace, v3.caller.quota, size_bytes)
+
+    def _correct_upload(self, v3: V3Request) -> None:
+        """Count an upload of undeclared size as what has come of it."""
+        if declared_length(v3.request.headers) is None:
+            missing = EXAMPLES_LIMITS.body_bytes - v3.request.scope.get(RECEIVED_KEY, 0)
+            self._rates.return_upload(v3.caller.namespace, v3.caller.quota, max(0, missing))
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         classifier_id = v3.read(CLASSIFIER_ID)
@@ -364,7 +371,12 @@ class Gateway:
         if _is_empty_form(v3.request):
             yield Form()
             return
-        async with self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant) as form:
+        async with AsyncExitStack() as held:
+            try:
+                received = self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant)
+                form = await held.enter_async_context(received)
+            finally:
+                self._correct_upload(v3)
             yield form
 
     @asynccontextmanager
@@ -424,6 +436,7 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         resources.callback(pixels.close)
         # Apart: whoever uploads examples need not wait for them when classifying.
         example_zips, classify_zips = ZipInspector(timeout_seconds=settings.body_timeout_seconds), _build_zip_threads(settings)
+        resources.push_async_callback(example_zips.close)
         resources.callback(classify_zips.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,

@@ -225,9 +225,13 @@ class ClassifierStore:
                 found[classifier_id] = known
             else:
                 missing.append(classifier_id)
+        # Who asks again and again for what was not there a moment ago causes no call.
+        missing = [key for key in missing if key in cached or not self._was_absent(namespace, key, time.monotonic())]
         if len(missing) > SINGLE_READS_LIMIT:
+            started_at = time.monotonic()
             everything = {known.classifier_id: known for known in await self._list_live(namespace)}
             found.update({key: everything[key] for key in missing if key in everything})
+            self._note_absent(namespace, [key for key in missing if key not in everything], started_at)
         else:
             for classifier_id in missing:
                 live = await self.find_live(namespace, classifier_id)
@@ -434,6 +438,16 @@ class ClassifierStore:
             raise NameTakenError(f"Classifier {namespace}/{name} exists")
         return found
 
+    def _was_absent(self, namespace: str, classifier_id: str, now: float) -> bool:
+        return now - self._absent.get((namespace, classifier_id), -math.inf) < ABSENT_SECONDS
+
+    def _note_absent(self, namespace: str, classifier_ids: Iterable[str], now: float) -> None:
+        for classifier_id in classifier_ids:
+            self._absent[namespace, classifier_id] = now
+            self._absent.move_to_end((namespace, classifier_id))
+        while len(self._absent) > _ABSENT_LIMIT:
+            self._absent.popitem(last=False)
+
     async def _list_live(self, namespace: str) -> list[KnownClassifier]:
         listing = await self._client.list_objects(CLASSIFIERS, namespace)
         for item in listing.items:
@@ -448,7 +462,7 @@ class ClassifierStore:
         cached = None if watch is None else _find_cached(watch, namespace, [classifier_id]).get(classifier_id)
         absent = f"namespace {namespace} has no classifier {classifier_id}"
         started_at = time.monotonic()
-        if cached is None and started_at - self._absent.get((namespace, classifier_id), -math.inf) < ABSENT_SECONDS:
+        if cached is None and self._was_absent(namespace, classifier_id, started_at):
             raise ClassifierNotFoundError(absent)
         name = build_object_name(classifier_id) if cached is None else cached.name
         try:
@@ -460,10 +474,7 @@ class ClassifierStore:
             listing = await self._client.list_objects(CLASSIFIERS, namespace, f"{CLASSIFIER_ID_LABEL}={classifier_id}")
             found = [item for item in listing.items if _is_alive(item, classifier_id)]
         if not found:
-            self._absent[namespace, classifier_id] = started_at
-            self._absent.move_to_end((namespace, classifier_id))
-            while len(self._absent) > _ABSENT_LIMIT:
-                self._absent.popitem(last=False)
+            self._note_absent(namespace, [classifier_id], started_at)
             raise ClassifierNotFoundError(absent)
         self._take(found[0])
         return found[0]

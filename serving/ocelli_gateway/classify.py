@@ -61,6 +61,8 @@ from ocelli_gateway.wire import (
 from ocelli_storage.image_file import ImageError
 
 NO_IMAGES = "No images were specified."
+CLASSIFIERS_LIMIT = 100
+"""So many classifiers answer one request: every image is sent to each of them."""
 _SHOWN_IDS = 20
 _SHOWN_ID_CHARACTERS = 64
 
@@ -170,7 +172,7 @@ class Classification:
             GatewayError: no image has an answer; the body says it of each of them.
             ClusterError: the API server was needed and did not answer.
         """
-        plan = await self._plan(caller, request)
+        plan = _bounded(await self._plan(caller, request))
         files = await self._open_files(caller, request.files)
         try:
             return await self._answer(caller, files, request, plan)
@@ -182,6 +184,12 @@ class Classification:
         if await asyncio.to_thread(has_zip, files):
             return await self._zips.run(caller.namespace, ImageFiles, files)
         return await asyncio.to_thread(ImageFiles, files)
+
+    async def _next_image(self, tenant: str, images: Iterator[ReadImage], *, has_zip: bool) -> ReadImage | None:
+        # To read one of a zip may take a second: whoever sends an image does not wait for those, either.
+        if has_zip:
+            return await self._zips.run(tenant, next, images, None)
+        return await asyncio.to_thread(next, images, None)
 
     async def _answer(self, caller: Caller, files: ImageFiles, request: ClassifyRequest, plan: _Plan) -> dict[str, Any]:
         if not files.count and not request.url:
@@ -196,7 +204,7 @@ class Classification:
             images = chain(files, _read_fetched(fetched))
             try:
                 async with asyncio.timeout(self._timeout_seconds):
-                    outcomes = await self._score_all(caller, images, plan.targets, request)
+                    outcomes = await self._score_all(caller, images, plan.targets, request, has_zip=files.has_zip)
             except TimeoutError as error:
                 raise UnavailableError("Classifying takes too long now; try again, or send fewer images.") from error
         targets = _without_failed(plan, outcomes, warnings, named=bool(request.classifier_ids))
@@ -269,7 +277,13 @@ class Classification:
             plan.warnings.append(_warn_unavailable(classifier_id, why + state))
 
     async def _score_all(
-        self, caller: Caller, images: Iterator[ReadImage], targets: Sequence[_Target], request: ClassifyRequest
+        self,
+        caller: Caller,
+        images: Iterator[ReadImage],
+        targets: Sequence[_Target],
+        request: ClassifyRequest,
+        *,
+        has_zip: bool,
     ) -> list[_Outcome]:
         tenant = caller.namespace
         tasks: list[asyncio.Task[_Outcome]] = []
@@ -278,7 +292,7 @@ class Classification:
                 await self._images.acquire(tenant)
                 image: ReadImage | None = None
                 try:
-                    image = await asyncio.to_thread(next, images, None)
+                    image = await self._next_image(tenant, images, has_zip=has_zip)
                 finally:
                     if image is None:
                         self._images.release(tenant)
@@ -337,6 +351,18 @@ class Classification:
             return await self._predictions.predict(known, replace(question, language=None) if target.is_custom else question)
         except (PredictionError, ClusterError) as error:
             return error
+
+
+def _bounded(plan: _Plan) -> _Plan:
+    """The plan with as many targets as may answer one request, and a warning where there were more."""
+    count = len(plan.targets)
+    if count <= CLASSIFIERS_LIMIT:
+        return plan
+    description = (
+        f"The request is for {count} classifiers; the first {CLASSIFIERS_LIMIT} answered. Name the others in classifier_ids."
+    )
+    warning = ClassifyWarning(warning_id=WarningId.LIMIT_REACHED, description=description)
+    return _Plan(targets=plan.targets[:CLASSIFIERS_LIMIT], warnings=[*plan.warnings, warning], refusal=plan.refusal)
 
 
 def _without_failed(

@@ -71,7 +71,7 @@ class Definitions:
         except ObjectNotFoundError:
             return None
         except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedArtifactError(f"object store: {stored!r} is no artifact's metadata: {error!r}") from error
+            raise DamagedArtifactError(f"object store: {stored!r} is not an artifact's metadata; train it again") from error
         self._summaries.keep((location, revision), summary, names=len(summary.class_names))
         return summary
 
@@ -100,4 +100,4 @@ class Definitions:
         except ObjectNotFoundError:
             return None
         except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DamagedArtifactError(f"object store: {stored!r} is no definition: {error!r}") from error
+            raise DamagedArtifactError(f"object store: {stored!r} is not a definition; train it again") from error

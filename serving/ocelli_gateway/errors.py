@@ -186,6 +186,10 @@ def translate_error(error: BaseException) -> GatewayError | None:
             )
         case ClusterError():
             return UnavailableError("The Kubernetes API does not answer as it should; try again.")
+        case TimeoutError():
+            return UnavailableError("The request takes too long now; try again.")
+        case ConnectionError():
+            return UnavailableError("A connection that the request needs broke off; try again.")
         case OSError():
             # A full disk, or too many open files: it says nothing about the request.
             return UnavailableError("The service cannot keep the upload now; try again.")

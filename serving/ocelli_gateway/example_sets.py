@@ -6,6 +6,7 @@ where the zips go.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,14 +63,16 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-async def check_archives(sets: Sequence[ExampleSet], tenant: str, zips: ZipInspector) -> None:
-    """Look into every zip.
+async def check_archives(
+    sets: Sequence[ExampleSet], tenant: str, zips: ZipInspector, *, left: asyncio.Event | None = None
+) -> None:
+    """Look into every zip. `left` is set when nobody waits for it any more.
 
     Raises:
-        InputError, LimitExceededError: one cannot be learned from.
+        InputError, LimitExceededError: one cannot be learned from, or nobody waits for it any more.
         UnavailableError: too many are looked into already.
     """
-    reports = await zips.inspect([example_set.file.path for example_set in sets], tenant)
+    reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)
     for example_set, report in zip(sets, reports, strict=True):
         _check_archive(example_set.file, report)
 

@@ -94,6 +94,11 @@ class ImageFiles:
                 left -= 1
                 yield image
 
+    @property
+    def has_zip(self) -> bool:
+        """Whether images come from a zip."""
+        return any(isinstance(source, ImageArchive) for _, source in self._sources)
+
     def origins(self) -> list[ImageOrigin]:
         """Where those images come from; none of them is read."""
         origins: list[ImageOrigin] = []

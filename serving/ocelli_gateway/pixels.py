@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ocelli_api.prediction import ImageFault
 from ocelli_gateway.fair_threads import FairThreads
-from ocelli_storage.image_file import PIXELS_LIMIT, ImageError, ImageFault, ImageFile, open_image
+from ocelli_storage.image_file import PIXELS_LIMIT, ImageError, ImageFile, open_image
 
 SAMPLE_SIDE_PIXELS = 64
 _LARGE_PIXELS = 8_000_000

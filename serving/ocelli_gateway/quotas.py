@@ -108,6 +108,12 @@ class Rates:
         bucket.level -= amount
         return 0.0
 
+    def give_back(self, tenant: str, amount: float, limit: float) -> None:
+        """Undo a part of what was taken."""
+        bucket = self._buckets.get(tenant)
+        if bucket is not None:
+            bucket.level = min(limit, bucket.level + amount)
+
 
 class RateQuotas:
     """The quotas that are rates, for all tenants of this replica."""
@@ -139,6 +145,12 @@ class RateQuotas:
                 f"Try again in {_whole(wait_seconds)} seconds.",
                 retry_after_seconds=_whole(wait_seconds),
             )
+
+    def return_upload(self, tenant: str, quota: Quota, size_bytes: int) -> None:
+        """Count so much less for an upload that was counted."""
+        limit = quota.upload_megabytes_per_hour
+        if limit:
+            self._uploads.give_back(tenant, size_bytes, limit * MEGABYTE)
 
 
 def check_classifiers(quota: Quota, count: int) -> None:

@@ -34,6 +34,8 @@ from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
 from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip
 
 TEXT_BYTES_LIMIT = MEGABYTE
+RECEIVED_KEY = "ocelli.received"
+"""Of an ASGI scope: how many bytes of the body were read."""
 _WRITE_BYTES = 256 * 1024
 _LENGTH_DIGITS = 18
 
@@ -137,6 +139,7 @@ class UploadSpace:
         try:
             async for chunk in self.pace.read(aiter(request.stream())):
                 received += len(chunk)
+                request.scope[RECEIVED_KEY] = received
                 if received > limit_bytes:
                     raise _body_too_large(limit_bytes)
                 if chunk:

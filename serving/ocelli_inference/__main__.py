@@ -46,9 +46,10 @@ def main() -> int:
             runner.run(run_server(settings))
     except (BindError, LoadError) as error:
         return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error}")
-    except Exception as error:
+    except Exception:
         _log.exception("unexpected error")
-        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error!r}; the log says more")
+        fact = "the server failed through a fault of its own"
+        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {fact}; report it with its log")
     return 0
 
 

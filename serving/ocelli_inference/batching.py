@@ -34,15 +34,24 @@ class FeatureEngine(Protocol):
         ...
 
 
-class Decode(Protocol):
-    """Decodes images, in any number of threads."""
+class PendingImage(Protocol):
+    """An image that is not decoded yet."""
 
-    def __call__(self, data: bytes, /) -> NDArray[np.uint8]:
-        """uint8[H, W, 3] of the bytes of an image file."""
+    @property
+    def is_large(self) -> bool:
+        """Whether decoding it takes long."""
         ...
 
-    def is_large(self, data: bytes, /) -> bool:
-        """Whether that takes long."""
+    def decode(self) -> NDArray[np.uint8]:
+        """uint8[H, W, 3]; once, in any thread."""
+        ...
+
+
+class Decoder(Protocol):
+    """Opens images, in any number of threads."""
+
+    def open(self, data: bytes, /) -> PendingImage:
+        """The image in the bytes of a file."""
         ...
 
 
@@ -76,13 +85,13 @@ class FeatureBatcher:
     def __init__(
         self,
         *,
-        decode: Decode,
+        decoder: Decoder,
         engine: FeatureEngine,
         decode_threads: int,
         rules: BatchRules,
         metrics: Metrics,
     ) -> None:
-        self._decode = decode
+        self._decoder = decoder
         self._engine = engine
         self._rules = rules
         self._metrics = metrics
@@ -114,7 +123,7 @@ class FeatureBatcher:
         """Features of shape [D] of the bytes of an image file. Cancelling the call takes the image out of the queue.
 
         Raises:
-            BatcherClosedError, BatchFailedError, and what `decode` raises.
+            BatcherClosedError, BatchFailedError, and what the decoder raises.
         """
         image = await self._decode_one(data)
         if self._worker is None:
@@ -136,9 +145,9 @@ class FeatureBatcher:
         try:
             loop = asyncio.get_running_loop()
             image = await loop.run_in_executor(self._decoders, self._decode_small, data)
-            if image is None:
-                image = await loop.run_in_executor(self._large_decoders, self._timed_decode, data)
-            return image
+            if isinstance(image, np.ndarray):
+                return image
+            return await loop.run_in_executor(self._large_decoders, self._timed_decode, image)
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._worker is None and task is not None and not task.cancelling():
@@ -149,14 +158,15 @@ class FeatureBatcher:
             # Fewer images on their way may be what the next batch waits for, also where this one could not be decoded.
             self._changed.set()
 
-    def _decode_small(self, data: bytes) -> NDArray[np.uint8] | None:
-        return None if self._decode.is_large(data) else self._timed_decode(data)
+    def _decode_small(self, data: bytes) -> NDArray[np.uint8] | PendingImage:
+        image = self._decoder.open(data)
+        return image if image.is_large else self._timed_decode(image)
 
-    def _timed_decode(self, data: bytes) -> NDArray[np.uint8]:
+    def _timed_decode(self, image: PendingImage) -> NDArray[np.uint8]:
         started = time.perf_counter()
-        image = self._decode(data)
+        decoded = image.decode()
         self._metrics.decode_seconds.observe(time.perf_counter() - started)
-        return image
+        return decoded
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -53,7 +53,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
     except (ObjectStoreError, ArtifactError, BackboneError) as error:
         raise LoadError(str(error)) from error
     batcher = FeatureBatcher(
-        decode=ImageDecoder(artifact.preprocessing),
+        decoder=ImageDecoder(artifact.preprocessing),
         engine=engine,
         decode_threads=settings.cpu_count,
         rules=rules,
@@ -100,7 +100,7 @@ async def _warm_up(predictor: Predictor) -> Prediction:
         prediction = await predictor.predict(simplejpeg.encode_jpeg(noise))
     except Exception as error:
         _log.exception("the first prediction failed")
-        raise LoadError(f"the first prediction failed ({error}); the log says more, train again if it stays") from error
+        raise LoadError("the first prediction failed; see the log of the server, and train again if it stays") from error
     if not all(math.isfinite(item.score) for item in prediction.scores):
         raise LoadError("the first prediction has scores that are no numbers; train again")
     return prediction

@@ -184,7 +184,7 @@ async def load_artifact(
             library_versions=document["libraryVersions"],
         )
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise ArtifactError(f"{what}: it cannot be read ({error}); train the revision again") from error
+        raise ArtifactError(f"{what}: it cannot be read; train the revision again") from error
 
 
 def _describe_heads(class_names: tuple[str, ...], heads: Heads | OutputHead) -> tuple[list[dict[str, Any]], str, bytes]:

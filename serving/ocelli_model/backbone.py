@@ -171,7 +171,7 @@ class BackboneMetadata:
                 kind=NetworkKind(document.get("kind", NetworkKind.BODY)),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise BackboneError(f"backbone {digest}: {METADATA_FILE} cannot be read ({error}); {remedy}") from error
+            raise BackboneError(f"backbone {digest}: {METADATA_FILE} cannot be read; {remedy}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

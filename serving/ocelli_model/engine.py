@@ -133,7 +133,7 @@ class OpenVinoEngine:
             )
         except RuntimeError as error:
             raise BackboneError(
-                f"backbone {backbone.name} ({backbone.digest}): OpenVINO cannot run {ONNX_FILE} ({error}); publish it again"
+                f"backbone {backbone.name} ({backbone.digest}): OpenVINO cannot run {ONNX_FILE}; publish it again"
             ) from error
         self._requests = openvino.AsyncInferQueue(compiled, threads)
         self._requests.set_callback(_copy_features)

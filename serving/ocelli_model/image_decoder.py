@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_model.preprocessing import Preprocessing, decode_image, decoding_pixels
+from ocelli_model.preprocessing import OpenedImage, Preprocessing
 from ocelli_storage.archives import CLASSIFY_KINDS, ImageKind
 from ocelli_storage.image_file import PIXELS_LIMIT
 
 LARGE_PIXELS = 4_000_000
 """What takes more memory than so many pixels to decode waits for room."""
+
+
+class PendingImage:
+    """An image that may have to wait for room before it is decoded, once."""
+
+    def __init__(self, image: OpenedImage, room: AbstractContextManager[None], *, is_large: bool) -> None:
+        self.is_large = is_large
+        """Whether it may have to wait, and takes long."""
+        self._image = image
+        self._room = room
+
+    def decode(self) -> NDArray[np.uint8]:
+        """uint8[height, width, 3], once there is room. Raises ImageError."""
+        with self._room:
+            return self._image.decode()
 
 
 class ImageDecoder:
@@ -35,15 +50,12 @@ class ImageDecoder:
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
         """uint8[height, width, 3] of the bytes of an image file; waits until there is room for it. Raises ImageError."""
-        with self._room(self._count_pixels(data)):
-            return decode_image(data, self._preprocessing, self._kinds)
+        return self.open(data).decode()
 
-    def is_large(self, data: bytes) -> bool:
-        """Whether decoding an image may have to wait for room, and takes long."""
-        return self._count_pixels(data) > LARGE_PIXELS
-
-    def _count_pixels(self, data: bytes) -> int:
-        return min(decoding_pixels(data, self._preprocessing, self._kinds), PIXELS_LIMIT)
+    def open(self, data: bytes) -> PendingImage:
+        """The image in the bytes of a file, of which only the header is read. Raises ImageError."""
+        image = OpenedImage(data, self._preprocessing, self._kinds)
+        return PendingImage(image, self._room(min(image.pixels, PIXELS_LIMIT)), is_large=image.pixels > LARGE_PIXELS)
 
     @contextmanager
     def _room(self, pixels: int) -> Iterator[None]:

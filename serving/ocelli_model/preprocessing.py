@@ -7,6 +7,7 @@ differ. Scaling happens here; normalisation (`mean`, `standard_deviation`) is pa
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ocelli_storage.archives import CLASSIFY_KINDS, ImageKind
-from ocelli_storage.image_file import Box, DecodedImage, ImageError, ImageFile, open_image
+from ocelli_storage.image_file import Box, DecodedImage, ImageFile, open_image
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -169,6 +170,36 @@ def _plan(image: ImageFile, preprocessing: Preprocessing) -> _Plan:
     return _Plan(orientation=orientation, scaled=scaled, stored=stored, parts=parts, least=least)
 
 
+class OpenedImage:
+    """An image file whose header has been read, to be decoded once. From one thread at a time."""
+
+    def __init__(self, data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> None:
+        """`kinds` are those accepted. Raises ImageError where the header shows that it is none, or too large or too small."""
+        self._preprocessing = preprocessing
+        with ExitStack() as context:
+            self._image = context.enter_context(open_image(data, kinds))
+            # Of others the orientation may stand behind the pixels.
+            is_jpeg = self._image.kind is ImageKind.JPEG
+            self.pixels = self._image.decoding_pixels(_plan(self._image, preprocessing).least if is_jpeg else (1, 1))
+            """How much memory `decode` takes, in pixels of 4 bytes."""
+            self._context = context.pop_all()
+
+    def decode(self) -> NDArray[np.uint8]:
+        """What `decode_image` returns, and raises."""
+        with self._context:
+            plan = _plan(self._image, self._preprocessing)
+            decoded = self._image.load(plan.least)
+            resampling = _FILTERS[self._preprocessing.interpolation]
+            middle = _middle(decoded, plan.parts)
+            upright = decoded.resized(middle, plan.stored, resampling, self._preprocessing._reducing_gap)
+        if plan.orientation in _TRANSPOSITIONS:
+            upright = upright.transpose(_TRANSPOSITIONS[plan.orientation])
+        height, width = self._preprocessing.height, self._preprocessing.width
+        # Rounded as torchvision's centre crop does.
+        top, left = round((plan.scaled[0] - height) / 2), round((plan.scaled[1] - width) / 2)
+        return np.ascontiguousarray(np.asarray(upright)[top : top + height, left : left + width])
+
+
 def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> NDArray[np.uint8]:
     """Decode an image and bring it to the backbone's size. Safe to call from several threads.
 
@@ -181,28 +212,7 @@ def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[Im
     Raises:
         ImageError: see its `kind`.
     """
-    with open_image(data, kinds) as image:
-        plan = _plan(image, preprocessing)
-        decoded = image.load(plan.least)
-        resampling = _FILTERS[preprocessing.interpolation]
-        upright = decoded.resized(_middle(decoded, plan.parts), plan.stored, resampling, preprocessing._reducing_gap)
-    if plan.orientation in _TRANSPOSITIONS:
-        upright = upright.transpose(_TRANSPOSITIONS[plan.orientation])
-    # Rounded as torchvision's centre crop does.
-    top = round((plan.scaled[0] - preprocessing.height) / 2)
-    left = round((plan.scaled[1] - preprocessing.width) / 2)
-    return np.ascontiguousarray(np.asarray(upright)[top : top + preprocessing.height, left : left + preprocessing.width])
-
-
-def decoding_pixels(data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> int:
-    """How much memory `decode_image` takes for an image, in pixels of 4 bytes; 0 where it refuses the image by its header."""
-    try:
-        with open_image(data, kinds) as image:
-            # Of others the orientation may stand behind the pixels.
-            least = _plan(image, preprocessing).least if image.kind is ImageKind.JPEG else (1, 1)
-            return image.decoding_pixels(least)
-    except ImageError:
-        return 0
+    return OpenedImage(data, preprocessing, kinds).decode()
 
 
 def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

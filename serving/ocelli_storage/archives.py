@@ -74,6 +74,8 @@ _UTF8_NAME_FLAG = 0x800
 _EMPTY_BYTES = 14
 """What nothing takes at most, compressed: by bzip2."""
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
+_BZIP2_BLOCK_BYTES = 900_000
+"""The largest block: less than it inflates nothing, whatever is asked for."""
 _INFLATING_WORK = {_STORED: 1, _DEFLATED: 1, _BZIP2: 8}
 """The methods that are read, with how much more work a byte is."""
 _METHOD_NAMES = {
@@ -288,14 +290,23 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
                 usable += 1
         return Inspection(usable=usable, skipped=tuple(skipped))
 
+    @property
+    def inflating_work(self) -> int:
+        """What has been inflated, as `ArchiveLimits.inflated_bytes` counts it."""
+        return self._inflated_bytes
+
     def __iter__(self) -> Iterator[ArchiveImage | SkippedEntry]:
         """Read the entries one after the other.
 
         Raises:
             ArchiveError: the zip is refused as a whole; it may come after any number of entries.
         """
-        images = 0
-        for entry in self._candidates:
+        return self.read_from(0)
+
+    def read_from(self, position: int, *, images: int = 0, inflating_work: int = 0) -> Iterator[ArchiveImage | SkippedEntry]:
+        """The same for those behind so many entries that were read before: with so many images, for so much work."""
+        self._inflated_bytes += inflating_work
+        for entry in self._candidates[position:]:
             item = self._read(entry)
             if isinstance(item, ArchiveImage):
                 images += 1
@@ -374,12 +385,12 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
         kind: ImageKind | None = None
         for chunk in self._chunks(entry):
             data += chunk
+            if len(data) > self._limits.image_bytes:
+                return SkippedEntry(name=entry.name, fault=EntryFault.TOO_LARGE)
             if kind is None and len(data) >= SIGNATURE_BYTES:
                 kind = image_kind(bytes(data[:SIGNATURE_BYTES]))
                 if kind is None or kind not in self._kinds:
                     break
-            if len(data) > self._limits.image_bytes:
-                return SkippedEntry(name=entry.name, fault=EntryFault.TOO_LARGE)
         if kind is None or kind not in self._kinds:
             return SkippedEntry(name=entry.name, fault=EntryFault.NOT_AN_IMAGE)
         if len(data) != entry.size_bytes or zlib.crc32(data) != entry.checksum:
@@ -390,7 +401,10 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
         """The inflated bytes of an entry, the first few by themselves. Raises one of `_MALFORMED` where they are cut off."""
         position, end = self._find_data(entry)
         inflater = _inflater(entry.method)
-        wanted = SIGNATURE_BYTES
+        # Of bzip2 the first byte takes as long as its whole block, so a block is asked for, and one byte more than an entry
+        # claims to have: then what it takes is what it claims, or the claim is seen to be a lie.
+        wanted = min(entry.size_bytes + 1, _BZIP2_BLOCK_BYTES) if entry.method == _BZIP2 else SIGNATURE_BYTES
+        inflated = 0
         source, exhausted = b"", False
         while not inflater.eof:
             if not source and inflater.needs_input:
@@ -401,7 +415,9 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
             chunk, source = inflater.inflate(source, wanted)
             if exhausted and not chunk and not inflater.eof:
                 raise EOFError
-            self._count_inflated(len(chunk) * _INFLATING_WORK[entry.method])
+            inflated += len(chunk)
+            lies = entry.method == _BZIP2 and inflated - len(chunk) <= entry.size_bytes < inflated
+            self._count_inflated((_BZIP2_BLOCK_BYTES if lies else len(chunk)) * _INFLATING_WORK[entry.method])
             yield chunk
             wanted = _CHUNK_BYTES
 
@@ -494,9 +510,14 @@ def _find_end(file: IO[bytes]) -> _DirectoryEnd | None:
     tail_start = max(0, size - _END.size - _COMMENT_BYTES)
     file.seek(tail_start)
     tail = file.read()
-    found = tail.rfind(_END_SIGNATURE, 0, max(0, len(tail) - _END.size + len(_END_SIGNATURE)))
-    if found < 0:
+    places: list[int] = []
+    found = len(tail) - _END.size + 1
+    while (found := tail.rfind(_END_SIGNATURE, 0, max(0, found + len(_END_SIGNATURE) - 1))) >= 0:
+        places.append(found)
+    if not places:
         return None
+    # The comment behind it may hold the signature, too: the end is where the comment goes on to the end of the file.
+    found = next((place for place in places if place + _END.size + _END.unpack_from(tail, place)[-1] == len(tail)), places[0])
     position = tail_start + found
     *_, directory_bytes, offset, _ = _END.unpack_from(tail, found)
     start_64 = position - _LOCATOR_64.size - _END_64.size

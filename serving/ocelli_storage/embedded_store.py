@@ -164,7 +164,7 @@ class EmbeddedStore(ObjectStore):
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                trouble = f"the answer broke off: {error or type(error).__name__}"
+                trouble = f"the answer broke off ({_describe_failure(error)}); try again when the store is well"
                 raise _BrokenOffError(_tell_trouble(request.verb, request.key, trouble)) from error
             finally:
                 response.release()
@@ -185,7 +185,8 @@ class EmbeddedStore(ObjectStore):
                 if isinstance(body, _LocalFile) and body.failure is not None:
                     # To aiohttp it is a connection that failed.
                     raise body.failure from None
-                failure = _AnswerError(None, f"no answer of {self._base}: {error or type(error).__name__}")
+                fact = f"no answer of {self._base} ({_describe_failure(error)}); check that the store runs"
+                failure = _AnswerError(None, fact)
             if failure.status not in _PASSING or not await tries.wait_for_next():
                 raise failure
 
@@ -194,7 +195,8 @@ class EmbeddedStore(ObjectStore):
             # The kubelet renews the file; it is read for every request.
             token = self._token_file.read_text().strip()
         except OSError as error:
-            raise StoreUnavailableError(f"object store: the token {str(self._token_file)!r} cannot be read: {error}") from error
+            place = f"the token {str(self._token_file)!r} cannot be read ({error.strerror})"
+            raise StoreUnavailableError(f"object store: {place}; mount the ServiceAccount token there") from error
         headers = {"Authorization": f"Bearer {token}", **request.headers}
         if isinstance(request.data, _LocalFile):
             # With it the store can tell a whole upload from one that was cut off.
@@ -278,6 +280,21 @@ async def _reason(response: ClientResponse) -> str:
         return (await response.text())[:500].strip() or str(response.reason)
     except (aiohttp.ClientError, TimeoutError, UnicodeDecodeError):
         return str(response.reason)
+
+
+def _describe_failure(error: Exception) -> str:
+    """What happened to a connection, in words of the operating system at most."""
+    match error:
+        case TimeoutError():
+            return "it took too long"
+        case aiohttp.ClientConnectorDNSError():
+            return "its host name is not known"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(), strerror=str(cause))):
+            return cause
+        case OSError(errno=int(), strerror=str(cause)):
+            return cause
+        case _:
+            return "the connection broke off"
 
 
 def _tell_trouble(verb: str, key: str, trouble: str) -> str:

@@ -58,7 +58,8 @@ class ObstoreStore(ObjectStore):
             folder.mkdir(parents=True, exist_ok=True)
             return cls(LocalStore(folder, automatic_cleanup=True), url)
         except (OSError, BaseError) as error:
-            raise StoreConfigurationError(f"object store: {url!r} cannot be used: {error}; name a writable folder") from error
+            cause = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+            raise StoreConfigurationError(f"object store: {url!r} cannot be used{cause}; name a writable folder") from error
 
     @classmethod
     def open_bucket(cls, url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> ObstoreStore:

@@ -61,8 +61,8 @@ def _make_scratch_folder(settings: Settings) -> Path:
         return Path(tempfile.mkdtemp(prefix="training-", dir=settings.scratch_folder))
     except OSError as error:
         raise SettingsError(
-            f"environment variable {Environment.SCRATCH_FOLDER}: {settings.scratch_folder} cannot be written ({error}); "
-            "name a folder for temporary files"
+            f"environment variable {Environment.SCRATCH_FOLDER}: {settings.scratch_folder} cannot be written "
+            f"({error.strerror}); name a folder for temporary files"
         ) from error
 
 

@@ -49,8 +49,8 @@ def judge_error(classifier: str, error: Exception) -> Ending:
             )
         case MemoryError():
             return _failed(f"Classifier {classifier}: the trainer ran out of memory; raise it in spec.training.resources")
-    fact = f"the training failed unexpectedly ({type(error).__name__}: {error})"
-    return _failed(f"Classifier {classifier}: {fact}; see the log of the trainer", expected=False)
+    fact = "the training failed through a fault of the trainer"
+    return _failed(f"Classifier {classifier}: {fact}; report it with the log of the trainer", expected=False)
 
 
 def _failed(message: str, *, expected: bool = True) -> Ending:

@@ -128,8 +128,11 @@ def parse_translations(text: Text) -> Translations:
     form = 'give an object such as {"de": {"barn owl": "Schleiereule"}}'
     try:
         document = json.loads(_decoded(text))
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise LabelError(f"{text.name} is not JSON at {where}; {form}") from error
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"{text.name} is no JSON ({error}); {form}") from error
+        raise LabelError(f"{text.name} is not JSON that can be read; {form}") from error
     if not isinstance(document, dict):
         raise LabelError(f"{text.name} is no JSON object; {form}")
     translations: dict[str, dict[str, str]] = {}

@@ -207,9 +207,8 @@ def _export_torchvision(request: NetworkRequest, threads: int) -> Network:
         with torch.inference_mode():
             network(torch.zeros((1, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8))
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
         raise PretrainedError(
-            f"images: a {architecture} does not take {preprocessing.height}x{preprocessing.width} pixels ({reason}); "
+            f"images: a {architecture} does not take {preprocessing.height}x{preprocessing.width} pixels; "
             "correct height and width, or leave them out"
         ) from error
     onnx, output_count = export_onnx(network, preprocessing)
@@ -247,8 +246,7 @@ def check_answers(network: Network, activation: Activation, scratch: Path, *, sh
         engine = load_engine(Backbone(metadata=network.metadata, folder=scratch), threads=threads, device=Accelerator.CPU)
         answers = engine.features(noise)
     except (BackboneError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PretrainedError(f"{shown}: the network cannot be run ({reason}); give another one") from error
+        raise PretrainedError(f"{shown}: the network cannot be run; give another one") from error
     if not np.isfinite(answers).all():
         raise PretrainedError(
             f"{shown}: the network answers a test image with what is no finite number; give an undamaged file"

@@ -368,11 +368,11 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
             fact = "the server did not answer in time; try again when the server is well"
             raise unreadable(fact, transient=True) from error
         except aiohttp.ClientConnectorError as error:
-            fact = f"no connection ({error.os_error.strerror or error.os_error}); check the address and that the server runs"
+            cause = f" ({error.os_error.strerror})" if error.os_error.errno is not None else ""
+            fact = f"no connection{cause}; check the address and that the server runs"
             raise unreadable(fact, transient=True) from error
         except aiohttp.ClientError as error:
-            fact = f"the answer broke off ({type(error).__name__}); try again when the server is well"
-            raise unreadable(fact, transient=True) from error
+            raise unreadable("the connection broke off; try again when the server is well", transient=True) from error
 
     def _open_file(self, source: Source, url: str) -> FetchedSource:
         """Find a `file://` source inside the folder set aside for them, and verify its digest."""
@@ -406,7 +406,8 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
             remedy = f"correct the address, or put the {what} there"
             raise unreadable(f"there is no such {what}; paths begin at {folder}: {remedy}") from error
         except (OSError, ValueError, RuntimeError) as error:
-            raise unreadable(f"it cannot be read ({error}); check the path and that the trainer may read it") from error
+            cause = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+            raise unreadable(f"it cannot be read{cause}; check the path and that the trainer may read it") from error
         return FetchedSource(source=source, path=path, jail=jail, limits=self._limits.archive)
 
     def _check_size(self, source: Source, size_bytes: int) -> None:

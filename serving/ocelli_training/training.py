@@ -183,7 +183,7 @@ class Training:
                 f"the object store has no {key}; the operator writes it before it starts a trainer"
             ) from error
         except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DefinitionError(f"{key} is no definition ({error}); use one version of Ocelli for all its parts") from error
+            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
         return document
 
     async def _load_earlier_artifact(self) -> Artifact | None:

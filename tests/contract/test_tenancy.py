@@ -18,9 +18,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocelli_gateway import zip_inspection
-from ocelli_gateway.image_files import ImageFiles
+from ocelli_gateway.image_files import ImageFiles, ReadImage, _read_archive
 from ocelli_gateway.uploads import SpooledFile
+from ocelli_gateway.zip_inspection import ZipInspector
+from ocelli_storage.archive_inspection import Turn, TurnResult
+from ocelli_storage.archives import ImageArchive
 from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
@@ -35,6 +37,7 @@ from tests.unit.gateway.harness import (
     connect,
     examples,
     head,
+    multipart,
     png,
     wait_for,
 )
@@ -218,6 +221,18 @@ def test_quota_of_uploads_is_429_before_the_body_is_read(tmp_path_factory: pytes
         assert int(response.headers["retry-after"]) > 60
 
 
+def test_upload_of_undeclared_length_counts_as_what_came(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with closing(Stage(folder=tmp_path_factory.mktemp("chunked"))) as own:
+        client = limited(own, quota_upload_megabytes_per_hour=1)
+        disposition = 'Content-Disposition: form-data; name="{}"; filename="a.zip"'
+        parts = [(disposition.format(name), data) for name, (_, data) in padded_sets(1)]
+        body = multipart([('Content-Disposition: form-data; name="name"', b"chunked"), *parts])
+        headers = {"Content-Type": MULTIPART_TYPE}
+        for _ in range(2):
+            response = client.http.post("/v3/classifiers", content=iter([body]), headers=headers)
+            assert response.status_code == 200, response.text
+
+
 def test_quota_of_requests_is_429_that_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("requests"))) as own:
         client = limited(own, quota_requests_per_second=3)
@@ -284,22 +299,22 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_check = threading.Event()
-    run = zip_inspection._run
-    runs: list[Sequence[Path]] = []
+    take_turn = ZipInspector._take_turn
+    turns: list[Turn] = []
 
-    async def run_when_it_may(paths: Sequence[Path]) -> bytes:
-        runs.append(paths)
-        if len(runs) == 1:
+    async def take_turn_when_it_may(zips: ZipInspector, turn: Turn) -> TurnResult:
+        turns.append(turn)
+        if len(turns) == 1:
             await asyncio.to_thread(may_check.wait)
-        return await run(paths)
+        return await take_turn(zips, turn)
 
-    monkeypatch.setattr(zip_inspection, "_run", run_when_it_may)
+    monkeypatch.setattr(ZipInspector, "_take_turn", take_turn_when_it_may)
     slow = [("slow_positive_examples", ("slow.zip", examples(1))), ("owl_positive_examples", ("owl.zip", examples(2)))]
     # More than zips are looked into at a time: one of them holds what a tenant may hold.
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
         try:
-            wait_for(lambda: bool(runs), "one is looked into")
+            wait_for(lambda: bool(turns), "one is looked into")
             assert tenants.bert.create("beside slow zips").status_code == 200
             assert not any(future.done() for future in flood)
         finally:
@@ -326,6 +341,27 @@ def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying
             assert not any(future.done() for future in flood)
         finally:
             may_open.set()
+        assert {future.result().status_code for future in flood} == {200}
+
+
+def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying(
+    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_read = threading.Event()
+
+    def read_when_it_may(name: str, archive: ImageArchive) -> Iterator[ReadImage]:
+        may_read.wait()
+        yield from _read_archive(name, archive)
+
+    monkeypatch.setattr("ocelli_gateway.image_files._read_archive", read_when_it_may)
+    slow = ("slow.zip", build_zip({"a.png": png()}))
+    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
+        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
+        try:
+            assert tenants.bert.classify(("a.png", png())).status_code == 200
+            assert not any(future.done() for future in flood)
+        finally:
+            may_read.set()
         assert {future.result().status_code for future in flood} == {200}
 
 

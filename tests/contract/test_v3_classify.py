@@ -265,6 +265,23 @@ def test_owner_me_means_all_that_can_answer_oldest_first(stage: Stage, tmp_path:
         own.close()
 
 
+def test_more_classifiers_than_answer_one_request_are_warned_of(
+    stage: Stage, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify, "CLASSIFIERS_LIMIT", 1)
+    own = Stage(folder=tmp_path / "own")
+    try:
+        mine = connect(own.start_gateway(), own)
+        ids = [mine.ready(name, {"heron": 0.9, "owl": 0.1}) for name in ("first", "second")]
+        for asked in ({"owners": "me"}, {"classifier_ids": ",".join(ids)}):
+            body = mine.classify(("a.png", png()), **asked).json()
+            assert len(body["images"][0]["classifiers"]) == 1
+            assert [warning["warning_id"] for warning in body["warnings"]] == ["limit_reached"]
+            assert "for 2 classifiers; the first 1 answered" in body["warnings"][0]["description"]
+    finally:
+        own.close()
+
+
 def test_ids_override_owners(client: V3Client, birds: str) -> None:
     body = client.classify(("a.png", png()), owners="me", classifier_ids="food").json()
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["food"]

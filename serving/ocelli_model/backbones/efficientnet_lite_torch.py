@@ -96,7 +96,7 @@ def load_network(backbone: Backbone) -> EfficientNetLite:
         state = safetensors.torch.load_file(backbone.folder / WEIGHTS_FILE)
         network.load_state_dict({key: state[key] for key in wanted}, strict=False)
     except (OSError, SafetensorError) as error:
-        raise BackboneError(f"{what} cannot be read as weights ({error}); {_PUBLISH_AGAIN}") from error
+        raise BackboneError(f"{what} cannot be read as weights; {_PUBLISH_AGAIN}") from error
     except KeyError as error:
         raise BackboneError(f"{what} does not fit: it holds no {error.args[0]}; {_PUBLISH_AGAIN}") from error
     except RuntimeError as error:

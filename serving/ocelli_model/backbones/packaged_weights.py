@@ -115,7 +115,7 @@ def read_packaged_weights(name: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BackboneUnavailableError(f"{what} cannot be read ({error}); {remedy}") from error
+        raise BackboneUnavailableError(f"{what} cannot be read ({error.strerror}); {remedy}") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != weights.sha256:
         raise BackboneUnavailableError(

@@ -88,6 +88,16 @@ def _find_in_folder(name: str, folder: Path, published_names: Callable[[], Seque
     raise BackboneUnavailableError(f"backbone {name}: no published weights of it lie in {folder}{found}; {_remedy()}")
 
 
+def _describe_cause(error: Exception) -> str:
+    match error:
+        case urllib.error.HTTPError():
+            return f" (the server answered {error.code})"
+        case urllib.error.URLError(reason=OSError(strerror=str(cause))) | OSError(strerror=str(cause)):
+            return f" ({cause})"
+        case _:
+            return ""
+
+
 def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
     parts = urlsplit(url)
     # User, password and query may be credentials.
@@ -98,10 +108,9 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
             expected = response.headers.get("Content-Length")
             while chunk := response.read(_CHUNK_BYTES):
                 file.write(chunk)
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise BackboneUnavailableError(
-            f"backbone {name}: weights could not be fetched from {shown}: {error}; {_remedy()}"
-        ) from error
+    except (OSError, ValueError) as error:
+        fact = f"backbone {name}: weights could not be fetched from {shown}{_describe_cause(error)}"
+        raise BackboneUnavailableError(f"{fact}; {_remedy()}") from error
     if expected is not None and path.stat().st_size != int(expected):
         raise BackboneUnavailableError(f"backbone {name}: weights from {shown} were cut off on the way; try again")
     described = _described(path, shown)

@@ -256,9 +256,8 @@ def _read_state(what: str, path: Path) -> Mapping[str, Tensor]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
         raise BackboneUnavailableError(
-            f"{what} cannot be read as weights ({reason}); fetch the file again, or give one that holds a state_dict"
+            f"{what} cannot be read as weights; fetch the file again, or give one that holds a state_dict"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):

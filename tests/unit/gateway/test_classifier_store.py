@@ -86,6 +86,27 @@ def test_unknown_id_is_looked_up_once_in_a_second(monkeypatch: pytest.MonkeyPatc
     asyncio.run(scenario())
 
 
+def test_many_unknown_ids_are_looked_up_once_in_a_second() -> None:
+    cluster = InMemoryCluster()
+    store = ClassifierStore(cluster, "built-in")  # type: ignore[arg-type]
+    lists: list[str] = []
+    list_objects = cluster.list_objects
+
+    async def count(*arguments: Any) -> Any:
+        lists.append("list")
+        return await list_objects(*arguments)
+
+    cluster.list_objects = count  # type: ignore[method-assign]
+    wanted = [f"owl_{number + 1}" for number in range(classifier_store.SINGLE_READS_LIMIT + 10)]
+
+    async def scenario() -> None:
+        for _ in range(20):
+            assert await store.find("team-a", wanted) == {}
+
+    asyncio.run(scenario())
+    assert len(lists) == 1
+
+
 def test_unknown_id_is_found_as_soon_as_this_replica_has_made_it() -> None:
     cluster = InMemoryCluster()
     store = ClassifierStore(cluster, "built-in")  # type: ignore[arg-type]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import zipfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from ocelli_gateway import zip_inspection
-from ocelli_gateway.errors import InputError
+from ocelli_gateway.errors import InputError, UnavailableError
 from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.archives import ArchiveFault, EntryFault
 from tests.unit.gateway.harness import build_zip, png
@@ -26,12 +28,22 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def zips() -> ZipInspector:
-    return ZipInspector(timeout_seconds=TIMEOUT_SECONDS)
+async def zips() -> AsyncIterator[ZipInspector]:
+    inspector = ZipInspector(timeout_seconds=TIMEOUT_SECONDS)
+    yield inspector
+    await inspector.close()
 
 
 def write(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
+    return path
+
+
+def write_slow_zip(path: Path, *, entries: int = 300) -> Path:
+    """A zip of some 300 kB of which every entry takes 10 ms to look at."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for index in range(entries):
+            archive.writestr(f"{index}.png", bytes(range(256)) * 1000)
     return path
 
 
@@ -65,6 +77,13 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+async def wait_for_text(path: Path) -> str:
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        while not read(path):  # noqa: ASYNC110 (what is waited for happens in another process)
+            await asyncio.sleep(0.01)
+    return read(path)
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
     """Have another program run instead."""
     (tmp_path / "stand_in_program.py").write_text(code)
@@ -72,51 +91,153 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None
     monkeypatch.setattr(zip_inspection.archive_inspection, "__name__", "stand_in_program")
 
 
-async def test_a_process_that_reached_its_limit_is_told_as_too_much_work(
+def real_program(pids: Path) -> str:
+    """The program itself, which writes a line for each of its processes."""
+    return (
+        f"import os\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
+        "from ocelli_storage.archive_inspection import main\nmain()"
+    )
+
+
+async def test_one_process_looks_into_the_zips_of_many_requests(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(monkeypatch, tmp_path, "import os, signal; os.kill(os.getpid(), signal.SIGXCPU)")
+    stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
+    path = write(tmp_path / "good", build_zip({"a.png": png()}))
 
-    with pytest.raises(InputError, match="takes more than 60 seconds; send fewer or smaller images"):
+    for _ in range(20):
+        assert (await zips.inspect([path], "anna"))[0].usable == 1
+
+    assert len(read(tmp_path / "pids").splitlines()) == 1
+
+
+async def test_a_process_is_replaced_after_many_turns(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
+    monkeypatch.setattr(zip_inspection, "_TURNS_OF_A_PROCESS", 2)
+    path = write(tmp_path / "good", build_zip({"a.png": png()}))
+
+    for _ in range(4):
+        await zips.inspect([path], "anna")
+
+    assert len(read(tmp_path / "pids").splitlines()) == 2
+
+
+async def test_a_zip_that_has_gone_costs_no_process(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
+
+    with pytest.raises(UnavailableError, match=r"cannot be read now; try again\."):
+        await zips.inspect([tmp_path / "gone"], "anna")
+
+    await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna")
+    assert len(read(tmp_path / "pids").splitlines()) == 1
+
+
+async def test_what_one_turn_does_not_finish_goes_on_in_the_next(zips: ZipInspector, tmp_path: Path) -> None:
+    slow = write_slow_zip(tmp_path / "slow")
+    turns = []
+    take_turn = zips._take_turn
+
+    async def count_turns(turn: zip_inspection.Turn) -> zip_inspection.TurnResult:
+        turns.append(turn)
+        return await take_turn(turn)
+
+    zips._take_turn = count_turns  # type: ignore[method-assign]
+
+    first, second = await zips.inspect([slow, write(tmp_path / "good", build_zip({"a.png": png()}))], "anna")
+
+    assert len(turns) > 1
+    assert (first.skipped_count, len(first.skipped), second.usable) == (300, 3, 1)
+
+
+async def test_slow_zips_of_other_tenants_let_a_small_one_pass(zips: ZipInspector, tmp_path: Path) -> None:
+    slow = write_slow_zip(tmp_path / "slow", entries=1000)
+    others = [asyncio.create_task(zips.inspect([slow], name)) for name in ("bert", "carl", "dora")]
+    await asyncio.sleep(0)
+
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna")
+
+    assert not any(task.done() for task in others)
+    for task in others:
+        task.cancel()
+    await asyncio.wait(others)
+
+
+async def test_work_counts_over_all_turns(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zip_inspection, "CPU_SECONDS", 0.6)
+
+    with pytest.raises(InputError, match=r"takes more than 0\.6 seconds; send fewer or smaller images"):
+        await zips.inspect([write_slow_zip(tmp_path / "slow")], "anna")
+
+
+async def test_waiting_for_turns_counts_towards_the_time_limit(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    held = asyncio.create_task(zips.inspect([tmp_path], "anna"))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(zip_inspection, "_WALL_SECONDS", 0.1)
+
+    with pytest.raises(UnavailableError, match="takes too long now; try again"):
+        await zips.inspect([tmp_path], "anna")
+    held.cancel()
+    await asyncio.wait([held])
+
+
+async def test_a_process_that_hangs_is_ended_and_replaced(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    stand_in(monkeypatch, tmp_path, f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+    monkeypatch.setattr(zip_inspection, "_TURN_WALL_SECONDS", 2)
+
+    with pytest.raises(InputError, match="takes more than 60 seconds"):
+        await zips.inspect([tmp_path], "anna")
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(await wait_for_text(pid)), 0)
+    stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
+    assert (await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna"))[0].usable == 1
+
+
+async def test_a_process_that_died_is_told_as_a_passing_fault(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, tmp_path, "import os; os._exit(9)")
+
+    with pytest.raises(UnavailableError, match=r"cannot be read now; try again\."):
         await zips.inspect([tmp_path], "anna")
 
 
-async def test_the_process_ends_with_who_waits_for_it(
-    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand_in(
-        monkeypatch, tmp_path, f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    )
+async def test_closing_ends_the_processes(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pid = tmp_path / "pid"
+    stand_in(monkeypatch, tmp_path, f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
     task = asyncio.create_task(zips.inspect([tmp_path], "anna"))
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        while not read(pid):  # noqa: ASYNC110 (what is waited for happens in another process)
-            await asyncio.sleep(0.01)
-    number = read(pid)
+    number = await wait_for_text(pid)
 
-    task.cancel()
+    await zips.close()
     await asyncio.wait([task])
 
     with pytest.raises(ProcessLookupError):
         os.kill(int(number), 0)
 
 
-async def test_one_tenant_holds_one_process(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slow, go = tmp_path / "slow", tmp_path / "go"
-    stand_in(
-        monkeypatch,
-        tmp_path,
-        "import os, sys, time\n"
-        f"while sys.argv[1] == {str(slow)!r} and not os.path.exists({str(go)!r}): time.sleep(0.01)\n"
-        'print(\'{"usable": 1, "skippedCount": 0, "skipped": []}\')',
-    )
-    first, second = (asyncio.create_task(zips.inspect([path], "anna")) for path in (slow, tmp_path / "quick"))
+async def test_who_left_gives_up_waiting(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, tmp_path, "import time; time.sleep(60)")
+    held = asyncio.create_task(zips.inspect([tmp_path], "anna"))
+    await asyncio.sleep(0)
+    left = asyncio.Event()
+    waiting = asyncio.create_task(zips.inspect([tmp_path], "anna", left=left))
     await asyncio.sleep(0)
 
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        assert (await zips.inspect([tmp_path / "quick"], "bert"))[0].usable == 1
-    waiting = not second.done()
-    go.touch()
+    left.set()
 
-    assert waiting
-    assert [(await task)[0].usable for task in (first, second)] == [1, 1]
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        with pytest.raises(InputError, match="closed while the request waited"):
+            await waiting
+    held.cancel()
+    await asyncio.wait([held])

@@ -34,23 +34,34 @@ LARGE = b"\xf0"
 """The least file that counts as large."""
 
 
+class GatedImage:
+    """What a `GatedDecoder` has opened."""
+
+    def __init__(self, decoder: GatedDecoder, data: bytes) -> None:
+        self.is_large = data >= LARGE
+        self._decoder = decoder
+        self._data = data
+
+    def decode(self) -> NDArray[np.uint8]:
+        if self._data in self._decoder.held:
+            assert self._decoder.held[self._data].wait(PATIENCE_SECONDS)
+        if self._data == b"!":
+            raise ValueError("not decodable")
+        self._decoder.decoded.append(self._data)
+        return np.full((1, 1, 1), self._data[0], dtype=np.uint8)
+
+
 class GatedDecoder:
     """A decoder of one-byte files; it waits on the ones that a test holds back."""
 
     def __init__(self) -> None:
         self.held: dict[bytes, threading.Event] = {}
+        self.opened: list[bytes] = []
         self.decoded: list[bytes] = []
 
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        if data in self.held:
-            assert self.held[data].wait(PATIENCE_SECONDS)
-        if data == b"!":
-            raise ValueError("not decodable")
-        self.decoded.append(data)
-        return np.full((1, 1, 1), data[0], dtype=np.uint8)
-
-    def is_large(self, data: bytes) -> bool:
-        return data >= LARGE
+    def open(self, data: bytes) -> GatedImage:
+        self.opened.append(data)
+        return GatedImage(self, data)
 
     def hold(self, data: bytes) -> threading.Event:
         self.held[data] = threading.Event()

@@ -23,7 +23,7 @@ from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
 from ocelli_inference.service import DrainRules, InferenceService
 from ocelli_storage.image_file import ImageError
-from tests.unit.inference.gates import PATIENCE_SECONDS, GatedDecoder, GatedEngine, until
+from tests.unit.inference.gates import PATIENCE_SECONDS, GatedDecoder, GatedEngine, GatedImage, until
 
 pytestmark = pytest.mark.anyio
 
@@ -42,10 +42,10 @@ class TwoClasses:
 
 
 class FaultyDecoder(GatedDecoder):
-    def __call__(self, data: bytes) -> NDArray[np.uint8]:
+    def open(self, data: bytes) -> GatedImage:
         if data == NO_IMAGE:
             raise ImageError(ImageFault.NOT_AN_IMAGE, "Invalid image data")
-        return super().__call__(data)
+        return super().open(data)
 
 
 class Rig:
@@ -78,7 +78,7 @@ class Rig:
 async def open_rig(metrics: Metrics, limits: AdmissionLimits = DEFAULT_LIMITS, *, loaded: bool = True) -> AsyncIterator[Rig]:
     rig = Rig(metrics, limits)
     rules = BatchRules(limit_images=8, wait_seconds=PATIENCE_SECONDS)
-    batcher = FeatureBatcher(decode=rig.decoder, engine=rig.engine, decode_threads=2, rules=rules, metrics=metrics)
+    batcher = FeatureBatcher(decoder=rig.decoder, engine=rig.engine, decode_threads=2, rules=rules, metrics=metrics)
     classifier = ServedClassifier(
         classifier_id=CLASSIFIER_ID, revision=REVISION, class_names=("beagle", "husky"), head=TwoClasses()
     )

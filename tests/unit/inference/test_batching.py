@@ -33,7 +33,7 @@ async def open_rig(
 ) -> AsyncIterator[Rig]:
     engine, decoder = GatedEngine(), GatedDecoder()
     rules = BatchRules(limit_images=limit_images, wait_seconds=wait_seconds)
-    batcher = FeatureBatcher(decode=decoder, engine=engine, decode_threads=threads, rules=rules, metrics=metrics)
+    batcher = FeatureBatcher(decoder=decoder, engine=engine, decode_threads=threads, rules=rules, metrics=metrics)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS), batcher:
             yield Rig(batcher, engine, decoder)

@@ -216,7 +216,7 @@ def test_module_can_be_fine_tuned(tmp_path: Path) -> None:
 def test_module_says_that_its_weights_are_damaged(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes((tmp_path / WEIGHTS_FILE).read_bytes()[:-1])
-    with pytest.raises(BackboneError, match=r"EfficientNetLite0 .*model.safetensors cannot be read as weights .*publish"):
+    with pytest.raises(BackboneError, match=r"EfficientNetLite0 .*model.safetensors cannot be read as weights; publish"):
         load_network(backbone)
 
 

@@ -474,3 +474,55 @@ def test_no_damage_raises_anything_but_a_refusal(changes: list[tuple[int, int]],
         with suppress(ArchiveError), ImageArchive(file, kinds=CLASSIFY_KINDS) as archive:
             archive.inspect()
             list(archive)
+
+
+def build_bzip2_zip(data: bytes, count: int) -> io.BytesIO:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as archive:
+        for index in range(count):
+            archive.writestr(f"{index}.jpg", data)
+    return file
+
+
+def test_a_bzip2_block_counts_though_its_first_bytes_show_that_it_is_not_an_image() -> None:
+    # 40 bytes each, of which even the first byte costs a whole block.
+    file = build_bzip2_zip(bytes(900_000), 20)
+
+    limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=limits) as archive, pytest.raises(ArchiveError) as caught:
+        archive.inspect()
+
+    assert caught.value.fault is ArchiveFault.TOO_MUCH_DATA
+
+
+def test_a_bzip2_entry_that_claims_to_be_small_counts_as_a_block() -> None:
+    data = build_bzip2_zip(bytes(900_000), 20).getvalue()
+    file = io.BytesIO(data.replace(struct.pack("<L", 900_000), struct.pack("<L", 9)))
+
+    limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=limits) as archive, pytest.raises(ArchiveError) as caught:
+        archive.inspect()
+
+    assert caught.value.fault is ArchiveFault.TOO_MUCH_DATA
+
+
+def test_small_texts_in_bzip2_count_as_what_they_are() -> None:
+    file = build_bzip2_zip(b"an annotation" * 100, 1000)
+
+    limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
+    with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=limits) as archive:
+        assert len(archive.inspect().skipped) == 1000
+
+
+@pytest.mark.parametrize("comment", [b"PK\x05\x06", b"PK\x05\x06 is the end of a zip " * 3, bytes(65535)])
+def test_a_comment_may_look_like_the_end_of_a_zip(comment: bytes) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.jpg", JPEG)
+        archive.comment = comment
+
+    assert names(file) == ["a.jpg"]
+
+
+def test_bytes_behind_a_zip_are_passed_over() -> None:
+    assert names(io.BytesIO(make_zip({"a.jpg": JPEG}).getvalue() + bytes(200))) == ["a.jpg"]

@@ -358,7 +358,7 @@ def test_a_listed_backbone_that_cannot_be_loaded_is_never_replaced(trainer: Any,
 
 def test_a_definition_that_is_missing_or_no_definition_is_named(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.definition = {"klassen": []}
-    assert "definition.json is no definition" in trainer.run()[0].message
+    assert "definition.json is not a definition" in trainer.run()[0].message
     asyncio.run(trainer.store.delete_prefix("tenants"))
     monkeypatch.setattr(trainer, "put_definition", lambda: None)
     assert "the object store has no tenants/team-a/trainings/dogs_1/0123456789/2/definition.json" in trainer.run(2)[0].message
