@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ocelli_api.pods import INFERENCE_PORT_NAME
 from ocelli_gateway import operations
 from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.contract import QUIET_ROUTES
 from ocelli_gateway.settings import environment_variables
 from ocelli_operator.config import SETTINGS as OPERATOR_SETTINGS
+from ocelli_operator.config import parse_config
 from tests.charts.releases import (
     CHART,
     CHECKOUT,
@@ -316,7 +316,7 @@ def test_prometheus_reaches_what_protects_itself_wherever_it_is(helm: Path, comp
     assert peers(helm, {}, f"ocelli-{component}") is None
 
 
-@pytest.mark.parametrize("component", ["operator", "store", "inference"])
+@pytest.mark.parametrize("component", ["operator", "store"])
 def test_peers_of_metrics_are_let_through(helm: Path, component: str) -> None:
     assert PROMETHEUS in peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}")
 
@@ -335,21 +335,47 @@ def test_a_gateway_that_is_closed_stays_open_for_metrics_and_the_test(helm: Path
     assert pod["podSelector"]["matchLabels"].items() <= test.items()
 
 
-@pytest.mark.parametrize(
-    ("namespaces", "guarded"), [([], {"ocelli-system"}), (["team-a", "team-b"], {"ocelli-system", "team-a", "team-b"})]
-)
-def test_inference_servers_are_guarded_where_built_ins_serve_and_in_the_listed_namespaces(
-    helm: Path, namespaces: list[str], guarded: set[str]
-) -> None:
+GATEWAY_PEER = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "ocelli-gateway", "app.kubernetes.io/instance": "ocelli"}},
+}
+
+
+def inference_peers(helm: Path, values: dict[str, Any]) -> Any:
+    """Who may call inference servers, and who may read their metrics: for the NetworkPolicies that the operator makes."""
+    variables = environment(helm, "operator", values)
+    settings = parse_config({"OCELLI_STORE_URL": "file:///store", **variables, "OCELLI_BACKBONES_FOLDER": ""}).children
+    peers = settings.network_peers
+    return None if peers is None else (list(peers.callers), list(peers.metrics_readers))
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]])
+def test_the_operator_guards_inference_servers_in_every_namespace_for_the_gateway(helm: Path, namespaces: list[str]) -> None:
+    values = {"namespaces": namespaces, "credentials": {"existingSecret": "users"}}
+    assert inference_peers(helm, values) == ([GATEWAY_PEER], [])
     documents = parse(render(helm, {**DEFAULT_VALUES, "namespaces": namespaces}))
-    policies = [item for item in documents if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "ocelli-inference")]
-    assert {item["metadata"]["namespace"] for item in policies} == guarded
-    for policy in policies:
-        (rule,) = policy["spec"]["ingress"]
-        assert rule["ports"] == [{"port": INFERENCE_PORT_NAME}]
-        own, gateway = rule["from"]
-        assert own == {"podSelector": {}}
-        assert gateway["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}
+    policies = {item["metadata"]["name"] for item in documents if item["kind"] == "NetworkPolicy"}
+    assert policies == {"ocelli-operator", "ocelli-gateway", "ocelli-store"}
+    gateway = find(documents, "Deployment", "ocelli-gateway")["spec"]["template"]["metadata"]["labels"]
+    assert GATEWAY_PEER["podSelector"]["matchLabels"].items() <= gateway.items()
+
+
+def test_inference_servers_are_not_guarded_where_network_policies_are_off(helm: Path) -> None:
+    assert inference_peers(helm, {"networkPolicy": {"enabled": False}}) is None
+
+
+def test_a_reader_of_metrics_that_names_no_namespace_is_one_of_the_releases(helm: Path) -> None:
+    pods = {"podSelector": {"matchLabels": {"app": "prometheus"}}}
+    named = {**pods, "namespaceSelector": GATEWAY_PEER["namespaceSelector"]}
+    values = {"networkPolicy": {"metricsFrom": [PROMETHEUS, pods, OFFICE]}}
+    assert inference_peers(helm, values) == ([GATEWAY_PEER], [PROMETHEUS, named, OFFICE])
+
+
+@pytest.mark.parametrize("value", ["gatewayFrom", "metricsFrom"])
+@pytest.mark.parametrize("peer", [{}, {"namespace": "monitoring"}])
+def test_a_peer_that_is_none_is_refused(helm: Path, value: str, peer: dict[str, str]) -> None:
+    with pytest.raises(AssertionError, match=value):
+        render(helm, {**DEFAULT_VALUES, "networkPolicy": {value: [peer]}})
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team-a"]])

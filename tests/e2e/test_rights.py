@@ -96,6 +96,8 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     autoscaling = {"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}
     serve(ocelli, name, autoscaling)
     wait_for("there is an autoscaler and a budget", lambda: children(ocelli, name, "hpa,pdb") == 2)
+    # Somebody opens its servers to everybody.
+    ocelli.kubectl("patch", "networkpolicy", f"clf-{name}", "--type=merge", "-p", '{"spec": {"ingress": [{}]}}')
     serve(ocelli, name, {"autoscaling": None, "replicas": 1})
     wait_for("both are gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
     serve(ocelli, name, autoscaling)
@@ -125,7 +127,7 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     # Somebody takes the label away by which REST knows it.
     ocelli.kubectl("label", "classifier", name, "ocelli.dev/classifier-id-")
     wait_for("what is in the way is named", lambda: "does not belong to this Classifier" in tell_conditions(ocelli, name))
-    ocelli.kubectl("delete", "deployments,services,hpa,pdb", "-l", f"ocelli.dev/classifier={name}")
+    ocelli.kubectl("delete", "deployments,services,hpa,pdb,networkpolicies", "-l", f"ocelli.dev/classifier={name}")
     ocelli.kubectl("wait", "--for=condition=Ready", f"classifier/{name}", "--timeout=100s")
     assert client.delete(f"/v3/classifiers/{identity}").status_code == 200
 

@@ -140,6 +140,24 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* Peers in NetworkPolicies of the Classifiers' namespaces: who may call inference servers, and who may read their metrics. A peer
+that names no namespace is one of the release's, as it is in the policies of the chart. */}}
+{{- define "ocelli.inferencePeers" -}}
+- namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ .Release.Namespace }} } }
+  podSelector:
+    matchLabels:
+      {{- include "ocelli.selector" (dict "root" . "component" "gateway") | nindent 6 }}
+{{- end -}}
+
+{{- define "ocelli.metricsPeers" -}}
+{{- $peers := list }}
+{{- $own := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) }}
+{{- range .Values.networkPolicy.metricsFrom }}
+{{- $peers = append $peers (ternary . (merge (deepCopy .) $own) (or (hasKey . "namespaceSelector") (hasKey . "ipBlock"))) }}
+{{- end }}
+{{- toYaml $peers }}
+{{- end -}}
+
 {{- define "ocelli.storeSecret" -}}
 {{- if and (eq .Values.store.mode "bucket") .Values.store.bucket.secretName }}
 envFrom:
