@@ -165,8 +165,8 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Metrics and probes ask
-for no credentials and stay inside. */}}
+{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Probes of
+load balancers (/livez) go to the Service. */}}
 {{- define "ocelli.publicPaths" -}}
 {{- range $prefix := list "" "/visual-recognition/api" }}
 {{- range list "/v3" "/identity/token" "/openapi.json" }}
