@@ -102,6 +102,12 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     wait_for("both are gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
     serve(ocelli, name, autoscaling)
     wait_for("both are there again", lambda: children(ocelli, name, "hpa,pdb") == 2)
+    # An installation that makes no NetworkPolicies any more takes its own away.
+    operator = ("deployment/ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
+    ocelli.kubectl("set", "env", *operator, "--containers=operator", "OCELLI_INFERENCE_PEERS=")
+    wait_for("the NetworkPolicy is gone", lambda: children(ocelli, name, "networkpolicies") == 0)
+    ocelli.kubectl("rollout", "undo", *operator)
+    wait_for("it is there again", lambda: children(ocelli, name, "networkpolicies") == 1)
     # A quota has no room for the trainer's Pod: only Events of the Job tell why there is none.
     ocelli.kubectl("create", "quota", "no-pods", "--hard=pods=0")
     for class_name, sample in (("two", "two.zip"), ("one", "more-ones.zip")):
