@@ -18,6 +18,11 @@ from ocelli_http.server import BindError
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
 async def answer_alive(_request: Request) -> Response:
     return PlainTextResponse("ok")
 
