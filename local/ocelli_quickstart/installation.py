@@ -44,6 +44,8 @@ class InstallationOptions:
     store_url: str
     file_sources_folder: Path
     gateway_port: int
+    gateway_internal_port: int
+    """Of its probes and metrics."""
     credential_set: CredentialSet
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
     """Variables of the gateway beside those that are set here."""
@@ -84,6 +86,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_GATEWAY_HOST": "127.0.0.1",
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),
+        "OCELLI_GATEWAY_INTERNAL_PORT": str(options.gateway_internal_port),
         # There is one replica: nobody else's watch has to be waited for.
         "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
         "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
@@ -144,7 +147,10 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]],
     for container in pod["containers"]:
         values = environments[name]
         if name == "ocelli-gateway":
-            container["ports"] = [{"name": "http", "containerPort": int(values["OCELLI_GATEWAY_PORT"])}]
+            container["ports"] = [
+                {"name": name, "containerPort": int(values[variable])}
+                for name, variable in (("http", "OCELLI_GATEWAY_PORT"), ("internal", "OCELLI_GATEWAY_INTERNAL_PORT"))
+            ]
         kept = [item for item in container.get("env", []) if item["name"] not in values]
         container["env"] = kept + [{"name": key, "value": value} for key, value in values.items()]
     return localised

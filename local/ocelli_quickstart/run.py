@@ -34,6 +34,7 @@ from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
 
 DEFAULT_PORT = 8080
+INTERNAL_PORT = 9090
 PORTS_TRIED = 100
 NAMESPACE = "default"
 OWNER = "demo"
@@ -129,6 +130,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
 
     async with contextlib.AsyncExitStack() as stack:
         port = stack.enter_context(claim_port(settings.port))
+        internal_port = stack.enter_context(claim_port(None, first=INTERNAL_PORT))
         samples = asyncio.create_task(asyncio.to_thread(write_samples, state.samples))
         step("starting the Kubernetes control plane")
         gpus = count_gpus()
@@ -142,6 +144,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
                 store_url=state.store.as_uri(),
                 file_sources_folder=state.samples,
                 gateway_port=port,
+                gateway_internal_port=internal_port,
                 credential_set=credential_set,
                 gateway_settings=settings.gateway_settings,
                 backbones=settings.backbones,
@@ -151,7 +154,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
             ),
         )
         service = Service(address=f"http://127.0.0.1:{port}", user=settings.user, password=password)
-        await _wait_until_healthy(cluster, service)
+        await _wait_until_healthy(cluster, service, internal_port)
         step("ready")
         instance = RunningInstance(process_id=os.getpid(), address=service.address, user=service.user)
         state.say_running(instance, password)
@@ -283,15 +286,15 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
 
 
 @contextlib.contextmanager
-def claim_port(wanted: int | None) -> Iterator[int]:
-    """The wanted port, else 8080 or the next free one, spoken for until the block ends.
+def claim_port(wanted: int | None, *, first: int = DEFAULT_PORT) -> Iterator[int]:
+    """The wanted port, else the first or the next free one, spoken for until the block ends.
 
     The gateway binds it seconds later: without the claim, two starts at the same time would choose the same.
 
     Raises:
         RunError: the wanted one is taken, or none is free.
     """
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + PORTS_TRIED) if wanted is None else (wanted,):
+    for port in range(first, first + PORTS_TRIED) if wanted is None else (wanted,):
         with socket.socket(socket.AF_UNIX) as claim:
             try:
                 # A name in the kernel's abstract namespace: it ends with this process, however that ends.
@@ -301,9 +304,10 @@ def claim_port(wanted: int | None) -> Iterator[int]:
             if _is_free(port):
                 yield port
                 return
+    remedy = "set PORT" if first == DEFAULT_PORT else "free one of them"
     if wanted is not None:
         raise RunError(f"port {wanted} of 127.0.0.1 is taken; set PORT to another one, or leave it out")
-    raise RunError(f"no port from {DEFAULT_PORT} to {DEFAULT_PORT + PORTS_TRIED - 1} is free; set PORT")
+    raise RunError(f"no port from {first} to {first + PORTS_TRIED - 1} is free; {remedy}")
 
 
 def _is_free(port: int) -> bool:
@@ -321,13 +325,13 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-async def _wait_until_healthy(cluster: LocalCluster, service: Service) -> None:
+async def _wait_until_healthy(cluster: LocalCluster, service: Service, internal_port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
     said = "it does not listen"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         while time.monotonic() < deadline:
             try:
-                async with session.get(f"{service.address}/healthz") as response:
+                async with session.get(f"http://127.0.0.1:{internal_port}/healthz") as response:
                     healthy = response.status == 200
                     said = (await response.text()).strip()
                 # A Pod of an earlier start may answer, with the settings and credentials of then.

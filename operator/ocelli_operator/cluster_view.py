@@ -17,6 +17,7 @@ from ocelli_cluster.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     JOBS,
+    NETWORK_POLICIES,
     NODES,
     PODS,
     SERVICES,
@@ -57,6 +58,7 @@ RESOURCE_OF_KIND: dict[ChildKind, Resource] = {
     ChildKind.SERVICE: SERVICES,
     ChildKind.AUTOSCALER: AUTOSCALERS,
     ChildKind.DISRUPTION_BUDGET: DISRUPTION_BUDGETS,
+    ChildKind.NETWORK_POLICY: NETWORK_POLICIES,
 }
 
 
@@ -100,7 +102,8 @@ class _Children(Generic[C]):
 
 
 class ClusterView:
-    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers and disruption budgets, and of nodes with GPUs.
+    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers, disruption budgets and NetworkPolicies, and of
+    nodes with GPUs.
 
     `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away,
     and whether its deletion was seen. A change of a node concerns none. Of several namespaces each is for itself: one that may
@@ -124,6 +127,7 @@ class ClusterView:
         self._services: _Children[ObservedChild] = _Children(resource=SERVICES, project=project_child)
         self._autoscalers: _Children[ObservedChild] = _Children(resource=AUTOSCALERS, project=project_child)
         self._budgets: _Children[ObservedChild] = _Children(resource=DISRUPTION_BUDGETS, project=project_child)
+        self._policies: _Children[ObservedChild] = _Children(resource=NETWORK_POLICIES, project=project_child)
         self._kinds: tuple[_Children[Any], ...] = (
             self._jobs,
             self._pods,
@@ -131,6 +135,7 @@ class ClusterView:
             self._services,
             self._autoscalers,
             self._budgets,
+            self._policies,
         )
         self._nodes = None if scope.gpu_resource is None else self._build_node_cache(scope.gpu_resource)
         self._classifiers: list[ResourceCache[Classifier]] = []
@@ -232,6 +237,9 @@ class ClusterView:
 
     def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
         return self._budgets.of(classifier)
+
+    def network_policies(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
+        return self._policies.of(classifier)
 
     def family(self, classifier: ObjectKey) -> Family:
         """What tells whether something of a Classifier is just starting."""

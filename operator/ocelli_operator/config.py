@@ -126,6 +126,18 @@ SOURCES_DENIED_NETWORKS = Setting(
     default="",
     meaning="Networks that trainers may not fetch sources from though they are public, or lie in allowed ones; empty: none.",
 )
+INFERENCE_PEERS = Setting(
+    name="OCELLI_INFERENCE_PEERS",
+    default="",
+    meaning="Peers (a JSON list, as in a NetworkPolicy) that may call inference servers, next to Pods of the Classifier's own "
+    "namespace: the gateway. Each Classifier then has a NetworkPolicy. Empty: there is none, and every Pod may call them.",
+)
+METRICS_PEERS = Setting(
+    name="OCELLI_METRICS_PEERS",
+    default="[]",
+    meaning="Peers (a JSON list) that may read the metrics of inference servers, next to Pods of the Classifier's own "
+    "namespace: Prometheus. Of use only where `OCELLI_INFERENCE_PEERS` is set.",
+)
 TRAINER_RESOURCES = Setting(
     name="OCELLI_TRAINER_RESOURCES",
     default='{"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}',
@@ -249,6 +261,8 @@ SETTINGS: tuple[Setting, ...] = (
     FILE_SOURCES_FOLDER,
     SOURCES_ALLOWED_NETWORKS,
     SOURCES_DENIED_NETWORKS,
+    INFERENCE_PEERS,
+    METRICS_PEERS,
     TRAINER_RESOURCES,
     INFERENCE_RESOURCES,
     TRAINER_SCRATCH_SIZE,
@@ -280,6 +294,7 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _SWITCH = ("true", "false")
 # The form of Kubernetes' qualified names, with the prefix that every resource but those of its own has.
 _RESOURCE_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
+_PEER_FIELDS = frozenset({"podSelector", "namespaceSelector", "ipBlock"})
 _TOLERATION_FIELDS = frozenset({"key", "operator", "value", "effect", "tolerationSeconds"})
 
 
@@ -295,6 +310,14 @@ class GpuSettings:
     def is_gpu(self, name: str) -> bool:
         """Whether a resource is of the same maker, hence a GPU or a part of one, such as `nvidia.com/mig-1g.10gb`."""
         return name.partition("/")[0] == self.resource.partition("/")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPeers:
+    """Who may connect to inference servers, as NetworkPolicies describe peers; Pods of their own namespace may in any case."""
+
+    callers: tuple[Mapping[str, Any], ...]
+    metrics_readers: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +339,8 @@ class ChildSettings:
     file_sources_folder: str
     sources_allowed_networks: str
     sources_denied_networks: str
+    network_peers: NetworkPeers | None
+    """None: no NetworkPolicies are made."""
     trainer_resources: Resources
     inference_resources: Resources
     trainer_scratch_size: str
@@ -381,6 +406,7 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         file_sources_folder=_text(environment, FILE_SOURCES_FOLDER),
         sources_allowed_networks=_networks(environment, SOURCES_ALLOWED_NETWORKS),
         sources_denied_networks=_networks(environment, SOURCES_DENIED_NETWORKS),
+        network_peers=_network_peers(environment),
         trainer_resources=_resources(environment, TRAINER_RESOURCES, gpu),
         inference_resources=_resources(environment, INFERENCE_RESOURCES, gpu),
         trainer_scratch_size=_quantity(environment, TRAINER_SCRATCH_SIZE),
@@ -487,6 +513,25 @@ def _networks(environment: Mapping[str, str], setting: Setting) -> str:
     except ValueError as error:
         raise ConfigError(f"{setting.name}: {error}; give networks such as 10.1.0.0/16") from error
     return text
+
+
+def _network_peers(environment: Mapping[str, str]) -> NetworkPeers | None:
+    readers = _peers(environment, METRICS_PEERS)
+    if not _text(environment, INFERENCE_PEERS):
+        return None
+    return NetworkPeers(callers=_peers(environment, INFERENCE_PEERS), metrics_readers=readers)
+
+
+def _peers(environment: Mapping[str, str], setting: Setting) -> tuple[Mapping[str, Any], ...]:
+    document = _json(environment, setting)
+    if not isinstance(document, list) or not all(
+        isinstance(peer, dict) and peer and peer.keys() <= _PEER_FIELDS for peer in document
+    ):
+        raise ConfigError(
+            f"{setting.name}={_text(environment, setting)!r} is not a list of peers as in a NetworkPolicy, each with "
+            "podSelector, namespaceSelector or ipBlock; correct it"
+        )
+    return tuple(document)
 
 
 def _watch_timeouts(environment: Mapping[str, str]) -> WatchTimeouts:

@@ -53,6 +53,7 @@ class ChildKind(StrEnum):
     SERVICE = "Service"
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
+    NETWORK_POLICY = "NetworkPolicy"
 
 
 class StartKind(StrEnum):
@@ -157,7 +158,8 @@ class ObservedPod:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedChild:
-    """An object that is applied: Service, autoscaler, disruption budget; the part of a Deployment that is desired."""
+    """An object that is applied: Service, autoscaler, disruption budget, NetworkPolicy; the part of a Deployment that is
+    desired."""
 
     identity: ChildIdentity
     generation: int
@@ -260,6 +262,7 @@ class Observed:
     services: tuple[ObservedChild, ...] = ()
     autoscalers: tuple[ObservedChild, ...] = ()
     disruption_budgets: tuple[ObservedChild, ...] = ()
+    network_policies: tuple[ObservedChild, ...] = ()
     gpu_nodes: tuple[GpuNode, ...] = ()
     """Nodes that have GPUs, as far as nodes are watched."""
     artifact: StoredArtifact | None = None

@@ -45,6 +45,7 @@ def keep_own(observed: Observed) -> Observed:
         services=own(ChildKind.SERVICE, observed.services),
         autoscalers=own(ChildKind.AUTOSCALER, observed.autoscalers),
         disruption_budgets=own(ChildKind.DISRUPTION_BUDGET, observed.disruption_budgets),
+        network_policies=own(ChildKind.NETWORK_POLICY, observed.network_policies),
     )
     return replace(
         observed,

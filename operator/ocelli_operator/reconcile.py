@@ -281,6 +281,7 @@ class Reconciler:
             services=view.services(key),
             autoscalers=view.autoscalers(key),
             disruption_budgets=view.disruption_budgets(key),
+            network_policies=view.network_policies(key),
             gpu_nodes=view.gpu_nodes(),
             artifact=stored.artifact,
             artifact_lost=stored.artifact_lost,

@@ -9,12 +9,19 @@ from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
 from ocelli_operator.case import Case
-from ocelli_operator.config import INFERENCE_GPU_IMAGE
+from ocelli_operator.config import INFERENCE_GPU_IMAGE, INFERENCE_PEERS, METRICS_PEERS
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment, serving_hash
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, TEMPLATE_HASH_ANNOTATION, manifest_hash, service_name
+from ocelli_operator.manifests.metadata import (
+    MANIFEST_HASH_ANNOTATION,
+    TEMPLATE_HASH_ANNOTATION,
+    manifest_hash,
+    network_policy_name,
+    service_name,
+)
+from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
 from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
@@ -40,6 +47,17 @@ class Rollout:
     actions: tuple[Action, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Guard:
+    """What to do about the NetworkPolicy."""
+
+    actions: tuple[Action, ...] = ()
+    blocked: tuple[str, ...] = ()
+    """Why it cannot be as it should be, with the remedy."""
+    missing: bool = False
+    """It is wanted, and cannot be made."""
+
+
 def plan_rollout(case: Case, learning: Learning) -> Rollout:
     """Which revision serves after this pass, and what to do for that."""
     served = case.status.served_revision
@@ -50,15 +68,21 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     wanted = {revision for revision in (served, rollout.served_revision) if revision is not None}
     if learning.artifact is not None and rollout.failure is None:
         wanted.add(case.current)
-    actions: list[Action] = []
-    blocked: list[str] = []
+    guard = _plan_guard(case) if wanted else _Guard()
+    # The NetworkPolicy comes before any server that it is for.
+    actions: list[Action] = [*guard.actions]
+    blocked: list[str] = [*guard.blocked]
     for revision in sorted(wanted):
         if _asks_for_more_gpu(case, revision):
             # What is there stays as it is: it may serve.
             continue
         desired = _build_deployment(case, revision)
         blocked += _find_in_the_way(case, ChildKind.DEPLOYMENT, desired)
-        applied = _apply(case, ChildKind.DEPLOYMENT, desired, _find_deployment(case, revision))
+        found_deployment = _find_deployment(case, revision)
+        if guard.missing and found_deployment is None:
+            # It would be open to every Pod. What is there already goes on.
+            continue
+        applied = _apply(case, ChildKind.DEPLOYMENT, desired, found_deployment)
         start = _find_start(case, revision, desired) if any(isinstance(item, ApplyChild) for item in applied) else None
         if start is None or start in case.observed.allowed_starts:
             actions += applied
@@ -87,6 +111,24 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     if rollout.obstacle:
         return rollout
     return _judge_rollout(case, rollout, refusal)
+
+
+def _plan_guard(case: Case) -> _Guard:
+    """The NetworkPolicy as it should be: one name for the whole life of the Classifier, whatever it serves."""
+    name, kind = network_policy_name(case.owner.name), ChildKind.NETWORK_POLICY
+    found = next((item for item in case.observed.network_policies if item.identity.name == name), None)
+    if case.settings.network_peers is None:
+        why = "the installation makes no NetworkPolicies"
+        return _Guard(actions=() if found is None else delete_child(kind, found.identity, why))
+    plain = build_network_policy(case.owner, case.settings.network_peers)
+    manifest = _with_hash(plain, plain)
+    blocked = _find_in_the_way(case, kind, manifest)
+    hash_ = manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
+    if refusal := case.observed.refusals.get(hash_):
+        remedy = f"correct {INFERENCE_PEERS.name} or {METRICS_PEERS.name} of the operator"
+        return _Guard(blocked=(f"{kind} {name}: the API server refuses it: {refusal}; {remedy}",), missing=found is None)
+    missing = found is None and (bool(blocked) or hash_ in case.observed.hindrances)
+    return _Guard(actions=_apply(case, kind, manifest, found), blocked=blocked, missing=missing)
 
 
 def _find_start(case: Case, revision: str, desired: Manifest) -> StartKind | None:

@@ -11,11 +11,12 @@ import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
-from ocelli_gateway.app import Dependencies, build_app, running_gateway
+from ocelli_gateway.app import Dependencies, build_app, build_internal_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings, SettingsError
 from ocelli_http.freed_memory import given_back_regularly, keep_little
+from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
 
@@ -41,7 +42,8 @@ async def serve(settings: GatewaySettings) -> None:
                 timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
             )
             server = Server(config, drain_seconds=settings.drain_seconds)
-            async with given_back_regularly():
+            internal = internal_server(build_internal_app(gateway, metrics), settings.host, settings.internal_port)
+            async with given_back_regularly(), internal:
                 await server.serve(sockets=[bind(settings.host, settings.port)])
 
 

@@ -15,8 +15,10 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocelli_api.export import ExportFormat
@@ -28,7 +30,7 @@ from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
-from ocelli_gateway.contract import QUIET_ROUTES, ROUTE_KEY, ContractMiddleware
+from ocelli_gateway.contract import LIVE_PATH, ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.errors import (
     InputError,
@@ -500,9 +502,8 @@ class _Routes(Generic[R]):
 class GatewayApp:
     """The addresses."""
 
-    def __init__(self, gateway: Gateway, metrics: Metrics) -> None:
+    def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._metrics = metrics
         handlers: dict[Operation, Handler[V3Request]] = {
             CREATE_CLASSIFIER: gateway.create,
             LIST_CLASSIFIERS: gateway.list_all,
@@ -525,8 +526,8 @@ class GatewayApp:
         path = _read_path(scope).removeprefix(PREFIX).rstrip("/") or "/"
         if _is_v3(path):
             answer = self._answer_v3(request, path)
-        elif path in QUIET_ROUTES or path == DOCUMENT_PATH:
-            answer = self._answer_probe(request, path)
+        elif path in (LIVE_PATH, DOCUMENT_PATH):
+            answer = self._answer_fixed(request, path)
         else:
             answer = self._answer_open(request, path)
         await (await answer)(scope, receive, send)
@@ -546,26 +547,50 @@ class GatewayApp:
         sent = SentFields(path=values, query=_parse_query(request), headers=_read_headers(request))
         return await handler(OpenRequest(request=request, operation=operation, sent=sent))
 
-    async def _answer_probe(self, request: Request, path: str) -> Response:
+    async def _answer_fixed(self, request: Request, path: str) -> Response:
         request.scope[ROUTE_KEY] = path
         if request.method not in ("GET", "HEAD"):
             raise MethodNotAllowedError(request.method, ["GET", "HEAD"])
         if path == DOCUMENT_PATH:
             return JSONResponse(self._document)
-        if path == "/livez":
-            return PlainTextResponse("ok\n")
-        if path == "/metrics":
-            return Response(self._metrics.render(), media_type=CONTENT_TYPE)
-        health = await (self._gateway.readiness() if path == "/readyz" else self._gateway.health())
-        if health.healthy:
-            return PlainTextResponse("ok\n")
-        body = {"code": 503, "error": f"Not healthy: {health.reason}", "error_id": "unavailable"}
-        return JSONResponse(body, status_code=503, headers={"Retry-After": "1"})
+        return PlainTextResponse("ok\n")
 
 
 def build_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
     """The ASGI application."""
-    return ContractMiddleware(GatewayApp(gateway, metrics), metrics)
+    return ContractMiddleware(GatewayApp(gateway), metrics)
+
+
+def build_internal_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
+    """Probes and metrics. They ask for no credentials and say what is missing, hence have a port of their own."""
+
+    async def answer_live(_request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def answer_ready(_request: Request) -> Response:
+        return _tell_health(await gateway.readiness())
+
+    async def answer_health(_request: Request) -> Response:
+        return _tell_health(await gateway.health())
+
+    async def answer_metrics(_request: Request) -> Response:
+        return Response(metrics.render(), media_type=CONTENT_TYPE)
+
+    return Starlette(
+        routes=[
+            Route("/livez", answer_live),
+            Route("/readyz", answer_ready),
+            Route("/healthz", answer_health),
+            Route("/metrics", answer_metrics),
+        ]
+    )
+
+
+def _tell_health(health: Health) -> Response:
+    if health.healthy:
+        return PlainTextResponse("ok\n")
+    body = {"code": 503, "error": f"Not healthy: {health.reason}", "error_id": "unavailable"}
+    return JSONResponse(body, status_code=503, headers={"Retry-After": "1"})
 
 
 def _build_slots(settings: GatewaySettings, what: str, total: int) -> FairSlots:

@@ -27,8 +27,8 @@ LINGER_SECONDS = 5.0
 ROUTE_KEY = "ocelli.route"
 """Key of the scope under which the pattern of the address is kept, for metrics."""
 UNKNOWN_ROUTE = "unknown"
-QUIET_ROUTES = ("/healthz", "/readyz", "/livez", "/metrics")
-"""Asked every few seconds by machines: no line in the log."""
+LIVE_PATH = "/livez"
+"""For load balancers, which ask every few seconds: no line in the log."""
 _SHOWN_PATH_CHARACTERS = 200
 
 
@@ -127,7 +127,7 @@ class ContractMiddleware:
         method = scope["method"] if route != UNKNOWN_ROUTE and scope["method"].encode() in KNOWN_METHODS else ""
         self._metrics.requests.labels(route, method, str(exchange.status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)
-        if route in QUIET_ROUTES:
+        if route == LIVE_PATH:
             return
         fields: dict[str, Any] = {
             "method": scope["method"],

@@ -44,6 +44,14 @@ class GatewaySettings:
         default="*", metadata=_about("OCELLI_GATEWAY_HOST", "Address that the gateway listens on; `*`: all, of IPv4 and IPv6.")
     )
     port: int = field(default=8080, metadata=_about("OCELLI_GATEWAY_PORT", "Port that the gateway listens on.", most=65_535))
+    internal_port: int = field(
+        default=9090,
+        metadata=_about(
+            "OCELLI_GATEWAY_INTERNAL_PORT",
+            "Port of `/healthz`, `/livez`, `/readyz` and `/metrics`, which ask for no credentials.",
+            most=65_535,
+        ),
+    )
     upload_folder: Path = field(
         default=Path(tempfile.gettempdir()),
         metadata=_about(

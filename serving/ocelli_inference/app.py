@@ -1,4 +1,4 @@
-"""The routes: the prediction call, the Open Inference Protocol, probes and metrics."""
+"""The routes: the prediction call and the Open Inference Protocol; probes and metrics."""
 
 from __future__ import annotations
 
@@ -49,9 +49,6 @@ def build_app(service: InferenceService) -> Starlette:
     return Starlette(
         routes=[
             Route(PREDICTIONS_PATH, routes.predict, methods=["POST"]),
-            Route("/healthz", routes.healthz),
-            Route("/readyz", routes.readyz),
-            Route("/metrics", routes.metrics),
             Route("/v2", routes.server_metadata),
             Route("/v2/health/live", routes.server_live),
             Route("/v2/health/ready", routes.server_ready),
@@ -59,6 +56,18 @@ def build_app(service: InferenceService) -> Starlette:
         ],
         middleware=[Middleware(_RequestCounting, service=service)],
         exception_handlers={HTTPException: _answer_http_exception},
+    )
+
+
+def build_internal_app(service: InferenceService) -> Starlette:
+    """Probes and metrics."""
+    routes = _Routes(service)
+    return Starlette(
+        routes=[
+            Route("/healthz", routes.healthz),
+            Route("/readyz", routes.readyz),
+            Route("/metrics", routes.metrics),
+        ]
     )
 
 

@@ -12,11 +12,12 @@ from types import FrameType
 
 import uvicorn
 
-from ocelli_api.pods import INFERENCE_IDLE_SECONDS, INFERENCE_LAST_ANSWERS_SECONDS, INFERENCE_PORT
+from ocelli_api.pods import INFERENCE_IDLE_SECONDS, INFERENCE_LAST_ANSWERS_SECONDS, INFERENCE_PORT, INTERNAL_PORT
 from ocelli_api.prediction import CONNECTIONS_LIMIT
+from ocelli_http.internal_server import internal_server
 from ocelli_http.server import Server, bind, build_config
 from ocelli_inference.admission import Admission, AdmissionLimits
-from ocelli_inference.app import build_app
+from ocelli_inference.app import build_app, build_internal_app
 from ocelli_inference.http_protocol import InferenceProtocol
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
@@ -48,16 +49,17 @@ async def run_server(settings: Settings) -> None:
     )
     server = _DrainingServer(config, service, DrainRules())
     # The probes are answered while the revision loads: alive, not ready.
-    serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
-    loading = asyncio.create_task(_load_and_serve(settings, service, serving), name="loading")
-    try:
-        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
-    finally:
-        server.should_exit = True
-        await serving
+    async with internal_server(build_internal_app(service), settings.bind_address, INTERNAL_PORT):
+        serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
+        loading = asyncio.create_task(_load_and_serve(settings, service, serving), name="loading")
+        try:
+            await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+            loading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await loading
+        finally:
+            server.should_exit = True
+            await serving
 
 
 async def _load_and_serve(settings: Settings, service: InferenceService, serving: asyncio.Task[None]) -> None:

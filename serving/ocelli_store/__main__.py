@@ -14,8 +14,9 @@ import uvloop
 from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_http.freed_memory import given_back_regularly, keep_little
+from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
-from ocelli_store.app import Store, build_app
+from ocelli_store.app import Store, build_app, build_internal_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
 from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
@@ -47,7 +48,8 @@ async def serve(settings: StoreSettings) -> None:
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
         )
-        async with given_back_regularly():
+        internal = internal_server(build_internal_app(store), settings.host, settings.internal_port)
+        async with given_back_regularly(), internal:
             await Server(config, drain_seconds=DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
 
 

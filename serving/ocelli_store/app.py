@@ -82,6 +82,14 @@ def build_app(store: Store) -> Starlette:
             route("/objects/{key:path}", ["DELETE"], _delete),
             route("/list", ["GET"], _list_objects),
             route("/folders", ["GET"], _list_folders),
+        ]
+    )
+
+
+def build_internal_app(store: Store) -> Starlette:
+    """Probes and metrics, which ask for no token."""
+    return Starlette(
+        routes=[
             Route("/livez", partial(_answer_alive, store)),
             Route("/readyz", partial(_answer_ready, Readiness(store.folder.check_volume))),
             Route("/metrics", partial(_answer_metrics, store)),

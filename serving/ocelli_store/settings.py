@@ -25,6 +25,7 @@ SETTINGS: Mapping[str, tuple[str | None, str]] = {
     ),
     "OCELLI_STORE_HOST": ("*", "Address that the store listens on; `*`: all, of IPv4 and IPv6."),
     "OCELLI_STORE_PORT": ("8082", "Port that the store listens on."),
+    "OCELLI_STORE_INTERNAL_PORT": ("9090", "Port of `/livez`, `/readyz` and `/metrics`, which ask for no token."),
     "OCELLI_LOG_LEVEL": ("INFO", "`DEBUG`, `INFO`, `WARNING` or `ERROR`."),
 }
 """Default (None: it must be set) and meaning by variable."""
@@ -43,6 +44,7 @@ class StoreSettings:
     namespace_quota_bytes: int | None
     host: str
     port: int
+    internal_port: int
     log_level: str
 
 
@@ -54,9 +56,6 @@ def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
             raise SettingsError(
                 f"OCELLI_STORE_ADMINISTRATORS names {name!r}; give system:serviceaccount:NAMESPACE:NAME, divided by commas"
             )
-    port = _text(environment, "OCELLI_STORE_PORT")
-    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
-        raise SettingsError(f"OCELLI_STORE_PORT is {port!r}; give a port, 1 to 65535")
     try:
         log_level = parse_log_level(_text(environment, "OCELLI_LOG_LEVEL"))
     except ValueError as error:
@@ -66,9 +65,17 @@ def parse_settings(environment: Mapping[str, str]) -> StoreSettings:
         administrators=administrators,
         namespace_quota_bytes=_parse_quota(_text(environment, "OCELLI_STORE_NAMESPACE_QUOTA")),
         host=_text(environment, "OCELLI_STORE_HOST"),
-        port=int(port),
+        port=_parse_port(environment, "OCELLI_STORE_PORT"),
+        internal_port=_parse_port(environment, "OCELLI_STORE_INTERNAL_PORT"),
         log_level=log_level,
     )
+
+
+def _parse_port(environment: Mapping[str, str], variable: str) -> int:
+    port = _text(environment, variable)
+    if not (port.isascii() and port.isdecimal() and 0 < int(port) < 65_536):
+        raise SettingsError(f"{variable} is {port!r}; give a port, 1 to 65535")
+    return int(port)
 
 
 def _parse_quota(text: str) -> int | None:

@@ -82,8 +82,8 @@ def find_published(weights: PretrainedWeights) -> PublishedWeights | None:
         raise BackboneUnavailableError(
             f"weights {weights.torchvision or f'of a {weights.architecture}'}: torchvision's networks are read with PyTorch, "
             "which is not installed here; have trainers with PyTorch (an image that was built with "
-            "TORCH_INDEX_URL; before `make run`: make .venv/.torch) and put the file of weights where docs/pretrained.md says, "
-            "or give the network as an .onnx file in spec.pretrained.weights.url; then raise spec.retrainNonce"
+            "ACCELERATOR=cuda; before `make run`: make .venv/.torch) and put the file of weights where docs/pretrained.md "
+            "says, or give the network as an .onnx file in spec.pretrained.weights.url; then raise spec.retrainNonce"
         )
     from ocelli_model.backbones import torchvision_backbones
 

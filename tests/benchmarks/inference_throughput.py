@@ -19,7 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
-from ocelli_api.pods import INFERENCE_PORT, Environment
+from ocelli_api.pods import INFERENCE_PORT, INTERNAL_PORT, Environment
 from ocelli_api.prediction import PREDICTIONS_PATH
 from tests.unit.inference.artifacts import CLASSIFIER_ID, NAMESPACE, REVISION, install_artifact, make_jpeg
 
@@ -76,18 +76,21 @@ async def measure(session: aiohttp.ClientSession, image: bytes, clients: int) ->
     return len(taken) / MEASURED_SECONDS, taken
 
 
-async def run(url: str, started: float, process_id: int) -> None:
-    async with aiohttp.ClientSession(base_url=url) as session:
-        await wait_until_ready(session)
+async def run(address: str, started: float, process_id: int) -> None:
+    async with (
+        aiohttp.ClientSession(base_url=f"http://{address}:{INFERENCE_PORT}") as session,
+        aiohttp.ClientSession(base_url=f"http://{address}:{INTERNAL_PORT}") as internal,
+    ):
+        await wait_until_ready(internal)
         show("start of the process to ready", time.monotonic() - started, "s")
         show("memory when ready", resident_mib(process_id), "MiB")
         for width, height in SIZES:
             image = make_jpeg(1, height=height, width=width)
             for clients in CLIENTS:
                 what = f"{width}x{height} JPEG, {clients} clients"
-                before = await batches(session)
+                before = await batches(internal)
                 rate, taken = await measure(session, image, clients)
-                after = await batches(session)
+                after = await batches(internal)
                 percentiles = statistics.quantiles(taken, n=100)
                 show(f"{what}, rate", rate, "/s")
                 show(f"{what}, p50", percentiles[49] * 1000, "ms")
@@ -119,7 +122,7 @@ def main() -> int:
         started = time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "ocelli_inference"], env={**os.environ, **environment})
         try:
-            asyncio.run(run(f"http://{address}:{INFERENCE_PORT}", started, process.pid))
+            asyncio.run(run(address, started, process.pid))
         finally:
             process.terminate()
             process.wait()

@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 import yaml
 
-from ocelli_api.pods import INFERENCE_PORT_NAME
+from ocelli_api.pods import INTERNAL_PORT_NAME
 from ocelli_api.prediction import CONNECTIONS_LIMIT, GATEWAY_CONNECTIONS_LIMIT
 from ocelli_gateway import __main__ as gateway_program
 from ocelli_gateway import operations
 from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
-from ocelli_gateway.contract import QUIET_ROUTES
+from ocelli_gateway.contract import LIVE_PATH
 from ocelli_gateway.settings import GatewaySettings, environment_variables
 from ocelli_operator.config import SETTINGS as OPERATOR_SETTINGS
+from ocelli_operator.config import parse_config
 from ocelli_store import __main__ as store_program
 from tests.charts.releases import (
     CHART,
@@ -108,11 +109,23 @@ def test_no_container_writes_to_its_own_files(helm: Path) -> None:
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True, container["name"]
 
 
-def test_no_scratch_folder_may_fill_its_node(helm: Path) -> None:
-    for values in (DEFAULT_VALUES, FULL_VALUES, {}):
-        for spec in pod_specs(parse(render(helm, values))).values():
-            folders = [volume["emptyDir"] for volume in spec.get("volumes", []) if "emptyDir" in volume]
-            assert all("sizeLimit" in folder for folder in folders)
+def test_no_folder_of_a_pod_may_fill_its_node(helm: Path) -> None:
+    rendered = [parse(render(helm, values)) for values in (DEFAULT_VALUES, FULL_VALUES, {})]
+    written = [
+        parse(path.read_text()) for path in sorted((CHECKOUT / "deploy").rglob("*.yaml")) if path.name != "kustomization.yaml"
+    ]
+    made = [parse(path.read_text()) for path in sorted((CHECKOUT / "tests" / "golden").glob("*.yaml"))]
+    folders = [folder for documents in (*rendered, *written, *made) for folder in find_folders(documents)]
+    assert len(folders) > len(rendered) + len(made)
+    assert all("sizeLimit" in folder for folder in folders)
+
+
+def find_folders(node: Any) -> list[Any]:
+    """Every `emptyDir`, wherever it is."""
+    if isinstance(node, dict):
+        own = [node["emptyDir"]] if "emptyDir" in node else []
+        return own + [folder for value in node.values() for folder in find_folders(value)]
+    return [folder for item in node for folder in find_folders(item)] if isinstance(node, list) else []
 
 
 def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
@@ -194,6 +207,7 @@ NO_VALUES = {
     "OCELLI_METRICS_PORT",
     "OCELLI_GATEWAY_HOST",
     "OCELLI_GATEWAY_PORT",
+    "OCELLI_GATEWAY_INTERNAL_PORT",
 }
 """Settings that the chart's probes, ports and volumes would not follow."""
 
@@ -325,11 +339,10 @@ PROMETHEUS = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name
 OFFICE = {"ipBlock": {"cidr": "192.0.2.0/24"}}
 
 
-def peers(helm: Path, values: dict[str, Any], name: str, namespace: str = "ocelli-system") -> Any:
-    """Who may connect by the one rule of a NetworkPolicy; None: everybody."""
-    policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name, namespace)
-    (rule,) = policy["spec"]["ingress"]
-    assert len(rule["ports"]) == 1
+def peers(helm: Path, values: dict[str, Any], name: str, port: str) -> Any:
+    """Who may connect to a port by the one rule of a NetworkPolicy for it; None: everybody."""
+    policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name)
+    (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": port}]]
     return rule.get("from")
 
 
@@ -342,45 +355,89 @@ def find(documents: list[dict[str, Any]], kind: str, name: str, namespace: str =
     return found
 
 
-@pytest.mark.parametrize("component", ["operator", "gateway", "store"])
-def test_prometheus_reaches_what_protects_itself_wherever_it_is(helm: Path, component: str) -> None:
-    assert peers(helm, {}, f"ocelli-{component}") is None
+METRICS_PORTS = {"operator": "metrics", "gateway": "internal", "store": "internal"}
 
 
-@pytest.mark.parametrize("component", ["operator", "store", "inference"])
-def test_peers_of_metrics_are_let_through(helm: Path, component: str) -> None:
-    assert PROMETHEUS in peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}")
+@pytest.mark.parametrize("component", METRICS_PORTS)
+def test_metrics_are_open_until_their_readers_are_named(helm: Path, component: str) -> None:
+    port = METRICS_PORTS[component]
+    assert peers(helm, {}, f"ocelli-{component}", port) is None
+    assert peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}", port) == [PROMETHEUS]
 
 
-def test_a_store_that_is_closed_stays_open_for_its_clients_in_every_namespace(helm: Path) -> None:
+def test_the_store_is_open_for_its_clients_in_every_namespace_and_nobody_else(helm: Path) -> None:
     ours = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ocelli"}}}
-    assert peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, "ocelli-store") == [ours, PROMETHEUS]
+    assert peers(helm, {}, "ocelli-store", "http") == [ours]
 
 
-def test_a_gateway_that_is_closed_stays_open_for_metrics_and_the_test(helm: Path) -> None:
-    values = {"networkPolicy": {"gatewayFrom": [OFFICE], "metricsFrom": [PROMETHEUS]}}
+def test_the_gateway_is_open_until_its_peers_are_named_and_then_for_the_test_too(helm: Path) -> None:
+    assert peers(helm, {}, "ocelli-gateway", "http") is None
     documents = parse(render(helm, {"credentials": {"user": "somebody"}}))
     test = find(documents, "Pod", "ocelli-test")["metadata"]["labels"]
-    office, pod, prometheus = peers(helm, values, "ocelli-gateway")
-    assert (office, prometheus) == (OFFICE, PROMETHEUS)
+    values = {"networkPolicy": {"gatewayFrom": [OFFICE], "metricsFrom": [PROMETHEUS]}}
+    office, pod = peers(helm, values, "ocelli-gateway", "http")
+    assert office == OFFICE
     assert pod["podSelector"]["matchLabels"].items() <= test.items()
 
 
-@pytest.mark.parametrize(
-    ("namespaces", "guarded"), [([], {"ocelli-system"}), (["team-a", "team-b"], {"ocelli-system", "team-a", "team-b"})]
-)
-def test_inference_servers_are_guarded_where_built_ins_serve_and_in_the_listed_namespaces(
-    helm: Path, namespaces: list[str], guarded: set[str]
-) -> None:
+def test_probes_and_metrics_have_a_port_that_no_service_leads_to(helm: Path) -> None:
+    for documents in (parse(render(helm, FULL_VALUES)), parse(render(helm, DEFAULT_VALUES))):
+        services = [item for item in documents if item["kind"] == "Service"]
+        assert {port["targetPort"] for service in services for port in service["spec"]["ports"]} == {"http"}
+        for spec in pod_specs(documents).values():
+            for container in spec["containers"]:
+                probes = [probe for name, probe in container.items() if name.endswith("Probe")]
+                assert all(probe["httpGet"]["port"] in ("internal", "health") for probe in probes)
+        monitors = [item["spec"] for item in documents if item["kind"] == "PodMonitor"]
+        assert {end["port"] for spec in monitors for end in spec["podMetricsEndpoints"]} <= {"internal", "metrics"}
+
+
+def test_inference_servers_are_scraped_at_the_port_that_their_service_has_for_that(helm: Path) -> None:
+    (monitor,) = [item for item in parse(render(helm, FULL_VALUES)) if item["kind"] == "ServiceMonitor"]
+    assert [end["port"] for end in monitor["spec"]["endpoints"]] == [INTERNAL_PORT_NAME]
+
+
+GATEWAY_PEER = {
+    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}},
+    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "ocelli-gateway", "app.kubernetes.io/instance": "ocelli"}},
+}
+
+
+def inference_peers(helm: Path, values: dict[str, Any]) -> Any:
+    """Who may call inference servers, and who may read their metrics: for the NetworkPolicies that the operator makes."""
+    variables = environment(helm, "operator", values)
+    settings = parse_config({"OCELLI_STORE_URL": "file:///store", **variables, "OCELLI_BACKBONES_FOLDER": ""}).children
+    peers = settings.network_peers
+    return None if peers is None else (list(peers.callers), list(peers.metrics_readers))
+
+
+@pytest.mark.parametrize("namespaces", [[], ["team-a"]])
+def test_the_operator_guards_inference_servers_in_every_namespace_for_the_gateway(helm: Path, namespaces: list[str]) -> None:
+    values = {"namespaces": namespaces, "credentials": {"existingSecret": "users"}}
+    assert inference_peers(helm, values) == ([GATEWAY_PEER], [])
     documents = parse(render(helm, {**DEFAULT_VALUES, "namespaces": namespaces}))
-    policies = [item for item in documents if (item["kind"], item["metadata"]["name"]) == ("NetworkPolicy", "ocelli-inference")]
-    assert {item["metadata"]["namespace"] for item in policies} == guarded
-    for policy in policies:
-        (rule,) = policy["spec"]["ingress"]
-        assert rule["ports"] == [{"port": INFERENCE_PORT_NAME}]
-        own, gateway = rule["from"]
-        assert own == {"podSelector": {}}
-        assert gateway["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}
+    policies = {item["metadata"]["name"] for item in documents if item["kind"] == "NetworkPolicy"}
+    assert policies == {"ocelli-operator", "ocelli-gateway", "ocelli-store"}
+    gateway = find(documents, "Deployment", "ocelli-gateway")["spec"]["template"]["metadata"]["labels"]
+    assert GATEWAY_PEER["podSelector"]["matchLabels"].items() <= gateway.items()
+
+
+def test_inference_servers_are_not_guarded_where_network_policies_are_off(helm: Path) -> None:
+    assert inference_peers(helm, {"networkPolicy": {"enabled": False}}) is None
+
+
+def test_a_reader_of_metrics_that_names_no_namespace_is_one_of_the_releases(helm: Path) -> None:
+    pods = {"podSelector": {"matchLabels": {"app": "prometheus"}}}
+    named = {**pods, "namespaceSelector": GATEWAY_PEER["namespaceSelector"]}
+    values = {"networkPolicy": {"metricsFrom": [PROMETHEUS, pods, OFFICE]}}
+    assert inference_peers(helm, values) == ([GATEWAY_PEER], [PROMETHEUS, named, OFFICE])
+
+
+@pytest.mark.parametrize("value", ["gatewayFrom", "metricsFrom"])
+@pytest.mark.parametrize("peer", [{}, {"namespace": "monitoring"}])
+def test_a_peer_that_is_none_is_refused(helm: Path, value: str, peer: dict[str, str]) -> None:
+    with pytest.raises(AssertionError, match=value):
+        render(helm, {**DEFAULT_VALUES, "networkPolicy": {value: [peer]}})
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team-a"]])
@@ -417,7 +474,7 @@ def test_every_operation_is_reached_from_outside(routed_paths: list[str]) -> Non
 
 
 def test_what_asks_for_no_credentials_is_not_reached_from_outside(routed_paths: list[str]) -> None:
-    inside = {prefix + path for prefix in ("", PREFIX) for path in (*QUIET_ROUTES, "/readyz", "/")}
+    inside = {prefix + path for prefix in ("", PREFIX) for path in (LIVE_PATH, "/healthz", "/metrics", "/readyz", "/")}
     assert {path for path in inside if any(is_below(path.rstrip("/"), routed) for routed in routed_paths)} == set()
 
 
@@ -650,13 +707,12 @@ def selectors(query: str) -> set[str]:
     return set(re.findall(r"\bocelli_[a-z_]+(?:\{([^,}]*))?", query))
 
 
-def test_neither_alerts_nor_dashboard_count_probes_and_metrics_as_requests(helm: Path) -> None:
+def test_neither_alerts_nor_dashboard_count_probes_of_load_balancers_as_requests(helm: Path) -> None:
     queries = [alert["expr"] for alert in rules(helm)] + dashboard_queries()
     counted = re.findall(r"ocelli_gateway_requests_total(\{[^}]*\})?", " ".join(queries))
     assert len(counted) == 3
     for selector in counted:
-        (left_out,) = re.findall(r'route!~"([^"]*)"', selector)
-        assert {*QUIET_ROUTES, "/readyz"} == set(left_out.split("|"))
+        assert f'route!="{LIVE_PATH}"' in selector
 
 
 def test_alerts_lead_to_their_runbooks_where_these_have_an_address(helm: Path) -> None:

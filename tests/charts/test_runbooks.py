@@ -58,7 +58,7 @@ def test_every_gateway_tells_what_it_misses_also_when_it_is_not_healthy(tmp_path
     (block,) = blocks("OcelliGatewayErrors")
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)
-    address = {"OCELLI_GATEWAY_HOST": "127.0.0.1", "OCELLI_GATEWAY_PORT": str(gateway_port)}
+    address = {"OCELLI_GATEWAY_HOST": "127.0.0.1", "OCELLI_GATEWAY_INTERNAL_PORT": str(gateway_port)}
     environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **address}
     done = subprocess.run(["bash", "-c", block], env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
@@ -158,10 +159,10 @@ def test_built_in_that_lacks_its_weights_is_not_said_to_become_ready(own_stage: 
 
 def test_gateway_without_rights_in_the_built_in_namespace_is_healthy_and_says_so(own_stage: Stage) -> None:
     own_stage.cluster.forbidden_namespace = SYSTEM_NAMESPACE
-    client = connected(own_stage)
-    body = client.classify(("a.png", plain((229, 0, 0)))).json()
+    gateway = own_stage.start_gateway()
+    body = connect(gateway, own_stage).classify(("a.png", plain((229, 0, 0)))).json()
     assert "cannot be looked up" in body["warnings"][0]["description"]
-    assert client.http.get("/healthz").status_code == 200
+    assert httpx.get(f"{gateway.internal_address}/healthz").status_code == 200
 
 
 @pytest.mark.parametrize("name", ["default", "food"])

@@ -192,4 +192,4 @@ def test_client_that_stops_reading_is_broken_off(stage: Stage, large: str) -> No
     gateway = stage.start_gateway(body_timeout_seconds=0.3)
     with stalled_downloads(gateway, large, 1):
         ended = 'route="/v3/classifiers/{classifier_id}/core_ml_model"'
-        wait_for(lambda: ended in httpx.get(f"{gateway.address}/metrics").text, "the download has ended")
+        wait_for(lambda: ended in httpx.get(f"{gateway.internal_address}/metrics").text, "the download has ended")

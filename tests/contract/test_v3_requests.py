@@ -149,7 +149,7 @@ def test_what_is_no_method_is_400(gateway: GatewayInstance, method: str) -> None
         ("OPTIONS", "/v3/classify/", "GET, HEAD, POST"),
         ("GET", "/v3/user_data", "DELETE"),
         ("GET", "/identity/token", "POST"),
-        ("POST", "/healthz", "GET, HEAD"),
+        ("POST", "/livez", "GET, HEAD"),
     ],
 )
 def test_known_path_with_another_method_is_405_with_allow(client: V3Client, method: str, path: str, allow: str) -> None:
@@ -302,7 +302,7 @@ def test_classifiers_of_another_owner_are_absent(stage: Stage, gateway: GatewayI
 
 @pytest.mark.contract_row("0.4/Every answer, errors too, carries X-Global-Transaction-Id")
 def test_every_answer_has_a_transaction_id_of_its_own(client: V3Client) -> None:
-    responses = [client.get("none_1"), client.http.get("/v3/nothing"), client.http.get("/healthz"), client.create()]
+    responses = [client.get("none_1"), client.http.get("/v3/nothing"), client.http.get("/livez"), client.create()]
     seen = [response.headers["x-global-transaction-id"] for response in responses]
     assert len(set(filter(None, seen))) == len(seen)
 
@@ -497,8 +497,10 @@ def test_healthz_says_why_a_create_would_not_succeed(tmp_path_factory: pytest.Te
         for file in stage.credentials_folder.iterdir():
             file.unlink()
         # A good answer holds for some seconds; what matters is that it does not hold for ever.
-        wait_for(lambda: httpx.get(f"{instance.address}/healthz").status_code == 503, "not healthy without credentials", 15)
-        assert "credential" in httpx.get(f"{instance.address}/healthz").json()["error"]
+        wait_for(
+            lambda: httpx.get(f"{instance.internal_address}/healthz").status_code == 503, "not healthy without credentials", 15
+        )
+        assert "credential" in httpx.get(f"{instance.internal_address}/healthz").json()["error"]
     finally:
         stage.close()
 
@@ -508,18 +510,26 @@ def test_healthz_names_an_upload_folder_that_cannot_be_written(tmp_path_factory:
     try:
         instance = stage.start_gateway()
         stage.upload_folder.rmdir()
-        wait_for(lambda: httpx.get(f"{instance.address}/healthz").status_code == 503, "not healthy without its folder", 15)
-        assert str(stage.upload_folder) in httpx.get(f"{instance.address}/healthz").json()["error"]
+        wait_for(
+            lambda: httpx.get(f"{instance.internal_address}/healthz").status_code == 503, "not healthy without its folder", 15
+        )
+        assert str(stage.upload_folder) in httpx.get(f"{instance.internal_address}/healthz").json()["error"]
     finally:
         stage.close()
 
 
 def test_metrics_count_answers_by_route_and_code(gateway: GatewayInstance, client: V3Client) -> None:
     client.get("metrics_1")
-    text = httpx.get(f"{gateway.address}/metrics").text
+    text = httpx.get(f"{gateway.internal_address}/metrics").text
     assert re.search(
         r'ocelli_gateway_requests_total\{code="404",method="GET",route="/v3/classifiers/\{classifier_id\}"\} [1-9]', text
     )
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+@pytest.mark.parametrize("prefix", ["", "/visual-recognition/api"])
+def test_what_is_for_the_cluster_is_not_at_the_public_port(client: V3Client, prefix: str, path: str) -> None:
+    assert_error(client.http.get(prefix + path), 404, "not_found")
 
 
 def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
@@ -536,4 +546,4 @@ def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> N
 
 def test_methods_that_nobody_knows_make_no_metrics(gateway: GatewayInstance) -> None:
     exchange(gateway, head("BREWED", "/v3/classifiers" + QUERY, "Connection: close"))
-    assert "BREWED" not in httpx.get(f"{gateway.address}/metrics").text
+    assert "BREWED" not in httpx.get(f"{gateway.internal_address}/metrics").text

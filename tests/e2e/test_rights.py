@@ -96,10 +96,18 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     autoscaling = {"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}
     serve(ocelli, name, autoscaling)
     wait_for("there is an autoscaler and a budget", lambda: children(ocelli, name, "hpa,pdb") == 2)
+    # Somebody opens its servers to everybody.
+    ocelli.kubectl("patch", "networkpolicy", f"clf-{name}", "--type=merge", "-p", '{"spec": {"ingress": [{}]}}')
     serve(ocelli, name, {"autoscaling": None, "replicas": 1})
     wait_for("both are gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
     serve(ocelli, name, autoscaling)
     wait_for("both are there again", lambda: children(ocelli, name, "hpa,pdb") == 2)
+    # An installation that makes no NetworkPolicies any more takes its own away.
+    operator = ("deployment/ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
+    ocelli.kubectl("set", "env", *operator, "--containers=operator", "OCELLI_INFERENCE_PEERS=")
+    wait_for("the NetworkPolicy is gone", lambda: children(ocelli, name, "networkpolicies") == 0)
+    ocelli.kubectl("rollout", "undo", *operator)
+    wait_for("it is there again", lambda: children(ocelli, name, "networkpolicies") == 1)
     # A quota has no room for the trainer's Pod: only Events of the Job tell why there is none.
     ocelli.kubectl("create", "quota", "no-pods", "--hard=pods=0")
     for class_name, sample in (("two", "two.zip"), ("one", "more-ones.zip")):
@@ -125,7 +133,7 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     # Somebody takes the label away by which REST knows it.
     ocelli.kubectl("label", "classifier", name, "ocelli.dev/classifier-id-")
     wait_for("what is in the way is named", lambda: "does not belong to this Classifier" in tell_conditions(ocelli, name))
-    ocelli.kubectl("delete", "deployments,services,hpa,pdb", "-l", f"ocelli.dev/classifier={name}")
+    ocelli.kubectl("delete", "deployments,services,hpa,pdb,networkpolicies", "-l", f"ocelli.dev/classifier={name}")
     ocelli.kubectl("wait", "--for=condition=Ready", f"classifier/{name}", "--timeout=100s")
     assert client.delete(f"/v3/classifiers/{identity}").status_code == 200
 

@@ -44,7 +44,7 @@ READY = {"kubectl": {"digits", "local-files", "one-class", "sized", "smallest"},
 LEARNS, WAITS = "by-{way}", "by-{way}-waiting"
 """Names of namespaces."""
 CASES = [(way, path) for way in WAYS for path in EXAMPLES]
-CHILDREN = "jobs,deployments,services,horizontalpodautoscalers,poddisruptionbudgets"
+CHILDREN = "jobs,deployments,services,horizontalpodautoscalers,poddisruptionbudgets,networkpolicies"
 ID_LABEL = "ocelli.dev/classifier-id"
 SETTLE_SECONDS = 400.0
 NO_NODE = '{"requests": {"cpu": "9000"}}'

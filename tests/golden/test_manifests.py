@@ -16,6 +16,7 @@ from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
 from ocelli_operator.manifests.metadata import ChildOwner
+from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
 
@@ -64,6 +65,15 @@ GPU = parse_config(
         "OCELLI_GPU_RUNTIME_CLASS": "nvidia",
     }
 ).children
+PEERS = parse_config(
+    {
+        "OCELLI_STORE_URL": "file:///store",
+        "OCELLI_INFERENCE_PEERS": '[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}, '
+        '"podSelector": {"matchLabels": {"app.kubernetes.io/name": "ocelli-gateway"}}}]',
+        "OCELLI_METRICS_PEERS": '[{"ipBlock": {"cidr": "192.0.2.0/24"}}]',
+    }
+).children.network_peers
+assert PEERS is not None
 FIRST = Attempt(revision=REVISION, number=1)
 ONE = InferenceServers(revision=REVISION, replicas=1)
 
@@ -108,6 +118,7 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
     "inference_deployment_bucket": lambda: build_inference_deployment(make_owner(), BUCKET, ONE),
     "service": lambda: build_service(make_owner(), REVISION),
     "autoscaler": build_plain_autoscaler,
+    "network_policy": lambda: build_network_policy(make_owner(), PEERS),
     "disruption_budget": lambda: build_disruption_budget(make_owner(), REVISION),
 }
 

@@ -140,6 +140,24 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
+{{/* Peers in NetworkPolicies of the Classifiers' namespaces: who may call inference servers, and who may read their metrics. A peer
+that names no namespace is one of the release's, as it is in the policies of the chart. */}}
+{{- define "ocelli.inferencePeers" -}}
+- namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ .Release.Namespace }} } }
+  podSelector:
+    matchLabels:
+      {{- include "ocelli.selector" (dict "root" . "component" "gateway") | nindent 6 }}
+{{- end -}}
+
+{{- define "ocelli.metricsPeers" -}}
+{{- $peers := list }}
+{{- $own := dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .Release.Namespace)) }}
+{{- range .Values.networkPolicy.metricsFrom }}
+{{- $peers = append $peers (ternary . (merge (deepCopy .) $own) (or (hasKey . "namespaceSelector") (hasKey . "ipBlock"))) }}
+{{- end }}
+{{- toYaml $peers }}
+{{- end -}}
+
 {{- define "ocelli.storeSecret" -}}
 {{- if and (eq .Values.store.mode "bucket") .Values.store.bucket.secretName }}
 envFrom:
@@ -147,8 +165,8 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Metrics and probes ask
-for no credentials and stay inside. */}}
+{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Probes of
+load balancers (/livez) go to the Service. */}}
 {{- define "ocelli.publicPaths" -}}
 {{- range $prefix := list "" "/visual-recognition/api" }}
 {{- range list "/v3" "/identity/token" "/openapi.json" }}

@@ -12,6 +12,8 @@ from ocelli_api.pods import (
     INFERENCE_PORT,
     INFERENCE_PORT_NAME,
     INFERENCE_PRE_STOP_SECONDS,
+    INTERNAL_PORT,
+    INTERNAL_PORT_NAME,
     STORE_READ_AUDIENCE,
     Component,
     Environment,
@@ -112,7 +114,10 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
             {"name": str(Environment.BIND_ADDRESS), "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             build_cpu_limit(),
         ],
-        "ports": [{"name": INFERENCE_PORT_NAME, "containerPort": INFERENCE_PORT, "protocol": "TCP"}],
+        "ports": [
+            {"name": INFERENCE_PORT_NAME, "containerPort": INFERENCE_PORT, "protocol": "TCP"},
+            {"name": INTERNAL_PORT_NAME, "containerPort": INTERNAL_PORT, "protocol": "TCP"},
+        ],
         "resources": build_resources(resources, settings.gpu, servers.accelerator),
         "startupProbe": {**_build_probe("/healthz"), "periodSeconds": 1, "failureThreshold": STARTUP_LIMIT_SECONDS},
         "readinessProbe": {**_build_probe("/readyz"), "periodSeconds": 1, "failureThreshold": 2},
@@ -122,4 +127,4 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
 
 
 def _build_probe(path: str) -> Manifest:
-    return {"httpGet": {"path": path, "port": INFERENCE_PORT_NAME}, "timeoutSeconds": 5}
+    return {"httpGet": {"path": path, "port": INTERNAL_PORT_NAME}, "timeoutSeconds": 5}

@@ -66,6 +66,11 @@ def service_name(classifier_name: str) -> str:
     return f"clf-{classifier_name}"
 
 
+def network_policy_name(classifier_name: str) -> str:
+    """A prefix, because people have policies such as `default` or `food` of their own."""
+    return f"clf-{classifier_name}"
+
+
 def endpoint(classifier: Classifier) -> str:
     """Address of the inference servers inside the cluster."""
     return f"http://{service_name(classifier.name)}.{classifier.namespace}.svc:{INFERENCE_PORT}"
@@ -76,11 +81,13 @@ def selector_labels(classifier_name: str, component: Component, revision: str) -
     return {CLASSIFIER_LABEL: classifier_name, COMPONENT_LABEL: str(component), REVISION_LABEL: revision}
 
 
-def build_labels(owner: ChildOwner, component: Component, revision: str) -> dict[str, str]:
-    """Labels of a child and, where it has Pods, of these."""
+def build_labels(owner: ChildOwner, component: Component, revision: str | None = None) -> dict[str, str]:
+    """Labels of a child and, where it has Pods, of these. None: the child is for every revision."""
     program = "ocelli-trainer" if component is Component.TRAINING else "ocelli-inference"
     return {
-        **selector_labels(owner.name, component, revision),
+        CLASSIFIER_LABEL: owner.name,
+        COMPONENT_LABEL: str(component),
+        **({} if revision is None else {REVISION_LABEL: revision}),
         CLASSIFIER_ID_LABEL: owner.classifier_id,
         "app.kubernetes.io/name": program,
         "app.kubernetes.io/instance": owner.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ocelli_api.classifier import Manifest
-from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, Component
+from ocelli_api.pods import INFERENCE_PORT, INFERENCE_PORT_NAME, INTERNAL_PORT, INTERNAL_PORT_NAME, Component
 from ocelli_operator.manifests.metadata import ChildOwner, build_labels, build_metadata, selector_labels, service_name
 
 
@@ -17,12 +17,9 @@ def build_service(owner: ChildOwner, served_revision: str) -> Manifest:
             "type": "ClusterIP",
             "selector": selector_labels(owner.name, Component.INFERENCE, served_revision),
             "ports": [
-                {
-                    "name": INFERENCE_PORT_NAME,
-                    "port": INFERENCE_PORT,
-                    "targetPort": INFERENCE_PORT_NAME,
-                    "protocol": "TCP",
-                }
+                {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
+                # The second one is for Prometheus, which finds servers by their Service.
+                for name, port in ((INFERENCE_PORT_NAME, INFERENCE_PORT), (INTERNAL_PORT_NAME, INTERNAL_PORT))
             ],
         },
     }

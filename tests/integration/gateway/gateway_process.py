@@ -35,6 +35,7 @@ class GatewayProcess:
     log: Path
     settings: dict[str, str]
     port: int = field(default_factory=find_free_port)
+    internal_port: int = field(default_factory=find_free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -50,6 +51,7 @@ class GatewayProcess:
             "OCELLI_CREDENTIALS_FOLDER": str(self.credentials),
             "OCELLI_GATEWAY_HOST": "127.0.0.1",
             "OCELLI_GATEWAY_PORT": str(self.port),
+            "OCELLI_GATEWAY_INTERNAL_PORT": str(self.internal_port),
             # Tests of the drain ask for it.
             "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
             **self.settings,
@@ -61,7 +63,7 @@ class GatewayProcess:
         self._wait("it answers /livez", lambda: httpx.get(f"{self.address}/livez").status_code == 200)
 
     def health(self) -> httpx.Response:
-        return httpx.get(f"{self.address}/healthz", timeout=10)
+        return httpx.get(f"http://127.0.0.1:{self.internal_port}/healthz", timeout=10)
 
     def wait_until_healthy(self) -> None:
         self._wait("it is healthy", lambda: self.health().status_code == 200)

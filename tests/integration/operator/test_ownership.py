@@ -17,7 +17,7 @@ from ocelli_api.classifier import Manifest, parse_spec
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import ClusterClient, ConflictError
 from ocelli_cluster.field_ownership import claim_created
-from ocelli_cluster.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, SERVICES, Resource
+from ocelli_cluster.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, NETWORK_POLICIES, SERVICES, Resource
 from ocelli_local import SyncClusterAccess
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from tests.integration.operator.operator_process import OperatorProcess
@@ -80,7 +80,14 @@ FOREIGN = {
         "metadata": {"name": "colours"},
         "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "mine"}}},
     },
+    "networkpolicy/clf-colours": {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "clf-colours"},
+        "spec": {"podSelector": {"matchLabels": {"app": "mine"}}, "policyTypes": ["Ingress"]},
+    },
 }
+GUARDED = {"OCELLI_INFERENCE_PEERS": '[{"namespaceSelector": {"matchLabels": {"team": "gateways"}}}]'}
 
 
 @pytest.mark.parametrize("place", list(FOREIGN))
@@ -91,7 +98,7 @@ def test_an_object_of_somebody_elses_is_left_as_it_is_and_made_way_for(
     scene.apply(FOREIGN[place])
     before = read(scene, kind, name)
     put_served(scene, autoscaling={"minReplicas": 2, "maxReplicas": 3})
-    build_operator().start()
+    build_operator(**GUARDED).start()
     told = wait_until_told(scene, "does not belong to this Classifier")
     assert f"{before['kind']} {name} is there already" in told
     assert "delete it" in told
@@ -101,6 +108,25 @@ def test_an_object_of_somebody_elses_is_left_as_it_is_and_made_way_for(
     scene.kubectl("delete", kind, name)
     scene.cluster.wait_for("its own is made", lambda: is_made(scene, kind, name))
     assert read(scene, kind, name)["metadata"]["ownerReferences"][0]["kind"] == "Classifier"
+
+
+def test_a_network_policy_that_somebody_opens_or_deletes_is_repaired_and_applied_once(
+    scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
+) -> None:
+    put_served(scene)
+    build_operator(kubeconfig=proxy.kubeconfig, **GUARDED).start()
+    place = ("networkpolicy", "clf-colours")
+    scene.cluster.wait_for("it is made", lambda: is_made(scene, *place))
+    made = read(scene, *place)["spec"]
+    scene.kubectl("patch", *place, "--type=merge", "-p", '{"spec": {"ingress": [{}]}}')
+    scene.cluster.wait_for("it is closed again", lambda: read(scene, *place)["spec"] == made)
+    scene.kubectl("delete", *place)
+    scene.cluster.wait_for("it is back", lambda: is_made(scene, *place))
+    proxy.writes.clear()
+    # A change that the operator answers comes after whatever else it has to do.
+    scene.patch('{"spec": {"serving": {"replicas": 2}}}')
+    scene.cluster.wait_for("it was looked at again", lambda: is_made(scene, "pdb", "colours"))
+    assert [write for write in proxy.writes if "/networkpolicies" in write] == []
 
 
 def test_what_only_carries_the_labels_survives(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
@@ -142,7 +168,12 @@ def test_a_field_that_the_spec_no_longer_names_goes_though_the_object_was_create
 
 @pytest.mark.parametrize(
     ("place", "resource"),
-    [("service/clf-colours", SERVICES), ("hpa/colours", AUTOSCALERS), ("pdb/colours", DISRUPTION_BUDGETS)],
+    [
+        ("service/clf-colours", SERVICES),
+        ("hpa/colours", AUTOSCALERS),
+        ("pdb/colours", DISRUPTION_BUDGETS),
+        ("networkpolicy/clf-colours", NETWORK_POLICIES),
+    ],
 )
 def test_an_apply_for_an_object_that_is_another_one_by_now_is_refused(scene: Scene, place: str, resource: Resource) -> None:
     kind, name = place.split("/")
@@ -229,8 +260,12 @@ def test_what_admission_rewrites_is_applied_once_and_not_again_by_a_successor(
     second.wait_until_leading()
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
     scene.cluster.wait_for("it was looked at", lambda: is_made(scene, "pdb", "colours"))
+    # The pass that changes the Deployment says so for a moment.
+    scene.cluster.wait_for(
+        "nothing is brought up to date any more",
+        lambda: "is brought up to date" not in scene.condition("Ready")["message"],
+    )
     assert [write for write in proxy.writes if "/services" in write] == []
-    assert "is brought up to date" not in scene.condition("Ready")["message"]
 
 
 def test_what_was_created_counts_as_applied_once_it_is_claimed(scene: Scene) -> None:

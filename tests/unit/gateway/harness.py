@@ -36,7 +36,7 @@ from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, R
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
-from ocelli_gateway.app import Dependencies, Gateway, build_app, running_gateway
+from ocelli_gateway.app import Dependencies, Gateway, build_app, build_internal_app, running_gateway
 from ocelli_gateway.credentials import build_credential_set
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
@@ -177,6 +177,8 @@ class GatewayInstance:
 
     address: str
     port: int
+    internal_address: str
+    """Of probes and metrics."""
     gateway: Gateway
     settings: GatewaySettings
 
@@ -276,16 +278,24 @@ class Stage:
             resolver=resolver,
         )
         gateway = await self._resources.enter_async_context(running_gateway(dependencies))
-        app = build_app(gateway, metrics)
+        app, internal_app = build_app(gateway, metrics), build_internal_app(gateway, metrics)
         http = build_protocol(stall_seconds=settings.body_timeout_seconds)
         running = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
         self._resources.push_async_callback(running.stop)
+        internal = await _start_server(internal_app, "127.0.0.1", 0, ws="none")
+        self._resources.push_async_callback(internal.stop)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while healthy and not (health := await gateway.health()).healthy:
             assert time.monotonic() < deadline, health.reason
             await asyncio.sleep(0.01)
-        port = running.server.servers[0].sockets[0].getsockname()[1]
-        return GatewayInstance(address=f"http://127.0.0.1:{port}", port=port, gateway=gateway, settings=settings)
+        port, internal_port = (item.server.servers[0].sockets[0].getsockname()[1] for item in (running, internal))
+        return GatewayInstance(
+            address=f"http://127.0.0.1:{port}",
+            port=port,
+            internal_address=f"http://127.0.0.1:{internal_port}",
+            gateway=gateway,
+            settings=settings,
+        )
 
     # What the operator does, as far as the gateway can see it.
 

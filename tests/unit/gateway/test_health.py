@@ -24,11 +24,11 @@ def own_stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def health(instance: GatewayInstance) -> httpx.Response:
-    return httpx.get(f"{instance.address}/healthz")
+    return httpx.get(f"{instance.internal_address}/healthz")
 
 
 def readiness(instance: GatewayInstance) -> httpx.Response:
-    return httpx.get(f"{instance.address}/readyz")
+    return httpx.get(f"{instance.internal_address}/readyz")
 
 
 def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored(own_stage: Stage) -> None:

@@ -17,7 +17,7 @@ from starlette.types import Message, Scope
 
 from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER, ImageFault
 from ocelli_inference.admission import Admission, AdmissionLimits
-from ocelli_inference.app import build_app
+from ocelli_inference.app import build_app, build_internal_app
 from ocelli_inference.batching import BatchRules, FeatureBatcher
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
@@ -57,6 +57,9 @@ class Rig:
         self.app = build_app(self.service)
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, raise_app_exceptions=False), base_url="http://inference"
+        )
+        self.internal = httpx.AsyncClient(
+            transport=httpx.ASGITransport(build_internal_app(self.service)), base_url="http://inference"
         )
         self.engine = GatedEngine()
         self.decoder = FaultyDecoder()
@@ -126,8 +129,8 @@ async def test_bytes_that_are_no_image_are_refused_with_the_fault(rig: Rig) -> N
 
 async def test_before_it_is_loaded_it_is_alive_and_not_ready(metrics: Metrics) -> None:
     async with open_rig(metrics, loaded=False) as rig:
-        assert (await rig.client.get("/healthz")).status_code == 200
-        assert (await rig.client.get("/readyz")).status_code == 503
+        assert (await rig.internal.get("/healthz")).status_code == 200
+        assert (await rig.internal.get("/readyz")).status_code == 503
         assert (await rig.client.get("/v2/health/live")).json() == {"live": True}
         assert (await rig.client.get("/v2/health/ready")).status_code == 503
         assert (await rig.client.get(f"/v2/models/{CLASSIFIER_ID}/ready")).status_code == 503
@@ -141,7 +144,7 @@ async def test_before_it_is_loaded_a_prediction_may_be_tried_again(metrics: Metr
 
 
 async def test_once_loaded_it_is_ready(rig: Rig) -> None:
-    assert (await rig.client.get("/readyz")).status_code == 200
+    assert (await rig.internal.get("/readyz")).status_code == 200
     assert (await rig.client.get("/v2/health/ready")).json() == {"ready": True}
     assert (await rig.client.get(f"/v2/models/{CLASSIFIER_ID}/ready")).json() == {"name": CLASSIFIER_ID, "ready": True}
 
@@ -227,9 +230,14 @@ async def test_requests_are_counted_by_outcome(rig: Rig) -> None:
     assert (rig.requests("Predicted"), rig.requests("NotAnImage")) == (1, 1)
 
 
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+async def test_probes_and_metrics_are_not_at_the_port_of_predictions(rig: Rig, path: str) -> None:
+    assert (await rig.client.get(path)).status_code == 404
+
+
 async def test_metrics_are_in_prometheus_s_text_format(rig: Rig) -> None:
     await rig.predict(b"\x01")
-    answer = await rig.client.get("/metrics")
+    answer = await rig.internal.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert 'ocelli_inference_requests_total{outcome="Predicted"} 1.0' in answer.text
 
@@ -237,7 +245,7 @@ async def test_metrics_are_in_prometheus_s_text_format(rig: Rig) -> None:
 async def test_a_draining_server_is_not_ready_and_still_answers(rig: Rig) -> None:
     drain = asyncio.create_task(rig.service.drain(DrainRules(quiet_seconds=3600, limit_seconds=3600)))
     await asyncio.sleep(0)
-    assert (await rig.client.get("/readyz")).status_code == 503
+    assert (await rig.internal.get("/readyz")).status_code == 503
     answer = await rig.predict(b"\x01")
     assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
     drain.cancel()

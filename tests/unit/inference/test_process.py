@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ocelli_api.pods import INFERENCE_PORT, Environment
+from ocelli_api.pods import INFERENCE_PORT, INTERNAL_PORT, Environment
 from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER
 from tests.unit.inference.artifacts import CLASSIFIER_ID, NAMESPACE, REVISION, install_artifact, make_jpeg
 from tests.unit.inference.gates import until
@@ -33,6 +33,7 @@ CLIENTS = 8
 class Server:
     process: subprocess.Popen[bytes]
     url: str
+    internal_url: str
     termination_message: Path
     log: Path
 
@@ -41,7 +42,7 @@ class Server:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             try:
-                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                if httpx.get(f"{self.internal_url}/readyz").status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -77,6 +78,7 @@ def start_server(folder: Path, store_url: str, **changes: str) -> Iterator[Serve
         yield Server(
             process=process,
             url=f"http://{address}:{INFERENCE_PORT}",
+            internal_url=f"http://{address}:{INTERNAL_PORT}",
             termination_message=folder / "termination-message",
             log=log,
         )
@@ -115,7 +117,7 @@ async def test_a_terminated_server_fails_no_request_and_exits_0(tmp_path: Path, 
             await until(lambda: running.done() or clients.fewest_answers() >= 2)
             server.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):
-                while (await client.get("/readyz")).status_code != 503:
+                while (await client.get(f"{server.internal_url}/readyz")).status_code != 503:
                     pass
             # Gateways hear of it a moment late: until then they send requests.
             late = clients.fewest_answers() + 3

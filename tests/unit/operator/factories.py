@@ -157,7 +157,7 @@ def find_applied(plan: Plan, kind: ChildKind) -> list[Manifest]:
 def as_child(manifest: Manifest) -> ObservedChild:
     """The manifest as the API server would hold it."""
     return ObservedChild(
-        identity=make_identity(manifest["metadata"]["name"], manifest["metadata"]["labels"]["ocelli.dev/revision"]),
+        identity=make_identity(manifest["metadata"]["name"], manifest["metadata"]["labels"].get("ocelli.dev/revision", "")),
         generation=1,
         manifest_hash=manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION],
         content=json.dumps({"labels": manifest["metadata"]["labels"], "spec": manifest["spec"]}).encode(),
@@ -219,6 +219,7 @@ class World:
             ChildKind.SERVICE: list(self.observed.services),
             ChildKind.AUTOSCALER: list(self.observed.autoscalers),
             ChildKind.DISRUPTION_BUDGET: list(self.observed.disruption_budgets),
+            ChildKind.NETWORK_POLICY: list(self.observed.network_policies),
         }
         pods = list(self.observed.pods)
         for action in plan.actions:
@@ -243,6 +244,7 @@ class World:
             services=tuple(children[ChildKind.SERVICE]),
             autoscalers=tuple(children[ChildKind.AUTOSCALER]),
             disruption_budgets=tuple(children[ChildKind.DISRUPTION_BUDGET]),
+            network_policies=tuple(children[ChildKind.NETWORK_POLICY]),
             pods=tuple(pods),
             classifier=replace(self.observed.classifier, status=plan.status),
         )

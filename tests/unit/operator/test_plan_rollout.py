@@ -14,7 +14,7 @@ from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
 from ocelli_operator.status import find_occurrences
-from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, settled_world
+from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, make_settings, settled_world
 
 
 def reason_of(plan: Plan, condition_type: ConditionType) -> str | None:
@@ -598,3 +598,80 @@ class TestLostArtifact:
         world.step()
         world.see(artifact_lost=False)
         assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
+
+
+GUARDED = make_settings(OCELLI_INFERENCE_PEERS='[{"namespaceSelector": {"matchLabels": {"team": "gateways"}}}]')
+
+
+def guarded_world(**spec: object) -> World:
+    """Learned, in an installation that makes NetworkPolicies; nothing is rolled out yet."""
+    world = learned_world(**spec)
+    world.settings = GUARDED
+    return world
+
+
+class TestNetworkPolicy:
+    def test_it_is_made_before_the_first_inference_server(self) -> None:
+        plan = guarded_world().plan()
+        kinds = [action.kind for action in plan.actions if isinstance(action, ApplyChild)]
+        assert kinds == [ChildKind.NETWORK_POLICY, ChildKind.DEPLOYMENT]
+
+    def test_it_admits_the_peers_of_the_setting_and_pods_of_the_classifiers_namespace(self) -> None:
+        (policy,) = find_applied(guarded_world().plan(), ChildKind.NETWORK_POLICY)
+        peers = [peer for rule in policy["spec"]["ingress"] for peer in rule["from"]]
+        assert {"podSelector": {}} in peers
+        assert {"namespaceSelector": {"matchLabels": {"team": "gateways"}}} in peers
+
+    def test_an_installation_without_peers_makes_none(self) -> None:
+        assert find_applied(learned_world().plan(), ChildKind.NETWORK_POLICY) == []
+
+    def test_it_goes_when_the_installation_makes_none_any_more(self) -> None:
+        world = guarded_world()
+        world.settle()
+        world.settings = make_settings()
+        assert deletions(world.plan()) == [(ChildKind.NETWORK_POLICY, "clf-dogs")]
+
+    def test_one_that_is_served_without_gets_one(self) -> None:
+        world = settled_world()
+        world.settings = GUARDED
+        (action,) = world.plan().actions
+        assert isinstance(action, ApplyChild)
+        assert (action.kind, action.uid) == (ChildKind.NETWORK_POLICY, None)
+
+    def test_one_that_somebody_opened_is_repaired(self) -> None:
+        world = guarded_world()
+        world.settle()
+        (policy,) = world.observed.network_policies
+        world.see(network_policies=(replace(policy, content=policy.content.replace(b'"ingress": [', b'"ingress": [{}, ')),))
+        assert len(find_applied(world.plan(), ChildKind.NETWORK_POLICY)) == 1
+
+    def test_a_foreign_one_of_the_name_is_left_alone_and_told_and_no_server_starts_without(self) -> None:
+        world = guarded_world()
+        world.settle()
+        (policy,) = world.observed.network_policies
+        foreign = replace(policy, identity=make_identity("clf-dogs", "", owner_uid="", owner=("", "")))
+        world = guarded_world()
+        world.see(network_policies=(foreign,))
+        plan = world.plan()
+        assert plan.actions == ()
+        told = message_of(plan, ConditionType.READY)
+        assert told.startswith("NetworkPolicy clf-dogs is there already and does not belong to this Classifier; delete it")
+
+    def test_while_one_is_refused_what_serves_already_goes_on(self) -> None:
+        world = settled_world()
+        world.settings = GUARDED
+        (action,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        world.see(hindrances={action.manifest_hash: "is not admitted: exceeded quota"})
+        plan = world.plan()
+        assert deletions(plan) == []
+        assert message_of(plan, ConditionType.READY).startswith("NetworkPolicy clf-dogs is not admitted")
+        assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+
+    def test_one_that_the_api_server_calls_invalid_names_the_settings(self) -> None:
+        world = guarded_world()
+        (policy, _) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
+        world.see(refusals={policy.manifest_hash: "spec.ingress: Invalid value"})
+        plan = world.plan()
+        assert plan.actions == ()
+        told = message_of(plan, ConditionType.READY)
+        assert "spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator" in told

@@ -107,7 +107,7 @@ class StandInView:
     def none(self, key: ObjectKey) -> tuple[()]:
         return ()
 
-    pods = deployments = services = autoscalers = disruption_budgets = none
+    pods = deployments = services = autoscalers = disruption_budgets = network_policies = none
 
     def gpu_nodes(self) -> tuple[()]:
         return ()

@@ -16,7 +16,7 @@ import uvicorn
 from ocelli_http.server import ServerSettings, build_config
 from ocelli_storage.embedded_store import EmbeddedStore
 from ocelli_store.access import Caller
-from ocelli_store.app import Store, build_app
+from ocelli_store.app import Store, build_app, build_internal_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
 
@@ -49,6 +49,13 @@ def build_store(root: Path, *, namespace_quota_bytes: int | None = None, **field
     )
 
 
+class StoreURL(str):
+    """Where objects are."""
+
+    internal_url: str
+    """Where probes and metrics are."""
+
+
 @contextlib.contextmanager
 def running_store(
     root: Path,
@@ -57,18 +64,26 @@ def running_store(
     namespace_quota_bytes: int | None = None,
     server_settings: ServerSettings | None = None,
     **fields: Any,
-) -> Iterator[str]:
+) -> Iterator[StoreURL]:
     """The store at a URL, with the limits that its process has; further keyword arguments are fields of `Store`."""
     store = build_store(root, namespace_quota_bytes=namespace_quota_bytes, **fields)
     listener = socket.create_server(("127.0.0.1", port))
     # Not `ocelli_http`'s server: signals belong to the test runner.
     server = uvicorn.Server(build_config(build_app(store), **(server_settings or {})))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+    internal_listener = socket.create_server(("127.0.0.1", 0))
+    internal_server = uvicorn.Server(build_config(build_internal_app(store)))
+
+    async def serve() -> None:
+        await asyncio.gather(server.serve(sockets=[listener]), internal_server.serve(sockets=[internal_listener]))
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
     thread.start()
+    url = StoreURL(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    url.internal_url = f"http://127.0.0.1:{internal_listener.getsockname()[1]}"
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield url
     finally:
-        server.should_exit = True
+        server.should_exit = internal_server.should_exit = True
         thread.join(10)
 
 

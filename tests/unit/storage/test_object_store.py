@@ -26,7 +26,7 @@ from ocelli_storage.object_store import (
 )
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.write_slots import WriteSlots
-from tests.unit.storage.running_store import breaking_off, open_embedded, raw_request, running_store, wait_until
+from tests.unit.storage.running_store import StoreURL, breaking_off, open_embedded, raw_request, running_store, wait_until
 from tests.unit.storage.store_promises import LARGE, LIMIT_BYTES, StorePromises, read_all, run
 
 OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
@@ -64,7 +64,7 @@ def slow_write(url: str, token: str, namespace: str, size_bytes: int = 30) -> It
 
 
 @pytest.fixture
-def embedded_url(tmp_path: Path) -> Iterator[str]:
+def embedded_url(tmp_path: Path) -> Iterator[StoreURL]:
     with running_store(tmp_path / "volume") as url:
         yield url
 
@@ -160,19 +160,23 @@ class TestEmbedded(StorePromises):
         assert answer.startswith("HTTP/1.1 400 ")
 
     @pytest.mark.parametrize(("path", "words"), [("/livez", "ok"), ("/readyz", "ok"), ("/metrics", "ocelli_store_free_bytes")])
-    def test_probes_and_metrics_ask_for_no_token(self, embedded_url: str, path: str, words: str) -> None:
-        answer = raw_request(embedded_url, f"GET {path} HTTP/1.1")
+    def test_probes_and_metrics_ask_for_no_token(self, embedded_url: StoreURL, path: str, words: str) -> None:
+        answer = raw_request(embedded_url.internal_url, f"GET {path} HTTP/1.1")
         assert answer.startswith("HTTP/1.1 200 ")
         assert words in answer
 
-    def test_metrics_say_how_much_of_the_volume_is_left(self, embedded_url: str) -> None:
-        answer = raw_request(embedded_url, "GET /metrics HTTP/1.1")
+    @pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
+    def test_probes_and_metrics_are_not_at_the_port_of_objects(self, embedded_url: StoreURL, path: str) -> None:
+        assert raw_request(embedded_url, f"GET {path} HTTP/1.1").startswith("HTTP/1.1 404 ")
+
+    def test_metrics_say_how_much_of_the_volume_is_left(self, embedded_url: StoreURL) -> None:
+        answer = raw_request(embedded_url.internal_url, "GET /metrics HTTP/1.1")
         free, size = (float(re.findall(rf"^ocelli_store_{what}_bytes (\S+)", answer, re.M)[0]) for what in ("free", "size"))
         assert 0 < free <= size
 
-    def test_a_store_whose_volume_cannot_be_written_is_not_ready(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_store_whose_volume_cannot_be_written_is_not_ready(self, embedded_url: StoreURL, tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "volume" / "incoming")
-        answer = raw_request(embedded_url, "GET /readyz HTTP/1.1")
+        answer = raw_request(embedded_url.internal_url, "GET /readyz HTTP/1.1")
         assert answer.startswith("HTTP/1.1 503 ")
         assert "the volume of the store cannot be written" in answer
 
@@ -225,7 +229,7 @@ class TestEmbedded(StorePromises):
                 run(store.put(f"{OWN}/y", tmp_path / "large"))
                 finishing.join()
             assert run(store.get(f"{OWN}/y", limit_bytes=LIMIT_BYTES)) == LARGE
-            assert 'code="503",method="PUT"}' in raw_request(url, "GET /metrics HTTP/1.1")
+            assert 'code="503",method="PUT"}' in raw_request(url.internal_url, "GET /metrics HTTP/1.1")
 
     def test_a_slow_write_holds_little_in_memory(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume") as url, slow_write(url, "writer", "team-a", 1_000_000) as connection:
@@ -240,7 +244,7 @@ class TestEmbedded(StorePromises):
             store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
             with pytest.raises(StoreQuotaError, match=r'namespace "team-a" has no room .* of its quota of 12.0 MiB .*; delete'):
                 run(store.put(f"{OWN}/x", tmp_path / "large" if kind == "file" else LARGE))
-            assert 'code="413",method="PUT"} 1.0' in raw_request(url, "GET /metrics HTTP/1.1")
+            assert 'code="413",method="PUT"} 1.0' in raw_request(url.internal_url, "GET /metrics HTTP/1.1")
 
     def test_what_an_administrator_writes_counts_for_the_tenant(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", namespace_quota_bytes=1_000_000) as url:

@@ -1,0 +1,44 @@
+"""A second server in a process, for probes and metrics, on a port of its own.
+
+Clients of the first port can't read them, and however many connections these hold, a probe is answered. It must not know what
+is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from ocelli_http.server import bind, build_config
+
+INTERNAL_CONNECTIONS = 64
+"""Probes and readers of metrics are few."""
+
+
+@contextlib.asynccontextmanager
+async def internal_server(app: ASGIApp, address: str, port: int) -> AsyncIterator[None]:
+    """Serves while the block runs, the drain of the other server included.
+
+    Raises:
+        BindError: the address cannot be used.
+    """
+    listener = bind(address, port)
+    server = _InternalServer(build_config(app, limit_concurrency=INTERNAL_CONNECTIONS, timeout_graceful_shutdown=1))
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="internal server")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _InternalServer(uvicorn.Server):
+    """Signals belong to the other server."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
