@@ -198,7 +198,7 @@ def test_no_request_to_a_store_is_lost(local_cluster: SyncClusterAccess, namespa
 
         def requests(number: int) -> Request:
             if number % 2:
-                return Request(method="GET", path=f"/list?prefix={folder}/", headers=authorized)
+                return Request(method="GET", path=f"/list?prefix={folder}", headers=authorized)
             path = f"/objects/{folder}/{number % 10}"
             return Request(method="PUT", path=path, body=bytes(10_000), headers=authorized, status=204)
 
