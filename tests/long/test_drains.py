@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import itertools
 import os
 import random
 import subprocess
@@ -190,9 +191,10 @@ def test_no_request_to_a_store_is_lost(local_cluster: SyncClusterAccess, namespa
         token = store.save_token(namespace, "default").read_text().strip()
         authorized = {"Authorization": f"Bearer {token}"}
         folder = f"tenants/{namespace}/artifacts/dogs_1/0123456789"
+        numbers = itertools.count()
 
         def start() -> Server:
-            another = store.start_another()
+            another = store.start_another(tmp_path / f"volume-{next(numbers)}")
             processes.callback(another.process.kill)
             return Process(address=urlsplit(another.url).netloc, process=another.process)
 

@@ -43,9 +43,9 @@ class StoreProcess:
     """What it was started with, its port apart."""
     process: subprocess.Popen[bytes]
 
-    def start_another(self) -> StoreProcess:
-        """A second process over the same volume, that is ready; whoever asked for it ends it."""
-        url, process = _start(self.environment)
+    def start_another(self, volume: Path) -> StoreProcess:
+        """A second process, that is ready; whoever asked for it ends it. Its volume is its own: no two processes share one."""
+        url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
