@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.gateway.gateway_process import GatewayProcess
 from tests.integration.gateway.mutations import Mutator
+from tests.integration.gateway.raw_exchange import exchange
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 
@@ -25,17 +26,10 @@ GROWTH_MEGABYTES = 15
 
 async def send(port: int, request: bytes) -> int:
     """The highest status among the answers, 0 where there was none, -1 where the connection broke."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(request)
-        await writer.drain()
-        writer.write_eof()
-        async with asyncio.timeout(60):
-            answer = await reader.read(-1)
-    except (ConnectionError, OSError):
+        answer = await exchange(port, request)
+    except OSError:
         return -1
-    finally:
-        writer.close()
     statuses = re.findall(rb"HTTP/1\.1 (\d{3})", answer)
     return max((int(status) for status in statuses if status != b"100"), default=0)
 
