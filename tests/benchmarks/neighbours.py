@@ -172,6 +172,7 @@ async def work_honestly(address: Address) -> None:
 
         jobs = [forever(lambda: ask(image)) for _ in range(WORKING - UPLOADING_ZIPS)]
         jobs += [forever(lambda: ask(archive)) for _ in range(UPLOADING_ZIPS)]
+        print("ready", flush=True)
         await asyncio.gather(*jobs, *(forever(poll) for _ in range(DRIPPING)))
 
 
@@ -214,6 +215,7 @@ async def do_the_worst(address: Address) -> None:
         jobs += [lambda: classify(session, address, archive, classifier_ids="", owners="me")] * (ASKING_STRANGERS // 2)
         jobs += [lambda: classify(session, address, archive, classifier_ids=strangers)] * (ASKING_STRANGERS // 2)
         jobs += [guess] * GUESSING
+        print("ready", flush=True)
         await asyncio.gather(*(forever(job) for job in jobs))
 
 
@@ -333,8 +335,13 @@ def _processor_seconds(process: int) -> float:
 def measure_side(kind: str, watch: Watch, victim: Address, neighbour: Address) -> Side:
     """The victim's requests beside one kind of load."""
     command = [sys.executable, "-m", "tests.benchmarks.neighbours"]
-    load = subprocess.Popen([*command, kind, json.dumps(asdict(neighbour))], preexec_fn=end_with_the_parent)
+    load = subprocess.Popen(
+        [*command, kind, json.dumps(asdict(neighbour))], stdout=subprocess.PIPE, text=True, preexec_fn=end_with_the_parent
+    )
     try:
+        # It says so when all that it will send is made.
+        assert load.stdout is not None
+        load.stdout.readline()
         time.sleep(HEAD_START_SECONDS)
         before, begun = watch.processor_seconds(), time.monotonic()
         with watch.sampling():
