@@ -226,7 +226,8 @@ async def forever(job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
     while True:
         try:
             await job()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RuntimeError):
+            # uvloop raises the last one where the gateway has closed the connection.
             await asyncio.sleep(0.01)
 
 
