@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 
 from ocelli_quickstart.digits import Digits
-from tests.benchmarks import gateway_memory, gateway_status
+from tests.benchmarks import gateway_memory, gateway_status, neighbours
 from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.processes import find_processes, memory_megabytes
 from tests.benchmarks.trainer_process import TrainerProcess
@@ -159,6 +159,13 @@ def main() -> int:
     print(f"status at 200 requests a second, alone: median {alone.median:.2f} ms, 99th percentile {alone.percentile_99:.2f} ms")
     add("status at 200/s beside a training, median", beside.median, 3, "ms")
     add("status at 200/s beside a training, 99th percentile", beside.percentile_99, 15, "ms")
+    harmless, hostile = neighbours.measure()
+    print(neighbours.describe("harmless", harmless))
+    print(neighbours.describe("hostile", hostile))
+    add("classify requests that failed beside a hostile tenant", hostile.failed, 0, "")
+    slower = hostile.percentile_99 / harmless.percentile_99
+    add("their 99th percentile, of that beside a busy harmless tenant", slower, 3, "x")
+    add("memory in the second half, of that in the first half", hostile.growth, 1.2, "x")
     met = sum(measurement.met for measurement in measurements)
     print(f"{met} met, {len(measurements) - met} missed")
     return 0
