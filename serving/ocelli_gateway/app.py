@@ -409,9 +409,12 @@ class _Download(StreamingResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with self._held:
             try:
-                async with asyncio.timeout(self._longest_seconds):
+                async with asyncio.timeout(self._longest_seconds) as limit:
                     await super().__call__(scope, receive, send)
             except TimeoutError:
+                if not limit.expired():
+                    # The object store did not answer in time.
+                    raise
                 # The server breaks the connection off, as the answer has no end.
                 logger.warning("download too slow", extra={"seconds": self._longest_seconds, "user": scope.get(CALLER_KEY)})
 
