@@ -23,8 +23,8 @@ class FairSlots:
         """`what` waits is said by the refusal, such as `uploads are being read`; `share` is what one tenant may hold alone.
 
         Where others hold slots it is the same part of what is left: with a share of a half, one tenant holds a half, a second
-        one a quarter, and so on; no two tenants hold everything. So many of one tenant may wait; None: any number, where what
-        waits is bounded elsewhere.
+        one a quarter, and so on: of four slots and more, no two tenants hold everything. So many of one tenant may wait; None:
+        any number, where what waits is bounded elsewhere.
         """
         self._what = what
         self._total = total

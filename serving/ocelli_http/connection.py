@@ -23,6 +23,7 @@ STALL_SECONDS = 60.0
 SPARED_STALL_SECONDS = 5.0
 """A client that has taken nothing of its answer for longer makes room where others need it."""
 PROBE_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
+"""Of the internal port. Of a public one the gateway's `/livez`, for load balancers."""
 PROBE_CONNECTIONS = 16
 """So many connections above the limit may show that they bring a probe."""
 PROBE_HEAD_SECONDS = 2.0

@@ -1,6 +1,6 @@
 """Dynamic batching: images of many requests go through the backbone together.
 
-Decoding runs in a few threads beside the one thread that runs the backbone; large images have threads of their own, so that
+Decoding runs in a few threads next to the one thread that runs the backbone; large images have threads of their own, so that
 small ones never wait for them. A batch leaves when it is full, when nothing else is being decoded, or when its oldest image has
 waited for the deadline. So a lone image never waits, and under load the time that the backbone is busy gathers the next batch.
 This module knows nothing of HTTP, nor of classes: what it gives is features, which any number of heads can score.

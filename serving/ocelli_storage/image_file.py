@@ -1,7 +1,7 @@
 """Image files, opened and decoded in one way by trainer, inference server and gateway.
 
 What is not an image, cannot be decoded rightly, or is too large is refused here.
-Work and memory are bounded: sizes are judged by headers, and beside the decoded image (at most 4 bytes a pixel, and what its
+Work and memory are bounded: sizes are judged by headers, and next to the decoded image (at most 4 bytes a pixel, and what its
 decoder needs) nothing is held in its full size. It must not know what the pixels are for.
 """
 
