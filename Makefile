@@ -149,7 +149,7 @@ test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
 
-## test-long: old clients, 50 drains of each server, kills and outages of minutes; an hour, beside `make test`
+## test-long: old clients, 50 drains of each server, kills and outages of minutes; takes an hour, not part of `make test`
 .PHONY: test-long
 test-long: export OCELLI_LONG_TESTS := 1
 test-long: export OCELLI_OUTAGE_SECONDS ?= 60
