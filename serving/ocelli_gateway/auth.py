@@ -39,8 +39,8 @@ from ocelli_gateway.tokens import Tokens, TokenSubject
 
 logger = logging.getLogger(__name__)
 
-USER_HASHINGS_WAITING_LIMIT = 8
-"""Different passwords of one user that wait to be checked for one address."""
+USER_HASHINGS_WAITING_LIMIT = 32
+"""Different passwords of one user that wait to be checked for one address: some seconds, of the 30 that one may wait."""
 API_KEY_HASHINGS_WAITING_LIMIT = 16
 """API keys, which may be a password, that wait to be checked for one address."""
 FREE_FAILURES = 5
@@ -48,6 +48,8 @@ FREE_FAILURES = 5
 FAILURE_DELAY_SECONDS = 0.25
 """Of the next one; it doubles with each."""
 LONGEST_FAILURE_DELAY_SECONDS = 4.0
+DELAYED_FAILURES_LIMIT = 128
+"""Wrong passwords of one name from one address that wait for their answers; more than are checked in the longest delay."""
 FAILURES_LIFE_SECONDS = 300.0
 COUNTED_FAILURES_LIMIT = 4096
 _SHOWN_USER_CHARACTERS = 100
@@ -71,6 +73,13 @@ class Caller:
     """As its credential set has it."""
     fingerprint: str = ""
     """Of its credential set."""
+
+
+class TooManyFailuresError(TooManyRequestsError):
+    """A password is wrong, and too many wrong ones wait for their answers already."""
+
+    def __init__(self) -> None:
+        super().__init__("Too many wrong passwords for this user from this address; try again in a second.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +113,8 @@ class Authenticator:
         # Apart: guesses shall push nobody's password out.
         self._remembered_failures: OrderedDict[bytes, None] = OrderedDict()
         self._checks: dict[bytes, asyncio.Future[Caller | None]] = {}
-        self._waiting: Counter[_Source] = Counter()
+        self._waiting = _Places()
+        self._delayed = _Places()
         self._failures = _Failures()
         self._turns = _build_turns()
         self._names = _Names()
@@ -186,10 +196,17 @@ class Authenticator:
         return None
 
     async def _check(self, credentials: BasicCredentials | None, address: str) -> Caller | None:
-        caller = None if credentials is None else await self._find_caller(credentials, _Source.of(credentials.user, address))
+        user = None if credentials is None else credentials.user
+        kind = "API key" if user == API_KEY_USER else "password"
+        try:
+            caller = (
+                None if credentials is None else await self._find_caller(credentials, _Source.of(credentials.user, address))
+            )
+        except TooManyFailuresError:
+            _log_failure(kind, user, address)
+            raise
         if caller is None:
-            by_key = credentials is not None and credentials.user == API_KEY_USER
-            _log_failure("API key" if by_key else "password", None if credentials is None else credentials.user, address)
+            _log_failure(kind, user, address)
         return caller
 
     async def _find_caller(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
@@ -210,18 +227,14 @@ class Authenticator:
                 if caller is not None:
                     return caller
             limit = API_KEY_HASHINGS_WAITING_LIMIT if credentials.user == API_KEY_USER else USER_HASHINGS_WAITING_LIMIT
-            if self._waiting[source] >= limit:
+            if not self._waiting.take(source, limit):
                 raise TooManyRequestsError("Too many logins wait to be checked; try again in a second.")
             check = asyncio.ensure_future(self._verify(credentials, source))
             self._checks[tag] = check
-            self._waiting[source] += 1
-            check.add_done_callback(lambda done: self._remember(tag, source, done))
+            check.add_done_callback(lambda done: self._remember(tag, done))
         return await asyncio.shield(check)
 
-    def _remember(self, tag: bytes, source: _Source, done: asyncio.Future[Caller | None]) -> None:
-        self._waiting[source] -= 1
-        if not self._waiting[source]:
-            del self._waiting[source]
+    def _remember(self, tag: bytes, done: asyncio.Future[Caller | None]) -> None:
         # A check that began before the sets were changed says nothing about the new ones.
         if self._checks.get(tag) is not done:
             return
@@ -239,15 +252,29 @@ class Authenticator:
             self._remembered_failures.popitem(last=False)
 
     async def _verify(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
-        if credentials.user == API_KEY_USER:
-            # Not slowed down: the name is everybody's, and keys are not guessed.
-            async with self._addresses_of_api_keys.slot(source.subscriber):
-                return await self._verify_api_key(credentials.password)
-        caller = await self._verify_password(credentials, source)
+        try:
+            if credentials.user == API_KEY_USER:
+                # Not slowed down: the name is everybody's, and keys are not guessed.
+                async with self._addresses_of_api_keys.slot(source.subscriber):
+                    return await self._verify_api_key(credentials.password)
+            caller = await self._verify_password(credentials, source)
+        finally:
+            # Before any delay: behind a proxy the right password may come from the address of those who guess.
+            self._waiting.give_back(source)
         if caller is None:
-            # Whoever guesses waits, and keeps its places meanwhile; the right password is answered as soon as it is checked.
-            await asyncio.sleep(self._failures.count(source))
+            await self._delay_failure(source)
         return caller
+
+    async def _delay_failure(self, source: _Source) -> None:
+        seconds = self._failures.count(source)
+        if not seconds:
+            return
+        if not self._delayed.take(source, DELAYED_FAILURES_LIMIT):
+            raise TooManyFailuresError
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._delayed.give_back(source)
 
     async def _verify_password(self, credentials: BasicCredentials, source: _Source) -> Caller | None:
         found: CredentialSet | None = None
@@ -300,6 +327,25 @@ class _Source:
     def of(cls, user: str, address: str) -> _Source:
         # A digest, because names of any length are kept.
         return cls(user=hashlib.sha256(user.encode(errors="surrogatepass")).hexdigest(), subscriber=subscriber_of(address))
+
+
+class _Places:
+    """How many places each source has taken."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[_Source] = Counter()
+
+    def take(self, source: _Source, limit: int) -> bool:
+        """Take one; false where the source has as many as the limit."""
+        if self._taken[source] >= limit:
+            return False
+        self._taken[source] += 1
+        return True
+
+    def give_back(self, source: _Source) -> None:
+        self._taken[source] -= 1
+        if not self._taken[source]:
+            del self._taken[source]
 
 
 class _Names:

@@ -264,3 +264,11 @@ def test_without_the_resources_the_chart_says_what_to_install_first(helm: Path) 
     done = call(helm, "template", "ocelli", str(CHART), "--kube-version", "1.37.2")
     assert done.returncode == 1
     assert "install the chart ocelli-crds first" in done.stderr
+
+
+@pytest.mark.parametrize(("settings", "warns"), [({}, True), ({"OCELLI_GATEWAY_TRUSTED_PROXIES": "10.1.0.0/16"}, False)])
+def test_notes_warn_of_an_ingress_without_trusted_proxies(release: Release, settings: dict[str, str], warns: bool) -> None:
+    gateway = {"replicas": 0, "ingress": {"enabled": True, "host": "ocelli.example"}, "settings": settings}
+    said = release.apply({"gateway": gateway}, "--dry-run=server")
+    assert said.endswith("exit 0"), said
+    assert ("WARNING: gateway.settings.OCELLI_GATEWAY_TRUSTED_PROXIES is empty." in said) == warns

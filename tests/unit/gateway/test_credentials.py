@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import itertools
 import json
 import logging
 import subprocess
@@ -440,11 +441,61 @@ def test_bogus_api_keys_from_one_address_lock_nobody_out_at_another() -> None:
 
 def test_guesses_for_a_name_from_one_address_refuse_no_right_password_from_another() -> None:
     async def test(authenticator: Authenticator) -> None:
-        flood = [log_in(authenticator, "anna", f"wrong{index}", "198.51.100.1") for index in range(50)]
+        flood = [log_in(authenticator, "anna", f"wrong{index}", "198.51.100.1") for index in range(100)]
         *_, anna = await outcomes(*flood, log_in(authenticator, "anna", "right", "192.0.2.1"))
         assert anna is Caller
 
     run(test, counted()[0])
+
+
+async def guess_on(authenticator: Authenticator, guesser: int, under_way: asyncio.Event) -> None:
+    """Sets the event once some of its guesses were answered."""
+    answered = 0
+    for index in itertools.count():
+        try:
+            await log_in(authenticator, "anna", f"wrong{guesser}-{index}")
+        except UnauthorizedError:
+            answered += 1
+        except TooManyRequestsError:
+            await asyncio.sleep(0.001)
+        if answered == 3:
+            under_way.set()
+
+
+def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy that is not trusted everybody has one address."""
+    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
+    item, password_hash = counted()
+    password_hash.seconds = 0.005
+
+    async def test(authenticator: Authenticator) -> None:
+        under_way = asyncio.Event()
+        guessers = [asyncio.ensure_future(guess_on(authenticator, index, under_way)) for index in range(24)]
+        async with asyncio.timeout(20):
+            await under_way.wait()
+            assert (await log_in(authenticator, "anna", "right")).user == "anna"
+        for guesser in guessers:
+            guesser.cancel()
+        await asyncio.gather(*guessers, return_exceptions=True)
+
+    run(test, item)
+
+
+def test_a_wrong_password_is_refused_at_once_where_too_many_wait_for_their_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(auth, "DELAYED_FAILURES_LIMIT", 3)
+    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
+
+    async def test(authenticator: Authenticator) -> None:
+        found = await outcomes(*(log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.FREE_FAILURES + 4)))
+        assert [found.count(UnauthorizedError), found.count(auth.TooManyFailuresError)] == [auth.FREE_FAILURES + 3, 1]
+
+    with caplog.at_level(logging.WARNING, logger="ocelli_gateway.auth"):
+        run(test, counted()[0])
+    assert [record.msg for record in caplog.records].count("login failed") == auth.FREE_FAILURES + 4
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
@@ -459,8 +510,8 @@ def test_flood_of_unknown_names_is_answered_as_a_known_name_is(user: str) -> Non
 @pytest.mark.parametrize("user", ["anna", "nobody"])
 def test_many_passwords_at_once_are_turned_away_whether_or_not_there_is_the_name(user: str) -> None:
     async def test(authenticator: Authenticator) -> None:
-        found = await outcomes(*(log_in(authenticator, user, f"wrong{index}") for index in range(20)))
-        assert found.count(TooManyRequestsError) == 20 - auth.USER_HASHINGS_WAITING_LIMIT
+        found = await outcomes(*(log_in(authenticator, user, f"wrong{index}") for index in range(50)))
+        assert found.count(TooManyRequestsError) == 50 - auth.USER_HASHINGS_WAITING_LIMIT
 
     run(test, counted()[0])
 
