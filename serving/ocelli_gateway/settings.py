@@ -204,7 +204,7 @@ class GatewaySettings:
         ),
     )
     body_kilobytes_per_second: int = field(
-        default=32,
+        default=8,
         metadata=_about(
             "OCELLI_GATEWAY_BODY_KILOBYTES_PER_SECOND",
             "The least rate, on average, of a request's body and of a model's download, once "

@@ -53,7 +53,7 @@ def test_upload_that_drips_is_400_that_names_the_least_rate(stage: Stage) -> Non
     answer = answer_to_drip(gateway, CREATE_HEAD + b'--BOUNDARY\r\nContent-Disposition: form-data; name="name"\r\n\r\n')
     assert status_of(answer) == 400
     assert "The request body arrives too slowly: " in body_of(answer)["error"]
-    assert "send at least 32 KB a second." in body_of(answer)["error"]
+    assert "send at least 8 KB a second." in body_of(answer)["error"]
 
 
 def test_form_of_a_token_that_drips_is_400(stage: Stage) -> None:

@@ -41,6 +41,10 @@ def test_a_log_level_may_be_written_small() -> None:
     assert GatewaySettings.from_environment({**REQUIRED, "OCELLI_LOG_LEVEL": "debug"}).log_level == "DEBUG"
 
 
+def test_an_uplink_of_128_kilobits_is_faster_than_the_least_rate_of_a_body() -> None:
+    assert GatewaySettings.from_environment(REQUIRED).body_kilobytes_per_second * 1024 * 8 < 128_000
+
+
 def test_no_replica_delay_is_allowed() -> None:
     settings = GatewaySettings.from_environment({**REQUIRED, "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0"})
     assert settings.replica_delay_seconds == 0
