@@ -40,16 +40,16 @@ class StoreProcess:
     folder: Path
     url: str
     environment: dict[str, str]
-    """What it was started with, its port apart."""
+    """What it was started with, its ports apart."""
     process: subprocess.Popen[bytes]
 
     def start_another(self, volume: Path) -> StoreProcess:
         """A second process, that is ready; whoever asked for it ends it. Its volume is its own: no two processes share one."""
-        url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
+        url, internal_url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
         deadline = time.monotonic() + READY_SECONDS
         while True:
             try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
+                if httpx.get(f"{internal_url}/readyz").status_code == 200:
                     return replace(self, url=url, process=process)
             except httpx.TransportError:
                 pass
@@ -105,7 +105,7 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
         "OCELLI_STORE_HOST": "127.0.0.1",
         **settings,
     }
-    url, process = _start(environment)
+    url, _, process = _start(environment)
     try:
         yield StoreProcess(
             cluster=cluster, namespace=namespace, folder=folder, url=url, environment=environment, process=process
@@ -117,9 +117,15 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
         cluster.delete(binding)
 
 
-def _start(environment: dict[str, str]) -> tuple[str, subprocess.Popen[bytes]]:
-    """A process on a free port, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = str(probe.getsockname()[1])
-    every = {**os.environ, **environment, "OCELLI_STORE_PORT": port}
-    return f"http://127.0.0.1:{port}", subprocess.Popen([sys.executable, "-m", "ocelli_store"], env=every, cwd=CHECKOUT)
+def _start(environment: dict[str, str]) -> tuple[str, str, subprocess.Popen[bytes]]:
+    """A process on free ports, its address and that of its probes."""
+    with socket.create_server(("127.0.0.1", 0)) as probe, socket.create_server(("127.0.0.1", 0)) as internal_probe:
+        port, internal_port = probe.getsockname()[1], internal_probe.getsockname()[1]
+    every = {
+        **os.environ,
+        **environment,
+        "OCELLI_STORE_PORT": str(port),
+        "OCELLI_STORE_INTERNAL_PORT": str(internal_port),
+    }
+    process = subprocess.Popen([sys.executable, "-m", "ocelli_store"], env=every, cwd=CHECKOUT)
+    return f"http://127.0.0.1:{port}", f"http://127.0.0.1:{internal_port}", process

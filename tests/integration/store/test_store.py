@@ -90,3 +90,13 @@ def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_wri
     assert most_bytes <= QUOTA_BYTES + 200_000, "the other tenant's object, once more while it is replaced"
     # What the flood held is free again.
     asyncio.run(tenant.put(f"{OWN}/after", b"x" * (QUOTA_BYTES // 2)))
+
+
+def test_an_idle_connection_delays_the_end_of_a_store_by_a_few_seconds_only(store: StoreProcess) -> None:
+    connection = http.client.HTTPConnection(urlsplit(store.url).netloc, timeout=60)
+    with contextlib.closing(connection):
+        token = store.save_token("default", "default").read_text().strip()
+        connection.request("GET", f"/objects/{OWN}/x", headers={"Authorization": f"Bearer {token}"})
+        connection.getresponse().read()
+        store.process.terminate()
+        assert store.process.wait(timeout=7) == 0
