@@ -30,7 +30,7 @@ from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create
 from ocelli_gateway.classify import Classification, parse_classify_request
 from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
-from ocelli_gateway.contract import LIVE_PATH, ROUTE_KEY, ContractMiddleware
+from ocelli_gateway.contract import ROUTE_KEY, ContractMiddleware
 from ocelli_gateway.definitions import Definitions
 from ocelli_gateway.errors import (
     InputError,
@@ -61,7 +61,7 @@ from ocelli_gateway.fields import (
     SentFields,
 )
 from ocelli_gateway.health import Foundations, Health, HealthCheck
-from ocelli_gateway.http_protocol import CALLER_KEY, LEFT_KEY
+from ocelli_gateway.http_protocol import CALLER_KEY, LEFT_KEY, LIVE_PATH
 from ocelli_gateway.metrics import CONTENT_TYPE, Metrics
 from ocelli_gateway.openapi import build_document
 from ocelli_gateway.operations import (
@@ -581,7 +581,7 @@ def build_internal_app(gateway: Gateway, metrics: Metrics) -> ASGIApp:
 
     return Starlette(
         routes=[
-            Route("/livez", answer_live),
+            Route(LIVE_PATH, answer_live),
             Route("/readyz", answer_ready),
             Route("/healthz", answer_health),
             Route("/metrics", answer_metrics),

@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocelli_gateway.errors import GatewayError, InternalError, translate_error
-from ocelli_gateway.http_protocol import CALLER_KEY, KNOWN_METHODS, new_transaction_id
+from ocelli_gateway.http_protocol import CALLER_KEY, KNOWN_METHODS, LIVE_PATH, new_transaction_id
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.wire import TRANSACTION_HEADER
 
@@ -27,8 +27,6 @@ LINGER_SECONDS = 5.0
 ROUTE_KEY = "ocelli.route"
 """Key of the scope under which the pattern of the address is kept, for metrics."""
 UNKNOWN_ROUTE = "unknown"
-LIVE_PATH = "/livez"
-"""For load balancers, which ask every few seconds: no line in the log."""
 _SHOWN_PATH_CHARACTERS = 200
 
 

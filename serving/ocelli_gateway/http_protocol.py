@@ -18,6 +18,8 @@ from uvicorn._types import Scope
 from ocelli_gateway.wire import TRANSACTION_HEADER
 from ocelli_http.connection import HEAD_LIMIT_BYTES, LimitedProtocol
 
+LIVE_PATH = "/livez"
+"""For load balancers, which ask every few seconds: no line in the log, and a place where none is left."""
 CALLER_KEY = "ocelli.user"
 """Key of the scope under which the user's name is kept, once it is known."""
 LEFT_KEY = "ocelli.left"
@@ -44,6 +46,7 @@ def new_transaction_id() -> str:
 class ContractProtocol(LimitedProtocol):
     """One connection. Build its class with `build_protocol`."""
 
+    probe_paths = frozenset({LIVE_PATH})
     _unknown_method = ""
     _line = b""
     """The beginning of a request whose first line is not whole."""

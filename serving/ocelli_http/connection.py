@@ -22,8 +22,6 @@ STALL_SECONDS = 60.0
 """A connection whose client takes nothing of what is sent for so long is broken off."""
 SPARED_STALL_SECONDS = 5.0
 """A client that has taken nothing of its answer for longer makes room where others need it."""
-PROBE_PATHS = frozenset({"/healthz", "/livez", "/readyz"})
-"""Of the internal port. Of a public one the gateway's `/livez`, for load balancers."""
 PROBE_CONNECTIONS = 16
 """So many connections above the limit may show that they bring a probe."""
 PROBE_HEAD_SECONDS = 2.0
@@ -56,9 +54,11 @@ class LimitedProtocol(HttpToolsProtocol):
     Where `limit_concurrency` connections are open, a new one takes the place of another, in this order: of those that have had
     their answer and go on sending, of those without a request, of those whose request is of somebody unknown (see `is_known`),
     and of those that do not read their answers; among these of the one that has been so for longest. Where there is none, a few
-    may bring a probe; whatever else they bring is refused.
+    may bring a probe (see `probe_paths`); whatever else they bring is refused.
     """
 
+    probe_paths: frozenset[str] = frozenset()
+    """What is answered above the limit on connections."""
     _stall_seconds = STALL_SECONDS
     _stall: asyncio.TimerHandle | None = None
     _idle: asyncio.TimerHandle | None = None
@@ -216,7 +216,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running, self._running_since = cycle, self.loop.time()
-        if self._is_extra and cycle.scope["path"] not in PROBE_PATHS:
+        if self._is_extra and cycle.scope["path"] not in self.probe_paths:
             app = self._answer_full
         super()._start_asgi_task(cycle, app)
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from ocelli_http.connection import LimitedProtocol
 from ocelli_http.server import bind, build_config
 
 INTERNAL_CONNECTIONS = 64
@@ -27,13 +28,18 @@ async def internal_server(app: ASGIApp, address: str, port: int) -> AsyncIterato
         BindError: the address cannot be used.
     """
     listener = bind(address, port)
-    server = _InternalServer(build_config(app, limit_concurrency=INTERNAL_CONNECTIONS, timeout_graceful_shutdown=1))
+    config = build_config(app, http=_InternalProtocol, limit_concurrency=INTERNAL_CONNECTIONS, timeout_graceful_shutdown=1)
+    server = _InternalServer(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]), name="internal server")
     try:
         yield
     finally:
         server.should_exit = True
         await serving
+
+
+class _InternalProtocol(LimitedProtocol):
+    probe_paths = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 class _InternalServer(uvicorn.Server):

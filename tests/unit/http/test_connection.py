@@ -105,6 +105,7 @@ def running_server(settings: ServerSettings, *, drain_seconds: float = 0) -> Ite
             Route("/known", keep_known_client),
             Route("/much", answer_much),
             Route("/unknown", keep_unknown_client),
+            Route("/livez", answer_at_once),
             Route("/readyz", answer_at_once),
             Route("/halves", answer_in_halves),
         ]
@@ -360,10 +361,16 @@ def test_the_gateway_refuses_a_connection_by_its_contract(request_bytes: bytes) 
 
 def test_a_probe_is_answered_where_all_places_are_taken() -> None:
     with full_gateway() as address, connect(address) as connection:
-        connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         answer = read_to_end(connection)
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"connection: close" in answer
+
+
+def test_a_probe_of_the_internal_port_takes_no_place_of_the_public_one() -> None:
+    with full_gateway() as address, connect(address) as connection:
+        connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+        assert read_to_end(connection).startswith(b"HTTP/1.1 503 ")
 
 
 def test_silent_connections_keep_no_probe_out() -> None:
@@ -371,7 +378,7 @@ def test_silent_connections_keep_no_probe_out() -> None:
         for _ in range(3 * limits.PROBE_CONNECTIONS):
             stack.enter_context(connect(address))
         with connect(address) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
             assert read_to_end(connection).startswith(b"HTTP/1.1 200 ")
 
 

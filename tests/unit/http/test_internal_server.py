@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from ocelli_http import internal_server as internal_server_module
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError
 
@@ -27,7 +30,15 @@ async def answer_alive(_request: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-APP = Starlette(routes=[Route("/livez", answer_alive)])
+async def answer_endlessly(_request: Request) -> Response:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.sleep(60)
+
+    return StreamingResponse(endless())
+
+
+APP = Starlette(routes=[Route("/livez", answer_alive), Route("/endless", answer_endlessly)])
 
 
 def find_free_port() -> int:
@@ -42,6 +53,16 @@ async def test_it_answers_while_the_block_runs_and_leaves_signals_alone() -> Non
         assert signal.getsignal(signal.SIGTERM) is handler
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+async def test_a_probe_is_answered_where_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(internal_server_module, "INTERNAL_CONNECTIONS", 1)
+    port = find_free_port()
+    async with internal_server(APP, "127.0.0.1", port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with client.stream("GET", "/endless"):
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as prober:
+                assert (await prober.get("/livez")).text == "ok"
+                assert (await prober.get("/metrics")).status_code == 503
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
