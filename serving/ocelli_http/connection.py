@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -29,6 +30,8 @@ PROBE_HEAD_SECONDS = 2.0
 _FULL = "The server has as many connections as it takes; try again in a moment."
 DRAINING = "draining"
 """Attribute of uvicorn's state of a server, true from the signal to stop."""
+_PLACES = "places"
+"""Attribute of uvicorn's state of a server, see `_Places`."""
 _END_OF_HEAD = b"\r\n\r\n"
 _LEAST_PIECE_BYTES = 64
 """Of a body whose length is not known: smaller pieces would cost more than they bound."""
@@ -43,6 +46,21 @@ class _Flow(FlowControl):
     def resume_reading(self) -> None:
         if not self.full:
             super().resume_reading()
+
+
+@dataclass(kw_only=True)
+class _Places:
+    """The connections of one server that are not ending, by what they are at; each the longer so, the further in front.
+
+    So that a new one need not look at each: where many come, that would keep the event loop busy.
+    """
+
+    refused: dict[LimitedProtocol, None] = field(default_factory=dict)
+    idle: dict[LimitedProtocol, None] = field(default_factory=dict)
+    """Without a request."""
+    running: dict[LimitedProtocol, None] = field(default_factory=dict)
+    extra: dict[LimitedProtocol, None] = field(default_factory=dict)
+    """Above the limit, so that they may bring a probe only."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -77,15 +95,19 @@ class LimitedProtocol(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     """The request that is worked on, or was last; uvicorn's `cycle` is the last one whose head is whole."""
     _running_since = 0.0
-    _refused_at = 0.0
-    _connected_at = 0.0
     _is_extra = False
-    """Whether the connection is above the limit, so that it may bring a probe only."""
+    _place: dict[LimitedProtocol, None] | None = None
+    """The part of `_places` that the connection is in."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         # uvicorn would only count connections once the head of a request has come, and refuse probes with the rest.
         self._connection_limit, self.limit_concurrency = self.limit_concurrency, None
+        places = getattr(self.server_state, _PLACES, None)
+        if not isinstance(places, _Places):
+            places = _Places()
+            setattr(self.server_state, _PLACES, places)
+        self._places = places
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
         """Headers and body of an answer that no application gave."""
@@ -103,7 +125,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow: _Flow = _Flow(transport)
-        self._connected_at = self.loop.time()
         self._await_head()
         if self._connection_limit is not None and len(self.connections) > self._connection_limit:
             self._make_room(self._connection_limit)
@@ -114,6 +135,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._tell_gone()
         self._end_stall()
         self._end_idle()
+        self._move_to(None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -247,8 +269,9 @@ class LimitedProtocol(HttpToolsProtocol):
         headers = {**own_headers, "content-length": str(len(body)), "connection": "close"}
         head = f"HTTP/1.1 {status} {status.phrase}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._refused = True
-        self._refused_at = self.loop.time()
         self._end_idle()
+        if not self._is_extra:
+            self._move_to(self._places.refused)
         self._tell_gone()
         self.transport.write(head.encode() + b"\r\n" + body)
         if self.transport.can_write_eof():
@@ -268,9 +291,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._refused or self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
             return
         self._idle = self.loop.call_later(PROBE_HEAD_SECONDS if self._is_extra else self.timeout_keep_alive, self._give_up)
+        if not self._is_extra:
+            self._move_to(self._places.idle)
 
     def _give_up(self) -> None:
-        self._idle = None
+        self._end_idle()
         if self._is_extra:
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
         elif self._is_in_head():
@@ -284,41 +309,52 @@ class LimitedProtocol(HttpToolsProtocol):
         return self._reads_head and not self._between_requests
 
     def _make_room(self, limit: int) -> None:
-        # Those that end are counted until the loop's next turn, and must not be chosen again.
-        others = [
-            item
-            for item in self.connections
-            if isinstance(item, LimitedProtocol) and item is not self and not item.transport.is_closing()
-        ]
-        extra = [item for item in others if item._is_extra]
-        if len(others) - len(extra) < limit:
+        places = self._places
+        # Those that end have a place until the loop's next turn, and must not be chosen again.
+        running = [item for item in places.running if not item.transport.is_closing()]
+        if len(places.refused) + len(places.idle) + len(running) - 1 < limit:
             return
-        ranks = [(rank, item) for item in others if not item._is_extra and (rank := item._rank_to_end()) is not None]
-        if ranks:
-            _, first = min(ranks, key=lambda pair: pair[0])
-            first.transport.abort()
-            return
-        self._is_extra = True
-        self._await_head()
+        first = self._choose_to_end(running)
+        if first is None:
+            self._become_extra()
+        else:
+            first._make_way()
+
+    def _choose_to_end(self, running: list[LimitedProtocol]) -> LimitedProtocol | None:
+        if self._places.refused:
+            return next(iter(self._places.refused))
+        ranks = [(rank, item) for item in running if (rank := item._rank_to_end()) is not None]
+        (rank, _), first = min(ranks, key=lambda pair: pair[0], default=((1, 0.0), None))
+        # This connection has come last.
+        idle = next(iter(self._places.idle))
+        return first if rank == 0 or idle is self else idle
+
+    def _become_extra(self) -> None:
+        extra = self._places.extra
         if len(extra) >= PROBE_CONNECTIONS:
-            min(extra, key=lambda item: item._connected_at).transport.abort()
+            next(iter(extra))._make_way()
+        self._end_idle()
+        self._is_extra = True
+        self._move_to(extra)
+        self._await_head()
+
+    def _make_way(self) -> None:
+        self._end_idle()
+        self._move_to(None)
+        self.transport.abort()
 
     def _rank_to_end(self) -> tuple[int, float] | None:
-        """The least is the first to make room for another connection; None: it is spared."""
-        if self._refused:
-            return 0, self._refused_at
-        if self._idle is not None:
-            return 1, self._idle.when()
+        """Of a connection with a request; the least is the first to make room for another one. None: it is spared."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started and cycle.more_body:
                 return 0, self._running_since
             if not self.is_known(cycle.scope):
-                return 2, self._running_since
+                return 1, self._running_since
         if self._stall is not None:
             stalled_since = self._stall.when() - self._stall_seconds
             if self.loop.time() - stalled_since > SPARED_STALL_SECONDS:
-                return 3, stalled_since
+                return 2, stalled_since
         return None
 
     def _end_stall(self) -> None:
@@ -330,3 +366,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+            if not self._is_extra:
+                self._move_to(self._places.running)
+
+    def _move_to(self, place: dict[LimitedProtocol, None] | None) -> None:
+        if self._place is not None:
+            self._place.pop(self, None)
+        self._place = place
+        if place is not None:
+            place[self] = None

@@ -264,6 +264,22 @@ def test_idle_connections_make_room_for_new_ones() -> None:
         assert read_to_end(silent[0]) == b""
 
 
+def test_a_new_connection_looks_at_none_of_those_that_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[LimitedProtocol] = []
+    rank = LimitedProtocol._rank_to_end
+
+    def count(connection: LimitedProtocol) -> tuple[int, float] | None:
+        looked_at.append(connection)
+        return rank(connection)
+
+    monkeypatch.setattr(LimitedProtocol, "_rank_to_end", count)
+    with running({"limit_concurrency": 20}) as address, ExitStack() as stack:
+        for _ in range(60):
+            stack.enter_context(connect(address))
+        assert finds_a_place(address)
+    assert looked_at == []
+
+
 def test_requests_under_way_are_not_given_up_for_new_ones() -> None:
     with running({"limit_concurrency": 5}) as address, ExitStack() as stack:
         busy = [stack.enter_context(connect(address)) for _ in range(5)]

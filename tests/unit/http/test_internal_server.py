@@ -58,11 +58,15 @@ async def test_it_answers_while_the_block_runs_and_leaves_signals_alone() -> Non
 async def test_a_probe_is_answered_where_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(internal_server_module, "INTERNAL_CONNECTIONS", 1)
     port = find_free_port()
-    async with internal_server(APP, "127.0.0.1", port), httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-        async with client.stream("GET", "/endless"):
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as prober:
-                assert (await prober.get("/livez")).text == "ok"
-                assert (await prober.get("/metrics")).status_code == 503
+    address = f"http://127.0.0.1:{port}"
+    async with (
+        internal_server(APP, "127.0.0.1", port),
+        httpx.AsyncClient(base_url=address) as client,
+        client.stream("GET", "/endless"),
+        httpx.AsyncClient(base_url=address) as prober,
+    ):
+        assert (await prober.get("/livez")).text == "ok"
+        assert (await prober.get("/metrics")).status_code == 503
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
