@@ -17,10 +17,11 @@ import yaml
 
 from ocelli_api.pods import INTERNAL_PORT_NAME
 from ocelli_api.prediction import CONNECTIONS_LIMIT, GATEWAY_CONNECTIONS_LIMIT
+from ocelli_api.quantities import parse_quantity
 from ocelli_gateway import __main__ as gateway_program
 from ocelli_gateway import operations
 from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
-from ocelli_gateway.contract import LIVE_PATH
+from ocelli_gateway.http_protocol import LIVE_PATH
 from ocelli_gateway.settings import GatewaySettings, environment_variables
 from ocelli_operator.config import SETTINGS as OPERATOR_SETTINGS
 from ocelli_operator.config import parse_config
@@ -253,6 +254,14 @@ def test_grace_periods_are_longer_than_the_programs_take(helm: Path) -> None:
         "ocelli-store": store_program.DRAIN_SECONDS + store_program.LAST_ANSWERS_SECONDS,
     }
     assert [name for name, seconds in taken.items() if made[name]["spec"]["terminationGracePeriodSeconds"] <= seconds] == []
+
+
+def test_the_uploads_of_a_gateway_fit_into_its_scratch_folder() -> None:
+    defaults = {item.name: item.default for item in fields(GatewaySettings)}
+    uploads = defaults["uploads_at_once"] * operations.EXAMPLES_LIMITS.body_bytes
+    classify = defaults["classify_at_once"] * operations.CLASSIFY_LIMITS.body_bytes
+    scratch = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["scratchSize"]
+    assert uploads + classify < parse_quantity(scratch)
 
 
 def test_the_connections_of_all_gateways_fit_into_an_inference_server() -> None:
