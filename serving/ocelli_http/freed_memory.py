@@ -19,20 +19,28 @@ _LARGE_BLOCK_BYTES = 1024 * 1024
 
 
 def keep_little() -> None:
-    """Before there are threads: few arenas, and blocks of a megabyte and more that go back when they are freed.
+    """Before there are threads: few arenas, and blocks of a megabyte and more that go back when they are freed."""
+    _set(_M_ARENA_MAX, _ARENAS)
+    return_large_blocks(_LARGE_BLOCK_BYTES)
+
+
+def return_large_blocks(least_bytes: int) -> None:
+    """Blocks of so many bytes and more go back when they are freed.
 
     By default glibc raises its threshold with every large block that is freed, up to 32 MB.
     """
-    with contextlib.suppress(AttributeError, OSError):  # another C library
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_ARENA_MAX, _ARENAS)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
+    _set(_M_MMAP_THRESHOLD, least_bytes)
 
 
 def give_back() -> None:
     """Give back what was freed in the midst of what is still used. Takes milliseconds, without the interpreter's lock."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(option: int, value: int) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(option, value)
 
 
 @contextlib.asynccontextmanager

@@ -6,8 +6,6 @@ Exit code 0 after a drain. 1 where it could not begin: the log and the terminati
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
 import os
 import sys
@@ -16,6 +14,7 @@ import uvloop
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_http.freed_memory import return_large_blocks
 from ocelli_inference.settings import count_usable_cores, parse_settings
 
 _log = logging.getLogger("ocelli_inference")
@@ -23,8 +22,8 @@ _log = logging.getLogger("ocelli_inference")
 _TALKATIVE = ("uvicorn",)
 """Its start and stop lines say nothing that ours do not."""
 
-_M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE_BLOCK_BYTES = 8 * 1024 * 1024
+"""Typical images stay below it, where malloc is faster; after a few of 100 megapixels hundreds of megabytes would stay."""
 
 
 def main() -> int:
@@ -36,7 +35,7 @@ def main() -> int:
         return _fail(str(error))
     configure_logging(settings.log_level, talkative=_TALKATIVE)
     _limit_numpy_threads()
-    _return_large_blocks()
+    return_large_blocks(_LARGE_BLOCK_BYTES)
     from ocelli_http.server import BindError
     from ocelli_inference.loading import LoadError
     from ocelli_inference.server import run_server
@@ -56,16 +55,6 @@ def main() -> int:
 def _limit_numpy_threads() -> None:
     """Products with a head are small, and OpenBLAS would start a thread for every core of the node. Read at NumPy's import."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-def _return_large_blocks() -> None:
-    """Let large blocks go back to the system when they are freed, whatever was allocated before.
-
-    By default glibc raises its threshold with every large block that is freed; after a few images of 100 megapixels
-    hundreds of megabytes would stay with the process. Typical images stay below the threshold, where malloc is faster.
-    """
-    with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK_BYTES)
 
 
 def _fail(message: str) -> int:

@@ -13,11 +13,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from ocelli_api.prediction import ImageFault, Refusal
+from ocelli_http.body_pace import BodyStalledError, BodyTooSlowError
 from ocelli_inference.admission import QueueFullError
 from ocelli_inference.batching import BatcherClosedError
 from ocelli_inference.metrics import RequestOutcome
 from ocelli_inference.open_inference import InvalidRequestError, UnknownModelError
-from ocelli_inference.request_body import BodyStalledError, BodyTooLargeError, ClientGoneError
+from ocelli_inference.request_body import BodyTooLargeError, ClientGoneError
 from ocelli_inference.service import NotReadyError
 from ocelli_storage.image_file import ImageError
 
@@ -51,6 +52,8 @@ def answer_error(error: Exception) -> ErrorAnswer | None:
             message = f"{error}; send less"
             return ErrorAnswer(status=400, kind=ImageFault.TOO_LARGE, message=message, body_unread=True)
         case BodyStalledError():
+            return ErrorAnswer(status=400, kind=ImageFault.CORRUPT, message=f"{error}; send it again", body_unread=True)
+        case BodyTooSlowError():
             return ErrorAnswer(status=400, kind=ImageFault.CORRUPT, message=str(error), body_unread=True)
         case OtherRevisionError():
             return ErrorAnswer(status=421, kind=Refusal.OTHER_REVISION, message=str(error))

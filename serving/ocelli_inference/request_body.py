@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import ClientDisconnect, Request
 
+from ocelli_http.body_pace import BodyPace
 from ocelli_inference.admission import Ticket
 
-BODY_TIMEOUT_SECONDS = 30.0
+PACE = BodyPace(stall_seconds=30.0, least_bytes_per_second=512 * 1024)
+"""Bodies come from the same cluster, and are counted while they come."""
 
 
 class BodyTooLargeError(Exception):
@@ -19,13 +19,6 @@ class BodyTooLargeError(Exception):
         self.limit_bytes = limit_bytes
 
 
-class BodyStalledError(Exception):
-    """The body did not arrive in time."""
-
-    def __init__(self) -> None:
-        super().__init__(f"the body did not arrive within {BODY_TIMEOUT_SECONDS:.0f} seconds; send it again")
-
-
 class ClientGoneError(Exception):
     """Nobody waits for the answer any more."""
 
@@ -34,7 +27,7 @@ async def read_body(request: Request, ticket: Ticket, *, limit_bytes: int) -> by
     """The whole body, its bytes added to the ticket as they come: who is slow holds only what was sent.
 
     Raises:
-        BodyTooLargeError, BodyStalledError, ClientGoneError: see there.
+        BodyTooLargeError, BodyStalledError, BodyTooSlowError, ClientGoneError: see there.
         QueueFullError: the server holds too many bytes already.
     """
     declared = request.headers.get("content-length", "")
@@ -43,15 +36,12 @@ async def read_body(request: Request, ticket: Ticket, *, limit_bytes: int) -> by
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit_bytes:
-                    raise BodyTooLargeError(limit_bytes)
-                ticket.add_bytes(len(chunk))
-                chunks.append(chunk)
-    except TimeoutError:
-        raise BodyStalledError from None
+        async for chunk in PACE.read(aiter(request.stream())):
+            size += len(chunk)
+            if size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            ticket.add_bytes(len(chunk))
+            chunks.append(chunk)
     except ClientDisconnect:
         raise ClientGoneError from None
     return b"".join(chunks)

@@ -212,15 +212,6 @@ class SkippedEntry:
     """The name of the compression, where it is not supported."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inspection:
-    """What can be told of a zip without decoding its images."""
-
-    usable: int
-    """Entries that begin as an image does and can be inflated; decoding may yet show that some are damaged."""
-    skipped: tuple[SkippedEntry, ...]
-
-
 class _Entry(NamedTuple):
     """One entry, as the directory has it."""
 
@@ -242,7 +233,7 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
     """The images of one zip, in the order of its directory. One thread at a time.
 
     Iterating yields an `ArchiveImage` or a `SkippedEntry` for every entry that is not hidden; each is read only when its turn
-    comes and forgotten after it. Iterating and `inspect` may be repeated; the limit on inflated bytes holds for all together.
+    comes and forgotten after it. Iterating may be repeated; the limit on inflated bytes holds for all together.
     """
 
     def __init__(self, file: Path | IO[bytes], *, kinds: frozenset[ImageKind], limits: ArchiveLimits | None = None) -> None:
@@ -274,21 +265,6 @@ class ImageArchive(AbstractContextManager["ImageArchive"]):
     def candidate_names(self, count: int) -> list[str]:
         """The names of the first entries that are not hidden."""
         return [entry.name for entry in self._candidates[:count]]
-
-    def inspect(self) -> Inspection:
-        """Judge every entry without decoding it. Images are inflated to their end: only that shows whether they are whole.
-
-        Raises:
-            ArchiveError: the zip is refused as a whole.
-        """
-        usable = 0
-        skipped: list[SkippedEntry] = []
-        for item in self:
-            if isinstance(item, SkippedEntry):
-                skipped.append(item)
-            else:
-                usable += 1
-        return Inspection(usable=usable, skipped=tuple(skipped))
 
     @property
     def inflating_work(self) -> int:

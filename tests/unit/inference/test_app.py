@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from starlette.types import Message, Scope
 
 from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER, ImageFault
+from ocelli_http.body_pace import BodyPace
+from ocelli_inference import request_body
 from ocelli_inference.admission import Admission, AdmissionLimits
 from ocelli_inference.app import build_app, build_internal_app
 from ocelli_inference.batching import BatchRules, FeatureBatcher
@@ -125,6 +128,26 @@ async def test_bytes_that_are_no_image_are_refused_with_the_fault(rig: Rig) -> N
     answer = await rig.predict(NO_IMAGE)
     assert answer.status_code == 400
     assert answer.json() == {"error": {"kind": "NotAnImage", "message": "Invalid image data"}}
+
+
+@pytest.mark.parametrize(
+    ("pace", "message"),
+    [
+        (BodyPace(stall_seconds=0.2, least_bytes_per_second=1024), r"send at least 1 KB a second"),
+        (BodyPace(stall_seconds=0.01, least_bytes_per_second=1), r"nothing of the body came for 0\.01 seconds; send it again"),
+    ],
+    ids=["slow", "stalled"],
+)
+async def test_a_body_that_drips_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch, pace: BodyPace, message: str) -> None:
+    async def drip() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            yield b"x"
+
+    monkeypatch.setattr(request_body, "PACE", pace)
+    answer = await rig.client.post(PREDICTIONS_PATH, content=drip())
+    assert answer.status_code == 400
+    assert re.search(message, answer.json()["error"]["message"])
 
 
 async def test_before_it_is_loaded_it_is_alive_and_not_ready(metrics: Metrics) -> None:
