@@ -139,6 +139,9 @@ class Operation:
             self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
         self.metrics.resource_missing.set_function(lambda: float(self._view.is_resource_missing))
         self.metrics.leader.set_function(lambda: float(self._leading))
+        self.metrics.network_policies_blocked.set_function(
+            lambda: float(self._reconciler.count_blocked_network_policies() if self._leading else 0)
+        )
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
         self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
