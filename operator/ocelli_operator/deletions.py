@@ -2,6 +2,9 @@
 
 What is still to be deleted is noted in the store, at most a second late, so that a successor goes on with it. The sweep could
 not take its place: it spares the bytes of a Classifier that is not there where that may be one that was not restored yet.
+
+Only what went while the resource was there is noted: nobody asked for the deletion of what went with the resource, and it comes
+back from a backup when the resource does.
 """
 
 from __future__ import annotations
@@ -45,18 +48,23 @@ class Deletions:
         self._identify = identify
         self._queue: WorkQueue[_Deletion] = WorkQueue()
         self._pending: set[StoredClassifier] = set()
+        """What the note is to have."""
         self._changed = asyncio.Event()
 
     def add(self, gone: StoredClassifier) -> None:
         """Delete what is stored for this Classifier, soon."""
-        self._pending.add(gone)
-        self._changed.set()
         self._queue.add(_Deletion(gone=gone))
 
     def clear(self) -> None:
         """Somebody else leads."""
         self._queue.clear()
         self._pending.clear()
+
+    def give_up(self) -> None:
+        """The resource is gone, and what waits went with it. The sweep takes what is waste of it, when there are Classifiers
+        again."""
+        self.clear()
+        self._changed.set()
 
     async def run(self, sweep: StoreSweep, note_deleted: Callable[[int], None]) -> None:
         """Work until cancelled; `note_deleted` gets the number of objects that went."""
@@ -68,17 +76,17 @@ class Deletions:
         while True:
             deletion = await self._queue.take()
             try:
+                await sweep.check_resource()
+                self._pending.add(deletion.gone)
+                self._changed.set()
                 note_deleted(await sweep.delete_classifier(deletion.gone))
                 if deletion.again:
                     self._end(deletion.gone)
                 else:
                     self._queue.add_after(replace(deletion, again=True), AGAIN_SECONDS)
             except ResourceGoneError as error:
-                # What waits went for the same reason. The sweep takes what is waste of it, when there are Classifiers again.
                 logger.warning("stored bytes are kept: %s", error)
-                self._queue.clear()
-                self._pending.clear()
-                self._changed.set()
+                self.give_up()
             except (ClusterError, ObjectStoreError) as error:
                 logger.warning("stored bytes could not be deleted", extra={"id": deletion.gone[1], "error": str(error)})
                 self._queue.add_after(deletion, spread(RETRY_SECONDS))
@@ -102,6 +110,7 @@ class Deletions:
                 key = deletions_key(await self._identify())
                 if noted is None:
                     noted = await self._read_note(key)
+                    self._pending |= noted
                     for gone in noted:
                         self.add(gone)
                 pending = frozenset(self._pending)

@@ -391,6 +391,9 @@ class Operation:
 
     async def _tell_resource(self) -> None:
         missing = self._view.is_resource_missing
+        if missing:
+            # By the time of the next try the resource may be back, and its Classifiers not yet restored.
+            self._deletions.give_up()
         if missing and not self._told.resource_missing:
             note = (
                 "the CustomResourceDefinition classifiers.ocelli.dev was deleted, and every Classifier with it; what is stored "

@@ -246,7 +246,6 @@ class StoreSweep:
             ClusterError, StoreUnavailableError: try again.
         """
         namespace, classifier_id = gone
-        await self._check_resource()
         async for manifests in self._list(namespace):
             if any(classifier_id in find_ids(manifest) for manifest in manifests):
                 return 0
@@ -257,14 +256,15 @@ class StoreSweep:
                 extra={"tenant": namespace, "id": classifier_id, "owner": ownership.owner},
             )
             return 0
-        await self._check_resource()
+        await self.check_resource()
         location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         deleted = sum([await self._store.delete_prefix(prefix) for prefix in location.prefixes])
         if deleted:
             logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
         return deleted
 
-    async def _check_resource(self) -> None:
+    async def check_resource(self) -> None:
+        """Raises ResourceGoneError where the resource is being deleted, or is gone; ClusterError where nobody can tell."""
         if not await self._client.accepts(CLASSIFIERS):
             raise ResourceGoneError(f"{CLASSIFIERS.plural}.{CLASSIFIERS.group} is being deleted, with every Classifier")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_cluster.client import UnreachableError
 from ocelli_operator import deletions
 from ocelli_operator.deletions import Deletions
 from ocelli_operator.sweep import ResourceGoneError, StoredClassifier
@@ -36,9 +37,17 @@ def store(tmp_path: Path) -> ObjectStore:
 class Sweep:
     """Deletes nothing, and remembers what it should have deleted."""
 
-    def __init__(self, trouble: Exception | None = None) -> None:
+    def __init__(self, trouble: Exception | None = None, resource: Exception | None = None) -> None:
         self.asked: list[StoredClassifier] = []
+        self.checks = 0
         self._trouble = trouble
+        self.resource = resource
+        """What comes of the question whether the resource is there; None: it is."""
+
+    async def check_resource(self) -> None:
+        self.checks += 1
+        if self.resource is not None:
+            raise self.resource
 
     async def delete_classifier(self, gone: StoredClassifier) -> int:
         self.asked.append(gone)
@@ -105,8 +114,36 @@ async def test_what_was_deleted_twice_is_noted_no_more(store: ObjectStore, monke
 
 async def test_classifiers_that_went_with_their_resource_are_noted_no_more(store: ObjectStore) -> None:
     await store.put(deletions_key("uid-1"), NOTE)
-    async with leading(store, Sweep(ResourceGoneError("it is being deleted"))):
+    async with leading(store, Sweep(resource=ResourceGoneError("it is being deleted"))):
         await wait_for(lambda: noted(store) == '{"pending": []}')
+
+
+async def test_a_successor_deletes_nothing_that_may_have_gone_with_its_resource(store: ObjectStore) -> None:
+    first, second = Sweep(resource=UnreachableError("the API server is not reachable")), Sweep()
+    async with leading(store, first) as current:
+        current.add(DOGS)
+        await wait_for(lambda: first.checks == 1)
+        first.resource = None
+        current.add(CATS)
+        await wait_for(lambda: "cats_1" in noted(store))
+    assert "dogs_1" not in noted(store)
+    async with leading(store, second):
+        await wait_for(lambda: second.asked == [CATS])
+
+
+async def test_what_could_not_be_judged_before_the_resource_went_is_not_tried_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletions, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(deletions, "AGAIN_SECONDS", 0.3)
+    sweep = Sweep(resource=UnreachableError("the API server is not reachable"))
+    async with leading(store, sweep) as current:
+        current.add(DOGS)
+        await wait_for(lambda: sweep.checks == 1)
+        current.give_up()
+        sweep.resource = None
+        current.add(CATS)
+        await wait_for(lambda: sweep.asked == [CATS, CATS])
 
 
 async def test_a_note_that_cannot_be_read_keeps_nothing_from_being_deleted(store: ObjectStore) -> None:
