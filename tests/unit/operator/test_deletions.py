@@ -14,13 +14,15 @@ import pytest
 from ocelli_cluster.client import UnreachableError
 from ocelli_operator import deletions
 from ocelli_operator.deletions import Deletions
-from ocelli_operator.sweep import ResourceGoneError, StoredClassifier
+from ocelli_operator.store_owner import Ownership
+from ocelli_operator.sweep import OtherInstallationError, ResourceGoneError, StoredClassifier
 from ocelli_storage.layout import deletions_key
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 pytestmark = pytest.mark.anyio
 
 DOGS, CATS = ("team-a", "dogs_1"), ("team-a", "cats_1")
+OTHERS = Ownership(installation="uid-1", owner="uid-2")
 NOTE = b'{"pending": [["team-a", "dogs_1"]]}'
 
 
@@ -40,7 +42,9 @@ class Sweep:
     def __init__(self, trouble: Exception | None = None, resource: Exception | None = None) -> None:
         self.asked: list[StoredClassifier] = []
         self.checks = 0
-        self._trouble = trouble
+        self.trouble = trouble
+        self.told: list[StoredClassifier] = []
+        """Of which it was told that their bytes are kept."""
         self.resource = resource
         """What comes of the question whether the resource is there; None: it is."""
 
@@ -51,9 +55,13 @@ class Sweep:
 
     async def delete_classifier(self, gone: StoredClassifier) -> int:
         self.asked.append(gone)
-        if self._trouble is not None:
-            raise self._trouble
+        if self.trouble is not None:
+            raise self.trouble
         return 1
+
+    async def tell_kept(self, gone: StoredClassifier, ownership: Ownership) -> None:
+        assert ownership == OTHERS
+        self.told.append(gone)
 
 
 @contextlib.asynccontextmanager
@@ -64,7 +72,7 @@ async def leading(store: ObjectStore, sweep: Sweep) -> AsyncIterator[Deletions]:
         return "uid-1"
 
     current = Deletions(store, identify)
-    running = asyncio.create_task(current.run(sweep, lambda _count: None))  # type: ignore[arg-type]
+    running = asyncio.create_task(current.run(sweep, lambda _count: None, sweep.tell_kept))  # type: ignore[arg-type]
     try:
         yield current
     finally:
@@ -152,3 +160,40 @@ async def test_a_note_that_cannot_be_read_keeps_nothing_from_being_deleted(store
     async with leading(store, sweep) as current:
         current.add(DOGS)
         await wait_for(lambda: sweep.asked == [DOGS])
+
+
+class TestStoreOfAnotherInstallation:
+    @pytest.fixture(autouse=True)
+    def short_delays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deletions, "OTHER_STORE_RETRY_SECONDS", 0.05)
+        monkeypatch.setattr(deletions, "AGAIN_SECONDS", 0.0)
+
+    async def test_what_is_kept_there_is_told_once(self, store: ObjectStore) -> None:
+        sweep = Sweep(OtherInstallationError(OTHERS))
+        async with leading(store, sweep) as current:
+            current.add(DOGS)
+            await wait_for(lambda: len(sweep.asked) == 3)
+        assert sweep.told == [DOGS]
+
+    async def test_what_a_predecessor_told_is_not_told_again(self, store: ObjectStore) -> None:
+        await store.put(deletions_key("uid-1"), NOTE)
+        sweep = Sweep(OtherInstallationError(OTHERS))
+        async with leading(store, sweep):
+            await wait_for(lambda: len(sweep.asked) == 2)
+        assert sweep.told == []
+
+    async def test_a_successor_deletes_what_was_kept_when_the_store_is_this_installations(self, store: ObjectStore) -> None:
+        first, second = Sweep(OtherInstallationError(OTHERS)), Sweep()
+        async with leading(store, first) as current:
+            current.add(DOGS)
+            await wait_for(lambda: len(first.asked) == 2 and "dogs_1" in noted(store))
+        async with leading(store, second):
+            await wait_for(lambda: second.asked == [DOGS, DOGS] and noted(store) == '{"pending": []}')
+
+    async def test_what_was_kept_goes_without_a_restart_when_the_store_is_this_installations(self, store: ObjectStore) -> None:
+        sweep = Sweep(OtherInstallationError(OTHERS))
+        async with leading(store, sweep) as current:
+            current.add(DOGS)
+            await wait_for(lambda: sweep.asked)
+            sweep.trouble = None
+            await wait_for(lambda: noted(store) == '{"pending": []}')
