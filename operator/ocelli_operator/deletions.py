@@ -2,6 +2,9 @@
 
 What is still to be deleted is noted in the store, at most a second late, so that a successor goes on with it. The sweep could
 not take its place: it spares the bytes of a Classifier that is not there where that may be one that was not restored yet.
+
+Only what went while the resource was there is noted: nobody asked for the deletion of what went with the resource, and it comes
+back from a backup when the resource does.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from ocelli_cluster.client import ClusterError
-from ocelli_operator.sweep import ResourceGoneError, StoredClassifier, StoreSweep
+from ocelli_operator.store_owner import Ownership
+from ocelli_operator.sweep import OtherInstallationError, ResourceGoneError, StoredClassifier, StoreSweep
 from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.documents import parse_document
 from ocelli_storage.layout import deletions_key
@@ -24,10 +28,14 @@ logger = logging.getLogger(__name__)
 AGAIN_SECONDS = 45.0
 """A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
 RETRY_SECONDS = 60.0
+OTHER_STORE_RETRY_SECONDS = 600.0
+"""Somebody has to make the store this installation's."""
 NOTE_SECONDS = 1.0
 """Between two writes of the note, however many Classifiers are deleted."""
 NOTE_RETRY_SECONDS = 10.0
 NOTE_LIMIT_BYTES = 32 * 1024 * 1024
+
+TellKept = Callable[[StoredClassifier, Ownership], Awaitable[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,8 @@ class _Deletion:
     gone: StoredClassifier
     again: bool = False
     """The bytes were deleted once."""
+    told: bool = False
+    """It was told that the bytes are kept."""
 
 
 class Deletions:
@@ -45,12 +55,11 @@ class Deletions:
         self._identify = identify
         self._queue: WorkQueue[_Deletion] = WorkQueue()
         self._pending: set[StoredClassifier] = set()
+        """What the note is to have."""
         self._changed = asyncio.Event()
 
     def add(self, gone: StoredClassifier) -> None:
         """Delete what is stored for this Classifier, soon."""
-        self._pending.add(gone)
-        self._changed.set()
         self._queue.add(_Deletion(gone=gone))
 
     def clear(self) -> None:
@@ -58,27 +67,30 @@ class Deletions:
         self._queue.clear()
         self._pending.clear()
 
-    async def run(self, sweep: StoreSweep, note_deleted: Callable[[int], None]) -> None:
-        """Work until cancelled; `note_deleted` gets the number of objects that went."""
+    def give_up(self) -> None:
+        """The resource is gone, and what waits went with it. The sweep takes what is waste of it, when there are Classifiers
+        again."""
+        self.clear()
+        self._changed.set()
+
+    async def run(self, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept) -> None:
+        """Work until cancelled. `note_deleted` gets the number of objects that went; `tell_kept` is called once for each
+        Classifier whose bytes have to be kept, because the store belongs to another installation."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_note())
-            tasks.create_task(self._delete(sweep, note_deleted))
+            tasks.create_task(self._delete(sweep, note_deleted, tell_kept))
 
-    async def _delete(self, sweep: StoreSweep, note_deleted: Callable[[int], None]) -> None:
+    async def _delete(self, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept) -> None:
         while True:
             deletion = await self._queue.take()
             try:
-                note_deleted(await sweep.delete_classifier(deletion.gone))
-                if deletion.again:
-                    self._end(deletion.gone)
-                else:
-                    self._queue.add_after(replace(deletion, again=True), AGAIN_SECONDS)
-            except ResourceGoneError as error:
-                # What waits went for the same reason. The sweep takes what is waste of it, when there are Classifiers again.
-                logger.warning("stored bytes are kept: %s", error)
-                self._queue.clear()
-                self._pending.clear()
+                await sweep.check_resource()
+                self._pending.add(deletion.gone)
                 self._changed.set()
+                await self._delete_bytes(deletion, sweep, note_deleted, tell_kept)
+            except ResourceGoneError as error:
+                logger.warning("stored bytes are kept: %s", error)
+                self.give_up()
             except (ClusterError, ObjectStoreError) as error:
                 logger.warning("stored bytes could not be deleted", extra={"id": deletion.gone[1], "error": str(error)})
                 self._queue.add_after(deletion, spread(RETRY_SECONDS))
@@ -88,8 +100,20 @@ class Deletions:
             finally:
                 self._queue.done(deletion)
 
-    def _end(self, gone: StoredClassifier) -> None:
-        self._pending.discard(gone)
+    async def _delete_bytes(
+        self, deletion: _Deletion, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept
+    ) -> None:
+        try:
+            note_deleted(await sweep.delete_classifier(deletion.gone))
+        except OtherInstallationError as error:
+            if not deletion.told:
+                await tell_kept(deletion.gone, error.ownership)
+            self._queue.add_after(replace(deletion, told=True), spread(OTHER_STORE_RETRY_SECONDS))
+            return
+        if not deletion.again:
+            self._queue.add_after(replace(deletion, again=True), AGAIN_SECONDS)
+            return
+        self._pending.discard(deletion.gone)
         self._changed.set()
 
     async def _keep_note(self) -> None:
@@ -102,8 +126,10 @@ class Deletions:
                 key = deletions_key(await self._identify())
                 if noted is None:
                     noted = await self._read_note(key)
+                    self._pending |= noted
                     for gone in noted:
-                        self.add(gone)
+                        # A predecessor has told what there was to tell.
+                        self._queue.add(_Deletion(gone=gone, told=True))
                 pending = frozenset(self._pending)
                 if pending != noted:
                     await self._store.put(key, json.dumps({"pending": sorted(pending)}).encode())

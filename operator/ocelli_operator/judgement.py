@@ -154,8 +154,8 @@ def _judge(case: Case, learning: Learning, rollout: Rollout, ready_servers: int)
     else:
         own = spec_revision(spec)
         pinned = "" if case.current == own else f" (pinned by spec.pinnedRevision; spec's own revision {own} is not followed)"
-        upgrade = f"; {rollout.upgrade_note}" if rollout.upgrade_note else ""
-        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}{upgrade}")
+        notes = "".join(f"; {note}" for note in rollout.notes)
+        ready = true(ReadyReason.SERVED, f"revision {case.current} answers every request{pinned}{notes}")
     if case.observed.artifact_lost and served == case.status.served_revision:
         if failure is not None:
             remedy = f"; {failure.message}"

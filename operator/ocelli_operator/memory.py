@@ -20,6 +20,8 @@ class ClassifierMemory:
     applied: dict[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     hindrances: dict[str, str] = field(default_factory=dict)
+    network_policy_blocked: bool = False
+    """By the last plan."""
     wait_seconds: float = WAIT_FIRST_SECONDS
     """How long to wait before what was hindered is tried again."""
 

@@ -86,6 +86,11 @@ class OperatorMetrics:
             ["reason", "tenant_namespace"],
             registry=self.registry,
         )
+        self.network_policies_blocked = Gauge(
+            "ocelli_network_policies_blocked",
+            "Classifiers whose NetworkPolicy cannot be made, or changed, as it should be: what serves already goes on.",
+            registry=self.registry,
+        )
         self.artifacts_lost = Gauge(
             "ocelli_artifacts_lost",
             "Classifiers whose served artifact is not in the store any more.",

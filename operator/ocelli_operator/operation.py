@@ -27,7 +27,8 @@ from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
-from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
+from ocelli_operator.store_owner import Ownership
+from ocelli_operator.sweep import StopReason, StoredClassifier, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
 from ocelli_operator.work_queue import WorkQueue, spread
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
@@ -139,6 +140,9 @@ class Operation:
             self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
         self.metrics.resource_missing.set_function(lambda: float(self._view.is_resource_missing))
         self.metrics.leader.set_function(lambda: float(self._leading))
+        self.metrics.network_policies_blocked.set_function(
+            lambda: float(self._reconciler.count_blocked_network_policies() if self._leading else 0)
+        )
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
         self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
         self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
@@ -217,7 +221,7 @@ class Operation:
             for _ in range(self._config.workers):
                 tasks.create_task(self._reconcile_keys())
             tasks.create_task(self._give_turns())
-            tasks.create_task(self._deletions.run(sweep, self.metrics.swept_objects.inc))
+            tasks.create_task(self._deletions.run(sweep, self.metrics.swept_objects.inc, self._tell_kept))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._look_around())
             while True:
@@ -388,6 +392,9 @@ class Operation:
 
     async def _tell_resource(self) -> None:
         missing = self._view.is_resource_missing
+        if missing:
+            # By the time of the next try the resource may be back, and its Classifiers not yet restored.
+            self._deletions.give_up()
         if missing and not self._told.resource_missing:
             note = (
                 "the CustomResourceDefinition classifiers.ocelli.dev was deleted, and every Classifier with it; what is stored "
@@ -395,6 +402,17 @@ class Operation:
             )
             await self._tell_installation("Warning", "ResourceMissing", "Watch", note)
         self._told.resource_missing = missing
+
+    async def _tell_kept(self, gone: StoredClassifier, ownership: Ownership) -> None:
+        namespace, classifier_id = gone
+        note = (
+            f"what is stored for the deleted Classifier with the id {classifier_id} of namespace {namespace} is kept, because "
+            f"the object store belongs to the installation {ownership.owner}, not to this one, {ownership.installation}; it is "
+            "deleted when the store belongs to this installation: if the other one is gone, set OCELLI_ADOPT_STORE (in the "
+            f"chart: store.adopt) to {ownership.owner}"
+        )
+        logger.warning("stored bytes of a deleted Classifier are kept", extra={"tenant": namespace, "id": classifier_id})
+        await self._tell_installation("Warning", "DeletionPostponed", "Delete", note)
 
     async def _identify(self) -> str:
         """The name of this installation: the UID of its Lease. Raises ClusterError."""

@@ -41,6 +41,8 @@ class Plan:
     """What the actions begin."""
     waits: frozenset[StartKind] = frozenset()
     """What has to wait until it is this Classifier's turn; then it is looked at again."""
+    network_policy_blocked: bool = False
+    """The NetworkPolicy cannot be made, or changed, as it should be."""
 
 
 def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
@@ -72,6 +74,7 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else learning.look_again_seconds,
         begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},
         waits=learning.waits | rollout.waits,
+        network_policy_blocked=rollout.network_policy_blocked,
     )
 
 

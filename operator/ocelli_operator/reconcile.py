@@ -153,6 +153,7 @@ class Reconciler:
         observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
         plan = plan_classifier(observed, self._parts.settings)
         self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
+        memory.network_policy_blocked = plan.network_policy_blocked
         hindered = False
         for action in plan.actions:
             try:
@@ -188,6 +189,10 @@ class Reconciler:
     def forget(self, classifier: Classifier) -> None:
         """A Classifier went away."""
         self._memories.pop(classifier.uid, None)
+
+    def count_blocked_network_policies(self) -> int:
+        """How many Classifiers have no NetworkPolicy, or an outdated one, as far as passes have seen."""
+        return sum(memory.network_policy_blocked for memory in self._memories.values())
 
     def note_lost_artifacts(self, lost: Mapping[ObjectKey, str]) -> set[ObjectKey]:
         """Artifacts of these served revisions, and of no others, have vanished; the Classifiers for which that is new."""

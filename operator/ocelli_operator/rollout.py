@@ -42,8 +42,10 @@ class Rollout:
     """What begins with these actions and counts as under way."""
     waits: frozenset[StartKind] = frozenset()
     """What has to wait until it is its turn."""
-    upgrade_note: str = ""
-    """What of the installation's own changes waits; nothing is missing to the user meanwhile."""
+    notes: tuple[str, ...] = ()
+    """What of the installation's own changes waits; every request is answered meanwhile."""
+    network_policy_blocked: bool = False
+    """The NetworkPolicy cannot be made, or changed, as it should be."""
     actions: tuple[Action, ...] = ()
 
 
@@ -52,8 +54,8 @@ class _Guard:
     """What to do about the NetworkPolicy."""
 
     actions: tuple[Action, ...] = ()
-    blocked: tuple[str, ...] = ()
-    """Why it cannot be as it should be, with the remedy."""
+    trouble: str = ""
+    """Why it cannot be as it should be, with the remedy; empty where it can."""
     missing: bool = False
     """It is wanted, and cannot be made."""
 
@@ -69,9 +71,9 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
     if learning.artifact is not None and rollout.failure is None:
         wanted.add(case.current)
     guard = _plan_guard(case) if wanted else _Guard()
-    # The NetworkPolicy comes before any server that it is for.
-    actions: list[Action] = [*guard.actions]
-    blocked: list[str] = [*guard.blocked]
+    holds_back = False
+    actions: list[Action] = []
+    blocked: list[str] = []
     for revision in sorted(wanted):
         if _asks_for_more_gpu(case, revision):
             # What is there stays as it is: it may serve.
@@ -81,6 +83,8 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
         found_deployment = _find_deployment(case, revision)
         if guard.missing and found_deployment is None:
             # It would be open to every Pod. What is there already goes on.
+            holds_back = True
+            blocked.append(guard.trouble)
             continue
         applied = _apply(case, ChildKind.DEPLOYMENT, desired, found_deployment)
         start = _find_start(case, revision, desired) if any(isinstance(item, ApplyChild) for item in applied) else None
@@ -102,7 +106,12 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
             actions += delete_child(ChildKind.DEPLOYMENT, deployment.identity, why)
     refusal = next((text for action in actions if (text := _refusal(case, action))), "")
     sendable = tuple(action for action in actions if not _refusal(case, action))
-    rollout = replace(rollout, actions=(*rollout.actions, *sendable))
+    # The guard is not among them: it changes nothing about who answers.
+    changes = (*rollout.actions, *sendable)
+    if guard.trouble and not holds_back:
+        rollout = replace(rollout, notes=(*rollout.notes, guard.trouble))
+    # The NetworkPolicy comes before any server that it is for.
+    rollout = replace(rollout, actions=(*guard.actions, *changes), network_policy_blocked=bool(guard.trouble))
     if rollout.failure is not None:
         return rollout
     hindrance = next((text for action in sendable if (text := _find_hindrance(case, action))), "")
@@ -110,7 +119,7 @@ def plan_rollout(case: Case, learning: Learning) -> Rollout:
         return replace(rollout, obstacle=hindrance or blocked[0], unschedulable=False)
     if rollout.obstacle:
         return rollout
-    return _judge_rollout(case, rollout, refusal)
+    return _judge_rollout(case, rollout, refusal, changes)
 
 
 def _plan_guard(case: Case) -> _Guard:
@@ -126,9 +135,11 @@ def _plan_guard(case: Case) -> _Guard:
     hash_ = manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
     if refusal := case.observed.refusals.get(hash_):
         remedy = f"correct {INFERENCE_PEERS.name} or {METRICS_PEERS.name} of the operator"
-        return _Guard(blocked=(f"{kind} {name}: the API server refuses it: {refusal}; {remedy}",), missing=found is None)
-    missing = found is None and (bool(blocked) or hash_ in case.observed.hindrances)
-    return _Guard(actions=_apply(case, kind, manifest, found), blocked=blocked, missing=missing)
+        return _Guard(trouble=f"{kind} {name}: the API server refuses it: {refusal}; {remedy}", missing=found is None)
+    actions = _apply(case, kind, manifest, found)
+    hindrances = [text for action in actions if (text := _find_hindrance(case, action))]
+    trouble = next(iter((*blocked, *hindrances)), "")
+    return _Guard(actions=actions, trouble=trouble, missing=found is None and bool(trouble))
 
 
 def _find_start(case: Case, revision: str, desired: Manifest) -> StartKind | None:
@@ -148,7 +159,7 @@ def _wait(case: Case, rollout: Rollout, kind: StartKind, name: str) -> Rollout:
     message = waits_for_turn(f"Deployment {name}", f"{case.settings.rollouts_limit} rollouts are under way")
     rollout = replace(rollout, waits=rollout.waits | {kind})
     if kind is StartKind.UPGRADE:
-        return replace(rollout, upgrade_note=message)
+        return replace(rollout, notes=(*rollout.notes, message))
     return rollout if rollout.failure is not None else replace(rollout, obstacle=message, unschedulable=False)
 
 
@@ -205,8 +216,11 @@ def _plan_switch(case: Case, served: str | None) -> Rollout:
     return Rollout(served_revision=served, obstacle=f"{counts}: {trouble}" if trouble else counts, unschedulable=unschedulable)
 
 
-def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
-    """The served revision is the right one, or nothing newer is ready: is everything about it as it should be?"""
+def _judge_rollout(case: Case, rollout: Rollout, refusal: str, changes: tuple[Action, ...]) -> Rollout:
+    """The served revision is the right one, or nothing newer is ready: is everything about it as it should be?
+
+    `changes` are the actions that change what serves.
+    """
     served = rollout.served_revision
     if served is None:
         return rollout
@@ -217,7 +231,7 @@ def _judge_rollout(case: Case, rollout: Rollout, refusal: str) -> Rollout:
         obstacle = f"what serves revision {served} stays as it is: {_tell_not_offered()}"
     elif refusal:
         obstacle = f"the API server refuses a change: {refusal}; correct spec.serving"
-    elif deployment is None or rollout.actions:
+    elif deployment is None or changes:
         obstacle = f"what serves revision {served} is brought up to date"
     elif not (deployment.up_to_date and deployment.complete):
         counts = _count_ready(deployment)

@@ -7,7 +7,8 @@ installation has not seen unused for an hour; everything, where the store belong
 suspiciously much is unused; and what an object may refer to that this release cannot read. Each Classifier is looked at once
 more before anything of it goes.
 
-Where a Classifier was seen to be deleted its bytes go at once, unless the store belongs to another installation.
+Where a Classifier was seen to be deleted its bytes go at once, unless the store belongs to another installation: then they go
+when it is this one's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ ALLOWANCE_OBJECTS = 20
 """So many objects of living Classifiers go whatever their share is: about as many as two Classifiers have."""
 TOLD_NAMESPACES_LIMIT = 5
 """A message has the numbers of so many namespaces at most."""
+
+
+class OtherInstallationError(Exception):
+    """The store belongs to another installation, so nothing in it may be deleted."""
+
+    def __init__(self, ownership: Ownership) -> None:
+        self.ownership = ownership
+        super().__init__(f"the object store belongs to the installation {ownership.owner}, not to {ownership.installation}")
 
 
 class ResourceGoneError(Exception):
@@ -243,28 +252,25 @@ class StoreSweep:
 
         Raises:
             ResourceGoneError: the resource is being deleted, or is gone.
+            OtherInstallationError: try again much later.
             ClusterError, StoreUnavailableError: try again.
         """
         namespace, classifier_id = gone
-        await self._check_resource()
         async for manifests in self._list(namespace):
             if any(classifier_id in find_ids(manifest) for manifest in manifests):
                 return 0
         ownership = await self._claim()
         if not ownership.is_ours:
-            logger.warning(
-                "stored bytes of a deleted classifier are kept: the store belongs to another installation",
-                extra={"tenant": namespace, "id": classifier_id, "owner": ownership.owner},
-            )
-            return 0
-        await self._check_resource()
+            raise OtherInstallationError(ownership)
+        await self.check_resource()
         location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         deleted = sum([await self._store.delete_prefix(prefix) for prefix in location.prefixes])
         if deleted:
             logger.info("stored bytes of a deleted classifier are gone", extra={"id": classifier_id, "deleted": deleted})
         return deleted
 
-    async def _check_resource(self) -> None:
+    async def check_resource(self) -> None:
+        """Raises ResourceGoneError where the resource is being deleted, or is gone; ClusterError where nobody can tell."""
         if not await self._client.accepts(CLASSIFIERS):
             raise ResourceGoneError(f"{CLASSIFIERS.plural}.{CLASSIFIERS.group} is being deleted, with every Classifier")
 

@@ -79,7 +79,7 @@ class TrainingStore:
         try:
             figures, backbone = _parse_artifact(content)
         except (ValueError, TypeError, AttributeError) as error:
-            self._note_fault(key, f"object store: {key!r} is not the metadata of an artifact: {error}")
+            self._note_fault(key, f"object store: {key!r} is damaged: it is not the metadata of an artifact", error)
             return None
         outcome = await self.load_outcome(location, revision, attempt)
         if outcome is not None and not (outcome.succeeded and outcome.revision == revision):
@@ -130,7 +130,7 @@ class TrainingStore:
         try:
             document = parse_document(content)
         except ValueError as error:
-            self._note_fault(key, f"object store: {key!r} cannot be parsed: {error}")
+            self._note_fault(key, f"object store: {key!r} is damaged: it is not a JSON object", error)
             return None
         self._faults.pop(key, None)
         return document
@@ -141,12 +141,13 @@ class TrainingStore:
         except ObjectNotFoundError:
             self._faults.pop(key, None)
         except ObjectTooLargeError as error:
-            self._note_fault(key, str(error))
+            self._note_fault(key, str(error), error)
         return None
 
-    def _note_fault(self, key: str, fault: str) -> None:
+    def _note_fault(self, key: str, fault: str, error: Exception) -> None:
+        """`fault` is for statuses, without remedy; `error` for the log."""
         if key not in self._faults:
-            logger.warning("a document cannot be used and counts as absent", extra={"key": key, "problem": fault})
+            logger.warning("a document cannot be used and counts as absent", extra={"key": key, "problem": str(error)})
         if len(self._faults) >= FAULTS_LIMIT:
             self._faults.clear()
         self._faults[key] = fault

@@ -250,7 +250,6 @@ class Gateway:
     async def create(self, v3: V3Request) -> Response:
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._classifiers.check_create(v3.caller)
-        self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             name = v3.with_form(form).read(NAME)
             sets = parse_example_sets(form)
@@ -274,7 +273,6 @@ class Gateway:
     async def retrain(self, v3: V3Request) -> Response:
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._classifiers.check_retrain(v3.caller, v3.read(CLASSIFIER_ID))
-        self._count_upload(v3)
         async with self._receive_examples(v3) as form:
             sets: tuple[ExampleSet, ...] = parse_example_sets(form)
             await check_archives(sets, v3.caller.namespace, self._example_zips, left=_left(v3))
@@ -343,17 +341,23 @@ class Gateway:
         self._rates.count_request(caller.namespace, caller.quota)
         return caller
 
-    def _count_upload(self, v3: V3Request) -> None:
-        declared = declared_length(v3.request.headers)
-        # What is not declared counts as much as may come, until it has come.
-        size_bytes = EXAMPLES_LIMITS.body_bytes if declared is None else declared
-        self._rates.count_upload(v3.caller.namespace, v3.caller.quota, size_bytes)
+    @contextmanager
+    def _counting_upload(self, v3: V3Request) -> Iterator[None]:
+        """Count what the caller sends, by its declared length, or else by what comes of it.
 
-    def _correct_upload(self, v3: V3Request) -> None:
-        """Count an upload of undeclared size as what has come of it."""
-        if declared_length(v3.request.headers) is None:
-            missing = EXAMPLES_LIMITS.body_bytes - v3.request.scope.get(RECEIVED_KEY, 0)
-            self._rates.return_upload(v3.caller.namespace, v3.caller.quota, max(0, missing))
+        Raises TooManyRequestsError where the caller has sent too much.
+        """
+        tenant, quota = v3.caller.namespace, v3.caller.quota
+        declared = declared_length(v3.request.headers)
+        if declared is not None:
+            self._rates.count_upload(tenant, quota, declared)
+            yield
+            return
+        reserved = self._rates.reserve_upload(tenant, quota, EXAMPLES_LIMITS.body_bytes)
+        try:
+            yield
+        finally:
+            self._rates.correct_upload(tenant, quota, reserved=reserved, came_bytes=v3.request.scope.get(RECEIVED_KEY, 0))
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
         classifier_id = v3.read(CLASSIFIER_ID)
@@ -374,11 +378,9 @@ class Gateway:
             yield Form()
             return
         async with AsyncExitStack() as held:
-            try:
+            with self._counting_upload(v3):
                 received = self._examples_space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=tenant)
                 form = await held.enter_async_context(received)
-            finally:
-                self._correct_upload(v3)
             yield form
 
     @asynccontextmanager

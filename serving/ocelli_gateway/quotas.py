@@ -98,21 +98,35 @@ class Rates:
 
         An amount above the limit itself is taken when the allowance is full.
         """
-        now = self._clock()
-        bucket = self._buckets.setdefault(tenant, _Bucket(level=limit, updated_at=now))
-        bucket.level = min(limit, bucket.level + (now - bucket.updated_at) * limit / self._period_seconds)
-        bucket.updated_at = now
+        bucket = self._fill(tenant, limit)
         missing = min(amount, limit) - bucket.level
         if missing > 0:
             return missing * self._period_seconds / limit
         bucket.level -= amount
         return 0.0
 
+    def reserve(self, tenant: str, most: float, limit: float) -> tuple[float, float]:
+        """Take what is left, up to `most`, for an amount that is not known yet. How much was taken, and 0; or 0, and the seconds
+        until something is left."""
+        bucket = self._fill(tenant, limit)
+        reserved = min(most, bucket.level)
+        if reserved <= 0:
+            return 0.0, max(1.0, -bucket.level * self._period_seconds / limit)
+        bucket.level -= reserved
+        return reserved, 0.0
+
     def give_back(self, tenant: str, amount: float, limit: float) -> None:
-        """Undo a part of what was taken."""
+        """Undo a part of what was taken; a negative amount takes more, even what is not left."""
         bucket = self._buckets.get(tenant)
         if bucket is not None:
             bucket.level = min(limit, bucket.level + amount)
+
+    def _fill(self, tenant: str, limit: float) -> _Bucket:
+        now = self._clock()
+        bucket = self._buckets.setdefault(tenant, _Bucket(level=limit, updated_at=now))
+        bucket.level = min(limit, bucket.level + (now - bucket.updated_at) * limit / self._period_seconds)
+        bucket.updated_at = now
+        return bucket
 
 
 class RateQuotas:
@@ -146,11 +160,27 @@ class RateQuotas:
                 retry_after_seconds=_whole(wait_seconds),
             )
 
-    def return_upload(self, tenant: str, quota: Quota, size_bytes: int) -> None:
-        """Count so much less for an upload that was counted."""
+    def reserve_upload(self, tenant: str, quota: Quota, most_bytes: int) -> float:
+        """Count an upload whose size is not known yet as what is left of the quota: how many bytes that is, for `correct_upload`.
+
+        Raises TooManyRequestsError where nothing is left.
+        """
+        limit = quota.upload_megabytes_per_hour
+        if not limit:
+            return 0.0
+        reserved, wait_seconds = self._uploads.reserve(tenant, most_bytes, limit * MEGABYTE)
+        if wait_seconds:
+            raise TooManyRequestsError(
+                f"The quota of uploads is used up: {limit} MB an hour. Try again in {_whole(wait_seconds)} seconds.",
+                retry_after_seconds=_whole(wait_seconds),
+            )
+        return reserved
+
+    def correct_upload(self, tenant: str, quota: Quota, *, reserved: float, came_bytes: int) -> None:
+        """Count what came instead of what was reserved."""
         limit = quota.upload_megabytes_per_hour
         if limit:
-            self._uploads.give_back(tenant, size_bytes, limit * MEGABYTE)
+            self._uploads.give_back(tenant, reserved - came_bytes, limit * MEGABYTE)
 
 
 def check_classifiers(quota: Quota, count: int) -> None:

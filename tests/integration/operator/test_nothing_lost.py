@@ -110,6 +110,30 @@ def test_a_store_of_another_installation_is_not_swept_until_it_is_adopted(
     scene.cluster.wait_for("it is adopted", lambda: json.loads(owner.read_text())["installation"] == lease)
 
 
+def test_what_is_deleted_in_a_store_of_another_installation_goes_when_it_is_adopted(
+    scene: Scene, build_operator: Callable[..., OperatorProcess]
+) -> None:
+    installation = scene.store_folder / "installation"
+    installation.mkdir()
+    (installation / "owner.json").write_text('{"installation": "gone-for-good"}')
+    operator = build_operator()
+    operator.start()
+    operator.wait_until_leading()
+    left = adopt(scene)
+    scene.kubectl("delete", "clf", "colours", "--wait")
+    (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "DeletionPostponed"))
+    assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in told["note"]
+    scene.cluster.wait_for(
+        "it is noted", lambda: any("colours" in path.read_text() for path in installation.glob("deletions/*"))
+    )
+    assert left.exists()
+    operator.stop()
+    operator.environment["OCELLI_ADOPT_STORE"] = "gone-for-good"
+    operator.start()
+    scene.cluster.wait_for("the bytes are gone", lambda: not left.exists())
+    assert len(events(scene, "DeletionPostponed")) == 1
+
+
 def store_artifact(scene: Scene, name: str = "colours") -> Path:
     """A Classifier with an artifact, of which the operator has not heard yet; the path of that."""
     scene.apply(scene.build(name, training=NO_NODE))

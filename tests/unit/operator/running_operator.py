@@ -188,10 +188,10 @@ class Stage:
         """Of the operator that runs."""
 
     @asynccontextmanager
-    async def operator(self) -> AsyncIterator[Operation]:
+    async def operator(self, **settings: str) -> AsyncIterator[Operation]:
         """Runs while the block does. It does not sweep: the first sweep is an hour away from what tests make."""
         environment = {"OCELLI_STORE_URL": self.store.url, "OCELLI_METRICS_PORT": str(find_free_port())}
-        self.config = parse_config(environment)
+        self.config = parse_config({**environment, **settings})
         operation = Operation(cast(ClusterClient, self.cluster), self.store, self.config)
         running = asyncio.create_task(operation.run())
         try:

@@ -14,7 +14,16 @@ from ocelli_operator.actions import ApplyChild, DeleteChild
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
 from ocelli_operator.status import find_occurrences
-from tests.unit.operator.factories import LATER, World, find_applied, make_identity, make_pod, make_settings, settled_world
+from tests.unit.operator.factories import (
+    LATER,
+    World,
+    as_child,
+    find_applied,
+    make_identity,
+    make_pod,
+    make_settings,
+    settled_world,
+)
 
 
 def reason_of(plan: Plan, condition_type: ConditionType) -> str | None:
@@ -610,6 +619,27 @@ def guarded_world(**spec: object) -> World:
     return world
 
 
+POLICY_TROUBLES = {
+    "quota": " waits for room: exceeded quota; raise the quota",
+    "foreign": " is there already and does not belong to this Classifier; delete it",
+    "invalid": ": the API server refuses it: spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS",
+}
+"""What keeps a NetworkPolicy from being made, and how that is told."""
+
+
+def block_network_policy(world: World, trouble: str) -> None:
+    """From now on the NetworkPolicy cannot be made or changed."""
+    kind = ChildKind.NETWORK_POLICY
+    (policy,) = [item for item in world.plan().actions if isinstance(item, ApplyChild) and item.kind is kind]
+    if trouble == "quota":
+        world.see(hindrances={policy.manifest_hash: "waits for room: exceeded quota; raise the quota"})
+    elif trouble == "invalid":
+        world.see(refusals={policy.manifest_hash: "spec.ingress: Invalid value"})
+    else:
+        identity = make_identity("clf-dogs", "", owner_uid="", owner=("", ""))
+        world.see(network_policies=(replace(as_child(policy.manifest), identity=identity),))
+
+
 class TestNetworkPolicy:
     def test_it_is_made_before_the_first_inference_server(self) -> None:
         plan = guarded_world().plan()
@@ -657,15 +687,57 @@ class TestNetworkPolicy:
         told = message_of(plan, ConditionType.READY)
         assert told.startswith("NetworkPolicy clf-dogs is there already and does not belong to this Classifier; delete it")
 
-    def test_while_one_is_refused_what_serves_already_goes_on(self) -> None:
+    def test_making_one_for_what_serves_already_is_no_rollout(self) -> None:
         world = settled_world()
         world.settings = GUARDED
-        (action,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-        world.see(hindrances={action.manifest_hash: "is not admitted: exceeded quota"})
+        plan = world.plan()
+        assert len(plan.actions) == 1
+        assert plan.status == world.status
+
+    @pytest.mark.parametrize("trouble", sorted(POLICY_TROUBLES))
+    def test_while_one_is_blocked_what_serves_already_stays_ready_and_says_so(self, trouble: str) -> None:
+        world = settled_world()
+        world.settings = GUARDED
+        block_network_policy(world, trouble)
         plan = world.plan()
         assert deletions(plan) == []
-        assert message_of(plan, ConditionType.READY).startswith("NetworkPolicy clf-dogs is not admitted")
+        assert reason_of(plan, ConditionType.READY) == "True/Served"
+        assert f"; NetworkPolicy clf-dogs{POLICY_TROUBLES[trouble]}" in message_of(plan, ConditionType.READY)
+        assert plan.network_policy_blocked
+
+    @pytest.mark.parametrize("trouble", sorted(POLICY_TROUBLES))
+    def test_while_one_is_blocked_no_server_of_another_revision_starts(self, trouble: str) -> None:
+        world = retrained_world()
+        world.settings = GUARDED
+        block_network_policy(world, trouble)
+        plan = world.plan()
+        assert find_applied(plan, ChildKind.DEPLOYMENT) == []
+        assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
+        assert message_of(plan, ConditionType.READY).startswith(f"NetworkPolicy clf-dogs{POLICY_TROUBLES[trouble]}")
         assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
+
+    def test_one_that_cannot_be_changed_holds_nothing_back(self) -> None:
+        world = guarded_world()
+        world.settle()
+        world.settings = make_settings(OCELLI_INFERENCE_PEERS='[{"podSelector": {}}]')
+        block_network_policy(world, "quota")
+        assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
+
+    def test_an_upgrade_that_waits_is_told_with_it(self) -> None:
+        world = settled_world()
+        world.settings = make_settings(
+            OCELLI_INFERENCE_PEERS='[{"podSelector": {}}]', OCELLI_INFERENCE_IMAGE="registry.test/inference:next"
+        )
+        block_network_policy(world, "quota")
+        world.see(allowed_starts=frozenset())
+        told = message_of(world.plan(), ConditionType.READY)
+        assert "; NetworkPolicy clf-dogs waits for room" in told
+        assert f"; Deployment dogs-{world.revision} waits for its turn" in told
+
+    def test_none_is_blocked_where_it_is_as_it_should_be(self) -> None:
+        world = guarded_world()
+        world.settle()
+        assert not world.plan().network_policy_blocked
 
     def test_one_that_the_api_server_calls_invalid_names_the_settings(self) -> None:
         world = guarded_world()

@@ -23,7 +23,7 @@ REFUSALS = {
 }
 
 
-def refuse_status(stage: Stage, error: ApiError) -> None:
+def refuse_status(stage: Stage, error: Exception) -> None:
     """No status is taken, and all else is."""
     apply = stage.cluster.apply
 
@@ -64,6 +64,17 @@ def test_a_refused_status_is_told_and_counted(name: str, tmp_path: Path, caplog:
     assert REFUSALS[name].message.replace("\ud83d", "?") in event["note"]
     assert refused >= 1
     assert errors >= 1
+
+
+def test_an_unexpected_error_is_told_without_its_text(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        stage = Stage(tmp_path)
+        refuse_status(stage, RuntimeError("dictionary changed size during iteration"))
+        async with stage.operator():
+            stage.add("dogs")
+            return str((await wait_until_told(stage))["note"])
+
+    assert asyncio.run(scenario()).endswith(" and tries again: an unexpected error; the operator's log has the details")
 
 
 def test_a_conflict_that_does_not_end_is_told_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

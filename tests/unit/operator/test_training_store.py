@@ -120,3 +120,26 @@ def test_a_document_that_is_too_large_is_told_and_logged_once_until_another_one_
         told = asyncio.run(scenario())
     assert told == [f"object store: {KEY!r} has 4,194,305 bytes, and at most 4,194,304 are read", ""]
     assert len(caplog.records) == 1
+
+
+DAMAGED = {"broken off": b'{"metrics": ', "nested": b"[" * 50_000, "no object": b"7", "no text": b"\xff"}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [(KEY, "the metadata of an artifact"), (OUTCOME_KEY, "a JSON object")],
+    ids=["artifact", "outcome"],
+)
+def test_a_damaged_document_is_told_by_its_key_and_without_the_parsers_words(
+    tmp_path: Path, content: bytes, key: str, what: str
+) -> None:
+    async def scenario() -> str:
+        store = ObjectStore.from_url(tmp_path.as_uri())
+        await store.put(key, content)
+        read = TrainingStore(store)
+        await read.load_artifact(LOCATION, REVISION, 1)
+        await read.load_outcome(LOCATION, REVISION, 1)
+        return read.find_fault(LOCATION, REVISION, 1)
+
+    assert asyncio.run(scenario()) == f"object store: {key!r} is damaged: it is not {what}"
