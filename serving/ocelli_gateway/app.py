@@ -315,7 +315,7 @@ class Gateway:
         else:
             api_key = sent.read(API_KEY)
             if not api_key:
-                raise ParameterError('The field "apikey" is missing or blank.')
+                raise ParameterError('The field "apikey" is missing or blank; give the API key.')
             caller = await self._authenticator.find_api_key(api_key, self._address_of(sent.request))
             if caller is None:
                 raise UnknownApiKeyError

@@ -358,8 +358,8 @@ def _describe_refusal(error: BaseException | None, *, reads_head: bool) -> tuple
         )
     if reads_head:
         return HTTPStatus.BAD_REQUEST, (
-            "The request's first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1, and each header on "
-            "a line of its own as NAME: VALUE."
+            "The request's first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1, and each header "
+            "on a line of its own as NAME: VALUE."
         )
     return HTTPStatus.BAD_REQUEST, (
         "The chunks of the request body are not valid HTTP; send each as its length in hexadecimal digits, its bytes, and a "

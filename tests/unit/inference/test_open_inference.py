@@ -36,9 +36,9 @@ def test_images_come_as_base64() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"\xff\xd8\xff", "no JSON document"),
-        (b"[" * 100_000, "no JSON document"),
-        (b"[]", "no JSON object"),
+        (b"\xff\xd8\xff", "not a JSON document"),
+        (b"[" * 100_000, "not a JSON document"),
+        (b"[]", "not a JSON object"),
         (make_request(id=7), '"id" is 7'),
         (make_request(inputs=[]), r'"inputs" is \[\]'),
         (make_request(inputs=[7]), r'"inputs" is \[7\]'),
