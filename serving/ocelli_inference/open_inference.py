@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.prediction import Prediction
-from ocelli_storage.archives import IMAGE_BYTES_LIMIT
+from ocelli_storage.archives import IMAGE_BYTES_LIMIT, shown_name
 
 IMAGES_LIMIT = 64
 """Images in one request."""
@@ -162,5 +162,4 @@ def _parse_outputs(document: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown_name(json.dumps(value, ensure_ascii=False, default=str), 60)
