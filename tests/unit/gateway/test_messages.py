@@ -12,7 +12,6 @@ from ocelli_api.log_lines import JsonFormatter
 from tests.unit.gateway.harness import (
     MULTIPART_TYPE,
     PASSWORD,
-    QUERY,
     USER,
     GatewayInstance,
     V3Client,
@@ -27,6 +26,7 @@ from tests.unit.gateway.harness import (
     wait_for,
 )
 
+QUERY = "?version=2018-03-19"
 URLENCODED = "application/x-www-form-urlencoded"
 ODD = "a\u202egnp\x07\x7f.b"
 SHOWN = "a�gnp��.b"
