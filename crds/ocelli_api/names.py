@@ -51,6 +51,12 @@ def label_fault(label: str) -> str | None:
     return _name_fault(label, FORBIDDEN_LABEL_CHARACTERS)
 
 
+def control_character_fault(name: str) -> str | None:
+    """Which control character the name contains, as the end of a sentence; None where there is none."""
+    found = next((character for character in name if unicodedata.category(character) == "Cc"), None)
+    return None if found is None else f"contains the control character U+{ord(found):04X}; leave it out"
+
+
 def _name_fault(name: str, forbidden: str) -> str | None:
     if not name.strip():
         return "is empty; give the class a name"
@@ -59,6 +65,4 @@ def _name_fault(name: str, forbidden: str) -> str | None:
     for character in name:
         if character in forbidden:
             return f"contains {character!r}; leave out the characters {' '.join(forbidden)}"
-        if unicodedata.category(character) == "Cc":
-            return f"contains the control character U+{ord(character):04X}; leave it out"
-    return None
+    return control_character_fault(name)

@@ -74,7 +74,7 @@ class RunSettings:
         """
         port = environment.get("PORT", "").strip()
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise RunError(f"PORT={port!r} is no port; set a number from 1 to 65535, or leave it out")
+            raise RunError(f"PORT={port!r} is not a port; set a number from 1 to 65535, or leave it out")
         known = known_built_ins()
         built_ins = tuple(dict.fromkeys(_words(environment.get("BUILT_INS", " ".join(known)))))
         for name in built_ins:
@@ -99,7 +99,7 @@ def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
     for name in given.keys() - set(known):
         meant = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         remedy = f"did you mean {meant[0]}?" if meant else "see docs/reference/gateway-settings.md"
-        raise RunError(f"{name} is no setting of the gateway; {remedy}")
+        raise RunError(f"{name} is not a setting of the gateway; {remedy}")
     try:
         GatewaySettings.from_environment({**given, "OCELLI_STORE_URL": "file:///", "OCELLI_CREDENTIALS_FOLDER": "/"})
     except SettingsError as error:

@@ -477,7 +477,7 @@ def _found_backbones(environment: Mapping[str, str]) -> list[str]:
 def _one_of(environment: Mapping[str, str], setting: Setting, choices: tuple[str, ...]) -> str:
     value = _text(environment, setting)
     if value not in choices:
-        raise ConfigError(f"{setting.name}={value!r} is none of {', '.join(choices)}; set one of them")
+        raise ConfigError(f"{setting.name}={value!r} is not one of {', '.join(choices)}; set one of them")
     return value
 
 

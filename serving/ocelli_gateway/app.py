@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
@@ -313,7 +313,7 @@ class Gateway:
         else:
             api_key = sent.read(API_KEY)
             if not api_key:
-                raise ParameterError('The field "apikey" is missing or blank.')
+                raise ParameterError('The field "apikey" is missing or blank; give the API key.')
             caller = await self._authenticator.find_api_key(api_key, self._address_of(sent.request))
             if caller is None:
                 raise UnknownApiKeyError

@@ -36,6 +36,7 @@ from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.quotas import NO_QUOTA, Quota
 from ocelli_gateway.tokens import Tokens, TokenSubject
+from ocelli_storage.archives import shown_name
 
 logger = logging.getLogger(__name__)
 
@@ -435,7 +436,7 @@ def _build_turns() -> FairSlots:
 
 
 def _log_failure(kind: str, user: str | None, address: str) -> None:
-    shown = None if user is None or kind == "API key" else user[:_SHOWN_USER_CHARACTERS]
+    shown = None if user is None or kind == "API key" else shown_name(user, _SHOWN_USER_CHARACTERS)
     logger.warning("login failed", extra={"kind": kind, "user": shown, "address": address})
 
 

@@ -525,4 +525,4 @@ def _check_retrainable(classifier: Classifier) -> None:
 
 
 def _unknown(classifier_id: str) -> NotFoundError:
-    return NotFoundError(f"Cannot find the classifier {classifier_id[:64]}.")
+    return NotFoundError(f"Cannot find the classifier {shown_name(classifier_id, 64)}.")

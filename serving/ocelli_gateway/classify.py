@@ -58,6 +58,7 @@ from ocelli_gateway.wire import (
     WarningId,
     classify_body,
 )
+from ocelli_storage.archives import shown_name
 from ocelli_storage.image_file import ImageError
 
 NO_IMAGES = "No images were specified."
@@ -495,6 +496,6 @@ def _describe_not_ready(found: Sequence[KnownClassifier]) -> str:
 
 
 def _join(classifier_ids: Sequence[str]) -> str:
-    shown = [classifier_id[:_SHOWN_ID_CHARACTERS] for classifier_id in classifier_ids[:_SHOWN_IDS]]
+    shown = [shown_name(classifier_id, _SHOWN_ID_CHARACTERS) for classifier_id in classifier_ids[:_SHOWN_IDS]]
     more = len(classifier_ids) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

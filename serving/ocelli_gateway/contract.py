@@ -19,6 +19,7 @@ from ocelli_gateway.errors import GatewayError, InternalError, translate_error
 from ocelli_gateway.http_protocol import CALLER_KEY, KNOWN_METHODS, LIVE_PATH, new_transaction_id
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.wire import TRANSACTION_HEADER
+from ocelli_storage.archives import shown_name
 
 access_logger = logging.getLogger("ocelli_gateway.access")
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class ContractMiddleware:
             return
         fields: dict[str, Any] = {
             "method": scope["method"],
-            "path": scope["path"][:_SHOWN_PATH_CHARACTERS],
+            "path": shown_name(scope["path"], _SHOWN_PATH_CHARACTERS),
             "code": exchange.status,
             "milliseconds": round(seconds * 1000, 1),
             "transaction": exchange.transaction_id,

@@ -71,7 +71,7 @@ class PasswordHash:
             if 128 * cost * block_size * parallelism > _MEMORY_LIMIT_BYTES // 2:
                 raise ValueError
         except (ValueError, binascii.Error):
-            message = "its passwordHash is no scrypt hash; make the set with `python -m ocelli_gateway.credentials add`"
+            message = "its passwordHash is not a scrypt hash; make the set with `python -m ocelli_gateway.credentials add`"
             raise CredentialSetError(message) from None
         return cls(cost=cost, block_size=block_size, parallelism=parallelism, salt=salt, digest=digest)
 
@@ -135,7 +135,7 @@ class CredentialSet:
     def parse(cls, document: object) -> CredentialSet:
         """Type the document of one entry. Raises CredentialSetError."""
         if not isinstance(document, Mapping):
-            raise CredentialSetError("it is no JSON object")
+            raise CredentialSetError("it is not a JSON object")
         if document.get("passwordHash") is None and document.get("apiKeySHA256") is None:
             raise CredentialSetError("it has neither passwordHash nor apiKeySHA256; add one")
         for key in ("user", "namespace", "owner"):
@@ -149,16 +149,16 @@ class CredentialSet:
         password_hash = document.get("passwordHash")
         if password_hash is not None and not isinstance(password_hash, str):
             raise CredentialSetError(
-                "its passwordHash is no text; make the set with `python -m ocelli_gateway.credentials add`"
+                "its passwordHash is not a text; make the set with `python -m ocelli_gateway.credentials add`"
             )
         if user == API_KEY_USER or ":" in user:
             raise CredentialSetError(
                 f"its user {user!r} cannot log in; choose one that is not {API_KEY_USER!r} and has no colon"
             )
         if not _NAMESPACE.fullmatch(namespace):
-            raise CredentialSetError(f"its namespace {namespace!r} is no name of a namespace; correct it")
+            raise CredentialSetError(f"its namespace {namespace!r} is not a name of a namespace; correct it")
         if api_key is not None and not (isinstance(api_key, str) and _SHA256.fullmatch(api_key)):
-            raise CredentialSetError("its apiKeySHA256 is no SHA-256 of 64 lower-case hex digits; correct or remove it")
+            raise CredentialSetError("its apiKeySHA256 is not a SHA-256 of 64 lower-case hex digits; correct or remove it")
         return cls(
             user=user,
             password_hash=None if password_hash is None else PasswordHash.parse(password_hash),
@@ -209,7 +209,7 @@ def read_credentials(folder: Path, *, reserved_namespace: str = "") -> Credentia
         except CredentialSetError as error:
             problems.append(f"Credential set {path.name}: {error}")
         except (OSError, ValueError, RecursionError):
-            problems.append(f"Credential set {path.name}: it is no readable JSON; correct it")
+            problems.append(f"Credential set {path.name}: it is not readable JSON; correct it")
     return CredentialsReading(sets=tuple(sets), problems=tuple(problems))
 
 
@@ -338,7 +338,7 @@ def _ask_password() -> str:
 def _parse_quota_option(text: str) -> tuple[str, int]:
     name, _, number = text.partition("=")
     if not (number.isascii() and number.isdigit()):
-        raise CredentialSetError(f"--quota {text} is no NAME=NUMBER; give for example classifiers=20")
+        raise CredentialSetError(f"--quota {text} is not NAME=NUMBER; give for example classifiers=20")
     return name, int(number)
 
 

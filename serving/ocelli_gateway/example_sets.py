@@ -23,7 +23,7 @@ NEGATIVE_PART = "negative_examples"
 LEAST_IMAGES = 10
 _FILE_NAME_BYTES = 4096
 _ENTRY_FAULTS = {
-    EntryFault.NOT_AN_IMAGE: "is no JPEG or PNG image",
+    EntryFault.NOT_AN_IMAGE: "is not a JPEG or PNG image",
     EntryFault.TOO_LARGE: "is larger than 10 MB",
     EntryFault.DAMAGED: "is damaged",
     EntryFault.SYMBOLIC_LINK: "is a symbolic link",
@@ -57,7 +57,9 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
         if fault is not None:
             raise ParameterError(f'The class name of the part "{shown_name(file.part_name)}" {fault}.')
         if class_name in seen:
-            raise ParameterError(f'The class "{class_name}" is in the request twice; put all its images into one zip.')
+            raise ParameterError(
+                f'The class "{shown_name(class_name)}" is in the request twice; put all its images into one zip.'
+            )
         seen.add(class_name)
         sets.append(ExampleSet(class_name=class_name, file=file))
     return tuple(sets)

@@ -15,10 +15,11 @@ from enum import StrEnum
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from ocelli_api.classifier import DISPLAY_NAME_LIMIT
-from ocelli_api.names import STEM_LIMIT
+from ocelli_api.names import STEM_LIMIT, control_character_fault
 from ocelli_gateway.errors import ParameterError
 from ocelli_gateway.languages import choose_language
 from ocelli_gateway.parameters import parse_parameters
+from ocelli_storage.archives import shown_name
 
 T = TypeVar("T")
 Schema: TypeAlias = Mapping[str, Any]
@@ -119,7 +120,7 @@ def plain_name(name: str) -> str:
 
 def shown(text: str) -> str:
     """A value as messages show it."""
-    return text[:_SHOWN_CHARACTERS]
+    return shown_name(text, _SHOWN_CHARACTERS)
 
 
 def parse_last(texts: Sequence[str]) -> str:
@@ -143,7 +144,7 @@ def parse_version(texts: Sequence[str]) -> str:
             raise ValueError
         date.fromisoformat(version)
     except ValueError as error:
-        message = f'The query parameter "version" is "{version[:32]}"; give a date such as 2018-03-19.'
+        message = f'The query parameter "version" is "{shown(version)}"; give a date such as 2018-03-19.'
         raise ParameterError(message) from error
     return version
 
@@ -155,6 +156,9 @@ def parse_name(texts: Sequence[str]) -> str:
         raise ParameterError('The field "name" is missing or blank; name the classifier.')
     if len(name) > DISPLAY_NAME_LIMIT:
         raise ParameterError(f'The field "name" has {len(name)} characters; at most {DISPLAY_NAME_LIMIT} are allowed.')
+    fault = control_character_fault(name)
+    if fault is not None:
+        raise ParameterError(f'The field "name" {fault}.')
     return name
 
 

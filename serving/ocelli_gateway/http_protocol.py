@@ -31,9 +31,12 @@ ASK_SECONDS = 1.0
 _LOOK_SECONDS = 0.5
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OUTSIDE_ASCII = re.compile(rb"[\x80-\xff]")
-_METHOD = re.compile(rb"([A-Z][A-Z-]{0,31}) ")
-_PART_OF_LINE = re.compile(rb"[A-Z][A-Z-]{0,31}(?: [^\n]*)?")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
+"""A method as RFC 9110 has it; more characters than any has are refused by the parser."""
+_METHOD = re.compile(rb"(" + _TOKEN + rb") ")
+_PART_OF_LINE = re.compile(_TOKEN + rb"(?: [^\n]*)?")
 KNOWN_METHODS = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"))
+_ERROR_IDS = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "limit_exceeded"}
 _STAND_IN_METHOD = b"REPORT"
 """The parser knows it and no address does: it stands for methods that the parser refuses."""
 
@@ -55,7 +58,8 @@ class ContractProtocol(LimitedProtocol):
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
         full = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-        body = json.dumps({"code": status, "error": message, "error_id": "unavailable" if full else "parameter_error"}).encode()
+        error_id = "unavailable" if full else _ERROR_IDS.get(status, "parameter_error")
+        body = json.dumps({"code": status, "error": message, "error_id": error_id}).encode()
         headers = {"content-type": "application/json", TRANSACTION_HEADER.lower(): new_transaction_id()}
         return headers | ({"retry-after": "1"} if full else {}), body
 

@@ -23,13 +23,14 @@ from ocelli_storage.archives import (
     SkippedEntry,
     image_kind,
     is_zip_file,
+    shown_name,
 )
 
 IMAGES_LIMIT = 20
 INVALID_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
 TOO_SMALL = "Image resolution is smaller than the minimum limit"
-TOO_MANY_PIXELS = "The image has more than 100 megapixels."
-TOO_LARGE = f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB."
+TOO_MANY_PIXELS = "The image has more than 100 megapixels; scale it down."
+TOO_LARGE = f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB; scale it down or compress it more."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ class ImageFiles:
             archive = ImageArchive(file.path, kinds=CLASSIFY_KINDS, limits=CLASSIFY_LIMITS)
         except ArchiveError as error:
             kind = LimitExceededError if error.fault is ArchiveFault.TOO_MANY_ENTRIES else InputError
-            self.invalid_zips.append(InvalidZip(name=name, error=kind(f"{INVALID_IMAGE} {name}: {error}.")))
+            self.invalid_zips.append(InvalidZip(name=name, error=kind(f"{INVALID_IMAGE} {shown_name(name)}: {error}.")))
             return
         self._sources.append((name, archive))
         self.count += archive.candidates
@@ -160,7 +161,9 @@ def _read_archive(zip_name: str, archive: ImageArchive) -> Iterator[ReadImage]:
             else:
                 yield ReadImage(origin=origin, error=_entry_error(entry))
     except ArchiveError as error:
-        yield ReadImage(origin=ImageOrigin(name=zip_name), error=InputError(f"{INVALID_IMAGE} {error}."))
+        yield ReadImage(
+            origin=ImageOrigin(name=zip_name), error=InputError(f"{INVALID_IMAGE} {shown_name(zip_name)}: {error}.")
+        )
 
 
 def _entry_error(entry: SkippedEntry) -> GatewayError:

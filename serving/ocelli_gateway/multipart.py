@@ -22,7 +22,10 @@ PARTS_LIMIT = 1000
 _PART_HEADER_BYTES_LIMIT = 8 * 1024
 _PARAMETERS_LIMIT = 8
 _AFTER_BOUNDARY = b"\r\n- \t"
-_OTHER_BODY = "The body is not what its Content-Type promises: it is damaged, or has another boundary"
+_LEAVE_IT = "leave this header to the HTTP library"
+"""It makes up the boundary: who writes the header as well can only get it wrong."""
+_NAME_IT = 'send one such as Content-Disposition: form-data; name="url"'
+_OTHER_BODY = f"The body is not what its Content-Type promises: it is damaged, or has another boundary; {_LEAVE_IT}"
 _EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
 # It begins with the semicolon, and runs of blanks are never given back: else a header of blanks costs the square of its length.
 _PARAMETER = re.compile(r""";\s*+([^\s=;]++)\s*+=\s*+(?:"((?:[^"\\]|\\.|"(?!\s*(?:;|$)))*)"|([^;]*))""", re.DOTALL)
@@ -31,7 +34,7 @@ _HTML_ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"))
 
 
 class MultipartError(Exception):
-    """The body is no complete multipart message. The message says the fact as a sentence without a full stop."""
+    """The body is not a complete multipart message. The message is fact and remedy, a sentence without a full stop."""
 
 
 class TooManyPartsError(MultipartError):
@@ -77,11 +80,11 @@ def parse_boundary(content_type: str | None) -> bytes:
         raise MultipartError("The body must be multipart/form-data")
     boundary = _parse_parameters(";" + parameters).get("boundary", "")
     if not boundary:
-        raise MultipartError("The Content-Type multipart/form-data lacks its boundary")
+        raise MultipartError(f"The Content-Type multipart/form-data lacks its boundary; {_LEAVE_IT}")
     try:
         return boundary.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise MultipartError("The boundary in Content-Type has characters outside Latin-1") from error
+        raise MultipartError("The boundary in Content-Type has characters outside Latin-1; use letters and digits") from error
 
 
 async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: OpenSink) -> None:
@@ -104,7 +107,7 @@ async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: O
     if reader.found_nothing:
         raise MultipartError(_OTHER_BODY)
     if not reader.ended:
-        raise MultipartError("The multipart body is cut off before its closing boundary")
+        raise MultipartError("The multipart body is cut off before its closing boundary; send it again")
 
 
 class _Reader:
@@ -136,7 +139,7 @@ class _Reader:
                 max_header_size=_PART_HEADER_BYTES_LIMIT,
             )
         except FormParserError as error:
-            raise MultipartError("The boundary in Content-Type is too long") from error
+            raise MultipartError("The boundary in Content-Type is too long; use one of at most 70 characters") from error
 
     @property
     def found_nothing(self) -> bool:
@@ -208,7 +211,7 @@ def parse_part_head(disposition: bytes | None) -> PartHead:
         MultipartError: there is none, it names no part, or the name is not UTF-8.
     """
     if disposition is None:
-        raise MultipartError("A part of the form lacks its Content-Disposition header")
+        raise MultipartError(f"A part of the form lacks its Content-Disposition header; {_NAME_IT}")
     try:
         text = disposition.decode("utf-8")
     except UnicodeDecodeError:
@@ -218,11 +221,11 @@ def parse_part_head(disposition: bytes | None) -> PartHead:
     parameters = _parse_parameters(separator + rest)
     name = parameters.get("name")
     if kind.strip().lower() != "form-data" or name is None:
-        raise MultipartError('A part of the form lacks its name (Content-Disposition: form-data; name="…")')
+        raise MultipartError(f"A part of the form lacks its name; {_NAME_IT}")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise MultipartError("The name of a part is not UTF-8") from error
+        raise MultipartError("The name of a part is not UTF-8; encode it as UTF-8") from error
     filename = parameters.get("filename")
     if filename is not None:
         filename = filename.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")

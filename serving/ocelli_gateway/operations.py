@@ -155,7 +155,10 @@ CONFLICT = _refusal(
     "The classifier was made by a manifest and does not allow writes by REST.",
 )
 TOO_LARGE = _refusal(
-    413, "The request body is larger than 256 MB.", "limit_exceeded", "More bytes than are read, or may be stored."
+    413,
+    "The request body is larger than 256 MB; send a smaller one.",
+    "limit_exceeded",
+    "More bytes than are read, or may be stored.",
 )
 TOO_MANY = _refusal(
     429, "Too many requests; try again in a second.", "limit_exceeded", "A limit is reached, or a queue is full.", RETRY_AFTER
@@ -268,7 +271,12 @@ _CLASSIFY_ANSWERS = (
         "not_found",
         "None of the classifiers is known, or no own one can answer.",
     ),
-    _image_refusal(413, "The image is larger than 10 MB.", "limit_exceeded", "The request or every image is too large."),
+    _image_refusal(
+        413,
+        "The image is larger than 10 MB; scale it down or compress it more.",
+        "limit_exceeded",
+        "The request or every image is too large.",
+    ),
     TOO_MANY,
     UNAVAILABLE,
 )

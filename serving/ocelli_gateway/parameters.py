@@ -13,6 +13,10 @@ from ocelli_gateway.errors import ParameterError
 
 _NAMES = {"url": "url", "classifier_ids": "classifier_ids", "owners": "owners", "owner": "owners", "threshold": "threshold"}
 """Keys of the document, and the fields that they stand for."""
+_TEXTS = "a text or a list of texts"
+_KINDS = {"url": "a text", "classifier_ids": _TEXTS, "owners": _TEXTS, "threshold": "a number, or a text that holds one"}
+"""What a value of a field may be."""
+_REMEDY = 'give an object such as {"threshold": 0.5}'
 _WRAPPER = "parameters"
 _BYTE_ORDER_MARK = "\ufeff"
 """Editors on Windows write it before a text."""
@@ -40,15 +44,14 @@ def _parse_object(text: str) -> dict[str, Any]:
         raise ParameterError('The field "parameters" is nested too deeply; give one object of a few fields.') from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        message = f'The field "parameters" is not JSON at {where}; give an object such as {{"threshold": 0.5}}.'
-        raise ParameterError(message) from error
+        raise ParameterError(f'The field "parameters" is not JSON at {where}; {_REMEDY}.') from error
     except ValueError as error:
         # One of those below.
-        raise ParameterError(f'The field "parameters" is not JSON: {error}.') from error
+        raise ParameterError(f'The field "parameters" is not JSON: {error}; {_REMEDY}.') from error
     if isinstance(document, dict) and _WRAPPER in document:
         document = document[_WRAPPER]
     if not isinstance(document, dict):
-        raise ParameterError('The field "parameters" is no JSON object; give one such as {"threshold": 0.5}.')
+        raise ParameterError('The field "parameters" is not a JSON object; give one such as {"threshold": 0.5}.')
     return document
 
 
@@ -60,13 +63,18 @@ def _read_fields(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         is_list = isinstance(value, list) and name in ("classifier_ids", "owners")
         for item in value if is_list else [value]:
             if not isinstance(item, str) or (isinstance(item, _Number) and name != "threshold"):
-                raise ParameterError(f'The field "parameters" holds a value for "{key}" that is of another kind.')
+                raise ParameterError(
+                    f'The field "parameters" holds a value for "{key}" that is of another kind; give {_KINDS[name]}.'
+                )
             try:
                 item.encode()
             except UnicodeEncodeError as error:
-                raise ParameterError(f'The field "parameters" holds a value for "{key}" that is no Unicode text.') from error
+                message = (
+                    f'The field "parameters" holds a value for "{key}" that is not Unicode text; remove the lone surrogates.'
+                )
+                raise ParameterError(message) from error
             yield name, str(item)
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")

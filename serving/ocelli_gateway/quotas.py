@@ -49,7 +49,7 @@ class Quota:
         if document is None:
             return cls()
         if not isinstance(document, Mapping):
-            raise QuotaValueError("is no JSON object")
+            raise QuotaValueError("is not a JSON object")
         unknown = sorted(set(map(str, document)) - set(_KEYS.values()))
         if unknown:
             raise QuotaValueError(f"has the unknown key {unknown[0]!r}; use {', '.join(_KEYS.values())}")

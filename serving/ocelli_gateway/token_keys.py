@@ -186,7 +186,7 @@ def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
                 created_at=float(document["createdAt"]),
             )
         except (ValueError, KeyError, TypeError, binascii.Error):
-            logger.error("an entry among the signing keys is none", extra={"entry": name})
+            logger.error("an entry among the signing keys is not a key", extra={"entry": name})
             continue
         if len(key.secret) >= _KEY_BYTES:
             found[key.identity] = key

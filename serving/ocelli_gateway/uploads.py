@@ -31,7 +31,7 @@ from ocelli_gateway.multipart import (
     read_parts,
 )
 from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
-from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip
+from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip, shown_name
 
 TEXT_BYTES_LIMIT = MEGABYTE
 RECEIVED_KEY = "ocelli.received"
@@ -149,12 +149,12 @@ class UploadSpace:
         except BodyTooSlowError as error:
             raise InputError(f"The request body arrives too slowly: {error}.") from error
         except ClientDisconnect as error:
-            raise InputError("The connection was closed before the request body was complete.") from error
+            raise InputError("The connection was closed before the request body was complete; send it again.") from error
         declared = declared_length(request.headers)
         if declared is not None and received < declared:
-            raise InputError(f"The request body is cut off: {received} of {declared} bytes came.")
+            raise InputError(f"The request body is cut off: {received} of {declared} bytes came; send it again.")
         if request.scope.get(CUT_OFF_KEY):
-            raise InputError(f"The request body is cut off: {received} bytes came, and not its last chunk.")
+            raise InputError(f"The request body is cut off: {received} bytes came, and not its last chunk; send it again.")
 
 
 def parse_urlencoded(text: str) -> tuple[tuple[str, str], ...]:
@@ -171,7 +171,7 @@ def declared_length(headers: Mapping[str, str]) -> int | None:
     if declared is None:
         return None
     if not (declared.isascii() and declared.isdigit()):
-        raise InputError("The header Content-Length is not a number.")
+        raise InputError("The header Content-Length is not a number; give the number of bytes in the body.")
     # Python reads no number of thousands of digits, and the first few tell that it is above every limit.
     return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
@@ -206,7 +206,7 @@ def _boundary(headers: Mapping[str, str]) -> bytes:
 
 def _body_too_large(limit_bytes: int) -> TooLargeError:
     shown = f"{limit_bytes // MEGABYTE} MB" if limit_bytes >= MEGABYTE else f"{limit_bytes // 1024} KB"
-    return TooLargeError(f"The request body is larger than {shown}.")
+    return TooLargeError(f"The request body is larger than {shown}; send a smaller one.")
 
 
 @dataclass(kw_only=True)
@@ -257,7 +257,8 @@ class _FileSink:
         if self._size_bytes > limit_bytes:
             if self._collector.limits.drops_others and not is_zip(bytes(self._head_bytes)):
                 return
-            raise TooLargeError(f'The file in "{self._head.name}" is larger than {limit_bytes // MEGABYTE} MB.')
+            part = shown_name(self._head.name)
+            raise TooLargeError(f'The file in "{part}" is larger than {limit_bytes // MEGABYTE} MB; put fewer images in it.')
         self._pending += data
         if len(self._pending) >= _WRITE_BYTES:
             await asyncio.to_thread(self._flush)
@@ -295,7 +296,7 @@ class _TextSink:
         self._data += data
         self._collector.text_bytes += len(data)
         if self._collector.text_bytes > TEXT_BYTES_LIMIT:
-            raise LimitExceededError(f"The text fields are longer than {TEXT_BYTES_LIMIT // MEGABYTE} MB in all.")
+            raise LimitExceededError(f"The text fields are longer than {TEXT_BYTES_LIMIT // MEGABYTE} MB in all; shorten them.")
 
     async def close(self) -> None:
         try:

@@ -254,7 +254,10 @@ async def _save(response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
     async for chunk in response.content.iter_any():
         size_bytes += len(chunk)
         if size_bytes > IMAGE_BYTES_LIMIT:
-            raise _FetchError(f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB", LimitExceededError)
+            raise _FetchError(
+                f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB; scale it down or compress it more",
+                LimitExceededError,
+            )
         head += chunk[: SIGNATURE_BYTES - len(head)]
         pending += chunk
         if len(pending) >= _CHUNK_BYTES:
@@ -283,7 +286,7 @@ def _describe(error: Exception) -> _FetchError | None:
         case aiohttp.ClientConnectorError():
             return _FetchError("Could not fetch URL: The host cannot be connected to")
         case aiohttp.InvalidURL() | UnicodeError():
-            return _FetchError("Could not fetch URL: Bad URL; its host is no name")
+            return _FetchError("Could not fetch URL: Bad URL; its host is not a name")
         case aiohttp.ClientError():
             return _FetchError("Could not fetch URL: The server's answer is cut off or malformed")
         case _:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -36,6 +38,9 @@ _END_OF_HEAD = b"\r\n\r\n"
 _LEAST_PIECE_BYTES = 64
 """Of a body whose length is not known: smaller pieces would cost more than they bound."""
 _LENGTH_DIGITS = 20
+_OVERFLOWS = ("Content-Length overflow", "Chunk size overflow")
+"""What the parser says of a number that does not fit into 64 bits."""
+_FRAMING_HEADERS = ("Content-Length", "Transfer-Encoding")
 
 
 class _Flow(FlowControl):
@@ -192,7 +197,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._unread_bytes > HEAD_LIMIT_BYTES and not self._refused:
             if self._reads_head:
                 kilobytes = HEAD_LIMIT_BYTES // 1024
-                self.send_400_response(f"The request's address and headers exceed {kilobytes} KB; send fewer.")
+                self._refuse(HTTPStatus.BAD_REQUEST, f"The request's address and headers exceed {kilobytes} KB; send fewer.")
             else:
                 # What stands between the pieces of a body, or after its last. There may be an answer already.
                 self.transport.abort()
@@ -262,7 +267,8 @@ class LimitedProtocol(HttpToolsProtocol):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+        # uvicorn says the same of everything that its parser refuses, and calls this while it handles the refusal.
+        self._refuse(*_describe_refusal(sys.exc_info()[1], reads_head=self._reads_head))
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         own_headers, body = self.build_error(status, message)
@@ -375,3 +381,33 @@ class LimitedProtocol(HttpToolsProtocol):
         self._place = place
         if place is not None:
             place[self] = None
+
+
+def _describe_refusal(error: BaseException | None, *, reads_head: bool) -> tuple[HTTPStatus, str]:
+    """Status and sentence for what the parser refuses."""
+    fact = str(error)
+    if fact in _OVERFLOWS:
+        return (
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            "The request body is declared longer than any that is read; send a shorter one.",
+        )
+    if any(name in fact for name in _FRAMING_HEADERS):
+        return HTTPStatus.BAD_REQUEST, (
+            "The headers Content-Length and Transfer-Encoding do not tell where the request body ends; send one of them, once: "
+            "a number of bytes, or chunked."
+        )
+    # The one callback that can fail is uvicorn's for the end of the head, over an address that cannot be taken apart.
+    if isinstance(error, httptools.HttpParserInvalidURLError | httptools.HttpParserCallbackError):
+        return HTTPStatus.BAD_REQUEST, (
+            "The address in the request's first line is not valid; send a path that begins with / and has all but letters, "
+            "digits and common punctuation percent-encoded."
+        )
+    if reads_head:
+        return HTTPStatus.BAD_REQUEST, (
+            "The request's first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1, and each header "
+            "on a line of its own as NAME: VALUE."
+        )
+    return HTTPStatus.BAD_REQUEST, (
+        "The chunks of the request body are not valid HTTP; send each as its length in hexadecimal digits, its bytes, and a "
+        "line end after both."
+    )

@@ -102,5 +102,5 @@ async def _warm_up(predictor: Predictor) -> Prediction:
         _log.exception("the first prediction failed")
         raise LoadError("the first prediction failed; see the log of the server, and train again if it stays") from error
     if not all(math.isfinite(item.score) for item in prediction.scores):
-        raise LoadError("the first prediction has scores that are no numbers; train again")
+        raise LoadError("the first prediction has scores that are not numbers; train again")
     return prediction

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.prediction import Prediction
-from ocelli_storage.archives import IMAGE_BYTES_LIMIT
+from ocelli_storage.archives import IMAGE_BYTES_LIMIT, shown_name
 
 IMAGES_LIMIT = 64
 """Images in one request."""
@@ -57,11 +57,13 @@ def parse_infer_request(body: bytes) -> InferRequest:
         document = json.loads(body)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise InvalidRequestError(f"the body is no JSON document at {where}; send an inference request") from None
+        raise InvalidRequestError(f"the body is not a JSON document at {where}; send an inference request") from None
     except (ValueError, RecursionError):
-        raise InvalidRequestError("the body is no JSON document in UTF-8 of a few levels; send an inference request") from None
+        raise InvalidRequestError(
+            "the body is not a JSON document in UTF-8 of a few levels; send an inference request"
+        ) from None
     if not isinstance(document, dict):
-        raise InvalidRequestError("the body is no JSON object; send an inference request")
+        raise InvalidRequestError("the body is not a JSON object; send an inference request")
     identifier = document.get("id")
     if identifier is not None and not isinstance(identifier, str):
         raise InvalidRequestError(f'"id" is {_shown(identifier)}; give a string or leave it out')
@@ -137,7 +139,7 @@ def _parse_image(position: int, text: object) -> bytes:
         image = None
     if image is None:
         raise InvalidRequestError(
-            f'item {position} of the "data" of input "{_INPUT}" is no base64 string; encode the image file'
+            f'item {position} of the "data" of input "{_INPUT}" is not a base64 string; encode the image file'
         )
     if len(image) > IMAGE_BYTES_LIMIT:
         raise InvalidRequestError(
@@ -160,5 +162,4 @@ def _parse_outputs(document: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown_name(json.dumps(value, ensure_ascii=False, default=str), 60)

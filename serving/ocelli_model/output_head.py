@@ -85,7 +85,7 @@ class OutputHead:
         if not scored or any(not item.outputs for item in scored):
             raise ValueError("head: only the last class may stand for no output, and never alone")
         if any(not 0 <= output < self.output_count for item in scored for output in item.outputs):
-            raise ValueError(f"head: a class stands for an output that is none of the {self.output_count}")
+            raise ValueError(f"head: a class stands for an output that is not one of the {self.output_count}")
 
     @property
     def class_count(self) -> int:

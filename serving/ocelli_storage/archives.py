@@ -125,12 +125,12 @@ def is_hidden(name: str) -> bool:
     return not base or "__MACOSX" in parts[:-1] or base.startswith(".") or base.casefold() in ("thumbs.db", "desktop.ini")
 
 
-def shown_name(name: str) -> str:
-    """The name as messages show it: no control characters, at most `SHOWN_NAME_LIMIT` characters."""
+def shown_name(name: str, limit: int = SHOWN_NAME_LIMIT) -> str:
+    """The name as messages show it: no control characters, at most `limit` characters."""
     printable = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name)
-    if len(printable) <= SHOWN_NAME_LIMIT:
+    if len(printable) <= limit:
         return printable
-    return f"{printable[: SHOWN_NAME_LIMIT // 2]}…{printable[1 - SHOWN_NAME_LIMIT // 2 :]}"
+    return f"{printable[: limit // 2]}…{printable[1 - limit // 2 :]}"
 
 
 class ArchiveFault(StrEnum):

@@ -98,8 +98,8 @@ class ObjectStore(ABC):
         if scheme in BUCKET_SCHEMES:
             return ObstoreStore.open_bucket(url, retry_limit_seconds=retry_limit_seconds)
         raise StoreConfigurationError(
-            f"object store: {url!r} is no address of a store; set file:///folder, s3://bucket, gs://bucket, az://container or "
-            "http://host of the embedded store"
+            f"object store: {url!r} is not an address of a store; set file:///folder, s3://bucket, gs://bucket, az://container "
+            "or http://host of the embedded store"
         )
 
     @abstractmethod

@@ -52,7 +52,7 @@ class ObstoreStore(ObjectStore):
         """The folder of a `file:///folder` URL, which is made where it is missing. Raises StoreConfigurationError."""
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
-            raise StoreConfigurationError(f"object store: {url!r} is no file:///folder URL; set one")
+            raise StoreConfigurationError(f"object store: {url!r} is not a file:///folder URL; set one")
         folder = Path(unquote(parts.path))
         try:
             folder.mkdir(parents=True, exist_ok=True)

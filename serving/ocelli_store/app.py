@@ -201,7 +201,7 @@ def _check_permitted(store: Store, request: Request, caller: Caller, key: str) -
     """The key, if its caller may do what is asked with it. A refusal says nothing of what lies there."""
     if not is_key(key):
         raise _RefusalError(
-            400, f"{key!r} is no key: give segments of 255 bytes at most between single slashes, and 1,024 bytes in all"
+            400, f"{key!r} is not a key: give segments of 255 bytes at most between single slashes, and 1,024 bytes in all"
         )
     writing = request.method in _WRITING
     if not is_permitted(caller, store.administrators, key, writing=writing):

@@ -134,13 +134,13 @@ def parse_translations(text: Text) -> Translations:
     except (ValueError, RecursionError) as error:
         raise LabelError(f"{text.name} is not JSON that can be read; {form}") from error
     if not isinstance(document, dict):
-        raise LabelError(f"{text.name} is no JSON object; {form}")
+        raise LabelError(f"{text.name} is not a JSON object; {form}")
     translations: dict[str, dict[str, str]] = {}
     for language, names in document.items():
         if language.casefold() not in LANGUAGES:
             raise LabelError(f"{text.name}: language {shown_name(language)!r} is not known; name one of {', '.join(LANGUAGES)}")
         if not isinstance(names, dict):
-            raise LabelError(f"{text.name}: {language} is no object of names; {form}")
+            raise LabelError(f"{text.name}: {language} is not an object of names; {form}")
         translations[language.casefold()] = {_normal(name): _translation(text, language, name, names[name]) for name in names}
     return Translations(source=text.name, names=translations)
 
@@ -226,7 +226,7 @@ class _Tree:
         shown = "/" + "/".join(path)
         if path[-1] not in label_names:
             raise LabelError(
-                f'{self.hierarchy.source}: {shown} ends in "{path[-1]}", which is no label of {self.labels.source}; '
+                f'{self.hierarchy.source}: {shown} ends in "{path[-1]}", which is not a label of {self.labels.source}; '
                 "end every path in a label, written the same way"
             )
         for parent, name in zip((None, *path), path, strict=False):
@@ -286,7 +286,7 @@ def _answer_bytes(head: OutputHead) -> int:
 
 def _translation(text: Text, language: str, name: str, value: object) -> str:
     translated = _normal(value) if isinstance(value, str) else None
-    fault = "is no text; give a name" if translated is None else label_fault(translated)
+    fault = "is not a text; give a name" if translated is None else label_fault(translated)
     if translated is None or fault is not None:
         raise LabelError(f'{text.name}: {language}: what "{shown_name(name)}" is called {fault}')
     return translated

@@ -249,7 +249,7 @@ def check_answers(network: Network, activation: Activation, scratch: Path, *, sh
         raise PretrainedError(f"{shown}: the network cannot be run; give another one") from error
     if not np.isfinite(answers).all():
         raise PretrainedError(
-            f"{shown}: the network answers a test image with what is no finite number; give an undamaged file"
+            f"{shown}: the network answers a test image with what is not a finite number; give an undamaged file"
         )
     _check_activation(shown, activation, answers)
 
@@ -259,7 +259,7 @@ def _check_activation(shown: str, activation: Activation, answers: NDArray[np.fl
     are_scores = least >= -_TOLERANCE and most <= 1 + _TOLERANCE
     if activation is Activation.IDENTITY and not are_scores:
         raise PretrainedError(
-            f"{shown}: the network answers a test image with numbers from {least:.3g} to {most:.3g}, which are no scores; "
+            f"{shown}: the network answers a test image with numbers from {least:.3g} to {most:.3g}, which are not scores; "
             "set spec.pretrained.activation to Softmax or Sigmoid"
         )
     if activation is Activation.SOFTMAX and answers.shape[1] == 1:

@@ -388,7 +388,7 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
             if not url.endswith("/") and stat.S_ISDIR(mode):
                 raise unreadable("it is a folder; end the address with / to read every image below it")
             if url.endswith("/") and not stat.S_ISDIR(mode):
-                raise unreadable("it is no folder; leave out the / at its end")
+                raise unreadable("it is not a folder; leave out the / at its end")
             if stat.S_ISDIR(mode) and source.sha256 is not None:
                 raise unreadable("a folder has no digest to verify; leave out sha256, or name a zip")
             if not stat.S_ISDIR(mode):

@@ -120,7 +120,7 @@ def test_empty_multipart_body_is_a_form_without_parts(client: V3Client, path: st
 
 
 @pytest.mark.contract_row("0.1")
-@pytest.mark.parametrize("method", ["BREW", "PROPFINDER", "X"])
+@pytest.mark.parametrize("method", ["BREW", "PROPFINDER", "X", "brew", "get", "M-SEARCH", "GET2", "b.R_e~w!#$%&'*+^`|"])
 def test_method_that_nobody_knows_is_405_with_allow(gateway: GatewayInstance, method: str) -> None:
     answer = exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))
     assert status_of(answer) == 405
@@ -133,7 +133,7 @@ def test_method_that_nobody_knows_tells_nothing_without_credentials(gateway: Gat
     assert status_of(answer) == 401
 
 
-@pytest.mark.parametrize("method", ["brew", "B=W", "\x00", "A" * 40])
+@pytest.mark.parametrize("method", ["B=W", "B(W)", "\x00", "A" * 40])
 def test_what_is_no_method_is_400(gateway: GatewayInstance, method: str) -> None:
     assert status_of(exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))) == 400
 
@@ -393,6 +393,15 @@ def test_length_of_thousands_of_digits_is_read_as_the_number_that_it_is(gateway:
     length = "Content-Length: " + "0" * 5000 + "5"
     request = head("POST", path + QUERY, "Content-Type: application/x-www-form-urlencoded", length)
     assert status_of(exchange(gateway, request + b"a=b&c")) == 400
+
+
+@pytest.mark.contract_row("C1/declared Content-Length above the limit of the call (256")
+@pytest.mark.parametrize("length", [2**64, 10**30, 10**300])
+def test_length_that_no_parser_counts_to_is_413_as_any_other(gateway: GatewayInstance, length: int) -> None:
+    answer = exchange(
+        gateway, head("POST", "/v3/classify" + QUERY, f"Content-Type: {MULTIPART_TYPE}", f"Content-Length: {length}")
+    )
+    assert (status_of(answer), body_of(answer)["error_id"]) == (413, "limit_exceeded")
 
 
 def test_refused_length_of_a_create_uses_up_nothing_of_the_quota(stage: Stage) -> None:

@@ -194,7 +194,7 @@ def test_byte_order_mark_in_the_query_is_passed_over(client: V3Client) -> None:
         (b"", "No images"),
         (b"\xff\xfe{\0}\0", "is not UTF-8 text; save it as UTF-8"),
         (b"[" * 100_000, "is nested too deeply"),
-        (b'{"threshold": NaN}', "NaN is no number of JSON"),
+        (b'{"threshold": NaN}', "NaN is not a number in JSON"),
     ],
 )
 def test_parameters_that_are_no_json_are_told_without_an_exception(client: V3Client, text: bytes, words: str) -> None:

@@ -77,7 +77,7 @@ def read_onnx(path: Path) -> OnnxNetwork:
     _check_operators(model)
     nameless = next((tensor.name for tensor in _tensors(model.graph) if _has_nan(tensor)), None)
     if nameless is not None:
-        raise OnnxImportError(f"its weights {nameless} hold what is no number; give an undamaged file")
+        raise OnnxImportError(f"its weights {nameless} hold what is not a number; give an undamaged file")
     name, batch, height, width = _check_input(model.graph)
     _check_output(model.graph)
     return OnnxNetwork(model=model, input_name=name, height=height, width=width, one_image=batch == 1)

@@ -299,4 +299,4 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
             "give the weights of this very model"
         )
     if not all(torch.isfinite(value).all() for value in network.state_dict().values() if value.is_floating_point()):
-        raise BackboneUnavailableError(f"{what} has weights that are no finite numbers; fetch the file again")
+        raise BackboneUnavailableError(f"{what} has weights that are not finite numbers; fetch the file again")

@@ -19,12 +19,12 @@ def find_quota_message(scene: Scene) -> str | None:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_trainer_killed_for_want_of_memory_is_not_tried_again_until_it_gets_more(scene: Scene) -> None:
+def test_a_trainer_that_runs_out_of_memory_is_not_tried_again_until_it_gets_more(scene: Scene) -> None:
     scene.sources.hold()
     scene.apply(scene.build(training={"resources": {"limits": {"memory": "8Mi"}, "requests": {"memory": "8Mi"}}}))
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
     assert "training Job colours-" in stalled["message"]
-    assert "want of memory at its limit of 8Mi; raise spec.training.resources.limits.memory" in stalled["message"]
+    assert "ran out of memory at its limit of 8Mi; raise spec.training.resources.limits.memory" in stalled["message"]
     assert len(scene.pods("training")) == 1
     scene.sources.release()
     scene.patch('{"spec": {"training": {"resources": null}}}')

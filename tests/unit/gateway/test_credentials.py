@@ -67,7 +67,7 @@ def test_same_password_is_hashed_differently_each_time() -> None:
     ("document", "words"),
     [
         ("no json", "JSON"),
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
         (with_values(user=""), "user"),
         (with_values(user="apikey"), "apikey"),
         (with_values(user="a:b"), "colon"),
@@ -77,7 +77,7 @@ def test_same_password_is_hashed_differently_each_time() -> None:
         (with_values(passwordHash="scrypt$n=1073741824,r=8,p=1$AAAA$AAAAAAAAAAAAAAAAAAAAAAAA"), "scrypt"),
         (with_values(apiKeySHA256="secret-of-anna"), "SHA-256"),
         (with_values(passwordHash=None), "neither passwordHash nor apiKeySHA256"),
-        (with_values(passwordHash=7), "passwordHash is no text"),
+        (with_values(passwordHash=7), "passwordHash is not a text"),
         (with_values(user="\ud83d"), "user"),
         (with_values(owner="a\nb"), "owner"),
         ("[" * 100_000, "JSON"),
@@ -178,7 +178,7 @@ def test_command_writes_the_quotas_it_is_given(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("quota", "words"), [("classifiers", "is no NAME=NUMBER"), ("images=3", "has the unknown key 'images'; use classifiers")]
+    ("quota", "words"), [("classifiers", "is not NAME=NUMBER"), ("images=3", "has the unknown key 'images'; use classifiers")]
 )
 def test_command_refuses_what_is_no_quota(capsys: pytest.CaptureFixture[str], quota: str, words: str) -> None:
     assert credentials.main([*ADD, "--quota", quota]) == 1

@@ -457,6 +457,33 @@ def test_an_unknown_method_is_named_behind_a_head_that_comes_in_two_pieces() -> 
     assert re.findall(rb"HTTP/1\.1 (\d{3})", answer) == [b"200", b"405"]
 
 
+@pytest.mark.parametrize("http", [LimitedProtocol, build_gateway_protocol()], ids=["store and inference server", "gateway"])
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "words"),
+    [
+        (b"\x16\x03\x01\r\n\r\n", 400, "first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1"),
+        (b"GET /quick HTTP/7.7\r\n\r\n", 400, "first line or one of its headers is not valid HTTP; send"),
+        (b"GET /quick HTTP/1.1\r\nno colon\r\n\r\n", 400, "each header on a line of its own as NAME: VALUE"),
+        (b"GET quick HTTP/1.1\r\n\r\n", 400, "The address in the request's first line is not valid; send a path"),
+        (b"GET http://x:99999999/ HTTP/1.1\r\n\r\n", 400, "The address in the request's first line is not valid; send a path"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400, "Content-Length and Transfer-Encoding do not tell"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "send one of them, once"),
+        (b"POST /read HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "send one of them, once"),
+        (CHUNKED % b"read" + b"zz\r\n", 400, "The chunks of the request body are not valid HTTP; send"),
+        (CHUNKED % b"read" + b"f" * 30 + b"\r\n", 413, "declared longer than any that is read; send a shorter one"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1" + b"0" * 30 + b"\r\n\r\n", 413, "send a shorter one"),
+    ],
+)
+def test_what_the_parser_refuses_is_told_with_fact_and_remedy(
+    http: type[LimitedProtocol], request_bytes: bytes, status: int, words: str
+) -> None:
+    with running({"http": http}) as address, connect(address) as connection:
+        connection.sendall(request_bytes)
+        answer = read_to_end(connection).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert words in answer
+
+
 def wait_for_drain(server: Server) -> None:
     deadline = time.monotonic() + 5
     while not getattr(server.server_state, DRAINING, False):

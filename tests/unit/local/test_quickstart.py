@@ -85,7 +85,7 @@ def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_
     ],
 )
 def test_misspelt_setting_of_the_gateway_is_refused(name: str, remedy: str) -> None:
-    with pytest.raises(RunError, match=re.escape(f"{name} is no setting of the gateway; {remedy}")):
+    with pytest.raises(RunError, match=re.escape(f"{name} is not a setting of the gateway; {remedy}")):
         RunSettings.from_environment({name: "3"})
 
 

@@ -166,7 +166,7 @@ def test_weights_in_another_file_are_refused(save: Callable[[onnx.ModelProto], P
 def test_weights_that_are_no_numbers_are_refused(save: Callable[[onnx.ModelProto], Path]) -> None:
     weights = SHARES.copy()
     weights[1, 1] = np.nan
-    assert "hold what is no number" in refusal(save(build_onnx(weights)))
+    assert "hold what is not a number" in refusal(save(build_onnx(weights)))
 
 
 def test_what_the_checker_refuses_is_refused_with_its_reason(save: Callable[[onnx.ModelProto], Path]) -> None:

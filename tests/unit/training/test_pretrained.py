@@ -340,7 +340,7 @@ class TestWeightsThatWillNotDo:
         state = torch.load(files.folder / "weights.pth", weights_only=True)
         state["features.0.weight"][0] = torch.nan
         torch.save(state, files.folder / "weights.pth")
-        assert "no finite numbers" in files.refusal()
+        assert "not finite numbers" in files.refusal()
 
     def test_a_pickle_that_runs_code_is_not_run(self, files: Files, tmp_path: Path) -> None:
         import torch
@@ -416,7 +416,7 @@ class TestActivations:
     def test_what_is_no_score_is_not_taken_as_one(self, files: Files) -> None:
         files.colours(activation="Identity")
         message = files.refusal()
-        assert "which are no scores; set spec.pretrained.activation to Softmax or Sigmoid" in message
+        assert "which are not scores; set spec.pretrained.activation to Softmax or Sigmoid" in message
 
     def test_one_output_has_no_share(self, files: Files) -> None:
         files.colours()
@@ -433,7 +433,7 @@ class TestActivations:
     def test_answers_that_are_no_numbers_are_refused(self, files: Files) -> None:
         files.colours()
         files.put("colours.onnx", onnx_bytes(np.full((3, 3), 3e38, np.float32)))
-        assert "with what is no finite number" in files.refusal()
+        assert "with what is not a finite number" in files.refusal()
 
 
 class TestTexts:
@@ -456,7 +456,7 @@ class TestTexts:
 
     def test_a_path_that_ends_in_no_label_is_told(self, files: Files) -> None:
         files.colours(hierarchy=files.put("h.txt", "/colour/purple"))
-        assert files.refusal().startswith('hierarchy file:///h.txt: /colour/purple ends in "purple", which is no label')
+        assert files.refusal().startswith('hierarchy file:///h.txt: /colour/purple ends in "purple", which is not a label')
 
     def test_translations_into_an_unknown_language_are_told(self, files: Files) -> None:
         files.colours(translations=files.put("t.json", '{"tlh": {"red": "Doq"}}'))

@@ -187,7 +187,7 @@ class TestHierarchiesThatAreRefused:
     def test_a_path_that_ends_in_no_label(self) -> None:
         message = refusal(lambda: make_head(hierarchy="/animal/dodo"))
         assert message.startswith(
-            'hierarchy h.txt: /animal/dodo ends in "dodo", which is no label of labels file:///labels.txt'
+            'hierarchy h.txt: /animal/dodo ends in "dodo", which is not a label of labels file:///labels.txt'
         )
 
     @pytest.mark.parametrize(
@@ -210,13 +210,13 @@ class TestHierarchiesThatAreRefused:
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        ("{", "is no JSON"),
-        ("[" * 100_000, "is no JSON"),
-        ("[]", "is no JSON object; give an object such as"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[]", "is not a JSON object; give an object such as"),
         ('{"xx": {}}', "language 'xx' is not known; name one of ar, de, es, fr, it, ja, ko, pt-br, zh-cn, zh-tw"),
         ('{"en": {}}', "language 'en' is not known"),
-        ('{"de": []}', "de is no object of names"),
-        ('{"de": {"owl": 3}}', 'de: what "owl" is called is no text'),
+        ('{"de": []}', "de is not an object of names"),
+        ('{"de": {"owl": 3}}', 'de: what "owl" is called is not a text'),
         ('{"de": {"owl": ""}}', 'de: what "owl" is called is empty'),
         ('{"de": {"owl": "Eule/Kauz"}}', "contains '/'"),
     ],
