@@ -106,8 +106,10 @@ class Rates:
         return 0.0
 
     def reserve(self, tenant: str, most: float, limit: float) -> tuple[float, float]:
-        """Take what is left, up to `most`, for an amount that is not known yet. How much was taken, and 0; or 0, and the seconds
-        until something is left."""
+        """Take what is left, up to `most`, for an amount that is not known yet: how much was taken, and 0.
+
+        Where nothing is left: 0, and the seconds until something is.
+        """
         bucket = self._fill(tenant, limit)
         reserved = min(most, bucket.level)
         if reserved <= 0:
@@ -161,7 +163,7 @@ class RateQuotas:
             )
 
     def reserve_upload(self, tenant: str, quota: Quota, most_bytes: int) -> float:
-        """Count an upload whose size is not known yet as what is left of the quota: how many bytes that is, for `correct_upload`.
+        """Count an upload whose size is not known yet as what is left of the quota. How many bytes that is: for `correct_upload`.
 
         Raises TooManyRequestsError where nothing is left.
         """

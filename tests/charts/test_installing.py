@@ -124,16 +124,18 @@ def test_users_that_were_added_stay_after_an_upgrade(release: Release) -> None:
 
 
 def test_uninstalling_leaves_the_stores_claim_and_nothing_else(release: Release) -> None:
+    def find_cluster_wide() -> str:
+        kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,priorityclasses"
+        return release.cluster.kubectl("get", kinds, "-o", "name").stdout
+
+    before = find_cluster_wide()
     release.apply({})
     release.call("uninstall", "ocelli", "--wait")
     kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,pdb,pvc,leases"
     left = release.cluster.kubectl("get", kinds, "-n", release.namespace, "-o", "name").stdout.split()
-    everywhere = release.cluster.kubectl(
-        "get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=ocelli", "-o", "name"
-    ).stdout
-    assert (left, everywhere) == (
+    assert (left, find_cluster_wide()) == (
         ["configmap/kube-root-ca.crt", "serviceaccount/default", "persistentvolumeclaim/ocelli-store"],
-        "",
+        before,
     )
 
 

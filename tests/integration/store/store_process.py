@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -39,6 +40,7 @@ class StoreProcess:
     namespace: str
     folder: Path
     url: str
+    internal_url: str
     environment: dict[str, str]
     """What it was started with, its ports apart."""
     process: subprocess.Popen[bytes]
@@ -46,14 +48,17 @@ class StoreProcess:
     def start_another(self, volume: Path) -> StoreProcess:
         """A second process, that is ready; whoever asked for it ends it. Its volume is its own: no two processes share one."""
         url, internal_url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
+        another = replace(self, url=url, internal_url=internal_url, process=process)
+        another.wait_until_ready()
+        return another
+
+    def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while True:
-            try:
-                if httpx.get(f"{internal_url}/readyz").status_code == 200:
-                    return replace(self, url=url, process=process)
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, f"the store ended with {process.returncode}"
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.internal_url}/readyz").status_code == 200:
+                    return
+            assert self.process.poll() is None, f"the store ended with {self.process.returncode}"
             assert time.monotonic() < deadline, "the store is not ready in time"
             time.sleep(0.02)
 
@@ -105,10 +110,16 @@ def running_store_process(cluster: SyncClusterAccess, namespace: str, folder: Pa
         "OCELLI_STORE_HOST": "127.0.0.1",
         **settings,
     }
-    url, _, process = _start(environment)
+    url, internal_url, process = _start(environment)
     try:
         yield StoreProcess(
-            cluster=cluster, namespace=namespace, folder=folder, url=url, environment=environment, process=process
+            cluster=cluster,
+            namespace=namespace,
+            folder=folder,
+            url=url,
+            internal_url=internal_url,
+            environment=environment,
+            process=process,
         )
     finally:
         process.send_signal(signal.SIGCONT)

@@ -152,7 +152,7 @@ def test_requests_sent_at_once_before_the_client_says_its_last_are_all_answered(
 def classify_requests(gateway: GatewayInstance, status: int) -> float:
     """How many classify requests had this answer."""
     wanted = f'ocelli_gateway_requests_total{{code="{status}",method="POST",route="/v3/classify"}} '
-    lines = httpx.get(f"{gateway.address}/metrics").text.splitlines()
+    lines = httpx.get(f"{gateway.internal_address}/metrics").text.splitlines()
     return next((float(line.removeprefix(wanted)) for line in lines if line.startswith(wanted)), 0.0)
 
 
