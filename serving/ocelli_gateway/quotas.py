@@ -163,7 +163,7 @@ class RateQuotas:
             )
 
     def reserve_upload(self, tenant: str, quota: Quota, most_bytes: int) -> float:
-        """Count an upload whose size is not known yet as what is left of the quota. How many bytes that is: for `correct_upload`.
+        """Count an upload of unknown size as what is left of the quota; the answer, in bytes, is for `correct_upload`.
 
         Raises TooManyRequestsError where nothing is left.
         """
