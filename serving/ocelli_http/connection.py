@@ -324,10 +324,10 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._places.refused:
             return next(iter(self._places.refused))
         ranks = [(rank, item) for item in running if (rank := item._rank_to_end()) is not None]
-        (rank, _), first = min(ranks, key=lambda pair: pair[0], default=((1, 0.0), None))
+        (order, _), first = min(ranks, key=lambda pair: pair[0], default=((1, 0.0), None))
         # This connection has come last.
         idle = next(iter(self._places.idle))
-        return first if rank == 0 or idle is self else idle
+        return first if order == 0 or idle is self else idle
 
     def _become_extra(self) -> None:
         extra = self._places.extra
