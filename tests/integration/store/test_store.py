@@ -93,6 +93,7 @@ def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_wri
 
 
 def test_an_idle_connection_delays_the_end_of_a_store_by_a_few_seconds_only(store: StoreProcess) -> None:
+    asyncio.run(store.open_as("default").put(f"{OWN}/x", b"abc"))
     connection = http.client.HTTPConnection(urlsplit(store.url).netloc, timeout=60)
     with contextlib.closing(connection):
         token = store.save_token("default", "default").read_text().strip()
