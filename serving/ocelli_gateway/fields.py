@@ -156,7 +156,8 @@ def parse_name(texts: Sequence[str]) -> str:
         raise ParameterError('The field "name" is missing or blank; name the classifier.')
     if len(name) > DISPLAY_NAME_LIMIT:
         raise ParameterError(f'The field "name" has {len(name)} characters; at most {DISPLAY_NAME_LIMIT} are allowed.')
-    fault = control_character_fault(name)
+    # The contract allows white space in it, tabs and line breaks included: ids leave it out.
+    fault = control_character_fault("".join(name.split()))
     if fault is not None:
         raise ParameterError(f'The field "name" {fault}.')
     return name

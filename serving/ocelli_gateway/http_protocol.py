@@ -36,7 +36,7 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}"
 _METHOD = re.compile(rb"(" + _TOKEN + rb") ")
 _PART_OF_LINE = re.compile(_TOKEN + rb"(?: [^\n]*)?")
 KNOWN_METHODS = frozenset((b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"))
-_ERROR_IDS: dict[int, str] = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "limit_exceeded"}
+_ERROR_IDS: Mapping[int, str] = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "limit_exceeded"}
 _STAND_IN_METHOD = b"REPORT"
 """The parser knows it and no address does: it stands for methods that the parser refuses."""
 

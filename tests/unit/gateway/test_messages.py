@@ -168,7 +168,7 @@ def test_parameters_of_another_kind_are_told_which_are_allowed(client: V3Client,
     assert_error(post(client, parts), 400, "parameter_error", words)
 
 
-@pytest.mark.parametrize("name", ["a\x00b", "a\x07b", "a\nb", "a\x7fb", "a\x85b"])
+@pytest.mark.parametrize("name", ["a\x00b", "a\x07b", "a\x1bb", "a\x7fb", "a\x9fb"])
 def test_name_of_a_classifier_with_a_control_character_is_refused(client: V3Client, name: str) -> None:
     code = f"U+{ord(name[1]):04X}"
     assert_error(
