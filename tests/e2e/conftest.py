@@ -12,6 +12,7 @@ import pytest
 
 from ocelli_quickstart.samples import write_samples
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.few_samples import write_few_samples
 from tests.product.instance import Ocelli, wait_for
 
 ADDRESS_VARIABLE = "OCELLI_E2E_ADDRESS"
@@ -26,6 +27,7 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder above the sample images."""
     folder: Path = tmp_path_factory.mktemp("e2e")
     write_samples(folder / "samples")
+    write_few_samples(folder / "samples", folder / "samples" / "few")
     return folder
 
 
