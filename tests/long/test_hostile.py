@@ -82,9 +82,9 @@ class Findings:
     memory: list[float] = field(default_factory=list)
 
 
-def parse_answers(data: bytes) -> list[Answer]:
-    """All answers that a connection brought."""
-    answers = []
+def parse_answers(data: bytes, *, to_head: bool) -> list[Answer]:
+    """All answers that a connection brought. `to_head`: the first is one to HEAD, which declares a body and has none."""
+    answers: list[Answer] = []
     while data:
         head, separator, rest = data.partition(b"\r\n\r\n")
         if not separator or not head.startswith(b"HTTP/1.1 "):
@@ -93,6 +93,8 @@ def parse_answers(data: bytes) -> list[Answer]:
         status = int(first.split(" ")[1])
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         length = 0 if status == 100 else int(headers["content-length"])
+        if to_head and not answers and (not rest or rest.startswith(b"HTTP/1.1 ")):
+            length = 0
         if status != 100:
             answers.append(Answer(status=status, headers=headers, body=rest[:length]))
         data = rest[length:]
@@ -158,7 +160,7 @@ async def send_all(gateway: GatewayProcess, findings: Findings) -> None:
 
         try:
             answer = await exchange(gateway.port, hostile.request, finish=hostile.finish, timeout_seconds=ANSWER_SECONDS)
-            answers = parse_answers(answer)
+            answers = parse_answers(answer, to_head=hostile.request.startswith(b"HEAD "))
         except TimeoutError:
             fault(f"no answer in {ANSWER_SECONDS:.0f} s")
             return
