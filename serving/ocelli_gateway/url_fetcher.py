@@ -27,7 +27,8 @@ from yarl import URL
 from ocelli_api.network_addresses import NetworkRules, is_internal_name
 from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError
 from ocelli_gateway.fair_slots import FairSlots
-from ocelli_storage.archives import IMAGE_BYTES_LIMIT, MEGABYTE, SIGNATURE_BYTES, image_kind, is_zip
+from ocelli_gateway.image_files import TOO_LARGE
+from ocelli_storage.archives import IMAGE_BYTES_LIMIT, SIGNATURE_BYTES, image_kind, is_zip
 
 TIMEOUT_SECONDS = 20.0
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -254,10 +255,7 @@ async def _save(response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
     async for chunk in response.content.iter_any():
         size_bytes += len(chunk)
         if size_bytes > IMAGE_BYTES_LIMIT:
-            raise _FetchError(
-                f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB; scale it down or compress it more",
-                LimitExceededError,
-            )
+            raise _FetchError(TOO_LARGE.removesuffix("."), LimitExceededError)
         head += chunk[: SIGNATURE_BYTES - len(head)]
         pending += chunk
         if len(pending) >= _CHUNK_BYTES:
