@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.trainer_process import TrainerProcess
-from tests.product.instance import connect, start_ocelli, stop_ocelli, wait_for
+from tests.product.instance import running_ocelli, wait_for
 from tests.unit.gateway.harness import basic
 
 REQUESTS_PER_SECOND = 200
@@ -96,9 +96,7 @@ def measure() -> tuple[StatusTimes, StatusTimes]:
     """Without a training beside it, and with one."""
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as name:
         folder = Path(name)
-        process = start_ocelli(folder / "state", folder / "run.log")
-        try:
-            instance = connect(folder / "state", process)
+        with running_ocelli(folder) as instance:
             auth = (instance.user, instance.password)
             with instance.client() as client:
                 files = [
@@ -111,8 +109,6 @@ def measure() -> tuple[StatusTimes, StatusTimes]:
                 with training(folder, instance.samples):
                     beside = run_load(instance.address, auth, path)
             return alone, beside
-        finally:
-            stop_ocelli(process)
 
 
 def main() -> None:

@@ -33,10 +33,8 @@ from tests.hostile.zips import many_entries, pack
 from tests.product.instance import (
     VERSION,
     LocalOcelli,
-    connect,
     end_with_the_parent,
-    start_ocelli,
-    stop_ocelli,
+    running_ocelli,
     wait_for,
 )
 from tests.unit.gateway.harness import basic
@@ -190,7 +188,7 @@ async def do_the_worst(address: Address) -> None:
         aiohttp.ClientSession(
             address.url, connector=aiohttp.TCPConnector(limit=0), headers=headers, timeout=timeout
         ) as session,
-        aiohttp.ClientSession(address.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as nobody,
+        aiohttp.ClientSession(address.url, connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as anonymous,
     ):
 
         async def upload() -> None:
@@ -204,7 +202,7 @@ async def do_the_worst(address: Address) -> None:
         async def guess() -> None:
             key = random.randbytes(8).hex()
             user = random.choice(["apikey", address.victim, f"user-{key}"])
-            async with nobody.get("/v3/classifiers", params=VERSION, headers={"Authorization": basic(user, key)}) as answer:
+            async with anonymous.get("/v3/classifiers", params=VERSION, headers={"Authorization": basic(user, key)}) as answer:
                 await answer.read()
 
         jobs: list[Callable[[], Coroutine[Any, Any, Any]]] = []
@@ -399,9 +397,7 @@ def measure() -> tuple[Side, Side]:
     """Beside harmless and beside hostile load."""
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as name:
         folder = Path(name)
-        process = start_ocelli(folder / "state", folder / "run.log")
-        try:
-            instance = connect(folder / "state", process)
+        with running_ocelli(folder) as instance:
             add_tenant(instance)
             url = httpx.URL(instance.address)
             users = {instance.user: instance.password, TENANT: PASSWORD}
@@ -423,8 +419,6 @@ def measure() -> tuple[Side, Side]:
                 measure_side(kind, Watch(processes=processes), victim, neighbour) for kind in ("harmless", "hostile")
             )
             return harmless, hostile
-        finally:
-            stop_ocelli(process)
 
 
 def describe(kind: str, side: Side) -> str:

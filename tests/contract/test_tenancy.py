@@ -322,6 +322,19 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
         assert {future.result().status_code for future in flood} == {200}
 
 
+def assert_a_flood_of_zips_delays_nobody_else(tenants: Tenants, may_go_on: threading.Event) -> None:
+    """One tenant's `slow.zip`s, which wait for the event, keep no image of the other one waiting."""
+    slow = ("slow.zip", build_zip({"a.png": png()}))
+    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
+        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
+        try:
+            assert tenants.bert.classify(("a.png", png())).status_code == 200
+            assert not any(future.done() for future in flood)
+        finally:
+            may_go_on.set()
+        assert {future.result().status_code for future in flood} == {200}
+
+
 def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -333,15 +346,7 @@ def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying
         return ImageFiles(files)
 
     monkeypatch.setattr("ocelli_gateway.classify.ImageFiles", open_when_it_may)
-    slow = ("slow.zip", build_zip({"a.png": png()}))
-    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
-        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
-        try:
-            assert tenants.bert.classify(("a.png", png())).status_code == 200
-            assert not any(future.done() for future in flood)
-        finally:
-            may_open.set()
-        assert {future.result().status_code for future in flood} == {200}
+    assert_a_flood_of_zips_delays_nobody_else(tenants, may_open)
 
 
 def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying(
@@ -354,15 +359,7 @@ def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying
         yield from _read_archive(name, archive)
 
     monkeypatch.setattr("ocelli_gateway.image_files._read_archive", read_when_it_may)
-    slow = ("slow.zip", build_zip({"a.png": png()}))
-    with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
-        flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
-        try:
-            assert tenants.bert.classify(("a.png", png())).status_code == 200
-            assert not any(future.done() for future in flood)
-        finally:
-            may_read.set()
-        assert {future.result().status_code for future in flood} == {200}
+    assert_a_flood_of_zips_delays_nobody_else(tenants, may_read)
 
 
 def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,8 @@ def overlapping(draw: random.Random, images: Sequence[bytes]) -> Zip:
     return Zip(data=overlapping_zip(images[0], draw.choice([2, 300])), usable=0, words=("overlap",))
 
 
-def overlapping_zip(image: bytes, copies: int) -> bytes:
-    name = b"a.png"
+def overlapping_zip(image: bytes, copies: int, name: bytes = b"a.png") -> bytes:
+    """Many directory entries that all point at one and the same compressed file."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = deflate.compress(image) + deflate.flush()
     sizes = struct.pack("<LLL", zlib.crc32(image), len(packed), len(image))

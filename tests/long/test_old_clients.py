@@ -21,7 +21,7 @@ import pytest
 
 from tests.long.ageing_tokens import serving_old_tokens
 from tests.product.conftest import FETCHED_ADDRESS
-from tests.product.instance import CHECKOUT, Ocelli, connect, start_ocelli, stop_ocelli
+from tests.product.instance import CHECKOUT, Ocelli, running_ocelli
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -88,11 +88,8 @@ class Life:
 @pytest.fixture(scope="module")
 def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     folder = tmp_path_factory.mktemp("ocelli")
-    process = start_ocelli(folder / "state", folder / "run.log", OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32")
-    try:
-        yield connect(folder / "state", process)
-    finally:
-        stop_ocelli(process)
+    with running_ocelli(folder, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

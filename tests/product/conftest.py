@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.few_samples import write_few_samples
-from tests.product.instance import Ocelli, connect, start_ocelli, stop_ocelli
+from tests.product.instance import Ocelli, running_ocelli
 
 FETCHED_ADDRESS = "127.77.0.1"
 """Of web servers of the tests: private like every other one here, and allowed by name."""
@@ -18,14 +18,9 @@ FETCHED_ADDRESS = "127.77.0.1"
 def ocelli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     """The instance of this test worker."""
     folder = tmp_path_factory.mktemp("ocelli")
-    log = folder / "run.log"
-    process = start_ocelli(folder / "state", log, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32")
-    try:
-        connected = connect(folder / "state", process)
-        write_few_samples(connected.samples, connected.few_samples)
-        yield connected
-    finally:
-        stop_ocelli(process)
+    with running_ocelli(folder, OCELLI_GATEWAY_URL_ALLOWED_NETWORKS=f"{FETCHED_ADDRESS}/32") as running:
+        write_few_samples(running.samples, running.few_samples)
+        yield running
 
 
 @pytest.fixture

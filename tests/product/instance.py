@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -126,6 +127,16 @@ def stop_ocelli(process: subprocess.Popen[str]) -> int:
     """What Ctrl-C does; the exit code."""
     process.send_signal(signal.SIGINT)
     return process.wait(timeout=30)
+
+
+@contextmanager
+def running_ocelli(folder: Path, **environment: str) -> Iterator[LocalOcelli]:
+    """What `make run` starts, with its state in a folder, for as long as the context lasts."""
+    process = start_ocelli(folder / "state", folder / "run.log", **environment)
+    try:
+        yield connect(folder / "state", process)
+    finally:
+        stop_ocelli(process)
 
 
 def connect(state_dir: Path, process: subprocess.Popen[str]) -> LocalOcelli:

@@ -20,11 +20,6 @@ from tests.unit.operator.factories import make_spec
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def make(name: str, version: int, *, label: str | None = None, status_id: str | None = None) -> Manifest:
     return {
         "metadata": {

@@ -19,11 +19,6 @@ from tests.unit.operator.classifier_cluster import make_manifest
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Namespaces:
     """An API server with a Classifier in each namespace: of some nothing may be read, and of some nothing is heard."""
 

@@ -26,16 +26,6 @@ OTHERS = Ownership(installation="uid-1", owner="uid-2")
 NOTE = b'{"pending": [["team-a", "dogs_1"]]}'
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url((tmp_path / "store").as_uri())
-
-
 class Sweep:
     """Deletes nothing, and remembers what it should have deleted."""
 

@@ -34,16 +34,6 @@ CATS = ClassifierLocation(namespace="team-a", classifier_id="cats_1")
 SERVED = {"servedRevision": REVISION, "history": [{"revision": REVISION, "trainedAt": "2026-05-04T11:30:00Z"}]}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url((tmp_path / "store").as_uri())
-
-
 class Installation:
     """An operator with its sweep, and the hours that pass."""
 

@@ -8,12 +8,6 @@ import pytest
 
 from ocelli_operator.work_queue import LATER_SHARE, WorkQueue, spread
 
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 pytestmark = pytest.mark.anyio
 
 

@@ -7,7 +7,6 @@ import stat
 import struct
 import time
 import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +34,7 @@ from ocelli_storage.archives import (
     is_zip_file,
     shown_name,
 )
+from tests.hostile.zips import overlapping_zip
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(40)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(40)
@@ -294,18 +294,7 @@ def test_an_entry_with_a_wrong_checksum_is_skipped() -> None:
 
 
 def make_overlapping_bomb(copies: int, inflated_bytes: int) -> io.BytesIO:
-    """Many directory entries that all point at one and the same compressed file."""
-    name = b"a.jpg"
-    data = JPEG + bytes(inflated_bytes - len(JPEG))
-    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = deflate.compress(data) + deflate.flush()
-    sizes = struct.pack("<LLL", zlib.crc32(data), len(packed), len(data))
-    local = b"PK\x03\x04" + struct.pack("<HHHHH", 20, 0, 8, 0, 33) + sizes + struct.pack("<HH", len(name), 0) + name + packed
-    entry = b"PK\x01\x02" + struct.pack("<HHHHHH", 20, 20, 0, 8, 0, 33) + sizes
-    entry += struct.pack("<HHHHHLL", len(name), 0, 0, 0, 0, 0, 0) + name
-    directory = entry * copies
-    end = b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, copies, copies, len(directory), len(local), 0)
-    return io.BytesIO(local + directory + end)
+    return io.BytesIO(overlapping_zip(JPEG + bytes(inflated_bytes - len(JPEG)), copies, b"a.jpg"))
 
 
 def test_entries_that_name_the_same_bytes_are_refused() -> None:
