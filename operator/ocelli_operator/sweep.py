@@ -270,7 +270,7 @@ class StoreSweep:
         return deleted
 
     async def check_resource(self) -> None:
-        """Raises ResourceGoneError where the resource is being deleted, or is gone; ClusterError where nobody can tell."""
+        """Raises ResourceGoneError where the resource is being deleted, or is gone; ClusterError where that is unknown."""
         if not await self._client.accepts(CLASSIFIERS):
             raise ResourceGoneError(f"{CLASSIFIERS.plural}.{CLASSIFIERS.group} is being deleted, with every Classifier")
 

@@ -68,10 +68,10 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
 async def check_archives(
     sets: Sequence[ExampleSet], tenant: str, zips: ZipInspector, *, left: asyncio.Event | None = None
 ) -> None:
-    """Look into every zip. `left` is set when nobody waits for it any more.
+    """Look into every zip. `left` is set when the client has left.
 
     Raises:
-        InputError, LimitExceededError: one cannot be learned from, or nobody waits for it any more.
+        InputError, LimitExceededError: one cannot be learned from, or the client has left.
         UnavailableError: too many are looked into already.
     """
     reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)

@@ -23,7 +23,7 @@ LIVE_PATH = "/livez"
 CALLER_KEY = "ocelli.user"
 """Key of the scope under which the user's name is kept, once it is known."""
 LEFT_KEY = "ocelli.left"
-"""Key of the scope of an event that is set once nobody can read the answer, or the body can never be complete."""
+"""Key of the scope of an event that is set once the client cannot read the answer, or the body cannot become complete."""
 CUT_OFF_KEY = "ocelli.cut_off"
 """Key of the scope that is true where the client said its last before its body was complete: the body ends all the same."""
 ASK_SECONDS = 1.0
@@ -103,7 +103,7 @@ class ContractProtocol(LimitedProtocol):
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A client that has said all it will may still listen: it gets its answers, and whoever cuts a body off the 400 for it.
 
-        Closing both sides looks the same, until the client is sent something: then its system says that nobody listens.
+        Closing both sides looks the same, until the client is sent something: then its system answers with a reset.
         """
         self._said_last = True
         return self._answer_last()

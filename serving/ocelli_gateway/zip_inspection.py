@@ -40,10 +40,10 @@ class ZipInspector:
         self._closed = False
 
     async def inspect(self, paths: Sequence[Path], tenant: str, *, left: asyncio.Event | None = None) -> list[ZipReport]:
-        """A report for each zip. `left` is set when nobody waits for them any more.
+        """A report for each zip. `left` is set when the client has left.
 
         Raises:
-            InputError: it takes too much work, or nobody waits for it any more.
+            InputError: it takes too much work, or the client has left.
             UnavailableError: it takes too long now, or no process can be started.
         """
         try:

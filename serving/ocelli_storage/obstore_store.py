@@ -34,7 +34,7 @@ _PARTS_AT_ONCE = 2
 _CHUNK_BYTES = 1024 * 1024
 _FOLDER_ERROR = "Generic LocalFileSystem error"
 _REFUSED = re.compile(r"status code: 4(?!08|29)[0-9][0-9]")
-"""Time-outs and throttling are no refusals: later the same request may succeed."""
+"""Time-outs and throttling are not refusals: the same request may succeed later."""
 
 _BUCKETS = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}
 BUCKET_SCHEMES = tuple(_BUCKETS)

@@ -157,7 +157,7 @@ def any_tiff(draw: random.Random) -> Picture:
     data = make_tiff(kind, plain)
     expected = None if kind.photometric == CIELAB else colours_of(kind, plain)
     if expected is None:
-        # Nobody can say what L*a*b* is without the reader's word for it.
+        # What L*a*b* values mean depends on the reader.
         return Picture(data=data, colours=frozenset({"*"}) if kind.photometric == CIELAB else frozenset(), may_be_refused=True)
     red, green, blue = (round(float(value)) for value in expected[0, 0])
     return Picture(data=data, colours=frozenset({"="}), may_be_refused=True, in_rgb=(red, green, blue))

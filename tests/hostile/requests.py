@@ -39,7 +39,7 @@ class Hostile:
     kind: str
     request: bytes
     statuses: frozenset[int]
-    """Those that are right; none: any that is no fault of the server."""
+    """The right ones; empty: any below 500."""
     check: Check = lambda body: None
     """Of a 200."""
     refusal: Check = lambda body: None
@@ -720,7 +720,7 @@ def pipelined(draw: random.Random) -> Hostile:
 
 
 def build_mutated(seed: int) -> Callable[[random.Random], Hostile]:
-    """Requests that were good once, their bytes changed: nobody knows what is right for them, but no fault of the server is."""
+    """Requests that were good once, their bytes changed: the right answers are unknown, but 500 and above are wrong."""
     mutator = Mutator(seed)
 
     def mutated(draw: random.Random) -> Hostile:
