@@ -15,7 +15,7 @@ from ocelli_model.backbone import Backbone, BackboneMetadata, load_backbone_meta
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.publish import PublishedBackbone, publish_backbone
 from ocelli_storage.layout import BACKBONES
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def backbone_files() -> Mapping[str, bytes]:
 @functools.cache
 def _publish() -> _Original:
     folder = tempfile.TemporaryDirectory(prefix="ocelli-backbone-")
-    store = ObjectStore.from_url(Path(folder.name).as_uri())
+    store = open_store(Path(folder.name).as_uri())
 
     async def publish() -> tuple[PublishedBackbone, BackboneMetadata]:
         published = await publish_backbone(store, DEFAULT_BACKBONE)

@@ -20,7 +20,7 @@ from ocelli_local.access import load_manifests
 from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.publish import publish_backbone
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CRDS = CHECKOUT / "crds" / "classifier.yaml"
@@ -65,7 +65,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
     Raises:
         BackboneUnavailableError: a backbone has no weights here.
     """
-    store = ObjectStore.from_url(options.store_url)
+    store = open_store(options.store_url)
     backbones = [await publish_backbone(store, DEFAULT_BACKBONE)]
     others = [name for name in options.backbones if name != DEFAULT_BACKBONE]
     backbones += [await publish_backbone(store, name, weights=options.weights) for name in others]

@@ -7,12 +7,14 @@ import logging
 import os
 import sys
 
-from ocelli_api.log_lines import configure_logging
 from ocelli_cluster.client import ClusterClient, CredentialsError
+
+from ocelli_api.log_lines import configure_logging
 from ocelli_operator.config import ConfigError, OperatorConfig, parse_config
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.operation import Operation
-from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+from ocelli_storage.object_store import StoreConfigurationError
+from ocelli_storage.store_url import open_store
 
 logger = logging.getLogger("ocelli_operator")
 
@@ -23,7 +25,7 @@ STORE_RETRY_LIMIT_SECONDS = 1.0
 
 async def run(config: OperatorConfig) -> None:
     """Run the operator until a signal comes."""
-    store = ObjectStore.from_url(config.children.store_url, retry_limit_seconds=STORE_RETRY_LIMIT_SECONDS)
+    store = open_store(config.children.store_url, retry_limit_seconds=STORE_RETRY_LIMIT_SECONDS)
     async with await ClusterClient.connect() as client:
         await run_operator(Operation(client, store, config), client, config)
 

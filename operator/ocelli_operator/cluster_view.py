@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from ocelli_api.classifier import Classifier, Manifest, parse_classifier
-from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resource_cache import Change, ResourceCache, Unreadable, WatchTimeouts
 from ocelli_cluster.resources import (
@@ -24,6 +22,9 @@ from ocelli_cluster.resources import (
     ObjectKey,
     Resource,
 )
+
+from ocelli_api.classifier import Classifier, Manifest, parse_classifier
+from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_operator.observed import (
     ChildIdentity,
     ChildKind,

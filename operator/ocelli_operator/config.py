@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_cluster.resource_cache import WatchTimeouts
+
 from ocelli_api.log_lines import parse_log_level
 from ocelli_api.network_addresses import parse_networks
 from ocelli_api.quantities import parse_quantity
-from ocelli_cluster.resource_cache import WatchTimeouts
 
 Resources = Mapping[str, Mapping[str, Any]]
 

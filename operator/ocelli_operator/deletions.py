@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, replace
 
 from ocelli_cluster.client import ClusterError
+
 from ocelli_operator.store_owner import Ownership
 from ocelli_operator.sweep import OtherInstallationError, ResourceGoneError, StoredClassifier, StoreSweep
 from ocelli_operator.work_queue import WorkQueue, spread

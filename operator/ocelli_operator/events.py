@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from ocelli_api.classifier import Classifier, Manifest
 from ocelli_cluster.client import ClusterClient, ClusterError
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, Resource
+
+from ocelli_api.classifier import Classifier, Manifest
 from ocelli_operator.manifests.metadata import FIELD_MANAGER
 from ocelli_operator.status import Occurrence
 

@@ -11,8 +11,8 @@ import logging
 from typing import Any
 
 import kopf
-
 from ocelli_cluster.client import ClusterClient
+
 from ocelli_operator.config import OperatorConfig
 from ocelli_operator.operation import Operation
 

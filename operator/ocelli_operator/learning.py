@@ -15,6 +15,7 @@ from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.case import Case
 from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
+from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
 from ocelli_operator.observed import (
     DEADLINE_EXCEEDED,
@@ -26,7 +27,6 @@ from ocelli_operator.observed import (
     StartKind,
     StoredArtifact,
 )
-from ocelli_operator.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.status import (
     NOT_CHECKED,
     Failure,

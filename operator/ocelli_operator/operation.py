@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
 from ocelli_cluster.lease import LeaderLease, LeaseLostError, LeaseName
 from ocelli_cluster.resource_cache import Unreadable
 from ocelli_cluster.resources import LEASES, ObjectKey
+
+from ocelli_api.classifier import Classifier
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.config import OperatorConfig
 from ocelli_operator.deletions import Deletions

@@ -22,9 +22,9 @@ from ocelli_operator.manifests.metadata import (
     service_name,
 )
 from ocelli_operator.manifests.network_policy import build_network_policy
+from ocelli_operator.manifests.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
-from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, tell_refusal, waits_for_turn
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ocelli_api.pods import Component
 from ocelli_cluster.resources import ObjectKey
+
+from ocelli_api.pods import Component
 from ocelli_operator.observed import ObservedDeployment, ObservedJob, ObservedPod, StartKind
 
 COUNTED_FOR = timedelta(seconds=60)

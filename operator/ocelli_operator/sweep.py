@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from ocelli_cluster.client import ClusterClient, ForbiddenError
+from ocelli_cluster.resources import CLASSIFIERS, ObjectKey
+
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests
-from ocelli_cluster.client import ClusterClient, ForbiddenError
-from ocelli_cluster.resources import CLASSIFIERS, ObjectKey
 from ocelli_operator.orphan_ages import OrphanAges, find_place
 from ocelli_operator.store_owner import Ownership, claim_store
 from ocelli_storage.documents import parse_document, read_document

@@ -8,9 +8,9 @@ import os
 import sys
 
 import uvloop
+from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_gateway.app import Dependencies, build_app, build_internal_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
@@ -18,7 +18,8 @@ from ocelli_gateway.settings import GatewaySettings, SettingsError
 from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
-from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+from ocelli_storage.object_store import StoreConfigurationError
+from ocelli_storage.store_url import open_store
 
 LAST_ANSWERS_SECONDS = 7
 """For what is still worked on when the drain is over. The chart's grace period is these, the drain and the preStop hook."""
@@ -30,7 +31,7 @@ async def serve(settings: GatewaySettings) -> None:
     Raises:
         StoreConfigurationError, CredentialsError, BindError: store, cluster or address cannot be used as set.
     """
-    objects = ObjectStore.from_url(settings.store_url)
+    objects = open_store(settings.store_url)
     metrics = Metrics()
     async with await ClusterClient.connect() as client:
         dependencies = Dependencies(settings=settings, client=client, objects=objects, metrics=metrics)

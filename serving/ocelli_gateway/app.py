@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import ObjectKey
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
@@ -23,8 +25,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ocelli_api.export import ExportFormat
 from ocelli_api.network_addresses import NetworkRules, parse_networks
-from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.auth import Authenticator, Caller, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.classifiers import Classifiers, ExampleTerms, check_create

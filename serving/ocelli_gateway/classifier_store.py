@@ -17,13 +17,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeGuard
 
+from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
+from ocelli_cluster.resource_cache import ResourceCache
+from ocelli_cluster.resources import CLASSIFIERS, PODS
+
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest, parse_classifier
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component, is_inference_server
-from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
-from ocelli_cluster.resource_cache import ResourceCache
-from ocelli_cluster.resources import CLASSIFIERS, PODS
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
+
 from ocelli_gateway.classifier_store import NamespaceMissingError, UnreadableClassifierError
 from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 

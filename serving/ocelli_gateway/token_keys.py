@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
 
-from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError, NotFoundError
 from ocelli_cluster.resources import SECRETS, ObjectKey
+
+from ocelli_api.classifier import Manifest
 from ocelli_gateway.errors import UnavailableError
 
 logger = logging.getLogger(__name__)

@@ -27,7 +27,8 @@ from ocelli_model.engine import Engine, available_device, device_for, load_engin
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.output_head import OutputHead
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+from ocelli_storage.object_store import ObjectStoreError
+from ocelli_storage.store_url import open_store
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
 
 
 async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
-    store = ObjectStore.from_url(settings.store_url)
+    store = open_store(settings.store_url)
     location = ClassifierLocation(namespace=settings.namespace, classifier_id=settings.classifier_id)
     artifact = await load_artifact(store, location, settings.revision)
     own = artifact.backbone_place is PartPlace.ARTIFACT

@@ -17,6 +17,7 @@ from ocelli_model.backbone import ONNX_BODY_FILE, BackboneError, Precision, load
 from ocelli_model.backbones.families import DEFAULT_BACKBONE, choose_family
 from ocelli_storage.layout import BACKBONES, backbone_key
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+from ocelli_storage.store_url import open_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write NAME=DIGEST there, too")
     options = parser.parse_args(arguments)
     try:
-        store = ObjectStore.from_url(options.store)
+        store = open_store(options.store)
         published = asyncio.run(publish_backbone(store, options.name, weights=options.weights, sha256=options.sha256))
     except (BackboneError, ObjectStoreError) as error:
         print(error, file=sys.stderr)

@@ -1,8 +1,6 @@
-"""The object store behind one URL. It knows keys and bytes, and nothing of what they mean.
+"""What every object store can do, and how it fails. It knows keys and bytes, and not what they mean.
 
-file:///folder                              a folder, on one machine
-s3://bucket/prefix  gs://…  az://…          a bucket
-http://host  https://host                   the embedded store (`ocelli_store`)
+`store_url.open_store` opens one.
 """
 
 from __future__ import annotations
@@ -12,10 +10,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import urlsplit
 
 RETRY_LIMIT_SECONDS = 30.0
-"""The embedded store is one Pod, and restarts."""
+"""How long a store repeats a request that got no answer: the embedded store is one Pod, and restarts."""
 
 
 class ObjectStoreError(Exception):
@@ -75,32 +72,6 @@ class ObjectStore(ABC):
     """Objects by key. Every write is atomic: a reader sees the old bytes or the new ones, never a part."""
 
     url: str
-
-    @staticmethod
-    def from_url(url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> ObjectStore:
-        """Open the store at a URL, see the module. A folder is made where it is missing; nothing is sent yet.
-
-        For `retry_limit_seconds` a request is sent again that met no answer.
-
-        Raises:
-            StoreConfigurationError: the URL names no such store.
-        """
-        # Each of them is built on this module, and a process needs one of them only.
-        scheme = urlsplit(url).scheme
-        if scheme in ("http", "https"):
-            from ocelli_storage.embedded_store import EmbeddedStore
-
-            return EmbeddedStore.open(url, retry_limit_seconds=retry_limit_seconds)
-        from ocelli_storage.obstore_store import BUCKET_SCHEMES, ObstoreStore
-
-        if scheme == "file":
-            return ObstoreStore.open_folder(url)
-        if scheme in BUCKET_SCHEMES:
-            return ObstoreStore.open_bucket(url, retry_limit_seconds=retry_limit_seconds)
-        raise StoreConfigurationError(
-            f"object store: {url!r} is not an address of a store; set file:///folder, s3://bucket, gs://bucket, az://container "
-            "or http://host of the embedded store"
-        )
 
     @abstractmethod
     async def get(self, key: str, *, limit_bytes: int) -> bytes:

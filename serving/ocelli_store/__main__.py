@@ -10,9 +10,9 @@ import os
 import sys
 
 import uvloop
+from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config

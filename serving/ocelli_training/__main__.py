@@ -17,7 +17,8 @@ from ocelli_api.log_lines import configure_logging
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
 from ocelli_api.pod_environment import SettingsError, termination_message_path
 from ocelli_api.pods import Environment
-from ocelli_storage.object_store import ObjectStore, StoreConfigurationError
+from ocelli_storage.object_store import StoreConfigurationError
+from ocelli_storage.store_url import open_store
 from ocelli_training.settings import Settings, count_usable_cores, parse_settings
 
 _SIGNALLED = 128
@@ -35,7 +36,7 @@ def main() -> int:
     try:
         settings = parse_settings(os.environ, usable_cores=count_usable_cores())
         configure_logging(settings.log_level, talkative=_TALKATIVE)
-        store = ObjectStore.from_url(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
+        store = open_store(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
         scratch = _make_scratch_folder(settings)
     except (SettingsError, StoreConfigurationError) as error:
         logger.error("settings.refused", extra={"error": str(error)})

@@ -22,7 +22,7 @@ from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.engine import Engine, load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_model.publish import publish_backbone
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.fit import Examples, View, fit_heads
 from ocelli_training.folds import FOLDS
 from tests.unit.model.images import make_file, make_pixels
@@ -66,7 +66,7 @@ def publish(folder: Path) -> Engine:
     """The default backbone, published into a store in the folder unless it is there, and loaded."""
 
     async def load() -> Engine:
-        store = ObjectStore.from_url((folder / "store").as_uri())
+        store = open_store((folder / "store").as_uri())
         published = await publish_backbone(store, DEFAULT_BACKBONE)
         backbone = await load_backbone(store, published.digest, cache=folder / "cache")
         return load_engine(backbone, threads=THREADS, device=Accelerator.CPU)

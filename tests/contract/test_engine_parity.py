@@ -18,7 +18,7 @@ from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.engine import Engine, TorchEngine, load_engine
 from ocelli_model.preprocessing import mirrored
 from ocelli_model.publish import publish_backbone
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.fit import Examples, View, fit_heads
 from ocelli_training.folds import FOLDS
 from tests.unit.model.images import striped
@@ -36,7 +36,7 @@ def install(folder: Path, name: str) -> Backbone:
         torch.save(models.get_model(name, weights=None).state_dict(), weights)
 
     async def publish() -> Backbone:
-        store = ObjectStore.from_url((folder / "store").as_uri())
+        store = open_store((folder / "store").as_uri())
         published = await publish_backbone(store, name, weights=weights)
         return await load_backbone(store, published.digest, cache=folder / "cache", files=(ONNX_FILE, WEIGHTS_FILE))
 

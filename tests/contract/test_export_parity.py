@@ -33,6 +33,7 @@ from ocelli_model.publish import publish_backbone
 from ocelli_storage.archives import EXAMPLE_KINDS, ArchiveImage, ImageArchive
 from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.unit.model.core_ml_interpreter import run_core_ml
 from tests.unit.model.images import make_pixels
 from tests.unit.model.rejections import make_rejection
@@ -132,7 +133,7 @@ def make_rejecting_heads(features: NDArray[np.float32]) -> Heads:
 
 
 async def install(folder: Path, name: str, weights: str | None = None) -> Installed:
-    store = ObjectStore.from_url((folder / "store").as_uri())
+    store = open_store((folder / "store").as_uri())
     published = await publish_backbone(store, name, weights=weights)
     metadata = await load_backbone_metadata(store, published.digest)
     backbone = await load_backbone(store, published.digest, cache=folder / "cache")

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
-from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway.languages import choose_language
 from tests.unit.gateway.harness import SYSTEM_NAMESPACE, Stage, StubInferenceServer, V3Client, connect, plain, png
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_BY_LABEL
 from ocelli_cluster.client import InvalidError, QuotaError, UnreachableError
 from ocelli_cluster.resources import CLASSIFIERS
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_BY_LABEL
 from tests.unit.gateway.harness import (
     NAMESPACE,
     OWNER,

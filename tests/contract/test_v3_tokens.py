@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-
 from ocelli_cluster.resources import SECRETS
+
 from ocelli_gateway.token_keys import TokenKey, TokenUse, parse_keys
 from tests.unit.gateway.harness import (
     OTHER_KEY,

@@ -34,6 +34,7 @@ from ocelli_operator.plan import Plan
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import parse_settings
 from tests.installed_backbone import install_backbone
@@ -53,7 +54,7 @@ class Recording:
 
     @property
     def store(self) -> ObjectStore:
-        return ObjectStore.from_url((self.folder / "store").as_uri())
+        return open_store((self.folder / "store").as_uri())
 
     @property
     def revision(self) -> str:

@@ -27,7 +27,7 @@ from ocelli_model.artifact import HEADS_FILE, load_artifact
 from ocelli_model.backbone import METADATA_FILE, WEIGHTS_FILE, load_backbone
 from ocelli_model.engine import load_engine
 from ocelli_storage.layout import ARTIFACT_METADATA, backbone_key
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.benchmarks.trainer_process import LOCATION, TrainerProcess
 from tests.gpu_check.compare import (
     ANSWERS_FILE,
@@ -89,7 +89,7 @@ def prepare(folder: Path, *, pictures: int = PICTURES, seconds: float = MEASURED
             _write_examples(path, kind)
         trainer = TrainerProcess.prepare(scratch, zips, cores=len(os.sched_getaffinity(0)))
         revision = trainer.run(1)
-        store = ObjectStore.from_url(trainer.store_url)
+        store = open_store(trainer.store_url)
         artifact = asyncio.run(load_artifact(store, LOCATION, revision))
         backbone = asyncio.run(load_backbone(store, artifact.backbone_digest, cache=scratch / "cache"))
         threads = len(os.sched_getaffinity(0))

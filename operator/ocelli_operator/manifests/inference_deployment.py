@@ -29,6 +29,7 @@ from ocelli_operator.manifests.metadata import (
     manifest_hash,
     selector_labels,
 )
+from ocelli_operator.manifests.placement import build_placement, placement_hash
 from ocelli_operator.manifests.pod import (
     PodNeeds,
     build_cpu_limit,
@@ -37,7 +38,6 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
 )
-from ocelli_operator.placement import build_placement, placement_hash
 
 STARTUP_LIMIT_SECONDS = 300
 

@@ -17,6 +17,7 @@ from ocelli_operator.manifests.metadata import (
     build_metadata,
     job_name,
 )
+from ocelli_operator.manifests.placement import build_placement
 from ocelli_operator.manifests.pod import (
     SCRATCH_PATH,
     PodNeeds,
@@ -26,7 +27,6 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
 )
-from ocelli_operator.placement import build_placement
 
 KILLED_EXIT_CODE = 137
 """128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""

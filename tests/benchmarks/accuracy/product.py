@@ -22,7 +22,7 @@ from ocelli_model.artifact import Artifact, load_artifact
 from ocelli_model.backbone import load_backbone
 from ocelli_model.engine import Engine, load_engine
 from ocelli_model.heads import Heads
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.benchmarks.accuracy.picture_sets import PictureSet
 from tests.benchmarks.accuracy.splits import Rows, Split
 from tests.benchmarks.trainer_process import LOCATION, TrainerProcess
@@ -75,7 +75,7 @@ class Product:
         started = time.monotonic()
         revision = trainer.run(self.number)
         seconds = time.monotonic() - started
-        artifact = asyncio.run(load_artifact(ObjectStore.from_url(trainer.store_url), LOCATION, revision))
+        artifact = asyncio.run(load_artifact(open_store(trainer.store_url), LOCATION, revision))
         if not isinstance(artifact.heads, Heads):
             raise TypeError(f"the trainer made a {type(artifact.heads).__name__}")
         return Learned(revision=revision, artifact=artifact, heads=artifact.heads, seconds=seconds)
@@ -119,7 +119,7 @@ class Product:
             raise RuntimeError("the server's scores are not those of its engine and heads; the figures would be wrong")
 
     async def _load_engine(self, artifact: Artifact) -> Engine:
-        store = ObjectStore.from_url(self.trainer.store_url)
+        store = open_store(self.trainer.store_url)
         backbone = await load_backbone(store, artifact.backbone_digest, cache=self.trainer.folder / "cache")
         threads = len(os.sched_getaffinity(0))
         return load_engine(backbone, threads=threads, device=Accelerator.CPU, precision=artifact.precision)

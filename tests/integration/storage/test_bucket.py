@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
+from ocelli_storage.store_url import open_store
 from tests.integration.storage.conftest import ADMINISTRATOR, BucketServer
 from tests.unit.storage.store_promises import LIMIT_BYTES, StorePromises, run
 
@@ -24,7 +25,7 @@ def bucket(bucket_server: BucketServer) -> str:
 def open_bucket(server: BucketServer, url: str, login: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     for variable, value in server.environment(*login).items():
         monkeypatch.setenv(variable, value)
-    return ObjectStore.from_url(url)
+    return open_store(url)
 
 
 class TestBucket(StorePromises):

@@ -24,6 +24,7 @@ import httpx
 import numpy as np
 import uvicorn
 from aiohttp.abc import AbstractResolver
+from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -35,14 +36,13 @@ from ocelli_api.names import build_object_name
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
-from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import Dependencies, Gateway, build_app, build_internal_app, running_gateway
 from ocelli_gateway.credentials import build_credential_set
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 
 T = TypeVar("T")
@@ -207,7 +207,7 @@ class Stage:
         self.write_credentials(
             "bert.json", user=OTHER_USER, password="other", namespace="team-b", owner="owner-b", api_key=OTHER_KEY
         )
-        self.objects = ObjectStore.from_url(self.store_folder.as_uri())
+        self.objects = open_store(self.store_folder.as_uri())
         # As deploy/ ships it: empty.
         self.call(lambda: self.cluster.put(SECRETS, SYSTEM_NAMESPACE, {"metadata": {"name": "ocelli-token-keys"}}))
 

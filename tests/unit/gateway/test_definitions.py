@@ -15,7 +15,7 @@ from ocelli_gateway import definitions
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="birds_1")
 REVISIONS = ("0" * 10, "1" * 10)
@@ -25,7 +25,7 @@ class CountingStore:
     """An object store that counts what is read of it."""
 
     def __init__(self, folder: Path) -> None:
-        self.objects = ObjectStore.from_url(folder.as_uri())
+        self.objects = open_store(folder.as_uri())
         self.reads: list[str] = []
 
     async def get(self, key: str, *, limit_bytes: int) -> bytes:

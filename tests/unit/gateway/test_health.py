@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from ocelli_cluster.client import ApiError, NotFoundError, QuotaError
+
 from tests.unit.gateway.harness import GatewayInstance, Stage, assert_error, connect, wait_for
 
 MISSING = NotFoundError(404, 'namespaces "team-b" not found', "NotFound")

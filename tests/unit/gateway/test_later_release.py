@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.names import build_object_name
-from ocelli_cluster.resources import CLASSIFIERS
 from tests.unit.gateway.harness import NAMESPACE, VERSION, Stage, V3Client, assert_error, png
 
 

@@ -15,6 +15,7 @@ from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.heads import Heads
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.installed_backbone import install_backbone
 
 NAMESPACE = "team-a"
@@ -28,7 +29,7 @@ def install_artifact(folder: Path) -> str:
     """Publish backbone and artifact below the folder; the URL of the store."""
     url = folder.as_uri()
     backbone = install_backbone(folder)
-    asyncio.run(_install(ObjectStore.from_url(url), backbone.digest))
+    asyncio.run(_install(open_store(url), backbone.digest))
     return url
 
 

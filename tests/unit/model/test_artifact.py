@@ -18,6 +18,7 @@ from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -58,7 +59,7 @@ def make_rejecting_heads() -> Heads:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url(tmp_path.as_uri())
+    return open_store(tmp_path.as_uri())
 
 
 def save(store: ObjectStore, artifact: Artifact) -> str:

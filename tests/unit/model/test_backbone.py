@@ -22,6 +22,7 @@ from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 FILES = {ONNX_FILE: b"a network" * 100}
 METADATA = BackboneMetadata(
@@ -38,7 +39,7 @@ METADATA = BackboneMetadata(
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url((tmp_path / "store").as_uri())
+    return open_store((tmp_path / "store").as_uri())
 
 
 @pytest.fixture

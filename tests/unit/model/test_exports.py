@@ -25,7 +25,7 @@ from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
 from ocelli_model.exports.onnx_parts import build_onnx_head
 from ocelli_model.heads import Heads, normalised
 from ocelli_model.preprocessing import Preprocessing
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.installed_backbone import backbone_files, installed_backbone
 from tests.unit.model.core_ml_interpreter import run_core_ml_head
 from tests.unit.model.rejections import make_rejection
@@ -109,7 +109,7 @@ def export(folder: Path, class_names: list[str], without: str = "") -> tuple[Bac
         files = kept
 
     async def build() -> ClassifierExports:
-        store = ObjectStore.from_url(folder.as_uri())
+        store = open_store(folder.as_uri())
         await save_backbone(store, metadata, files)
         heads = make_heads(len(class_names), metadata.feature_count)
         return await build_exports(store, metadata, heads, class_names, description="a test")

@@ -17,7 +17,7 @@ from ocelli_model.imagenet.label_set import (
     load_imagenet_food,
     path_text,
 )
-from ocelli_model.imagenet.multilingual import (
+from tools.imagenet.multilingual import (
     align_versions,
     choose_usual,
     find_emoji,
@@ -28,9 +28,9 @@ from ocelli_model.imagenet.multilingual import (
     parse_omw_tab,
     without_face,
 )
-from ocelli_model.imagenet.rejected_names import REJECTED_NAMES
-from ocelli_model.imagenet.senses import SenseError, resolve_synsets
-from ocelli_model.imagenet.wordnet import TOPS, Synset, WordNet
+from tools.imagenet.rejected_names import REJECTED_NAMES
+from tools.imagenet.senses import SenseError, resolve_synsets
+from tools.imagenet.wordnet import TOPS, Synset, WordNet
 
 WORDNET = Path("/usr/share/wordnet")
 
@@ -272,9 +272,9 @@ def test_labels_are_torchvisions_words_or_spell_them_out(imagenet: LabelSet) -> 
 @needs_torchvision
 @needs_wordnet
 def test_generator_gives_the_data_of_the_repository(tmp_path: Path) -> None:
-    from ocelli_model.imagenet import generate
+    from tools.imagenet import generate
 
-    data = Path(generate.__file__).parent
+    data = generate.DATA
     (tmp_path / TRANSLATIONS_FILE).write_bytes((data / TRANSLATIONS_FILE).read_bytes())
 
     generate.main(["--wordnet", str(WORDNET), "--output", str(tmp_path)])

@@ -36,6 +36,7 @@ from ocelli_model.backbones.torchvision_family import TorchvisionSource
 from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.preprocessing import Interpolation, ResizeMode
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.installed_backbone import backbone_files, install_backbone, installed_backbone
 from tests.unit.model.images import make_pixels
 
@@ -57,7 +58,7 @@ def make_weights(path: Path, *, seed: int = 0, name: str = NAME) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url((tmp_path / "store").as_uri())
+    return open_store((tmp_path / "store").as_uri())
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str
     """A store with one torchvision backbone, exported once; the file of its weights, and its digest."""
     folder = tmp_path_factory.mktemp("published")
     weights = make_weights(folder / PUBLISHED_NAME)
-    published = install(ObjectStore.from_url((folder / "store").as_uri()), NAME, weights=str(weights))
+    published = install(open_store((folder / "store").as_uri()), NAME, weights=str(weights))
     return folder / "store", weights, published.digest
 
 
@@ -94,7 +95,7 @@ def sha256(path: Path) -> str:
 def published_store(published: tuple[Path, Path, str], tmp_path: Path) -> ObjectStore:
     """A store of the test's own with the backbone in it."""
     shutil.copytree(published[0], tmp_path / "published")
-    return ObjectStore.from_url((tmp_path / "published").as_uri())
+    return open_store((tmp_path / "published").as_uri())
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ class TestEfficientNetLite:
     @pytest.fixture
     def lite_store(self, tmp_path: Path) -> ObjectStore:
         install_backbone(tmp_path / "store")
-        return ObjectStore.from_url((tmp_path / "store").as_uri())
+        return open_store((tmp_path / "store").as_uri())
 
     @pytest.fixture
     def no_weights(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +185,7 @@ def test_a_removed_backbone_is_refused_with_what_to_take(store: ObjectStore) -> 
 
 
 def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: tuple[Path, Path, str]) -> None:
-    metadata = metadata_of(ObjectStore.from_url(published[0].as_uri()), published[2])
+    metadata = metadata_of(open_store(published[0].as_uri()), published[2])
 
     preprocessing = metadata.preprocessing
     assert (preprocessing.height, preprocessing.width, preprocessing.short_side_pixels) == (224, 224, 256)
@@ -194,7 +195,7 @@ def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: 
 
 
 def test_a_torchvision_backbone_says_where_its_weights_came_from(published: tuple[Path, Path, str]) -> None:
-    metadata = metadata_of(ObjectStore.from_url(published[0].as_uri()), published[2])
+    metadata = metadata_of(open_store(published[0].as_uri()), published[2])
 
     assert metadata.weights is not None
     assert (metadata.weights.origin, metadata.weights.sha256) == (PUBLISHED_NAME, sha256(published[1]))

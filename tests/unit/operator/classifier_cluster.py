@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from ocelli_cluster.client import ForbiddenError, Listing, Page
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from tests.unit.operator.factories import make_spec
 
 

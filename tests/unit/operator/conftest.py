@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 
 @pytest.fixture
@@ -16,4 +17,4 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url((tmp_path / "store").as_uri())
+    return open_store((tmp_path / "store").as_uri())

@@ -10,15 +10,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, PODS, Resource
+
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, Manifest
 from ocelli_api.names import build_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, Component
-from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError
-from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, PODS, Resource
 from ocelli_operator.config import OperatorConfig, parse_config
 from ocelli_operator.operation import Operation
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnreachableError
+from ocelli_storage.store_url import open_store
 from tests.integration.operator.operator_process import find_free_port
 from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 from tests.unit.operator.factories import make_spec
@@ -129,7 +131,7 @@ class OutageStore(ObjectStore):
     """A folder, which may be away: `refuses` fails at once, `hangs` after half a minute."""
 
     def __init__(self, folder: Path) -> None:
-        self._store = ObjectStore.from_url(folder.as_uri())
+        self._store = open_store(folder.as_uri())
         self.url = "http://ocelli-store.ocelli-system"
         self.reads = ""
         self.writes = ""

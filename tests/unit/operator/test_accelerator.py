@@ -12,9 +12,9 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_operator.actions import StartTraining
+from ocelli_operator.manifests.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.manifests.pod import build_resources
 from ocelli_operator.observed import ChildKind, GpuNode, project_gpu_node
-from ocelli_operator.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.plan import Plan
 from tests.unit.operator.factories import World, find_applied, make_job, make_pod, make_settings, make_spec
 

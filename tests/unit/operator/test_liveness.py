@@ -11,9 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-
 from ocelli_cluster.client import Credentials
 from ocelli_cluster.resources import ObjectKey
+
 from ocelli_operator.config import OperatorConfig, parse_config
 from ocelli_operator.handlers import run_operator
 

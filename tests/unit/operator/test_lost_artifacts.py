@@ -9,17 +9,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ocelli_cluster.client import Listing
+from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionType
-from ocelli_cluster.client import Listing
-from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import Family
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from tests.unit.operator.factories import (
     CLASSIFIER_ID,
     NO_FAMILY,
@@ -56,7 +56,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.world = settled_world()
-        self.store = ObjectStore.from_url(folder.as_uri())
+        self.store = open_store(folder.as_uri())
         self.reads: list[str] = []
         self.jobs: list[str] = []
         self.start()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from ocelli_cluster.client import Listing, Page
+
 from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, SweepSettings, find_waste
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
-from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnavailableError
+from ocelli_storage.object_store import StoredObject, StoreUnavailableError
+from ocelli_storage.store_url import open_store
 from tests.unit.operator.factories import make_spec
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -100,7 +101,7 @@ class StubbornStore:
     """An object store that does not delete some keys."""
 
     def __init__(self, folder: Path, *stuck: str) -> None:
-        self._objects = ObjectStore.from_url(folder.as_uri())
+        self._objects = open_store(folder.as_uri())
         self._stuck = stuck
 
     def __getattr__(self, name: str) -> Any:
@@ -149,7 +150,7 @@ class CountingStore:
     """An object store that counts what is read of tenants from it."""
 
     def __init__(self, folder: Path) -> None:
-        self._objects = ObjectStore.from_url(folder.as_uri())
+        self._objects = open_store(folder.as_uri())
         self.read: list[str] = []
 
     def __getattr__(self, name: str) -> Any:

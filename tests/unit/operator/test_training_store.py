@@ -15,7 +15,7 @@ from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_19")
 REVISION = "0123456789"
@@ -30,7 +30,7 @@ def figures_of(folder: Path, metrics: dict[str, object], outcome: dict[str, obje
     """Accuracy, interval and number of images as the operator takes them from stored documents."""
 
     async def scenario() -> StoredArtifact | None:
-        store = ObjectStore.from_url(folder.as_uri())
+        store = open_store(folder.as_uri())
         await store.put(KEY, json.dumps({"metrics": metrics}).encode())
         if outcome is not None:
             await store.put(OUTCOME_KEY, json.dumps({**OUTCOME_HEAD, **outcome}).encode())
@@ -90,7 +90,7 @@ HOSTILE = {
 @pytest.mark.parametrize("key", [PROGRESS_KEY, OUTCOME_KEY, KEY], ids=["progress", "outcome", "artifact"])
 def test_what_is_no_document_counts_as_absent(tmp_path: Path, content: Callable[[str], bytes], key: str) -> None:
     async def scenario() -> list[object]:
-        store = ObjectStore.from_url(tmp_path.as_uri())
+        store = open_store(tmp_path.as_uri())
         await store.put(key, content(key))
         read = TrainingStore(store)
         return [
@@ -106,7 +106,7 @@ def test_a_document_that_is_too_large_is_told_and_logged_once_until_another_one_
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> list[str]:
-        store = ObjectStore.from_url(tmp_path.as_uri())
+        store = open_store(tmp_path.as_uri())
         read = TrainingStore(store)
         await store.put(KEY, HOSTILE["too large"](KEY))
         for _ in range(3):
@@ -135,7 +135,7 @@ def test_a_damaged_document_is_told_by_its_key_and_without_the_parsers_words(
     tmp_path: Path, content: bytes, key: str, what: str
 ) -> None:
     async def scenario() -> str:
-        store = ObjectStore.from_url(tmp_path.as_uri())
+        store = open_store(tmp_path.as_uri())
         await store.put(key, content)
         read = TrainingStore(store)
         await read.load_artifact(LOCATION, REVISION, 1)

@@ -24,6 +24,7 @@ from ocelli_storage.object_store import (
     StoreUnavailableError,
     StoreUnreachableError,
 )
+from ocelli_storage.store_url import open_store
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.write_slots import WriteSlots
 from tests.unit.storage.running_store import StoreURL, breaking_off, open_embedded, raw_request, running_store, wait_until
@@ -74,7 +75,7 @@ class TestFolder(StorePromises):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> ObjectStore:
-        return ObjectStore.from_url((tmp_path / "store").as_uri())
+        return open_store((tmp_path / "store").as_uri())
 
 
 class TestEmbedded(StorePromises):
@@ -349,13 +350,13 @@ class TestEmbedded(StorePromises):
     def test_without_a_token_file_the_store_is_not_opened(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("OCELLI_STORE_TOKEN_FILE", str(tmp_path / "missing"))
         with pytest.raises(StoreConfigurationError, match="OCELLI_STORE_TOKEN_FILE"):
-            ObjectStore.from_url("http://ocelli-store")
+            open_store("http://ocelli-store")
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host/x", "/folder", "file://elsewhere/folder", "s3:///prefix", "http://"])
 def test_a_url_of_no_store_is_refused_with_what_to_set(url: str) -> None:
     with pytest.raises(StoreConfigurationError, match="set "):
-        ObjectStore.from_url(url)
+        open_store(url)
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3"])
@@ -374,7 +375,7 @@ def test_a_store_that_nobody_reaches_is_told_from_one_that_refuses_and_soon(
         "AWS_REGION": "here",
     }.items():
         monkeypatch.setenv(name, value)
-    store = ObjectStore.from_url("s3://bucket" if scheme == "s3" else address, retry_limit_seconds=0.3)
+    store = open_store("s3://bucket" if scheme == "s3" else address, retry_limit_seconds=0.3)
 
     async def read() -> None:
         await store.get(OWN, limit_bytes=LIMIT_BYTES)

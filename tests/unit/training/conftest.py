@@ -25,7 +25,7 @@ from PIL import Image
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import parse_settings
 from tests.installed_backbone import install_backbone
@@ -151,7 +151,7 @@ class Trainer:
         self.termination_message = folder / "termination-log"
         for path in (self.file_sources, self.scratch):
             path.mkdir()
-        self.store = ObjectStore.from_url((folder / "store").as_uri())
+        self.store = open_store((folder / "store").as_uri())
         self.backbone = install_backbone(folder / "store")
         self.environment: dict[str, str] = {
             Environment.STORE_URL: self.store.url,

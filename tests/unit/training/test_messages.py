@@ -18,7 +18,8 @@ from ocelli_api.network_addresses import NetworkRules
 from ocelli_model.backbones import published_weights
 from ocelli_storage import embedded_store
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectStore, ObjectStoreError
+from ocelli_storage.object_store import ObjectStoreError
+from ocelli_storage.store_url import open_store
 from ocelli_training.ending import judge_error
 from ocelli_training.pretrained_labels import LabelError, Text, parse_translations
 from ocelli_training.sources import SourceError, SourceLimits, SourceReader
@@ -121,7 +122,7 @@ def answer_once() -> Iterator[Callable[[bytes], str]]:
 def refusal(folder: Path, source: Source) -> str:
     async def read() -> None:
         reader = SourceReader(
-            store=ObjectStore.from_url((folder / "store").as_uri()),
+            store=open_store((folder / "store").as_uri()),
             location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
             file_sources_folder=folder,
             scratch_folder=folder,
@@ -164,6 +165,6 @@ def test_a_store_folder_that_cannot_be_made_is_described_without_an_exception(tm
     (tmp_path / "file").write_bytes(b"")
 
     with pytest.raises(ObjectStoreError) as caught:
-        ObjectStore.from_url((tmp_path / "file" / "store").as_uri())
+        open_store((tmp_path / "file" / "store").as_uri())
 
     assert_plain(str(caught.value))

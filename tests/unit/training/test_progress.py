@@ -12,6 +12,7 @@ import pytest
 
 from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
+from ocelli_storage.store_url import open_store
 from ocelli_training.progress import Progress
 
 KEY = "trainings/progress.json"
@@ -27,7 +28,7 @@ class Clock:
 
 @pytest.fixture
 def store(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.from_url(tmp_path.as_uri())
+    return open_store(tmp_path.as_uri())
 
 
 def make_progress(store: ObjectStore, clock: Clock | None = None, interval_seconds: float = 60) -> Progress:

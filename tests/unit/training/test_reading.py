@@ -16,7 +16,7 @@ from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.prediction import ImageFault
 from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.dataset import ExampleSet, SourceReading
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.reading import ImageReader, SourcesError
@@ -58,7 +58,7 @@ class Sources:
 
     async def _read(self, threads: int) -> Sequence[Sequence[SourceReading]]:
         sources = SourceReader(
-            store=ObjectStore.from_url((self.scratch / "store").as_uri()),
+            store=open_store((self.scratch / "store").as_uri()),
             location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
             file_sources_folder=self.folder,
             scratch_folder=self.scratch,

