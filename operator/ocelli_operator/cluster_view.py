@@ -185,11 +185,11 @@ class ClusterView:
         return max(open_ages or ages.values())
 
     @property
-    def is_resource_missing(self) -> bool:
+    def is_crd_missing(self) -> bool:
         """Whether the API server does not know Classifiers: their definition was deleted."""
         return any(cache.missing for cache in self._classifiers)
 
-    def closed_namespaces(self) -> dict[str, str]:
+    def forbidden_namespaces(self) -> dict[str, str]:
         """The named namespaces that may not be read, each with a kind that is refused."""
         found = {namespace: self._find_refusal(namespace) for namespace in self._namespaces if namespace is not None}
         return {namespace: kind for namespace, kind in found.items() if kind}

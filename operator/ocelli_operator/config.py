@@ -192,13 +192,13 @@ WATCH_SECONDS = Setting(
     default="30-60",
     meaning="How long one watch lasts, `LEAST-MOST`: a connection that died silently is noticed ten seconds after.",
 )
-BLIND_LIMIT_SECONDS = Setting(
-    name="OCELLI_BLIND_LIMIT_SECONDS",
+STALE_WATCH_LIMIT_SECONDS = Setting(
+    name="OCELLI_STALE_WATCH_LIMIT_SECONDS",
     default="180",
     meaning="Liveness fails when a watch has heard nothing of the API server for this many seconds.",
 )
-PASS_LIMIT_SECONDS = Setting(
-    name="OCELLI_PASS_LIMIT_SECONDS",
+RECONCILE_LIMIT_SECONDS = Setting(
+    name="OCELLI_RECONCILE_LIMIT_SECONDS",
     default="300",
     meaning="Liveness fails when the pass over one Classifier has not ended after this many seconds; the log names it. Each "
     "request to the API server or the store has a limit of about half a minute.",
@@ -275,8 +275,8 @@ SETTINGS: tuple[Setting, ...] = (
     NAMESPACES,
     WORKERS,
     WATCH_SECONDS,
-    BLIND_LIMIT_SECONDS,
-    PASS_LIMIT_SECONDS,
+    STALE_WATCH_LIMIT_SECONDS,
+    RECONCILE_LIMIT_SECONDS,
     SWEEP_INTERVAL_SECONDS,
     SWEEP_MINIMUM_AGE_SECONDS,
     SWEEP_LIMIT_PERCENT,
@@ -366,8 +366,8 @@ class OperatorConfig:
     """Whether nodes are watched for GPUs: there is an image for them, and nobody forbids it."""
     workers: int
     watch_timeouts: WatchTimeouts
-    blind_limit_seconds: int
-    pass_limit_seconds: int
+    stale_watch_limit_seconds: int
+    reconcile_limit_seconds: int
     sweep_interval_seconds: int
     sweep_minimum_age_seconds: int
     sweep_limit_percent: int
@@ -426,8 +426,8 @@ def parse_config(environment: Mapping[str, str]) -> OperatorConfig:
         watch_nodes=_one_of(environment, WATCH_NODES, _SWITCH) == "true" and bool(gpu_images),
         workers=_number(environment, WORKERS, least=1),
         watch_timeouts=_watch_timeouts(environment),
-        blind_limit_seconds=_number(environment, BLIND_LIMIT_SECONDS, least=1),
-        pass_limit_seconds=_number(environment, PASS_LIMIT_SECONDS, least=1),
+        stale_watch_limit_seconds=_number(environment, STALE_WATCH_LIMIT_SECONDS, least=1),
+        reconcile_limit_seconds=_number(environment, RECONCILE_LIMIT_SECONDS, least=1),
         sweep_interval_seconds=_number(environment, SWEEP_INTERVAL_SECONDS, least=1),
         sweep_minimum_age_seconds=_number(environment, SWEEP_MINIMUM_AGE_SECONDS, least=0),
         sweep_limit_percent=_percent(environment, SWEEP_LIMIT_PERCENT),

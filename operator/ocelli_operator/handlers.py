@@ -19,11 +19,11 @@ from ocelli_operator.operation import Operation
 logger = logging.getLogger(__name__)
 
 
-class BlindError(Exception):
+class StaleWatchError(Exception):
     """A watch has heard nothing of the API server for too long: the process should be restarted."""
 
 
-class HungError(Exception):
+class ReconcileStuckError(Exception):
     """A pass over a Classifier does not end: the process should be restarted, so that its worker is free again."""
 
 
@@ -62,21 +62,21 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    @kopf.on.probe(registry=registry, id="blind_seconds", errors=kopf.ErrorsMode.PERMANENT)
+    @kopf.on.probe(registry=registry, id="watch_age_seconds", errors=kopf.ErrorsMode.PERMANENT)
     async def probe(**_: Any) -> float:
-        if operation.blind_seconds > config.blind_limit_seconds:
-            raise BlindError(f"nothing was heard of the API server for {operation.blind_seconds:.0f} seconds")
-        return operation.blind_seconds
+        if operation.watch_age_seconds > config.stale_watch_limit_seconds:
+            raise StaleWatchError(f"nothing was heard of the API server for {operation.watch_age_seconds:.0f} seconds")
+        return operation.watch_age_seconds
 
     @kopf.on.probe(registry=registry, id="pass_seconds", errors=kopf.ErrorsMode.PERMANENT)
     async def probe_passes(**_: Any) -> float:
-        oldest = operation.oldest_pass()
+        oldest = operation.oldest_reconcile()
         if oldest is None:
             return 0.0
         key, seconds = oldest
-        if seconds > config.pass_limit_seconds:
+        if seconds > config.reconcile_limit_seconds:
             logger.error("pass does not end", extra={"classifier": str(key), "seconds": round(seconds)})
-            raise HungError(f"the pass over Classifier {key} has not ended after {seconds:.0f} seconds")
+            raise ReconcileStuckError(f"the pass over Classifier {key} has not ended after {seconds:.0f} seconds")
         return seconds
 
     await kopf.operator(

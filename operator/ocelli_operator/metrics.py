@@ -47,8 +47,8 @@ class OperatorMetrics:
             registry=self.registry,
         )
         self.queue_length = Gauge("ocelli_queue_length", "Classifiers that wait for a pass.", registry=self.registry)
-        self.starts_under_way = Gauge(
-            "ocelli_starts_under_way",
+        self.starts_in_progress = Gauge(
+            "ocelli_starts_in_progress",
             "Trainings and rollouts that are starting, by kind (`Training`, `Rollout`, `Upgrade`).",
             ["kind"],
             registry=self.registry,
@@ -70,8 +70,8 @@ class OperatorMetrics:
             "0 while Classifiers wait for an object store that does not answer this operator, else 1.",
             registry=self.registry,
         )
-        self.pass_age_seconds = Gauge(
-            "ocelli_pass_age_seconds",
+        self.reconcile_age_seconds = Gauge(
+            "ocelli_reconcile_age_seconds",
             "For how long the oldest pass that has not ended has been under way; 0 where there is none.",
             registry=self.registry,
         )
@@ -102,14 +102,14 @@ class OperatorMetrics:
             ["resource"],
             registry=self.registry,
         )
-        self.resource_missing = Gauge(
-            "ocelli_resource_missing",
+        self.crd_missing = Gauge(
+            "ocelli_crd_missing",
             "1 while the API server does not know the resource `classifiers.ocelli.dev`, because its definition (CRD) was "
             "deleted, else 0.",
             registry=self.registry,
         )
-        self.namespace_closed = Gauge(
-            "ocelli_namespace_closed",
+        self.namespace_forbidden = Gauge(
+            "ocelli_namespace_forbidden",
             "1 where a namespace of `OCELLI_NAMESPACES` may not be read, because it or its Role is gone; else 0.",
             ["tenant_namespace"],
             registry=self.registry,

@@ -82,11 +82,11 @@ class _Told:
     closed: dict[str, str] = field(default_factory=dict)
     complete: set[str] = field(default_factory=set)
     sweep: str = ""
-    resource_missing: bool = False
+    crd_missing: bool = False
 
 
 class Operation:
-    """Runs until cancelled. Liveness is `blind_seconds` and `oldest_pass`."""
+    """Runs until cancelled. Liveness is `watch_age_seconds` and `oldest_reconcile`."""
 
     def __init__(
         self, client: ClusterClient, store: ObjectStore, config: OperatorConfig, clock: Callable[[], datetime] = utc_now
@@ -137,23 +137,23 @@ class Operation:
         self.metrics.observe_classifiers(self._view.classifiers)
         self.metrics.queue_length.set_function(lambda: len(self._queue))
         for kind in StartKind:
-            self.metrics.starts_under_way.labels(kind).set_function(partial(self._starts.count_under_way, kind))
+            self.metrics.starts_in_progress.labels(kind).set_function(partial(self._starts.count_under_way, kind))
             self.metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
-        self.metrics.resource_missing.set_function(lambda: float(self._view.is_resource_missing))
+        self.metrics.crd_missing.set_function(lambda: float(self._view.is_crd_missing))
         self.metrics.leader.set_function(lambda: float(self._leading))
         self.metrics.network_policies_blocked.set_function(
             lambda: float(self._reconciler.count_blocked_network_policies() if self._leading else 0)
         )
         self.metrics.store_reachable.set_function(lambda: float(training_store.is_reachable))
-        self.metrics.watch_age_seconds.set_function(lambda: self.blind_seconds)
-        self.metrics.pass_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_pass()) else 0.0)
+        self.metrics.watch_age_seconds.set_function(lambda: self.watch_age_seconds)
+        self.metrics.reconcile_age_seconds.set_function(lambda: oldest[1] if (oldest := self.oldest_reconcile()) else 0.0)
 
     @property
-    def blind_seconds(self) -> float:
+    def watch_age_seconds(self) -> float:
         """The longest time for which one of the watches has heard nothing of the API server."""
         return self._view.contact_age_seconds
 
-    def oldest_pass(self) -> tuple[ObjectKey, float] | None:
+    def oldest_reconcile(self) -> tuple[ObjectKey, float] | None:
         """The pass that has been under way for the longest time: over which Classifier, and for how many seconds."""
         return self._queue.oldest_work()
 
@@ -198,7 +198,7 @@ class Operation:
                 self._leading = False
                 self._report_sweep(SweepReport())
                 self.metrics.unreadable_objects.clear()
-                self.metrics.namespace_closed.clear()
+                self.metrics.namespace_forbidden.clear()
                 for task in (work, keep):
                     task.cancel()
                 await asyncio.gather(work, keep, return_exceptions=True)
@@ -370,10 +370,10 @@ class Operation:
         await self._events.record_about(subject, Occurrence(type="Warning", reason="Unreadable", action="Reconcile", note=note))
 
     async def _tell_namespaces(self) -> None:
-        closed, before = self._view.closed_namespaces(), self._told.closed
+        closed, before = self._view.forbidden_namespaces(), self._told.closed
         self._told.closed = closed
         for namespace in self._config.namespaces:
-            self.metrics.namespace_closed.labels(namespace).set(namespace in closed)
+            self.metrics.namespace_forbidden.labels(namespace).set(namespace in closed)
         for namespace in closed.keys() - before.keys():
             note = (
                 f"namespace {namespace} may not be read ({closed[namespace]} are forbidden), and nothing is done in it; the "
@@ -392,17 +392,17 @@ class Operation:
         self._told.complete = opened
 
     async def _tell_resource(self) -> None:
-        missing = self._view.is_resource_missing
+        missing = self._view.is_crd_missing
         if missing:
             # By the time of the next try the resource may be back, and its Classifiers not yet restored.
             self._deletions.give_up()
-        if missing and not self._told.resource_missing:
+        if missing and not self._told.crd_missing:
             note = (
                 "the CustomResourceDefinition classifiers.ocelli.dev was deleted, and every Classifier with it; what is stored "
                 "for them is kept; install the CRD again (Helm: charts/ocelli-crds), then restore the Classifiers from a backup"
             )
-            await self._tell_installation("Warning", "ResourceMissing", "Watch", note)
-        self._told.resource_missing = missing
+            await self._tell_installation("Warning", "CRDMissing", "Watch", note)
+        self._told.crd_missing = missing
 
     async def _tell_kept(self, gone: StoredClassifier, ownership: Ownership) -> None:
         namespace, classifier_id = gone

@@ -111,7 +111,7 @@ REQUEST_PREDICTION_TIMEOUTS = 4
 """A classify request with all its images may take so many times as long as one image."""
 TOKEN_FORM_BYTES_LIMIT = 16 * 1024
 """Whoever asks for a token has shown no credentials yet: far more than a key takes is not read."""
-PREDICTIONS_AT_ONCE = 256
+MAX_CONCURRENT_PREDICTIONS = 256
 """Of one image by one classifier each."""
 ZIP_THREADS = 2
 """For zips to classify. One tenant may hold one of them. Reading zips is pure Python: more would only slow each other."""
@@ -212,7 +212,7 @@ class Gateway:
             parts.predictions,
             parts.pixels,
             parts.fetcher,
-            _build_slots(settings, "images are worked on", settings.images_at_once),
+            _build_slots(settings, "images are worked on", settings.max_concurrent_images),
             parts.classify_zips,
             timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds,
         )
@@ -220,14 +220,14 @@ class Gateway:
         self._requests = FairSlots(
             "requests are worked on",
             total=UNBOUNDED_SLOTS,
-            share=settings.requests_at_once,
+            share=settings.max_concurrent_tenant_requests,
             timeout_seconds=settings.body_timeout_seconds,
             waiting_limit=_waiting_limit(settings),
         )
-        self._downloads = _build_queue(settings, "models are downloaded", settings.downloads_at_once)
+        self._downloads = _build_queue(settings, "models are downloaded", settings.max_concurrent_downloads)
         self._pace = _build_pace(settings)
-        self._examples_space = _build_space(settings, settings.uploads_at_once)
-        self._classify_space = _build_space(settings, settings.classify_at_once)
+        self._examples_space = _build_space(settings, settings.max_concurrent_uploads)
+        self._classify_space = _build_space(settings, settings.max_concurrent_classify_requests)
         self._health = HealthCheck(
             Foundations(
                 authenticator=parts.authenticator,
@@ -436,7 +436,7 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
             store,
             dependencies.metrics,
             timeout_seconds=settings.prediction_timeout_seconds,
-            calls=_build_slots(settings, "predictions are asked for", PREDICTIONS_AT_ONCE),
+            calls=_build_slots(settings, "predictions are asked for", MAX_CONCURRENT_PREDICTIONS),
         )
         resources.push_async_callback(predictions.close)
         pixels = PixelReader(timeout_seconds=REQUEST_PREDICTION_TIMEOUTS * settings.prediction_timeout_seconds)
@@ -447,10 +447,10 @@ async def running_gateway(dependencies: Dependencies) -> AsyncIterator[Gateway]:
         resources.callback(classify_zips.close)
         fetcher = UrlFetcher(
             folder=settings.upload_folder,
-            slots=_build_slots(settings, "images are fetched", settings.fetches_at_once),
+            slots=_build_slots(settings, "images are fetched", settings.max_concurrent_fetches),
             rules=NetworkRules.parse(allowed=settings.url_allowed_networks, denied=settings.url_denied_networks),
             # As many threads as slots: no name waits for another one.
-            resolver=dependencies.resolver or ThreadedResolver(settings.fetches_at_once),
+            resolver=dependencies.resolver or ThreadedResolver(settings.max_concurrent_fetches),
         )
         resources.push_async_callback(fetcher.close)
         folder = CredentialsFolder(

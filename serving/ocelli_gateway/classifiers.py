@@ -70,7 +70,7 @@ from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 10
-_DESCRIBED_AT_ONCE = 8
+_MAX_CONCURRENT_DESCRIPTIONS = 8
 _SHOWN_PARTS = 5
 _ANNOUNCED_LIMIT = 10_000
 _SETTLED = (Lifecycle.READY, Lifecycle.FAILED)
@@ -161,7 +161,7 @@ class Classifiers:
             ClusterError, ObjectStoreError: cluster or store cannot be read.
         """
         found = await self._read_all(caller)
-        turns = asyncio.Semaphore(_DESCRIBED_AT_ONCE)
+        turns = asyncio.Semaphore(_MAX_CONCURRENT_DESCRIPTIONS)
 
         async def describe(classifier: Classifier) -> ClassifierDetails:
             async with turns:

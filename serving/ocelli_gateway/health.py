@@ -34,7 +34,7 @@ UNHEALTHY_LIFE_SECONDS = 0.1
 TIMEOUT_SECONDS = 3.0
 NAMESPACE_TIMEOUT_SECONDS = 1.0
 """What checks creates in one namespace alone, such as a webhook, may hang."""
-NAMESPACES_AT_ONCE = 8
+MAX_CONCURRENT_NAMESPACES = 8
 """So many namespaces are tried at a time, and no more in one check once a create would succeed in one of them."""
 
 
@@ -133,12 +133,12 @@ class HealthCheck:
         answers = await self._can_read()
         untried = self._foundations.authenticator.namespaces - self._creatable - self._problems.keys()
         waiting = [*sorted(untried), *self._problems]
-        for start in range(0, len(waiting), NAMESPACES_AT_ONCE):
-            await asyncio.gather(*map(self._try_create, waiting[start : start + NAMESPACES_AT_ONCE]))
+        for start in range(0, len(waiting), MAX_CONCURRENT_NAMESPACES):
+            await asyncio.gather(*map(self._try_create, waiting[start : start + MAX_CONCURRENT_NAMESPACES]))
             if answers or self._creatable:
                 return
         if not answers:
-            raise ClusterError("; ".join(itertools.islice(self._problems.values(), NAMESPACES_AT_ONCE)))
+            raise ClusterError("; ".join(itertools.islice(self._problems.values(), MAX_CONCURRENT_NAMESPACES)))
 
     async def _can_read(self) -> bool:
         """Whether Classifiers can be read in a namespace in which a create would have succeeded earlier."""

@@ -62,7 +62,7 @@ class GatewaySettings:
     connections: int = field(
         default=1000,
         metadata=_about(
-            "OCELLI_GATEWAY_CONNECTIONS",
+            "OCELLI_GATEWAY_MAX_CONNECTIONS",
             "Connections that may be open at the same time, a third of a megabyte each at worst; a new one takes the place of "
             "the one that has been idle for longest, and is refused with 503 where all of them have a request of a known user. "
             "An eighth of them may wait in one queue of one tenant; further requests are answered with 429.",
@@ -78,24 +78,24 @@ class GatewaySettings:
             "apart by the addresses of clients; empty: none, all that come through a proxy have its address.",
         ),
     )
-    uploads_at_once: int = field(
+    max_concurrent_uploads: int = field(
         default=16,
         metadata=_about(
-            "OCELLI_GATEWAY_UPLOADS_AT_ONCE",
+            "OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS",
             "Create and retrain requests (256 MB at most) that are read at the same time; further ones wait.",
         ),
     )
-    classify_at_once: int = field(
+    max_concurrent_classify_requests: int = field(
         default=64,
         metadata=_about(
-            "OCELLI_GATEWAY_CLASSIFY_AT_ONCE",
+            "OCELLI_GATEWAY_MAX_CONCURRENT_CLASSIFY_REQUESTS",
             "Classify requests (110 MB at most) that are worked on at the same time; further ones wait.",
         ),
     )
-    images_at_once: int = field(
+    max_concurrent_images: int = field(
         default=32,
         metadata=_about(
-            "OCELLI_GATEWAY_IMAGES_AT_ONCE",
+            "OCELLI_GATEWAY_MAX_CONCURRENT_IMAGES",
             "Images (10 MB at most) held in memory at the same time; further ones wait.",
         ),
     )
@@ -108,23 +108,23 @@ class GatewaySettings:
             most=100,
         ),
     )
-    requests_at_once: int = field(
+    max_concurrent_tenant_requests: int = field(
         default=32,
         metadata=_about(
-            "OCELLI_GATEWAY_TENANT_REQUESTS_AT_ONCE",
+            "OCELLI_GATEWAY_MAX_CONCURRENT_TENANT_REQUESTS",
             "Requests of one tenant, uploads and classify apart, that are worked on at the same time; further ones wait.",
         ),
     )
-    fetches_at_once: int = field(
+    max_concurrent_fetches: int = field(
         default=32,
         metadata=_about(
-            "OCELLI_GATEWAY_FETCHES_AT_ONCE", "Images by URL that are fetched at the same time; further ones wait."
+            "OCELLI_GATEWAY_MAX_CONCURRENT_FETCHES", "Images by URL that are fetched at the same time; further ones wait."
         ),
     )
-    downloads_at_once: int = field(
+    max_concurrent_downloads: int = field(
         default=32,
         metadata=_about(
-            "OCELLI_GATEWAY_DOWNLOADS_AT_ONCE", "Downloads of models that are sent at the same time; further ones wait."
+            "OCELLI_GATEWAY_MAX_CONCURRENT_DOWNLOADS", "Downloads of models that are sent at the same time; further ones wait."
         ),
     )
     url_allowed_networks: str = field(
@@ -206,7 +206,7 @@ class GatewaySettings:
     body_kilobytes_per_second: int = field(
         default=8,
         metadata=_about(
-            "OCELLI_GATEWAY_BODY_KILOBYTES_PER_SECOND",
+            "OCELLI_GATEWAY_MIN_BODY_KILOBYTES_PER_SECOND",
             "The least rate, on average, of a request's body and of a model's download, once "
             "`OCELLI_GATEWAY_BODY_TIMEOUT_SECONDS` are over; what is slower is broken off.",
             most=1_000_000,

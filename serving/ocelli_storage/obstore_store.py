@@ -28,7 +28,7 @@ from ocelli_storage.object_store import (
 )
 
 _RETRIES_LIMIT = 1000
-_PARTS_AT_ONCE = 2
+_MAX_CONCURRENT_PARTS = 2
 """Parts of 5 MB that one write keeps in memory; `obstore` would keep 12."""
 
 _CHUNK_BYTES = 1024 * 1024
@@ -106,7 +106,7 @@ class ObstoreStore(ObjectStore):
 
     async def put(self, key: str, data: bytes | Path) -> None:
         try:
-            await obstore.put_async(self._store, key, data, max_concurrency=_PARTS_AT_ONCE)
+            await obstore.put_async(self._store, key, data, max_concurrency=_MAX_CONCURRENT_PARTS)
         except BaseError as error:
             raise _unavailable("write", key, error) from error
 

@@ -25,7 +25,7 @@ REMEMBERED_SECONDS = 60.0
 TOKEN_LIMIT_BYTES = 8 * 1024
 _ACCEPTED_LIMIT = 10_000
 _REFUSED_LIMIT = 1_000
-_REVIEWS_AT_ONCE = 8
+_MAX_CONCURRENT_REVIEWS = 8
 PENDING_LIMIT = 256
 """Tokens that are being reviewed, or wait for it."""
 _LEEWAY_SECONDS = 60.0
@@ -52,7 +52,7 @@ class TokenReviewer:
         self._accepted: _Memory[Caller] = _Memory(_ACCEPTED_LIMIT, clock)
         self._refused: _Memory[None] = _Memory(_REFUSED_LIMIT, clock)
         self._pending: dict[bytes, asyncio.Task[Caller | None]] = {}
-        self._reviews = asyncio.Semaphore(_REVIEWS_AT_ONCE)
+        self._reviews = asyncio.Semaphore(_MAX_CONCURRENT_REVIEWS)
 
     async def identify(self, token: str) -> Caller | None:
         """The caller, None where the token is worth nothing here. Raises TokenReviewError."""

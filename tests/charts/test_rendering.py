@@ -258,15 +258,15 @@ def test_grace_periods_are_longer_than_the_programs_take(helm: Path) -> None:
 
 def test_the_uploads_of_a_gateway_fit_into_its_scratch_folder() -> None:
     defaults = {item.name: item.default for item in fields(GatewaySettings)}
-    uploads = defaults["uploads_at_once"] * operations.EXAMPLES_LIMITS.body_bytes
-    classify = defaults["classify_at_once"] * operations.CLASSIFY_LIMITS.body_bytes
+    uploads = defaults["max_concurrent_uploads"] * operations.EXAMPLES_LIMITS.body_bytes
+    classify = defaults["max_concurrent_classify_requests"] * operations.CLASSIFY_LIMITS.body_bytes
     scratch = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["scratchSize"]
     assert uploads + classify < parse_quantity(scratch)
 
 
 def test_the_connections_of_all_gateways_fit_into_an_inference_server() -> None:
     gateways = yaml.safe_load((CHART / "values.yaml").read_text())["gateway"]["autoscaling"]["maxReplicas"]
-    images = next(item for item in fields(GatewaySettings) if item.name == "images_at_once").default
+    images = next(item for item in fields(GatewaySettings) if item.name == "max_concurrent_images").default
     assert gateways * GATEWAY_CONNECTIONS_LIMIT <= CONNECTIONS_LIMIT
     assert images <= GATEWAY_CONNECTIONS_LIMIT
 

@@ -285,7 +285,7 @@ def hold_uploads(gateway: GatewayInstance, count: int) -> list[socket.socket]:
 
 
 def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Tenants) -> None:
-    gateway = tenants.stage.start_gateway(uploads_at_once=4)
+    gateway = tenants.stage.start_gateway(max_concurrent_uploads=4)
     bert = connect(gateway, tenants.stage, "bert", "other")
     held = hold_uploads(gateway, 20)
     try:
@@ -363,7 +363,7 @@ def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying
 
 
 def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocelli_gateway.app.PREDICTIONS_AT_ONCE", 4)
+    monkeypatch.setattr("ocelli_gateway.app.MAX_CONCURRENT_PREDICTIONS", 4)
     stage = tenants.stage
     gateway = stage.start_gateway(prediction_timeout_seconds=60)
     anna, bert = connect(gateway, stage), connect(gateway, stage, "bert", "other")
@@ -385,7 +385,7 @@ def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tena
 
 @pytest.mark.parametrize("flood", ["status", "classify", "wrong keys"])
 def test_flood_of_one_tenant_does_not_slow_another(tenants: Tenants, flood: str) -> None:
-    gateway = tenants.stage.start_gateway(requests_at_once=4)
+    gateway = tenants.stage.start_gateway(max_concurrent_tenant_requests=4)
     bert = connect(gateway, tenants.stage, "bert", "other")
     quiet = median_seconds(bert, "none_1")
     stop = threading.Event()

@@ -180,7 +180,7 @@ def begun(connections: list[socket.socket]) -> int:
 
 
 def test_tenant_has_only_its_share_of_downloads_at_a_time(stage: Stage, large: str) -> None:
-    gateway = stage.start_gateway(downloads_at_once=4)
+    gateway = stage.start_gateway(max_concurrent_downloads=4)
     polling = connect(gateway, stage)
     with stalled_downloads(gateway, large, 8) as connections:
         wait_for(lambda: begun(connections) >= 2, "two downloads have begun")

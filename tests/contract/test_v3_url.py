@@ -209,7 +209,7 @@ def test_proxies_of_the_environment_are_not_used(scene: Scene, monkeypatch: pyte
 def test_slow_urls_of_one_tenant_keep_no_other_waiting(scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 2.0)
     allowed = f"{urlsplit(scene.address).hostname}/32"
-    gateway = stage.start_gateway(url_allowed_networks=allowed, fetches_at_once=2, classify_at_once=8)
+    gateway = stage.start_gateway(url_allowed_networks=allowed, max_concurrent_fetches=2, max_concurrent_classify_requests=8)
     anna, bert = connect(gateway, stage), connect(gateway, stage, OTHER_USER, "other")
     scene.web.requests.clear()
     with ThreadPoolExecutor(2) as threads:

@@ -169,7 +169,7 @@ def test_an_operator_that_may_not_see_nodes_trains_without_a_gpu(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess], namespaced_kubeconfig: Path
 ) -> None:
     gpus.offer(1)
-    watch = {"OCELLI_WATCH_SECONDS": "1-1", "OCELLI_BLIND_LIMIT_SECONDS": "5"}
+    watch = {"OCELLI_WATCH_SECONDS": "1-1", "OCELLI_STALE_WATCH_LIMIT_SECONDS": "5"}
     operator = start(build_operator(kubeconfig=namespaced_kubeconfig, **SETTINGS, **watch))
     scene.apply(scene.build())
     scene.wait_until_ready()

@@ -19,7 +19,7 @@ from tests.integration.operator.scene import Scene
 
 NO_NODE = {"resources": {"requests": {"cpu": "9000"}}}
 """A training that never starts: nothing of it matters here."""
-QUICK_WATCHES = {"OCELLI_WATCH_SECONDS": "1-1", "OCELLI_BLIND_LIMIT_SECONDS": "5"}
+QUICK_WATCHES = {"OCELLI_WATCH_SECONDS": "1-1", "OCELLI_STALE_WATCH_LIMIT_SECONDS": "5"}
 
 
 def adopt(scene: Scene, name: str = "colours") -> Path:
@@ -81,9 +81,9 @@ def test_classifiers_that_went_with_their_resource_leave_their_bytes(scene: Scen
     crd = CHECKOUT / "crds" / "classifier.yaml"
     try:
         scene.kubectl("delete", "crd", "classifiers.ocelli.dev", "--wait")
-        (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "ResourceMissing"))
+        (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "CRDMissing"))
         assert "what is stored for them is kept; install the CRD again" in told["note"]
-        assert operator.metric("ocelli_resource_missing") == 1.0
+        assert operator.metric("ocelli_crd_missing") == 1.0
     finally:
         scene.cluster.apply(crd)
     scene.cluster.wait_for("the operator has noticed", lambda: "stored bytes are kept" in operator.log.read_text())
@@ -247,7 +247,7 @@ def test_a_tenants_namespace_that_is_deleted_disturbs_nobody_else(
     operator.start()
     operator.wait_until_leading()
     scene.cluster.kubectl("delete", "namespace", leaving, "--wait")
-    closed = f'ocelli_namespace_closed{{tenant_namespace="{leaving}"}}'
+    closed = f'ocelli_namespace_forbidden{{tenant_namespace="{leaving}"}}'
     scene.cluster.wait_for("it is named", lambda: operator.metric(closed) == 1.0)
     (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "NamespaceClosed"))
     assert f"namespace {leaving} may not be read" in told["note"]

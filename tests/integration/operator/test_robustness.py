@@ -128,7 +128,7 @@ def test_a_lease_that_is_deleted_is_lost_and_not_made_again_by_its_holder(scene:
 
 
 def test_liveness_fails_when_a_watch_is_blind(build_operator: Callable[..., OperatorProcess], proxy: WriteProxy) -> None:
-    operator = build_operator(kubeconfig=proxy.kubeconfig, OCELLI_WATCH_SECONDS="1-1", OCELLI_BLIND_LIMIT_SECONDS="5")
+    operator = build_operator(kubeconfig=proxy.kubeconfig, OCELLI_WATCH_SECONDS="1-1", OCELLI_STALE_WATCH_LIMIT_SECONDS="5")
     operator.start()
     operator.wait_until_leading()
     assert operator.health() == 200

@@ -62,7 +62,7 @@ def test_form_of_a_token_that_drips_is_400(stage: Stage) -> None:
 
 
 def test_requests_that_find_the_queue_of_their_tenant_full_are_429_at_once(stage: Stage) -> None:
-    gateway = stage.start_gateway(uploads_at_once=1, connections=32)
+    gateway = stage.start_gateway(max_concurrent_uploads=1, connections=32)
     with ExitStack() as stack:
         # One is read, four wait.
         for _ in range(5):
@@ -81,7 +81,7 @@ def test_requests_that_find_the_queue_of_their_tenant_full_are_429_at_once(stage
 
 
 def test_client_that_left_gives_up_its_place_in_the_queue(stage: Stage) -> None:
-    gateway = stage.start_gateway(uploads_at_once=1)
+    gateway = stage.start_gateway(max_concurrent_uploads=1)
     address = ("127.0.0.1", gateway.port)
     form = multipart([('Content-Disposition: form-data; name="name"', b"birds")])
     length = f"Content-Length: {len(form)}"
@@ -108,7 +108,7 @@ def test_classify_whose_client_left_asks_no_more_servers(stage: Stage, client: V
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     server.may_answer = stage.call(asyncio.Event)
-    gateway = stage.start_gateway(images_at_once=2, tenant_share_percent=50)
+    gateway = stage.start_gateway(max_concurrent_images=2, tenant_share_percent=50)
     image = [("images_file", (f"{index}.png", png(index))) for index in range(5)]
     with_timeout = connect(gateway, stage).http
     with with_timeout, suppress(httpx.TimeoutException):
@@ -157,7 +157,7 @@ def classify_requests(gateway: GatewayInstance, status: int) -> float:
 
 
 def test_a_burst_of_creates_waits_for_its_turns(stage: Stage) -> None:
-    gateway = stage.start_gateway(uploads_at_once=2)
+    gateway = stage.start_gateway(max_concurrent_uploads=2)
     form = multipart([('Content-Disposition: form-data; name="name"', b"birds")])
     length = f"Content-Length: {len(form)}"
     complete = head(

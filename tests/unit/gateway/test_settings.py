@@ -26,7 +26,7 @@ def test_missing_setting_is_named(variable: str) -> None:
         ("OCELLI_GATEWAY_PORT", "http"),
         ("OCELLI_GATEWAY_PORT", "-1"),
         ("OCELLI_GATEWAY_PORT", "65536"),
-        ("OCELLI_GATEWAY_UPLOADS_AT_ONCE", "0"),
+        ("OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS", "0"),
         ("OCELLI_GATEWAY_BODY_TIMEOUT_SECONDS", "nan"),
         ("OCELLI_GATEWAY_REPLICA_DELAY_SECONDS", "-0.5"),
         ("OCELLI_LOG_LEVEL", "LOUD"),

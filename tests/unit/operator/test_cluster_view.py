@@ -95,7 +95,7 @@ async def test_it_is_named_with_what_is_forbidden() -> None:
     api.close("team-b")
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
-        assert view.closed_namespaces() == {"team-b": "classifiers"}
+        assert view.forbidden_namespaces() == {"team-b": "classifiers"}
 
 
 async def test_it_can_be_worked_in_when_every_kind_may_be_read_again() -> None:
@@ -108,7 +108,7 @@ async def test_it_can_be_worked_in_when_every_kind_may_be_read_again() -> None:
         assert not view.can_be_judged(ObjectKey("team-b", "dogs"))
         api.forbidden.clear()
         await becomes(lambda: view.can_be_judged(ObjectKey("team-b", "dogs")))
-        assert view.closed_namespaces() == {}
+        assert view.forbidden_namespaces() == {}
 
 
 async def test_where_no_namespace_may_be_read_nobody_leads() -> None:
@@ -134,7 +134,7 @@ async def test_it_is_blind_where_nothing_is_heard_of_a_namespace_that_is_open_or
             for resource in (CLASSIFIERS, JOBS):
                 api.forbidden.add((namespace, resource))
         api.silent.update(silent)
-        await becomes(lambda: view.closed_namespaces().keys() == set(closed))
+        await becomes(lambda: view.forbidden_namespaces().keys() == set(closed))
         before = view.contact_age_seconds
         await asyncio.sleep(0.3)
         assert (view.contact_age_seconds > max(before, 0.25)) == blind

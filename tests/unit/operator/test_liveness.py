@@ -23,13 +23,13 @@ DEADLINE_SECONDS = 20.0
 class StandingOperation:
     """An operation whose oldest pass is as a test says."""
 
-    blind_seconds = 0.0
+    watch_age_seconds = 0.0
 
     def __init__(self, oldest: tuple[ObjectKey, float] | None) -> None:
         self._oldest = oldest
         self.ended = asyncio.Event()
 
-    def oldest_pass(self) -> tuple[ObjectKey, float] | None:
+    def oldest_reconcile(self) -> tuple[ObjectKey, float] | None:
         return self._oldest
 
     async def run(self) -> None:
