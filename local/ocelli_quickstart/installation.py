@@ -150,8 +150,12 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]],
     if manifest["kind"] != "Deployment" or name not in environments:
         return localised
     pod = localised["spec"]["template"]["spec"]
-    # Its init containers publish backbones, which `install` has done.
-    pod.pop("initContainers", None)
+    if name == "ocelli-operator":
+        # Its init containers publish backbones, which `install` has done, and its volumes serve them: a process here has the
+        # machine's own /tmp, and gets its token by default.
+        for field_name in ("initContainers", "volumes", "automountServiceAccountToken"):
+            del pod[field_name]
+        del pod["containers"][0]["volumeMounts"]
     if name == "ocelli-gateway":
         # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
         pod["hostNetwork"] = True
