@@ -175,12 +175,21 @@ format: $(VENV)/.dev
 ## golden: rewrite the golden manifests from the builders
 .PHONY: golden
 golden: $(VENV)/.dev
-	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects"
+	@OCELLI_REWRITE_GOLDEN=1 $(BIN)/python -m pytest -q tests/golden tests/charts/test_rendering.py -k "golden or base or projects or rendering or without_helm"
 
 ## reference: rewrite the generated pages of docs/reference
 .PHONY: reference
 reference: $(VENV)/.dev
 	@$(BIN)/python docs/reference/generate.py
+
+## check: fail if anything generated is out of date (golden manifests, deploy/, the chart's CRD, docs/reference)
+GENERATED := tests/golden tests/charts/golden deploy charts docs/reference
+.PHONY: check
+check: $(VENV)/.dev
+	@digest() { find $(GENERATED) -type f -print0 | sort -z | xargs -0 sha256sum; }; before=$$(digest); \
+	$(MAKE) --no-print-directory golden reference >/dev/null; \
+	changed=$$(diff <(echo "$$before") <(digest) | sed -n 's/^[<>] [0-9a-f]*  //p' | sort -u); \
+	if [ -n "$$changed" ]; then echo "check: these were out of date and are now rewritten; review and commit them:"; echo "$$changed"; exit 1; fi
 
 ## benchmark: measure speed, memory and downloads; prints goal and value, fails only if it cannot measure
 .PHONY: benchmark

@@ -1,6 +1,6 @@
 """Installing Ocelli into a local cluster: the shipped manifests, with what differs on one machine put in.
 
-Operator and gateway run as Pods under the ServiceAccounts and Roles of `deploy/`, as they do on any cluster.
+Operator and gateway run as Pods under the chart's ServiceAccounts and Roles, as they do on any cluster.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from ocelli_storage.store_url import open_store
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CRDS = CHECKOUT / "crds" / "classifier.yaml"
-MANIFESTS = CHECKOUT / "deploy"
-BUILT_INS = MANIFESTS / "built-in"
+NAMESPACE_FILE = CHECKOUT / "deploy" / "namespace.yaml"
+MANIFESTS = CHECKOUT / "deploy" / "local" / "ocelli.yaml"
+BUILT_INS = CHECKOUT / "charts" / "ocelli" / "built-in"
 SYSTEM_NAMESPACE = "ocelli-system"
 CREDENTIALS_ANNOTATION = f"{GROUP}/credentials"
 
@@ -56,7 +57,7 @@ class InstallationOptions:
     gpus: bool = False
     """Whether the node offers GPUs."""
     built_ins: tuple[str, ...] = ()
-    """Built-in classifiers to make where they are not there yet: names of files in `deploy/built-in`."""
+    """Built-in classifiers to make where they are not there yet: names of files in `charts/ocelli/built-in`."""
 
 
 async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
@@ -72,15 +73,16 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
     operator = {
         "OCELLI_STORE_URL": options.store_url,
         "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),
+        "OCELLI_BACKBONES_FOLDER": "",
         "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
         # Whoever uses this cluster may reach from this machine what trainers may.
         "OCELLI_SOURCES_ALLOWED_NETWORKS": "0.0.0.0/0,::/0",
         "OCELLI_TRAINER_RESOURCES": json.dumps(TRAINER_RESOURCES),
         "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
     }
-    if options.gpus:
-        # Images are nothing to the process node. That they are named is what opens GPUs to Classifiers.
-        operator |= {"OCELLI_TRAINER_GPU_IMAGE": "ocelli-trainer", "OCELLI_INFERENCE_GPU_IMAGE": "ocelli-inference"}
+    if not options.gpus:
+        # The process node ignores images, but a GPU image in the settings is what offers GPUs to Classifiers.
+        operator |= {"OCELLI_TRAINER_GPU_IMAGE": "", "OCELLI_INFERENCE_GPU_IMAGE": ""}
     gateway = {
         **options.gateway_settings,
         "OCELLI_STORE_URL": options.store_url,
@@ -99,17 +101,28 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
     manifests = [
         # Before the gateway: a Secret that comes after its Pod is mounted only when the node looks again, a minute later.
         secret,
-        *load_manifests([path for path in sorted(MANIFESTS.glob("*.yaml")) if path.name != "kustomization.yaml"]),
+        *load_manifests([NAMESPACE_FILE, MANIFESTS]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
     localised = [_localise(manifest, environments, digest) for manifest in manifests]
+    await _delete_deployments_of_before(cluster, localised)
     await cluster.apply(localised, namespace=SYSTEM_NAMESPACE)
     await _make_built_ins(cluster, options.built_ins)
 
 
 def known_built_ins() -> tuple[str, ...]:
     """The names of the built-in classifiers that are shipped."""
-    return tuple(sorted(path.stem for path in BUILT_INS.glob("*.yaml") if path.name != "kustomization.yaml"))
+    return tuple(sorted(path.stem for path in BUILT_INS.glob("*.yaml")))
+
+
+async def _delete_deployments_of_before(cluster: LocalCluster, manifests: Sequence[Manifest]) -> None:
+    """An earlier release selected Pods by other labels, and a Deployment's selector cannot be changed."""
+    for manifest in manifests:
+        if manifest["kind"] != "Deployment":
+            continue
+        found = await cluster.get("apps/v1", "Deployment", manifest["metadata"]["name"], namespace=SYSTEM_NAMESPACE)
+        if found is not None and found["spec"]["selector"] != manifest["spec"]["selector"]:
+            await cluster.delete([found], namespace=SYSTEM_NAMESPACE)
 
 
 async def _make_built_ins(cluster: LocalCluster, names: Sequence[str]) -> None:
@@ -137,6 +150,12 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]],
     if manifest["kind"] != "Deployment" or name not in environments:
         return localised
     pod = localised["spec"]["template"]["spec"]
+    if name == "ocelli-operator":
+        # Its init containers publish backbones, which `install` has done, and its volumes serve them: a process here has the
+        # machine's own /tmp, and gets its token by default.
+        for field_name in ("initContainers", "volumes", "automountServiceAccountToken"):
+            del pod[field_name]
+        del pod["containers"][0]["volumeMounts"]
     if name == "ocelli-gateway":
         # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
         pod["hostNetwork"] = True

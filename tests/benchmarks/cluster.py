@@ -32,6 +32,7 @@ from tests.benchmarks.cluster_stand_ins import CLASSIFIERS, StandIns, follow, ob
 from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.processes import memory_megabytes
 from tests.integration.operator.operator_process import OperatorProcess
+from tests.shipped_rights import NAMESPACE_FILE, load_rights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SYSTEM_NAMESPACE = "ocelli-system"
@@ -217,8 +218,8 @@ async def wait_until_passed(operator: OperatorProcess, count: int) -> OperatorFi
 async def prepare(cluster: LocalCluster, size: Size) -> Path:
     """Install what the operator needs; the kubeconfig with its rights."""
     await cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
-    for name in ("namespace.yaml", "operator-rbac.yaml"):
-        await cluster.apply(CHECKOUT / "deploy" / name)
+    await cluster.apply(NAMESPACE_FILE)
+    await cluster.apply(load_rights("operator"))
     names = [f"tenant-{number}" for number in range(size.namespaces)]
     await cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names])
     for name in names:

@@ -42,28 +42,42 @@ from tests.charts.releases import (
 GOLDEN = Path(__file__).with_name("golden")
 DEFAULT_VALUES: dict[str, Any] = {"credentials": {"existingSecret": "ocelli-credentials"}}
 REWRITE = bool(os.environ.get("OCELLI_REWRITE_GOLDEN"))
-BASE = CHECKOUT / "deploy" / "base" / "ocelli.yaml"
+DEPLOY = CHECKOUT / "deploy"
 
 
 @pytest.mark.parametrize(("name", "values"), [("default", DEFAULT_VALUES), ("full", FULL_VALUES)])
 def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str, Any]) -> None:
-    path = GOLDEN / f"{name}.yaml"
-    text = render(helm, values)
+    _check(GOLDEN / f"{name}.yaml", render(helm, values))
+
+
+def test_the_base_without_helm_is_the_namespace_and_the_default_rendering(helm: Path) -> None:
+    # Built-in classifiers are applied afterwards: kubectl cannot apply them together with their resource definition.
+    rendered = _without_helm(render(helm, {**DEFAULT_VALUES, "builtIns": []}, "--skip-tests"))
+    # Kustomize takes no file from outside the base's folder, only folders.
+    namespace = (DEPLOY / "namespace.yaml").read_text()
+    header = "# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n"
+    _check(DEPLOY / "base" / "ocelli.yaml", f"{header}{namespace}{rendered}")
+
+
+def test_the_manifests_of_make_run_are_the_rendering_of_their_values(helm: Path) -> None:
+    values = yaml.safe_load((DEPLOY / "local" / "values.yaml").read_text())
+    rendered = _without_helm(render(helm, values, "--skip-tests"))
+    _check(DEPLOY / "local" / "ocelli.yaml", f"# Made from values.yaml and charts/ocelli by `make golden`.\n{rendered}")
+
+
+@pytest.mark.parametrize("name", ["default", "food", "explicit"])
+def test_the_built_in_without_helm_is_the_charts(name: str) -> None:
+    _check(DEPLOY / "built-in" / f"{name}.yaml", (CHART / "built-in" / f"{name}.yaml").read_text())
+
+
+def _without_helm(rendered: str) -> str:
+    return re.sub(r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", rendered, flags=re.M)
+
+
+def _check(path: Path, text: str) -> None:
     if REWRITE:
         path.write_text(text)
     assert path.read_text() == text, "run `make golden` and review the difference"
-
-
-def test_the_plain_base_is_namespace_and_default_rendering(helm: Path) -> None:
-    # Built-in classifiers are applied afterwards: kubectl cannot apply them together with their resource definition.
-    rendered = render(helm, {**DEFAULT_VALUES, "builtIns": []}, "--skip-tests")
-    text = re.sub(r"^ *(app.kubernetes.io/managed-by: Helm|helm.sh/.*)\n", "", rendered, flags=re.M)
-    # Kustomize takes no file from outside the base's folder, only folders.
-    namespace = (CHECKOUT / "deploy" / "namespace.yaml").read_text()
-    text = f"# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n{namespace}{text}"
-    if REWRITE:
-        BASE.write_text(text)
-    assert BASE.read_text() == text, "run `make golden` and review the difference"
 
 
 @pytest.mark.parametrize("chart", [CHART, CRD_CHART], ids=["ocelli", "ocelli-crds"])
@@ -82,25 +96,6 @@ def test_the_charts_resource_is_the_projects(helm: Path) -> None:
     rendered = parse(render_resources(helm))
     assert rendered[0]["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert rendered == parse(source.read_text()), "run `make golden`"
-
-
-@pytest.mark.parametrize("name", ["default", "food", "explicit"])
-def test_the_charts_built_in_is_the_projects(name: str) -> None:
-    copy, source = CHART / "built-in" / f"{name}.yaml", CHECKOUT / "deploy" / "built-in" / f"{name}.yaml"
-    if REWRITE:
-        copy.write_bytes(source.read_bytes())
-    assert copy.read_bytes() == source.read_bytes(), "run `make golden`"
-
-
-@pytest.mark.parametrize("component", ["operator", "gateway"])
-def test_the_chart_grants_what_the_local_installation_grants(helm: Path, component: str) -> None:
-    def rules(documents: list[dict[str, Any]]) -> list[str]:
-        roles = [item for item in documents if item["kind"] in ("Role", "ClusterRole")]
-        ours = [item for item in roles if f"-{component}" in item["metadata"]["name"]]
-        return sorted(f"{item['kind']} {json.dumps(rule, sort_keys=True)}" for item in ours for rule in item["rules"])
-
-    local = parse((CHECKOUT / "deploy" / f"{component}-rbac.yaml").read_text())
-    assert rules(parse(render(helm, {**DEFAULT_VALUES, "gpu": {"enabled": True}}))) == rules(local)
 
 
 def test_no_container_writes_to_its_own_files(helm: Path) -> None:
@@ -146,7 +141,7 @@ def built_ins(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def projects_built_in(name: str) -> dict[str, Any]:
-    spec: dict[str, Any] = yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())["spec"]
+    spec: dict[str, Any] = yaml.safe_load((CHART / "built-in" / f"{name}.yaml").read_text())["spec"]
     return spec
 
 

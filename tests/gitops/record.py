@@ -6,7 +6,6 @@ A watch keeps every version of every object, so that states that last a moment a
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import ExampleSources
 from tests.networks import COLOURS, PLAIN_IMAGES, onnx_bytes
+from tests.shipped_rights import NAMESPACE_FILE, load_own_roles, load_rights
 
 NAMESPACE = "team-a"
 HEALTH_TEST = CHECKOUT / "deploy/gitops/argocd/resource_customizations/ocelli.dev/Classifier/health_test.yaml"
@@ -284,13 +284,8 @@ def prepare_namespace(cluster: Any) -> Path:
     """The CRD, the operator's ServiceAccount with its rights, and the namespace; returns the operator's kubeconfig."""
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
-    for name in ("namespace.yaml", "operator-rbac.yaml"):
-        cluster.apply(CHECKOUT / "deploy" / name)
-    for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
-        if manifest["kind"] in ("Role", "RoleBinding"):
-            moved = copy.deepcopy(manifest)
-            moved["metadata"]["namespace"] = NAMESPACE
-            cluster.apply(moved, namespace=NAMESPACE)
+    cluster.apply(NAMESPACE_FILE)
+    cluster.apply([*load_rights("operator"), *load_own_roles("operator", NAMESPACE)])
     kubeconfig: Path = cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
     return kubeconfig
 

@@ -30,6 +30,7 @@ from tests.integration.operator.conftest import (  # noqa: F401 (fixtures)
     store_folder,
 )
 from tests.integration.operator.operator_process import OperatorProcess
+from tests.shipped_rights import load_own_roles
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
@@ -139,11 +140,8 @@ def installation(
         namespaces = [pattern.format(way=way) for way in WAYS]
         for namespace in namespaces:
             local_cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-        for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
-            if manifest["kind"] in ("Role", "RoleBinding"):
-                # The operator's Lease lies there.
-                manifest["metadata"]["namespace"] = namespaces[0]
-                local_cluster.apply(manifest)
+        # The operator's Lease is in the first one.
+        local_cluster.apply(load_own_roles("operator", namespaces[0]))
         operators[pattern] = OperatorProcess(
             kubeconfig=operator_kubeconfig,
             namespace=namespaces[0],

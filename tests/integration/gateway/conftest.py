@@ -12,6 +12,7 @@ import pytest
 from ocelli_gateway.credentials import build_credential_set
 from ocelli_local import SyncClusterAccess
 from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
+from tests.shipped_rights import NAMESPACE_FILE, load_rights
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SYSTEM_NAMESPACE = "ocelli-system"
@@ -20,8 +21,8 @@ SYSTEM_NAMESPACE = "ocelli-system"
 @pytest.fixture(scope="session")
 def gateway_kubeconfig(local_cluster: SyncClusterAccess) -> Path:
     local_cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
-    for name in ("namespace.yaml", "gateway-rbac.yaml"):
-        local_cluster.apply(CHECKOUT / "deploy" / name)
+    local_cluster.apply(NAMESPACE_FILE)
+    local_cluster.apply(load_rights("gateway"))
     return local_cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, "ocelli-gateway")
 
 

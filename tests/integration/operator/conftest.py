@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ocelli_local import SyncClusterAccess
 from ocelli_local.pytest_plugin import fresh_namespace
@@ -19,6 +17,7 @@ from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import ExampleSources
 from tests.integration.operator.write_proxy import WriteProxy
+from tests.shipped_rights import NAMESPACE_FILE, load_own_roles, load_rights
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 SYSTEM_NAMESPACE = "ocelli-system"
@@ -47,8 +46,8 @@ def sources() -> Iterator[ExampleSources]:
 def operator_kubeconfig(local_cluster: SyncClusterAccess) -> Path:
     """The operator's ServiceAccount, with the rights of the shipped manifests."""
     local_cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
-    for name in ("namespace.yaml", "operator-rbac.yaml"):
-        local_cluster.apply(CHECKOUT / "deploy" / name)
+    local_cluster.apply(NAMESPACE_FILE)
+    local_cluster.apply(load_rights("operator"))
     return local_cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, OPERATOR)
 
 
@@ -63,11 +62,7 @@ def scene(
 
 def open_scene(cluster: SyncClusterAccess, namespace: str, sources: ExampleSources, store_folder: Path) -> Scene:
     """A namespace in which an operator may hold its Lease."""
-    for manifest in yaml.safe_load_all((CHECKOUT / "deploy" / "operator-rbac.yaml").read_text()):
-        if manifest["kind"] in ("Role", "RoleBinding"):
-            moved = copy.deepcopy(manifest)
-            moved["metadata"]["namespace"] = namespace
-            cluster.apply(moved, namespace=namespace)
+    cluster.apply(load_own_roles("operator", namespace))
     # Each is an installation of its own, to which the store belongs.
     shutil.rmtree(store_folder / "installation", ignore_errors=True)
     return Scene(cluster=cluster, namespace=namespace, sources=sources, store_folder=store_folder)

@@ -33,7 +33,7 @@ LITE0 = PACKAGED_WEIGHTS["EfficientNetLite0"]
 
 def define(name: str) -> dict[str, Any]:
     """The definition of a built-in classifier as it is shipped."""
-    manifest = yaml.safe_load((CHECKOUT / "deploy" / "built-in" / f"{name}.yaml").read_text())
+    manifest = yaml.safe_load((CHECKOUT / "charts" / "ocelli" / "built-in" / f"{name}.yaml").read_text())
     return {"pretrained": manifest["spec"]["pretrained"]}
 
 
