@@ -10,7 +10,8 @@ import sys
 from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_operator.config import ConfigError, OperatorConfig, parse_config
+from ocelli_api.settings import SettingsError, load_settings
+from ocelli_operator.config import OperatorConfig
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.operation import Operation
 from ocelli_storage.object_store import StoreConfigurationError
@@ -33,11 +34,11 @@ async def run(config: OperatorConfig) -> None:
 def main() -> int:
     """The exit code."""
     try:
-        config = parse_config(os.environ)
-    except ConfigError as error:
+        config = load_settings(OperatorConfig, os.environ)
+    except SettingsError as error:
         print(f"ocelli-operator: {error}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    configure_logging(config.log_level, talkative=("kopf", "aiohttp.access"))
+    configure_logging(config.children.log_level, talkative=("kopf", "aiohttp.access"))
     try:
         asyncio.run(run(config))
     except (CredentialsError, StoreConfigurationError) as error:

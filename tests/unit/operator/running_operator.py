@@ -16,7 +16,8 @@ from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, POD
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, Manifest
 from ocelli_api.names import build_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, Component
-from ocelli_operator.config import OperatorConfig, parse_config
+from ocelli_api.settings import load_settings
+from ocelli_operator.config import OperatorConfig
 from ocelli_operator.operation import Operation
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnreachableError
@@ -193,7 +194,7 @@ class Stage:
     async def operator(self, **settings: str) -> AsyncIterator[Operation]:
         """Runs while the block does. It does not sweep: the first sweep is an hour away from what tests make."""
         environment = {"OCELLI_STORE_URL": self.store.url, "OCELLI_METRICS_PORT": str(find_free_port())}
-        self.config = parse_config({**environment, **settings})
+        self.config = load_settings(OperatorConfig, {**environment, **settings})
         operation = Operation(cast(ClusterClient, self.cluster), self.store, self.config)
         running = asyncio.create_task(operation.run())
         try:

@@ -14,7 +14,8 @@ import pytest
 from ocelli_cluster.client import Credentials
 from ocelli_cluster.resources import ObjectKey
 
-from ocelli_operator.config import OperatorConfig, parse_config
+from ocelli_api.settings import load_settings
+from ocelli_operator.config import OperatorConfig
 from ocelli_operator.handlers import run_operator
 
 DEADLINE_SECONDS = 20.0
@@ -66,7 +67,7 @@ def ask(config: OperatorConfig) -> int | None:
 
 
 def probe(oldest: tuple[ObjectKey, float] | None) -> int:
-    config = replace(parse_config({"OCELLI_STORE_URL": "file:///store"}), health_port=find_free_port())
+    config = replace(load_settings(OperatorConfig, {"OCELLI_STORE_URL": "file:///store"}), health_port=find_free_port())
 
     async def scenario() -> int:
         operation: Any = StandingOperation(oldest)
