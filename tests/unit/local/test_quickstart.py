@@ -82,7 +82,7 @@ def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
+        ("OCELLI_GATEWAY_MAX_CONCURENT_UPLOADS", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
         ("OCELLI_QUOTA_EVERYTHING", "see docs/reference/gateway-settings.md"),
     ],
 )
