@@ -23,12 +23,12 @@ from ocelli_api.settings import Setting
 from ocelli_gateway.metrics import Metrics as GatewayMetrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_inference.metrics import Metrics as InferenceMetrics
-from ocelli_inference.settings import Settings as InferenceSettings
-from ocelli_operator.config import OperatorConfig
+from ocelli_inference.settings import InferenceSettings
 from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.settings import OperatorSettings
 from ocelli_store.metrics import Metrics as StoreMetrics
 from ocelli_store.settings import StoreSettings
-from ocelli_training.settings import Settings as TrainerSettings
+from ocelli_training.settings import TrainerSettings
 
 FOLDER = Path(__file__).parent
 CHECKOUT = FOLDER.parents[1]
@@ -182,7 +182,7 @@ PAGES = {
     "conditions.md": render_conditions,
     "classifier.md": render_classifier,
     "operator-metrics.md": render_operator_metrics,
-    "operator-settings.md": lambda: render_settings("operator", OperatorConfig),
+    "operator-settings.md": lambda: render_settings("operator", OperatorSettings),
     "gateway-metrics.md": render_gateway_metrics,
     "gateway-settings.md": lambda: render_settings("gateway", GatewaySettings),
     "inference-metrics.md": render_inference_metrics,

@@ -16,7 +16,7 @@ from ocelli_api.log_lines import configure_logging
 from ocelli_api.pod_environment import TerminationMessageSettings
 from ocelli_api.settings import SettingsError, load_settings
 from ocelli_http.freed_memory import return_large_blocks
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 
 _log = logging.getLogger("ocelli_inference")
 
@@ -31,7 +31,7 @@ def main() -> int:
     """Run the server and return the exit code."""
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
-        settings = load_settings(Settings, os.environ)
+        settings = load_settings(InferenceSettings, os.environ)
     except SettingsError as error:
         return _fail(str(error))
     configure_logging(settings.log_level, talkative=_TALKATIVE)

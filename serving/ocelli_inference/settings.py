@@ -13,7 +13,7 @@ _IP_ADDRESS = checked("an IP address", str, ip_address)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(PodSettings):
+class InferenceSettings(PodSettings):
     """Which revision to serve, from where, and with how much of the machine."""
 
     bind_address: str = setting(Environment.BIND_ADDRESS, _IP_ADDRESS, "0.0.0.0")

@@ -20,7 +20,7 @@ from ocelli_api.pods import Environment
 from ocelli_api.settings import SettingsError, load_settings
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
@@ -35,7 +35,7 @@ def main() -> int:
     """Run one attempt and return the exit code."""
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
-        settings = load_settings(Settings, os.environ)
+        settings = load_settings(TrainerSettings, os.environ)
         configure_logging(settings.log_level, talkative=_TALKATIVE)
         store = open_store(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
         scratch = _make_scratch_folder(settings)
@@ -57,7 +57,7 @@ def main() -> int:
     return exit_code
 
 
-def _make_scratch_folder(settings: Settings) -> Path:
+def _make_scratch_folder(settings: TrainerSettings) -> Path:
     try:
         settings.scratch_folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix="training-", dir=settings.scratch_folder))

@@ -35,7 +35,7 @@ _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(PodSettings):
+class TrainerSettings(PodSettings):
     """What to train, from where, where to, and with how much of the machine."""
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_local.cluster import ClusterOptions, LocalCluster
-from ocelli_operator.config import ChildSettings
+from ocelli_operator.settings import ChildSettings
 from tests.benchmarks.cluster_stand_ins import CLASSIFIERS, StandIns, follow, object_path
 from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.processes import memory_megabytes

@@ -23,7 +23,7 @@ from ocelli_gateway import operations
 from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.http_protocol import LIVE_PATH
 from ocelli_gateway.settings import GatewaySettings
-from ocelli_operator.config import ChildSettings, OperatorConfig
+from ocelli_operator.settings import ChildSettings, OperatorSettings
 from ocelli_store import __main__ as store_program
 from tests.charts.releases import (
     CHART,
@@ -213,7 +213,7 @@ NO_VALUES = {
 """Settings that the chart's probes, ports and volumes would not follow."""
 
 
-@pytest.mark.parametrize(("component", "table"), [("operator", OperatorConfig), ("gateway", GatewaySettings)])
+@pytest.mark.parametrize(("component", "table"), [("operator", OperatorSettings), ("gateway", GatewaySettings)])
 def test_the_chart_allows_all_settings_except_those_that_it_sets_itself(helm: Path, component: str, table: Any) -> None:
     known = {setting.name for setting in list_settings(table)}
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"][component]["properties"]["settings"]

@@ -10,14 +10,14 @@ import pytest
 from ocelli_api.pods import Environment
 from ocelli_api.settings import list_settings
 from ocelli_gateway.settings import GatewaySettings
-from ocelli_inference.settings import Settings as InferenceSettings
-from ocelli_operator.config import OperatorConfig
+from ocelli_inference.settings import InferenceSettings
+from ocelli_operator.settings import OperatorSettings
 from ocelli_store.settings import StoreSettings
-from ocelli_training.settings import Settings as TrainerSettings
+from ocelli_training.settings import TrainerSettings
 from tests.contract.test_reference import GENERATOR
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-PROGRAMS = (OperatorConfig, GatewaySettings, StoreSettings, InferenceSettings, TrainerSettings)
+PROGRAMS = (OperatorSettings, GatewaySettings, StoreSettings, InferenceSettings, TrainerSettings)
 TOKEN_FILE = Environment.STORE_TOKEN_FILE
 """Read where the embedded store is opened, by every program."""
 CHART_TEST = {"OCELLI_URL", "OCELLI_API_KEY"}

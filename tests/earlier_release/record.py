@@ -30,14 +30,14 @@ from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_api.settings import load_settings
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
-from ocelli_inference.settings import Settings as InferenceSettings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.publish import publish_backbone
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import build_status_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.attempt import run_attempt
-from ocelli_training.settings import Settings as TrainerSettings
+from ocelli_training.settings import TrainerSettings
 from tests.unit.operator.factories import UID, World
 
 COMMIT = "8acbefe"

@@ -26,7 +26,7 @@ from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.export_files import open_export
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import load_artifact
 from ocelli_model.backbone import Precision, load_backbone_metadata
 from ocelli_model.engine import device_for
@@ -37,7 +37,7 @@ from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, ClassifierLocat
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
-from ocelli_training.settings import Settings as TrainerSettings
+from ocelli_training.settings import TrainerSettings
 from tests.installed_backbone import install_backbone
 from tests.unit.operator.factories import World
 
@@ -92,7 +92,7 @@ def recording(tmp_path: Path) -> Recording:
 
 
 async def answer(recording: Recording) -> dict[str, dict[str, float]]:
-    settings = Settings(
+    settings = InferenceSettings(
         store_url=recording.store.url,
         classifier="team-a/dogs",
         namespace=LOCATION.namespace,

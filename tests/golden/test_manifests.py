@@ -12,7 +12,6 @@ import yaml
 
 from ocelli_api.classifier import Accelerator, Classifier, Manifest, parse_classifier
 from ocelli_api.settings import load_settings
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
@@ -20,6 +19,7 @@ from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
+from ocelli_operator.settings import ChildSettings
 
 FOLDER = Path(__file__).parent
 REVISION = "0123456789"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ocelli_api.settings import SettingsError, load_settings
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 
 ENVIRONMENT = {
     "OCELLI_STORE_URL": "file:///var/lib/ocelli",
@@ -17,13 +17,13 @@ ENVIRONMENT = {
 
 
 def test_every_address_is_bound_by_default() -> None:
-    assert load_settings(Settings, ENVIRONMENT).bind_address == "0.0.0.0"
+    assert load_settings(InferenceSettings, ENVIRONMENT).bind_address == "0.0.0.0"
 
 
 def test_the_address_of_the_pod_is_bound() -> None:
-    assert load_settings(Settings, {**ENVIRONMENT, "POD_IP": "fd00::7"}).bind_address == "fd00::7"
+    assert load_settings(InferenceSettings, {**ENVIRONMENT, "POD_IP": "fd00::7"}).bind_address == "fd00::7"
 
 
 def test_a_name_instead_of_an_address_is_refused() -> None:
     with pytest.raises(SettingsError, match=r"POD_IP is 'localhost' .*; set it to an IP address"):
-        load_settings(Settings, {**ENVIRONMENT, "POD_IP": "localhost"})
+        load_settings(InferenceSettings, {**ENVIRONMENT, "POD_IP": "localhost"})

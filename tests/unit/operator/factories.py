@@ -22,7 +22,6 @@ from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_api.revision import current_revision, training_hash
 from ocelli_api.settings import load_settings
 from ocelli_operator.actions import ApplyChild, DeleteChild
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
@@ -41,6 +40,7 @@ from ocelli_operator.observed import (
     StoredArtifact,
 )
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.settings import ChildSettings
 from ocelli_operator.starts import Family, StartLimits, Starts
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)

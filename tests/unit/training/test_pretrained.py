@@ -29,7 +29,7 @@ from ocelli_model.preprocessing import ResizeMode
 from ocelli_storage.layout import REPORT_PAGE
 from ocelli_training import pretrained_files
 from ocelli_training.pretrained_files import PretrainedError, PretrainedReader
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 from tests.networks import COLOURS, PLAIN_IMAGES, SHARES, onnx_bytes, save_torchvision
 
 SQUEEZENET = "squeezenet1_1"
@@ -487,7 +487,7 @@ class TestServersThatDoNotAnswer:
     def fault(self, files: Files, tmp_path: Path, published: Any = None) -> PretrainedError:
         """What a reader without patience says."""
         limits = replace(pretrained_files.WEIGHTS_LIMITS, retry_delays_seconds=(), connect_seconds=1)
-        settings = load_settings(Settings, {**files.trainer.environment, Environment.CPU_LIMIT: "1"})
+        settings = load_settings(TrainerSettings, {**files.trainer.environment, Environment.CPU_LIMIT: "1"})
         pretrained = parse_spec(files.trainer.definition).pretrained
         assert pretrained is not None
 

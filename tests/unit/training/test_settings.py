@@ -10,7 +10,7 @@ from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pods import Environment
 from ocelli_api.settings import SettingsError, load_settings
 from ocelli_storage.layout import ClassifierLocation
-from ocelli_training.settings import InstalledBackbone, Settings
+from ocelli_training.settings import InstalledBackbone, TrainerSettings
 
 COMPLETE = {
     Environment.STORE_URL: "file:///store",
@@ -22,8 +22,8 @@ COMPLETE = {
 }
 
 
-def parse(**changes: str) -> Settings:
-    return load_settings(Settings, {**COMPLETE, **{Environment[name]: value for name, value in changes.items()}})
+def parse(**changes: str) -> TrainerSettings:
+    return load_settings(TrainerSettings, {**COMPLETE, **{Environment[name]: value for name, value in changes.items()}})
 
 
 def test_what_is_optional_has_a_default() -> None:

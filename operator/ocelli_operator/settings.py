@@ -231,7 +231,7 @@ class ChildSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OperatorConfig:
+class OperatorSettings:
     """All settings."""
 
     children: ChildSettings = group(ChildSettings)

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.settings import SettingsError, list_settings, load_settings
-from ocelli_operator.config import OperatorConfig
+from ocelli_operator.settings import OperatorSettings
 
 GOOD = {"OCELLI_STORE_URL": "file:///store"}
 
 
-def parse(environment: Mapping[str, str]) -> OperatorConfig:
-    return load_settings(OperatorConfig, environment)
+def parse(environment: Mapping[str, str]) -> OperatorSettings:
+    return load_settings(OperatorSettings, environment)
 
 
 def test_the_store_alone_must_be_set() -> None:
-    assert [item.name for item in list_settings(OperatorConfig) if item.default is None] == ["OCELLI_STORE_URL"]
+    assert [item.name for item in list_settings(OperatorSettings) if item.default is None] == ["OCELLI_STORE_URL"]
     assert parse(GOOD).children.store_url == "file:///store"
 
 
