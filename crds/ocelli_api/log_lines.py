@@ -36,17 +36,6 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(document, ensure_ascii=False, default=str)
 
 
-def parse_log_level(text: str) -> str:
-    """One of `LOG_LEVELS`, in whatever case it is written.
-
-    Raises:
-        ValueError: there is no such level; the message says which there are.
-    """
-    if text.upper() not in LOG_LEVELS:
-        raise ValueError(f"{text!r}; give one of {', '.join(LOG_LEVELS)}")
-    return text.upper()
-
-
 def configure_logging(level: str, *, talkative: tuple[str, ...] = ()) -> None:
     """Send every logger's lines, and warnings, to standard error; those of `talkative` libraries from WARNING on only.
 

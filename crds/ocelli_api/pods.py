@@ -73,39 +73,25 @@ class Component(StrEnum):
 
 
 class Environment(StrEnum):
-    """Variables of trainers and inference servers."""
+    """Variables of trainers and inference servers; `ocelli_api.pod_environment` and the two programs say what they mean."""
 
     STORE_URL = "OCELLI_STORE_URL"
-    """The object store: `file:///…`, a bucket, or the embedded store's `http://…`."""
     STORE_TOKEN_FILE = "OCELLI_STORE_TOKEN_FILE"
     """The ServiceAccount token for the embedded store."""
     CLASSIFIER = "OCELLI_CLASSIFIER"
-    """`namespace/name`, for messages."""
     NAMESPACE = "OCELLI_NAMESPACE"
-    """The tenant, as the store's layout needs it."""
     CLASSIFIER_ID = "OCELLI_CLASSIFIER_ID"
     REVISION = "OCELLI_REVISION"
     ATTEMPT = "OCELLI_ATTEMPT"
-    """Trainer only: the attempt, a number that the outcome carries back."""
     BACKBONES = "OCELLI_BACKBONES"
-    """Trainer only: backbones on hand, `NAME=DIGEST,NAME=DIGEST`; `Auto` takes the first that is listed."""
     FILE_SOURCES_FOLDER = "OCELLI_FILE_SOURCES_FOLDER"
-    """Trainer only: the folder that `file://` sources are resolved in; empty: `file://` sources are refused."""
     SOURCES_ALLOWED_NETWORKS = "OCELLI_SOURCES_ALLOWED_NETWORKS"
-    """Trainer only: networks, `10.1.0.0/16,fd00::/8`, that sources may be fetched from though they are private."""
     SOURCES_DENIED_NETWORKS = "OCELLI_SOURCES_DENIED_NETWORKS"
-    """Trainer only: networks that they may not be fetched from though they are public, or lie in allowed ones."""
     SCRATCH_FOLDER = "OCELLI_SCRATCH_FOLDER"
-    """Trainer only: a folder for temporary files (an emptyDir)."""
     TERMINATION_MESSAGE_PATH = "TERMINATION_MESSAGE_PATH"
-    """Where the termination message goes; default `/dev/termination-log`."""
     CPU_LIMIT = "OCELLI_CPU_LIMIT"
-    """Whole cores the container may use, rounded up (`resourceFieldRef: limits.cpu`)."""
     ACCELERATOR = "OCELLI_ACCELERATOR"
-    """`CPU`: a GPU is left alone though one may be seen; `GPU`: there must be one; `Auto` (the default): one is used if it is
-    there."""
     BIND_ADDRESS = "POD_IP"
-    """Inference server only: the address it binds to (`fieldRef: status.podIP`)."""
     LOG_LEVEL = "OCELLI_LOG_LEVEL"
 
 

@@ -22,8 +22,9 @@ import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, ClassifierStatus, parse_classifier
 from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_api.settings import SettingsError, list_settings, load_settings
 from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
-from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
+from ocelli_gateway.settings import GatewaySettings
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError
 from ocelli_model.backbones.published_weights import hub_folder
@@ -95,13 +96,13 @@ class RunSettings:
 def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """Checked here: a gateway that does not start is found out only after a minute and a half of waiting for it."""
     given = {name: value for name, value in environment.items() if name.startswith(GATEWAY_PREFIXES) and value}
-    known = [name for name in environment_variables() if name.startswith(GATEWAY_PREFIXES)]
+    known = [item.name for item in list_settings(GatewaySettings) if item.name.startswith(GATEWAY_PREFIXES)]
     for name in given.keys() - set(known):
         meant = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
         remedy = f"did you mean {meant[0]}?" if meant else "see docs/reference/gateway-settings.md"
         raise RunError(f"{name} is not a setting of the gateway; {remedy}")
     try:
-        GatewaySettings.from_environment({**given, "OCELLI_STORE_URL": "file:///", "OCELLI_CREDENTIALS_FOLDER": "/"})
+        load_settings(GatewaySettings, {**given, "OCELLI_STORE_URL": "file:///", "OCELLI_CREDENTIALS_FOLDER": "/"})
     except SettingsError as error:
         raise RunError(str(error)) from error
     return given

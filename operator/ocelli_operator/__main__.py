@@ -1,4 +1,4 @@
-"""`python -m ocelli_operator`: the composition root. Settings come from the environment, see `config`."""
+"""`python -m ocelli_operator`: the composition root. Settings come from the environment, see `settings`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import sys
 from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_operator.config import ConfigError, OperatorConfig, parse_config
+from ocelli_api.settings import SettingsError, load_settings
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.operation import Operation
+from ocelli_operator.settings import OperatorSettings
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
 
@@ -23,7 +24,7 @@ STORE_RETRY_LIMIT_SECONDS = 1.0
 """Whatever waits for the store is done again by the operator itself, later, and holds up nothing meanwhile."""
 
 
-async def run(config: OperatorConfig) -> None:
+async def run(config: OperatorSettings) -> None:
     """Run the operator until a signal comes."""
     store = open_store(config.children.store_url, retry_limit_seconds=STORE_RETRY_LIMIT_SECONDS)
     async with await ClusterClient.connect() as client:
@@ -33,11 +34,11 @@ async def run(config: OperatorConfig) -> None:
 def main() -> int:
     """The exit code."""
     try:
-        config = parse_config(os.environ)
-    except ConfigError as error:
+        config = load_settings(OperatorSettings, os.environ)
+    except SettingsError as error:
         print(f"ocelli-operator: {error}", file=sys.stderr)
         return EXIT_MISCONFIGURED
-    configure_logging(config.log_level, talkative=("kopf", "aiohttp.access"))
+    configure_logging(config.children.log_level, talkative=("kopf", "aiohttp.access"))
     try:
         asyncio.run(run(config))
     except (CredentialsError, StoreConfigurationError) as error:

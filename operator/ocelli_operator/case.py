@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Classifier, ClassifierStatus
 from ocelli_api.conditions import ConditionStatus, ConditionType, StalledReason
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed
+from ocelli_operator.settings import ChildSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import Any
 import kopf
 from ocelli_cluster.client import ClusterClient
 
-from ocelli_operator.config import OperatorConfig
 from ocelli_operator.operation import Operation
+from ocelli_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class ReconcileStuckError(Exception):
     """A pass over a Classifier does not end: the process should be restarted, so that its worker is free again."""
 
 
-async def run_operator(operation: Operation, client: ClusterClient, config: OperatorConfig) -> None:
+async def run_operator(operation: Operation, client: ClusterClient, config: OperatorSettings) -> None:
     """Run until a signal comes. Raises what ended the operation, if it ended by itself."""
     registry = kopf.OperatorRegistry()
     stop = asyncio.Event()

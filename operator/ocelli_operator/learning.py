@@ -13,7 +13,6 @@ from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.case import Case
-from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.manifests.metadata import job_name, manifest_hash
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
@@ -164,7 +163,7 @@ def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
         return replace(learning, attempt=attempt, trained=false(TrainedReason.QUEUED, message))
     accelerator = _resolve_accelerator(case)
     if accelerator is Accelerator.GPU and not case.settings.trainer_gpu_image:
-        message = f"{case.classifier}: {tell_gpu_not_offered('spec.training', TRAINER_GPU_IMAGE.name)}"
+        message = f"{case.classifier}: {tell_gpu_not_offered('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
         return _failed(case, failed_for_want_of_gpu(message), case.status.attempt, learning.actions)
     chosen = Attempt(revision=case.current, number=attempt, accelerator=accelerator)
     manifest = build_training_job(case.owner, case.settings, chosen)

@@ -20,12 +20,12 @@ from ocelli_cluster.resources import LEASES, ObjectKey
 
 from ocelli_api.classifier import Classifier
 from ocelli_operator.cluster_view import ClusterView, ViewScope
-from ocelli_operator.config import OperatorConfig
 from ocelli_operator.deletions import Deletions
 from ocelli_operator.events import EventRecorder, Subject
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import StartKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
+from ocelli_operator.settings import OperatorSettings
 from ocelli_operator.starts import StartLimits, Starts
 from ocelli_operator.status import Occurrence
 from ocelli_operator.store_owner import Ownership
@@ -89,7 +89,7 @@ class Operation:
     """Runs until cancelled. Liveness is `watch_age_seconds` and `oldest_reconcile`."""
 
     def __init__(
-        self, client: ClusterClient, store: ObjectStore, config: OperatorConfig, clock: Callable[[], datetime] = utc_now
+        self, client: ClusterClient, store: ObjectStore, config: OperatorSettings, clock: Callable[[], datetime] = utc_now
     ) -> None:
         self._client = client
         self._store = store

@@ -15,13 +15,13 @@ from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.case import Case
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.judgement import Judgement, build_conditions, judge_available, plan_status
 from ocelli_operator.learning import TRAINING_FAILURES, Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed, StartKind
 from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
+from ocelli_operator.settings import ChildSettings
 from ocelli_operator.status import NOT_CHECKED, false, true
 
 PROGRESS_POLL_SECONDS = 2.0

@@ -25,7 +25,6 @@ from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.job_events import JobEvents
 from ocelli_operator.learning import next_attempt
@@ -44,6 +43,7 @@ from ocelli_operator.observed import (
 )
 from ocelli_operator.ownership import tell_in_the_way
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.settings import ChildSettings
 from ocelli_operator.starts import Starts
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, tell_no_room, tell_refusal
 from ocelli_operator.store_contact import StoreOutageError

@@ -9,7 +9,6 @@ from ocelli_api.conditions import ConditionType, StalledReason
 from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
 from ocelli_operator.case import Case
-from ocelli_operator.config import INFERENCE_GPU_IMAGE, INFERENCE_PEERS, METRICS_PEERS
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
@@ -134,7 +133,7 @@ def _plan_guard(case: Case) -> _Guard:
     blocked = _find_in_the_way(case, kind, manifest)
     hash_ = manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
     if refusal := case.observed.refusals.get(hash_):
-        remedy = f"correct {INFERENCE_PEERS.name} or {METRICS_PEERS.name} of the operator"
+        remedy = "correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator"
         return _Guard(trouble=f"{kind} {name}: the API server refuses it: {refusal}; {remedy}", missing=found is None)
     actions = _apply(case, kind, manifest, found)
     hindrances = [text for action in actions if (text := _find_hindrance(case, action))]
@@ -314,7 +313,7 @@ def _asks_for_more_gpu(case: Case, revision: str) -> bool:
 
 
 def _tell_not_offered() -> str:
-    return tell_gpu_not_offered("spec.serving", INFERENCE_GPU_IMAGE.name)
+    return tell_gpu_not_offered("spec.serving", "OCELLI_INFERENCE_GPU_IMAGE")
 
 
 def _build_deployment(case: Case, revision: str) -> Manifest:

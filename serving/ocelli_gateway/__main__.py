@@ -11,10 +11,11 @@ import uvloop
 from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
+from ocelli_api.settings import SettingsError, load_settings
 from ocelli_gateway.app import Dependencies, build_app, build_internal_app, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.metrics import Metrics
-from ocelli_gateway.settings import GatewaySettings, SettingsError
+from ocelli_gateway.settings import GatewaySettings
 from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
@@ -51,7 +52,7 @@ async def serve(settings: GatewaySettings) -> None:
 def main() -> int:
     """Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot start."""
     try:
-        settings = GatewaySettings.from_environment(os.environ)
+        settings = load_settings(GatewaySettings, os.environ)
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1

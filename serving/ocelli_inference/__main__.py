@@ -13,9 +13,10 @@ import sys
 import uvloop
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_api.pod_environment import TerminationMessageSettings
+from ocelli_api.settings import SettingsError, load_settings
 from ocelli_http.freed_memory import return_large_blocks
-from ocelli_inference.settings import count_usable_cores, parse_settings
+from ocelli_inference.settings import InferenceSettings
 
 _log = logging.getLogger("ocelli_inference")
 
@@ -30,7 +31,7 @@ def main() -> int:
     """Run the server and return the exit code."""
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
-        settings = parse_settings(os.environ, usable_cores=count_usable_cores())
+        settings = load_settings(InferenceSettings, os.environ)
     except SettingsError as error:
         return _fail(str(error))
     configure_logging(settings.log_level, talkative=_TALKATIVE)
@@ -59,7 +60,7 @@ def _limit_numpy_threads() -> None:
 
 def _fail(message: str) -> int:
     _log.error("cannot serve", extra={"error": message})
-    path = termination_message_path(os.environ)
+    path = load_settings(TerminationMessageSettings, os.environ).termination_message_path
     try:
         path.write_text(message)
     except OSError as error:

@@ -20,7 +20,7 @@ from ocelli_api.prediction import Prediction
 from ocelli_inference.batching import BatchRules, FeatureBatcher
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor, ServedClassifier
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
 from ocelli_model.backbone import BackboneError, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
@@ -43,7 +43,7 @@ class LoadError(Exception):
 
 
 @asynccontextmanager
-async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[Predictor]:
+async def open_predictor(settings: InferenceSettings, metrics: Metrics) -> AsyncIterator[Predictor]:
     """The revision of the settings, loaded, verified and warm: its predictor has answered a real prediction.
 
     Raises:
@@ -75,7 +75,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
         yield predictor
 
 
-async def _load(settings: Settings) -> tuple[Artifact, Engine, BatchRules]:
+async def _load(settings: InferenceSettings) -> tuple[Artifact, Engine, BatchRules]:
     store = open_store(settings.store_url)
     location = ClassifierLocation(namespace=settings.namespace, classifier_id=settings.classifier_id)
     artifact = await load_artifact(store, location, settings.revision)

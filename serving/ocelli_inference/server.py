@@ -22,12 +22,12 @@ from ocelli_inference.http_protocol import InferenceProtocol
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.service import DrainRules, InferenceService
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 
 _log = logging.getLogger(__name__)
 
 
-async def run_server(settings: Settings) -> None:
+async def run_server(settings: InferenceSettings) -> None:
     """Serve until a signal and its drain end it.
 
     Raises:
@@ -62,7 +62,7 @@ async def run_server(settings: Settings) -> None:
             await serving
 
 
-async def _load_and_serve(settings: Settings, service: InferenceService, serving: asyncio.Task[None]) -> None:
+async def _load_and_serve(settings: InferenceSettings, service: InferenceService, serving: asyncio.Task[None]) -> None:
     started = time.monotonic()
     async with open_predictor(settings, service.metrics) as predictor:
         load_seconds = time.monotonic() - started

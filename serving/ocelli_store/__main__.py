@@ -13,13 +13,14 @@ import uvloop
 from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
+from ocelli_api.settings import SettingsError, load_settings
 from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_store.app import Store, build_app, build_internal_app
 from ocelli_store.folder import ObjectFolder
 from ocelli_store.metrics import Metrics
-from ocelli_store.settings import SettingsError, StoreSettings, parse_settings
+from ocelli_store.settings import StoreSettings
 from ocelli_store.tokens import TokenReviewer
 
 DRAIN_SECONDS = 3
@@ -57,7 +58,7 @@ async def serve(settings: StoreSettings) -> None:
 def main() -> int:
     """The exit code."""
     try:
-        settings = parse_settings(os.environ)
+        settings = load_settings(StoreSettings, os.environ)
     except SettingsError as error:
         print(f"store: {error}", file=sys.stderr)
         return 1

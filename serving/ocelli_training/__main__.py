@@ -15,11 +15,12 @@ from types import FrameType
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
-from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_api.pod_environment import TerminationMessageSettings
 from ocelli_api.pods import Environment
+from ocelli_api.settings import SettingsError, load_settings
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
-from ocelli_training.settings import Settings, count_usable_cores, parse_settings
+from ocelli_training.settings import TrainerSettings
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
@@ -34,7 +35,7 @@ def main() -> int:
     """Run one attempt and return the exit code."""
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
-        settings = parse_settings(os.environ, usable_cores=count_usable_cores())
+        settings = load_settings(TrainerSettings, os.environ)
         configure_logging(settings.log_level, talkative=_TALKATIVE)
         store = open_store(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
         scratch = _make_scratch_folder(settings)
@@ -56,14 +57,14 @@ def main() -> int:
     return exit_code
 
 
-def _make_scratch_folder(settings: Settings) -> Path:
+def _make_scratch_folder(settings: TrainerSettings) -> Path:
     try:
         settings.scratch_folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix="training-", dir=settings.scratch_folder))
     except OSError as error:
         raise SettingsError(
-            f"environment variable {Environment.SCRATCH_FOLDER}: {settings.scratch_folder} cannot be written "
-            f"({error.strerror}); name a folder for temporary files"
+            f"{Environment.SCRATCH_FOLDER} is {str(settings.scratch_folder)!r}, which cannot be written ({error.strerror}); "
+            "set a folder for temporary files"
         ) from error
 
 
@@ -91,7 +92,7 @@ def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:
 
 
 def _write_termination_message(outcome: Outcome) -> None:
-    path = termination_message_path(os.environ)
+    path = load_settings(TerminationMessageSettings, os.environ).termination_message_path
     try:
         path.write_text(outcome.to_termination_message(), encoding="utf-8")
     except OSError as error:

@@ -14,13 +14,13 @@ from ocelli_storage.layout import OUTCOME, PROGRESS
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoreQuotaError
 from ocelli_training.ending import judge_error
 from ocelli_training.progress import Progress
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 from ocelli_training.training import Training
 
 logger = logging.getLogger(__name__)
 
 
-async def run_attempt(settings: Settings, store: ObjectStore, scratch: Path) -> tuple[Outcome, ExitCode]:
+async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Path) -> tuple[Outcome, ExitCode]:
     """Learn the revision; `scratch` is an empty folder.
 
     The outcome lies in the store when this returns, unless the store does not answer: then the exit code is one at which the

@@ -35,7 +35,7 @@ from ocelli_training.pretrained_labels import (
 from ocelli_training.pretrained_network import Network, NetworkRequest, build_network, check_answers, find_published
 from ocelli_training.progress import Progress
 from ocelli_training.reading import SourcesError
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 
 if TYPE_CHECKING:
     from ocelli_model.backbones.torchvision_backbones import PublishedWeights
@@ -61,7 +61,7 @@ class PretrainedClassifier:
 class PretrainedImport:
     """Makes one pretrained classifier."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
+    def __init__(self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
         """`scratch` is an empty folder."""
         self._settings = settings
         self._store = store

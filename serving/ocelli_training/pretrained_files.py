@@ -20,7 +20,7 @@ from ocelli_model.backbones.published_weights import digest_prefix, hub_folder
 from ocelli_storage.archives import MEGABYTE, shown_name
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.pretrained_labels import Text
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 from ocelli_training.sources import SHOWN_DIGEST_LENGTH, SourceError, SourceLimits, SourceReader, shown_source
 
 # A server that does not answer is given up within a minute, tries included: nobody waits for a classifier that cannot be.
@@ -91,7 +91,9 @@ class PretrainedFiles:
 class PretrainedReader:
     """Finds and fetches the files."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, scratch: Path, *, limits: SourceLimits | None = None) -> None:
+    def __init__(
+        self, settings: TrainerSettings, store: ObjectStore, scratch: Path, *, limits: SourceLimits | None = None
+    ) -> None:
         """`scratch` is an empty folder; `limits` are those of the weights."""
         limits = limits or WEIGHTS_LIMITS
         self._folder = settings.file_sources_folder
@@ -265,7 +267,7 @@ def check_beginning(file: WeightsFile) -> None:
             raise PretrainedError(f"{file.shown}: {fault}")
 
 
-def _open_reader(settings: Settings, store: ObjectStore, scratch: Path, limits: SourceLimits) -> SourceReader:
+def _open_reader(settings: TrainerSettings, store: ObjectStore, scratch: Path, limits: SourceLimits) -> SourceReader:
     scratch.mkdir(parents=True, exist_ok=True)
     return SourceReader(
         store=store,

@@ -37,7 +37,7 @@ from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.report import Report, image_name, render_page
-from ocelli_training.settings import Settings
+from ocelli_training.settings import TrainerSettings
 from ocelli_training.sources import SourceReader
 
 _BATCH_IMAGES = 64
@@ -67,7 +67,7 @@ class _Lesson:
 class Training:
     """One attempt at one revision."""
 
-    def __init__(self, settings: Settings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
+    def __init__(self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
         """`scratch` is an empty folder."""
         self._settings = settings
         self._store = store

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from ocelli_api.classifier import API_VERSION, Manifest
 from ocelli_local.cluster import ClusterOptions, LocalCluster
-from ocelli_operator.config import TRAININGS_STARTING_LIMIT
+from ocelli_operator.settings import ChildSettings
 from tests.benchmarks.cluster_stand_ins import CLASSIFIERS, StandIns, follow, object_path
 from tests.benchmarks.measurement import Measurement
 from tests.benchmarks.processes import memory_megabytes
@@ -58,7 +58,7 @@ class Size:
     @property
     def burst(self) -> int:
         """How many are applied at the rate: as many trainings as may start at once, if there are enough."""
-        return min(int(TRAININGS_STARTING_LIMIT.default or 0), self.classifiers // 2)
+        return min(ChildSettings(store_url="").trainings_starting_limit, self.classifiers // 2)
 
     @property
     def populated(self) -> int:

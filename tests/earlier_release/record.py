@@ -27,16 +27,17 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Accelerator, Manifest, pa
 from ocelli_api.outcome import Outcome
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_api.settings import load_settings
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
-from ocelli_inference.settings import Settings as InferenceSettings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.publish import publish_backbone
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import build_status_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.attempt import run_attempt
-from ocelli_training.settings import parse_settings
+from ocelli_training.settings import TrainerSettings
 from tests.unit.operator.factories import UID, World
 
 COMMIT = "8acbefe"
@@ -110,9 +111,10 @@ async def train(store: ObjectStore, spec: dict[str, Any], scratch: Path) -> Outc
         Environment.REVISION: revision,
         Environment.BACKBONES: str(await publish_backbone(store, "HogColor")),
         Environment.SCRATCH_FOLDER: str(scratch),
+        Environment.CPU_LIMIT: "1",
         Environment.ATTEMPT: "1",
     }
-    outcome, _ = await run_attempt(parse_settings(environment, usable_cores=1), store, scratch)
+    outcome, _ = await run_attempt(load_settings(TrainerSettings, environment), store, scratch)
     assert outcome.succeeded, outcome
     return outcome
 

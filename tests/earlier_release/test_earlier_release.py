@@ -21,11 +21,12 @@ from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_api.settings import load_settings
 from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.export_files import open_export
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import load_artifact
 from ocelli_model.backbone import Precision, load_backbone_metadata
 from ocelli_model.engine import device_for
@@ -36,7 +37,7 @@ from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, ClassifierLocat
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
-from ocelli_training.settings import parse_settings
+from ocelli_training.settings import TrainerSettings
 from tests.installed_backbone import install_backbone
 from tests.unit.operator.factories import World
 
@@ -91,7 +92,7 @@ def recording(tmp_path: Path) -> Recording:
 
 
 async def answer(recording: Recording) -> dict[str, dict[str, float]]:
-    settings = Settings(
+    settings = InferenceSettings(
         store_url=recording.store.url,
         classifier="team-a/dogs",
         namespace=LOCATION.namespace,
@@ -208,8 +209,9 @@ def train(recording: Recording, revision: str, document: Manifest) -> tuple[Outc
         Environment.ATTEMPT: "2",
         Environment.BACKBONES: f"{old},{install_backbone(recording.folder / 'store')}",
         Environment.SCRATCH_FOLDER: str(scratch),
+        Environment.CPU_LIMIT: "1",
     }
-    return asyncio.run(run_attempt(parse_settings(environment, usable_cores=1), recording.store, scratch))
+    return asyncio.run(run_attempt(load_settings(TrainerSettings, environment), recording.store, scratch))
 
 
 def download(recording: Recording, export: ExportFormat) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ocelli_api.classifier import Accelerator, Classifier, Manifest, parse_classifier
-from ocelli_operator.config import parse_config
+from ocelli_api.settings import load_settings
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget
 from ocelli_operator.manifests.inference_deployment import InferenceServers, build_inference_deployment
@@ -19,10 +19,11 @@ from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
+from ocelli_operator.settings import ChildSettings
 
 FOLDER = Path(__file__).parent
 REVISION = "0123456789"
-SETTINGS = parse_config({"OCELLI_STORE_URL": "file:///store"}).children
+SETTINGS = load_settings(ChildSettings, {"OCELLI_STORE_URL": "file:///store"})
 
 
 def make_owner(**spec: Any) -> ChildOwner:
@@ -40,22 +41,25 @@ PLACED = {
     "nodeSelector": {"kubernetes.io/arch": "amd64"},
     "tolerations": [{"key": "batch", "operator": "Exists", "effect": "NoSchedule"}],
 }
-FULL_SETTINGS = parse_config(
+FULL_SETTINGS = load_settings(
+    ChildSettings,
     {
         "OCELLI_STORE_URL": "file:///store",
         "OCELLI_BACKBONES": f"EfficientNetLite0={'a' * 64}",
         "OCELLI_FILE_SOURCES_FOLDER": "/examples",
-    }
-).children
-EMBEDDED = parse_config({"OCELLI_STORE_URL": "http://ocelli-store.ocelli-system:8082"}).children
-BUCKET = parse_config(
+    },
+)
+EMBEDDED = load_settings(ChildSettings, {"OCELLI_STORE_URL": "http://ocelli-store.ocelli-system:8082"})
+BUCKET = load_settings(
+    ChildSettings,
     {
         "OCELLI_STORE_URL": "s3://ocelli/production",
         "OCELLI_STORE_SECRET": "ocelli-bucket",
         "OCELLI_WORKLOAD_SERVICE_ACCOUNT": "ocelli-workload",
-    }
-).children
-GPU = parse_config(
+    },
+)
+GPU = load_settings(
+    ChildSettings,
     {
         "OCELLI_STORE_URL": "file:///store",
         "OCELLI_TRAINER_GPU_IMAGE": "ocelli-trainer:latest-cuda",
@@ -63,16 +67,17 @@ GPU = parse_config(
         "OCELLI_GPU_NODE_SELECTOR": '{"pool": "gpu"}',
         "OCELLI_GPU_TOLERATIONS": '[{"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}]',
         "OCELLI_GPU_RUNTIME_CLASS": "nvidia",
-    }
-).children
-PEERS = parse_config(
+    },
+)
+PEERS = load_settings(
+    ChildSettings,
     {
         "OCELLI_STORE_URL": "file:///store",
         "OCELLI_INFERENCE_PEERS": '[{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ocelli-system"}}, '
         '"podSelector": {"matchLabels": {"app.kubernetes.io/name": "ocelli-gateway"}}}]',
         "OCELLI_METRICS_PEERS": '[{"ipBlock": {"cidr": "192.0.2.0/24"}}]',
-    }
-).children.network_peers
+    },
+).network_peers
 assert PEERS is not None
 FIRST = Attempt(revision=REVISION, number=1)
 ONE = InferenceServers(revision=REVISION, replicas=1)

@@ -19,7 +19,6 @@ from ocelli_api.pods import (
     Environment,
     deployment_name,
 )
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
     PLACEMENT_HASH_ANNOTATION,
     SERVING_HASH_ANNOTATION,
@@ -38,6 +37,7 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
 )
+from ocelli_operator.settings import ChildSettings
 
 STARTUP_LIMIT_SECONDS = 300
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ocelli_api.classifier import Manifest
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT_NAME, INTERNAL_PORT_NAME, Component
-from ocelli_operator.config import NetworkPeers
 from ocelli_operator.manifests.metadata import ChildOwner, build_labels, build_metadata, network_policy_name
+from ocelli_operator.settings import NetworkPeers
 
 
 def build_network_policy(owner: ChildOwner, peers: NetworkPeers) -> Manifest:

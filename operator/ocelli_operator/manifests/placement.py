@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.classifier import Accelerator, Serving, Training
-from ocelli_operator.config import GpuSettings
 from ocelli_operator.manifests.metadata import manifest_hash
 from ocelli_operator.observed import GpuNode
+from ocelli_operator.settings import GpuSettings
 
 _ZERO = re.compile(r"[-+]?[0.]+([^0-9.].*)?")
 """Quantities of nothing, whatever their unit."""

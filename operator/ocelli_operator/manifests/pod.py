@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.pods import STORE_TOKEN_FILE, Environment
-from ocelli_operator.config import ChildSettings, GpuSettings, Resources
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.placement import Placement
+from ocelli_operator.settings import ChildSettings, GpuSettings, Resources
 
 SCRATCH_PATH = "/scratch"
 TERMINATION_MESSAGE_PATH = "/dev/termination-log"

@@ -8,7 +8,6 @@ from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
 from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
 from ocelli_api.revision import training_hash
-from ocelli_operator.config import ChildSettings
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
     TRAINING_HASH_ANNOTATION,
@@ -27,6 +26,7 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
 )
+from ocelli_operator.settings import ChildSettings
 
 KILLED_EXIT_CODE = 137
 """128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""

@@ -17,7 +17,7 @@ from ocelli_api.classifier import Accelerator
 from ocelli_api.prediction import SCORE_DECIMALS
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import Artifact, load_artifact
 from ocelli_model.backbone import load_backbone
 from ocelli_model.engine import Engine, load_engine
@@ -92,7 +92,7 @@ class Product:
 
     def served_scores(self, learned: Learned, pictures: Sequence[bytes]) -> NDArray[np.float64]:
         """Scores of files as the inference server answers them, rounded as it rounds them."""
-        settings = Settings(
+        settings = InferenceSettings(
             store_url=self.trainer.store_url,
             classifier="benchmark/benchmark",
             namespace=LOCATION.namespace,

@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 
 from ocelli_api.classifier import Accelerator
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import Artifact, save_artifact
 from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.heads import Heads
@@ -33,8 +33,10 @@ def install_artifact(folder: Path) -> str:
     return url
 
 
-def make_settings(store_url: str, *, revision: str = REVISION, accelerator: Accelerator = Accelerator.AUTO) -> Settings:
-    return Settings(
+def make_settings(
+    store_url: str, *, revision: str = REVISION, accelerator: Accelerator = Accelerator.AUTO
+) -> InferenceSettings:
+    return InferenceSettings(
         store_url=store_url,
         classifier="team-a/dogs",
         namespace=NAMESPACE,

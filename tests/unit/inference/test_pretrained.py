@@ -25,7 +25,7 @@ from ocelli_inference.app import build_app
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.service import InferenceService
-from ocelli_inference.settings import Settings
+from ocelli_inference.settings import InferenceSettings
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import Preprocessing, ResizeMode
 from tests.networks import COLOURS, PLAIN_IMAGES, onnx_bytes, save_torchvision, softmax_of_torchvision
@@ -44,12 +44,12 @@ def plain(colour: tuple[int, int, int]) -> bytes:
     return encode(Image.new("RGB", (48, 40), colour), "PNG")
 
 
-def make_ready(trainer: Trainer, pretrained: Mapping[str, Any]) -> Settings:
+def make_ready(trainer: Trainer, pretrained: Mapping[str, Any]) -> InferenceSettings:
     """Have the trainer make it; the settings of a server of it."""
     trainer.definition = {"pretrained": dict(pretrained)}
     outcome, exit_code = trainer.run()
     assert exit_code is ExitCode.SUCCEEDED, outcome.message
-    return Settings(
+    return InferenceSettings(
         store_url=trainer.store.url,
         classifier="team-a/dogs",
         namespace=trainer.location.namespace,
@@ -63,7 +63,7 @@ def make_ready(trainer: Trainer, pretrained: Mapping[str, Any]) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def colours(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def colours(tmp_path_factory: pytest.TempPathFactory) -> InferenceSettings:
     """An ONNX network that tells colours apart, with everything that can be said of its outputs."""
     trainer = Trainer(tmp_path_factory.mktemp("colours"))
     texts = {"labels.txt": "\n".join(COLOURS), "hierarchy.txt": HIERARCHY, "translations.json": json.dumps(TRANSLATIONS)}
@@ -74,7 +74,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @asynccontextmanager
-async def served(settings: Settings, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
+async def served(settings: InferenceSettings, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
     service = InferenceService(
         classifier_id=settings.classifier_id,
         revision=settings.revision,
@@ -91,7 +91,7 @@ async def served(settings: Settings, metrics: Metrics) -> AsyncIterator[httpx.As
 
 
 @pytest.fixture
-async def client(colours: Settings, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
+async def client(colours: InferenceSettings, metrics: Metrics) -> AsyncIterator[httpx.AsyncClient]:
     async with served(colours, metrics) as client:
         yield client
 
@@ -154,7 +154,7 @@ async def test_scores_are_the_same_in_every_language(client: httpx.AsyncClient) 
     assert [item["score"] for item in english] == [item["score"] for item in german]
 
 
-async def test_the_open_inference_protocol_has_every_class(client: httpx.AsyncClient, colours: Settings) -> None:
+async def test_the_open_inference_protocol_has_every_class(client: httpx.AsyncClient, colours: InferenceSettings) -> None:
     image = plain((250, 0, 0))
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(image).decode()]}
     answer = (await client.post(f"/v2/models/{colours.classifier_id}/infer", json={"inputs": [tensor]})).json()
@@ -174,7 +174,7 @@ async def test_an_image_has_the_same_scores_alone_and_among_others(client: httpx
 
 
 @pytest.fixture(scope="module")
-def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path]:
+def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[InferenceSettings, Path]:
     """A torchvision network of seven outputs, and its weights."""
     trainer = Trainer(tmp_path_factory.mktemp("squeezenet"))
     path = save_torchvision(trainer.file_sources / "weights.pth", spread=10)
@@ -183,7 +183,7 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, Path
     return make_ready(trainer, {"weights": weights, "labels": {"url": "file:///labels.txt"}}), path
 
 
-async def test_a_torchvision_network_scores_as_in_pytorch(squeezenet: tuple[Settings, Path], metrics: Metrics) -> None:
+async def test_a_torchvision_network_scores_as_in_pytorch(squeezenet: tuple[InferenceSettings, Path], metrics: Metrics) -> None:
     settings, weights = squeezenet
     images = [make_jpeg(1), make_jpeg(2), *(plain(colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255)))]
     decode = ImageDecoder(Preprocessing(height=224, width=224, resize=ResizeMode.SHORT_SIDE_CROP, short_side_pixels=256))

@@ -139,7 +139,7 @@ def test_a_missing_artifact_ends_the_process_with_a_message(tmp_path: Path, stor
 def test_a_missing_variable_ends_the_process_with_a_message(tmp_path: Path, store_url: str) -> None:
     with start_server(tmp_path, store_url, **{Environment.CLASSIFIER_ID: ""}) as server:
         assert server.process.wait(START_SECONDS) == 1
-        assert "OCELLI_CLASSIFIER_ID is missing" in server.termination_message.read_text()
+        assert "OCELLI_CLASSIFIER_ID is not set" in server.termination_message.read_text()
 
 
 def test_an_address_in_use_ends_the_process_with_a_message(tmp_path: Path, store_url: str) -> None:

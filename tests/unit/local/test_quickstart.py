@@ -73,14 +73,16 @@ def test_password_that_nobody_could_log_in_with_is_refused_by_its_variable(tmp_p
 
 
 def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_starts() -> None:
-    with pytest.raises(RunError, match="Setting OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS is 'x'; set a number"):
+    with pytest.raises(
+        RunError, match="OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS is 'x'; set it to a whole number from 1 to 10000"
+    ):
         RunSettings.from_environment({"OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS": "x"})
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
+        ("OCELLI_GATEWAY_MAX_CONCURENT_UPLOADS", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
         ("OCELLI_QUOTA_EVERYTHING", "see docs/reference/gateway-settings.md"),
     ],
 )

@@ -20,8 +20,8 @@ from ocelli_api.classifier import (
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_api.revision import current_revision, training_hash
+from ocelli_api.settings import load_settings
 from ocelli_operator.actions import ApplyChild, DeleteChild
-from ocelli_operator.config import ChildSettings, parse_config
 from ocelli_operator.manifests.metadata import (
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
@@ -40,6 +40,7 @@ from ocelli_operator.observed import (
     StoredArtifact,
 )
 from ocelli_operator.plan import Plan, plan_classifier
+from ocelli_operator.settings import ChildSettings
 from ocelli_operator.starts import Family, StartLimits, Starts
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -51,7 +52,7 @@ PINNED = "a" * 64
 
 
 def make_settings(**environment: str) -> ChildSettings:
-    return parse_config({"OCELLI_STORE_URL": "file:///store", **environment}).children
+    return load_settings(ChildSettings, {"OCELLI_STORE_URL": "file:///store", **environment})
 
 
 def make_spec(**fields: Any) -> Manifest:

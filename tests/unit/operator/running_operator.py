@@ -16,8 +16,9 @@ from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, POD
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, Manifest
 from ocelli_api.names import build_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, Component
-from ocelli_operator.config import OperatorConfig, parse_config
+from ocelli_api.settings import load_settings
 from ocelli_operator.operation import Operation
+from ocelli_operator.settings import OperatorSettings
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnreachableError
 from ocelli_storage.store_url import open_store
@@ -39,7 +40,7 @@ class Leases(InMemoryCluster):
         super().__init__()
         self.on_write: Callable[[str, str], None] | None = None
 
-    def take_over(self, config: OperatorConfig) -> None:
+    def take_over(self, config: OperatorSettings) -> None:
         """Another operator takes the Lease."""
         lease = self.find(LEASES, config.lease_namespace, config.lease_name)
         assert lease is not None
@@ -186,14 +187,14 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.cluster = OperatorCluster()
         self.store = OutageStore(folder)
-        self.config: OperatorConfig
+        self.config: OperatorSettings
         """Of the operator that runs."""
 
     @asynccontextmanager
     async def operator(self, **settings: str) -> AsyncIterator[Operation]:
         """Runs while the block does. It does not sweep: the first sweep is an hour away from what tests make."""
         environment = {"OCELLI_STORE_URL": self.store.url, "OCELLI_METRICS_PORT": str(find_free_port())}
-        self.config = parse_config({**environment, **settings})
+        self.config = load_settings(OperatorSettings, {**environment, **settings})
         operation = Operation(cast(ClusterClient, self.cluster), self.store, self.config)
         running = asyncio.create_task(operation.run())
         try:

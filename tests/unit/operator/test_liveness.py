@@ -14,8 +14,9 @@ import pytest
 from ocelli_cluster.client import Credentials
 from ocelli_cluster.resources import ObjectKey
 
-from ocelli_operator.config import OperatorConfig, parse_config
+from ocelli_api.settings import load_settings
 from ocelli_operator.handlers import run_operator
+from ocelli_operator.settings import OperatorSettings
 
 DEADLINE_SECONDS = 20.0
 
@@ -54,7 +55,7 @@ def find_free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def ask(config: OperatorConfig) -> int | None:
+def ask(config: OperatorSettings) -> int | None:
     """The HTTP status; None while nothing answers."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{config.health_port}/healthz", timeout=5) as answer:
@@ -66,7 +67,7 @@ def ask(config: OperatorConfig) -> int | None:
 
 
 def probe(oldest: tuple[ObjectKey, float] | None) -> int:
-    config = replace(parse_config({"OCELLI_STORE_URL": "file:///store"}), health_port=find_free_port())
+    config = replace(load_settings(OperatorSettings, {"OCELLI_STORE_URL": "file:///store"}), health_port=find_free_port())
 
     async def scenario() -> int:
         operation: Any = StandingOperation(oldest)

@@ -24,10 +24,11 @@ from PIL import Image
 
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
+from ocelli_api.settings import load_settings
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
-from ocelli_training.settings import parse_settings
+from ocelli_training.settings import TrainerSettings
 from tests.installed_backbone import install_backbone
 
 MakeImage = Callable[..., bytes]
@@ -185,7 +186,7 @@ class Trainer:
         """Run an attempt in this process."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
-        settings = parse_settings(self.environment, usable_cores=2)
+        settings = load_settings(TrainerSettings, {**self.environment, Environment.CPU_LIMIT: "2"})
         scratch = self.scratch / f"attempt-{attempt}"
         scratch.mkdir()
         return asyncio.run(run_attempt(settings, self.store, scratch))

@@ -19,6 +19,7 @@ from ocelli_api.classifier import parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_api.pods import Environment
+from ocelli_api.settings import load_settings
 from ocelli_model.artifact import Artifact, load_artifact
 from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, BackboneMetadata, load_backbone_metadata
 from ocelli_model.backbones import torchvision_backbones
@@ -28,7 +29,7 @@ from ocelli_model.preprocessing import ResizeMode
 from ocelli_storage.layout import REPORT_PAGE
 from ocelli_training import pretrained_files
 from ocelli_training.pretrained_files import PretrainedError, PretrainedReader
-from ocelli_training.settings import parse_settings
+from ocelli_training.settings import TrainerSettings
 from tests.networks import COLOURS, PLAIN_IMAGES, SHARES, onnx_bytes, save_torchvision
 
 SQUEEZENET = "squeezenet1_1"
@@ -486,7 +487,7 @@ class TestServersThatDoNotAnswer:
     def fault(self, files: Files, tmp_path: Path, published: Any = None) -> PretrainedError:
         """What a reader without patience says."""
         limits = replace(pretrained_files.WEIGHTS_LIMITS, retry_delays_seconds=(), connect_seconds=1)
-        settings = parse_settings(files.trainer.environment, usable_cores=1)
+        settings = load_settings(TrainerSettings, {**files.trainer.environment, Environment.CPU_LIMIT: "1"})
         pretrained = parse_spec(files.trainer.definition).pretrained
         assert pretrained is not None
 

@@ -1,4 +1,4 @@
-"""The environment of the trainer."""
+"""The environment of the trainer. What it shares with the inference server: tests/unit/api/test_pod_environment.py."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_api.classifier import Accelerator
-from ocelli_api.pod_environment import SettingsError
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pods import Environment
-from ocelli_training.settings import THREADS_LIMIT, InstalledBackbone, Settings, parse_settings
+from ocelli_api.settings import SettingsError, load_settings
+from ocelli_storage.layout import ClassifierLocation
+from ocelli_training.settings import InstalledBackbone, TrainerSettings
 
 COMPLETE = {
     Environment.STORE_URL: "file:///store",
@@ -21,19 +22,17 @@ COMPLETE = {
 }
 
 
-def parse(**changes: str) -> Settings:
-    return parse_settings({**COMPLETE, **{Environment[name]: value for name, value in changes.items()}}, usable_cores=4)
-
-
-@pytest.mark.parametrize("name", list(COMPLETE))
-def test_a_missing_variable_is_named(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} is missing"):
-        parse_settings({key: value for key, value in COMPLETE.items() if key != name}, usable_cores=4)
+def parse(**changes: str) -> TrainerSettings:
+    return load_settings(TrainerSettings, {**COMPLETE, **{Environment[name]: value for name, value in changes.items()}})
 
 
 def test_what_is_optional_has_a_default() -> None:
     settings = parse()
-    assert (settings.backbones, settings.file_sources_folder, settings.cpu_count, settings.log_level) == ((), None, 4, "INFO")
+    assert (settings.backbones, settings.file_sources_folder, settings.networks) == ((), None, NetworkRules())
+
+
+def test_the_store_is_used_where_the_classifier_belongs() -> None:
+    assert parse().location == ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 
 
 def test_backbones_come_in_the_order_listed() -> None:
@@ -45,42 +44,14 @@ def test_backbones_come_in_the_order_listed() -> None:
 
 @pytest.mark.parametrize("text", ["resnet50", "=ab", "resnet50="])
 def test_a_backbone_without_name_or_digest_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="OCELLI_BACKBONES"):
-        parse(BACKBONES=text)
+    with pytest.raises(SettingsError, match=rf"OCELLI_BACKBONES is .* \('{text}' is not of the form NAME=DIGEST\)"):
+        parse(BACKBONES=f"EfficientNetLite0=cd,{text}")
 
 
-@pytest.mark.parametrize(("text", "cores"), [("1", 1), ("64", 4), ("", 4)])
-def test_no_more_cores_are_used_than_allowed_and_usable(text: str, cores: int) -> None:
-    assert parse(CPU_LIMIT=text).cpu_count == cores
-
-
-@pytest.mark.parametrize("text", ["", "16", "64", "1000"])
-def test_a_node_of_64_cores_is_not_used_whole(text: str) -> None:
-    settings = parse_settings({**COMPLETE, Environment.CPU_LIMIT: text}, usable_cores=64)
-
-    assert settings.cpu_count == THREADS_LIMIT == 16
-
-
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "²"])
-def test_a_cpu_limit_that_is_no_count_is_refused(text: str) -> None:
-    with pytest.raises(SettingsError, match="OCELLI_CPU_LIMIT"):
-        parse(CPU_LIMIT=text)
-
-
-def test_an_attempt_that_is_no_count_is_refused() -> None:
+@pytest.mark.parametrize("text", ["first", ""])
+def test_an_attempt_that_is_not_a_count_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="OCELLI_ATTEMPT"):
-        parse(ATTEMPT="first")
-
-
-def test_an_unknown_accelerator_is_refused() -> None:
-    assert parse(ACCELERATOR="CPU").accelerator is Accelerator.CPU
-    with pytest.raises(SettingsError, match="OCELLI_ACCELERATOR is 'TPU'; give one of Auto, GPU, CPU"):
-        parse(ACCELERATOR="TPU")
-
-
-def test_an_unknown_log_level_is_refused() -> None:
-    with pytest.raises(SettingsError, match="OCELLI_LOG_LEVEL"):
-        parse(LOG_LEVEL="LOUD")
+        parse(ATTEMPT=text)
 
 
 def test_the_folder_of_file_sources_is_a_path() -> None:
