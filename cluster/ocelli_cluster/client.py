@@ -1,7 +1,7 @@
 """The Kubernetes API as Ocelli calls it: typed errors, dicts in and out, server-side apply, raw watch streams.
 
-Configuration, TLS and connections are those of the official package (`kubernetes.aio`); its generated models and its dynamic
-client are not used, because they copy every object several times. It must not know what the objects mean.
+Configuration, TLS and connections come from the official package (`kubernetes.aio`). Its generated models and dynamic client
+are not used, because they copy every object several times. This module must not know what the objects mean.
 """
 
 from __future__ import annotations
@@ -26,46 +26,46 @@ from ocelli_api.classifier import Manifest
 from ocelli_cluster.resources import Resource
 
 APPLY_CONTENT_TYPE = "application/apply-patch+yaml; charset=utf-8"
-"""With its parameter, which the API server drops: the official package writes bodies of the bare type itself, as JSON that
-escapes characters outside the Basic Multilingual Plane by surrogate pairs. YAML has none, and the API server refuses them."""
+"""With a parameter, which the API server ignores: without one the official package serializes the body itself, as JSON that
+escapes characters outside the Basic Multilingual Plane as surrogate pairs. YAML has no surrogate pairs, and the API server
+rejects them."""
 MERGE_PATCH_CONTENT_TYPE = "application/merge-patch+json"
 
 CREDENTIALS_LIFE_SECONDS = 60.0
-"""Projected ServiceAccount tokens rotate; files are read again after this time, and at once after a 401."""
+"""Projected ServiceAccount tokens rotate: the files are read again after this time, and immediately after a 401."""
 REQUEST_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 5.0
 PAGE_SIZE = 100
-"""Parsed objects take six times their JSON, and each list of a start has one page of them in memory at a time."""
+"""Parsed objects need six times the memory of their JSON, and at startup each list has one page of them in memory."""
 CONNECTIONS_LIMIT = 200
-"""For requests. Each watch holds a connection for as long as it lasts, so that watches have a pool of their own, without a
-limit: there are as many as whoever opens them wants."""
+"""For requests. Each watch holds a connection for its whole life, so watches have a separate pool without a limit."""
 THROTTLED_ATTEMPTS = 4
-"""429 means that the server did nothing, hence any method may be sent again after the pause it asks for."""
+"""429 means that the server did nothing, so any method may be sent again after the pause that it asks for."""
 THROTTLED_PAUSE_LIMIT_SECONDS = 5.0
 
 _DENIED = re.compile("denied (the )?request")
-"""As the API server words it where an admission webhook or an admission policy says no."""
+"""The API server's wording when an admission webhook or an admission policy denies a request."""
 _RIGHT_MISSING = re.compile('User "[^"]*" cannot ')
 _ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")
-"""Some of these may not stand in YAML as they are, others end a line. What lies above may, and has no short escape."""
+"""YAML forbids some of these unescaped, and treats others as line breaks. Characters above are allowed as they are."""
 
 _WRITING_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class ClusterError(Exception):
-    """The Kubernetes API did not do what it was asked to."""
+    """A request to the Kubernetes API failed."""
 
 
 class UnreachableError(ClusterError):
-    """No answer came: nobody knows whether a write took effect."""
+    """No answer arrived. A write may or may not have taken effect."""
 
 
 class CredentialsError(ClusterError):
-    """There is no way to log in."""
+    """There are no usable credentials."""
 
 
 class ApiError(ClusterError):
-    """The API server refused. `status` is the HTTP code, `reason` the API's word for it, `message` its sentence."""
+    """The API server rejected the request: `status` is the HTTP code, `reason` and `message` are those of its Status object."""
 
     def __init__(self, status: int, message: str, reason: str = "") -> None:
         super().__init__(f"{status} {reason}: {message}" if reason else f"{status}: {message}")
@@ -75,11 +75,11 @@ class ApiError(ClusterError):
 
 
 class NotFoundError(ApiError):
-    """404: no such object (or no such kind)."""
+    """404: the object, or its kind, does not exist."""
 
 
 class ConflictError(ApiError):
-    """409: it exists already, or somebody changed it since it was read, or another field manager owns the field."""
+    """409: the object already exists, was changed since it was read, or has a field that another field manager owns."""
 
     @property
     def already_exists(self) -> bool:
@@ -87,23 +87,23 @@ class ConflictError(ApiError):
 
 
 class GoneError(ApiError):
-    """410: the resourceVersion is too old to watch from; list again."""
+    """410: the resourceVersion has expired; list again."""
 
 
 class InvalidError(ApiError):
-    """422 (and 400): the object breaks its schema or a rule."""
+    """422 (and 400): the object violates its schema or a validation rule."""
 
 
 class ForbiddenError(ApiError):
-    """403: the right is missing."""
+    """403: a right is missing."""
 
 
 class AdmissionError(ForbiddenError):
-    """The right is there, but admission refuses this object now: a webhook, a policy, a LimitRange, a namespace that ends."""
+    """The right exists, but admission denies this object now: a webhook, a policy, a LimitRange, a terminating namespace."""
 
 
 class QuotaError(AdmissionError):
-    """403: a ResourceQuota of the namespace has no room for the object now."""
+    """403: the object would exceed a ResourceQuota of its namespace."""
 
 
 _ERRORS: Mapping[int, type[ApiError]] = {
@@ -118,20 +118,20 @@ _ERRORS: Mapping[int, type[ApiError]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """What it takes to log in, for libraries that keep connections of their own."""
+    """How to log in, for libraries with their own connections: the arguments of `kopf.ConnectionInfo`."""
 
     server: str
     ca_path: str | None
     insecure: bool
-    authorization: str | None
-    """Value of the `Authorization` header."""
+    scheme: str | None
+    token: str | None
     certificate_path: str | None
     private_key_path: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """All objects of a kind at one moment."""
+    """All objects of a list, from one resourceVersion."""
 
     items: tuple[Manifest, ...]
     resource_version: str
@@ -139,13 +139,13 @@ class Listing:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Some of the objects of a list."""
+    """One page of a list."""
 
     items: Sequence[Manifest]
     resource_version: str
     """Of the whole list."""
     first: bool
-    """A list begins with it. One that begins anew, because its history was compacted half-way, replaces what came before."""
+    """The list starts with this page. It replaces earlier pages of a list that restarted because its version was compacted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,17 +158,17 @@ class WatchEvent:
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What is sent."""
+    """One HTTP request."""
 
     method: str
     url: str
-    timeout: aiohttp.ClientTimeout
     body: Manifest | str | None = None
     content_type: str = "application/json"
+    timeout_seconds: float = REQUEST_TIMEOUT_SECONDS
 
 
 class ClusterClient:
-    """Connections to one API server. Build it with `connect`, inside the event loop that uses it."""
+    """Connections to one API server. Create it with `connect`, in the event loop that uses it."""
 
     def __init__(self, configuration: Configuration, load: Callable[[Configuration], Any]) -> None:
         self._configuration = configuration
@@ -177,18 +177,19 @@ class ClusterClient:
         self._loading = asyncio.Lock()
         self._requests = _open_pool(configuration, CONNECTIONS_LIMIT)
         self._watches = _open_pool(configuration, 0)
-        self._apart: list[ClusterClient] = []
+        self._clients: list[ClusterClient] = []
+        """Those of `with_own_pool`."""
         self.on_write: Callable[[str, str], None] | None = None
-        """Called with method and plural before every request that writes; what it raises keeps the request from being sent."""
+        """Called with method and plural before each write; if it raises, the write is not sent."""
 
     @classmethod
     async def connect(cls, environment: Mapping[str, str] = os.environ) -> Self:
-        """Log in with the file that `KUBECONFIG` names, else with the ServiceAccount of the Pod. Sends nothing yet.
+        """Read the kubeconfig that `KUBECONFIG` names, else the ServiceAccount of the Pod. Sends no request.
 
-        Never falls back to `~/.kube/config`: no part of Ocelli acts on a cluster that nobody named.
+        Never falls back to `~/.kube/config`: Ocelli acts only on a cluster that was named explicitly.
 
         Raises:
-            CredentialsError: neither is there, or it cannot be read.
+            CredentialsError: neither exists, or it cannot be read.
         """
         kubeconfig = environment.get("KUBECONFIG")
 
@@ -205,7 +206,7 @@ class ClusterClient:
                 raise CredentialsError(f"cannot log in to Kubernetes with {place}: {error}; set KUBECONFIG") from error
 
         configuration = Configuration()
-        # Retries belong to the callers, who know whether a second write does harm.
+        # Callers retry: they know whether a write may be repeated.
         configuration.retries = None
         await load(configuration)
         return cls(configuration, load)
@@ -217,26 +218,28 @@ class ClusterClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close every connection, those of clients made by `apart` too."""
-        for client in (self._requests, self._watches, *self._apart):
+        """Close every connection, including those of clients from `with_own_pool`."""
+        for client in (self._requests, self._watches, *self._clients):
             await client.close()
 
-    def apart(self) -> ClusterClient:
-        """A client with the same log-in and connections of its own, for requests that must not wait behind others. It is closed
-        with this one."""
+    def with_own_pool(self) -> ClusterClient:
+        """A client with the same credentials and its own connections, for requests that must not wait behind others. Closing
+        this client closes it."""
         client = ClusterClient(self._configuration, self._load)
-        self._apart.append(client)
+        self._clients.append(client)
         return client
 
     async def credentials(self) -> Credentials:
-        """The credentials as of now. Raises CredentialsError."""
+        """The current credentials. Raises CredentialsError."""
         await self._refresh(CREDENTIALS_LIFE_SECONDS)
         configuration = self._configuration
+        scheme, _, token = configuration.api_key.get("BearerToken", "").partition(" ")
         return Credentials(
             server=configuration.host,
             ca_path=configuration.ssl_ca_cert,
             insecure=not configuration.verify_ssl,
-            authorization=configuration.api_key.get("BearerToken"),
+            scheme=scheme or None,
+            token=token or None,
             certificate_path=configuration.cert_file,
             private_key_path=configuration.key_file,
         )
@@ -246,13 +249,10 @@ class ClusterClient:
         return await self._call("GET", resource, namespace, name)
 
     async def accepts(self, resource: Resource) -> bool:
-        """Whether objects of a kind of an API group can be made: not while its definition is being deleted with all of them,
-        nor after that. Raises ApiError, UnreachableError."""
-        url = self._url(f"/apis/{resource.api_version}", {})
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
+        """Whether objects of a custom resource can be created: False while its CRD is being deleted with all objects, and
+        afterwards. Raises ApiError, UnreachableError."""
         try:
-            request = _Request(method="GET", url=url, timeout=timeout)
-            answer = await self._read(request, await self._send(request, self._requests))
+            answer = await self._read(_Request(method="GET", url=self._url(f"/apis/{resource.api_version}")))
         except NotFoundError:
             return False
         kinds = answer.get("resources") or ()
@@ -266,7 +266,7 @@ class ClusterClient:
         *,
         field_selector: str | None = None,
     ) -> Listing:
-        """All objects of a namespace, or of every namespace (None), held at once: for few of them, else see `list_pages`.
+        """All objects of a namespace, or of every namespace (None), in memory. For many objects use `list_pages`.
 
         Raises ApiError, UnreachableError.
         """
@@ -287,11 +287,11 @@ class ClusterClient:
         *,
         field_selector: str | None = None,
     ) -> AsyncIterator[Page]:
-        """The same page by page, all of one moment. Drop a page before asking for the next one to hold at most one.
+        """The same list page by page, all of one resourceVersion. Drop each page before asking for the next one.
+
+        If the server compacts that resourceVersion between two pages (410), the list restarts, as a single page.
 
         Raises ApiError, UnreachableError.
-
-        Where the server has compacted the list's moment away between two pages (410) the list begins anew, in one answer.
         """
         selected = {"labelSelector": label_selector} if label_selector else {}
         if field_selector is not None:
@@ -304,7 +304,7 @@ class ClusterClient:
             except GoneError:
                 if "continue" not in query:
                     raise
-                # As client-go does: pages that always come too late for the next one would never end.
+                # As client-go does: with pages, a list that is slower than compaction would never end.
                 query, first = selected, True
                 continue
             metadata = page.get("metadata") or {}
@@ -312,7 +312,7 @@ class ClusterClient:
             if not metadata.get("continue"):
                 return
             query, first = {**query, "continue": metadata["continue"]}, False
-            # The next page is read and parsed while this name would still hold the last one.
+            # Otherwise this variable would keep the last page alive while the next one is read and parsed.
             del page
 
     async def create(
@@ -324,24 +324,26 @@ class ClusterClient:
         field_manager: str | None = None,
         dry_run: bool = False,
     ) -> Manifest:
-        """Create an object, in a namespace where its kind has them; the answer is what was stored.
+        """Create an object and return it as stored. Objects of cluster-scoped kinds have no namespace. A dry run validates the
+        object and stores nothing.
 
         Raises:
-            ConflictError, InvalidError, ApiError: it exists; it breaks its schema or a rule; anything else.
-
-        A dry run checks everything and stores nothing.
+            ConflictError: it already exists.
+            InvalidError: it violates its schema or a validation rule.
+            ApiError, UnreachableError: any other failure.
         """
         query = ({"fieldManager": field_manager} if field_manager else {}) | ({"dryRun": "All"} if dry_run else {})
         return await self._call("POST", resource, namespace, query=query, body=body)
 
     async def replace(self, resource: Resource, namespace: str, name: str, body: Manifest) -> Manifest:
-        """Replace an object; with `metadata.resourceVersion` in the body only if nobody changed it since (ConflictError)."""
+        """Replace an object. With `metadata.resourceVersion` in the body: only if it is unchanged (else ConflictError)."""
         return await self._call("PUT", resource, namespace, name, body=body)
 
     async def patch(
         self, resource: Resource, namespace: str, name: str, patch: Manifest, *, field_manager: str | None = None
     ) -> Manifest:
-        """Merge a patch (RFC 7386); with `metadata.resourceVersion` only if nobody changed the object since (ConflictError)."""
+        """Apply a merge patch (RFC 7386). With `metadata.resourceVersion`: only if the object is unchanged (else
+        ConflictError)."""
         query = {"fieldManager": field_manager} if field_manager else {}
         return await self._call(
             "PATCH", resource, namespace, name, query=query, body=patch, content_type=MERGE_PATCH_CONTENT_TYPE
@@ -357,8 +359,8 @@ class ClusterClient:
         field_manager: str,
         subresource: str | None = None,
     ) -> Manifest:
-        """Server-side apply, taking over fields of other managers. With `metadata.resourceVersion`: only if it is unchanged;
-        with `metadata.uid`: only if it is still that object (ConflictError, also where there is none)."""
+        """Server-side apply, which takes over fields of other managers. With `metadata.resourceVersion`: only if the object is
+        unchanged. With `metadata.uid`: only if it is still that object. Else ConflictError."""
         try:
             return await self._call(
                 "PATCH",
@@ -371,7 +373,7 @@ class ClusterClient:
                 content_type=APPLY_CONTENT_TYPE,
             )
         except InvalidError as error:
-            # So the API server words it where the object is another one; where there is none it answers 409.
+            # The API server's wording for an object with another UID. For a missing object it answers 409.
             if "metadata.uid: Invalid value" in error.message:
                 raise ConflictError(409, error.message, "Conflict") from error
             raise
@@ -379,7 +381,10 @@ class ClusterClient:
     async def delete(
         self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
     ) -> None:
-        """Delete an object and, in the background, what it owns. Raises NotFoundError, ConflictError (another uid)."""
+        """Delete an object and, in the background, the objects that it owns.
+
+        Raises NotFoundError, ConflictError (another UID or resourceVersion).
+        """
         preconditions = {key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
         body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
         if preconditions:
@@ -396,10 +401,10 @@ class ClusterClient:
         resource_version: str,
         timeout_seconds: int,
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """An open watch, which the server ends after the timeout.
+        """An open watch, which the server closes after the timeout.
 
         Raises:
-            GoneError, ApiError, UnreachableError: at once, or while its events are read.
+            GoneError, ApiError, UnreachableError: immediately, or while its events are read.
         """
         query = {
             "watch": "1",
@@ -409,10 +414,9 @@ class ClusterClient:
         }
         if label_selector:
             query["labelSelector"] = label_selector
-        # The server ends the stream; the client's own limit is for connections that died without a word.
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds + 10, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        request = _Request(method="GET", url=self._url(resource.path(namespace), query), timeout=timeout)
-        response = await self._send(request, self._watches)
+        # The server closes the stream. The client's own timeout is for connections that died silently.
+        url = self._url(resource.path(namespace), query)
+        response = await self._send(_Request(method="GET", url=url, timeout_seconds=timeout_seconds + 10), self._watches)
         try:
             yield _watch_events(response)
         finally:
@@ -432,25 +436,26 @@ class ClusterClient:
     ) -> Manifest:
         if self.on_write is not None and method in _WRITING_METHODS:
             self.on_write(method, resource.plural)
-        url = self._url(resource.path(namespace, name, subresource), query or {})
-        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS, sock_connect=CONNECT_TIMEOUT_SECONDS)
-        request = _Request(method=method, url=url, timeout=timeout, body=body, content_type=content_type)
-        return await self._read(request, await self._send(request, self._requests))
+        url = self._url(resource.path(namespace, name, subresource), query)
+        return await self._read(_Request(method=method, url=url, body=body, content_type=content_type))
 
-    async def _read(self, request: _Request, response: aiohttp.ClientResponse) -> Manifest:
+    async def _read(self, request: _Request) -> Manifest:
+        """Send a request and return the JSON object in its answer."""
+        response = await self._send(request, self._requests)
         try:
             answer = json.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise UnreachableError(
-                f"the answer of the Kubernetes API to {request.method} {request.url} broke off: {error!r}"
+                f"the answer of the Kubernetes API to {request.method} {request.url} is incomplete: {error!r}"
             ) from error
         if not isinstance(answer, dict):
-            raise UnreachableError(f"the Kubernetes API answered {request.method} {request.url} with no object")
+            raise UnreachableError(f"the answer of the Kubernetes API to {request.method} {request.url} is not a JSON object")
         return answer
 
     async def _send(self, request: _Request, pool: RESTClientObject) -> aiohttp.ClientResponse:
-        """The response to a request that succeeded, its body unread."""
+        """The response to a successful request, with its body unread."""
         await self._refresh(CREDENTIALS_LIFE_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=request.timeout_seconds, sock_connect=CONNECT_TIMEOUT_SECONDS)
         renewed = False
         attempt = 1
         while True:
@@ -460,7 +465,7 @@ class ClusterClient:
                 headers["Authorization"] = authorization
             try:
                 answer = await pool.request(
-                    request.method, request.url, headers=headers, body=request.body, _request_timeout=request.timeout
+                    request.method, request.url, headers=headers, body=request.body, _request_timeout=timeout
                 )
                 response: aiohttp.ClientResponse = answer.response
                 if response.status < 400:
@@ -488,12 +493,12 @@ class ClusterClient:
             self._loaded_at = time.monotonic()
             await self._load(self._configuration)
 
-    def _url(self, path: str, query: Mapping[str, str]) -> str:
+    def _url(self, path: str, query: Mapping[str, str] | None = None) -> str:
         return f"{self._configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
 
 
 def _write_yaml(body: Manifest) -> str:
-    """JSON that is YAML 1.1, too. A lone surrogate is replaced, as the API server does in JSON."""
+    """JSON that is also valid YAML 1.1. Lone surrogates are replaced, as the API server replaces them in JSON."""
     return _ESCAPED_IN_YAML.sub(_escape_in_yaml, json.dumps(body, ensure_ascii=False))
 
 
@@ -503,7 +508,7 @@ def _escape_in_yaml(match: re.Match[str]) -> str:
 
 
 def _open_pool(configuration: Configuration, limit: int) -> RESTClientObject:
-    """At most so many connections at a time; 0: any number."""
+    """At most `limit` connections; 0: unlimited."""
     pool = RESTClientObject(configuration)
     pool.maxsize = limit
     return pool
@@ -514,14 +519,14 @@ async def _watch_events(response: aiohttp.ClientResponse) -> AsyncIterator[Watch
         try:
             line = await response.content.readline()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise UnreachableError(f"a watch broke off: {error!r}") from error
+            raise UnreachableError(f"the watch was interrupted: {error!r}") from error
         if not line:
             return
         try:
             event = json.loads(line)
         except ValueError as error:
-            # A server that stops may cut the last line.
-            raise UnreachableError(f"a watch broke off within a line: {error}") from error
+            # A server that shuts down may cut off the last line.
+            raise UnreachableError(f"the watch was interrupted within a line: {error}") from error
         if event["type"] == "ERROR":
             status = event["object"]
             code = status.get("code", 500)
@@ -545,7 +550,7 @@ def _error(status: int, text: str) -> ApiError:
             message, reason = document.get("message", message), document.get("reason", "")
     except ValueError:
         pass
-    # Status and reason are those of a missing right or, where a policy or webhook chose them, any; only the sentence tells.
+    # A denial has the status and reason of a missing right, or any that a policy or webhook chose: only the message differs.
     if status == 403 and "exceeded quota" in message:
         return QuotaError(status, message, reason)
     forbidden = status == 403 and " is forbidden: " in message and _RIGHT_MISSING.search(message) is None

@@ -1,7 +1,7 @@
-"""Who owns the fields of an object that was created by POST and is applied from then on. Pure.
+"""Field ownership of an object that is created by POST and applied afterwards. Pure.
 
-What a create sets belongs to a manager that updates, and stays when a later apply by the same name leaves it out. So it is made
-the property of the one that applies first, as kubectl does when it moves on to server-side apply.
+Fields that a POST sets belong to an `Update` manager, so they stay when a later apply of the same manager omits them. So before
+the first apply they are assigned to the `Apply` manager, as kubectl does when it migrates to server-side apply.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ocelli_api.classifier import Manifest
 
 
 def claim_created(manifest: Manifest, field_manager: str) -> list[Manifest] | None:
-    """`metadata.managedFields` in which what the manager created counts as applied; None where they are like that already."""
+    """`metadata.managedFields` with the fields that the manager created counted as applied; None: nothing to change."""
     kept: list[Manifest] = []
     created: list[Manifest] = []
     applied: Manifest | None = None

@@ -1,7 +1,7 @@
-"""Election by a Lease: of several candidates one holds it, and stops before another one can take it.
+"""Leader election by a Lease: one of several candidates holds it, and stops before another candidate can take it.
 
-Written here because the official package's election gives up on the first request that does not get through, and sets no limit
-to how long one may take. Whether the holder is alive is judged by whether its Lease changes, never by comparing clocks.
+The leader election of the official package is not used: it gives up on the first failed request, and its requests have no
+timeout. A holder counts as alive while its Lease changes; clocks of different machines are never compared.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LeaseLostError(ClusterError):
-    """Nothing may be written any more: another candidate may hold the Lease."""
+    """Another candidate may hold the Lease, so this process must not write."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseTimes:
     """How long a Lease lasts without renewal, how often it is renewed, and how long after the last renewal its holder stops.
 
-    The holder stops well before others take over, because no try to renew lasts longer than what is left until then; others
-    take over within `duration` and one retry of a dead one's last sign.
+    The holder stops before others take over, because no renewal request may last longer than the time left. Others take over
+    at most `duration_seconds` and one retry after the last renewal.
     """
 
     duration_seconds: int = 6
@@ -41,7 +41,7 @@ class LeaseTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseName:
-    """Which Lease, and under which name it is held."""
+    """Which Lease, and the candidate's name in it."""
 
     namespace: str
     name: str
@@ -61,36 +61,36 @@ class LeaderLease:
 
     @property
     def is_held(self) -> bool:
-        """Whether the holder may go on: False before the Lease was acquired, and as soon as its last renewal is too old.
+        """Whether the last renewal is recent enough; False before the Lease was acquired.
 
-        For a check right before a write: after a pause of the whole process `keep` may be the last one to notice.
+        Check it before each write: after a pause of the whole process, `keep` may notice too late.
         """
         return self._left_seconds() > 0
 
     async def acquire(self) -> None:
         """Wait until the Lease is held."""
-        while not await self._try(self._times.give_up_seconds / 2):  # noqa: ASYNC110 - what is waited for happens in another process
+        while not await self._try(self._times.give_up_seconds / 2):  # noqa: ASYNC110 - waits for another process
             await asyncio.sleep(self._times.renew_seconds / 2)
-        logger.info("lease is held", extra={"lease": self._name.name, "identity": self._name.identity})
+        logger.info("lease acquired", extra={"lease": self._name.name, "identity": self._name.identity})
 
     async def keep(self) -> None:
-        """Renew until that has failed for too long; returns when the Lease must be taken for lost.
+        """Renew the Lease. Returns when renewal has failed for too long, and the Lease counts as lost.
 
-        One that was deleted is not made again: whoever uninstalls must not find it afterwards.
+        A deleted Lease is not recreated: it would remain after an uninstall.
         """
         await asyncio.sleep(min(self._times.renew_seconds, self._left_seconds()))
         while (left_seconds := self._left_seconds()) > 0:
-            # Half of what may pass at most: one request that hangs leaves time for another.
+            # At most half of the time: after a request that hangs there is time for a second one.
             limit_seconds = min(left_seconds, self._times.give_up_seconds / 2)
             pause_seconds = self._times.renew_seconds
             if not await self._try(limit_seconds, create=False):
                 pause_seconds /= 3
             await asyncio.sleep(max(min(pause_seconds, self._left_seconds()), 0))
         self._renewed_at = None
-        logger.warning("lease is lost", extra={"lease": self._name.name, "identity": self._name.identity})
+        logger.warning("lease lost", extra={"lease": self._name.name, "identity": self._name.identity})
 
     async def release(self) -> None:
-        """Let others take over at once."""
+        """Allow others to take over immediately."""
         try:
             manifest = await self._client.get(LEASES, self._name.namespace, self._name.name)
             if (manifest.get("spec") or {}).get("holderIdentity") == self._name.identity:
@@ -100,22 +100,22 @@ class LeaderLease:
             logger.info("lease could not be released", extra={"lease": self._name.name, "error": str(error)})
 
     def _left_seconds(self) -> float:
-        """For how many seconds the Lease still counts as held."""
+        """Seconds for which the Lease still counts as held."""
         if self._renewed_at is None:
             return 0.0
         return self._renewed_at + self._times.give_up_seconds - time.monotonic()
 
     async def _try(self, limit_seconds: float, *, create: bool = True) -> bool:
-        asked_at = time.monotonic()
+        started_at = time.monotonic()
         try:
             held = await asyncio.wait_for(self._acquire_or_renew(create), limit_seconds)
         except (ClusterError, TimeoutError) as error:
-            reason = str(error) or "no answer in time"
+            reason = str(error) or "request timed out"
             logger.warning("lease could not be renewed", extra={"lease": self._name.name, "error": reason})
             return False
         if held:
-            # The time of asking, not of the answer: the server may have counted from then.
-            self._renewed_at = asked_at
+            # The time of the request, not of the answer: other candidates may count from then.
+            self._renewed_at = started_at
         return held
 
     async def _acquire_or_renew(self, create: bool) -> bool:
@@ -142,7 +142,7 @@ class LeaderLease:
         duration_seconds = spec.get("leaseDurationSeconds") or self._times.duration_seconds
         if holder not in ("", None, name.identity) and now - self._seen_at < duration_seconds:
             return False
-        # With the resourceVersion that was read: of two candidates one gets a conflict.
+        # The resourceVersion is part of the body: if two candidates write, one gets a conflict.
         await self._client.replace(LEASES, name.namespace, name.name, {**manifest, "spec": self._spec(spec)})
         return True
 

@@ -1,8 +1,8 @@
-"""The one list-and-watch cache: what the API server holds of one kind, projected to what its reader uses.
+"""The list-and-watch cache of operator and gateway: the objects of one kind, reduced to the fields that the reader uses.
 
-It lists, then watches with set timeouts and bookmarks, lists again when its place in history is gone, and backs off on errors.
-Every change that it takes in is reported, vanished objects too, after it can be read here: whoever acts on a report never reads
-something older than what woke them. It must not know what the objects mean.
+It lists, then watches with timeouts and bookmarks. It lists again when its resourceVersion has expired, and backs off after
+errors. It reports every change, also of objects that vanished between two lists, and only after the cache holds the change: a
+reader that a report wakes never reads an older state. It must not know what the objects mean.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, NotFoundError, UnreachableError
-from ocelli_cluster.resources import ObjectKey, Resource
+from ocelli_cluster.resources import ObjectKey, ObjectReference, Resource
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,12 @@ T = TypeVar("T")
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_LIMIT_SECONDS = 5.0
 RECONNECT_GRACE_SECONDS = 2.0
-"""Between the planned end of one watch and the start of the next one a cache still counts as fresh for this long."""
+"""For this long after the planned end of a watch, and before the next one starts, a cache still counts as fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchTimeouts:
-    """How long one watch lasts: between the two, drawn anew each time so that watches don't end together."""
+    """How long one watch lasts: a random time between the two, so that watches do not all end together."""
 
     least_seconds: int = 30
     most_seconds: int = 60
@@ -40,24 +40,21 @@ class WatchTimeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class Change(Generic[T]):
-    """One object before and after: None where it was not there."""
+    """One object before and after; None if it did not exist."""
 
     key: ObjectKey
     before: T | None
     after: T | None
     deletion_seen: bool = False
-    """The API server said that the object was deleted. What a later list lacks may also be missing because the list is of an
-    earlier history, as after a restored backup."""
+    """The watch delivered a DELETED event. An object that is merely missing from a later list may also be missing because an
+    earlier backup of the cluster was restored."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unreadable:
-    """An object that cannot be read, for instance because a later release wrote it."""
+class UnreadableObject:
+    """An object that cannot be parsed, for instance because a later release wrote it."""
 
-    resource: Resource
-    key: ObjectKey
-    uid: str
-    resource_version: str
+    reference: ObjectReference
     problem: str
 
 
@@ -68,12 +65,12 @@ class _Entry(Generic[T]):
 
 
 class ResourceCache(Generic[T]):
-    """The objects of one kind, in one namespace or in all (`namespace=None`), that a label selector matches.
+    """The objects of one kind that match a label selector, in one namespace or in all (`namespace=None`).
 
-    `project` turns a manifest into what is kept. Where it raises, the object is `unreadable`: what was known of it is kept, and
-    it never counts as deleted. `on_change` is called within the event loop for each change; it must not block. Run `run()`
-    as a task of its own. Where listing is forbidden it is tried again and again, because rights may come later, at most
-    `forbidden_limit_seconds` apart.
+    `project` turns a manifest into the value to keep. If it raises, the object is `unreadable`: the cache keeps the last value
+    and does not treat the object as deleted. `index_by` returns what `find` finds a value by; None: the value is not indexed.
+    `on_change` is called in the event loop for each change and must not block. Run `run()` as a task. If listing is forbidden,
+    the cache tries again, at most `forbidden_limit_seconds` apart, because the right may be granted later.
     """
 
     def __init__(
@@ -84,6 +81,7 @@ class ResourceCache(Generic[T]):
         project: Callable[[Manifest], T],
         namespace: str | None = None,
         label_selector: str | None = None,
+        index_by: Callable[[T], Hashable] | None = None,
         on_change: Callable[[Change[T]], None] | None = None,
         timeouts: WatchTimeouts = WatchTimeouts(),
         forbidden_limit_seconds: float = BACKOFF_LIMIT_SECONDS,
@@ -91,69 +89,62 @@ class ResourceCache(Generic[T]):
         self.resource = resource
         self.namespace = namespace
         self.synced = asyncio.Event()
-        """Set once the first complete list was taken in."""
+        """Set after the first complete list."""
         self.answered = asyncio.Event()
-        """Set once the API server has answered a list, be it that it forbids it."""
+        """Set after the first answer to a list, even if the answer is that listing is forbidden."""
         self.forbidden = False
-        """The last list was refused for want of rights: what is held here is of before, if there is anything."""
+        """The last list was forbidden: the cache holds an earlier state, or nothing."""
         self.missing = False
-        """The API server does not know the kind: its definition was deleted, or is not there yet."""
-        self.lists = 0
-        """How many complete lists were taken in."""
-        self.unreadable: dict[ObjectKey, Unreadable] = {}
-        """Objects that are there and cannot be read as they are now."""
+        """The API server does not know the kind: its definition was deleted, or does not exist yet."""
+        self.unreadable: dict[ObjectKey, UnreadableObject] = {}
+        """Objects that exist and whose current content cannot be parsed."""
         self._client = client
         self._project = project
         self._label_selector = label_selector
+        self._index_by = index_by
         self._on_change = on_change
         self._timeouts = timeouts
         self._forbidden_limit_seconds = forbidden_limit_seconds
         self._entries: dict[ObjectKey, _Entry[T]] = {}
+        self._index: dict[Hashable, tuple[ObjectKey, ...]] = {}
+        """Sorted. Tuples, because most have one or two keys, and a set takes four times as much memory."""
         self._resource_version = ""
         self._connected = False
         self._contact_at = time.monotonic()
 
-    @property
-    def resource_version(self) -> str:
-        """The latest resourceVersion seen; empty before the first list."""
-        return self._resource_version
-
     def get(self, namespace: str, name: str) -> T | None:
-        """The object, or None where there is none."""
+        """The object; None if it does not exist."""
         entry = self._entries.get(ObjectKey(namespace, name))
         return None if entry is None else entry.value
 
-    def items(self) -> list[tuple[ObjectKey, T]]:
-        """Every object with its key."""
-        return [(key, entry.value) for key, entry in list(self._entries.items())]
+    def find(self, indexed: Hashable) -> list[T]:
+        """The objects for which `index_by` returns this value, sorted by key."""
+        return [self._entries[key].value for key in self._index.get(indexed, ())]
 
     def values(self) -> list[T]:
         """Every object; may be called from another thread."""
         return [entry.value for entry in list(self._entries.values())]
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
     @property
-    def contact_age_seconds(self) -> float:
-        """Seconds since the API server was heard of: a list, an event, a bookmark, or the start or planned end of a watch."""
+    def watch_age_seconds(self) -> float:
+        """Seconds since the API server last sent a list, an event or a bookmark, or started or ended a watch as planned."""
         return time.monotonic() - self._contact_at
 
     def is_fresh(self) -> bool:
-        """Whether what is read here is at most as old as the delay of a watch.
+        """Whether the cache lags at most by the delay of a watch.
 
-        False before the first list, while the watch is broken, and when nothing was heard for longer than a watch may last.
+        False before the first list, while the watch is broken, and after silence for longer than a watch may last.
         """
         if not self.synced.is_set():
             return False
         limit_seconds = self._timeouts.most_seconds + 10 if self._connected else RECONNECT_GRACE_SECONDS
-        return self.contact_age_seconds < limit_seconds
+        return self.watch_age_seconds < limit_seconds
 
     def take(self, manifest: Manifest) -> None:
-        """Take in the answer to a write of one's own, so that it is read here before the watch brings it. Reports no change."""
+        """Store the answer to a write of this process before the watch delivers it. Reports no change."""
         key, version = _key(manifest), _version(manifest)
         entry = self._entries.get(key)
-        # An object that is not here although the watch is past the write was deleted since.
+        # If the watch is past the write and the cache has no such object, it has been deleted since.
         seen = entry.resource_version if entry is not None else int(self._resource_version or 0)
         if version > seen:
             self._store(key, version, manifest)
@@ -181,7 +172,7 @@ class ResourceCache(Generic[T]):
                 self.answered.set()
                 self._resource_version = ""
             except ClusterError as error:
-                # The place in history is gone, or of another history (a restored backup): start over from a list.
+                # The resourceVersion has expired, or is from before a backup was restored: start again with a list.
                 self.missing = isinstance(error, NotFoundError)
                 logger.info(
                     "listing again",
@@ -189,8 +180,8 @@ class ResourceCache(Generic[T]):
                 )
                 self._resource_version = ""
             except Exception:
-                # A cache that ended silently would leave its reader blind.
-                logger.exception("watch failed, listing again", extra={"resource": self.resource.plural})
+                # If the task ended here, the cache would stay out of date unnoticed.
+                logger.exception("watch failed; listing again", extra={"resource": self.resource.plural})
                 self._resource_version = ""
             finally:
                 self._connected = False
@@ -201,33 +192,33 @@ class ResourceCache(Generic[T]):
             backoff_seconds = min(backoff_seconds * 2, limit_seconds)
 
     async def _list(self) -> None:
-        """Take in page by page: the whole list, parsed, may be many times what is kept of it."""
+        """Store the list page by page: a whole parsed list may need many times the memory of the values."""
         found: set[ObjectKey] = set()
         resource_version = ""
         async for page in self._client.list_pages(self.resource, self.namespace, self._label_selector):
             if page.first:
                 found.clear()
-            found.update(self._take_in(page.items))
+            found.update(self._store_page(page.items))
             resource_version = page.resource_version
             self._contact_at = time.monotonic()
-            # Every cache lists at a start: none may hold its page while it waits for the next one.
+            # At startup all caches list at once: none of them may hold a page while it waits for the next one.
             del page
         changes: list[Change[T]] = []
         for key in [key for key in self._entries if key not in found]:
-            before = self._entries.pop(key)
+            before = self._entries[key]
+            self._set(key, None)
             changes.append(self._change(key, before))
         for key in self.unreadable.keys() - found:
             del self.unreadable[key]
         self._resource_version = resource_version
-        self.lists += 1
         self.forbidden = False
         self.missing = False
         self.synced.set()
         self.answered.set()
         self._report(changes)
 
-    def _take_in(self, manifests: Iterable[Manifest]) -> set[ObjectKey]:
-        """Note objects of a list, and report those that are new or changed; their keys."""
+    def _store_page(self, manifests: Iterable[Manifest]) -> set[ObjectKey]:
+        """Store the objects of one page, report those that are new or changed, and return the keys of all."""
         found: set[ObjectKey] = set()
         changes: list[Change[T]] = []
         for manifest in manifests:
@@ -264,7 +255,7 @@ class ResourceCache(Generic[T]):
                     continue
                 deleted = event.type == "DELETED"
                 if deleted:
-                    self._entries.pop(key, None)
+                    self._set(key, None)
                     self.unreadable.pop(key, None)
                 else:
                     self._store(key, version, event.object)
@@ -277,30 +268,41 @@ class ResourceCache(Generic[T]):
         except Exception as error:
             self._keep(key, version, manifest, error)
             return
-        self._entries[key] = _Entry(value=value, resource_version=version)
+        self._set(key, _Entry(value=value, resource_version=version))
         self.unreadable.pop(key, None)
 
+    def _set(self, key: ObjectKey, entry: _Entry[T] | None) -> None:
+        """Store or remove one entry, and bring the index up to date."""
+        before = self._entries.get(key)
+        if entry is None:
+            self._entries.pop(key, None)
+        else:
+            self._entries[key] = entry
+        if self._index_by is None:
+            return
+        for changed, is_added in ((before, False), (entry, True)):
+            indexed = None if changed is None else self._index_by(changed.value)
+            if indexed is None:
+                continue
+            keys = tuple(other for other in self._index.get(indexed, ()) if other != key)
+            self._index[indexed] = tuple(sorted((*keys, key))) if is_added else keys
+            if not self._index[indexed]:
+                del self._index[indexed]
+
     def _keep(self, key: ObjectKey, version: int, manifest: Manifest, error: Exception) -> None:
-        """Note an object that cannot be read, and keep what was known of it."""
+        """Record an object that cannot be parsed, and keep its last value."""
         before = self._entries.get(key)
         if before is not None:
-            self._entries[key] = _Entry(value=before.value, resource_version=version)
-        problem = _tell_problem(error)
+            self._set(key, _Entry(value=before.value, resource_version=version))
+        problem = _describe_problem(error)
         known = self.unreadable.get(key)
         if known is None or known.problem != problem:
             logger.error(
-                "object cannot be read, what was known of it is kept",
+                "object cannot be parsed; the last known state is kept",
                 exc_info=error,
                 extra={"resource": self.resource.plural, "object": str(key)},
             )
-        metadata = manifest["metadata"]
-        self.unreadable[key] = Unreadable(
-            resource=self.resource,
-            key=key,
-            uid=metadata.get("uid", ""),
-            resource_version=metadata["resourceVersion"],
-            problem=problem,
-        )
+        self.unreadable[key] = UnreadableObject(reference=ObjectReference.of(self.resource, manifest), problem=problem)
 
     def _change(self, key: ObjectKey, before: _Entry[T] | None, *, deletion_seen: bool = False) -> Change[T]:
         after = self._entries.get(key)
@@ -318,17 +320,17 @@ class ResourceCache(Generic[T]):
             try:
                 self._on_change(change)
             except Exception:
-                logger.exception("a change could not be reported", extra={"object": str(change.key)})
+                logger.exception("change could not be reported", extra={"object": str(change.key)})
 
 
-def _tell_problem(error: Exception) -> str:
-    """What is wrong with an object, without the words of a programming language; the log has them."""
+def _describe_problem(error: Exception) -> str:
+    """What is wrong with an object, without the words of a programming language; the log has the traceback."""
     unknown = re.fullmatch(r"'(.*)' is not a valid \w+", str(error), re.DOTALL) if isinstance(error, ValueError) else None
     if unknown is not None:
-        return f'it does not know the value "{unknown[1]}"'
+        return f'unknown value "{unknown[1]}"'
     if isinstance(error, KeyError):
-        return f'the field "{error.args[0]}" is missing'
-    return "a field has another form than it knows"
+        return f'field "{error.args[0]}" is missing'
+    return "a field has an unexpected type"
 
 
 def _key(manifest: Manifest) -> ObjectKey:
@@ -337,5 +339,5 @@ def _key(manifest: Manifest) -> ObjectKey:
 
 
 def _version(manifest: Manifest) -> int:
-    """Versions of one kind are decimal numbers that grow (promised by the API since Kubernetes 1.35, true before)."""
+    """resourceVersions of one kind are increasing decimal numbers (guaranteed since Kubernetes 1.35, true before)."""
     return int(manifest["metadata"]["resourceVersion"])

@@ -1,16 +1,16 @@
-"""Which kinds of the Kubernetes API Ocelli touches, and the paths at which they lie."""
+"""The kinds of the Kubernetes API that Ocelli uses, and their URL paths."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import quote
 
-from ocelli_api.classifier import GROUP, KIND, PLURAL, VERSION
+from ocelli_api.classifier import GROUP, KIND, PLURAL, VERSION, Manifest
 
 
 class ObjectKey(NamedTuple):
-    """Namespace and name of an object."""
+    """Namespace and name of an object; the namespace is empty for cluster-scoped kinds."""
 
     namespace: str
     name: str
@@ -31,11 +31,11 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """As manifests name group and version."""
+        """Group and version, as in `apiVersion`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """Path of all objects of a namespace (of every namespace: None), of one object, or of its subresource."""
+        """Path of all objects of a namespace (None: of every namespace), of one object, or of its subresource."""
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace is not None:
             parts += ["namespaces", namespace]
@@ -44,9 +44,28 @@ class Resource:
         return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ObjectReference:
+    """One object in one version."""
+
+    resource: Resource
+    key: ObjectKey
+    uid: str
+    resource_version: str
+
+    @classmethod
+    def of(cls, resource: Resource, manifest: Manifest) -> Self:
+        metadata = manifest["metadata"]
+        return cls(
+            resource=resource,
+            key=ObjectKey(metadata.get("namespace", ""), metadata["name"]),
+            uid=metadata.get("uid", ""),
+            resource_version=metadata["resourceVersion"],
+        )
+
+
 CLASSIFIERS = Resource(group=GROUP, version=VERSION, plural=PLURAL, kind=KIND)
 NODES = Resource(group="", version="v1", plural="nodes", kind="Node")
-"""They lie in no namespace: the namespace of their keys is empty."""
 PODS = Resource(group="", version="v1", plural="pods", kind="Pod")
 SECRETS = Resource(group="", version="v1", plural="secrets", kind="Secret")
 SERVICES = Resource(group="", version="v1", plural="services", kind="Service")

@@ -1,4 +1,4 @@
-"""`python -m ocelli_operator`: the composition root. Settings come from the environment, see `settings`."""
+"""`python -m ocelli_operator`: the composition root. Settings come from environment variables, see `settings`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ logger = logging.getLogger("ocelli_operator")
 
 EXIT_MISCONFIGURED = 2
 STORE_RETRY_LIMIT_SECONDS = 1.0
-"""Whatever waits for the store is done again by the operator itself, later, and holds up nothing meanwhile."""
+"""The operator itself retries later everything that needs the store, and does not block meanwhile."""
 
 
 async def run(config: OperatorSettings) -> None:
-    """Run the operator until a signal comes."""
+    """Run the operator until a signal arrives."""
     store = open_store(config.children.store_url, retry_limit_seconds=STORE_RETRY_LIMIT_SECONDS)
     async with await ClusterClient.connect() as client:
         await run_operator(Operation(client, store, config), client, config)
 
 
 def main() -> int:
-    """The exit code."""
+    """Return the exit code."""
     try:
         config = load_settings(OperatorSettings, os.environ)
     except SettingsError as error:

@@ -1,14 +1,14 @@
-"""All that the operator watches: Classifiers and their children, found by the Classifier they belong to."""
+"""The objects that the operator watches: Classifiers, their children, and nodes with GPUs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resource_cache import Change, ResourceCache, Unreadable, WatchTimeouts
+from ocelli_cluster.resource_cache import Change, ResourceCache, UnreadableObject, WatchTimeouts
 from ocelli_cluster.resources import (
     AUTOSCALERS,
     CLASSIFIERS,
@@ -26,7 +26,6 @@ from ocelli_cluster.resources import (
 from ocelli_api.classifier import Classifier, Manifest, parse_classifier
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_operator.observed import (
-    ChildIdentity,
     ChildKind,
     GpuNode,
     ObservedChild,
@@ -39,76 +38,46 @@ from ocelli_operator.observed import (
     project_job,
     project_pod,
 )
-from ocelli_operator.starts import Family
-
-
-class _Child(Protocol):
-    @property
-    def identity(self) -> ChildIdentity: ...
-
-
-C = TypeVar("C", bound=_Child)
+from ocelli_operator.starts import Workloads
 
 COMPLETE_POLL_SECONDS = 0.05
 NODES_FORBIDDEN_LIMIT_SECONDS = 60.0
-"""Where the operator may not see nodes it asks again this often: few installations get that right later."""
+"""While nodes are forbidden they are listed again this often: few installations add the right later."""
 
 RESOURCE_OF_KIND: dict[ChildKind, Resource] = {
-    ChildKind.JOB: JOBS,
-    ChildKind.DEPLOYMENT: DEPLOYMENTS,
-    ChildKind.SERVICE: SERVICES,
-    ChildKind.AUTOSCALER: AUTOSCALERS,
-    ChildKind.DISRUPTION_BUDGET: DISRUPTION_BUDGETS,
-    ChildKind.NETWORK_POLICY: NETWORK_POLICIES,
+    ChildKind(resource.kind): resource
+    for resource in (JOBS, DEPLOYMENTS, SERVICES, AUTOSCALERS, DISRUPTION_BUDGETS, NETWORK_POLICIES)
 }
+_PROJECTIONS: dict[Resource, Callable[[Manifest], Any]] = {
+    CLASSIFIERS: parse_classifier,
+    JOBS: project_job,
+    PODS: project_pod,
+    DEPLOYMENTS: project_deployment,
+    SERVICES: project_child,
+    AUTOSCALERS: project_child,
+    DISRUPTION_BUDGETS: project_child,
+    NETWORK_POLICIES: project_child,
+}
+"""What is kept of the objects of each kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewScope:
-    """What is watched: these namespaces (none: every namespace), with these timeouts."""
+    """What is watched."""
 
     namespaces: tuple[str, ...]
+    """Empty: every namespace."""
     timeouts: WatchTimeouts
     gpu_resource: str | None
-    """What nodes are watched for; None: they are not watched."""
-
-
-@dataclass(kw_only=True)
-class _Children(Generic[C]):
-    """Children of one kind, with an index by the Classifier that their label names."""
-
-    resource: Resource
-    project: Callable[[Manifest], C]
-    caches: list[ResourceCache[C]] = field(default_factory=list)
-    names: dict[ObjectKey, tuple[ObjectKey, ...]] = field(default_factory=dict)
-    """In their order. Tuples, because most Classifiers have one child of a kind or two, and a set takes four times as much."""
-
-    def of(self, classifier: ObjectKey) -> tuple[C, ...]:
-        found = (cache.get(*key) for key in self.names.get(classifier, ()) for cache in self.caches)
-        return tuple(child for child in found if child is not None)
-
-    def index(self, key: ObjectKey, before: C | None, after: C | None) -> set[ObjectKey]:
-        """Note the change; the Classifiers that it concerns."""
-        concerned: set[ObjectKey] = set()
-        for child, add in ((before, False), (after, True)):
-            if child is None:
-                continue
-            owner = ObjectKey(child.identity.namespace, child.identity.classifier)
-            concerned.add(owner)
-            others = tuple(other for other in self.names.get(owner, ()) if other != key)
-            self.names[owner] = tuple(sorted((*others, key))) if add else others
-            if not self.names[owner]:
-                del self.names[owner]
-        return concerned
+    """The resource by which a node offers GPUs; None: nodes are not watched."""
 
 
 class ClusterView:
-    """Caches of Classifiers, Jobs, Pods, Deployments, Services, autoscalers, disruption budgets and NetworkPolicies, and of
-    nodes with GPUs.
+    """One cache, and so one watch, for each kind and namespace. No other part of the operator watches.
 
-    `on_change` is called with the key of the Classifier that a change concerns, `on_deleted` with a Classifier that went away,
-    and whether its deletion was seen. A change of a node concerns none. Of several namespaces each is for itself: one that may
-    not be read, because it was deleted with its Role, is closed, and the others go on.
+    `on_change` is called with the key of the Classifier that a change concerns. `on_deleted` is called with a Classifier that
+    disappeared and whether its deletion was seen. A change of a node concerns no Classifier. Namespaces are independent: if one
+    is forbidden, because it was deleted together with its Role, the others continue.
     """
 
     def __init__(
@@ -118,56 +87,46 @@ class ClusterView:
         on_change: Callable[[ObjectKey], None],
         on_deleted: Callable[[Classifier, bool], None],
     ) -> None:
-        self._client = client
-        self._scope = scope
+        self._namespaces: tuple[str | None, ...] = scope.namespaces or (None,)
         self._on_change = on_change
         self._on_deleted = on_deleted
-        self._jobs: _Children[ObservedJob] = _Children(resource=JOBS, project=project_job)
-        self._pods: _Children[ObservedPod] = _Children(resource=PODS, project=project_pod)
-        self._deployments: _Children[ObservedDeployment] = _Children(resource=DEPLOYMENTS, project=project_deployment)
-        self._services: _Children[ObservedChild] = _Children(resource=SERVICES, project=project_child)
-        self._autoscalers: _Children[ObservedChild] = _Children(resource=AUTOSCALERS, project=project_child)
-        self._budgets: _Children[ObservedChild] = _Children(resource=DISRUPTION_BUDGETS, project=project_child)
-        self._policies: _Children[ObservedChild] = _Children(resource=NETWORK_POLICIES, project=project_child)
-        self._kinds: tuple[_Children[Any], ...] = (
-            self._jobs,
-            self._pods,
-            self._deployments,
-            self._services,
-            self._autoscalers,
-            self._budgets,
-            self._policies,
-        )
-        self._nodes = None if scope.gpu_resource is None else self._build_node_cache(scope.gpu_resource)
-        self._classifiers: list[ResourceCache[Classifier]] = []
-        self._ids: dict[tuple[str, str], tuple[ObjectKey, ...]] = {}
-        """By namespace and v3 id: the Classifiers that have it."""
-        for namespace in self._namespaces:
-            self._classifiers.append(
+        self._caches: dict[Resource, list[ResourceCache[Any]]] = {
+            resource: [
                 ResourceCache(
                     client,
-                    CLASSIFIERS,
-                    project=parse_classifier,
+                    resource,
+                    project=project,
                     namespace=namespace,
-                    on_change=self._classifier_changed,
+                    label_selector=None if resource == CLASSIFIERS else CLASSIFIER_LABEL,
+                    index_by=_find_id if resource == CLASSIFIERS else _find_owner,
+                    on_change=self._classifier_changed if resource == CLASSIFIERS else self._child_changed,
                     timeouts=scope.timeouts,
                 )
+                for namespace in self._namespaces
+            ]
+            for resource, project in _PROJECTIONS.items()
+        }
+        self._nodes: ResourceCache[GpuNode | None] | None = None
+        if (gpu_resource := scope.gpu_resource) is not None:
+            self._nodes = ResourceCache(
+                client,
+                NODES,
+                project=lambda manifest: project_gpu_node(manifest, gpu_resource),
+                timeouts=scope.timeouts,
+                forbidden_limit_seconds=NODES_FORBIDDEN_LIMIT_SECONDS,
             )
-            for children in self._kinds:
-                self._watch_children(children, namespace)
 
     async def run(self) -> None:
         """List and watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for cache in self._caches():
+            for cache in self._list_caches():
                 tasks.create_task(cache.run())
             if self._nodes is not None:
                 tasks.create_task(self._nodes.run())
 
     async def wait_until_synced(self) -> None:
-        """Return when every kind was listed in every namespace that may be read, hence in one at least; nodes only if they may
-        be."""
-        for cache in self._caches():
+        """Wait until every kind is listed in every namespace that is not forbidden, and in at least one namespace."""
+        for cache in self._list_caches():
             await cache.answered.wait()
         if self._nodes is not None:
             await self._nodes.answered.wait()
@@ -175,166 +134,119 @@ class ClusterView:
             await asyncio.sleep(COMPLETE_POLL_SECONDS)
 
     @property
-    def contact_age_seconds(self) -> float:
-        """The longest time for which one of the watches has heard nothing of the API server. Nodes may be forbidden, and do not
-        count; nor do namespaces that are closed, unless all are."""
+    def watch_age_seconds(self) -> float:
+        """Seconds since the most silent watch last received something. Nodes do not count, because they may be forbidden.
+        Forbidden namespaces count only if all namespaces are forbidden."""
         ages = {
-            namespace: max(cache.contact_age_seconds for cache in self._caches(namespace)) for namespace in self._namespaces
+            namespace: max(cache.watch_age_seconds for cache in self._list_caches(namespace)) for namespace in self._namespaces
         }
-        open_ages = [age for namespace, age in ages.items() if not self._find_refusal(namespace)]
-        return max(open_ages or ages.values())
+        allowed_ages = [age for namespace, age in ages.items() if not self._find_forbidden_kind(namespace)]
+        return max(allowed_ages or ages.values())
 
     @property
     def is_crd_missing(self) -> bool:
-        """Whether the API server does not know Classifiers: their definition was deleted."""
-        return any(cache.missing for cache in self._classifiers)
+        """Whether the API server does not know Classifiers, because their CRD was deleted."""
+        return any(cache.missing for cache in self._caches[CLASSIFIERS])
 
     def forbidden_namespaces(self) -> dict[str, str]:
-        """The named namespaces that may not be read, each with a kind that is refused."""
-        found = {namespace: self._find_refusal(namespace) for namespace in self._namespaces if namespace is not None}
-        return {namespace: kind for namespace, kind in found.items() if kind}
+        """The configured namespaces that are forbidden, each with the plural of a kind that is."""
+        found = {namespace: self._find_forbidden_kind(namespace) for namespace in self._namespaces if namespace is not None}
+        return {namespace: plural for namespace, plural in found.items() if plural}
 
     def complete_namespaces(self) -> set[str]:
-        """The named namespaces of which every kind was listed, and may be."""
+        """The configured namespaces in which every kind is listed and allowed."""
         return {namespace for namespace in self._namespaces if namespace is not None and self._is_complete(namespace)}
 
-    def can_be_judged(self, classifier: ObjectKey) -> bool:
-        """Whether everything about a Classifier is known as it is now: its namespace is open, and the object can be read."""
-        namespace = classifier.namespace if self._scope.namespaces else None
-        return self._is_complete(namespace) and not any(classifier in cache.unreadable for cache in self._classifiers)
+    def can_reconcile(self, classifier: ObjectKey) -> bool:
+        """Whether the state of a Classifier is known: its namespace is complete, and the object can be parsed."""
+        namespace = None if None in self._namespaces else classifier.namespace
+        return self._is_complete(namespace) and not any(classifier in cache.unreadable for cache in self._caches[CLASSIFIERS])
 
-    def unreadable(self) -> list[Unreadable]:
-        """Every object that cannot be read as it is now, nodes too."""
+    def unreadable(self) -> list[UnreadableObject]:
+        """Every object that cannot be parsed, including nodes."""
         nodes = () if self._nodes is None else self._nodes.unreadable.values()
-        return [item for cache in self._caches() for item in cache.unreadable.values()] + list(nodes)
+        return [item for cache in self._list_caches() for item in cache.unreadable.values()] + list(nodes)
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
-        """The Classifier of that key."""
-        return next((found for cache in self._classifiers if (found := cache.get(*key)) is not None), None)
+        """The Classifier with that key."""
+        return next((found for cache in self._caches[CLASSIFIERS] if (found := cache.get(*key)) is not None), None)
 
     def classifiers(self) -> list[Classifier]:
         """Every Classifier."""
-        return [classifier for cache in self._classifiers for classifier in cache.values()]
+        return [classifier for cache in self._caches[CLASSIFIERS] for classifier in cache.values()]
 
     def classifiers_with_id(self, namespace: str, classifier_id: str) -> tuple[Classifier, ...]:
-        """The Classifiers of a namespace that have a v3 id: more than one only until the newer one was given another."""
-        found = (self.classifier(key) for key in self._ids.get((namespace, classifier_id), ()))
-        return tuple(classifier for classifier in found if classifier is not None)
+        """The Classifiers of a namespace that have a v3 id. Two have the same one only until the newer one gets another."""
+        return self._find(CLASSIFIERS, (namespace, classifier_id))
 
     def jobs(self, classifier: ObjectKey) -> tuple[ObservedJob, ...]:
-        return self._jobs.of(classifier)
+        return self._find(JOBS, classifier)
 
     def pods(self, classifier: ObjectKey) -> tuple[ObservedPod, ...]:
-        return self._pods.of(classifier)
+        return self._find(PODS, classifier)
 
     def deployments(self, classifier: ObjectKey) -> tuple[ObservedDeployment, ...]:
-        return self._deployments.of(classifier)
+        return self._find(DEPLOYMENTS, classifier)
 
-    def services(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
-        return self._services.of(classifier)
+    def children(self, kind: ChildKind, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
+        """Children of a kind of which nothing but the manifest is observed."""
+        return self._find(RESOURCE_OF_KIND[kind], classifier)
 
-    def autoscalers(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
-        return self._autoscalers.of(classifier)
-
-    def disruption_budgets(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
-        return self._budgets.of(classifier)
-
-    def network_policies(self, classifier: ObjectKey) -> tuple[ObservedChild, ...]:
-        return self._policies.of(classifier)
-
-    def family(self, classifier: ObjectKey) -> Family:
-        """What tells whether something of a Classifier is just starting."""
-        found = self.classifier(classifier)
-        uid = None if found is None else found.uid
-        return Family(
-            served_revision=None if found is None else found.status.served_revision,
-            # Whoever can make Jobs could hold up everybody's by the label alone.
-            jobs=tuple(job for job in self.jobs(classifier) if job.identity.owner_uid == uid),
-            pods=self.pods(classifier),
-            deployments=tuple(item for item in self.deployments(classifier) if item.identity.owner_uid == uid),
+    def workloads(self, key: ObjectKey) -> Workloads:
+        """The workloads of a Classifier, which show whether a training or rollout is starting."""
+        classifier = self.classifier(key)
+        uid = None if classifier is None else classifier.uid
+        return Workloads(
+            served_revision=None if classifier is None else classifier.status.served_revision,
+            # By label alone, a user who can create Jobs could delay the trainings of all others.
+            jobs=tuple(job for job in self.jobs(key) if job.identity.owner_uid == uid),
+            pods=self.pods(key),
+            deployments=tuple(item for item in self.deployments(key) if item.identity.owner_uid == uid),
         )
 
     def gpu_nodes(self) -> tuple[GpuNode, ...]:
-        """Nodes that have GPUs; none where nodes may not be seen."""
+        """Nodes with GPUs; empty if nodes are forbidden or not watched."""
         if self._nodes is None or self._nodes.forbidden:
             return ()
         return tuple(node for node in self._nodes.values() if node is not None)
 
-    def take_classifier(self, manifest: Manifest) -> None:
-        """Take in the answer to a write of a Classifier, so that the next look does not miss it."""
-        key = ObjectKey(manifest["metadata"]["namespace"], manifest["metadata"]["name"])
-        for cache in self._classifiers:
-            if cache.namespace in (None, key.namespace):
-                before = cache.get(*key)
+    def take(self, resource: Resource, manifest: Manifest) -> None:
+        """Store the answer to a write before the watch delivers it."""
+        for cache in self._caches[resource]:
+            if cache.namespace in (None, manifest["metadata"]["namespace"]):
                 cache.take(manifest)
-                self._index_id(key, before, cache.get(*key))
 
-    def take_child(self, kind: ChildKind, manifest: Manifest) -> None:
-        """Take in the answer to a write of a child."""
-        namespace = manifest["metadata"]["namespace"]
-        key = ObjectKey(namespace, manifest["metadata"]["name"])
-        children = next(item for item in self._kinds if item.resource == RESOURCE_OF_KIND[kind])
-        for cache in children.caches:
-            if cache.namespace in (None, namespace):
-                before = cache.get(*key)
-                cache.take(manifest)
-                children.index(key, before, cache.get(*key))
-
-    @property
-    def _namespaces(self) -> tuple[str | None, ...]:
-        return self._scope.namespaces or (None,)
+    def _find(self, resource: Resource, indexed: Hashable) -> tuple[Any, ...]:
+        return tuple(item for cache in self._caches[resource] for item in cache.find(indexed))
 
     def _is_complete(self, namespace: str | None) -> bool:
-        return all(cache.synced.is_set() and not cache.forbidden for cache in self._caches(namespace))
+        return all(cache.synced.is_set() and not cache.forbidden for cache in self._list_caches(namespace))
 
-    def _find_refusal(self, namespace: str | None) -> str:
-        """A kind that may not be read in the namespace; empty where there is none."""
-        return next((cache.resource.plural for cache in self._caches(namespace) if cache.forbidden), "")
+    def _find_forbidden_kind(self, namespace: str | None) -> str:
+        """The plural of a kind that is forbidden in the namespace; empty if none is."""
+        return next((cache.resource.plural for cache in self._list_caches(namespace) if cache.forbidden), "")
 
-    def _caches(self, namespace: str | None = None) -> Iterable[ResourceCache[Any]]:
-        """Those of a namespace, or all."""
-        for caches in (self._classifiers, *(children.caches for children in self._kinds)):
+    def _list_caches(self, namespace: str | None = None) -> Iterable[ResourceCache[Any]]:
+        """The caches of one namespace, or all."""
+        for caches in self._caches.values():
             yield from (cache for cache in caches if namespace is None or cache.namespace == namespace)
 
-    def _build_node_cache(self, resource: str) -> ResourceCache[GpuNode | None]:
-        return ResourceCache(
-            self._client,
-            NODES,
-            project=lambda manifest: project_gpu_node(manifest, resource),
-            timeouts=self._scope.timeouts,
-            forbidden_limit_seconds=NODES_FORBIDDEN_LIMIT_SECONDS,
-        )
-
-    def _watch_children(self, children: _Children[Any], namespace: str | None) -> None:
-        def changed(change: Change[Any]) -> None:
-            for concerned in children.index(change.key, change.before, change.after):
-                self._on_change(concerned)
-
-        children.caches.append(
-            ResourceCache(
-                self._client,
-                children.resource,
-                project=children.project,
-                namespace=namespace,
-                label_selector=CLASSIFIER_LABEL,
-                on_change=changed,
-                timeouts=self._scope.timeouts,
-            )
-        )
-
-    def _index_id(self, key: ObjectKey, before: Classifier | None, after: Classifier | None) -> None:
-        for classifier, add in ((before, False), (after, True)):
-            if classifier is None or classifier.classifier_id is None:
-                continue
-            place = (key.namespace, classifier.classifier_id)
-            others = tuple(other for other in self._ids.get(place, ()) if other != key)
-            self._ids[place] = (*others, key) if add else others
-            if not self._ids[place]:
-                del self._ids[place]
+    def _child_changed(self, change: Change[Any]) -> None:
+        for owner in {_find_owner(child) for child in (change.before, change.after) if child is not None}:
+            self._on_change(owner)
 
     def _classifier_changed(self, change: Change[Classifier]) -> None:
-        self._index_id(change.key, change.before, change.after)
         gone = change.after is None or (change.before is not None and change.before.uid != change.after.uid)
         if change.before is not None and gone:
             self._on_deleted(change.before, change.deletion_seen)
         self._on_change(change.key)
+
+
+def _find_id(classifier: Classifier) -> tuple[str, str] | None:
+    """Namespace and v3 id."""
+    return None if classifier.classifier_id is None else (classifier.namespace, classifier.classifier_id)
+
+
+def _find_owner(child: ObservedJob | ObservedPod | ObservedDeployment | ObservedChild) -> ObjectKey:
+    """The Classifier that the child's label names."""
+    return ObjectKey(child.identity.namespace, child.identity.classifier)

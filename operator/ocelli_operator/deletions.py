@@ -1,10 +1,10 @@
-"""Deletions of stored bytes: what was stored for Classifiers that were seen to be deleted.
+"""Deletion of the stored data of Classifiers whose deletion was seen.
 
-What is still to be deleted is noted in the store, at most a second late, so that a successor goes on with it. The sweep could
-not take its place: it spares the bytes of a Classifier that is not there where that may be one that was not restored yet.
+Pending deletions are recorded in the store within a second, so that a new leader continues with them. The sweep cannot replace
+this: it spares the data of an absent Classifier if a backup that contains it may not be restored yet.
 
-Only what went while the resource was there is noted: nobody asked for the deletion of what went with the resource, and it comes
-back from a backup when the resource does.
+Only deletions that were seen while the CRD existed are recorded. Classifiers that disappear together with the CRD were not
+deleted on purpose, and return from a backup together with it.
 """
 
 from __future__ import annotations
@@ -12,141 +12,147 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ocelli_cluster.client import ClusterError
 
+from ocelli_operator.installation import Installation
+from ocelli_operator.installation_documents import load_document
+from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.references import StoredClassifier
+from ocelli_operator.status import Occurrence
 from ocelli_operator.store_owner import Ownership
-from ocelli_operator.sweep import OtherInstallationError, ResourceGoneError, StoredClassifier, StoreSweep
+from ocelli_operator.sweep import OtherInstallationError, ResourceGoneError, StoreSweep
 from ocelli_operator.work_queue import WorkQueue, spread
-from ocelli_storage.documents import parse_document
 from ocelli_storage.layout import deletions_key
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, ObjectTooLargeError
+from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 45.0
-"""A trainer may outlive its Classifier by its grace period of 30 seconds, and write until then."""
+"""A trainer may write for as long as its grace period of 30 seconds after its Classifier was deleted."""
 RETRY_SECONDS = 60.0
 OTHER_STORE_RETRY_SECONDS = 600.0
-"""Somebody has to make the store this installation's."""
-NOTE_SECONDS = 1.0
-"""Between two writes of the note, however many Classifiers are deleted."""
-NOTE_RETRY_SECONDS = 10.0
-NOTE_LIMIT_BYTES = 32 * 1024 * 1024
-
-TellKept = Callable[[StoredClassifier, Ownership], Awaitable[None]]
+"""An administrator has to adopt the store first."""
+SAVE_SECONDS = 1.0
+"""Between two writes of the document, however many Classifiers are deleted."""
+SAVE_RETRY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Deletion:
-    gone: StoredClassifier
-    again: bool = False
-    """The bytes were deleted once."""
-    told: bool = False
-    """It was told that the bytes are kept."""
+    target: StoredClassifier
+    deleted_once: bool = False
+    reported: bool = False
+    """An Event has reported that the data is kept."""
 
 
 class Deletions:
-    """Those of the operator that leads. `identify` says which installation this is."""
+    """Pending deletions of the operator that leads."""
 
-    def __init__(self, store: ObjectStore, identify: Callable[[], Awaitable[str]]) -> None:
+    def __init__(self, store: ObjectStore, installation: Installation, metrics: OperatorMetrics) -> None:
         self._store = store
-        self._identify = identify
+        self._installation = installation
+        self._metrics = metrics
         self._queue: WorkQueue[_Deletion] = WorkQueue()
         self._pending: set[StoredClassifier] = set()
-        """What the note is to have."""
+        """What the document should contain."""
         self._changed = asyncio.Event()
 
-    def add(self, gone: StoredClassifier) -> None:
-        """Delete what is stored for this Classifier, soon."""
-        self._queue.add(_Deletion(gone=gone))
+    def add(self, target: StoredClassifier) -> None:
+        """Delete the stored data of this Classifier soon."""
+        self._queue.add(_Deletion(target=target))
 
     def clear(self) -> None:
-        """Somebody else leads."""
+        """Another operator leads."""
         self._queue.clear()
         self._pending.clear()
 
     def give_up(self) -> None:
-        """The resource is gone, and what waits went with it. The sweep takes what is waste of it, when there are Classifiers
-        again."""
+        """The CRD was deleted, and pending Classifiers may have disappeared with it. The sweep deletes orphans later."""
         self.clear()
         self._changed.set()
 
-    async def run(self, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept) -> None:
-        """Work until cancelled. `note_deleted` gets the number of objects that went; `tell_kept` is called once for each
-        Classifier whose bytes have to be kept, because the store belongs to another installation."""
+    async def run(self, sweep: StoreSweep) -> None:
+        """Delete until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep_note())
-            tasks.create_task(self._delete(sweep, note_deleted, tell_kept))
+            tasks.create_task(self._save_pending())
+            tasks.create_task(self._delete(sweep))
 
-    async def _delete(self, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept) -> None:
+    async def _delete(self, sweep: StoreSweep) -> None:
         while True:
             deletion = await self._queue.take()
             try:
                 await sweep.check_resource()
-                self._pending.add(deletion.gone)
+                self._pending.add(deletion.target)
                 self._changed.set()
-                await self._delete_bytes(deletion, sweep, note_deleted, tell_kept)
+                await self._delete_data(deletion, sweep)
             except ResourceGoneError as error:
-                logger.warning("stored bytes are kept: %s", error)
+                logger.warning("stored data is kept: %s", error)
                 self.give_up()
-            except (ClusterError, ObjectStoreError) as error:
-                logger.warning("stored bytes could not be deleted", extra={"id": deletion.gone[1], "error": str(error)})
-                self._queue.add_after(deletion, spread(RETRY_SECONDS))
-            except Exception:
-                logger.exception("stored bytes could not be deleted", extra={"id": deletion.gone[1]})
+            except Exception as error:
+                expected = isinstance(error, ClusterError | ObjectStoreError)
+                logger.warning(
+                    "stored data could not be deleted; retrying",
+                    exc_info=None if expected else error,
+                    extra={"id": deletion.target[1], "error": str(error)},
+                )
                 self._queue.add_after(deletion, spread(RETRY_SECONDS))
             finally:
                 self._queue.done(deletion)
 
-    async def _delete_bytes(
-        self, deletion: _Deletion, sweep: StoreSweep, note_deleted: Callable[[int], None], tell_kept: TellKept
-    ) -> None:
+    async def _delete_data(self, deletion: _Deletion, sweep: StoreSweep) -> None:
         try:
-            note_deleted(await sweep.delete_classifier(deletion.gone))
+            self._metrics.swept_objects.inc(await sweep.delete_classifier(deletion.target))
         except OtherInstallationError as error:
-            if not deletion.told:
-                await tell_kept(deletion.gone, error.ownership)
-            self._queue.add_after(replace(deletion, told=True), spread(OTHER_STORE_RETRY_SECONDS))
+            if not deletion.reported:
+                await self._report_kept(deletion.target, error.ownership)
+            self._queue.add_after(replace(deletion, reported=True), spread(OTHER_STORE_RETRY_SECONDS))
             return
-        if not deletion.again:
-            self._queue.add_after(replace(deletion, again=True), AGAIN_SECONDS)
+        if not deletion.deleted_once:
+            self._queue.add_after(replace(deletion, deleted_once=True), AGAIN_SECONDS)
             return
-        self._pending.discard(deletion.gone)
+        self._pending.discard(deletion.target)
         self._changed.set()
 
-    async def _keep_note(self) -> None:
-        noted: Collection[StoredClassifier] | None = None
+    async def _report_kept(self, target: StoredClassifier, ownership: Ownership) -> None:
+        namespace, classifier_id = target
+        note = (
+            f"namespace {namespace}: the stored data of the deleted Classifier with the id {classifier_id} is kept, because "
+            f"the object store belongs to the installation {ownership.owner}, not to this one, {ownership.installation}; it is "
+            "deleted as soon as the store belongs to this installation; if the other one no longer exists, set "
+            f"OCELLI_ADOPT_STORE (in the chart: store.adopt) to {ownership.owner}"
+        )
+        logger.warning("stored data of a deleted Classifier is kept", extra={"tenant": namespace, "id": classifier_id})
+        await self._installation.report(Occurrence(type="Warning", reason="DeletionPostponed", action="Delete", note=note))
+
+    async def _save_pending(self) -> None:
+        saved: Collection[StoredClassifier] | None = None
         self._changed.set()
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                key = deletions_key(await self._identify())
-                if noted is None:
-                    noted = await self._read_note(key)
-                    self._pending |= noted
-                    for gone in noted:
-                        # A predecessor has told what there was to tell.
-                        self._queue.add(_Deletion(gone=gone, told=True))
+                key = deletions_key(await self._installation.identify())
+                if saved is None:
+                    nothing: frozenset[StoredClassifier] = frozenset()
+                    saved = await load_document(self._store, key, _parse_pending, absent=nothing, unreadable=nothing)
+                    self._pending |= saved
+                    for target in saved:
+                        # The previous leader has reported what there was to report.
+                        self._queue.add(_Deletion(target=target, reported=True))
                 pending = frozenset(self._pending)
-                if pending != noted:
+                if pending != saved:
                     await self._store.put(key, json.dumps({"pending": sorted(pending)}).encode())
-                    noted = pending
+                    saved = pending
             except (ClusterError, ObjectStoreError) as error:
-                logger.warning("pending deletions could not be noted", extra={"problem": str(error)})
+                logger.warning("pending deletions could not be saved; retrying", extra={"error": str(error)})
                 self._changed.set()
-                await asyncio.sleep(spread(NOTE_RETRY_SECONDS))
-            await asyncio.sleep(NOTE_SECONDS)
+                await asyncio.sleep(spread(SAVE_RETRY_SECONDS))
+            await asyncio.sleep(SAVE_SECONDS)
 
-    async def _read_note(self, key: str) -> frozenset[StoredClassifier]:
-        try:
-            document = parse_document(await self._store.get(key, limit_bytes=NOTE_LIMIT_BYTES))
-            return frozenset((str(namespace), str(classifier_id)) for namespace, classifier_id in document["pending"])
-        except ObjectNotFoundError:
-            return frozenset()
-        except (ObjectTooLargeError, KeyError, ValueError, TypeError) as error:
-            logger.warning("the note of pending deletions cannot be read", extra={"key": key, "problem": str(error)})
-            return frozenset()
+
+def _parse_pending(document: dict[str, Any]) -> frozenset[StoredClassifier]:
+    return frozenset((str(namespace), str(classifier_id)) for namespace, classifier_id in document["pending"])

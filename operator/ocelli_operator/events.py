@@ -1,15 +1,13 @@
-"""Kubernetes Events about Classifiers and the installation. One that cannot be sent is logged and given up: it tells, it
-doesn't decide."""
+"""Kubernetes Events. Sending one never fails: an error is only logged, because an Event informs and decides nothing."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ocelli_cluster.client import ClusterClient, ClusterError
-from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, Resource
+from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, ObjectReference
 
 from ocelli_api.classifier import Classifier, Manifest
 from ocelli_operator.manifests.metadata import FIELD_MANAGER
@@ -21,18 +19,8 @@ NOTE_LIMIT_BYTES = 1024
 REPORTING_CONTROLLER = "ocelli.dev/operator"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Subject:
-    """The object that an Event is about."""
-
-    resource: Resource
-    key: ObjectKey
-    uid: str
-    resource_version: str
-
-
 class EventRecorder:
-    """Sends Events under the name of one operator."""
+    """Sends Events in the name of one operator process."""
 
     def __init__(self, client: ClusterClient, identity: str) -> None:
         self._client = client
@@ -40,7 +28,7 @@ class EventRecorder:
 
     async def record(self, classifier: Classifier, occurrence: Occurrence) -> None:
         """Send one Event about a Classifier."""
-        subject = Subject(
+        subject = ObjectReference(
             resource=CLASSIFIERS,
             key=ObjectKey(classifier.namespace, classifier.name),
             uid=classifier.uid,
@@ -48,13 +36,13 @@ class EventRecorder:
         )
         await self.record_about(subject, occurrence)
 
-    async def record_about(self, subject: Subject, occurrence: Occurrence) -> None:
-        """Send one Event about any object that lies in a namespace."""
+    async def record_about(self, subject: ObjectReference, occurrence: Occurrence) -> None:
+        """Send one Event about an object that has a namespace."""
         key = subject.key
         body: Manifest = {
             "apiVersion": EVENTS.api_version,
             "kind": EVENTS.kind,
-            # Named by time, as other controllers do: kubectl shows Events of one second in the order of their names.
+            # Named by time, as in other controllers: kubectl sorts Events of the same second by name.
             "metadata": {"name": f"{key.name}.{time.time_ns():x}", "namespace": key.namespace},
             "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
             "reportingController": REPORTING_CONTROLLER,

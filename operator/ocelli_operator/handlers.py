@@ -1,13 +1,13 @@
-"""The frame that kopf gives: start and end, signals, log-in and liveness. The only module that knows kopf.
+"""The kopf operator around the operation: start, stop, signals and liveness. The only module that knows kopf.
 
-kopf watches nothing: it would list every Classifier in one answer, and keep what it listed, next to the operator's own caches,
-which report each change already.
+kopf watches nothing here. The watches of `cluster_view` are the only ones, see docs/decisions/0016-what-kopf-is-for.md.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import asdict
 from typing import Any
 
 import kopf
@@ -20,37 +20,27 @@ logger = logging.getLogger(__name__)
 
 
 class StaleWatchError(Exception):
-    """A watch has heard nothing of the API server for too long: the process should be restarted."""
+    """A watch has received nothing for too long, so the process should be restarted."""
 
 
 class ReconcileStuckError(Exception):
-    """A pass over a Classifier does not end: the process should be restarted, so that its worker is free again."""
+    """A reconcile does not end, so the process should be restarted to free its worker."""
 
 
 async def run_operator(operation: Operation, client: ClusterClient, config: OperatorSettings) -> None:
-    """Run until a signal comes. Raises what ended the operation, if it ended by itself."""
+    """Run until a signal arrives. If the operation fails, raise its exception."""
     registry = kopf.OperatorRegistry()
     stop = asyncio.Event()
     running: list[asyncio.Task[None]] = []
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.ConnectionInfo:
-        credentials = await client.credentials()
-        scheme, _separator, token = (credentials.authorization or "").partition(" ")
-        return kopf.ConnectionInfo(
-            server=credentials.server,
-            ca_path=credentials.ca_path,
-            insecure=credentials.insecure,
-            scheme=scheme or None,
-            token=token or None,
-            certificate_path=credentials.certificate_path,
-            private_key_path=credentials.private_key_path,
-        )
+        return kopf.ConnectionInfo(**asdict(await client.credentials()))
 
     @kopf.on.startup(registry=registry)
     async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
         settings.posting.enabled = False
-        # Neither namespaces nor CRDs are observed: that would need rights on them all.
+        # kopf would observe namespaces and CRDs, for which the operator has no rights.
         settings.scanning.disabled = True
         task = asyncio.create_task(operation.run(), name="operation")
         task.add_done_callback(lambda _task: stop.set())
@@ -63,21 +53,22 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
         await asyncio.gather(*running, return_exceptions=True)
 
     @kopf.on.probe(registry=registry, id="watch_age_seconds", errors=kopf.ErrorsMode.PERMANENT)
-    async def probe(**_: Any) -> float:
-        if operation.watch_age_seconds > config.stale_watch_limit_seconds:
-            raise StaleWatchError(f"nothing was heard of the API server for {operation.watch_age_seconds:.0f} seconds")
-        return operation.watch_age_seconds
+    async def probe_watches(**_: Any) -> float:
+        age_seconds = operation.watch_age_seconds
+        if age_seconds > config.stale_watch_limit_seconds:
+            raise StaleWatchError(f"stale watch: nothing received from the API server for {age_seconds:.0f} s")
+        return age_seconds
 
-    @kopf.on.probe(registry=registry, id="pass_seconds", errors=kopf.ErrorsMode.PERMANENT)
-    async def probe_passes(**_: Any) -> float:
+    @kopf.on.probe(registry=registry, id="reconcile_age_seconds", errors=kopf.ErrorsMode.PERMANENT)
+    async def probe_reconciles(**_: Any) -> float:
         oldest = operation.oldest_reconcile()
         if oldest is None:
             return 0.0
-        key, seconds = oldest
-        if seconds > config.reconcile_limit_seconds:
-            logger.error("pass does not end", extra={"classifier": str(key), "seconds": round(seconds)})
-            raise ReconcileStuckError(f"the pass over Classifier {key} has not ended after {seconds:.0f} seconds")
-        return seconds
+        key, age_seconds = oldest
+        if age_seconds > config.reconcile_limit_seconds:
+            logger.error("reconcile is stuck", extra={"classifier": str(key), "seconds": round(age_seconds)})
+            raise ReconcileStuckError(f"Classifier {key}: reconcile has not ended after {age_seconds:.0f} s")
+        return age_seconds
 
     await kopf.operator(
         registry=registry,
@@ -85,7 +76,7 @@ async def run_operator(operation: Operation, client: ClusterClient, config: Oper
         clusterwide=not config.namespaces,
         namespaces=config.namespaces,
         liveness_endpoint=f"http://{config.bind_address}:{config.health_port}/healthz",
-        # Else kopf asks for the name of the user, and in an image that runs under a mere number there is none.
+        # By default kopf looks up the name of the user, and the image runs as a numeric user without a name.
         identity=config.identity,  # type: ignore[arg-type]
         stop_flag=stop,
     )

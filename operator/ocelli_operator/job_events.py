@@ -1,4 +1,4 @@
-"""Why a training Job has no Pod. A Job's status does not tell: its controller sends an Event, and tries again."""
+"""Why a training Job has no Pod. The status of a Job does not say so: its controller only sends an Event, and tries again."""
 
 from __future__ import annotations
 
@@ -17,34 +17,30 @@ logger = logging.getLogger(__name__)
 _BEFORE = datetime.min.replace(tzinfo=UTC)
 
 
-class JobEvents:
-    """Reads Events of Jobs, and of those only that have been without a Pod for some seconds."""
+async def find_pod_refusal(client: ClusterClient, job: ObservedJob, pods: Iterable[ObservedPod], now: datetime) -> str:
+    """Kubernetes' message on why it recently created no Pod for the Job; empty if it created one, or is about to.
 
-    def __init__(self, client: ClusterClient) -> None:
-        self._client = client
+    Reads Events only for Jobs that have had no Pod for some seconds.
 
-    async def find_refusal(self, job: ObservedJob, pods: Iterable[ObservedPod], now: datetime) -> str:
-        """Kubernetes' sentence on why it made no Pod of late; empty where it made one, or is about to.
-
-        Raises:
-            ClusterError: Events cannot be read.
-        """
-        trainers = [pod for pod in pods if pod.identity.owner_uid == job.identity.uid]
-        if job.finished or job.identity.deleting or any(not pod.ended for pod in trainers):
-            return ""
-        if job.age_seconds(now) < POD_PATIENCE_SECONDS:
-            return ""
-        try:
-            listing = await self._client.list_objects(
-                EVENTS, job.identity.namespace, field_selector=f"regarding.uid={job.identity.uid},reason=FailedCreate"
-            )
-        except ForbiddenError as error:
-            # The rights of an earlier release.
-            logger.warning("events of a Job cannot be read", extra={"job": job.identity.name, "error": str(error)})
-            return ""
-        last = max(listing.items, key=_seen_at, default=None)
-        made_at = max((datetime.fromisoformat(pod.created_at) for pod in trainers if pod.created_at), default=_BEFORE)
-        return "" if last is None or _seen_at(last) < made_at else str(last.get("note", ""))
+    Raises:
+        ClusterError: Events cannot be read.
+    """
+    trainers = [pod for pod in pods if pod.identity.owner_uid == job.identity.uid]
+    if job.finished or job.identity.deleting or any(not pod.ended for pod in trainers):
+        return ""
+    if job.age_seconds(now) < POD_PATIENCE_SECONDS:
+        return ""
+    try:
+        listing = await client.list_objects(
+            EVENTS, job.identity.namespace, field_selector=f"regarding.uid={job.identity.uid},reason=FailedCreate"
+        )
+    except ForbiddenError as error:
+        # The chart of an earlier release did not grant this right.
+        logger.warning("events of a Job cannot be read", extra={"job": job.identity.name, "error": str(error)})
+        return ""
+    last = max(listing.items, key=_seen_at, default=None)
+    created_at = max((datetime.fromisoformat(pod.created_at) for pod in trainers if pod.created_at), default=_BEFORE)
+    return "" if last is None or _seen_at(last) < created_at else str(last.get("note", ""))
 
 
 def _seen_at(event: Manifest) -> datetime:

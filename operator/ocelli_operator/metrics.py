@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
+from functools import partial
 from http.server import ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -17,102 +18,80 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class OperatorMetrics:
-    """Counts of what the operator did, in a registry of their own."""
+    """Every metric, in its own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.reconciles = Counter(
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        self.reconciles = counter(
             "ocelli_reconciles",
-            "Passes over a Classifier, by result: `unchanged` (nothing was written), `changed`, `waiting` (for a quota, for "
-            "admission, or for an object to go that is in the way), `conflict`, `error`.",
+            "Reconciles of a Classifier, by result: `unchanged` (nothing was written), `changed`, `waiting` (for a quota, for "
+            "admission, or until a conflicting object is deleted), `conflict`, `error`.",
             ["result"],
-            registry=self.registry,
         )
         self.reconcile_seconds = Histogram(
-            "ocelli_reconcile_seconds", "Duration of a pass.", buckets=_BUCKETS, registry=self.registry
+            "ocelli_reconcile_seconds", "Duration of a reconcile.", buckets=_BUCKETS, registry=self.registry
         )
-        self.jobs_started = Counter("ocelli_training_jobs_started", "Training Jobs created.", registry=self.registry)
-        self.revisions_stalled = Counter(
-            "ocelli_revisions_stalled", "Revisions that stalled, by reason.", ["reason"], registry=self.registry
-        )
-        self.writes = Counter(
+        self.jobs_started = counter("ocelli_training_jobs_started", "Training Jobs created.")
+        self.revisions_stalled = counter("ocelli_revisions_stalled", "Revisions that stalled, by reason.", ["reason"])
+        self.writes = counter(
             "ocelli_api_writes",
-            "Requests that write, sent to the API server, by method and kind (leases and events included).",
+            "Write requests to the API server, including Leases and Events, by method and resource.",
             ["method", "resource"],
-            registry=self.registry,
         )
-        self.status_refused = Counter(
+        self.status_refused = counter(
             "ocelli_status_refused",
-            "Writes of a status that the API server refused: what these Classifiers show is out of date.",
-            registry=self.registry,
+            "Status writes that the API server rejected: these Classifiers show an outdated status.",
         )
-        self.queue_length = Gauge("ocelli_queue_length", "Classifiers that wait for a pass.", registry=self.registry)
-        self.starts_in_progress = Gauge(
+        self.queue_length = gauge("ocelli_queue_length", "Classifiers waiting to be reconciled.")
+        self.starts_in_progress = gauge(
             "ocelli_starts_in_progress",
             "Trainings and rollouts that are starting, by kind (`Training`, `Rollout`, `Upgrade`).",
             ["kind"],
-            registry=self.registry,
         )
-        self.starts_waiting = Gauge(
-            "ocelli_starts_waiting",
-            "Trainings and rollouts that wait for their turn, by kind.",
-            ["kind"],
-            registry=self.registry,
+        self.starts_waiting = gauge(
+            "ocelli_starts_waiting", "Trainings and rollouts that wait for a free start, by kind.", ["kind"]
         )
-        self.leader = Gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.", registry=self.registry)
-        self.watch_age_seconds = Gauge(
-            "ocelli_watch_age_seconds",
-            "The longest time for which one of the watches has heard nothing of the API server.",
-            registry=self.registry,
+        self.leader = gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.")
+        self.watch_age_seconds = gauge(
+            "ocelli_watch_age_seconds", "Seconds since the most silent watch last received something from the API server."
         )
-        self.store_reachable = Gauge(
+        self.store_reachable = gauge(
             "ocelli_store_reachable",
             "0 while Classifiers wait for an object store that does not answer this operator, else 1.",
-            registry=self.registry,
         )
-        self.reconcile_age_seconds = Gauge(
+        self.reconcile_age_seconds = gauge(
             "ocelli_reconcile_age_seconds",
-            "For how long the oldest pass that has not ended has been under way; 0 where there is none.",
-            registry=self.registry,
+            "Seconds for which the longest current reconcile has been running; 0 if none is running.",
         )
-        self.swept_objects = Counter(
-            "ocelli_swept_objects", "Stored objects deleted because nothing refers to them.", registry=self.registry
-        )
-        self.sweep_stopped = Gauge(
+        self.swept_objects = counter("ocelli_swept_objects", "Stored objects deleted because nothing refers to them.")
+        self.sweep_stopped = gauge(
             "ocelli_sweep_stopped",
             "1 while the store is not swept, by reason: `OtherInstallation` (it belongs to another installation), "
-            "`ShareExceeded` (nothing refers to so much of what is stored for the tenant's namespace that something may be "
-            "wrong); else 0, with an empty `tenant_namespace`.",
+            "`ShareExceeded` (nothing refers to so many objects of the tenant's namespace that Classifiers may be missing); "
+            "else 0, with an empty `tenant_namespace`.",
             ["reason", "tenant_namespace"],
-            registry=self.registry,
         )
-        self.network_policies_blocked = Gauge(
+        self.network_policies_blocked = gauge(
             "ocelli_network_policies_blocked",
-            "Classifiers whose NetworkPolicy cannot be made, or changed, as it should be: what serves already goes on.",
-            registry=self.registry,
+            "Classifiers whose NetworkPolicy cannot be created or updated; existing inference servers continue to serve.",
         )
-        self.artifacts_lost = Gauge(
-            "ocelli_artifacts_lost",
-            "Classifiers whose served artifact is not in the store any more.",
-            registry=self.registry,
+        self.artifacts_lost = gauge(
+            "ocelli_artifacts_lost", "Classifiers whose served artifact is missing from the object store."
         )
-        self.unreadable_objects = Gauge(
+        self.unreadable_objects = gauge(
             "ocelli_unreadable_objects",
-            "Objects that this release cannot read, by kind; they are left as they are.",
+            "Objects that this release cannot parse and leaves unchanged, by resource.",
             ["resource"],
-            registry=self.registry,
         )
-        self.crd_missing = Gauge(
-            "ocelli_crd_missing",
-            "1 while the API server does not know the resource `classifiers.ocelli.dev`, because its definition (CRD) was "
-            "deleted, else 0.",
-            registry=self.registry,
+        self.crd_missing = gauge(
+            "ocelli_crd_missing", "1 while the API server does not know `classifiers.ocelli.dev`: its CRD was deleted; else 0."
         )
-        self.namespace_forbidden = Gauge(
+        self.namespace_forbidden = gauge(
             "ocelli_namespace_forbidden",
-            "1 where a namespace of `OCELLI_NAMESPACES` may not be read, because it or its Role is gone; else 0.",
+            "1 if the operator has no right to read a namespace of `OCELLI_NAMESPACES`, because the namespace or its Role was "
+            "deleted; else 0.",
             ["tenant_namespace"],
-            registry=self.registry,
         )
 
     def observe_classifiers(self, classifiers: Callable[[], Iterable[Classifier]]) -> None:
@@ -120,18 +99,20 @@ class OperatorMetrics:
         self.registry.register(_ClassifierCollector(classifiers))
 
     def serve(self, address: str, port: int) -> ThreadingHTTPServer:
-        """Serve `/metrics` from a thread; `shutdown()` ends it."""
+        """Serve `/metrics` in a thread until `shutdown()` is called."""
         server, _ = start_http_server(port, addr=address, registry=self.registry)
         return server  # type: ignore[return-value]
 
 
 class _ClassifierCollector(Collector):
+    """Counts all states of a scrape in one loop."""
+
     def __init__(self, classifiers: Callable[[], Iterable[Classifier]]) -> None:
         self._classifiers = classifiers
 
     def collect(self) -> Iterable[Metric]:
         counts = Tally(lifecycle(classifier) for classifier in self._classifiers())
-        family = GaugeMetricFamily("ocelli_classifiers", "Classifiers by v3 status.", labels=["lifecycle"])
+        states = GaugeMetricFamily("ocelli_classifiers", "Classifiers by v3 status.", labels=["lifecycle"])
         for state in Lifecycle:
-            family.add_metric([str(state)], counts[state])
-        yield family
+            states.add_metric([str(state)], counts[state])
+        yield states

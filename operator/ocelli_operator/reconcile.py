@@ -26,7 +26,7 @@ from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder
-from ocelli_operator.job_events import JobEvents
+from ocelli_operator.job_events import find_pod_refusal
 from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, ClassifierMemory
@@ -117,7 +117,6 @@ class Reconciler:
 
     def __init__(self, parts: ReconcilerParts) -> None:
         self._parts = parts
-        self._job_events = JobEvents(parts.client)
         self._memories: dict[str, ClassifierMemory] = {}
         """By UID of the Classifier."""
         self._lost_artifacts: dict[ObjectKey, str] | None = None
@@ -141,7 +140,7 @@ class Reconciler:
             starts.forget(key)
             raise
         finally:
-            starts.release(key, self._parts.view.family(key))
+            starts.release(key, self._parts.view.workloads(key))
 
     async def _pass(self, key: ObjectKey, classifier: Classifier) -> float | None:
         memory = self._memories.setdefault(classifier.uid, ClassifierMemory())
@@ -276,7 +275,7 @@ class Reconciler:
             if job is not None and job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
             if job is not None:
-                pod_refusal = await self._job_events.find_refusal(job, pods, self._parts.clock())
+                pod_refusal = await find_pod_refusal(self._parts.client, job, pods, self._parts.clock())
         needs_id = classifier_id is None and not classifier.deleted
         return Observed(
             classifier=classifier,
@@ -284,10 +283,10 @@ class Reconciler:
             jobs=seen.jobs,
             pods=pods,
             deployments=view.deployments(key),
-            services=view.services(key),
-            autoscalers=view.autoscalers(key),
-            disruption_budgets=view.disruption_budgets(key),
-            network_policies=view.network_policies(key),
+            services=view.children(ChildKind.SERVICE, key),
+            autoscalers=view.children(ChildKind.AUTOSCALER, key),
+            disruption_budgets=view.children(ChildKind.DISRUPTION_BUDGET, key),
+            network_policies=view.children(ChildKind.NETWORK_POLICY, key),
             gpu_nodes=view.gpu_nodes(),
             artifact=stored.artifact,
             artifact_lost=stored.artifact_lost,
@@ -373,7 +372,7 @@ class Reconciler:
             )
         except NotFoundError:
             return
-        self._parts.view.take_classifier(manifest)
+        self._parts.view.take(CLASSIFIERS, manifest)
 
     async def _start_training(self, classifier: Classifier, action: StartTraining) -> None:
         assert classifier.status.classifier_id is not None
@@ -392,7 +391,7 @@ class Reconciler:
             logger.info("training job created", extra={"classifier": str(classifier), "job": name})
             note = f"training Job {name} was created for revision {action.revision}"
             await self._record(classifier, Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note))
-        self._parts.view.take_child(ChildKind.JOB, manifest)
+        self._parts.view.take(JOBS, manifest)
 
     async def _apply_child(self, classifier: Classifier, memory: ClassifierMemory, action: ApplyChild) -> None:
         name, uid = action.manifest["metadata"]["name"], action.uid
@@ -417,7 +416,7 @@ class Reconciler:
             memory.note(
                 memory.applied, child.identity.uid, project_child(manifest).came_to(action.manifest, autoscaled=autoscaled)
             )
-        self._parts.view.take_child(action.kind, manifest)
+        self._parts.view.take(RESOURCE_OF_KIND[action.kind], manifest)
         logger.info("child applied", extra={"classifier": str(classifier), "kind": str(action.kind), "child": name})
 
     async def _create_child(self, classifier: Classifier, action: ApplyChild) -> Manifest:
@@ -510,7 +509,7 @@ class Reconciler:
         except ApiError:
             self._parts.metrics.status_refused.inc()
             raise
-        self._parts.view.take_classifier(manifest)
+        self._parts.view.take(CLASSIFIERS, manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
             self._memories.setdefault(classifier.uid, ClassifierMemory()).progress_written_at = self._parts.clock()
         for occurrence in find_occurrences(classifier.status, plan.status):

@@ -1,7 +1,7 @@
-"""Which installation the object store belongs to: one document in the store names it, by the UID of its Lease.
+"""Which installation the object store belongs to: a document in the store names it, by the UID of its Lease.
 
-Only the owner may tell waste from what is in use: to any other installation everything in the store is waste. A store without
-an owner, new or of an earlier release, gets the first installation that sweeps it.
+Only the owner can tell orphans from data in use: to any other installation, everything in the store looks like an orphan. A
+store without an owner, because it is new or of an earlier release, belongs to the first installation that sweeps it.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass
+from typing import Any
 
-from ocelli_storage.documents import parse_document
+from ocelli_operator.installation_documents import load_document
 from ocelli_storage.layout import owner_key
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoreUnavailableError
+from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 logger = logging.getLogger(__name__)
 
 DOCUMENT_LIMIT_BYTES = 4096
 UNKNOWN_OWNER = "unknown"
-"""The name of an owner whose document cannot be read."""
+"""The name of the owner if its document cannot be parsed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ownership:
-    """Who asks, and whom the store belongs to."""
+    """The installation that asks, and the one that owns the store."""
 
     installation: str
     owner: str
@@ -34,12 +35,14 @@ class Ownership:
 
 
 async def claim_store(store: ObjectStore, installation: str, adopted: str) -> Ownership:
-    """Whose store it is, after it was claimed where nobody owns it, or where its owner is the one that is adopted.
+    """Claim the store if it has no owner, or if its owner is the adopted installation; return the ownership afterwards.
 
     Raises:
         StoreUnavailableError: the store cannot be read.
     """
-    owner = await _read_owner(store)
+    owner = await load_document(
+        store, owner_key(), _parse_owner, absent=None, unreadable=UNKNOWN_OWNER, limit_bytes=DOCUMENT_LIMIT_BYTES
+    )
     if owner is not None and owner not in (installation, adopted):
         return Ownership(installation=installation, owner=owner)
     if owner != installation:
@@ -47,20 +50,13 @@ async def claim_store(store: ObjectStore, installation: str, adopted: str) -> Ow
         try:
             await store.put(owner_key(), document)
         except StoreUnavailableError as error:
-            # A full store must be swept to have room again.
-            logger.warning("the store could not be claimed", extra={"problem": str(error)})
+            # A full store has to be swept before anything can be written.
+            logger.warning("store could not be claimed", extra={"error": str(error)})
         else:
-            logger.info("the store was claimed", extra={"installation": installation, "adopted_from": owner})
+            logger.info("store claimed", extra={"installation": installation, "adopted_from": owner})
     return Ownership(installation=installation, owner=installation)
 
 
-async def _read_owner(store: ObjectStore) -> str | None:
-    try:
-        document = parse_document(await store.get(owner_key(), limit_bytes=DOCUMENT_LIMIT_BYTES))
-    except ObjectNotFoundError:
-        return None
-    except (ObjectTooLargeError, ValueError) as error:
-        logger.warning("the store's owner cannot be read", extra={"key": owner_key(), "problem": str(error)})
-        return UNKNOWN_OWNER
+def _parse_owner(document: dict[str, Any]) -> str | None:
     owner = document.get("installation")
     return owner if isinstance(owner, str) and owner else UNKNOWN_OWNER

@@ -1,13 +1,14 @@
-"""What the operator reads and writes in the object store about trainings: definitions, progress, outcomes, artifacts."""
+"""The documents of trainings in the object store: definitions, progress, outcomes and artifact metadata."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ocelli_api.classifier import AccuracyInterval
 from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
@@ -21,6 +22,8 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 FAULTS_LIMIT = 1000
 READ_DEADLINE_SECONDS = 5.0
 WRITE_DEADLINE_SECONDS = 10.0
@@ -28,50 +31,43 @@ _JUDGED_IMAGES_LIMIT = 2**31 - 1
 
 
 class TrainingStore:
-    """Documents of trainings and artifacts, typed. Everything raises StoreUnavailableError where the store refuses, and
-    StoreOutageError, soon, where it does not answer.
+    """Reads and writes documents of trainings and artifacts, parsed.
 
-    A document that cannot be used, since Pods of the tenant may write what they like, counts as absent.
+    A document that cannot be parsed counts as absent, because Pods of the tenant can write any content.
+
+    All methods raise StoreUnavailableError if the store rejects the request, and StoreOutageError, soon, if it does not answer.
     """
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._reading = StoreContact(store.url, deadline_seconds=READ_DEADLINE_SECONDS)
-        # Apart, because a store that has trouble with its disk may answer reads and hang at writes.
+        # Separate, because a store with a faulty disk may answer reads while writes hang.
         self._writing = StoreContact(store.url, deadline_seconds=WRITE_DEADLINE_SECONDS)
         self._faults: dict[str, str] = {}
-        """Why a document cannot be used, by key; each was logged."""
+        """By key: why a document cannot be parsed. Each was logged."""
 
     @property
     def is_reachable(self) -> bool:
-        """False while the store does not answer and somebody waits for it."""
-        return not (self._reading.is_missed or self._writing.is_missed)
+        """False while the store does not answer although it is needed."""
+        return not (self._reading.is_down or self._writing.is_down)
 
     async def save_definition(
         self, location: ClassifierLocation, revision: str, attempt: int, definition: dict[str, Any]
     ) -> None:
-        """Write what an attempt shall learn, before its Job exists."""
+        """Save what an attempt should learn, before its Job exists."""
         text = json.dumps(definition, ensure_ascii=False, indent=1)
         await self._writing.ask(lambda: self._store.put(location.training_key(revision, attempt, DEFINITION), text.encode()))
 
     async def load_progress(self, location: ClassifierLocation, revision: str, attempt: int) -> ProgressReport | None:
-        """How far an attempt is; None where it has not said so."""
-        document = await self._load(location.training_key(revision, attempt, PROGRESS))
-        try:
-            return None if document is None else ProgressReport.parse(document)
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return None
+        """The progress of an attempt; None if there is none."""
+        return await self._load(location.training_key(revision, attempt, PROGRESS), ProgressReport.parse)
 
     async def load_outcome(self, location: ClassifierLocation, revision: str, attempt: int) -> Outcome | None:
-        """How an attempt ended; None where it has not said so."""
-        document = await self._load(location.training_key(revision, attempt, OUTCOME))
-        try:
-            return None if document is None else Outcome.parse(document)
-        except (KeyError, ValueError, TypeError):
-            return None
+        """The outcome of an attempt; None if there is none."""
+        return await self._load(location.training_key(revision, attempt, OUTCOME), Outcome.parse)
 
     async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:
-        """The artifact of a revision, with what the outcome of that attempt adds; None where there is no artifact."""
+        """The artifact of a revision, completed by the outcome of that attempt; None if there is no artifact."""
         key = location.artifact_key(revision, ARTIFACT_METADATA)
         content = await self._read(key)
         if content is None:
@@ -79,7 +75,7 @@ class TrainingStore:
         try:
             figures, backbone = _parse_artifact(content)
         except (ValueError, TypeError, AttributeError) as error:
-            self._note_fault(key, f"object store: {key!r} is damaged: it is not the metadata of an artifact", error)
+            self._note_fault(key, f"object store: {key!r} is damaged: it is not valid artifact metadata", error)
             return None
         outcome = await self.load_outcome(location, revision, attempt)
         if outcome is not None and not (outcome.succeeded and outcome.revision == revision):
@@ -99,19 +95,19 @@ class TrainingStore:
         )
 
     def find_fault(self, location: ClassifierLocation, revision: str, attempt: int) -> str:
-        """Why artifact metadata or else outcome, as read last, cannot be used; empty where they can, or are not there."""
+        """Why the artifact metadata or the outcome could not be parsed when last read; empty if they could, or do not exist."""
         keys = (location.artifact_key(revision, ARTIFACT_METADATA), location.training_key(revision, attempt, OUTCOME))
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete every example that came by REST; says how many zips went."""
+        """Delete all uploads. Returns their number."""
         uploads = await self._list(location.uploads_prefix)
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))
         return len(uploads)
 
     async def holds_artifact(self, location: ClassifierLocation, revision: str) -> bool:
-        """Whether there is an artifact of a revision."""
+        """Whether the artifact of a revision exists."""
         return await self._reading.ask(lambda: self._store.exists(location.artifact_key(revision, ARTIFACT_METADATA)))
 
     async def _written_at(self, key: str) -> str | None:
@@ -123,7 +119,7 @@ class TrainingStore:
             lambda: self._store.list_objects(prefix), ping=lambda: self._store.exists(owner_key())
         )
 
-    async def _load(self, key: str) -> dict[str, Any] | None:
+    async def _load(self, key: str, parse: Callable[[dict[str, Any]], T]) -> T | None:
         content = await self._read(key)
         if content is None:
             return None
@@ -133,7 +129,10 @@ class TrainingStore:
             self._note_fault(key, f"object store: {key!r} is damaged: it is not a JSON object", error)
             return None
         self._faults.pop(key, None)
-        return document
+        try:
+            return parse(document)
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
 
     async def _read(self, key: str) -> bytes | None:
         try:
@@ -145,9 +144,9 @@ class TrainingStore:
         return None
 
     def _note_fault(self, key: str, fault: str, error: Exception) -> None:
-        """`fault` is for statuses, without remedy; `error` for the log."""
+        """`fault` is part of a status message; `error` is for the log."""
         if key not in self._faults:
-            logger.warning("a document cannot be used and counts as absent", extra={"key": key, "problem": str(error)})
+            logger.warning("document cannot be parsed and counts as absent", extra={"key": key, "error": str(error)})
         if len(self._faults) >= FAULTS_LIMIT:
             self._faults.clear()
         self._faults[key] = fault
@@ -155,7 +154,7 @@ class TrainingStore:
 
 @dataclass(frozen=True, kw_only=True)
 class _Figures:
-    """How well a revision was learned, as status has it."""
+    """The accuracy of a revision, as in the status."""
 
     accuracy: str | None = None
     interval: AccuracyInterval | None = None
@@ -163,7 +162,7 @@ class _Figures:
 
 
 def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
-    """Figures and backbone by an artifact's metadata. Raises ValueError, TypeError, AttributeError where it is none."""
+    """Figures and backbone from artifact metadata. Raises ValueError, TypeError, AttributeError."""
     document = parse_document(content)
     metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
     figures = _parse_figures(metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"))
@@ -171,10 +170,9 @@ def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
 
 
 def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:
-    """The usable figures. The API server refuses a whole status for one value that the CRD does not allow, so wrong ones are
-    left out.
+    """The valid figures. Invalid ones are left out, because the API server would reject the whole status.
 
-    Artifacts of earlier releases have a number of images, but no interval; as their outcomes lack both, neither is shown.
+    Artifacts of earlier releases have a number of images but no interval. Their outcomes have neither, so neither is shown.
     """
     share = _format_share(accuracy)
     if share is None or not (isinstance(interval, list | tuple) and len(interval) == 2):

@@ -1,4 +1,4 @@
-"""An operator of each test's or module's own, in a namespace, with real trainers and inference servers."""
+"""One operator per test or module, in its own namespace, with real trainers and inference servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbone(store_folder: Path) -> str:
-    """The installed backbone, as OCELLI_BACKBONES names it."""
+    """The installed backbone, in the form of OCELLI_BACKBONES."""
     return str(install_backbone(store_folder))
 
 
@@ -44,7 +44,7 @@ def sources() -> Iterator[ExampleSources]:
 
 @pytest.fixture(scope="session")
 def operator_kubeconfig(local_cluster: SyncClusterAccess) -> Path:
-    """The operator's ServiceAccount, with the rights of the shipped manifests."""
+    """The operator's ServiceAccount, with the rights in `deploy/`."""
     local_cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
     local_cluster.apply(NAMESPACE_FILE)
     local_cluster.apply(load_rights("operator"))
@@ -63,7 +63,7 @@ def scene(
 def open_scene(cluster: SyncClusterAccess, namespace: str, sources: ExampleSources, store_folder: Path) -> Scene:
     """A namespace in which an operator may hold its Lease."""
     cluster.apply(load_own_roles("operator", namespace))
-    # Each is an installation of its own, to which the store belongs.
+    # Each namespace is a separate installation that claims the store.
     shutil.rmtree(store_folder / "installation", ignore_errors=True)
     return Scene(cluster=cluster, namespace=namespace, sources=sources, store_folder=store_folder)
 
@@ -80,7 +80,7 @@ def shared_scene(
     backbone: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> SharedScene:
-    """Open a namespace with an operator for all tests of a module; its keyword arguments are settings."""
+    """Create a namespace with an operator for all tests of a module. Keyword arguments are settings."""
 
     @contextlib.contextmanager
     def open_one(title: str, **settings: str) -> Iterator[Scene]:
@@ -106,7 +106,7 @@ def shared_scene(
 def build_operator(
     scene: Scene, operator_kubeconfig: Path, store_folder: Path, backbone: str, tmp_path: Path
 ) -> Iterator[Callable[..., OperatorProcess]]:
-    """Make an operator that is not started yet; keyword arguments are fields, or settings where they are upper case."""
+    """Create an operator without starting it. Keyword arguments are fields, or settings if they are in upper case."""
     made: list[OperatorProcess] = []
 
     def build(*, kubeconfig: Path = operator_kubeconfig, identity: str = "operator-1", **settings: str) -> OperatorProcess:

@@ -1,4 +1,4 @@
-"""The life of a Classifier, and what should be the same at its end whatever happened to the operator meanwhile."""
+"""The life of a Classifier, and the result that must not depend on what happens to the operator meanwhile."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.integration.operator.scene import Scene
 
 
 def describe(scene: Scene, name: str) -> dict[str, Any]:
-    """Everything that should be the same however often the operator died, without times and drawn names."""
+    """Everything that must not depend on how often the operator was killed, without times and random names."""
     status = scene.status(name)
     stored = [path for path in scene.stored() if f"/{status['classifierID']}/" in path]
     described = {
@@ -27,16 +27,16 @@ def describe(scene: Scene, name: str) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(json.dumps(described).replace(name, "NAME")))
 
 
-def live(scene: Scene, name: str, amid: Sequence[Callable[[], None]] = ()) -> dict[str, Any]:
-    """A life: created, served, changed, served again. `amid` happens while it is learned, one each time."""
-    happens = iter(amid)
+def live(scene: Scene, name: str, faults: Sequence[Callable[[], None]] = ()) -> dict[str, Any]:
+    """Create a Classifier, wait until it is served, change it, wait again. During each training one of `faults` is called."""
+    pending_faults = iter(faults)
     for spec in ({}, {"model": {"seed": 1}, "retrainNonce": 1}):
         before = scene.names(scene.jobs())
         scene.apply(scene.build(name, **spec))
-        happening = next(happens, None)
-        if happening is not None:
+        fault = next(pending_faults, None)
+        if fault is not None:
             scene.cluster.wait_for("its training Job", lambda: scene.names(scene.jobs()) != before)  # noqa: B023 - called at once
-            happening()
+            fault()
         status = scene.wait_until_ready(name)
     scene.cluster.wait_for(
         "one Deployment is left",
@@ -49,7 +49,7 @@ def live(scene: Scene, name: str, amid: Sequence[Callable[[], None]] = ()) -> di
 
 
 def live_undisturbed(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> dict[str, Any]:
-    """What a life comes to that an operator of its own leads through without any fault."""
+    """The result of a life without faults, with a separate operator."""
     operator = build_operator(identity="undisturbed")
     operator.start()
     ended = live(scene, "calm")

@@ -1,4 +1,4 @@
-"""An operator as a process of its own, under the ServiceAccount and with the rights that it has in a cluster."""
+"""An operator as a separate process, with the ServiceAccount and the rights that it has in a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def find_free_port() -> int:
 
 @dataclass(kw_only=True)
 class OperatorProcess:
-    """One operator; `start` again after `kill` for its successor under the same name."""
+    """One operator. `start` after `kill` starts another one with the same name."""
 
     kubeconfig: Path
     namespace: str
@@ -36,7 +36,7 @@ class OperatorProcess:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Returns at once; see `wait_until_leading`."""
+        """Start it without waiting; see `wait_until_leading`."""
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("OCELLI_", "KUBE"))},
             "KUBECONFIG": str(self.kubeconfig),
@@ -54,12 +54,12 @@ class OperatorProcess:
             )
 
     def kill(self) -> None:
-        """As `kill -9` does."""
+        """Send SIGKILL."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
 
     def stop(self) -> int:
-        """As a kubelet does; the exit code."""
+        """Stop it like a kubelet. Returns the exit code."""
         assert self.process is not None
         self.process.terminate()
         try:
@@ -69,7 +69,7 @@ class OperatorProcess:
             return self.process.wait()
 
     def metric(self, name: str) -> float:
-        """The value of a metric by its name with labels; 0 where it is not there."""
+        """The value of a metric, by its name with labels; 0 if it is absent."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(name + " "):

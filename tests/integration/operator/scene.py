@@ -1,4 +1,4 @@
-"""What a test does in its namespace, and sees there."""
+"""What a test does and sees in its namespace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Scene:
     store_folder: Path
 
     def build(self, name: str = "colours", *, second: str = "blue", **spec: Any) -> Manifest:
-        """A Classifier of two colours."""
+        """A Classifier with two classes, each a colour."""
         classes = [
             {"name": colour, "examples": [{"url": f"{self.sources.address}/{colour}.zip"}]} for colour in ("red", second)
         ]
@@ -55,7 +55,7 @@ class Scene:
         return status
 
     def condition(self, condition_type: str, name: str = "colours") -> dict[str, Any]:
-        """A condition; empty where it is absent."""
+        """A condition; empty if it is absent."""
         conditions = self.status(name).get("conditions") or ()
         return next((item for item in conditions if item["type"] == condition_type), {})
 
@@ -75,17 +75,17 @@ class Scene:
     def stored(self) -> list[str]:
         """Paths below the namespace's part of the store."""
         folder = self.store_folder / "tenants" / self.namespace
-        # Unlike `rglob`, `walk` does not mind folders that go while it looks.
+        # Unlike `rglob`, `walk` tolerates folders that are deleted meanwhile.
         found = [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
         return sorted(str(path.relative_to(folder)) for path in found)
 
     def wait_for_condition(
         self, condition_type: str, reason: str, name: str = "colours", timeout_seconds: float = READY_SECONDS
     ) -> dict[str, Any]:
-        """Wait until a condition about the spec as it stands has the reason; returns it."""
+        """Wait until a condition of the current generation has the reason, and return the condition."""
 
         def found() -> dict[str, Any] | None:
-            # One read: a condition of one moment says nothing about the generation of the next.
+            # Read both together: a condition says nothing about a later generation.
             classifier = self.get(name)
             conditions = (classifier.get("status") or {}).get("conditions") or ()
             condition: dict[str, Any] = next((item for item in conditions if item["type"] == condition_type), {})
@@ -99,6 +99,6 @@ class Scene:
             raise
 
     def wait_until_ready(self, name: str = "colours") -> dict[str, Any]:
-        """Wait until the spec as it stands is served; returns status."""
+        """Wait until the current spec is served, and return the status."""
         self.wait_for_condition("Ready", "Served", name)
         return self.status(name)

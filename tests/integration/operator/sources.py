@@ -1,4 +1,4 @@
-"""Zips of examples over HTTP, which a test may hold back."""
+"""Zips of examples over HTTP. A test can delay the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
-    """`count` images of noise around a colour: two colours are easily told apart."""
+    """`count` images of noise around a colour: two colours are easy to distinguish."""
     buffer = io.BytesIO()
     generator = np.random.default_rng(sum(colour) + count)
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -25,7 +25,7 @@ def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
 
 
 class ExampleSources:
-    """`/red.zip` and `/blue.zip` suffice for a training, `/few.zip` does not; what is held is answered after `release`."""
+    """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
         contents = {

@@ -1,4 +1,4 @@
-"""What is wrong with a spec ends in a condition that names object, fact and remedy. One operator sees all of them."""
+"""An invalid spec results in a condition that names the object, the fact and the remedy."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_too_few_examples_are_named(scene: Scene) -> None:
     assert scene.condition("Reconciling", "small") == {}
 
 
-def test_a_source_that_is_not_there_is_named(scene: Scene) -> None:
+def test_a_missing_source_is_named(scene: Scene) -> None:
     scene.apply(scene.build("missing", second="missing"))
     scene.wait_for_condition("Stalled", "SourceUnreadable", "missing")
     assert scene.condition("DataValid", "missing")["reason"] == "SourceUnreadable"
     assert f"{scene.sources.address}/missing.zip" in scene.condition("DataValid", "missing")["message"]
 
 
-def test_a_trainer_without_a_node_is_told_in_the_schedulers_words_and_can_be_helped(scene: Scene) -> None:
+def test_an_unschedulable_trainer_is_reported_with_the_schedulers_message_and_can_be_fixed(scene: Scene) -> None:
     scene.apply(scene.build("large", training={"resources": {"requests": {"cpu": "9000"}}}))
     ready = scene.wait_for_condition("Ready", "Unschedulable", "large")
     assert "Insufficient cpu" in ready["message"]
@@ -44,7 +44,7 @@ def test_a_trainer_without_a_node_is_told_in_the_schedulers_words_and_can_be_hel
     scene.wait_until_ready("large")
 
 
-def test_resources_that_the_api_server_refuses_are_told(scene: Scene) -> None:
+def test_resources_that_the_api_server_rejects_are_reported(scene: Scene) -> None:
     scene.apply(scene.build("refused", training={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}))
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed", "refused")
     assert "must be less than or equal to memory limit" in stalled["message"]
@@ -52,7 +52,7 @@ def test_resources_that_the_api_server_refuses_are_told(scene: Scene) -> None:
     assert [name for name in scene.names(scene.jobs()) if name.startswith("refused")] == []
 
 
-def test_a_pin_to_nothing_stalls_and_is_undone(scene: Scene) -> None:
+def test_a_pin_to_a_missing_revision_stalls_and_can_be_removed(scene: Scene) -> None:
     scene.apply(scene.build("pinned"))
     scene.wait_until_ready("pinned")
     scene.patch('{"spec": {"pinnedRevision": "0123456789"}}', "pinned")

@@ -1,4 +1,4 @@
-"""What goes wrong ends in a condition that names the object, the fact and the remedy, and harms nothing that serves."""
+"""A fault results in a condition that names the object, the fact and the remedy, and does not affect the served revision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def find_quota_message(scene: Scene) -> str | None:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_trainer_that_runs_out_of_memory_is_not_tried_again_until_it_gets_more(scene: Scene) -> None:
+def test_a_trainer_that_runs_out_of_memory_is_not_retried_until_it_gets_more(scene: Scene) -> None:
     scene.sources.hold()
     scene.apply(scene.build(training={"resources": {"limits": {"memory": "8Mi"}, "requests": {"memory": "8Mi"}}}))
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
@@ -40,7 +40,7 @@ def test_a_revision_that_cannot_be_rolled_out_leaves_the_old_one_serving(
     scene.apply(scene.build())
     first = scene.wait_until_ready()["servedRevision"]
     scene.apply(scene.build(model={"seed": 1}, serving={"nodeSelector": {"no": "such-node"}}))
-    # The served revision is to move to such a node, too, and is not let down by that.
+    # The served revision should move to such a node, too, and must not fail because of it.
     stalled = scene.wait_for_condition("Stalled", "RolloutFailed")
     assert "no node can take Pod" in stalled["message"]
     assert "change spec.serving" in stalled["message"]
@@ -52,13 +52,13 @@ def test_a_revision_that_cannot_be_rolled_out_leaves_the_old_one_serving(
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_training_waits_for_room_in_a_quota(scene: Scene) -> None:
+def test_a_training_job_waits_for_a_quota(scene: Scene) -> None:
     scene.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
     scene.cluster.wait_for(
         "the quota is counted", lambda: scene.kubectl("get", "quota", "none", "-o", "jsonpath={.status.hard}") or None
     )
     scene.apply(scene.build())
-    told = scene.cluster.wait_for("the quota is told", lambda: find_quota_message(scene))
+    told = scene.cluster.wait_for("the quota is reported", lambda: find_quota_message(scene))
     assert "raise the quota or delete what uses it" in told
     assert scene.condition("Stalled") == {}
     scene.kubectl("delete", "quota", "none")
@@ -73,7 +73,7 @@ def hold_pods_back(scene: Scene) -> None:
 
 
 @pytest.mark.usefixtures("operator")
-def test_a_training_whose_pod_a_quota_refuses_waits_for_room(scene: Scene) -> None:
+def test_a_training_whose_pod_exceeds_a_quota_waits(scene: Scene) -> None:
     hold_pods_back(scene)
     scene.apply(scene.build(training={"activeDeadlineSeconds": 4}))
 
@@ -81,13 +81,13 @@ def test_a_training_whose_pod_a_quota_refuses_waits_for_room(scene: Scene) -> No
         message = str(scene.condition("Ready").get("message"))
         return message if "exceeded quota: no-pods" in message else None
 
-    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=40)
+    told = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=40)
     assert "waits for room: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in told
     assert scene.condition("Stalled") == {}
     assert "error" not in scene.kubectl("get", "events", "--field-selector=reason=ReconcileFailed", "-o", "name")
 
 
-def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
+def test_a_rollout_whose_pods_exceed_a_quota_outlasts_its_deadline(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="10")
@@ -101,7 +101,7 @@ def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
         message = str(scene.condition("Ready").get("message"))
         return message if "exceeded quota: no-pods" in message else None
 
-    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=60)
+    told = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=60)
     assert "Deployment colours-" in told
 
     def is_past_deadline() -> bool:
@@ -112,16 +112,16 @@ def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
     passes = 'ocelli_reconciles_total{result="unchanged"}'
     before = operator.metric(passes)
     scene.kubectl("annotate", "clf", "colours", "looked-at=again")
-    scene.cluster.wait_for("it was looked at again", lambda: operator.metric(passes) > before)
+    scene.cluster.wait_for("it was reconciled again", lambda: operator.metric(passes) > before)
     assert scene.condition("Stalled") == {}
     assert operator.metric('ocelli_reconciles_total{result="error"}') == 0
     scene.kubectl("delete", "quota", "no-pods")
-    # The controller tries again ever less often; a change wakes it.
+    # The controller retries with a growing delay; a change wakes it.
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
     scene.wait_until_ready()
 
 
-def test_a_store_that_does_not_answer_is_told_and_waited_for(
+def test_a_store_that_does_not_answer_is_reported_and_retried(
     scene: Scene, build_operator: Callable[..., OperatorProcess], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("broken-store")
@@ -130,5 +130,5 @@ def test_a_store_that_does_not_answer_is_told_and_waited_for(
     operator.start()
     operator.wait_until_leading()
     scene.apply(scene.build())
-    scene.cluster.wait_for("an Event tells of it", lambda: "ReconcileFailed" in scene.kubectl("get", "events"))
+    scene.cluster.wait_for("an Event reports it", lambda: "ReconcileFailed" in scene.kubectl("get", "events"))
     assert scene.condition("Stalled") == {}

@@ -1,4 +1,4 @@
-"""GPUs on a real scheduler: who asks for one gets a node that has it or hears why not, and nothing moves when nodes change."""
+"""GPUs with a real scheduler: a Pod that requests one gets a node with it or a reason, and running Pods never move."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.operator.scene import Scene
 pytestmark = pytest.mark.cluster
 
 RESOURCE = "example.com/gpu"
-# Images are nothing to the process node; operator and API server take them seriously all the same.
+# The process node ignores images; the operator and the API server do not.
 SETTINGS = {
     "OCELLI_GPU_RESOURCE": RESOURCE,
     "OCELLI_TRAINER_GPU_IMAGE": "ocelli-trainer:latest-cuda",
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 class Gpus:
-    """What the node offers, beside what it offers by itself."""
+    """Additional resources that the node offers."""
 
     def __init__(self, cluster: SyncClusterAccess) -> None:
         self._cluster = cluster
@@ -40,7 +40,7 @@ class Gpus:
 
 @pytest.fixture
 def gpus(local_cluster: SyncClusterAccess) -> Iterator[Gpus]:
-    """None at first, and none afterwards."""
+    """The node offers no GPUs before and after the test."""
     found = Gpus(local_cluster)
     found.offer(None)
     yield found
@@ -54,7 +54,7 @@ def start(operator: OperatorProcess) -> OperatorProcess:
 
 
 def limits(manifest: dict[str, Any]) -> dict[str, str]:
-    """Of the one container of a Job or a Deployment."""
+    """The limits of the only container of a Job or Deployment."""
     found: dict[str, str] = manifest["spec"]["template"]["spec"]["containers"][0]["resources"].get("limits", {})
     return found
 
@@ -75,7 +75,7 @@ def test_auto_trains_where_there_is_a_gpu_and_serves_without_one(
     assert RESOURCE not in limits(deployment)
 
 
-def test_a_training_that_asks_for_a_gpu_waits_for_one_in_the_schedulers_words(
+def test_a_training_that_requests_a_gpu_waits_with_the_schedulers_message(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     start(build_operator(**SETTINGS))
@@ -85,14 +85,14 @@ def test_a_training_that_asks_for_a_gpu_waits_for_one_in_the_schedulers_words(
     assert ready["message"].endswith("or set spec.training.accelerator to CPU")
     assert scene.condition("Stalled") == {}
     gpus.offer(1)
-    # The node has one by name only: a trainer that was promised a GPU does not go on without.
+    # The GPU is not real: a trainer that was assigned a GPU fails without it.
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
     assert "a GPU is asked for, but PyTorch finds none here" in stalled["message"]
     scene.patch('{"spec": {"training": {"accelerator": "CPU"}}}')
     assert scene.wait_until_ready()["attempt"] == 2
 
 
-def test_a_node_that_comes_or_goes_moves_nothing_and_counts_for_the_next_revision(
+def test_a_node_that_appears_or_disappears_only_affects_the_next_revision(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     operator = start(build_operator(**SETTINGS))
@@ -102,9 +102,9 @@ def test_a_node_that_comes_or_goes_moves_nothing_and_counts_for_the_next_revisio
     (job,) = scene.jobs()
     gpus.offer(2)
     scene.sources.release()
-    # The node has GPUs by name only: a server that holds one does not go on without, whoever chose it.
+    # The GPUs are not real: a server that was assigned one fails without it.
     scene.cluster.wait_for("it says so", lambda: "PyTorch finds none here" in scene.condition("Ready").get("message", ""))
-    # Nothing was known of the node's GPUs when the Job was made, but when the Deployment was.
+    # The node's GPUs were unknown when the Job was created, and known when the Deployment was.
     assert [item["metadata"]["uid"] for item in scene.jobs()] == [job["metadata"]["uid"]]
     assert RESOURCE not in limits(job)
     (before,) = scene.deployments()
@@ -112,12 +112,12 @@ def test_a_node_that_comes_or_goes_moves_nothing_and_counts_for_the_next_revisio
     gpus.offer(None)
     passes = 'ocelli_reconciles_total{result="unchanged"}'
     seen = operator.metric(passes)
-    # Somebody looks at the Classifier again, and a successor without any memory as well.
+    # Another reconcile, and one by a new process without memory.
     scene.kubectl("annotate", "clf", "colours", "looked=again")
-    scene.cluster.wait_for("it was looked at", lambda: operator.metric(passes) > seen)
+    scene.cluster.wait_for("it was reconciled", lambda: operator.metric(passes) > seen)
     operator.stop()
     start(operator)
-    scene.cluster.wait_for("it was looked at again", lambda: operator.metric(passes) > 0)
+    scene.cluster.wait_for("it was reconciled again", lambda: operator.metric(passes) > 0)
     (after,) = scene.deployments()
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     scene.apply(scene.build(model={"seed": 1}, serving={"accelerator": "Auto"}))
@@ -126,7 +126,7 @@ def test_a_node_that_comes_or_goes_moves_nothing_and_counts_for_the_next_revisio
     assert RESOURCE not in limits(scene.deployments()[0])
 
 
-def test_a_server_that_asks_for_a_gpu_hears_why_it_waits_while_the_old_one_serves(
+def test_a_server_that_requests_a_gpu_waits_with_a_reason_while_the_old_one_serves(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     start(build_operator(**SETTINGS))
@@ -157,7 +157,7 @@ def test_a_gpu_that_the_installation_does_not_offer_names_its_setting(
 
 @pytest.fixture
 def namespaced_kubeconfig(scene: Scene, operator_kubeconfig: Path) -> Path:
-    """An operator that has its rights in the test's namespace only, hence none on nodes."""
+    """An operator with rights in the test's namespace only, so it has no right to list nodes."""
     scene.kubectl("create", "serviceaccount", OPERATOR)
     account = f"--serviceaccount={scene.namespace}:{OPERATOR}"
     scene.kubectl("create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR}", account)
@@ -165,7 +165,7 @@ def namespaced_kubeconfig(scene: Scene, operator_kubeconfig: Path) -> Path:
     return scene.cluster.service_account_kubeconfig(scene.namespace, OPERATOR)
 
 
-def test_an_operator_that_may_not_see_nodes_trains_without_a_gpu(
+def test_an_operator_without_the_right_to_list_nodes_trains_without_a_gpu(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess], namespaced_kubeconfig: Path
 ) -> None:
     gpus.offer(1)
@@ -175,7 +175,7 @@ def test_an_operator_that_may_not_see_nodes_trains_without_a_gpu(
     scene.wait_until_ready()
     assert RESOURCE not in limits(scene.jobs()[0])
     assert operator.log.read_text().count("watch is forbidden") == 1
-    # It knows that it needs no nodes to live; GPUs can be had by asking for them.
+    # Liveness does not need nodes, and an explicit GPU request still works.
     assert operator.health() == 200
     scene.patch('{"spec": {"model": {"seed": 1}, "training": {"accelerator": "GPU"}}}')
-    scene.cluster.wait_for("a Job asks for a GPU", lambda: any(RESOURCE in limits(job) for job in scene.jobs()))
+    scene.cluster.wait_for("a Job requests a GPU", lambda: any(RESOURCE in limits(job) for job in scene.jobs()))

@@ -10,7 +10,7 @@ from tests.integration.operator.scene import Scene
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 
 
-def test_an_edit_while_the_job_runs_replaces_the_job_and_is_what_gets_served(scene: Scene) -> None:
+def test_an_edit_during_a_training_replaces_the_job_and_is_served(scene: Scene) -> None:
     scene.sources.hold()
     scene.apply(scene.build())
     scene.wait_for_condition("Trained", "Training")
@@ -57,7 +57,7 @@ def test_a_changed_id_label_is_restored(scene: Scene) -> None:
     scene.cluster.wait_for("the label is back", lambda: scene.get()["metadata"]["labels"]["ocelli.dev/classifier-id"] == drawn)
 
 
-def test_of_two_objects_with_one_id_the_newer_gets_another(scene: Scene) -> None:
+def test_the_newer_of_two_objects_with_one_id_gets_another_id(scene: Scene) -> None:
     first = scene.build("first")
     first["metadata"]["labels"] = {"ocelli.dev/classifier-id": "cats_1"}
     scene.apply(first)
@@ -74,18 +74,18 @@ def test_a_deleted_classifier_leaves_nothing(scene: Scene) -> None:
     scene.wait_until_ready()
     assert scene.stored()
     scene.kubectl("delete", "clf", "colours", "--wait")
-    scene.cluster.wait_for("its stored bytes are gone", lambda: not scene.stored())
+    scene.cluster.wait_for("its stored data is deleted", lambda: not scene.stored())
     scene.cluster.wait_for("its children are gone", lambda: not scene.deployments() and not scene.jobs())
 
 
-def test_bytes_of_a_classifier_deleted_while_no_operator_ran_go_by_age(scene: Scene, operator: OperatorProcess) -> None:
+def test_data_of_a_classifier_deleted_without_an_operator_is_swept_by_age(scene: Scene, operator: OperatorProcess) -> None:
     scene.apply(scene.build())
     scene.wait_until_ready()
     operator.stop()
     scene.kubectl("delete", "clf", "colours", "--wait")
     assert scene.stored()
     operator.environment["OCELLI_SWEEP_MINIMUM_AGE_SECONDS"] = "0"
-    # No Classifier is left: whether all of them were to go is for a person to say.
+    # No Classifier is left, so an administrator has to confirm that all data may be deleted.
     operator.environment["OCELLI_SWEEP_LIMIT_PERCENT"] = "100"
     operator.start()
-    scene.cluster.wait_for("its stored bytes are gone", lambda: not scene.stored())
+    scene.cluster.wait_for("its stored data is deleted", lambda: not scene.stored())

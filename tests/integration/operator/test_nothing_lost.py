@@ -1,4 +1,4 @@
-"""What goes wrong around the operator costs nobody their bytes, and nobody else their operator."""
+"""Faults around the operator never delete data that is needed, and never affect other tenants."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 
 NO_NODE = {"resources": {"requests": {"cpu": "9000"}}}
-"""A training that never starts: nothing of it matters here."""
+"""A training that never starts; these tests do not need it."""
 QUICK_WATCHES = {"OCELLI_WATCH_SECONDS": "1-1", "OCELLI_STALE_WATCH_LIMIT_SECONDS": "5"}
 
 
 def adopt(scene: Scene, name: str = "colours") -> Path:
-    """A Classifier with something stored for it; the path of that."""
+    """Create a Classifier with an upload. Returns the path of the upload."""
     scene.apply(scene.build(name, training=NO_NODE))
     return store_upload(scene, name)
 
@@ -43,7 +43,7 @@ def events(scene: Scene, reason: str) -> list[Manifest]:
 
 @pytest.fixture
 def later_crd(scene: Scene) -> Iterator[None]:
-    """The resource as a later release may have it: `dataRetention` knows another value."""
+    """A CRD of a later release, in which `dataRetention` has another value."""
     (crd,) = yaml.safe_load_all((CHECKOUT / "crds" / "classifier.yaml").read_text())
     later = copy.deepcopy(crd)
     schema = later["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
@@ -55,19 +55,19 @@ def later_crd(scene: Scene) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("later_crd")
-def test_an_older_operator_leaves_what_it_cannot_read_and_goes_on_with_the_rest(
+def test_an_older_operator_leaves_unreadable_objects_unchanged_and_continues_with_others(
     scene: Scene, operator: OperatorProcess
 ) -> None:
     kept, other = adopt(scene), adopt(scene, "other")
     patch = '{"spec": {"dataRetention": "Archive"}}'
     scene.cluster.wait_for(
-        "the API server takes the new value",
+        "the API server accepts the new value",
         lambda: "Archive" in scene.kubectl("patch", "clf", "colours", "--type=merge", "-p", patch, "-o", "yaml", check=False),
     )
-    scene.cluster.wait_for("it is told", lambda: events(scene, "Unreadable"))
+    scene.cluster.wait_for("an Event reports it", lambda: events(scene, "Unreadable"))
     assert operator.metric('ocelli_unreadable_objects{resource="classifiers"}') == 1.0
     scene.kubectl("delete", "clf", "other", "--wait")
-    scene.cluster.wait_for("the bytes of the deleted one are gone", lambda: not other.exists())
+    scene.cluster.wait_for("the data of the deleted one is deleted", lambda: not other.exists())
     operator.stop()
     operator.start()
     operator.wait_until_leading()
@@ -76,17 +76,17 @@ def test_an_older_operator_leaves_what_it_cannot_read_and_goes_on_with_the_rest(
     assert kept.exists()
 
 
-def test_classifiers_that_went_with_their_resource_leave_their_bytes(scene: Scene, operator: OperatorProcess) -> None:
+def test_classifiers_that_disappear_with_the_crd_leave_their_data(scene: Scene, operator: OperatorProcess) -> None:
     kept = [adopt(scene, name) for name in ("colours", "other")]
     crd = CHECKOUT / "crds" / "classifier.yaml"
     try:
         scene.kubectl("delete", "crd", "classifiers.ocelli.dev", "--wait")
-        (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "CRDMissing"))
-        assert "what is stored for them is kept; install the CRD again" in told["note"]
+        (event,) = scene.cluster.wait_for("an Event reports it", lambda: events(scene, "CRDMissing"))
+        assert "their stored data is kept; install the CRD again" in event["note"]
         assert operator.metric("ocelli_crd_missing") == 1.0
     finally:
         scene.cluster.apply(crd)
-    scene.cluster.wait_for("the operator has noticed", lambda: "stored bytes are kept" in operator.log.read_text())
+    scene.cluster.wait_for("the operator has noticed", lambda: "stored data is kept" in operator.log.read_text())
     assert [path.exists() for path in kept] == [True, True]
 
 
@@ -99,9 +99,9 @@ def test_a_store_of_another_installation_is_not_swept_until_it_is_adopted(
     operator = build_operator()
     operator.start()
     operator.wait_until_leading()
-    (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "SweepStopped"))
-    assert (told["regarding"]["kind"], told["regarding"]["name"]) == ("Lease", OPERATOR)
-    assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in told["note"]
+    (event,) = scene.cluster.wait_for("an Event reports it", lambda: events(scene, "SweepStopped"))
+    assert (event["regarding"]["kind"], event["regarding"]["name"]) == ("Lease", OPERATOR)
+    assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in event["note"]
     assert operator.metric('ocelli_sweep_stopped{reason="OtherInstallation",tenant_namespace=""}') == 1.0
     operator.stop()
     operator.environment["OCELLI_ADOPT_STORE"] = "gone-for-good"
@@ -110,7 +110,7 @@ def test_a_store_of_another_installation_is_not_swept_until_it_is_adopted(
     scene.cluster.wait_for("it is adopted", lambda: json.loads(owner.read_text())["installation"] == lease)
 
 
-def test_what_is_deleted_in_a_store_of_another_installation_goes_when_it_is_adopted(
+def test_deletions_in_a_store_of_another_installation_wait_until_it_is_adopted(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     installation = scene.store_folder / "installation"
@@ -121,21 +121,21 @@ def test_what_is_deleted_in_a_store_of_another_installation_goes_when_it_is_adop
     operator.wait_until_leading()
     left = adopt(scene)
     scene.kubectl("delete", "clf", "colours", "--wait")
-    (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "DeletionPostponed"))
-    assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in told["note"]
+    (event,) = scene.cluster.wait_for("an Event reports it", lambda: events(scene, "DeletionPostponed"))
+    assert "set OCELLI_ADOPT_STORE (in the chart: store.adopt) to gone-for-good" in event["note"]
     scene.cluster.wait_for(
-        "it is noted", lambda: any("colours" in path.read_text() for path in installation.glob("deletions/*"))
+        "it is recorded", lambda: any("colours" in path.read_text() for path in installation.glob("deletions/*"))
     )
     assert left.exists()
     operator.stop()
     operator.environment["OCELLI_ADOPT_STORE"] = "gone-for-good"
     operator.start()
-    scene.cluster.wait_for("the bytes are gone", lambda: not left.exists())
+    scene.cluster.wait_for("the data is deleted", lambda: not left.exists())
     assert len(events(scene, "DeletionPostponed")) == 1
 
 
 def store_artifact(scene: Scene, name: str = "colours") -> Path:
-    """A Classifier with an artifact, of which the operator has not heard yet; the path of that."""
+    """Create a Classifier with an artifact that the operator has not seen yet. Returns its path."""
     scene.apply(scene.build(name, training=NO_NODE))
     scene.cluster.wait_for(f"{name} is being trained", lambda: scene.status(name).get("trainingRevision"))
     status = scene.status(name)
@@ -147,13 +147,13 @@ def store_artifact(scene: Scene, name: str = "colours") -> Path:
 
 
 def restore(scene: Scene, name: str, classifier_id: str) -> None:
-    """A Classifier as a backup has it: with its id in its label."""
+    """Create a Classifier as from a backup, with its id in its label."""
     manifest = scene.build(name, training=NO_NODE)
     scene.apply({**manifest, "metadata": {"name": name, "labels": {CLASSIFIER_ID_LABEL: classifier_id}}})
 
 
 class SweepingOperator:
-    """An operator that sweeps every second, and what is unused at once."""
+    """An operator that sweeps orphans every second, without a minimum age."""
 
     def __init__(self, scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
         self._scene = scene
@@ -164,10 +164,10 @@ class SweepingOperator:
         self.process.wait_until_leading()
 
     def wait_until_stopped(self, reason: str, tenant: str = "") -> str:
-        """Until the sweep is stopped; what the Event says."""
+        """Wait until the sweep is stopped. Returns the note of the Event."""
         metric = f'ocelli_sweep_stopped{{reason="{reason}",tenant_namespace="{tenant}"}}'
         self._scene.cluster.wait_for("the sweep is stopped", lambda: self.process.metric(metric) == 1.0)
-        return str(self._scene.cluster.wait_for("it is told", lambda: events(self._scene, "SweepStopped"))[-1]["note"])
+        return str(self._scene.cluster.wait_for("an Event reports it", lambda: events(self._scene, "SweepStopped"))[-1]["note"])
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def sweeping(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> Sw
     return SweepingOperator(scene, build_operator)
 
 
-def test_a_cluster_built_anew_on_an_old_store_loses_nothing_and_serves_whom_it_has(
+def test_a_rebuilt_cluster_with_an_old_store_loses_nothing_and_reconciles_what_it_has(
     scene: Scene, sweeping: SweepingOperator
 ) -> None:
     sweeping.start()
@@ -186,9 +186,9 @@ def test_a_cluster_built_anew_on_an_old_store_loses_nothing_and_serves_whom_it_h
     scene.kubectl("delete", "clf", "colours", "--wait")
     scene.kubectl("delete", "lease", OPERATOR)
     sweeping.start()
-    told = sweeping.wait_until_stopped("OtherInstallation")
-    assert f"the object store belongs to the installation {old}, and this one" in told
-    assert f"set OCELLI_ADOPT_STORE (in the chart: store.adopt) to {old}" in told
+    note = sweeping.wait_until_stopped("OtherInstallation")
+    assert f"the object store belongs to the installation {old}, so this one" in note
+    assert f"set OCELLI_ADOPT_STORE (in the chart: store.adopt) to {old}" in note
     scene.apply(scene.build("other", training=NO_NODE))
     scene.cluster.wait_for("another one has an id", lambda: scene.status("other").get("classifierID"))
     assert kept.exists()
@@ -197,7 +197,7 @@ def test_a_cluster_built_anew_on_an_old_store_loses_nothing_and_serves_whom_it_h
     assert not [name for name in scene.names(scene.jobs()) if name.startswith("colours-")]
 
 
-def test_a_restore_that_is_half_done_loses_nothing_and_delays_no_deletion(scene: Scene, sweeping: SweepingOperator) -> None:
+def test_an_incomplete_restore_loses_nothing_and_delays_no_deletion(scene: Scene, sweeping: SweepingOperator) -> None:
     sweeping.start()
     missing, other = store_artifact(scene), store_artifact(scene, "other")
     ids = {name: scene.status(name)["classifierID"] for name in ("colours", "other")}
@@ -205,20 +205,20 @@ def test_a_restore_that_is_half_done_loses_nothing_and_delays_no_deletion(scene:
     scene.kubectl("delete", "clf", "--all", "--wait")
     restore(scene, "other", ids["other"])
     sweeping.start()
-    told = sweeping.wait_until_stopped("ShareExceeded", scene.namespace)
-    assert f"no Classifier refers to so much of it: {scene.namespace} (" in told
-    assert "if Classifiers are missing, create or restore them" in told
+    note = sweeping.wait_until_stopped("ShareExceeded", scene.namespace)
+    assert f"no Classifier refers to so many of their stored objects: {scene.namespace} (" in note
+    assert "if Classifiers are missing, create or restore them" in note
     scene.kubectl("delete", "clf", "other", "--wait")
-    scene.cluster.wait_for("the bytes of the deleted one are gone", lambda: not other.exists())
+    scene.cluster.wait_for("the data of the deleted one is deleted", lambda: not other.exists())
     restore(scene, "colours", ids["colours"])
     stopped = f'ocelli_sweep_stopped{{reason="ShareExceeded",tenant_namespace="{scene.namespace}"}}'
-    scene.cluster.wait_for("the sweep goes on", lambda: sweeping.process.metric(stopped) == 0.0)
+    scene.cluster.wait_for("the sweep continues", lambda: sweeping.process.metric(stopped) == 0.0)
     assert missing.exists()
 
 
 @pytest.fixture
 def tenants(scene: Scene) -> Iterator[list[str]]:
-    """Two more namespaces, in each of which the operator's ServiceAccount has its rights by a RoleBinding."""
+    """Two more namespaces, each with a RoleBinding for the operator's ServiceAccount."""
     names = [f"{scene.namespace}-{part}" for part in ("a", "b")]
     scene.kubectl("create", "serviceaccount", OPERATOR)
     for name in names:
@@ -237,7 +237,7 @@ def make_tenant(scene: Scene, name: str) -> None:
     scene.cluster.kubectl("-n", name, "create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR}", account)
 
 
-def test_a_tenants_namespace_that_is_deleted_disturbs_nobody_else(
+def test_a_deleted_tenant_namespace_does_not_affect_other_tenants(
     scene: Scene, tenants: list[str], build_operator: Callable[..., OperatorProcess]
 ) -> None:
     staying, leaving = tenants
@@ -247,19 +247,19 @@ def test_a_tenants_namespace_that_is_deleted_disturbs_nobody_else(
     operator.start()
     operator.wait_until_leading()
     scene.cluster.kubectl("delete", "namespace", leaving, "--wait")
-    closed = f'ocelli_namespace_forbidden{{tenant_namespace="{leaving}"}}'
-    scene.cluster.wait_for("it is named", lambda: operator.metric(closed) == 1.0)
-    (told,) = scene.cluster.wait_for("it is told", lambda: events(scene, "NamespaceClosed"))
-    assert f"namespace {leaving} may not be read" in told["note"]
-    told_at = time.monotonic()
-    scene.cluster.wait_for("a blind operator would not be healthy any more", lambda: time.monotonic() - told_at > 7)
+    forbidden = f'ocelli_namespace_forbidden{{tenant_namespace="{leaving}"}}'
+    scene.cluster.wait_for("the metric names it", lambda: operator.metric(forbidden) == 1.0)
+    (event,) = scene.cluster.wait_for("an Event reports it", lambda: events(scene, "NamespaceForbidden"))
+    assert f"namespace {leaving}: the operator has no right to read" in event["note"]
+    reported_at = time.monotonic()
+    scene.cluster.wait_for("an operator with a stale watch would be unhealthy", lambda: time.monotonic() - reported_at > 7)
     assert operator.health() == 200
     operator.stop()
     operator.start()
     operator.wait_until_leading()
     assert has_id_soon(scene, staying)
     make_tenant(scene, leaving)
-    scene.cluster.wait_for("it is open again", lambda: operator.metric(closed) == 0.0)
+    scene.cluster.wait_for("it is readable again", lambda: operator.metric(forbidden) == 0.0)
     assert has_id_soon(scene, leaving)
 
 

@@ -1,7 +1,7 @@
-"""Outages of the control plane in the middle of a life: the same end as without them, and the operator leads again soon.
+"""Outages of the control plane during the life of a Classifier: the result is the same, and the operator soon leads again.
 
-The API server stands still for as long as `OCELLI_OUTAGE_SECONDS` says: 15 by default, which is more than twice as long as a
-Lease lasts. `OCELLI_OUTAGE_SECONDS=60` is the test of a whole minute.
+The API server is stopped for `OCELLI_OUTAGE_SECONDS`: 15 by default, more than twice the duration of a Lease.
+`OCELLI_OUTAGE_SECONDS=60` tests a whole minute.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 OUTAGE_SECONDS = float(os.environ.get("OCELLI_OUTAGE_SECONDS", "15"))
 LEADS_AGAIN_SECONDS = 15.0
 CUT_EVERY_SECONDS = 2.0
-"""More often than any network does it, so that a short life meets it many times."""
+"""More often than in any network, so that it happens many times in a short life."""
 
 
 def find_component(scene: Scene, name: str) -> int:
-    """The process id of a component that did not end since the cluster started."""
+    """The process id of a component that has not restarted since the cluster started."""
     description = ClusterDescription.load(Path(scene.cluster.kubeconfig).parent)
     assert description is not None
     return description.components[name]
@@ -58,7 +58,7 @@ def wait_until_leading_again(operator: OperatorProcess) -> None:
 
 @contextmanager
 def cutting(proxy: WriteProxy) -> Iterator[None]:
-    """Ends every connection again and again."""
+    """End all connections repeatedly."""
     ended = threading.Event()
 
     def cut() -> None:
@@ -74,14 +74,14 @@ def cutting(proxy: WriteProxy) -> Iterator[None]:
         thread.join()
 
 
-def stand_still(scene: Scene, operator: OperatorProcess) -> None:
-    """The API server answers nobody; connections stay open."""
+def pause_api_server(scene: Scene, operator: OperatorProcess) -> None:
+    """Pause the API server: it answers nothing, and connections stay open."""
     api_server = find_component(scene, "kube-apiserver")
     os.kill(api_server, signal.SIGSTOP)
     try:
         deadline = time.monotonic() + OUTAGE_SECONDS
         while operator.is_leading():
-            assert time.monotonic() < deadline, "the operator leads on without a Lease"
+            assert time.monotonic() < deadline, "the operator still leads without a Lease"
             time.sleep(0.1)
         time.sleep(max(deadline - time.monotonic(), 0))
     finally:
@@ -91,14 +91,14 @@ def stand_still(scene: Scene, operator: OperatorProcess) -> None:
 
 
 def restart_etcd(scene: Scene, operator: OperatorProcess) -> None:
-    """It is killed, and started again by the local cluster."""
+    """Kill etcd; the local cluster starts it again."""
     os.kill(find_component(scene, "etcd"), signal.SIGKILL)
     time.sleep(1)
     wait_until_it_answers(scene)
     wait_until_leading_again(operator)
 
 
-def test_a_life_through_outages_of_api_server_etcd_and_watches_ends_as_one_without(
+def test_a_life_with_outages_of_api_server_etcd_and_watches_has_the_same_result(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
     expected = live_undisturbed(scene, build_operator)
@@ -107,5 +107,5 @@ def test_a_life_through_outages_of_api_server_etcd_and_watches_ends_as_one_witho
     operator.start()
     operator.wait_until_leading()
     with cutting(proxy):
-        ended = live(scene, "wild", [partial(stand_still, scene, operator), partial(restart_etcd, scene, operator)])
+        ended = live(scene, "wild", [partial(pause_api_server, scene, operator), partial(restart_etcd, scene, operator)])
     assert ended == expected

@@ -1,4 +1,4 @@
-"""Objects that are not the operator's own: it leaves them alone, waits for them to go, and says so."""
+"""Objects that belong to others: the operator does not change them, waits until they are deleted, and says so."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLASSIFIER_ID = "colours_19"
 
 
 def put_served(scene: Scene, **serving: Any) -> str:
-    """A Classifier whose revision is learned and served, as far as store and status know; returns the revision."""
+    """Create a Classifier whose revision is trained and served according to store and status. Returns the revision."""
     manifest = scene.build(serving=serving)
     manifest["metadata"]["labels"] = {"ocelli.dev/classifier-id": CLASSIFIER_ID}
     created = scene.apply(manifest)
@@ -49,7 +49,7 @@ def read(scene: Scene, kind: str, name: str) -> Manifest:
     return found
 
 
-def wait_until_told(scene: Scene, words: str) -> str:
+def wait_for_message(scene: Scene, words: str) -> str:
     def find() -> str | None:
         message = str(scene.condition("Ready").get("message"))
         return message if words in message else None
@@ -57,7 +57,7 @@ def wait_until_told(scene: Scene, words: str) -> str:
     return scene.cluster.wait_for(f"Ready says {words!r}", find, timeout_seconds=30)
 
 
-def is_made(scene: Scene, kind: str, name: str) -> bool:
+def exists(scene: Scene, kind: str, name: str) -> bool:
     return bool(scene.kubectl("get", kind, name, "--ignore-not-found", "-o", "name").strip())
 
 
@@ -91,7 +91,7 @@ GUARDED = {"OCELLI_INFERENCE_PEERS": '[{"namespaceSelector": {"matchLabels": {"t
 
 
 @pytest.mark.parametrize("place", list(FOREIGN))
-def test_an_object_of_somebody_elses_is_left_as_it_is_and_made_way_for(
+def test_a_foreign_object_is_unchanged_and_replaced_after_its_deletion(
     scene: Scene, build_operator: Callable[..., OperatorProcess], place: str
 ) -> None:
     kind, name = place.split("/")
@@ -99,41 +99,41 @@ def test_an_object_of_somebody_elses_is_left_as_it_is_and_made_way_for(
     before = read(scene, kind, name)
     put_served(scene, autoscaling={"minReplicas": 2, "maxReplicas": 3})
     build_operator(**GUARDED).start()
-    told = wait_until_told(scene, "does not belong to this Classifier")
+    told = wait_for_message(scene, "does not belong to this Classifier")
     assert f"{before['kind']} {name} is there already" in told
     assert "delete it" in told
     assert scene.condition("Stalled") == {}
     after = read(scene, kind, name)
     assert (after["spec"], after["metadata"]["uid"]) == (before["spec"], before["metadata"]["uid"])
     scene.kubectl("delete", kind, name)
-    scene.cluster.wait_for("its own is made", lambda: is_made(scene, kind, name))
+    scene.cluster.wait_for("its own is created", lambda: exists(scene, kind, name))
     assert read(scene, kind, name)["metadata"]["ownerReferences"][0]["kind"] == "Classifier"
 
 
-def test_a_network_policy_that_somebody_opens_or_deletes_is_repaired_and_applied_once(
+def test_a_changed_or_deleted_network_policy_is_repaired_and_applied_once(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
     put_served(scene)
     build_operator(kubeconfig=proxy.kubeconfig, **GUARDED).start()
     place = ("networkpolicy", "clf-colours")
-    scene.cluster.wait_for("it is made", lambda: is_made(scene, *place))
+    scene.cluster.wait_for("it is created", lambda: exists(scene, *place))
     made = read(scene, *place)["spec"]
     scene.kubectl("patch", *place, "--type=merge", "-p", '{"spec": {"ingress": [{}]}}')
-    scene.cluster.wait_for("it is closed again", lambda: read(scene, *place)["spec"] == made)
+    scene.cluster.wait_for("it is repaired", lambda: read(scene, *place)["spec"] == made)
     scene.kubectl("delete", *place)
-    scene.cluster.wait_for("it is back", lambda: is_made(scene, *place))
+    scene.cluster.wait_for("it is back", lambda: exists(scene, *place))
     proxy.writes.clear()
-    # A change that the operator answers comes after whatever else it has to do.
+    # The operator handles this change after everything else that was pending.
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
-    scene.cluster.wait_for("it was looked at again", lambda: is_made(scene, "pdb", "colours"))
+    scene.cluster.wait_for("it was reconciled again", lambda: exists(scene, "pdb", "colours"))
     assert [write for write in proxy.writes if "/networkpolicies" in write] == []
 
 
-def test_what_only_carries_the_labels_survives(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+def test_foreign_objects_with_the_labels_are_kept(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
     revision = put_served(scene)
     operator = build_operator()
     operator.start()
-    scene.cluster.wait_for("the Service is made", lambda: is_made(scene, "service", "clf-colours"))
+    scene.cluster.wait_for("the Service is created", lambda: exists(scene, "service", "clf-colours"))
     scene.kubectl("expose", "service", "clf-colours", "--name=a-copy")
     own = read(scene, "deployment", f"colours-{revision}")
     labels = {**own["metadata"]["labels"], "ocelli.dev/revision": "0123456789"}
@@ -146,9 +146,9 @@ def test_what_only_carries_the_labels_survives(scene: Scene, build_operator: Cal
     scene.apply(canary)
     # Every one of them wakes the operator; a change that it answers comes after.
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
-    scene.cluster.wait_for("it was looked at again", lambda: is_made(scene, "pdb", "colours"))
-    assert is_made(scene, "service", "a-copy")
-    assert is_made(scene, "deployment", "canary")
+    scene.cluster.wait_for("it was reconciled again", lambda: exists(scene, "pdb", "colours"))
+    assert exists(scene, "service", "a-copy")
+    assert exists(scene, "deployment", "canary")
 
 
 def test_a_field_that_the_spec_no_longer_names_goes_though_the_object_was_created(
@@ -157,7 +157,7 @@ def test_a_field_that_the_spec_no_longer_names_goes_though_the_object_was_create
     revision = put_served(scene, nodeSelector={"disk": "fast"})
     build_operator().start()
     deployment = f"colours-{revision}"
-    scene.cluster.wait_for("the Deployment is made", lambda: is_made(scene, "deployment", deployment))
+    scene.cluster.wait_for("the Deployment is created", lambda: exists(scene, "deployment", deployment))
     scene.patch('{"spec": {"serving": {"nodeSelector": null}}}')
 
     def is_gone() -> bool:
@@ -187,7 +187,7 @@ def test_an_apply_for_an_object_that_is_another_one_by_now_is_refused(scene: Sce
     stranger = "6f1c6a0e-3c36-4a3e-9a53-0d3fd4a5d4b1"
     with pytest.raises(ConflictError):
         asyncio.run(apply(stranger))
-    assert not is_made(scene, kind, name)
+    assert not exists(scene, kind, name)
     scene.apply(manifest)
     with pytest.raises(ConflictError):
         asyncio.run(apply(stranger))
@@ -219,7 +219,7 @@ spec: {{ policyName: {name} }}
 
 @pytest.fixture
 def mutation(local_cluster: SyncClusterAccess, scene: Scene) -> Iterator[None]:
-    """What a webhook does: every Service of the namespace gets another port."""
+    """An admission policy that changes the port of every Service of the namespace."""
     name = f"rewrite-{hashlib.sha256(scene.namespace.encode()).hexdigest()[:8]}"
     version = "admissionregistration.k8s.io/v1"
     text = MUTATION.format(version=version, name=name, namespace=scene.namespace)
@@ -247,7 +247,7 @@ def test_what_admission_rewrites_is_applied_once_and_not_again_by_a_successor(
     first.start()
 
     def is_annotated() -> bool:
-        if not is_made(scene, "service", "clf-colours"):
+        if not exists(scene, "service", "clf-colours"):
             return False
         return "ocelli.dev/applied-as" in read(scene, "service", "clf-colours")["metadata"]["annotations"]
 
@@ -259,8 +259,8 @@ def test_what_admission_rewrites_is_applied_once_and_not_again_by_a_successor(
     second.start()
     second.wait_until_leading()
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
-    scene.cluster.wait_for("it was looked at", lambda: is_made(scene, "pdb", "colours"))
-    # The pass that changes the Deployment says so for a moment.
+    scene.cluster.wait_for("it was reconciled", lambda: exists(scene, "pdb", "colours"))
+    # The reconcile that changes the Deployment reports this for a moment.
     scene.cluster.wait_for(
         "nothing is brought up to date any more",
         lambda: "is brought up to date" not in scene.condition("Ready")["message"],
@@ -288,7 +288,7 @@ def test_what_was_created_counts_as_applied_once_it_is_claimed(scene: Scene) -> 
             found = await client.create(DEPLOYMENTS, scene.namespace, deployment, field_manager="a-test")
             while (claimed := claim_created(found, "a-test")) is not None:
                 patch = {"metadata": {"managedFields": claimed, "resourceVersion": found["metadata"]["resourceVersion"]}}
-                # The Deployment controller writes in between.
+                # The Deployment controller wrote in between.
                 with contextlib.suppress(ConflictError):
                     await client.patch(DEPLOYMENTS, scene.namespace, "mine", patch, field_manager="a-test")
                 found = await client.get(DEPLOYMENTS, scene.namespace, "mine")

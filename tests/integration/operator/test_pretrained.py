@@ -1,4 +1,4 @@
-"""Pretrained classifiers on a real control plane: ready without examples, and bad ones that say why while others answer."""
+"""Pretrained classifiers on a real control plane: ready without examples, and invalid ones report why while others serve."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def build(name: str, **pretrained: Any) -> Manifest:
 
 
 def predict(scene: Scene, name: str, colour: tuple[int, int, int], language: str = "en") -> list[dict[str, Any]]:
-    """What the inference server of a classifier answers for an image of one colour."""
+    """The answer of a classifier's inference server for an image of one colour."""
     (pod,) = [item for item in scene.pods("inference") if item["metadata"]["labels"]["ocelli.dev/classifier"] == name]
     image = io.BytesIO()
     Image.new("RGB", (40, 40), colour).save(image, "PNG")
@@ -79,7 +79,7 @@ def predict(scene: Scene, name: str, colour: tuple[int, int, int], language: str
     return predictions
 
 
-def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_language_asked_for(scene: Scene) -> None:
+def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_requested_language(scene: Scene) -> None:
     scene.apply(build("colours"))
     status = scene.wait_until_ready()
     predictions = predict(scene, "colours", (250, 0, 0), "de")
@@ -90,7 +90,7 @@ def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_language_asked_f
     assert scene.condition("DataValid")["message"] == "weights and labels were read, and fit each other"
 
 
-def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene) -> None:
+def test_invalid_ones_report_why_while_another_serves(scene: Scene) -> None:
     scene.apply(build("good"))
     scene.wait_until_ready("good")
     with socket.socket() as taken:
@@ -129,7 +129,7 @@ def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene
     assert scene.condition("Ready", "good")["status"] == "True"
 
 
-def test_weights_that_come_late_are_taken_when_the_nonce_is_raised(scene: Scene, file_sources: Path) -> None:
+def test_late_weights_are_used_when_the_nonce_is_raised(scene: Scene, file_sources: Path) -> None:
     folder = file_sources / "late"
     scene.apply({**build("late"), "spec": {"pretrained": {"weights": {"url": "file:///late/"}, "images": PLAIN_IMAGES}}})
     assert "put one file of weights" in scene.wait_for_condition("Stalled", "SourceUnreadable", "late")["message"]
@@ -141,7 +141,7 @@ def test_weights_that_come_late_are_taken_when_the_nonce_is_raised(scene: Scene,
     assert predict(scene, "late", (0, 250, 0))[1] == {"class": "green", "score": 1.0}
 
 
-def test_a_bad_change_leaves_the_old_revision_answering(scene: Scene) -> None:
+def test_an_invalid_change_leaves_the_old_revision_serving(scene: Scene) -> None:
     scene.apply(build("colours"))
     first = scene.wait_until_ready()["servedRevision"]
     scene.apply(build("colours", labels={"url": "file:///two-labels.txt"}))

@@ -1,4 +1,4 @@
-"""An operator that is killed, restarted, doubled or cut off ends in the same state as one that is not."""
+"""An operator that is killed, restarted, duplicated or disconnected ends in the same state as one that is not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 
 
 class _Reaper:
-    """Kills the operator at each of its writes and starts another; in turn the write is lost, or takes effect unheard."""
+    """Kills the operator at each write and starts another. Every second write takes effect unanswered; the others are lost."""
 
     def __init__(self, operator: OperatorProcess) -> None:
         self._operator = operator
@@ -30,7 +30,7 @@ class _Reaper:
         process = self._operator.process
         assert process is not None
         if process.poll() is not None:
-            # Sent by the one that was killed a moment ago.
+            # Sent by the operator that has just been killed.
             return False
         if done != bool(self.deaths % 2):
             return True
@@ -55,7 +55,7 @@ def test_an_operator_killed_at_every_write_ends_in_the_same_state(
     assert reaper.deaths > 15
 
 
-def test_a_second_pass_over_settled_objects_writes_nothing(
+def test_reconciling_settled_objects_again_writes_nothing(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
     first = build_operator(identity="first")
@@ -71,11 +71,11 @@ def test_a_second_pass_over_settled_objects_writes_nothing(
     second.start()
     second.wait_until_leading()
     passes = 'ocelli_reconciles_total{result="unchanged"}'
-    scene.cluster.wait_for("each was looked at", lambda: second.metric(passes) >= 3)
+    scene.cluster.wait_for("each was reconciled", lambda: second.metric(passes) >= 3)
     assert proxy.writes == []
 
 
-def test_a_successor_takes_over_within_seconds(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+def test_a_new_leader_takes_over_within_seconds(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
     first, second = build_operator(identity="one"), build_operator(identity="two")
     first.start()
     first.wait_until_leading()
@@ -100,7 +100,7 @@ def test_one_of_two_operators_works(scene: Scene, build_operator: Callable[..., 
     assert second.metric("ocelli_training_jobs_started_total") == 0.0
 
 
-def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
+def test_an_operator_that_stops_releases_its_lease(scene: Scene, build_operator: Callable[..., OperatorProcess]) -> None:
     first, second = build_operator(identity="one"), build_operator(identity="two")
     first.start()
     first.wait_until_leading()
@@ -112,7 +112,7 @@ def test_an_operator_that_stops_gives_its_lease_back(scene: Scene, build_operato
     assert time.monotonic() - stopped_at < 5
 
 
-def test_a_lease_that_is_deleted_is_lost_and_not_made_again_by_its_holder(scene: Scene) -> None:
+def test_a_deleted_lease_is_lost_and_not_recreated_by_its_holder(scene: Scene) -> None:
     name = LeaseName(namespace=scene.namespace, name="lost", identity="one")
 
     async def lose() -> None:
@@ -127,7 +127,7 @@ def test_a_lease_that_is_deleted_is_lost_and_not_made_again_by_its_holder(scene:
     asyncio.run(lose())
 
 
-def test_liveness_fails_when_a_watch_is_blind(build_operator: Callable[..., OperatorProcess], proxy: WriteProxy) -> None:
+def test_liveness_fails_with_a_stale_watch(build_operator: Callable[..., OperatorProcess], proxy: WriteProxy) -> None:
     operator = build_operator(kubeconfig=proxy.kubeconfig, OCELLI_WATCH_SECONDS="1-1", OCELLI_STALE_WATCH_LIMIT_SECONDS="5")
     operator.start()
     operator.wait_until_leading()
@@ -139,7 +139,7 @@ def test_liveness_fails_when_a_watch_is_blind(build_operator: Callable[..., Oper
         time.sleep(0.2)
 
 
-def test_an_operator_that_was_cut_off_goes_on(
+def test_an_operator_continues_after_a_disconnect(
     scene: Scene, build_operator: Callable[..., OperatorProcess], proxy: WriteProxy
 ) -> None:
     operator = build_operator(kubeconfig=proxy.kubeconfig)

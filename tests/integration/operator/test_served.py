@@ -1,4 +1,4 @@
-"""One Classifier that is served on a real control plane: what people see of it, and what becomes of changes around it."""
+"""A served Classifier on a real control plane: what users see, and how the operator repairs changes to its children."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def scene(shared_scene: SharedScene) -> Iterator[Scene]:
-    """A namespace with a Classifier that is served."""
+    """A namespace with a served Classifier."""
     with shared_scene("served") as scene:
         scene.apply(scene.build())
         scene.kubectl("wait", "--for=condition=Ready", "clf/colours", "--timeout=90s")
@@ -35,19 +35,19 @@ def test_kubectl_shows_it(scene: Scene) -> None:
     assert header.split() == ["NAME", "READY", "REASON", "AVAILABLE", "PROGRESS", "ACCURACY", "REVISION", "AGE"]
     assert row.split()[:4] == ["colours", "True", "Served", "True"]
     described = scene.kubectl("describe", "clf", "colours")
-    told = [word for word in ("TrainingStarted", "ArtifactStored", "Switched", "Served") if word in described]
-    assert told == ["TrainingStarted", "ArtifactStored", "Switched", "Served"]
+    shown = [word for word in ("TrainingStarted", "ArtifactStored", "Switched", "Served") if word in described]
+    assert shown == ["TrainingStarted", "ArtifactStored", "Switched", "Served"]
 
 
 @pytest.mark.parametrize("drift", [["delete", "deployment", "--all"], ["delete", "service", "clf-colours"]])
-def test_what_somebody_deletes_comes_back(scene: Scene, drift: list[str]) -> None:
+def test_deleted_children_are_recreated(scene: Scene, drift: list[str]) -> None:
     scene.kubectl(*drift)
     scene.cluster.wait_for("the Deployment is back", lambda: len(scene.deployments()) == 1)
     scene.cluster.wait_for("the Service is back", lambda: "clf-colours" in scene.kubectl("get", "service", "-o", "name"))
     scene.wait_until_ready()
 
 
-def test_what_somebody_scales_is_put_right(scene: Scene) -> None:
+def test_a_scaled_deployment_is_scaled_back(scene: Scene) -> None:
     (name,) = scene.names(scene.deployments())
     scene.kubectl("scale", "deployment", name, "--replicas=3")
     scene.cluster.wait_for("it has one replica again", lambda: scene.deployments()[0]["spec"]["replicas"] == 1)

@@ -1,11 +1,11 @@
-"""A store that stands still for minutes under many trainings, most of them Pending: nothing is lost, nobody else disturbed.
+"""A store that is paused for minutes during many trainings, most of them Pending: nothing is lost or otherwise affected.
 
-Outside `make test`, because it takes as long as the outage:
+Not part of `make test`, because it takes as long as the outage:
 
     OCELLI_STORE_OUTAGE_SECONDS=300 OCELLI_STORE_OUTAGE_TRAININGS=200 .venv/bin/python -m pytest -s \\
         tests/integration/operator/test_store_outage.py
 
-It prints what people read meanwhile.
+It prints the status messages during the outage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tests.integration.store.store_process import ADMINISTRATOR, StoreProcess, r
 OUTAGE_SECONDS = float(os.environ.get("OCELLI_STORE_OUTAGE_SECONDS", "0"))
 TRAININGS = int(os.environ.get("OCELLI_STORE_OUTAGE_TRAININGS", "200"))
 SOON_SECONDS = 30.0
-"""For what needs no store, while the store is away."""
+"""For everything that does not need the store, during the outage."""
 SMALL = {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}}
 STATUS_WRITES = 'ocelli_api_writes_total{method="PATCH",resource="classifiers"}'
 
@@ -59,7 +59,7 @@ def operator(store: StoreProcess, build_operator: Callable[..., OperatorProcess]
 
 
 def count_stalled(scene: Scene) -> Counter[str]:
-    """Reasons of `Stalled`."""
+    """The reasons of `Stalled`."""
     path = f"/apis/ocelli.dev/v1alpha1/namespaces/{scene.namespace}/classifiers"
     conditions: list[dict[str, Any]] = [
         condition
@@ -69,7 +69,7 @@ def count_stalled(scene: Scene) -> Counter[str]:
     return Counter(condition["reason"] for condition in conditions if condition["type"] == "Stalled")
 
 
-def test_a_store_that_stands_still_under_many_trainings_loses_nothing_and_disturbs_nobody(
+def test_a_paused_store_during_many_trainings_loses_nothing_and_affects_nothing_else(
     scene: Scene, store: StoreProcess, operator: OperatorProcess
 ) -> None:
     scene.apply(scene.build("served", serving=SMALL))
@@ -83,7 +83,7 @@ def test_a_store_that_stands_still_under_many_trainings_loses_nothing_and_distur
     operator.kill()
     operator.start()
     operator.wait_until_leading()
-    # What runs has its examples now, and meets a store that does not answer.
+    # Running trainers have their examples by now, and find a store that does not answer.
     scene.sources.release()
 
     scene.patch('{"spec": {"serving": {"replicas": 2}}}', "served")
@@ -98,7 +98,7 @@ def test_a_store_that_stands_still_under_many_trainings_loses_nothing_and_distur
     )
     scene.apply(scene.build("new", serving=SMALL))
     told = scene.cluster.wait_for(
-        "that the store is away is told",
+        "the outage is reported",
         lambda: message if "is not reachable" in (message := str(scene.condition("Trained", "new").get("message"))) else None,
         timeout_seconds=SOON_SECONDS,
     )
@@ -107,7 +107,7 @@ def test_a_store_that_stands_still_under_many_trainings_loses_nothing_and_distur
     time.sleep(max(min(10, ends_at - time.monotonic()), 0))
     written = operator.metric(STATUS_WRITES)
     time.sleep(max(ends_at - time.monotonic(), 0))
-    # Those that run may end for reasons of their own; those that wait have nothing new to say.
+    # Running trainings may end for other reasons; waiting ones report nothing new.
     print(f"status writes in the rest of the outage: {operator.metric(STATUS_WRITES) - written:g}")
     assert operator.metric(STATUS_WRITES) - written <= TRAININGS
     assert count_stalled(scene) == Counter()
@@ -117,7 +117,9 @@ def test_a_store_that_stands_still_under_many_trainings_loses_nothing_and_distur
         "the new one's Job", lambda: any("new-" in job for job in scene.names(scene.jobs())), timeout_seconds=90
     )
     scene.cluster.wait_for(
-        "it is told no more", lambda: "is not reachable" not in scene.condition("Trained", "new")["message"], timeout_seconds=90
+        "it is no longer reported",
+        lambda: "is not reachable" not in scene.condition("Trained", "new")["message"],
+        timeout_seconds=90,
     )
     scene.wait_for_condition("Trained", "ArtifactStored", "training-000", timeout_seconds=300)
     assert count_stalled(scene) == Counter()

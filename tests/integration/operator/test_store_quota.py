@@ -1,4 +1,4 @@
-"""A namespace that has no room left in the embedded store: what it serves stays, and conditions say what to do."""
+"""A namespace that has used up its quota in the embedded store: served revisions stay, and conditions name the remedy."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from tests.integration.store.store_process import ADMINISTRATOR, StoreProcess, r
 pytestmark = pytest.mark.cluster
 
 DEFINITION_BYTES = 150_000
-"""Enough for the definition of a training, with what its key counts, and for nothing else."""
+"""Enough for the definition of a training including its key, and for nothing else."""
 
 
 @pytest.fixture
 def store(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> Iterator[StoreProcess]:
-    """A store in which each namespace may have a few megabytes."""
+    """A store with a quota of a few megabytes per namespace."""
     with running_store_process(local_cluster, namespace, tmp_path, OCELLI_STORE_NAMESPACE_QUOTA="8Mi") as store:
         yield store
 
 
 @pytest.fixture
 def objects(store: StoreProcess, build_operator: Callable[..., OperatorProcess]) -> EmbeddedStore:
-    """The store, with an operator over it."""
+    """The store, and an operator that uses it."""
     objects = store.open_as_administrator()
     operator = build_operator(
         OCELLI_STORE_URL=store.url,
@@ -44,7 +44,7 @@ def objects(store: StoreProcess, build_operator: Callable[..., OperatorProcess])
 
 
 def fill(objects: EmbeddedStore, namespace: str, *, free_bytes: int = 0) -> None:
-    """Use up the namespace's quota but for so many bytes."""
+    """Use up the namespace's quota except for this many bytes."""
 
     async def put_until_full() -> None:
         folder = f"tenants/{namespace}/filler"
@@ -64,7 +64,9 @@ def make_room(objects: EmbeddedStore, namespace: str) -> None:
     asyncio.run(objects.delete_prefix(f"tenants/{namespace}/filler"))
 
 
-def test_a_retraining_without_room_fails_at_once_and_the_served_revision_stays(scene: Scene, objects: EmbeddedStore) -> None:
+def test_a_retraining_beyond_the_quota_fails_immediately_and_the_served_revision_stays(
+    scene: Scene, objects: EmbeddedStore
+) -> None:
     scene.apply(scene.build())
     first = scene.wait_until_ready()["servedRevision"]
     fill(objects, scene.namespace, free_bytes=DEFINITION_BYTES)
@@ -82,7 +84,7 @@ def test_a_retraining_without_room_fails_at_once_and_the_served_revision_stays(s
     assert scene.wait_until_ready()["servedRevision"] != first
 
 
-def test_a_training_whose_definition_has_no_room_waits_for_it(scene: Scene, objects: EmbeddedStore) -> None:
+def test_a_training_whose_definition_exceeds_the_quota_waits(scene: Scene, objects: EmbeddedStore) -> None:
     fill(objects, scene.namespace)
     scene.apply(scene.build())
 
@@ -91,7 +93,7 @@ def test_a_training_whose_definition_has_no_room_waits_for_it(scene: Scene, obje
         message = str(trained.get("message"))
         return message if trained.get("reason") == "Queued" and "no room in the store" in message else None
 
-    told = scene.cluster.wait_for("the quota is told", find_message)
+    told = scene.cluster.wait_for("the quota is reported", find_message)
     assert "waits for room" in told
     assert "ask the administrator of this installation for a larger quota" in told
     assert scene.condition("Stalled") == {}

@@ -1,4 +1,4 @@
-"""A proxy in front of the API server that sees every request that writes, and may have the operator killed at one of them."""
+"""A proxy in front of the API server that records every write, and can have the operator killed at one of them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOP_BY_HOP = {"host", "transfer-encoding", "connection", "content-length", "cont
 
 
 class WriteProxy:
-    """`kubeconfig` leads through it. `writes` lists what came by, as `PATCH /apis/…`; leases and Events are not counted.
+    """`kubeconfig` connects through it. `writes` lists the writes, such as `PATCH /apis/…`, without Leases and Events.
 
-    `at_write` is called at each of them, with False before it is passed on, and with True when the API server has answered and
-    the operator has not heard of it. Where it returns False the connection ends there.
+    `at_write` is called for each of them: with False before it is forwarded, and with True when the API server has answered and
+    the operator has not received the answer yet. If it returns False, the connection ends there.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
@@ -52,12 +52,12 @@ class WriteProxy:
         self._loop.close()
 
     def cut(self) -> None:
-        """Nothing comes through any more: open watches end, new requests are refused."""
+        """End open watches, and reject new requests."""
         self._cut = True
         self._run(self._close_connections())
 
     def end_connections(self) -> None:
-        """Whatever is open ends, watches above all; new requests come through."""
+        """End all open connections, such as watches, and accept new ones."""
         self._run(self._close_connections())
 
     def mend(self) -> None:
@@ -69,7 +69,7 @@ class WriteProxy:
     async def _start(self) -> int:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=self._tls), auto_decompress=False)
         application = web.Application(client_max_size=64 * 1024 * 1024)
-        application.router.add_route("*", "/{path:.*}", self._pass_on)
+        application.router.add_route("*", "/{path:.*}", self._forward)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
@@ -87,7 +87,7 @@ class WriteProxy:
             if connection.transport is not None:
                 connection.transport.abort()
 
-    async def _pass_on(self, request: web.Request) -> web.StreamResponse:
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         if self._cut:
             raise web.HTTPBadGateway
         counted = (

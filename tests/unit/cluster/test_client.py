@@ -1,4 +1,4 @@
-"""Connections: what is under way at the API server never keeps a request from being sent, above all not the Lease's."""
+"""Connections: open watches and slow lists never delay requests, least of all those of the Lease."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WATCHES = 7 * 40
 
 
 class ApiServer:
-    """Answers a Lease at once; lists of objects only after `release`; watches never end."""
+    """Answers requests for a Lease immediately, and lists only at the end. Watches never end."""
 
     def __init__(self) -> None:
         self.watches = 0
@@ -99,9 +99,9 @@ def test_the_lease_does_not_wait_behind_lists(tmp_path: Path) -> None:
             ]
             try:
                 async with asyncio.timeout(20):
-                    while server.lists < CONNECTIONS_LIMIT:  # noqa: ASYNC110 - what is waited for happens behind a socket
+                    while server.lists < CONNECTIONS_LIMIT:  # noqa: ASYNC110 - waits for requests
                         await asyncio.sleep(0.01)
-                    await client.apart().get(LEASES, "ocelli-system", "ocelli-operator")
+                    await client.with_own_pool().get(LEASES, "ocelli-system", "ocelli-operator")
             finally:
                 for task in lists:
                     task.cancel()

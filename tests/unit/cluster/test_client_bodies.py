@@ -1,4 +1,4 @@
-"""What is sent to the API server can be read there, whichever characters its texts have."""
+"""The API server can parse request bodies with any characters."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ TEXTS = {
     "every plane": PLANES,
     "an emoji": "class \U0001f436\u200d\U0001f9ba",
     "control characters": CONTROLS,
-    "what looks like an escape": "\\ud83d\\udc36 \\\\u007f \\N \" ' # : - {}",
+    "text that looks like an escape": "\\ud83d\\udc36 \\\\u007f \\N \" ' # : - {}",
     "right to left": "\u202eabc\u2066\u0627",
 }
 
 
 class Recorder:
-    """Keeps the body of every request, and answers with an object."""
+    """Records the body of every request, and answers with an object."""
 
     def __init__(self) -> None:
         self.bodies: list[tuple[str, bytes]] = []
@@ -56,7 +56,7 @@ class Recorder:
 
 
 def send_status(folder: Path, message: str) -> tuple[str, bytes]:
-    """Type and bytes of a status write."""
+    """Content type and body of a status write."""
 
     async def scenario() -> tuple[str, bytes]:
         recorder = Recorder()
@@ -69,21 +69,21 @@ def send_status(folder: Path, message: str) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_status_write_is_yaml_that_says_the_text(name: str, tmp_path: Path) -> None:
+def test_a_status_write_is_yaml_with_the_same_text(name: str, tmp_path: Path) -> None:
     content_type, body = send_status(tmp_path, TEXTS[name])
     assert content_type.partition(";")[0] == "application/apply-patch+yaml"
-    # As strict as the API server's reader: it refuses characters that YAML 1.1 does not allow, and pairs of surrogates.
+    # As strict as the API server: it rejects characters that YAML 1.1 does not allow, and surrogate pairs.
     assert yaml.safe_load(body)["status"]["conditions"][0]["message"] == TEXTS[name]
     assert "\\ud8" not in body.decode().lower().replace("\\\\ud8", "")
 
 
-def test_half_of_a_surrogate_pair_is_replaced_in_a_status_write(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_replaced_in_a_status_write(tmp_path: Path) -> None:
     _, body = send_status(tmp_path, "a\ud83d.jpg \udcff")
     assert yaml.safe_load(body)["status"]["conditions"][0]["message"] == "a\ufffd.jpg \ufffd"
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_create_is_json_that_says_the_text(name: str, tmp_path: Path) -> None:
+def test_a_create_is_json_with_the_same_text(name: str, tmp_path: Path) -> None:
     async def scenario() -> bytes:
         recorder = Recorder()
         async with recorder.client(tmp_path) as client:

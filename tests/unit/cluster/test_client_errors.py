@@ -1,4 +1,4 @@
-"""Refusals of the API server, told apart by its sentences where codes and reasons are the same."""
+"""Errors of the API server, distinguished by their message if code and reason are the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ocelli_cluster.client import AdmissionError, ApiError, ForbiddenError, Inva
         (500, 'failed calling webhook "w.test"', ApiError),
     ],
 )
-def test_a_refusal_is_of_its_kind(status: int, message: str, kind: type[ApiError]) -> None:
+def test_an_error_has_the_right_class(status: int, message: str, kind: type[ApiError]) -> None:
     error = _error(status, json.dumps({"message": message, "reason": "Forbidden"}))
     assert type(error) is kind
     assert error.message == message

@@ -1,4 +1,4 @@
-"""Lists as the client reads them, from a server that hands out pages."""
+"""Lists that the client reads page by page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def answer(version: str, *names: str, continued: str = "") -> dict[str, Any]:
 
 @asynccontextmanager
 async def serving(respond: Callable[[dict[str, str]], dict[str, Any]]) -> AsyncIterator[ClusterClient]:
-    """A client of a server that answers each list's query."""
+    """A client of a server that answers list requests by their query."""
 
     async def handle(request: web.Request) -> web.Response:
         body = respond(dict(request.query))
@@ -56,14 +56,14 @@ def names(page: Page) -> list[str]:
     return [item["metadata"]["name"] for item in page.items]
 
 
-async def test_pages_are_handed_out_one_by_one() -> None:
+async def test_pages_are_delivered_one_by_one() -> None:
     pages = {"": answer("7", "a", continued="next"), "next": answer("7", "b")}
     async with serving(lambda query: pages[query.get("continue", "")]) as client:
         found = await collect(client)
     assert [(names(page), page.first, page.resource_version) for page in found] == [(["a"], True, "7"), (["b"], False, "7")]
 
 
-async def test_a_list_whose_moment_is_compacted_away_begins_anew_in_one_answer() -> None:
+async def test_a_list_whose_version_is_compacted_restarts_as_one_page() -> None:
     def respond(query: dict[str, str]) -> dict[str, Any]:
         if "continue" in query:
             return EXPIRED
@@ -74,7 +74,7 @@ async def test_a_list_whose_moment_is_compacted_away_begins_anew_in_one_answer()
     assert [(names(page), page.first, page.resource_version) for page in found] == [(["a"], True, "7"), (["b", "c"], True, "9")]
 
 
-async def test_what_is_listed_at_once_has_nothing_of_a_list_that_began_anew() -> None:
+async def test_a_restarted_list_contains_nothing_of_its_first_attempt() -> None:
     def respond(query: dict[str, str]) -> dict[str, Any]:
         if "continue" in query:
             return EXPIRED
@@ -86,7 +86,7 @@ async def test_what_is_listed_at_once_has_nothing_of_a_list_that_began_anew() ->
     assert listing.resource_version == "9"
 
 
-async def test_a_list_that_expires_at_once_fails() -> None:
+async def test_a_list_that_expires_immediately_fails() -> None:
     async with serving(lambda _: EXPIRED) as client:
         with pytest.raises(GoneError):
             await collect(client)

@@ -1,4 +1,4 @@
-"""Fields that a create set are the property of the one that applies."""
+"""Fields that a POST sets belong to the manager that applies afterwards."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def claim(*entries: Manifest) -> list[Manifest] | None:
     return claim_created({"metadata": {"managedFields": list(entries)}}, "us")
 
 
-def test_what_was_created_counts_as_applied() -> None:
+def test_created_fields_count_as_applied() -> None:
     assert claim(make_entry("Update", {"f:spec": {"f:a": {}}})) == [make_entry("Apply", {"f:spec": {"f:a": {}}})]
 
 
-def test_it_is_united_with_what_was_applied() -> None:
+def test_created_fields_are_merged_with_applied_ones() -> None:
     created, applied = make_entry("Update", {"f:spec": {"f:a": {}}}), make_entry("Apply", {"f:spec": {"f:b": {}}})
     assert claim(created, applied) == [make_entry("Apply", {"f:spec": {"f:a": {}, "f:b": {}}})]
 
 
-def test_fields_of_others_and_of_subresources_stay_theirs() -> None:
+def test_fields_of_other_managers_and_subresources_are_unchanged() -> None:
     others = make_entry("Update", {"f:status": {}}, "controller"), make_entry("Update", {"f:status": {}}, subresource="status")
     assert claim(*others) is None
     assert claim(*others, make_entry("Update", {})) == [*others, make_entry("Apply", {})]
 
 
-def test_what_was_only_applied_needs_no_claim() -> None:
+def test_fields_that_were_only_applied_need_no_claim() -> None:
     assert claim(make_entry("Apply", {"f:spec": {}})) is None

@@ -1,4 +1,4 @@
-"""The list-and-watch cache, over a client that plays back what a test gives it."""
+"""The list-and-watch cache, with a client that plays back the answers of a test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make(name: str, version: int) -> dict[str, Any]:
 
 @dataclass
 class PlaybackClient:
-    """Answers lists, of a page or several, and watches in turn; a watch that runs out of events stays open."""
+    """Answers lists and watches from queues. The last watch stays open after its events."""
 
     lists: list[Page | list[Page | ClusterError] | ClusterError]
     watches: list[list[WatchEvent | ClusterError]]
@@ -78,11 +78,11 @@ class Run:
     changes: list[Change[str]]
 
     def versions(self) -> dict[str, str]:
-        return {key.name: value for key, value in self.cache.items()}
+        return {name: value for name in "abc" if (value := self.cache.get("ns", name)) is not None}
 
 
 async def play(lists: list[Any], *watches: list[Any]) -> Run:
-    """Run a cache until all watches but the last are over and the last has no more events."""
+    """Run a cache until the last watch has no more events."""
     client = PlaybackClient(lists=list(lists), watches=list(watches))
     changes: list[Change[str]] = []
     cache: ResourceCache[str] = ResourceCache(
@@ -107,7 +107,7 @@ def event(kind: str, manifest: dict[str, Any]) -> WatchEvent:
     return WatchEvent(type=kind, object=manifest)
 
 
-async def test_a_list_and_what_follows_it_are_held() -> None:
+async def test_the_cache_holds_a_list_and_the_events_after_it() -> None:
     run = await play(
         [listing(5, make("a", 1), make("b", 2))], [event("MODIFIED", make("a", 6)), event("DELETED", make("b", 7))]
     )
@@ -116,10 +116,10 @@ async def test_a_list_and_what_follows_it_are_held() -> None:
 
 
 class Tracked(dict[str, Any]):
-    """An object of which one can see whether somebody still holds it."""
+    """A manifest that can be weakly referenced."""
 
 
-async def test_no_page_is_held_while_the_next_one_is_read() -> None:
+async def test_no_page_is_in_memory_while_the_next_one_is_read() -> None:
     still_held: list[int] = []
 
     class PagingClient(PlaybackClient):
@@ -140,29 +140,29 @@ async def test_no_page_is_held_while_the_next_one_is_read() -> None:
     await asyncio.wait_for(client.drained.wait(), 10)
     task.cancel()
     assert still_held == [0, 0, 0]
-    assert len(cache) == 3
+    assert len(cache.values()) == 3
 
 
-async def test_of_a_list_that_began_anew_only_the_second_beginning_counts() -> None:
+async def test_only_the_second_attempt_of_a_restarted_list_counts() -> None:
     pages = [listing(5, make("a", 1), make("b", 2)), listing(9, make("b", 2), make("c", 8))]
     run = await play([pages], [])
     assert run.versions() == {"b": "2", "c": "8"}
     assert run.client.watched_from == ["9"]
 
 
-async def test_a_list_that_breaks_off_is_begun_anew_before_anything_is_taken_for_vanished() -> None:
+async def test_an_interrupted_list_is_repeated_before_any_object_counts_as_vanished() -> None:
     broken = [listing(5, make("a", 1)), UnreachableError("reset")]
     run = await play([broken, [listing(6, make("a", 1)), listing(6, make("b", 2), first=False)]], [])
     assert run.versions() == {"a": "1", "b": "2"}
     assert [change.key.name for change in run.changes] == ["a", "b"]
 
 
-async def test_every_change_is_reported_with_what_was_there_before() -> None:
+async def test_every_change_is_reported_with_the_previous_value() -> None:
     run = await play([listing(5, make("a", 1))], [event("MODIFIED", make("a", 6)), event("DELETED", make("a", 7))])
     assert [(change.before, change.after) for change in run.changes] == [(None, "1"), ("1", "6"), ("6", None)]
 
 
-async def test_what_a_later_list_lacks_has_vanished() -> None:
+async def test_an_object_that_is_missing_from_a_later_list_has_vanished() -> None:
     gone = [GoneError(410, "too old")]
     run = await play([listing(5, make("a", 1), make("b", 2)), listing(9, make("b", 2))], gone, [])
     assert run.versions() == {"b": "2"}
@@ -170,26 +170,25 @@ async def test_what_a_later_list_lacks_has_vanished() -> None:
     assert len(run.changes) == 3
 
 
-async def test_a_broken_watch_goes_on_where_it_was() -> None:
+async def test_a_broken_watch_continues_at_its_resource_version() -> None:
     run = await play([listing(5)], [event("ADDED", make("a", 6)), UnreachableError("reset")], [])
     assert run.client.watched_from == ["5", "6"]
-    assert run.cache.lists == 1
 
 
-async def test_a_bookmark_moves_the_place_in_history() -> None:
+async def test_a_bookmark_advances_the_resource_version() -> None:
     mark = event("BOOKMARK", {"metadata": {"resourceVersion": "40"}})
     run = await play([listing(5)], [mark, UnreachableError("reset")], [])
     assert run.client.watched_from == ["5", "40"]
     assert run.changes == []
 
 
-async def test_history_of_another_server_is_listed_anew_though_its_numbers_are_lower() -> None:
+async def test_a_restored_server_with_lower_resource_versions_is_listed_again() -> None:
     lost = [ApiError(504, "Too large resource version", "Timeout")]
     run = await play([listing(50, make("a", 50)), listing(9, make("a", 8))], lost, [])
     assert run.versions() == {"a": "8"}
 
 
-async def test_a_list_that_fails_is_tried_again() -> None:
+async def test_a_failed_list_is_retried() -> None:
     run = await play([UnreachableError("refused"), listing(5, make("a", 1))], [])
     assert run.versions() == {"a": "1"}
 
@@ -226,26 +225,65 @@ async def test_it_is_not_fresh_before_the_first_list() -> None:
     assert not cache.is_fresh()
 
 
-async def test_an_answer_to_a_write_is_read_before_the_watch_brings_it() -> None:
+async def test_the_answer_to_a_write_is_stored_before_the_watch_delivers_it() -> None:
     run = await play([listing(5, make("a", 1))], [])
     run.cache.take(make("a", 6))
     assert run.versions() == {"a": "6"}
 
 
-async def test_an_older_answer_does_not_undo_what_the_watch_brought() -> None:
+async def test_an_older_answer_does_not_overwrite_what_the_watch_delivered() -> None:
     run = await play([listing(5, make("a", 1))], [event("MODIFIED", make("a", 9))])
     run.cache.take(make("a", 6))
     assert run.versions() == {"a": "9"}
 
 
-async def test_an_answer_does_not_bring_back_what_was_deleted_since() -> None:
+async def test_an_answer_does_not_restore_an_object_that_was_deleted_since() -> None:
     run = await play([listing(5, make("a", 1))], [event("DELETED", make("a", 9))])
     run.cache.take(make("a", 6))
     assert run.versions() == {}
 
 
+async def play_indexed(*watches: list[Any]) -> ResourceCache[str]:
+    """As `play`, with the objects `a` and `b` of owner `x`, found by the owner that they have."""
+    client = PlaybackClient(lists=[listing(5, make_owned("a", 1, "x"), make_owned("b", 2, "x"))], watches=list(watches))
+    cache: ResourceCache[str] = ResourceCache(
+        client,  # type: ignore[arg-type]
+        CLASSIFIERS,
+        project=lambda manifest: f"{manifest['metadata']['name']} of {manifest['metadata']['owner']}",
+        index_by=lambda value: value.partition(" of ")[2] or None,
+    )
+    task = asyncio.create_task(cache.run())
+    await asyncio.wait_for(client.drained.wait(), 10)
+    task.cancel()
+    return cache
+
+
+def make_owned(name: str, version: int, owner: str) -> dict[str, Any]:
+    manifest = make(name, version)
+    manifest["metadata"]["owner"] = owner
+    return manifest
+
+
+async def test_objects_are_found_by_their_index_sorted_by_key() -> None:
+    cache = await play_indexed([])
+    assert cache.find("x") == ["a of x", "b of x"]
+    assert cache.find("y") == []
+
+
+async def test_the_index_follows_changes_deletions_and_own_writes() -> None:
+    cache = await play_indexed([event("MODIFIED", make_owned("a", 6, "y")), event("DELETED", make_owned("b", 7, "x"))])
+    cache.take(make_owned("c", 8, "x"))
+    assert (cache.find("x"), cache.find("y")) == (["c of x"], ["a of y"])
+
+
+async def test_an_object_without_an_indexed_value_is_not_found() -> None:
+    cache = await play_indexed([event("MODIFIED", make_owned("a", 6, ""))])
+    assert cache.find("") == []
+    assert cache.get("ns", "a") == "a of "
+
+
 async def play_strict(lists: list[Any], *watches: list[Any]) -> Run:
-    """As `play`, with a cache that cannot read objects that are marked as of a later release."""
+    """Like `play`, with a cache that cannot parse objects that are marked as later."""
 
     def project(manifest: dict[str, Any]) -> str:
         if manifest["metadata"].get("later"):
@@ -269,29 +307,27 @@ def make_later(name: str, version: int) -> dict[str, Any]:
     return manifest
 
 
-async def test_what_was_known_of_an_object_that_cannot_be_read_any_more_is_kept() -> None:
+async def test_the_last_value_of_an_object_that_became_unreadable_is_kept() -> None:
     run = await play_strict([listing(5, make("a", 1))], [event("MODIFIED", make_later("a", 6))])
     assert run.versions() == {"a": "1"}
     assert all(change.after is not None for change in run.changes)
 
 
-async def test_an_object_that_cannot_be_read_is_told_with_the_problem() -> None:
+async def test_an_unreadable_object_is_recorded_with_its_problem() -> None:
     run = await play_strict([listing(5, make_later("a", 1), make("b", 2))], [])
-    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [
-        ("a", "a field has another form than it knows")
-    ]
+    assert [(key.name, item.problem) for key, item in run.cache.unreadable.items()] == [("a", "a field has an unexpected type")]
     assert run.versions() == {"b": "2"}
 
 
 @pytest.mark.parametrize(
     ("manifest", "problem"),
     [
-        ({"classes": [], "dataRetention": "Archive"}, 'it does not know the value "Archive"'),
-        ({"classes": [{}]}, 'the field "name" is missing'),
-        ({"classes": 7}, "a field has another form than it knows"),
+        ({"classes": [], "dataRetention": "Archive"}, 'unknown value "Archive"'),
+        ({"classes": [{}]}, 'field "name" is missing'),
+        ({"classes": 7}, "a field has an unexpected type"),
     ],
 )
-async def test_the_problem_with_an_object_is_told_without_the_words_of_a_programming_language(
+async def test_the_problem_is_described_without_the_words_of_a_programming_language(
     manifest: dict[str, Any], problem: str
 ) -> None:
     client = PlaybackClient(lists=[listing(5, {**make("a", 1), "spec": manifest})], watches=[])
@@ -302,20 +338,20 @@ async def test_the_problem_with_an_object_is_told_without_the_words_of_a_program
     assert [item.problem for item in cache.unreadable.values()] == [problem]
 
 
-async def test_an_object_that_can_be_read_again_is_read() -> None:
+async def test_an_object_that_becomes_readable_is_parsed() -> None:
     run = await play_strict([listing(5, make_later("a", 1))], [event("MODIFIED", make("a", 6))])
     assert run.versions() == {"a": "6"}
     assert run.cache.unreadable == {}
 
 
-async def test_a_later_list_with_an_object_that_cannot_be_read_does_not_take_it_for_vanished() -> None:
+async def test_an_unreadable_object_in_a_later_list_does_not_count_as_vanished() -> None:
     gone = [GoneError(410, "too old")]
     run = await play_strict([listing(5, make("a", 1)), listing(9, make_later("a", 8))], gone, [])
     assert run.versions() == {"a": "1"}
 
 
 @pytest.mark.parametrize("deletion", ["event", "list"])
-async def test_an_object_that_cannot_be_read_is_deleted_when_the_api_server_says_so(deletion: str) -> None:
+async def test_an_unreadable_object_is_removed_when_it_is_deleted(deletion: str) -> None:
     first = listing(5, make("a", 1), make_later("b", 2))
     if deletion == "event":
         run = await play_strict([first], [event("DELETED", make("a", 6)), event("DELETED", make_later("b", 7))])
@@ -325,14 +361,14 @@ async def test_an_object_that_cannot_be_read_is_deleted_when_the_api_server_says
     assert run.cache.unreadable == {}
 
 
-async def test_a_deletion_that_was_seen_is_told_apart_from_what_a_later_list_lacks() -> None:
+async def test_a_seen_deletion_is_distinguished_from_an_object_missing_from_a_later_list() -> None:
     lost = [event("DELETED", make("a", 6)), GoneError(410, "too old")]
     run = await play([listing(5, make("a", 1), make("b", 2)), listing(9)], lost, [])
     vanished = {change.key.name: change.deletion_seen for change in run.changes if change.after is None}
     assert vanished == {"a": True, "b": False}
 
 
-async def test_a_list_that_is_forbidden_is_told_and_tried_again() -> None:
+async def test_a_forbidden_list_is_recorded_and_retried() -> None:
     client = PlaybackClient(lists=[ForbiddenError(403, "nodes is forbidden"), listing(5, make("a", 1))], watches=[])
     cache: ResourceCache[str] = ResourceCache(client, NODES, project=lambda _: "node")  # type: ignore[arg-type]
     task = asyncio.create_task(cache.run())
@@ -345,6 +381,6 @@ async def test_a_list_that_is_forbidden_is_told_and_tried_again() -> None:
     assert cache.values() == ["node"]
 
 
-async def test_objects_of_no_namespace_are_held_by_their_name() -> None:
+async def test_cluster_scoped_objects_are_found_by_their_name() -> None:
     run = await play([listing(5, {"metadata": {"name": "node-1", "resourceVersion": "1"}})], [])
     assert run.cache.get("", "node-1") == "1"

@@ -1,4 +1,4 @@
-"""Stands for the Kubernetes API where the sweep asks it: Classifiers that a test puts there, and what happens in between."""
+"""Stands in for the Kubernetes API of the sweep: a test sets the Classifiers, and what happens between two requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.operator.factories import make_spec
 def make_manifest(
     name: str, namespace: str = "team-a", *, classifier_id: str | None = None, version: int = 1, **parts: Any
 ) -> Manifest:
-    """A Classifier as the API server has it; its id is `NAME_1` where none is given."""
+    """A Classifier as the API server returns it; its id is `NAME_1` by default."""
     classifier_id = classifier_id or f"{name}_1"
     metadata = {
         "namespace": namespace,
@@ -33,15 +33,15 @@ def make_manifest(
 
 
 class ClassifierCluster:
-    """The Classifiers that there are."""
+    """The Classifiers that exist."""
 
     def __init__(self, *manifests: Manifest) -> None:
         self.manifests = list(manifests)
         self.forbidden: set[str] = set()
         self.accepting: list[bool] = []
-        """The next answers to whether Classifiers can be made; after them they can."""
+        """The next answers to whether Classifiers can be created; afterwards they can."""
         self.after_list: Callable[[], None] | None = None
-        """Called once after the next list of a namespace or of all."""
+        """Called once after the next list."""
 
     async def accepts(self, resource: object) -> bool:
         return self.accepting.pop(0) if self.accepting else True

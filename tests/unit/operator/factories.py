@@ -41,10 +41,10 @@ from ocelli_operator.observed import (
 )
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
-from ocelli_operator.starts import Family, StartLimits, Starts
+from ocelli_operator.starts import StartLimits, Starts, Workloads
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
-NO_FAMILY = Family(served_revision=None, jobs=(), pods=(), deployments=())
+NO_WORKLOADS = Workloads(served_revision=None, jobs=(), pods=(), deployments=())
 LATER = datetime(2026, 5, 4, 13, 0, 0, tzinfo=UTC)
 UID = "uid-dogs"
 CLASSIFIER_ID = "dogs_19"

@@ -1,4 +1,4 @@
-"""A whole operator in this process, over a Kubernetes API in memory and a store that can be away."""
+"""A whole operator in this process, with a Kubernetes API in memory and a store that can be brought down."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ T = TypeVar("T")
 
 NAMESPACE = "team-a"
 HANGS_SECONDS = 30.0
-"""As long as a client of the store goes on trying."""
+"""As long as a client of the store retries."""
 
 
 class Leases(InMemoryCluster):
-    """What the client of the Lease reaches."""
+    """The Kubernetes API for the client of the Lease."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,18 +49,18 @@ class Leases(InMemoryCluster):
 
 
 class OperatorCluster(InMemoryCluster):
-    """With server-side apply, as far as the operator rests on it, and a list of what was written."""
+    """With the server-side apply that the operator needs, and a list of writes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.on_write: Callable[[str, str], None] | None = None
         self.writes: list[str] = []
-        """`status NAME` for a status, `apply PLURAL/NAME` and so on for the rest; no Leases and Events."""
+        """`status NAME` for a status, `apply PLURAL/NAME` and so on for others; no Leases and Events."""
         self.hold_writes: asyncio.Event | None = None
-        """Creates and applies wait for it, as for an answer that does not come."""
+        """Creates and applies wait for it."""
         self.leases = Leases()
 
-    def apart(self) -> Leases:
+    def with_own_pool(self) -> Leases:
         return self.leases
 
     async def create(
@@ -115,7 +115,7 @@ class OperatorCluster(InMemoryCluster):
         await super().delete(resource, namespace, name, **conditions)
 
     def edit(self, resource: Resource, name: str, *, spec: Any = None, status: Any = None, **metadata: Any) -> Manifest:
-        """Somebody changes an object; a changed spec is another generation."""
+        """Change an object; a changed spec increases the generation."""
         current = self.find(resource, NAMESPACE, name)
         assert current is not None
         changed = copy.deepcopy(current)
@@ -129,70 +129,70 @@ class OperatorCluster(InMemoryCluster):
 
 
 class OutageStore(ObjectStore):
-    """A folder, which may be away: `refuses` fails at once, `hangs` after half a minute."""
+    """A folder that can be brought down: `refuses` fails immediately, `hangs` after half a minute."""
 
     def __init__(self, folder: Path) -> None:
         self._store = open_store(folder.as_uri())
         self.url = "http://ocelli-store.ocelli-system"
         self.reads = ""
         self.writes = ""
-        """`refuses` or `hangs`; empty: it works."""
+        """`refuses` or `hangs`; empty: it answers."""
         self.requests = 0
 
-    def take_away(self, how: str) -> None:
+    def bring_down(self, how: str) -> None:
         self.reads = self.writes = how
         self.requests = 0
 
-    def bring_back(self) -> None:
-        self.take_away("")
+    def bring_up(self) -> None:
+        self.bring_down("")
 
-    async def _meet(self, trouble: str) -> None:
+    async def _fail(self, how: str) -> None:
         self.requests += 1
-        if trouble == "hangs":
+        if how == "hangs":
             await asyncio.sleep(HANGS_SECONDS)
-        if trouble:
+        if how:
             raise StoreUnreachableError(f"object store: no answer, number {self.requests}")
 
     async def get(self, key: str, *, limit_bytes: int) -> bytes:
-        await self._meet(self.reads)
+        await self._fail(self.reads)
         return await self._store.get(key, limit_bytes=limit_bytes)
 
     def open_read(self, key: str, chunk_bytes: int = 1024) -> AsyncIterator[bytes]:
         raise NotImplementedError
 
     async def put(self, key: str, data: bytes | Path) -> None:
-        await self._meet(self.writes)
+        await self._fail(self.writes)
         await self._store.put(key, data)
 
     async def size_of(self, key: str) -> int:
-        await self._meet(self.reads)
+        await self._fail(self.reads)
         return await self._store.size_of(key)
 
     async def list_objects(self, prefix: str) -> list[StoredObject]:
-        await self._meet(self.reads)
+        await self._fail(self.reads)
         return await self._store.list_objects(prefix)
 
     async def list_folders(self, prefix: str) -> list[str]:
-        await self._meet(self.reads)
+        await self._fail(self.reads)
         return await self._store.list_folders(prefix)
 
     async def delete(self, key: str) -> None:
-        await self._meet(self.writes)
+        await self._fail(self.writes)
         await self._store.delete(key)
 
 
 class Stage:
-    """Classifiers, what is made for them, and what nodes and controllers would do."""
+    """Classifiers, their children, and what nodes and controllers would do."""
 
     def __init__(self, folder: Path) -> None:
         self.cluster = OperatorCluster()
         self.store = OutageStore(folder)
         self.config: OperatorSettings
-        """Of the operator that runs."""
+        """The settings of the running operator."""
 
     @asynccontextmanager
     async def operator(self, **settings: str) -> AsyncIterator[Operation]:
-        """Runs while the block does. It does not sweep: the first sweep is an hour away from what tests make."""
+        """Run an operator during the block. Its sweep spares everything, because it is younger than an hour."""
         environment = {"OCELLI_STORE_URL": self.store.url, "OCELLI_METRICS_PORT": str(find_free_port())}
         self.config = load_settings(OperatorSettings, {**environment, **settings})
         operation = Operation(cast(ClusterClient, self.cluster), self.store, self.config)
@@ -220,17 +220,17 @@ class Stage:
         return {} if classifier is None else dict(classifier.get("status") or {})
 
     def condition(self, name: str, condition_type: str) -> dict[str, Any]:
-        """Empty where it is absent."""
+        """Empty if it is absent."""
         conditions = self.status(name).get("conditions", ())
         return next((item for item in conditions if item["type"] == condition_type), {})
 
     def find(self, resource: Resource, name: str) -> Manifest | None:
-        """The object that was made for a Classifier."""
+        """The child of a Classifier."""
         made = (item for item in self.cluster.all(resource, NAMESPACE) if item["metadata"]["name"].startswith(f"{name}-"))
         return next(made, None)
 
     def add_trainer(self, name: str, **status: Any) -> None:
-        """The Pod of the training Job, which the Job controller makes."""
+        """Create the Pod of the training Job, as the Job controller does."""
         job = self.find(JOBS, name)
         assert job is not None
         template = job["spec"]["template"]
@@ -250,7 +250,7 @@ class Stage:
         self.cluster.edit(JOBS, job["metadata"]["name"], status=status)
 
     async def learn(self, name: str, then: Callable[[], None] = lambda: None) -> None:
-        """The training succeeds; `then` happens before anybody notices."""
+        """End the training successfully. `then` is called before the operator can notice it."""
         status = self.status(name)
         location = ClassifierLocation(namespace=NAMESPACE, classifier_id=status["classifierID"])
         key = location.artifact_key(status["trainingRevision"], ARTIFACT_METADATA)
@@ -259,14 +259,14 @@ class Stage:
         self.end_job(name, "Complete")
 
     async def serve(self, name: str) -> None:
-        """From a Job that is there to an answering revision."""
+        """Bring a Classifier with a training Job to a served revision."""
         await self.learn(name)
         deployment = await self.wait_for("its Deployment", lambda: self.find(DEPLOYMENTS, name))
         self.run_servers(deployment["metadata"]["name"])
         await self.wait_for("Ready", lambda: self.condition(name, "Ready").get("status") == "True")
 
     def run_servers(self, deployment_name: str) -> None:
-        """What the Deployment controller and the nodes do."""
+        """Do what the Deployment controller and the nodes do."""
         deployment = self.cluster.find(DEPLOYMENTS, NAMESPACE, deployment_name)
         assert deployment is not None
         replicas = deployment["spec"]["replicas"]
@@ -291,15 +291,15 @@ class Stage:
         self.cluster.edit(DEPLOYMENTS, deployment_name, status=status)
 
     async def wait_for(self, what: str, found: Callable[[], T | None], timeout_seconds: float = 10.0) -> T:
-        """The first result that is something."""
+        """The first true result."""
         deadline = time.monotonic() + timeout_seconds
         while not (result := found()):
-            assert time.monotonic() < deadline, f"there is not: {what}"
+            assert time.monotonic() < deadline, f"timed out waiting for: {what}"
             await asyncio.sleep(0.02)
         return result
 
     async def wait_until_quiet(self) -> None:
-        """Until nothing was written for a quarter of a second."""
+        """Wait until nothing has been written for a quarter of a second."""
         count = -1
         while count != len(self.cluster.writes):
             count = len(self.cluster.writes)

@@ -12,7 +12,7 @@ from ocelli_cluster.resources import ObjectKey
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, Manifest
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
-from ocelli_operator.starts import Family, StartLimits, Starts
+from ocelli_operator.starts import StartLimits, Starts, Workloads
 from tests.unit.operator.factories import NOW, make_classifier, make_settings
 
 
@@ -30,8 +30,8 @@ class IndexedView:
     def classifier(self, key: ObjectKey) -> Classifier | None:
         return self._classifiers.get(key)
 
-    def family(self, _key: ObjectKey) -> Family:
-        return Family(served_revision=None, jobs=(), pods=(), deployments=())
+    def workloads(self, _key: ObjectKey) -> Workloads:
+        return Workloads(served_revision=None, jobs=(), pods=(), deployments=())
 
     def classifiers_with_id(self, namespace: str, classifier_id: str) -> tuple[Classifier, ...]:
         return tuple(

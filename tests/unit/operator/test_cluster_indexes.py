@@ -1,4 +1,4 @@
-"""What the view finds by its indexes."""
+"""Objects that the view finds by their index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ocelli_cluster.client import Page
 from ocelli_cluster.resource_cache import WatchTimeouts
-from ocelli_cluster.resources import CLASSIFIERS, ObjectKey, Resource
+from ocelli_cluster.resources import CLASSIFIERS, JOBS, SERVICES, ObjectKey, Resource
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from ocelli_operator.cluster_view import ClusterView, ViewScope
@@ -39,8 +39,8 @@ def make_child(name: str, version: int, classifier: str) -> Manifest:
     return {"metadata": {**metadata, "labels": {"ocelli.dev/classifier": classifier}}, "spec": {}}
 
 
-class StillCluster:
-    """Lists some Classifiers; nothing ever changes."""
+class StaticCluster:
+    """Lists some Classifiers, which never change."""
 
     def __init__(self, *classifiers: Manifest) -> None:
         self._classifiers = classifiers
@@ -58,9 +58,9 @@ class StillCluster:
 
 
 @contextmanager
-def looking(*classifiers: Manifest) -> Iterator[ClusterView]:
+def viewing(*classifiers: Manifest) -> Iterator[ClusterView]:
     scope = ViewScope(namespaces=(), timeouts=WatchTimeouts(), gpu_resource=None)
-    client: Any = StillCluster(*classifiers)
+    client: Any = StaticCluster(*classifiers)
     view = ClusterView(client, scope, lambda _: None, lambda *_: None)
     task = asyncio.create_task(view.run())
     try:
@@ -73,27 +73,27 @@ def names(view: ClusterView, classifier_id: str) -> list[str]:
     return [item.name for item in view.classifiers_with_id("team-a", classifier_id)]
 
 
-async def test_classifiers_are_found_by_the_id_of_label_or_status() -> None:
-    with looking(make("a", 1, label="a_1"), make("b", 2, status_id="b_2"), make("c", 3)) as view:
+async def test_classifiers_are_found_by_the_id_in_label_or_status() -> None:
+    with viewing(make("a", 1, label="a_1"), make("b", 2, status_id="b_2"), make("c", 3)) as view:
         await view.wait_until_synced()
         assert (names(view, "a_1"), names(view, "b_2"), names(view, "c_3")) == (["a"], ["b"], [])
 
 
-async def test_two_of_one_id_are_both_found() -> None:
-    with looking(make("a", 1, label="x_1"), make("b", 2, label="x_1")) as view:
+async def test_two_classifiers_with_one_id_are_both_found() -> None:
+    with viewing(make("a", 1, label="x_1"), make("b", 2, label="x_1")) as view:
         await view.wait_until_synced()
         assert sorted(names(view, "x_1")) == ["a", "b"]
 
 
-async def test_an_id_that_this_operator_has_just_written_is_found_at_once() -> None:
-    with looking(make("a", 1, label="x_1"), make("b", 2, label="x_1")) as view:
+async def test_an_id_that_this_operator_has_just_written_is_found_immediately() -> None:
+    with viewing(make("a", 1, label="x_1"), make("b", 2, label="x_1")) as view:
         await view.wait_until_synced()
-        view.take_classifier(make("b", 60, label="x_1", status_id="b_7"))
+        view.take(CLASSIFIERS, make("b", 60, label="x_1", status_id="b_7"))
         assert (names(view, "x_1"), names(view, "b_7")) == (["a"], ["b"])
 
 
-async def test_an_id_of_another_namespace_is_another_one() -> None:
-    with looking(make("a", 1, label="x_1")) as view:
+async def test_the_same_id_in_another_namespace_is_not_found() -> None:
+    with viewing(make("a", 1, label="x_1")) as view:
         await view.wait_until_synced()
         assert view.classifiers_with_id("team-b", "x_1") == ()
 
@@ -104,19 +104,19 @@ def make_job(version: int, owner_uid: str) -> Manifest:
     return job
 
 
-async def test_what_only_carries_the_label_of_a_classifier_is_none_of_its_family() -> None:
-    with looking(make("dogs", 1)) as view:
+async def test_a_job_with_the_label_but_another_owner_does_not_count_as_a_workload() -> None:
+    with viewing(make("dogs", 1)) as view:
         await view.wait_until_synced()
-        view.take_child(ChildKind.JOB, make_job(60, "uid-dogs"))
-        view.take_child(ChildKind.JOB, make_job(61, "uid-of-somebody-else"))
-        family = view.family(ObjectKey("team-a", "dogs"))
-        assert [job.identity.name for job in family.jobs] == ["dogs-60"]
+        view.take(JOBS, make_job(60, "uid-dogs"))
+        view.take(JOBS, make_job(61, "uid-of-another"))
+        workloads = view.workloads(ObjectKey("team-a", "dogs"))
+        assert [job.identity.name for job in workloads.jobs] == ["dogs-60"]
 
 
 async def test_children_are_found_in_the_order_of_their_names() -> None:
-    with looking(make("dogs", 1)) as view:
+    with viewing(make("dogs", 1)) as view:
         await view.wait_until_synced()
         for version, name in enumerate(("dogs-b", "dogs-a"), start=60):
-            view.take_child(ChildKind.SERVICE, make_child(name, version, "dogs"))
-        found = view.services(ObjectKey("team-a", "dogs"))
+            view.take(SERVICES, make_child(name, version, "dogs"))
+        found = view.children(ChildKind.SERVICE, ObjectKey("team-a", "dogs"))
         assert [child.identity.name for child in found] == ["dogs-a", "dogs-b"]

@@ -1,4 +1,4 @@
-"""Which namespaces the operator can work in, and when it is blind."""
+"""Which namespaces the operator can work in, and when its watches are stale."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Namespaces:
-    """An API server with a Classifier in each namespace: of some nothing may be read, and of some nothing is heard."""
+    """An API server with a Classifier in each namespace. Some namespaces are forbidden, and some get no answers."""
 
     def __init__(self) -> None:
         self.forbidden: set[tuple[str | None, Resource]] = set()
@@ -48,11 +48,11 @@ class Namespaces:
 
     def _check(self, resource: Resource, namespace: str | None) -> None:
         if namespace in self.silent:
-            raise UnreachableError("nothing was heard")
-        if (namespace, resource) in self.forbidden or (namespace, None) in self.forbidden:
+            raise UnreachableError("no answer")
+        if (namespace, resource) in self.forbidden:
             raise ForbiddenError(403, f"{resource.plural} is forbidden", "Forbidden")
 
-    def close(self, namespace: str | None) -> None:
+    def forbid(self, namespace: str | None) -> None:
         self.forbidden.add((namespace, CLASSIFIERS))
         self.forbidden.add((namespace, JOBS))
 
@@ -81,70 +81,69 @@ async def becomes(condition: Any) -> None:
     await asyncio.wait_for(poll(), 20)
 
 
-async def test_one_namespace_that_may_not_be_read_does_not_keep_the_others_waiting() -> None:
+async def test_a_forbidden_namespace_does_not_block_the_others() -> None:
     api = Namespaces()
-    api.close("team-b")
+    api.forbid("team-b")
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
-        assert view.can_be_judged(ObjectKey("team-a", "dogs"))
-        assert not view.can_be_judged(ObjectKey("team-b", "dogs"))
+        assert view.can_reconcile(ObjectKey("team-a", "dogs"))
+        assert not view.can_reconcile(ObjectKey("team-b", "dogs"))
 
 
-async def test_it_is_named_with_what_is_forbidden() -> None:
+async def test_a_forbidden_namespace_is_named_with_the_forbidden_kind() -> None:
     api = Namespaces()
-    api.close("team-b")
+    api.forbid("team-b")
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
         assert view.forbidden_namespaces() == {"team-b": "classifiers"}
 
 
-async def test_it_can_be_worked_in_when_every_kind_may_be_read_again() -> None:
+async def test_a_namespace_can_be_reconciled_when_every_kind_is_allowed_again() -> None:
     api = Namespaces()
-    api.close("team-b")
+    api.forbid("team-b")
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
         api.forbidden.discard(("team-b", CLASSIFIERS))
         await becomes(lambda: view.classifier(ObjectKey("team-b", "dogs")) is not None)
-        assert not view.can_be_judged(ObjectKey("team-b", "dogs"))
+        assert not view.can_reconcile(ObjectKey("team-b", "dogs"))
         api.forbidden.clear()
-        await becomes(lambda: view.can_be_judged(ObjectKey("team-b", "dogs")))
+        await becomes(lambda: view.can_reconcile(ObjectKey("team-b", "dogs")))
         assert view.forbidden_namespaces() == {}
 
 
-async def test_where_no_namespace_may_be_read_nobody_leads() -> None:
+async def test_the_view_is_never_synced_if_all_namespaces_are_forbidden() -> None:
     api = Namespaces()
-    api.close("team-a")
+    api.forbid("team-a")
     async with watching(api, "team-a") as view:
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(view.wait_until_synced(), 0.3)
 
 
 @pytest.mark.parametrize(
-    ("closed", "silent", "blind"),
+    ("forbidden", "silent", "is_stale"),
     [(["team-b"], [], False), (["team-a", "team-b"], [], True), (["team-b"], ["team-a"], True), ([], ["team-b"], True)],
-    ids=["one closed", "all closed", "the open one silent", "one silent"],
+    ids=["one forbidden", "all forbidden", "the allowed one silent", "one silent"],
 )
-async def test_it_is_blind_where_nothing_is_heard_of_a_namespace_that_is_open_or_all_are_closed(
-    closed: list[str], silent: list[str], blind: bool
+async def test_watches_are_stale_if_an_allowed_namespace_is_silent_or_all_are_forbidden(
+    forbidden: list[str], silent: list[str], is_stale: bool
 ) -> None:
     api = Namespaces()
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
-        for namespace in closed:
-            for resource in (CLASSIFIERS, JOBS):
-                api.forbidden.add((namespace, resource))
+        for namespace in forbidden:
+            api.forbid(namespace)
         api.silent.update(silent)
-        await becomes(lambda: view.forbidden_namespaces().keys() == set(closed))
-        before = view.contact_age_seconds
+        await becomes(lambda: view.forbidden_namespaces().keys() == set(forbidden))
+        before = view.watch_age_seconds
         await asyncio.sleep(0.3)
-        assert (view.contact_age_seconds > max(before, 0.25)) == blind
+        assert (view.watch_age_seconds > max(before, 0.25)) == is_stale
 
 
-async def test_a_classifier_that_cannot_be_read_is_not_judged_and_its_neighbours_are() -> None:
+async def test_an_unreadable_classifier_is_not_reconciled_and_others_are() -> None:
     api = Namespaces()
     api.unreadable = {"team-b"}
     async with watching(api, "team-a", "team-b") as view:
         await asyncio.wait_for(view.wait_until_synced(), 10)
-        assert view.can_be_judged(ObjectKey("team-a", "dogs"))
-        assert not view.can_be_judged(ObjectKey("team-b", "dogs"))
-        assert [item.key for item in view.unreadable()] == [ObjectKey("team-b", "dogs")]
+        assert view.can_reconcile(ObjectKey("team-a", "dogs"))
+        assert not view.can_reconcile(ObjectKey("team-b", "dogs"))
+        assert [item.reference.key for item in view.unreadable()] == [ObjectKey("team-b", "dogs")]

@@ -1,4 +1,4 @@
-"""Why a Job has no Pod is read from its Events, and only where it should have one."""
+"""Why a Job has no Pod is read from its Events, and only if it should have one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocelli_cluster.client import ForbiddenError, Listing
 
 from ocelli_api.classifier import Manifest
 from ocelli_api.pods import Component
-from ocelli_operator.job_events import JobEvents
+from ocelli_operator.job_events import find_pod_refusal
 from ocelli_operator.observed import ObservedJob, ObservedPod
 from tests.unit.operator.factories import NOW, make_classifier, make_job, make_pod
 
@@ -40,11 +40,11 @@ def job_of_age(seconds: int, **fields: Any) -> ObservedJob:
 
 
 def find(client: StandInClient, job: ObservedJob, *pods: ObservedPod) -> str:
-    return asyncio.run(JobEvents(cast(Any, client)).find_refusal(job, pods, NOW))
+    return asyncio.run(find_pod_refusal(cast(Any, client), job, pods, NOW))
 
 
 @pytest.mark.parametrize("place", ["deprecatedLastTimestamp", "eventTime", "series"])
-def test_the_latest_event_tells(place: str) -> None:
+def test_the_latest_event_is_returned(place: str) -> None:
     client = StandInClient(make_event("exceeded quota: now", 10, place), make_event("exceeded quota: before", 40, place))
     assert find(client, job_of_age(60)) == "exceeded quota: now"
 
@@ -64,18 +64,18 @@ def test_events_are_selected_by_the_api_server() -> None:
         (job_of_age(60), (make_pod(Component.TRAINING, REVISION),)),
     ],
 )
-def test_a_job_that_lacks_no_pod_is_not_asked_about(job: ObservedJob, pods: tuple[ObservedPod, ...]) -> None:
+def test_events_are_not_read_for_a_job_that_needs_no_pod(job: ObservedJob, pods: tuple[ObservedPod, ...]) -> None:
     client = StandInClient(make_event("old", 10))
     assert find(client, job, *pods) == ""
     assert client.selectors == []
 
 
-def test_a_refusal_before_the_last_pod_is_over() -> None:
+def test_a_refusal_before_the_last_pod_is_ignored() -> None:
     made_at = (NOW - timedelta(seconds=20)).isoformat()
     pod = make_pod(Component.TRAINING, REVISION, phase="Failed", created_at=made_at)
     assert find(StandInClient(make_event("exceeded quota", 40)), job_of_age(60), pod) == ""
     assert find(StandInClient(make_event("exceeded quota", 10)), job_of_age(60), pod) == "exceeded quota"
 
 
-def test_without_the_right_to_read_events_nothing_is_told() -> None:
+def test_without_the_right_to_read_events_the_reason_is_empty() -> None:
     assert find(StandInClient(error=ForbiddenError(403, "no")), job_of_age(60)) == ""

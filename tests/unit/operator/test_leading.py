@@ -1,4 +1,4 @@
-"""An operator that lost its Lease writes nothing any more, whatever it was about to do."""
+"""An operator that lost its Lease writes nothing more."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_leading(stage: Stage, operation: object) -> bool:
     return operation.metrics.registry.get_sample_value("ocelli_leader") == 1.0  # type: ignore[attr-defined]
 
 
-def test_passes_under_way_end_before_another_operator_may_lead(tmp_path: Path) -> None:
+def test_running_reconciles_end_before_another_operator_may_lead(tmp_path: Path) -> None:
     async def scenario() -> None:
         stage = Stage(tmp_path)
         async with stage.operator() as operation:
@@ -27,8 +27,8 @@ def test_passes_under_way_end_before_another_operator_may_lead(tmp_path: Path) -
             await stage.learn("dogs")
             stage.cluster.leases.reachable = False
             lost_at = time.monotonic()
-            await stage.wait_for("it leads no more", lambda: not is_leading(stage, operation))
-            # Those that were under way were cancelled by then, so that none of them goes on.
+            await stage.wait_for("it no longer leads", lambda: not is_leading(stage, operation))
+            # Running reconciles have been cancelled, so none of them continues.
             await asyncio.sleep(0)
             assert time.monotonic() - lost_at < LeaseTimes().duration_seconds
             stage.cluster.writes.clear()
@@ -40,7 +40,7 @@ def test_passes_under_way_end_before_another_operator_may_lead(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_an_operator_that_stood_still_while_another_took_over_writes_nothing(tmp_path: Path) -> None:
+def test_an_operator_that_was_paused_while_another_took_over_writes_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         stage = Stage(tmp_path)
         async with stage.operator() as operation:
@@ -50,18 +50,18 @@ def test_an_operator_that_stood_still_while_another_took_over_writes_nothing(tmp
             stage.cluster.writes.clear()
             stage.add("cats")
             stage.cluster.leases.take_over(stage.config)
-            # As a paused machine does it: nothing of the process runs meanwhile.
+            # Blocks the whole process, as on a paused machine.
             time.sleep(LeaseTimes().give_up_seconds)  # noqa: ASYNC251
-            await stage.wait_for("it leads no more", lambda: not is_leading(stage, operation))
+            await stage.wait_for("it no longer leads", lambda: not is_leading(stage, operation))
             assert stage.cluster.writes == []
 
     asyncio.run(scenario())
 
 
-def test_the_lease_gets_its_turn_while_thousands_of_settled_classifiers_are_looked_at(tmp_path: Path) -> None:
+def test_the_lease_is_renewed_while_thousands_of_settled_classifiers_are_reconciled(tmp_path: Path) -> None:
     async def scenario() -> None:
         async def find_it_settled(_key: ObjectKey) -> None:
-            """Waits for nothing: what status knows needs neither API server nor store."""
+            """Never awaits: a settled Classifier needs neither the API server nor the store."""
 
         stage = Stage(tmp_path)
         async with stage.operator() as operation:

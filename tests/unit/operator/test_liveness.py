@@ -1,4 +1,4 @@
-"""The liveness endpoint of a running frame: a pass that hangs makes it fail, and the log says over which Classifier."""
+"""The liveness endpoint of a running operator: a stuck reconcile makes it fail, and the log names the Classifier."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEADLINE_SECONDS = 20.0
 
 
 class StandingOperation:
-    """An operation whose oldest pass is as a test says."""
+    """An operation whose longest reconcile is set by a test."""
 
     watch_age_seconds = 0.0
 
@@ -43,7 +43,8 @@ class NoCluster:
             server="http://127.0.0.1:9",
             ca_path=None,
             insecure=True,
-            authorization=None,
+            scheme=None,
+            token=None,
             certificate_path=None,
             private_key_path=None,
         )
@@ -75,7 +76,7 @@ def probe(oldest: tuple[ObjectKey, float] | None) -> int:
         running = asyncio.create_task(run_operator(operation, client, config))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                while (status := await asyncio.to_thread(ask, config)) is None:  # noqa: ASYNC110 - kopf tells of no start
+                while (status := await asyncio.to_thread(ask, config)) is None:  # noqa: ASYNC110 - kopf does not signal its start
                     await asyncio.sleep(0.02)
                 return status
         finally:
@@ -90,11 +91,11 @@ KEY = ObjectKey("team-a", "dogs")
 
 
 @pytest.mark.parametrize("oldest", [None, (KEY, 299.0)])
-def test_it_is_alive_while_passes_end(oldest: tuple[ObjectKey, float] | None) -> None:
+def test_it_is_alive_while_reconciles_end(oldest: tuple[ObjectKey, float] | None) -> None:
     assert probe(oldest) == 200
 
 
-def test_a_pass_that_does_not_end_makes_liveness_fail_and_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stuck_reconcile_fails_liveness_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         assert probe((KEY, 301.0)) == 500
-    assert [record.__dict__["classifier"] for record in caplog.records if record.message == "pass does not end"] == [str(KEY)]
+    assert [record.__dict__["classifier"] for record in caplog.records if record.message == "reconcile is stuck"] == [str(KEY)]

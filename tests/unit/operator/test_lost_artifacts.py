@@ -15,14 +15,15 @@ from ocelli_cluster.resources import ObjectKey
 from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionType
 from ocelli_operator.metrics import OperatorMetrics
+from ocelli_operator.observed import ChildKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
-from ocelli_operator.starts import Family
+from ocelli_operator.starts import Workloads
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.store_url import open_store
 from tests.unit.operator.factories import (
     CLASSIFIER_ID,
-    NO_FAMILY,
+    NO_WORKLOADS,
     NOW,
     World,
     make_job,
@@ -35,6 +36,14 @@ KEY = ObjectKey("team-a", "dogs")
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id=CLASSIFIER_ID)
 
 
+FIELD_OF_KIND = {
+    ChildKind.SERVICE: "services",
+    ChildKind.AUTOSCALER: "autoscalers",
+    ChildKind.DISRUPTION_BUDGET: "disruption_budgets",
+    ChildKind.NETWORK_POLICY: "network_policies",
+}
+
+
 class WorldView:
     """The cluster, as a world has it."""
 
@@ -44,11 +53,20 @@ class WorldView:
     def classifier(self, _key: ObjectKey) -> Classifier:
         return self.world.observed.classifier
 
-    def family(self, _key: ObjectKey) -> Family:
-        return NO_FAMILY
+    def workloads(self, _key: ObjectKey) -> Workloads:
+        return NO_WORKLOADS
+
+    def children(self, kind: ChildKind, _key: ObjectKey) -> Any:
+        return getattr(self.world.observed, FIELD_OF_KIND[kind])
+
+    def gpu_nodes(self) -> tuple[()]:
+        return ()
+
+    def take(self, *_: object) -> None:
+        """The world is not changed by writes."""
 
     def __getattr__(self, kind: str) -> Any:
-        return lambda *_: () if kind == "gpu_nodes" else getattr(self.world.observed, kind)
+        return lambda *_: getattr(self.world.observed, kind)
 
 
 class Scene:
@@ -79,7 +97,7 @@ class Scene:
 
         parts: Any = ReconcilerParts(
             client=SimpleNamespace(create=create, apply=apply, list_objects=list_objects),  # type: ignore[arg-type]
-            view=self._build_view(),
+            view=WorldView(self.world),  # type: ignore[arg-type]
             store=TrainingStore(self._counted()),
             events=SimpleNamespace(record=record),  # type: ignore[arg-type]
             metrics=OperatorMetrics(),
@@ -88,12 +106,6 @@ class Scene:
             clock=lambda: NOW,
         )
         self.reconciler = Reconciler(parts)
-
-    def _build_view(self) -> Any:
-        view = WorldView(self.world)
-        view.take_classifier = lambda _manifest: None  # type: ignore[attr-defined]
-        view.take_child = lambda *_: None  # type: ignore[attr-defined]
-        return view
 
     def _counted(self) -> Any:
         scene = self

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from ocelli_cluster.client import AdmissionError, ApiError, ConflictError, InvalidError, NotFoundError, QuotaError
-from ocelli_cluster.resources import EVENTS, ObjectKey, Resource
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, ObjectKey, Resource
 
 from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest
 from ocelli_operator.actions import StartTraining
@@ -21,10 +21,10 @@ from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed
 from ocelli_operator.plan import LABEL_DELAY_SECONDS, plan_classifier
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
-from ocelli_operator.starts import Family
+from ocelli_operator.starts import Workloads
 from tests.unit.operator.factories import (
     CLASSIFIER_ID,
-    NO_FAMILY,
+    NO_WORKLOADS,
     NOW,
     make_artifact,
     make_classifier,
@@ -93,7 +93,7 @@ class StandInView:
     def __init__(self, classifier: Classifier) -> None:
         self.known: Classifier | None = classifier
         self.jobs_seen: tuple[Any, ...] = ()
-        self.children: list[tuple[ChildKind, Manifest]] = []
+        self.taken: list[tuple[Resource, Manifest]] = []
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
         return self.known
@@ -107,19 +107,20 @@ class StandInView:
     def none(self, key: ObjectKey) -> tuple[()]:
         return ()
 
-    pods = deployments = services = autoscalers = disruption_budgets = network_policies = none
+    pods = deployments = none
+
+    def children(self, kind: ChildKind, key: ObjectKey) -> tuple[()]:
+        return ()
 
     def gpu_nodes(self) -> tuple[()]:
         return ()
 
-    def family(self, _key: ObjectKey) -> Family:
-        return NO_FAMILY
+    def workloads(self, _key: ObjectKey) -> Workloads:
+        return NO_WORKLOADS
 
-    def take_classifier(self, manifest: Manifest) -> None:
-        """What was written is not what these tests look at."""
-
-    def take_child(self, kind: ChildKind, manifest: Manifest) -> None:
-        self.children.append((kind, manifest))
+    def take(self, resource: Resource, manifest: Manifest) -> None:
+        if resource != CLASSIFIERS:
+            self.taken.append((resource, manifest))
 
 
 class StandInStore:
@@ -239,8 +240,8 @@ def test_what_a_webhook_made_of_a_child_is_noted_on_it() -> None:
     stage = learned_stage()
     stage.client.rewrite = lambda manifest: manifest["spec"].update(revisionHistoryLimit=7)
     stage.act()
-    kind, manifest = stage.view.children[-1]
-    assert kind is ChildKind.DEPLOYMENT
+    resource, manifest = stage.view.taken[-1]
+    assert resource == DEPLOYMENTS
     assert len(manifest["metadata"]["annotations"]["ocelli.dev/applied-as"]) == 16
     assert manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
 

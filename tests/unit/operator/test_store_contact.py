@@ -1,4 +1,4 @@
-"""While the store does not answer, nobody waits for it."""
+"""While the store does not answer, requests fail immediately."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Requests:
-    """Counts those that are sent. `answer` is theirs."""
+    """Counts the requests that are sent. `answer` answers them."""
 
     def __init__(self, answer: Callable[[], Awaitable[str]]) -> None:
         self.answer = answer
@@ -53,7 +53,7 @@ async def fail(contact: StoreContact, requests: Requests) -> StoreOutageError:
     return caught.value
 
 
-def test_a_request_without_an_answer_ends_at_its_deadline() -> None:
+def test_a_request_without_an_answer_fails_at_its_deadline() -> None:
     async def scenario() -> float:
         started_at = time.monotonic()
         await fail(StoreContact("http://store", deadline_seconds=0.1), Requests(hang))
@@ -72,7 +72,7 @@ def test_after_a_failure_nothing_is_sent_for_a_while() -> None:
     assert asyncio.run(scenario()) == 1
 
 
-def test_after_the_pause_one_tries_and_the_others_do_not_wait_for_it() -> None:
+def test_after_the_pause_one_request_is_sent_and_the_others_fail_immediately() -> None:
     async def scenario() -> int:
         contact, requests = StoreContact("http://store", deadline_seconds=0.2), Requests(refuse)
         error = await fail(contact, requests)
@@ -95,18 +95,18 @@ def test_an_answer_ends_the_outage() -> None:
     assert asyncio.run(scenario()) == ["bytes"] * 3
 
 
-def test_that_there_is_nothing_is_an_answer() -> None:
+def test_not_found_is_an_answer() -> None:
     async def scenario() -> bool:
         contact = StoreContact("http://store", deadline_seconds=1)
         for _ in range(2):
             with pytest.raises(ObjectNotFoundError):
                 await contact.ask(find_nothing)
-        return contact.is_missed
+        return contact.is_down
 
     assert not asyncio.run(scenario())
 
 
-def test_the_message_is_the_same_all_along_and_the_times_to_come_back_are_not() -> None:
+def test_the_message_stays_the_same_and_the_retry_times_differ() -> None:
     async def scenario() -> list[StoreOutageError]:
         contact, requests = StoreContact("http://store", deadline_seconds=1), Requests(refuse)
         return [await fail(contact, requests) for _ in range(5)]
@@ -134,29 +134,29 @@ def test_pauses_get_longer_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> Non
 
     longest = asyncio.run(scenario())
     assert sent_at[2] - sent_at[1] > 0.09
-    # What is left of a pause, and once more as long at most, so that not all come back at once.
+    # The rest of the pause, plus at most the same time again, so that callers do not return together.
     assert longest <= 0.2
 
 
 async def ask_long(contact: StoreContact, answer: Callable[[], Awaitable[str]], ping: Callable[[], Awaitable[str]]) -> str:
-    """What a request that may take long raises."""
+    """The error of a request that may take long."""
     with pytest.raises(StoreOutageError) as caught:
         await contact.ask_long(answer, ping)
     return str(caught.value)
 
 
-def test_a_listing_that_takes_too_long_fails_alone_while_the_store_answers() -> None:
+def test_a_listing_that_times_out_does_not_count_as_an_outage_while_the_store_answers() -> None:
     async def scenario() -> tuple[str, str]:
         contact = StoreContact("http://store", deadline_seconds=0.1)
-        told = await ask_long(contact, hang, succeed)
-        return told, await contact.ask(succeed)
+        message = await ask_long(contact, hang, succeed)
+        return message, await contact.ask(succeed)
 
-    told, answer = asyncio.run(scenario())
-    assert told == "the object store http://store did not answer a request within 0.1 seconds"
+    message, answer = asyncio.run(scenario())
+    assert message == "the object store http://store did not answer a request within 0.1 s"
     assert answer == "bytes"
 
 
-def test_a_store_that_answered_others_meanwhile_is_not_asked_for_a_sign_of_life() -> None:
+def test_a_store_that_answered_other_requests_meanwhile_is_not_pinged() -> None:
     async def scenario() -> int:
         contact, pings = StoreContact("http://store", deadline_seconds=0.1), Requests(succeed)
         listing = asyncio.create_task(ask_long(contact, hang, pings.send))
@@ -169,7 +169,7 @@ def test_a_store_that_answered_others_meanwhile_is_not_asked_for_a_sign_of_life(
 
 
 @pytest.mark.parametrize(("answer", "ping"), [(hang, hang), (refuse, succeed)], ids=["silence", "refused connection"])
-def test_a_listing_finds_out_that_the_store_is_away(
+def test_a_listing_detects_that_the_store_is_down(
     answer: Callable[[], Awaitable[str]], ping: Callable[[], Awaitable[str]]
 ) -> None:
     async def scenario() -> int:
@@ -181,7 +181,7 @@ def test_a_listing_finds_out_that_the_store_is_away(
     assert asyncio.run(scenario()) == 0
 
 
-def test_a_listing_that_takes_too_long_does_not_lengthen_an_outage() -> None:
+def test_a_listing_that_times_out_does_not_prolong_an_outage() -> None:
     async def scenario() -> str:
         contact, requests = StoreContact("http://store", deadline_seconds=0.1), Requests(refuse)
         error = await fail(contact, requests)

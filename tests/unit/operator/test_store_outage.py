@@ -1,4 +1,4 @@
-"""While the object store is away only what needs it waits, and says so; it holds up nothing else."""
+"""While the object store is down, only what needs it waits and reports it; nothing else is delayed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.operator.factories import (
 )
 from tests.unit.operator.running_operator import NAMESPACE, Stage
 
-AWAY = "the object store http://ocelli-store.ocelli-system is not reachable"
+DOWN = "the object store http://ocelli-store.ocelli-system is not reachable"
 TRAININGS = 40
 
 
@@ -47,7 +47,7 @@ def run(folder: Path, scenario: Scenario) -> None:
     asyncio.run(staged())
 
 
-def test_a_restart_amid_an_outage_with_many_trainings_scales_what_is_served(tmp_path: Path) -> None:
+def test_a_served_revision_is_scaled_after_a_restart_during_an_outage_with_many_trainings(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.add("served")
         async with stage.operator():
@@ -58,9 +58,9 @@ def test_a_restart_amid_an_outage_with_many_trainings_scales_what_is_served(tmp_
             await stage.wait_for("every Job", lambda: len(stage.cluster.all(JOBS, NAMESPACE)) == TRAININGS + 1, 60)
             await stage.wait_until_quiet()
         for job in stage.cluster.all(JOBS, NAMESPACE):
-            # Ended and gone with their Pods: only the store knows how.
+            # They ended and were deleted with their Pods: only the store has their outcome.
             stage.cluster.remove(JOBS, NAMESPACE, job["metadata"]["name"])
-        stage.store.take_away("hangs")
+        stage.store.bring_down("hangs")
         stage.change("served", serving={"replicas": 3})
         async with stage.operator():
             started_at = time.monotonic()
@@ -72,34 +72,34 @@ def test_a_restart_amid_an_outage_with_many_trainings_scales_what_is_served(tmp_
     run(tmp_path, scenario)
 
 
-def tell_trained(stage: Stage, name: str) -> str:
+def trained_message(stage: Stage, name: str) -> str:
     return str(stage.condition(name, "Trained").get("message", ""))
 
 
-def test_an_outage_costs_each_waiting_classifier_one_write_and_is_told_no_more_after_it(tmp_path: Path) -> None:
+def test_an_outage_costs_each_waiting_classifier_one_write_and_is_not_reported_afterwards(tmp_path: Path) -> None:
     names = ("one", "two", "three")
 
     async def scenario(stage: Stage) -> None:
-        stage.store.take_away("refuses")
+        stage.store.bring_down("refuses")
         async with stage.operator():
             for name in names:
                 stage.add(name)
-            await stage.wait_for("all wait", lambda: all(AWAY in tell_trained(stage, name) for name in names))
+            await stage.wait_for("all wait", lambda: all(DOWN in trained_message(stage, name) for name in names))
             tries = stage.store.requests
-            await stage.wait_for("the store is asked again", lambda: stage.store.requests >= tries + 2)
-            # One when it was first seen, one when the store was not there.
+            await stage.wait_for("another request to the store", lambda: stage.store.requests >= tries + 2)
+            # One when it was first reconciled, one when the store did not answer.
             assert Counter(stage.cluster.writes) == {f"status {name}": 2 for name in names}
             assert stage.condition("one", "Stalled") == {}
             assert stage.condition("one", "Ready")["reason"] == "Training"
-            stage.store.bring_back()
+            stage.store.bring_up()
             await stage.wait_for("every Job", lambda: all(stage.find(JOBS, name) for name in names), 20)
-            await stage.wait_for("told no more", lambda: not any(AWAY in tell_trained(stage, name) for name in names))
+            await stage.wait_for("no longer reported", lambda: not any(DOWN in trained_message(stage, name) for name in names))
         assert not [event for event in stage.cluster.all(EVENTS, NAMESPACE) if event["reason"] == "ReconcileFailed"]
 
     run(tmp_path, scenario)
 
 
-def test_a_job_whose_pod_is_pending_asks_nothing_of_the_store(tmp_path: Path) -> None:
+def test_a_job_with_a_pending_pod_needs_no_request_to_the_store(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
             stage.add("pending")
@@ -107,25 +107,25 @@ def test_a_job_whose_pod_is_pending_asks_nothing_of_the_store(tmp_path: Path) ->
             stage.add_trainer("pending")
             await stage.wait_until_quiet()
         async with stage.operator() as operation:
-            await stage.wait_for("a pass", lambda: passes(operation) > 0)
+            await stage.wait_for("a reconcile", lambda: count_unchanged(operation) > 0)
             stage.store.requests = 0
-            passed = passes(operation)
+            before = count_unchanged(operation)
             stage.cluster.edit(CLASSIFIERS, "pending", annotations={"somebody": "looks"})
-            await stage.wait_for("another pass", lambda: passes(operation) > passed)
+            await stage.wait_for("another reconcile", lambda: count_unchanged(operation) > before)
             assert stage.store.requests == 0
 
-    def passes(operation: Operation) -> float:
+    def count_unchanged(operation: Operation) -> float:
         return operation.metrics.registry.get_sample_value("ocelli_reconciles_total", {"result": "unchanged"}) or 0.0
 
     run(tmp_path, scenario)
 
 
-def test_how_a_trainer_ended_is_told_without_the_store(tmp_path: Path) -> None:
+def test_the_outcome_of_a_trainer_is_reported_without_the_store(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
             stage.add("dogs")
             await stage.wait_for("its Job", lambda: stage.find(JOBS, "dogs"))
-            stage.store.take_away("refuses")
+            stage.store.bring_down("refuses")
             status = stage.status("dogs")
             outcome = {
                 "reason": "InvalidData",
@@ -144,7 +144,7 @@ def test_how_a_trainer_ended_is_told_without_the_store(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
-def test_a_store_that_hangs_at_writes_does_not_hold_up_what_reads(tmp_path: Path) -> None:
+def test_hanging_writes_do_not_delay_reads(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
             stage.add("before")
@@ -153,7 +153,7 @@ def test_a_store_that_hangs_at_writes_does_not_hold_up_what_reads(tmp_path: Path
             for number in range(40):
                 stage.add(f"new-{number}")
             names = [f"new-{number}" for number in range(40)]
-            await stage.wait_for("all are told", lambda: all(AWAY in tell_trained(stage, name) for name in names))
+            await stage.wait_for("all report it", lambda: all(DOWN in trained_message(stage, name) for name in names))
             stage.store.writes = ""
             await stage.learn("before")
             await stage.wait_for("its Deployment", lambda: stage.find(DEPLOYMENTS, "before"), 3)
@@ -161,7 +161,7 @@ def test_a_store_that_hangs_at_writes_does_not_hold_up_what_reads(tmp_path: Path
     run(tmp_path, scenario)
 
 
-def test_examples_that_cannot_be_dropped_yet_disturb_nothing_and_are_dropped_later(tmp_path: Path) -> None:
+def test_uploads_that_cannot_be_dropped_yet_are_dropped_later(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
             stage.add("secret", dataRetention="DropAfterTraining")
@@ -173,17 +173,17 @@ def test_examples_that_cannot_be_dropped_yet_disturb_nothing_and_are_dropped_lat
             stage.run_servers(deployment["metadata"]["name"])
             await stage.wait_for("Ready", lambda: stage.condition("secret", "Ready").get("status") == "True")
             assert await stage.store.list_objects(location)
-            stage.store.bring_back()
+            stage.store.bring_up()
             for _ in range(500):
                 if not await stage.store.list_objects(location):
                     return
                 await asyncio.sleep(0.02)
-            raise AssertionError("the examples are still there")
+            raise AssertionError("the uploads still exist")
 
     run(tmp_path, scenario)
 
 
-# --- what is planned while the store cannot be asked
+# --- plans while the store does not answer
 
 
 def make_world(**spec: object) -> World:
@@ -192,78 +192,78 @@ def make_world(**spec: object) -> World:
     return world
 
 
-def test_a_training_that_runs_says_nothing_of_an_outage() -> None:
+def test_a_running_training_does_not_report_an_outage() -> None:
     world = make_world()
     classifier = world.observed.classifier
     trainer = make_pod(Component.TRAINING, world.revision)
     world.see(jobs=(make_job(classifier),), pods=(trainer,))
     world.step()
     before = world.status
-    world.see(store_trouble=AWAY)
+    world.see(store_trouble=DOWN)
     assert world.plan().status == before
 
 
-def test_a_job_that_succeeded_amid_an_outage_is_no_failure() -> None:
+def test_a_job_that_succeeded_during_an_outage_has_not_failed() -> None:
     world = make_world()
     classifier = world.observed.classifier
     outcome = make_outcome(classifier, OutcomeReason.SUCCEEDED, "learned")
     message = json.dumps(outcome.to_json())
     trainer = make_pod(Component.TRAINING, world.revision, phase="Succeeded", exit_code=0, termination_message=message)
-    world.see(jobs=(make_job(classifier, finished=True, succeeded=True),), pods=(trainer,), store_trouble=AWAY)
+    world.see(jobs=(make_job(classifier, finished=True, succeeded=True),), pods=(trainer,), store_trouble=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     trained = plan.status.condition(ConditionType.TRAINED)
     assert trained is not None
-    assert AWAY in trained.message
+    assert DOWN in trained.message
     assert plan.status.training_revision == world.revision
 
 
-def test_a_job_that_failed_without_a_message_amid_an_outage_is_judged_after_it() -> None:
+def test_a_job_that_failed_without_a_message_during_an_outage_is_judged_afterwards() -> None:
     world = make_world()
     classifier = world.observed.classifier
-    world.see(jobs=(make_job(classifier, finished=True, failure_reason="BackoffLimitExceeded"),), store_trouble=AWAY)
+    world.see(jobs=(make_job(classifier, finished=True, failure_reason="BackoffLimitExceeded"),), store_trouble=DOWN)
     assert world.plan().status.condition(ConditionType.STALLED) is None
     world.see(store_trouble="")
     assert world.plan().status.condition(ConditionType.STALLED) is not None
 
 
-def test_a_pin_that_cannot_be_looked_up_is_no_missing_revision() -> None:
+def test_a_pin_that_cannot_be_looked_up_is_not_reported_as_missing() -> None:
     world = settled_world()
     world.edit(pinnedRevision="0123456789")
-    world.see(store_trouble=AWAY)
+    world.see(store_trouble=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     ready = plan.status.condition(ConditionType.READY)
     assert ready is not None
-    assert AWAY in ready.message
+    assert DOWN in ready.message
     assert plan.status.served_revision == world.status.served_revision
 
 
-def test_a_missing_revision_stays_missing_amid_an_outage() -> None:
+def test_a_missing_revision_is_still_reported_during_an_outage() -> None:
     world = settled_world()
     world.edit(pinnedRevision="0123456789")
     world.step()
     before = world.status
-    world.see(store_trouble=AWAY)
+    world.see(store_trouble=DOWN)
     assert world.plan().status == before
 
 
-def test_a_superseded_job_goes_amid_an_outage() -> None:
+def test_a_superseded_job_is_deleted_during_an_outage() -> None:
     world = make_world()
     job = make_job(world.observed.classifier)
     world.see(jobs=(job,))
     world.step()
     world.edit(model={"seed": 1})
-    world.see(store_trouble=AWAY)
+    world.see(store_trouble=DOWN)
     assert [action.identity for action in world.plan().actions if hasattr(action, "identity")] == [job.identity]
 
 
-def test_a_rollout_past_its_deadline_amid_an_outage_begins_anew() -> None:
+def test_a_rollout_past_its_deadline_restarts_during_an_outage() -> None:
     world = make_world()
     world.learn()
     world.step(available=False)
     late = tuple(replace(deployment, deadline_exceeded=True) for deployment in world.observed.deployments)
-    world.see(deployments=late, store_trouble=AWAY)
+    world.see(deployments=late, store_trouble=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     assert [action.identity for action in plan.actions if hasattr(action, "identity")] == [late[0].identity]
@@ -271,9 +271,9 @@ def test_a_rollout_past_its_deadline_amid_an_outage_begins_anew() -> None:
     assert world.plan().status.condition(ConditionType.STALLED) is not None
 
 
-def test_what_is_waited_for_is_the_same_attempt_before_and_after_an_outage() -> None:
+def test_the_attempt_is_the_same_before_and_after_an_outage() -> None:
     world = World()
-    world.see(store_trouble=AWAY)
+    world.see(store_trouble=DOWN)
     world.step()
     assert world.status.training_revision is None
     world.see(store_trouble="")

@@ -1,4 +1,4 @@
-"""What the sweep takes for waste, and that what one tenant stores does not keep it from the waste of others."""
+"""What the sweep counts as orphans, and that the objects of one tenant do not block the sweep of others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from ocelli_cluster.client import Listing, Page
 
-from ocelli_operator.sweep import FAILED_DELETES_LIMIT, References, StoreSweep, SweepSettings, find_waste
+from ocelli_operator.references import References
+from ocelli_operator.sweep import FAILED_DELETES_LIMIT, StoreSweep, SweepSettings, find_orphans
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import StoredObject, StoreUnavailableError
@@ -21,51 +22,51 @@ from tests.unit.operator.factories import make_spec
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 OLD = NOW - timedelta(hours=2)
-ALIVE = References(revisions=frozenset({"r1"}), trainings=frozenset({("r2", 3)}), uploads=frozenset({"u1"}))
+LIVE = References(revisions=frozenset({"r1"}), trainings=frozenset({("r2", 3)}), uploads=frozenset({"u1"}))
 
 
-def waste(*keys: str, ages: dict[str, datetime] | None = None, references: References | None = ALIVE) -> list[str]:
+def orphans(*keys: str, ages: dict[str, datetime] | None = None, references: References | None = LIVE) -> list[str]:
     objects = [StoredObject(key=f"tenants/{key}", size_bytes=1, modified_at=(ages or {}).get(key, OLD)) for key in keys]
     known = {} if references is None else {("ns", "dogs_1"): references}
-    return [key.removeprefix("tenants/") for key in find_waste(objects, known, NOW - timedelta(hours=1))]
+    return [str(key).removeprefix("tenants/") for key in find_orphans(objects, known, NOW - timedelta(hours=1))]
 
 
-def test_what_a_living_classifier_refers_to_stays() -> None:
+def test_objects_that_a_classifier_refers_to_are_kept() -> None:
     kept = ["ns/artifacts/dogs_1/r1/artifact.json", "ns/trainings/dogs_1/r2/3/progress.json", "ns/uploads/dogs_1/u1.zip"]
-    assert waste(*kept) == []
+    assert orphans(*kept) == []
 
 
-def test_what_it_does_not_refer_to_goes() -> None:
+def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
     lost = ["ns/artifacts/dogs_1/r9/artifact.json", "ns/trainings/dogs_1/r2/2/outcome.json", "ns/uploads/dogs_1/u9.zip"]
-    assert waste(*lost) == lost
+    assert orphans(*lost) == lost
 
 
-def test_what_is_young_stays() -> None:
+def test_young_objects_are_kept() -> None:
     key = "ns/uploads/dogs_1/u9.zip"
-    assert waste(key, ages={key: NOW}) == []
+    assert orphans(key, ages={key: NOW}) == []
 
 
-def test_uploads_stay_where_nobody_can_tell() -> None:
+def test_uploads_are_kept_if_the_references_to_them_are_unknown() -> None:
     unknown = References(revisions=frozenset(), trainings=frozenset(), uploads=None)
-    assert waste("ns/uploads/dogs_1/u9.zip", references=unknown) == []
+    assert orphans("ns/uploads/dogs_1/u9.zip", references=unknown) == []
 
 
-def test_a_classifier_that_is_not_there_leaves_nothing() -> None:
+def test_all_objects_of_an_absent_classifier_are_orphans() -> None:
     lost = ["ns/artifacts/dogs_1/r1/artifact.json", "ns/uploads/dogs_1/u1.zip"]
-    assert waste(*lost, references=None) == lost
+    assert orphans(*lost, references=None) == lost
 
 
-def test_nothing_of_a_classifier_that_is_not_there_goes_while_a_part_is_young() -> None:
+def test_all_objects_of_an_absent_classifier_are_kept_while_one_is_young() -> None:
     old, young = "ns/uploads/dogs_1/u1.zip", "ns/uploads/dogs_1/u2.zip"
-    assert waste(old, young, ages={young: NOW}, references=None) == []
+    assert orphans(old, young, ages={young: NOW}, references=None) == []
 
 
 def test_the_same_id_in_another_namespace_is_another_classifier() -> None:
-    assert waste("other/artifacts/dogs_1/r1/artifact.json") == ["other/artifacts/dogs_1/r1/artifact.json"]
+    assert orphans("other/artifacts/dogs_1/r1/artifact.json") == ["other/artifacts/dogs_1/r1/artifact.json"]
 
 
-def test_unknown_keys_are_left_alone() -> None:
-    assert waste("ns/notes/dogs_1/a/b", "ns/uploads", references=None) == []
+def test_unknown_keys_are_kept() -> None:
+    assert orphans("ns/notes/dogs_1/a/b", "ns/uploads", references=None) == []
 
 
 REVISION = "0123456789"
@@ -78,7 +79,7 @@ MANIFEST = {
 
 
 class KnownClassifiers:
-    """Stands for the cluster."""
+    """Stands in for the cluster."""
 
     async def list_pages(self, resource: object, scope: str | None) -> AsyncIterator[Page]:
         yield Page(items=[MANIFEST], resource_version="1", first=True)
@@ -88,7 +89,7 @@ class KnownClassifiers:
 
 
 def build_sweep(store: Any) -> StoreSweep:
-    """One that deletes what it finds unused, however much it is and without waiting."""
+    """A sweep without minimum age and share limit."""
     settings = SweepSettings(namespaces=(), minimum_age=timedelta(0), limit_percent=100, adopted_installation="")
 
     async def identify() -> str:
@@ -98,7 +99,7 @@ def build_sweep(store: Any) -> StoreSweep:
 
 
 class StubbornStore:
-    """An object store that does not delete some keys."""
+    """An object store in which some keys cannot be deleted."""
 
     def __init__(self, folder: Path, *stuck: str) -> None:
         self._objects = open_store(folder.as_uri())
@@ -114,7 +115,7 @@ class StubbornStore:
 
 
 def swept(store: StubbornStore, contents: dict[str, bytes], times: int = 1) -> set[str]:
-    """What is left."""
+    """The keys that are left."""
 
     async def scenario() -> set[str]:
         for key, content in contents.items():
@@ -128,26 +129,26 @@ def swept(store: StubbornStore, contents: dict[str, bytes], times: int = 1) -> s
 
 
 @pytest.mark.parametrize("content", [b"[" * 50_000, b" " * (LIMITS_BYTES[DEFINITION] + 1), b"7"])
-def test_a_definition_that_cannot_be_read_keeps_its_uploads_and_nobody_elses(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_definition_keeps_the_uploads_of_its_classifier_only(tmp_path: Path, content: bytes) -> None:
     definition, upload = LOCATION.definition_key(REVISION), LOCATION.upload_key("a" * 64)
-    waste = "tenants/team-b/uploads/cats_1/x.zip"
-    assert swept(StubbornStore(tmp_path), {definition: content, upload: b"zip", waste: b"zip"}) == {definition, upload}
+    orphan = "tenants/team-b/uploads/cats_1/x.zip"
+    assert swept(StubbornStore(tmp_path), {definition: content, upload: b"zip", orphan: b"zip"}) == {definition, upload}
 
 
-def test_what_cannot_be_deleted_is_passed_over(tmp_path: Path) -> None:
-    stuck, waste = "tenants/team-a/uploads/gone_1/x.zip", "tenants/team-b/uploads/gone_1/x.zip"
-    assert swept(StubbornStore(tmp_path, stuck), {stuck: b"zip", waste: b"zip"}) == {stuck}
+def test_objects_that_cannot_be_deleted_are_skipped(tmp_path: Path) -> None:
+    stuck, orphan = "tenants/team-a/uploads/gone_1/x.zip", "tenants/team-b/uploads/gone_1/x.zip"
+    assert swept(StubbornStore(tmp_path, stuck), {stuck: b"zip", orphan: b"zip"}) == {stuck}
 
 
-def test_much_that_cannot_be_deleted_does_not_keep_the_next_sweep_from_the_rest(tmp_path: Path) -> None:
+def test_many_objects_that_cannot_be_deleted_do_not_block_the_next_sweep(tmp_path: Path) -> None:
     stuck = {f"tenants/team-a/uploads/gone_1/{number:02}.zip" for number in range(FAILED_DELETES_LIMIT)}
-    waste = {f"tenants/team-{team}/uploads/gone_1/x.zip" for team in "bcdefgh"}
+    deletable = {f"tenants/team-{team}/uploads/gone_1/x.zip" for team in "bcdefgh"}
     store = StubbornStore(tmp_path, "tenants/team-a/")
-    assert swept(store, dict.fromkeys([*stuck, *waste], b"zip"), times=2) == stuck
+    assert swept(store, dict.fromkeys([*stuck, *deletable], b"zip"), times=2) == stuck
 
 
 class CountingStore:
-    """An object store that counts what is read of tenants from it."""
+    """An object store that records which objects of tenants are read."""
 
     def __init__(self, folder: Path) -> None:
         self._objects = open_store(folder.as_uri())
@@ -170,7 +171,7 @@ async def sweep_again(sweep: StoreSweep) -> None:
     await sweep.sweep(datetime.now(UTC) + timedelta(hours=2))
 
 
-def test_a_definition_is_read_by_the_first_sweep_and_by_no_other(tmp_path: Path) -> None:
+def test_only_the_first_sweep_reads_a_definition(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         store = CountingStore(tmp_path)
         await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64))
@@ -182,7 +183,7 @@ def test_a_definition_is_read_by_the_first_sweep_and_by_no_other(tmp_path: Path)
     assert asyncio.run(scenario()) == [LOCATION.definition_key(REVISION)]
 
 
-def test_a_definition_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_rewritten_definition_is_read_again(tmp_path: Path) -> None:
     async def scenario() -> set[str]:
         store = CountingStore(tmp_path)
         await store.put(LOCATION.definition_key(REVISION), definition_of("a" * 64, "b" * 64))
@@ -197,7 +198,7 @@ def test_a_definition_that_was_written_anew_is_read_anew(tmp_path: Path) -> None
     assert asyncio.run(scenario()) == {LOCATION.upload_key("a" * 64)}
 
 
-def test_a_definition_that_is_not_there_is_not_asked_for(tmp_path: Path) -> None:
+def test_a_missing_definition_is_not_requested(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         store = CountingStore(tmp_path)
         await store.put(LOCATION.upload_key("a" * 64), b"zip")

@@ -1,4 +1,4 @@
-"""What documents that a tenant's Pods wrote may do to the operator: nothing."""
+"""Documents written by a tenant's Pods do no harm to the operator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIGURES = {"accuracy": 0.93412, "accuracyInterval": [0.87049, 0.96661]}
 
 
 def figures_of(folder: Path, metrics: dict[str, object], outcome: dict[str, object] | None = None) -> tuple[object, ...]:
-    """Accuracy, interval and number of images as the operator takes them from stored documents."""
+    """Accuracy, interval and number of images that the operator reads from stored documents."""
 
     async def scenario() -> StoredArtifact | None:
         store = open_store(folder.as_uri())
@@ -42,14 +42,14 @@ def figures_of(folder: Path, metrics: dict[str, object], outcome: dict[str, obje
 
 
 @pytest.mark.parametrize("outcome", [None, {**FIGURES, "judgedImages": 100}], ids=["artifact", "outcome"])
-def test_figures_are_the_same_by_artifact_and_outcome(tmp_path: Path, outcome: dict[str, object] | None) -> None:
+def test_artifact_and_outcome_give_the_same_figures(tmp_path: Path, outcome: dict[str, object] | None) -> None:
     metrics = {**FIGURES, "images": 100} if outcome is None else {}
     expected = ("0.934", AccuracyInterval(lower="0.870", upper="0.967"), 100)
     assert figures_of(tmp_path, metrics, outcome) == expected
 
 
 @pytest.mark.parametrize("outcome", [None, {"accuracy": 0.93412}], ids=["artifact", "outcome"])
-def test_what_an_earlier_release_learned_has_its_accuracy_alone(tmp_path: Path, outcome: dict[str, object] | None) -> None:
+def test_an_artifact_of_an_earlier_release_has_only_an_accuracy(tmp_path: Path, outcome: dict[str, object] | None) -> None:
     assert figures_of(tmp_path, {"accuracy": 0.93412, "images": 100}, outcome) == ("0.934", None, None)
 
 
@@ -69,7 +69,7 @@ def test_what_an_earlier_release_learned_has_its_accuracy_alone(tmp_path: Path, 
     ],
     ids=str,
 )
-def test_figures_that_the_resource_does_not_allow_are_left_out(
+def test_figures_that_the_crd_does_not_allow_are_left_out(
     tmp_path: Path, metrics: dict[str, object], expected: tuple[object, ...]
 ) -> None:
     assert figures_of(tmp_path, metrics) == expected
@@ -80,15 +80,15 @@ OUTCOME_KEY = LOCATION.training_key(REVISION, 1, OUTCOME)
 HOSTILE = {
     "too large": lambda key: b" " * (LIMITS_BYTES[key.rsplit("/", 1)[-1]] + 1),
     "nested": lambda key: b"[" * 50_000,
-    "no object": lambda key: b"7",
-    "no text": lambda key: b"\xff",
+    "not an object": lambda key: b"7",
+    "not text": lambda key: b"\xff",
     "other types": lambda key: b'{"metrics": [1], "backbone": 2, "stage": [], "percent": 1e999, "reason": {}}',
 }
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
 @pytest.mark.parametrize("key", [PROGRESS_KEY, OUTCOME_KEY, KEY], ids=["progress", "outcome", "artifact"])
-def test_what_is_no_document_counts_as_absent(tmp_path: Path, content: Callable[[str], bytes], key: str) -> None:
+def test_an_invalid_document_counts_as_absent(tmp_path: Path, content: Callable[[str], bytes], key: str) -> None:
     async def scenario() -> list[object]:
         store = open_store(tmp_path.as_uri())
         await store.put(key, content(key))
@@ -102,7 +102,7 @@ def test_what_is_no_document_counts_as_absent(tmp_path: Path, content: Callable[
     assert asyncio.run(scenario()) == [None, None, None]
 
 
-def test_a_document_that_is_too_large_is_told_and_logged_once_until_another_one_is_there(
+def test_a_document_that_is_too_large_is_reported_and_logged_once_until_it_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> list[str]:
@@ -117,21 +117,21 @@ def test_a_document_that_is_too_large_is_told_and_logged_once_until_another_one_
         return [fault, read.find_fault(LOCATION, REVISION, 1)]
 
     with caplog.at_level(logging.WARNING):
-        told = asyncio.run(scenario())
-    assert told == [f"object store: {KEY!r} has 4,194,305 bytes, and at most 4,194,304 are read", ""]
+        faults = asyncio.run(scenario())
+    assert faults == [f"object store: {KEY!r} has 4,194,305 bytes, and at most 4,194,304 are read", ""]
     assert len(caplog.records) == 1
 
 
-DAMAGED = {"broken off": b'{"metrics": ', "nested": b"[" * 50_000, "no object": b"7", "no text": b"\xff"}
+DAMAGED = {"truncated": b'{"metrics": ', "nested": b"[" * 50_000, "not an object": b"7", "not text": b"\xff"}
 
 
 @pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED.keys())
 @pytest.mark.parametrize(
     ("key", "what"),
-    [(KEY, "the metadata of an artifact"), (OUTCOME_KEY, "a JSON object")],
+    [(KEY, "valid artifact metadata"), (OUTCOME_KEY, "a JSON object")],
     ids=["artifact", "outcome"],
 )
-def test_a_damaged_document_is_told_by_its_key_and_without_the_parsers_words(
+def test_a_damaged_document_is_reported_by_its_key_without_the_parser_message(
     tmp_path: Path, content: bytes, key: str, what: str
 ) -> None:
     async def scenario() -> str:

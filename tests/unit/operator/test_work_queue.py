@@ -1,4 +1,4 @@
-"""The queue of keys."""
+"""The order in which keys are handed out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_a_key_waits_once() -> None:
     assert len(queue) == 0
 
 
-async def test_a_key_added_while_it_is_worked_on_comes_afterwards() -> None:
+async def test_a_key_added_while_it_is_processed_is_handed_out_again() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await queue.take()
@@ -30,7 +30,7 @@ async def test_a_key_added_while_it_is_worked_on_comes_afterwards() -> None:
     assert await asyncio.wait_for(queue.take(), 1) == "a"
 
 
-async def test_the_earliest_wish_counts() -> None:
+async def test_the_earliest_delay_counts() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add_after("a", 60)
     queue.add_after("a", 0.001)
@@ -38,7 +38,7 @@ async def test_the_earliest_wish_counts() -> None:
     assert await asyncio.wait_for(queue.take(), 1) == "a"
 
 
-async def test_clear_forgets_what_waits() -> None:
+async def test_clear_removes_waiting_keys() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     queue.add_after("b", 0)
@@ -49,7 +49,7 @@ async def test_clear_forgets_what_waits() -> None:
     assert len(queue) == 0
 
 
-async def test_what_changed_comes_before_what_is_looked_at_again() -> None:
+async def test_changed_keys_come_before_resynced_ones() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for key in ("resync-1", "resync-2"):
         queue.add(key, later=True)
@@ -57,7 +57,7 @@ async def test_what_changed_comes_before_what_is_looked_at_again() -> None:
     assert [await queue.take() for _ in range(3)] == ["changed", "resync-1", "resync-2"]
 
 
-async def test_a_key_that_changes_while_it_waits_to_be_looked_at_again_moves_ahead() -> None:
+async def test_a_resynced_key_that_changes_moves_ahead() -> None:
     queue: WorkQueue[str] = WorkQueue()
     for key in ("a", "b", "c"):
         queue.add(key, later=True)
@@ -66,7 +66,7 @@ async def test_a_key_that_changes_while_it_waits_to_be_looked_at_again_moves_ahe
     assert len(queue) == 0
 
 
-async def test_looking_again_puts_no_change_back() -> None:
+async def test_a_resync_does_not_move_a_changed_key_back() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("resync", later=True)
     queue.add("changed")
@@ -74,7 +74,7 @@ async def test_looking_again_puts_no_change_back() -> None:
     assert [await queue.take(), await queue.take()] == ["changed", "resync"]
 
 
-async def test_a_change_during_the_work_counts_as_one_afterwards() -> None:
+async def test_a_change_while_a_key_is_processed_is_still_a_change_afterwards() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("a")
     await queue.take()
@@ -86,7 +86,7 @@ async def test_a_change_during_the_work_counts_as_one_afterwards() -> None:
     assert [await queue.take(), await queue.take()] == ["a", "resync"]
 
 
-async def test_an_endless_stream_of_changes_does_not_keep_the_rest_waiting() -> None:
+async def test_a_continuous_stream_of_changes_does_not_starve_resynced_keys() -> None:
     queue: WorkQueue[str] = WorkQueue()
     queue.add("resync", later=True)
     for number in range(50):
@@ -95,7 +95,7 @@ async def test_an_endless_stream_of_changes_does_not_keep_the_rest_waiting() -> 
     assert "resync" in taken
 
 
-async def test_it_tells_what_is_worked_on_for_the_longest_time() -> None:
+async def test_oldest_work_is_the_key_processed_for_the_longest_time() -> None:
     seconds = [100.0]
     queue: WorkQueue[str] = WorkQueue(clock=lambda: seconds[0])
     assert queue.oldest_work() is None
@@ -110,7 +110,7 @@ async def test_it_tells_what_is_worked_on_for_the_longest_time() -> None:
     assert queue.oldest_work() == ("quick", 20.0)
 
 
-async def test_delays_of_what_failed_at_once_differ() -> None:
+async def test_spread_delays_differ() -> None:
     delays = [spread(10.0) for _ in range(100)]
     assert 5.0 <= min(delays) < 6.5
     assert 8.5 < max(delays) <= 10.0
