@@ -110,7 +110,7 @@ def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene
             "unreachable": (
                 "SourceUnreadable",
                 build("unreachable", weights={"url": closed}),
-                f"weights {closed}: no connection (",
+                f"weights {closed}: the connection failed (",
             ),
             "no-hierarchy": (
                 "SourceUnreadable",

@@ -31,7 +31,7 @@ def test_a_missing_variable_is_named(name: str) -> None:
         parse_settings({key: value for key, value in COMPLETE.items() if key != name}, usable_cores=4)
 
 
-def test_what_is_optional_has_a_default() -> None:
+def test_optional_variables_have_defaults() -> None:
     settings = parse()
     assert (settings.backbones, settings.file_sources_folder, settings.cpu_count, settings.log_level) == ((), None, 4, "INFO")
 
@@ -55,19 +55,19 @@ def test_no_more_cores_are_used_than_allowed_and_usable(text: str, cores: int) -
 
 
 @pytest.mark.parametrize("text", ["", "16", "64", "1000"])
-def test_a_node_of_64_cores_is_not_used_whole(text: str) -> None:
+def test_at_most_16_of_64_cores_are_used(text: str) -> None:
     settings = parse_settings({**COMPLETE, Environment.CPU_LIMIT: text}, usable_cores=64)
 
     assert settings.cpu_count == THREADS_LIMIT == 16
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", "²"])
-def test_a_cpu_limit_that_is_no_count_is_refused(text: str) -> None:
+def test_a_cpu_limit_that_is_not_a_number_is_refused(text: str) -> None:
     with pytest.raises(SettingsError, match="OCELLI_CPU_LIMIT"):
         parse(CPU_LIMIT=text)
 
 
-def test_an_attempt_that_is_no_count_is_refused() -> None:
+def test_an_attempt_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(SettingsError, match="OCELLI_ATTEMPT"):
         parse(ATTEMPT="first")
 
