@@ -185,7 +185,7 @@ def test_near_duplicates_in_two_classes_are_reported_as_a_conflict(trainer: Any,
     assert data["conflictsCount"] == 1
     assert {conflict["class"], conflict["nearDuplicateClass"]} == {"calm", "stormy"}
     assert {conflict[name].partition(" › ")[2] for name in ("image", "nearDuplicate")} == {"5.jpg", "again.jpg"}
-    assert "1 near duplicates in different classes" in trainer.report_page
+    assert "Near duplicates in different classes (1)" in trainer.report_page
     assert all(conflict[name] in trainer.report_page for name in ("image", "nearDuplicate"))
 
 
