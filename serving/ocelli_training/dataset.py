@@ -7,7 +7,7 @@ and among classes to the later one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ EXAMPLES_MINIMUM = 10
 """Usable examples that each class, the negatives, and each new zip for one that has enough, must have."""
 DISTINCT_MINIMUM = 2
 """Different images that each of them must have: an image cannot be used for training and for evaluation."""
-OFFENDERS_SHOWN = 5
+SKIPPED_SHOWN = 5
 SUBJECTS_SHOWN = 3
 FILES_REPORTED = 1000
 
@@ -258,7 +258,9 @@ def _set_fault(report: SetReport) -> str | None:
         return f"{fact}: {why}, and give each at least {EXAMPLES_MINIMUM} images of its own"
     if report.usable < EXAMPLES_MINIMUM:
         fact = f"{subject} {verb} {_count(report.usable, 'usable example')} of {_count(report.files, 'file')}"
-        return f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_offenders((*report.skipped, *report.given_away))}"
+        return (
+            f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_describe_skipped((*report.skipped, *report.given_away))}"
+        )
     fact = f"{subject} {verb} {_count(report.usable, 'usable example')}, and all are the same image"
     return f"{fact}; add at least {DISTINCT_MINIMUM - report.distinct} different one"
 
@@ -278,19 +280,18 @@ def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str |
             fact = f"{_count(reading.usable, 'usable example')} of {_count(len(reading.files), 'file')}"
             skipped = [file for file in report.skipped if file.source == shown]
             missing = EXAMPLES_MINIMUM - reading.usable
-            return f"{report.example_set}: its {shown} has {fact}; add at least {missing} to that zip{_offenders(skipped)}"
+            return (
+                f"{report.example_set}: its {shown} has {fact}; add at least {missing} to that zip{_describe_skipped(skipped)}"
+            )
     return None
 
 
-def _offenders(files: Sequence[SkippedFile]) -> str:
+def _describe_skipped(files: Sequence[SkippedFile]) -> str:
     if not files:
         return ""
-    more = len(files) - OFFENDERS_SHOWN
-    return f". Skipped: {_listed(files[:OFFENDERS_SHOWN])}{f' and {more} more' if more > 0 else ''}"
-
-
-def _listed(files: Iterable[SkippedFile]) -> str:
-    return ", ".join(str(file) for file in files)
+    more = len(files) - SKIPPED_SHOWN
+    listed = ", ".join(str(file) for file in files[:SKIPPED_SHOWN])
+    return f". Skipped: {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def _count(number: int, noun: str) -> str:
