@@ -1,4 +1,4 @@
-"""The tutorial's samples with fewer images, which train in half the time: most tests only want a trained classifier."""
+"""The tutorial's samples with fewer images, which train in half the time: most tests only need a trained classifier."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 ONE_OF = {"zero.zip": 3, "one.zip": 3, "two.zip": 3, "more-ones.zip": 3, "other-digits.zip": 5}
-"""By zip: of how many images one is kept."""
+"""By zip: every how many images one is kept."""
 AS_THEY_ARE = ("tests.zip", "test-zero.png", "test-one.png")
 
 

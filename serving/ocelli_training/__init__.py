@@ -1,4 +1,4 @@
-"""The trainer: reads the sources of one revision, learns it, measures it and stores the artifact.
+"""The trainer: reads the sources of one revision, trains and evaluates it, and stores the artifact.
 
-It needs the object store and what the sources are read from, and no rights in the cluster.
+It needs access to the object store and to the sources, and no rights in the cluster.
 """

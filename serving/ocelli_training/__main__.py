@@ -1,4 +1,4 @@
-"""`python -m ocelli_training`: the trainer. Everything it needs to know stands in its environment."""
+"""`python -m ocelli_training`: the trainer, configured by its environment."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from ocelli_training.settings import TrainerSettings
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
-"""A training has nothing to do without its store, and all to lose: a store that is away for minutes must not fail it."""
+"""A training cannot continue without its store, and should survive an outage of some minutes."""
 _TALKATIVE = ("onnx_ir", "onnxscript", "torch")
-"""Exporting a network tells of each of its steps."""
+"""Libraries that log every step of a network's export."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def main() -> int:
     else:
         _end_at_signals(scratch)
         # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
-        # CPU limit. Features, which take most of the time, have threads of their own. Read once, when NumPy is imported.
+        # CPU limit. Feature extraction, the longest stage, has its own threads. NumPy reads this once, at its import.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         from ocelli_training.attempt import run_attempt
 
@@ -63,18 +63,18 @@ def _make_scratch_folder(settings: TrainerSettings) -> Path:
         return Path(tempfile.mkdtemp(prefix="training-", dir=settings.scratch_folder))
     except OSError as error:
         raise SettingsError(
-            f"{Environment.SCRATCH_FOLDER} is {str(settings.scratch_folder)!r}, which cannot be written ({error.strerror}); "
-            "set a folder for temporary files"
+            f"environment variable {Environment.SCRATCH_FOLDER}: {settings.scratch_folder} is not writable "
+            f"({error.strerror}); set it to a folder for temporary files"
         ) from error
 
 
 def _end_at_signals(scratch: Path) -> None:
-    """End at once when Kubernetes asks for it. An attempt that is cut short has no outcome: the Job decides what follows."""
+    """Stop at once when Kubernetes asks for it. An interrupted attempt has no outcome: the Job decides what follows."""
 
     def end(number: int, frame: FrameType | None) -> None:
         logger.warning("training.stopped", extra={"signal": signal.Signals(number).name})
         shutil.rmtree(scratch, ignore_errors=True)
-        # Threads in the middle of an image cannot be asked to stop, and an ordinary exit would wait for them.
+        # An ordinary exit would wait for threads that are decoding an image.
         os._exit(_SIGNALLED + number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,7 +85,7 @@ def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:
     attempt = environment.get(Environment.ATTEMPT, "")
     return Outcome(
         reason=OutcomeReason.FAILED,
-        message=f"Classifier {environment.get(Environment.CLASSIFIER, '')}: the trainer is not set up right: {error}",
+        message=f"Classifier {environment.get(Environment.CLASSIFIER, '')}: the trainer is misconfigured: {error}",
         revision=environment.get(Environment.REVISION, ""),
         attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else 0,
     )

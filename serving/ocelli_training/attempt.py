@@ -1,4 +1,4 @@
-"""One attempt at a revision: the training with its progress file, and its outcome in the store whatever happened."""
+"""One attempt at a revision: the training with its progress file, and its outcome in the store, also after a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from ocelli_api.outcome import ExitCode, Outcome
 from ocelli_storage.layout import OUTCOME, PROGRESS
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoreQuotaError
-from ocelli_training.ending import judge_error
+from ocelli_training.failure import describe_failure
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.training import Training
@@ -21,10 +21,10 @@ logger = logging.getLogger(__name__)
 
 
 async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Path) -> tuple[Outcome, ExitCode]:
-    """Learn the revision; `scratch` is an empty folder.
+    """Train the revision; `scratch` is an empty folder.
 
-    The outcome lies in the store when this returns, unless the store does not answer: then the exit code is one at which the
-    Job may try again; or has no room for it: then the operator has it from the termination message.
+    When this returns, the outcome is stored, with two exceptions: if the store does not answer, the exit code lets the Job try
+    again; if the store's quota is exceeded, the operator reads the outcome from the termination message.
     """
     started = time.monotonic()
     location = settings.location
@@ -32,16 +32,16 @@ async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Pa
     progress_key = location.training_key(settings.revision, settings.attempt, PROGRESS)
     exit_code = ExitCode.SUCCEEDED
     try:
-        # A Job may start a second Pod for an attempt: what the first one left must not be taken for its end.
+        # A Job may start a second Pod for an attempt: the first Pod's outcome must not count for the second.
         await store.delete(outcome_key)
         async with Progress(store, progress_key, now=_now) as progress:
             outcome = await Training(settings, store, scratch, progress).run()
     except Exception as error:
-        ending = judge_error(settings.classifier, error)
-        if not ending.expected:
+        failure = describe_failure(settings.classifier, error)
+        if not failure.expected:
             logger.exception("training.error")
-        exit_code = ending.exit_code
-        outcome = Outcome(reason=ending.reason, message=ending.message, revision=settings.revision, attempt=settings.attempt)
+        exit_code = failure.exit_code
+        outcome = Outcome(reason=failure.reason, message=failure.message, revision=settings.revision, attempt=settings.attempt)
     outcome = replace(outcome, finished_at=f"{_now().isoformat(timespec='milliseconds').removesuffix('+00:00')}Z")
     try:
         await store.put(outcome_key, json.dumps(outcome.to_json(), ensure_ascii=False).encode())

@@ -1,4 +1,4 @@
-"""Which backbone a training uses: the one that is named, or for `Auto` the default. Pure."""
+"""The backbone of a training: the one that the recipe names, or the default for `Auto`. Pure."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ AUTO = "Auto"
 
 
 class BackboneNotInstalledError(Exception):
-    """The backbone that is asked for is not on hand. The message says which are."""
+    """The requested backbone is not installed. The message lists the installed ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneChoice:
-    """A backbone on hand and why it was taken."""
+    """An installed backbone and why it was chosen."""
 
     installed: InstalledBackbone
     description: str
-    """Its name, with the reason where `Auto` was asked for."""
+    """Its name, with the reason for `Auto`."""
 
 
 def choose_backbone(wanted: str, installed: Sequence[InstalledBackbone]) -> BackboneChoice:
-    """Resolve the name that a recipe gives.
+    """The installed backbone of that name.
 
     Raises:
-        BackboneNotInstalledError: there is no such backbone here. Another one is never taken in its place.
+        BackboneNotInstalledError: it is not installed. It is never replaced by another one.
     """
-    # An installation may still list one for what was learned on it.
+    # An installation may still list a removed one, for classifiers that were trained with it.
     usable = [backbone for backbone in installed if backbone.name not in REMOVED_BACKBONES]
     if wanted in REMOVED_BACKBONES:
         raise BackboneNotInstalledError(
-            f'backbone "{wanted}" was removed from Ocelli; what is served goes on; to train again name {DEFAULT_BACKBONE} '
-            "in model.backbone, or remove model.backbone"
+            f'backbone "{wanted}" was removed from Ocelli; the served revision stays available; to train again, set '
+            f"model.backbone to {DEFAULT_BACKBONE}, or remove model.backbone"
         )
     if wanted != AUTO:
         for backbone in usable:
@@ -46,13 +46,13 @@ def choose_backbone(wanted: str, installed: Sequence[InstalledBackbone]) -> Back
         if backbone.name == DEFAULT_BACKBONE:
             return BackboneChoice(installed=backbone, description=f"{backbone.name} (Auto)")
     if usable:
-        description = f"{usable[0].name} (Auto: {DEFAULT_BACKBONE} is not installed, this is the first that is)"
+        description = f"{usable[0].name} (Auto: the first installed one, because {DEFAULT_BACKBONE} is not installed)"
         return BackboneChoice(installed=usable[0], description=description)
     raise BackboneNotInstalledError(f"no backbone is installed; {_remedy(usable, DEFAULT_BACKBONE)}")
 
 
 def _remedy(installed: Sequence[InstalledBackbone], wanted: str) -> str:
-    # `make run` installs this one always, and has no name for it.
+    # `make run` always installs this one.
     with_make = "" if wanted == DEFAULT_BACKBONE else f"with make run BACKBONES={wanted}, or on a cluster "
     install = f"install {wanted} {with_make}as docs/backbones.md says (in the chart: backbones)"
     names = ", ".join(backbone.name for backbone in installed)

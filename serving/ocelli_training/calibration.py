@@ -1,4 +1,4 @@
-"""Calibration: margins of images that the heads did not see, turned into scores whose best threshold is 0.5."""
+"""Calibration: turns margins of unseen images into scores whose best threshold is 0.5."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from numpy.typing import NDArray
 _NEWTON_STEPS = 100
 _TOLERANCE = 1e-9
 _LEAST_SLOPE = 0.05
-"""Over margins of deviation 1. Classes that cannot be told apart would get a slope of 0 or less: one score for all images, or
-an order turned round by chance."""
+"""For margins with standard deviation 1. Classes that cannot be separated would get a slope of 0 or less: one score for all
+images, or a reversed order by chance."""
 _OFFSET_PRIOR = 10.0
-"""How strongly offsets are drawn to their mean; an image near the border weighs 0.25 at most. 20 images say little of them."""
-# Blocks of classes bound the memory: 50,000 images and 500 classes have 25 million margins.
+"""How strongly offsets are drawn to their mean; an image near the border weighs at most 0.25. 20 images say little."""
+# Blocks of classes limit memory: 50,000 images and 500 classes have 25 million margins.
 _CLASSES_AT_A_TIME = 32
 
 
 def calibrate(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Slope and offset float32[C] from margins float64[M, C] of images that the heads did not see.
 
-    Platt scaling (1999) with one slope for all classes: slopes of their own, each from few images, would change which class of
-    an image has the highest score, and did so for the worse. The offsets are the classes' own, drawn to their mean as far as
-    images are few. Then each is moved so that the best threshold of its class is 0.5.
+    Platt scaling (1999) with one slope for all classes: separate slopes, each from few images, would change which class of an
+    image has the highest score, and made predictions worse. Each class has its own offset, drawn to the mean of all offsets the
+    more the fewer images there are. Then each is moved so that the best threshold of its class is 0.5.
     """
     slope, offset = _platt(margins, membership)
     for index in np.flatnonzero(membership.any(axis=0) & ~membership.all(axis=0)):
@@ -35,7 +35,7 @@ def calibrate(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> tu
 def _platt(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> tuple[float, NDArray[np.float64]]:
     """The slope and the offsets float64[C] of the least cross-entropy, by Newton's method with step halving.
 
-    The targets are Platt's, which keep a few separable images from certainty. The Hessian is approximated by an arrowhead
+    The targets are Platt's, so few separable images do not lead to certainty. The Hessian is approximated by an arrowhead
     matrix: one row for the slope, and a diagonal for the offsets.
     """
     spread = max(float(margins.std()), 1e-6)
@@ -96,7 +96,7 @@ class _Platt:
     def derivatives(
         self, slope: float, offset: NDArray[np.float64]
     ) -> tuple[float, NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]:
-        """By slope, by offsets; twice by slope, by slope and offsets, twice by offsets."""
+        """First derivatives by slope and by offsets; second ones by slope, by slope and offsets, and by offsets."""
         classes = len(offset)
         by_slope, twice_by_slope = 0.0, 1e-9
         by_offset, mixed, twice_by_offset = np.zeros(classes), np.zeros(classes), np.zeros(classes)
@@ -122,11 +122,11 @@ class _Platt:
 
 
 def _best_threshold(exponents: NDArray[np.float64]) -> float:
-    """The exponent from which on images should count as of the class, by the F1 that calibrated probabilities lead to expect.
+    """The exponent at which an image should count as of the class: the one with the best expected F1.
 
-    The expectation over probabilities, not the F1 of these very images, whose best threshold jumps with every image. At the
-    best threshold the probability is half the F1 that is reached (Lipton, Elkan and Narayanaswamy, 2014), so that it is 0.5
-    for a class that is told apart without fault, and less for a rare one that is not.
+    The expectation is over probabilities, because the best threshold of the images themselves changes with every image. At the
+    best threshold, the probability is half of the F1 (Lipton, Elkan and Narayanaswamy, 2014). So it is 0.5 for a class that is
+    separated perfectly, and lower for a rare class that is not.
     """
     probability = np.sort(1 / (1 + np.exp(-np.clip(exponents, -500, 500))))[::-1]
     expected_f1 = 2 * np.cumsum(probability) / (probability.sum() + np.arange(1, len(probability) + 1))

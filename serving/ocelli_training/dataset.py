@@ -1,13 +1,13 @@
-"""The dataset: which image is an example of what, and whether the examples suffice. Pure: no I/O, no pixels.
+"""The dataset: which class each image belongs to, and whether there are enough examples. Pure: no I/O, no pixels.
 
-An image is its bytes: files of the same content are one image, named by its SHA-256. An image that several sets claim belongs
-to the later round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is
-none of them"; and among classes to the later one.
+Files of the same content are one image, identified by its SHA-256. An image in several sets belongs to the set of the later
+round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is none of them";
+and among classes to the later one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,10 @@ from ocelli_storage.archives import EntryFault, shown_name
 from ocelli_training.sources import shown_source
 
 EXAMPLES_MINIMUM = 10
-"""Usable examples that each class and the negatives, and each new zip of those that have enough, must have."""
+"""Usable examples that each class, the negatives, and each new zip for one that has enough, must have."""
 DISTINCT_MINIMUM = 2
-"""Different images that each of them must have: one cannot both learn from an image and be judged by it."""
-OFFENDERS_SHOWN = 5
+"""Different images that each of them must have: an image cannot be used for training and for evaluation."""
+SKIPPED_SHOWN = 5
 SUBJECTS_SHOWN = 3
 FILES_REPORTED = 1000
 
@@ -37,7 +37,7 @@ _PHRASES: Mapping[str, str] = {
 
 
 class DatasetError(Exception):
-    """The examples do not suffice for a training. The message names the Classifier and the first offenders."""
+    """There are not enough examples for a training. The message names the Classifier and the first skipped files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +47,9 @@ class ExampleSet:
     class_name: str | None
     """None: the negatives."""
     sources: tuple[Source, ...]
-    """Without those that were erased."""
+    """Without erased ones."""
     partly_erased: bool = False
-    """Some of its sources were erased: it need not have as many examples as others."""
+    """Some of its sources were erased: it needs fewer examples."""
 
     def __str__(self) -> str:
         return "the negative examples" if self.class_name is None else f'class "{shown_name(self.class_name)}"'
@@ -57,7 +57,7 @@ class ExampleSet:
 
 @dataclass(frozen=True, kw_only=True)
 class FileReading:
-    """One file of a source: an image by its digest, or why it is none."""
+    """One file of a source: the digest of its image, or why it is not usable."""
 
     name: str
     digest: str | None = None
@@ -67,7 +67,7 @@ class FileReading:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceReading:
-    """All files of one source that are not hidden, in its order."""
+    """All files of one source that are not hidden, in the order of the source."""
 
     source: Source
     files: tuple[FileReading, ...]
@@ -79,28 +79,28 @@ class SourceReading:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One image that is learned from, or judged by."""
+    """One image for training and evaluation."""
 
     digest: str
     set_index: int
     """Index into the example sets: the classes in their order, then the negatives."""
     name: str
-    """Of the first file that holds it."""
+    """Of the first file with this image."""
     source: str
     """Of that file, as messages show it."""
     round: int = 1
-    """The first round of its set that brought the image: the lower, the older."""
+    """The first round of its set that contained the image: the lower, the older."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedFile:
-    """A file that is not learned from, with the reason as people read it."""
+    """A file that is not used, with the reason as users read it."""
 
     source: str
     name: str
     reason: str
     owner: str | None = None
-    """The example set that has its image, if that is the reason."""
+    """The example set that its image belongs to, if that is the reason."""
 
     def __str__(self) -> str:
         return f"{shown_name(self.name)} ({self.reason})"
@@ -108,7 +108,7 @@ class SkippedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class SetReport:
-    """What became of the files of one example set."""
+    """How the files of one example set were used."""
 
     example_set: ExampleSet
     files: int
@@ -163,7 +163,7 @@ def _example_set(class_name: str | None, sources: tuple[Source, ...]) -> Example
 
 
 def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> Dataset:
-    """Decide which image belongs where; `readings` has for each set those of its sources, in their order."""
+    """Assign each image to a set; `readings` has, for each set, those of its sources in order."""
     owners = _find_owners(sets, readings)
     examples: list[Example] = []
     reports: list[SetReport] = []
@@ -209,29 +209,24 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
 
 
 def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence[SourceReading]]) -> None:
-    """Refuse what cannot be learned. `classifier` is its `namespace/name`.
+    """Check that there are enough examples. `classifier` is its `namespace/name`.
 
     Raises:
         DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
     """
     if len(dataset.reports) < 2:
-        raise DatasetError(
-            f"Classifier {classifier}: there is one class and nothing to tell it from; add a class or negative examples"
-        )
-    faults: list[str] = []
-    for report, set_readings in zip(dataset.reports, readings, strict=True):
-        fault = _set_fault(report) or _upload_fault(report, set_readings)
-        if fault is not None:
-            faults.append(fault)
+        raise DatasetError(f"Classifier {classifier}: there is only one class; add another class, or negative examples")
+    checked = zip(dataset.reports, readings, strict=True)
+    faults = [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
     if faults:
         raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
 
 
 def join_faults(faults: Sequence[str]) -> str:
-    """The first faults as one text, with the number of those left out."""
+    """The first faults as one text, with the number of the others."""
     text = " | ".join(faults[:SUBJECTS_SHOWN])
     more = len(faults) - SUBJECTS_SHOWN
-    return f"{text} | and {more} more like these" if more > 0 else text
+    return f"{text} | and {more} more" if more > 0 else text
 
 
 def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> dict[str, int]:
@@ -248,31 +243,33 @@ def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceR
 
 def _set_fault(report: SetReport) -> str | None:
     subject = report.example_set
-    # Whoever asked for the erasure need not care whether others have sent enough.
+    # A request to erase one customer's images should not fail because few others are left.
     minimum = DISTINCT_MINIMUM if subject.partly_erased else EXAMPLES_MINIMUM
     if report.usable >= minimum and report.distinct >= DISTINCT_MINIMUM:
         return None
     verb = "have" if subject.class_name is None else "has"
     if subject.partly_erased and report.distinct < DISTINCT_MINIMUM:
-        fact = f"{subject} {verb} {_count(report.distinct, 'different example')} left"
-        return f"{fact} after others were erased at their customer's request; add at least {EXAMPLES_MINIMUM}"
+        fact = f"{subject} {verb} {_count(report.distinct, 'different example')} left after others were erased on request"
+        return f"{fact}; add at least {EXAMPLES_MINIMUM}"
     owners = {file.owner for file in report.given_away}
     if report.usable == 0 and len(owners) == 1 and not report.skipped:
         fact = f"{subject} {verb} 0 usable examples of {_count(report.files, 'file')}"
-        why = f"all their images are in {owners.pop()} too; was one zip sent for both?"
-        return f"{fact}, because {why} Give each images of its own, at least {EXAMPLES_MINIMUM}"
+        why = f"all its images are also in {owners.pop()}; check whether both have the same zip"
+        return f"{fact}: {why}, and give each at least {EXAMPLES_MINIMUM} images of its own"
     if report.usable < EXAMPLES_MINIMUM:
         fact = f"{subject} {verb} {_count(report.usable, 'usable example')} of {_count(report.files, 'file')}"
-        return f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_offenders((*report.skipped, *report.given_away))}"
-    fact = f"{subject} {verb} {_count(report.usable, 'usable example')}, all of them the same image"
-    return f"{fact}; add at least {DISTINCT_MINIMUM - report.distinct} more that differ"
+        return (
+            f"{fact}; add at least {EXAMPLES_MINIMUM - report.usable}{_describe_skipped((*report.skipped, *report.given_away))}"
+        )
+    fact = f"{subject} {verb} {_count(report.usable, 'usable example')}, and all are the same image"
+    return f"{fact}; add at least {DISTINCT_MINIMUM - report.distinct} different one"
 
 
 def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str | None:
-    """What is wrong with a zip that was just sent to a set that has enough without it.
+    """The fault of a zip that was just uploaded for a set that has enough examples without it.
 
-    Where the set has not, its zips count together; and those of earlier rounds failed a training once, which whoever sends
-    others cannot undo.
+    If the set does not have enough, its zips count together. Zips of earlier rounds are not checked: an upload cannot correct
+    them.
     """
     latest_round = max((reading.source.round for reading in readings), default=1)
     usable = sum(reading.usable for reading in readings)
@@ -283,19 +280,18 @@ def _upload_fault(report: SetReport, readings: Sequence[SourceReading]) -> str |
             fact = f"{_count(reading.usable, 'usable example')} of {_count(len(reading.files), 'file')}"
             skipped = [file for file in report.skipped if file.source == shown]
             missing = EXAMPLES_MINIMUM - reading.usable
-            return f"{report.example_set}: its {shown} has {fact}; add at least {missing} to that zip{_offenders(skipped)}"
+            return (
+                f"{report.example_set}: its {shown} has {fact}; add at least {missing} to that zip{_describe_skipped(skipped)}"
+            )
     return None
 
 
-def _offenders(files: Sequence[SkippedFile]) -> str:
+def _describe_skipped(files: Sequence[SkippedFile]) -> str:
     if not files:
         return ""
-    more = len(files) - OFFENDERS_SHOWN
-    return f". Skipped: {_listed(files[:OFFENDERS_SHOWN])}{f' and {more} more' if more > 0 else ''}"
-
-
-def _listed(files: Iterable[SkippedFile]) -> str:
-    return ", ".join(str(file) for file in files)
+    more = len(files) - SKIPPED_SHOWN
+    listed = ", ".join(str(file) for file in files[:SKIPPED_SHOWN])
+    return f". Skipped: {listed}{f' and {more} more' if more > 0 else ''}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,4 +1,4 @@
-"""How good the heads are, judged by images that they did not see. Pure: scores and truth in, figures out."""
+"""Evaluation of heads on images that they were not trained on. Pure: from scores and actual classes to metrics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NORMAL_QUANTILE = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """One class at the threshold 0.5, whatever the other classes score. A quotient of nothing by nothing is 0."""
+    """Metrics of one class at the threshold 0.5, independent of the scores of other classes. 0 / 0 counts as 0."""
 
     class_name: str
     images: int
@@ -46,7 +46,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True, kw_only=True)
 class ConfusionCell:
-    """The number of images of one class that were predicted as another (or as the same). None: none of the classes."""
+    """How many images of the actual class were predicted as the predicted one. None: none of the classes."""
 
     actual: str | None
     predicted: str | None
@@ -72,28 +72,27 @@ class Misclassified:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """The figures of one training, all from scores of images by heads and calibrations that did not see them."""
+    """The metrics of one training. All scores come from heads and calibrations that were fitted without the scored image."""
 
     images: int
     """Evaluated images, negatives included."""
     accuracy: float
-    """Balanced: the mean over the classes, and over the negatives if there are any, of the part that is predicted right. Near
-    duplicates count as one image: a burst shows what the heads do with one picture."""
+    """Balanced: the mean recall of all classes, and of the negatives if there are any. Near duplicates count as one image."""
     accuracy_interval: tuple[float, float]
-    """In which the accuracy on many other images like these lies, with 95 % confidence."""
+    """The 95 % confidence interval of the accuracy."""
     calibration_error: float
     """Expected calibration error of each image's highest score, in `CALIBRATION_BINS` bins of equal width (Naeini, 2015)."""
     lost_by_rejection: float
-    """Part of the images of classes with a right score of 0.5 or more that rejection brings below 0.5."""
+    """Share of correctly scored images of classes (0.5 or more) that rejection lowers below 0.5."""
     classes: tuple[ClassMetrics, ...]
     """In the definition's order."""
     confusion: tuple[ConfusionCell, ...]
     """The confusion matrix without its zeros, row by row."""
     misclassified: tuple[Misclassified, ...]
-    """The surest errors first."""
+    """Errors with the most certain scores first."""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, for the report."""
+        """All metrics, for the report."""
         return {
             **self.summary(),
             "confusion": [cell.to_json() for cell in self.confusion],
@@ -101,7 +100,7 @@ class Evaluation:
         }
 
     def summary(self) -> dict[str, Any]:
-        """What the artifact keeps: nothing that names images or grows with their number."""
+        """The metrics that the artifact contains: without image names, and of a size that does not grow with the images."""
         return {
             "protocol": "CrossValidation",
             "images": self.images,
@@ -120,12 +119,12 @@ def evaluate(
     class_names: Sequence[str],
     image_names: Sequence[str],
 ) -> Evaluation:
-    """Judge a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `image_names` are those of its
+    """Evaluate a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `image_names` are those of its
     examples.
 
-    An image's prediction is its class of the highest score. Where there are negative examples a highest score below 0.5 means
-    "none of the classes", which is right for a negative and wrong for every other image; without negatives there always is
-    a prediction. An image of several classes is predicted right by any of them.
+    The predicted class of an image is the one with the highest score. If there are negative examples, a highest score below 0.5
+    means "none of the classes", which is correct for a negative and wrong for every other image; without negatives, a class is
+    always predicted. For an image of several classes, each of them is correct.
     """
     scores = fit.scores
     nothing = len(class_names)
@@ -134,7 +133,7 @@ def evaluate(
     has_negatives = not bool(of_class.all())
     predicted = np.where(highest < DECISION_THRESHOLD, nothing, best) if has_negatives else best
     actual = np.where(of_class, membership.argmax(axis=1), nothing)
-    # An image of several classes counts as of the one that was predicted.
+    # An image of several classes counts for the predicted one.
     right = np.concatenate([membership, ~of_class[:, np.newaxis]], axis=1)[np.arange(len(scores)), predicted]
     actual = np.where(right, predicted, actual)
     names: list[str | None] = [*class_names, None]
@@ -166,16 +165,16 @@ def evaluate(
 
 
 def _recall(right: NDArray[np.bool_], groups: NDArray[np.intp]) -> tuple[float, int]:
-    """The part of the groups of near duplicates that is predicted right, and their number."""
+    """The share of groups of near duplicates that is predicted correctly, and the number of groups."""
     _, group, images = np.unique(groups, return_inverse=True, return_counts=True)
     return float(np.average(right, weights=1.0 / images[group])), len(images)
 
 
 def _interval(recalls: Sequence[tuple[float, int]]) -> tuple[float, float]:
-    """95 % for the mean of the classes' recalls, each with the number of images that it was found with.
+    """The 95 % interval of the mean recall; each recall comes with its number of images.
 
-    Agresti and Coull's adjustment (1998) of every recall, by two right and two wrong images, keeps the interval honest where
-    few images were all right.
+    Agresti and Coull's adjustment (1998), which adds two correct and two wrong images to each recall, keeps the interval
+    realistic where a few images were all correct.
     """
     adjusted = [((recall * count + 2) / (count + 4), count + 4) for recall, count in recalls]
     centre = float(np.mean([part for part, _ in adjusted]))

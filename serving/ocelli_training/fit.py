@@ -1,20 +1,20 @@
-"""Learning the heads: one-vs-rest logistic regression over a backbone's features, with calibration and rejection.
+"""Training the heads: one-vs-rest logistic regression on a backbone's features, with calibration and rejection.
 
 It knows features and classes, not images, networks or files.
 
-How a fit goes:
+The steps of a fit:
 
-1. Features are normalised (`ocelli_model.heads.normalised`) and centred. Where there are fewer examples than features they are
-   turned into as many coordinates as there are examples, which loses nothing and makes everything after it fast.
-2. Every image is scored by heads that were learned without its fold (cross-validation), at every size of the dataset. The heads
-   that are served are learned from all images.
-3. Heads are learned on whitened features (`within_class`), with an L2 penalty. The penalty is that of the least cross-validated
-   loss, and mirrored images are learned from where this loss gains by it: "arrow to the left" could not be learned with them.
-4. The scores of images that heads did not see calibrate these, so that each class's best threshold is 0.5, and their distances
-   decide from where on an image counts as unlike every example: at `REJECTION_QUANTILE` of them.
-5. For the evaluation, calibration and border come from images other than those that are judged by them.
+1. Features are normalised (`ocelli_model.heads.normalised`) and centred. If there are fewer examples than features, they are
+   rotated to as many coordinates as there are examples, which loses nothing and makes the other steps fast.
+2. Every image is scored by heads that were trained without its fold (cross-validation), at every size of the dataset. The
+   served heads are trained on all images.
+3. Heads are trained on whitened features (`within_class`), with an L2 penalty. The penalty is the one with the lowest
+   cross-validated loss. Mirrored images are used if they lower this loss: "arrow to the left" could not be learned with them.
+4. Scores of unseen images calibrate the heads, so that each class's best threshold is 0.5. Distances of unseen images set the
+   border at which an image counts as unlike every example: their `REJECTION_QUANTILE`.
+5. For the evaluation, calibration and border come from other images than the evaluated ones.
 
-Other views are learned from and never scored.
+Other views are used for training only and are never scored.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from ocelli_training.within_class import WithinClass
 CLASS_MINIMUM_IMAGES = 2
 FEATURE_POWER = 0.6
 PENALTIES = (0.1, 0.01, 0.001)
-"""Those that are tried, the strongest first, relative to a mean loss on features of mean square length 1."""
+"""The penalties to choose from, the strongest first, relative to a mean loss on features of mean square length 1."""
 REJECTION_QUANTILE = 0.95
-"""Part of the images of the classes that must be nearer than the border, judged by heads that did not see them."""
+"""Share of the classes' images that must be inside the border, measured by heads that were trained without them."""
 SEARCH_LIMIT_IMAGES = 2000
-"""Views and penalty are chosen on so many images at most: more change the choice no more, and would take minutes."""
+"""Views and penalty are chosen on at most this many images: more do not change the choice, and would take minutes."""
 
 _BLOCK_ROWS = 4096
 _SLOPES = np.geomspace(0.1, 100.0, 16)
 
 
 class View(StrEnum):
-    """What of an image is learned from."""
+    """The part of an image that features are computed of."""
 
     WHOLE = "Whole"
     MIRRORED = "Mirrored"
@@ -58,16 +58,16 @@ class View(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
-    """What is learned from: a row per image."""
+    """Training data: a row per image."""
 
     features: NDArray[np.float32]
     """float32[N, D]: of the whole images."""
     other_views: dict[View, NDArray[np.float32]] = field(default_factory=dict)
     """float32[N, D] each: features of other views of the same images."""
     membership: NDArray[np.bool_]
-    """bool[N, C]; a row without any class is a negative example."""
+    """bool[N, C]; a row without a class is a negative example."""
     folds: NDArray[np.intp]
-    """intp[N], 0 to `FOLDS` - 1: images of one fold are judged together."""
+    """intp[N], 0 to `FOLDS` - 1: images of one fold are evaluated together."""
 
     def __post_init__(self) -> None:
         shapes = {array.shape for array in (self.features, *self.other_views.values())}
@@ -75,12 +75,6 @@ class Examples:
             raise ValueError(f"examples: features of shapes {sorted(shapes)} differ")
         if self.membership.ndim != 2 or not len(self.membership) == len(self.folds) == len(self.features):
             raise ValueError(f"examples: membership {self.membership.shape} does not fit {len(self.features)} images")
-
-    def strata(self) -> NDArray[np.intp]:
-        """intp[N]: each image's first class, or C for a negative."""
-        first: NDArray[np.intp] = self.membership.argmax(axis=1)
-        first[~self.membership.any(axis=1)] = self.membership.shape[1]
-        return first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +92,19 @@ class Fit:
     heads: Heads
     recipe: Recipe
     scores: NDArray[np.float32]
-    """float32[N, C]: of every image, by heads, calibration and border that did not see it."""
+    """float32[N, C]: of every image, by heads, calibration and border that were fitted without it."""
     unrejected_scores: NDArray[np.float32]
     """float32[N, C]: the same before rejection."""
 
 
 def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda part: None, *, threads: int = 1) -> Fit:
-    """Learn calibrated heads. `on_progress` is called with the part done, 0 to 1.
+    """Train calibrated heads. `on_progress` is called with the part done, 0 to 1.
 
-    The same examples give the same weights to the bit, on one kind of CPU with one version of NumPy that itself uses one thread
-    (`OPENBLAS_NUM_THREADS=1`), whatever `threads` is.
+    The same examples give bit-identical weights for any number of `threads`, on one kind of CPU with one version of NumPy that
+    uses one thread itself (`OPENBLAS_NUM_THREADS=1`).
 
     Raises:
-        ValueError: a class has fewer than two images, or there is nothing to tell it from; `check_dataset` refuses both before.
+        ValueError: a class has fewer than two images, or there are no other images; `check_dataset` refuses both earlier.
     """
     _refuse_too_few(examples)
     material = _Material.prepare(examples)
@@ -120,7 +114,7 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     for fold in range(FOLDS):
         inside = material.folds == fold
         if inside.any():
-            # Where the classes have no other images, nothing else can be learned from.
+            # If the classes have no images in other folds, all images are used.
             others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
             learned = _learn(material, np.flatnonzero(others), recipe, threads)
             rows = np.flatnonzero(inside)
@@ -157,20 +151,20 @@ def _refuse_too_few(examples: Examples) -> None:
     for index in range(classes):
         images = int(examples.membership[:, index].sum())
         if images < CLASS_MINIMUM_IMAGES:
-            raise ValueError(f"examples: class {index} of {classes} has {images} images; give {CLASS_MINIMUM_IMAGES} at least")
+            raise ValueError(f"examples: class {index} of {classes} has {images} images; give at least {CLASS_MINIMUM_IMAGES}")
         if images == len(examples.membership):
             raise ValueError(f"examples: class {index} of {classes} has all images; give another class or negatives")
 
 
 def _border(distances: NDArray[np.float64], least: float) -> float:
-    # Of few distances the quantile itself lies too low: so many more would lie beyond it.
+    # The plain quantile of few distances is too low: more unseen images would be outside.
     part = min(1.0, REJECTION_QUANTILE * (1.0 + 1.0 / len(distances)))
     return max(float(np.quantile(distances, part)), least)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Material:
-    """Examples in K coordinates: normalised, centred, and turned where that makes them fewer."""
+    """Examples in K coordinates: normalised, centred, and rotated if that gives fewer coordinates."""
 
     views: dict[View, NDArray[np.float32]]
     """float32[N, K] each."""
@@ -179,7 +173,7 @@ class _Material:
     membership: NDArray[np.bool_]
     folds: NDArray[np.intp]
     origin: NDArray[np.float64]
-    """float64[D]: the mean that was taken off."""
+    """float64[D]: the mean that was subtracted."""
     basis: NDArray[np.float64] | None
     """float64[D, K] from features to coordinates; None: they are the same."""
 
@@ -221,7 +215,7 @@ class _Material:
 
 
 def normalised_rows(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Features float32[N, D] as heads take them, see `ocelli_model.heads.normalised`; in blocks, which bound the memory."""
+    """Features float32[N, D] as heads take them, see `ocelli_model.heads.normalised`; in blocks, to limit memory."""
     rows = np.empty_like(features)
     for start in range(0, len(features), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
@@ -261,7 +255,7 @@ class _Learned:
 
 
 def _learn(material: _Material, rows: NDArray[np.intp], recipe: Recipe, threads: int) -> _Learned:
-    """Learn from some of the images."""
+    """Train on some of the images."""
     whitened = _Whitened.build(material, rows, recipe.views)
     return whitened.solve(recipe.penalty, threads)
 
@@ -314,17 +308,17 @@ def _choose_recipe(material: _Material, on_progress: Callable[[float], None], th
 
 
 def _is_no_worse(losses: NDArray[np.float64], than: NDArray[np.float64]) -> bool:
-    """Whether the sum of the losses float64[N] of the same images exceeds the other by one standard error at most.
+    """Whether the sum of the losses float64[N] exceeds that of the other choice by at most one standard error.
 
-    The rule of one standard error (Breiman, 1984): of two choices that so few images cannot tell apart, the one that is better
-    on most datasets is taken, which is the mirrored view and the stronger penalty.
+    This is the rule of one standard error (Breiman, 1984): if the difference between two choices is within the error, the one
+    that is better on most datasets is taken, which is the mirrored view and the stronger penalty.
     """
     differences = losses - than
     return float(differences.sum()) <= float(differences.std()) * math.sqrt(len(differences))
 
 
 def _search_rows(material: _Material) -> NDArray[np.intp]:
-    """Some rows of each class and of the negatives, evenly; all where there are few."""
+    """A proportional selection of rows of each class and of the negatives; all rows of a small dataset."""
     count = len(material.folds)
     if count <= SEARCH_LIMIT_IMAGES:
         return np.arange(count)
@@ -354,9 +348,9 @@ def _cross_validate(material: _Material, views: Sequence[View], threads: int) ->
 
 
 def _losses(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Logistic losses float64[N], positives and negatives of a class counting alike, at the slope that suits all margins best.
+    """Logistic losses float64[N], with equal weight for positives and negatives of a class, at the best slope for all margins.
 
-    Calibration comes after, and sets the slope anyway: a penalty must not win by its margins' scale.
+    Calibration sets the slope later, so a penalty must not be chosen for the scale of its margins.
     """
     targets = np.where(membership, 1.0, -1.0)
     importance = np.where(

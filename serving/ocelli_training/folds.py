@@ -1,8 +1,8 @@
-"""Folds of the cross-validation: which images are judged together by heads that saw none of them.
+"""Folds of the cross-validation: images that are evaluated together, by heads that were trained without them.
 
-A fold belongs to a group of near duplicates and follows from the group's oldest image and the seed alone, so that adding an
-image that is not a near copy of another moves no other image. The only exceptions are sets that could not be judged: those of a
-single group, and those whose few groups have the same fold by chance.
+The fold of a group of near duplicates depends only on the group's oldest image and the seed, so a new image moves no other
+image, unless it is a near duplicate. The exceptions are sets that could not be evaluated otherwise: sets of one group, and sets
+whose few groups have the same fold by chance.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FOLDS = 5
 
 
 def assign_folds(digests: Sequence[str], groups: NDArray[np.intp], sets: NDArray[np.intp], seed: int) -> NDArray[np.intp]:
-    """A fold for each image, intp[N]; every set of two images and more has two folds at least.
+    """A fold for each image, intp[N]; every set of two or more images has at least two folds.
 
     Args:
         digests: SHA-256 (hex) of each image.
@@ -37,9 +37,9 @@ def assign_folds(digests: Sequence[str], groups: NDArray[np.intp], sets: NDArray
 
 
 def _split_sets_of_one_group(groups: NDArray[np.intp], sets: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The groups intp[N], but that each image of a set of near duplicates counts as one.
+    """The groups intp[N], where each image of a set that is one group becomes its own group.
 
-    Images of such a class would be judged by heads that know nothing of it.
+    Otherwise such a class would be evaluated by heads that were trained without it.
     """
     units = groups.copy()
     for index in np.unique(sets):

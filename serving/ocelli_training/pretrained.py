@@ -1,4 +1,4 @@
-"""A pretrained classifier: from what its definition names to its artifact and report, without learning anything."""
+"""A pretrained classifier: from its definition to its artifact and report. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from ocelli_model.artifact import Artifact
 from ocelli_model.output_head import OutputHead
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.packaged_network import PACKAGED_CLASSIFIERS, build_packaged_network, read_packaged_labels
-from ocelli_training.pretrained_files import PretrainedError, PretrainedFiles, PretrainedReader, Published
+from ocelli_training.pretrained_files import PretrainedError, PretrainedFiles, PretrainedReader
 from ocelli_training.pretrained_labels import (
     Hierarchy,
     LabelError,
@@ -32,9 +31,10 @@ from ocelli_training.pretrained_labels import (
     parse_labels,
     parse_translations,
 )
-from ocelli_training.pretrained_network import Network, NetworkRequest, build_network, check_answers, find_published
+from ocelli_training.pretrained_network import Network, build_network, check_answers, find_published
 from ocelli_training.progress import Progress
 from ocelli_training.reading import SourcesError
+from ocelli_training.report import describe_artifact
 from ocelli_training.settings import TrainerSettings
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PretrainedClassifier:
-    """What is stored of one."""
+    """What is stored of a pretrained classifier."""
 
     artifact: Artifact
     network: Network
@@ -58,96 +58,73 @@ class PretrainedClassifier:
     """What it was made from: the contents of `report.json`."""
 
 
-class PretrainedImport:
-    """Makes one pretrained classifier."""
+async def import_pretrained(
+    pretrained: Pretrained, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress
+) -> PretrainedClassifier:
+    """Fetch and check all files of a pretrained classifier; `scratch` is an empty folder.
 
-    def __init__(self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
-        """`scratch` is an empty folder."""
-        self._settings = settings
-        self._store = store
-        self._scratch = scratch
-        self._progress = progress
-
-    async def run(self, pretrained: Pretrained) -> PretrainedClassifier:
-        """Fetch and check everything.
-
-        Raises:
-            SourcesError: a file cannot be had, is wrong, or does not fit the others.
-            BackboneUnavailableError: torchvision does not know a name, PyTorch is needed and not here, or packaged weights are
-                missing or altered.
-        """
-        try:
-            return await self._make(pretrained)
-        except PretrainedError as error:
-            raise SourcesError(f"Classifier {self._settings.classifier}: {error}", error) from error
-
-    async def _make(self, pretrained: Pretrained) -> PretrainedClassifier:
+    Raises:
+        SourcesError: a file cannot be fetched, is wrong, or does not fit the others.
+        BackboneUnavailableError: torchvision does not know a name, PyTorch is needed and not installed, or packaged weights are
+            missing or changed.
+    """
+    try:
         started = time.monotonic()
         published = await asyncio.to_thread(find_published, pretrained.weights)
-        reader = PretrainedReader(self._settings, self._store, self._scratch)
-        async with reader.read(pretrained, published) as files:
-            self._progress.report(_FILES_READ)
+        async with PretrainedReader(settings, store, scratch).read(pretrained, published) as files:
+            progress.report(_FILES_READ)
             logger.info("files.read", extra={"seconds": time.monotonic() - started})
-            try:
-                meaning = _read_meaning(pretrained, files, published)
-                network = await asyncio.to_thread(self._build_network, pretrained, files, published)
-                head = build_head(meaning, network.metadata.feature_count)
-            except LabelError as error:
-                raise PretrainedError(str(error)) from error
-        self._progress.report(_NETWORK_BUILT)
-        artifact = Artifact(
-            classifier_id=self._settings.location.classifier_id,
-            revision=self._settings.revision,
-            class_names=head.class_names,
-            heads=head,
-            backbone_name=network.metadata.name,
-            backbone_digest=network.metadata.digest,
-            backbone_place=PartPlace.ARTIFACT,
-            precision=network.metadata.precision,
-            preprocessing=network.metadata.preprocessing,
-            metrics={},
-        )
-        report = {
-            "formatVersion": REPORT_FORMAT_VERSION,
-            "classifier": self._settings.classifier,
-            "classifierID": artifact.classifier_id,
-            "revision": artifact.revision,
-            "trainedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "backbone": {"description": network.description, "digest": network.metadata.digest},
-            "artifactDigest": artifact.digest,
-            "pretrained": _describe(files, network, meaning, head),
-        }
-        weights = network.metadata.weights
-        logger.info(
-            "network.imported",
-            extra={
-                "network": network.description,
-                "sha256": None if weights is None else weights.sha256,
-                "seconds": time.monotonic() - started,
-            },
-        )
-        return PretrainedClassifier(artifact=artifact, network=network, report=report)
-
-    def _build_network(self, pretrained: Pretrained, files: PretrainedFiles, published: PublishedWeights | None) -> Network:
-        folder, threads, weights = self._scratch / "network", self._settings.cpu_count, pretrained.weights
-        folder.mkdir()
-        if files.weights is None:
-            assert weights.packaged is not None
-            network = build_packaged_network(weights.packaged)
-            shown = f"packaged weights {weights.packaged}"
-            check_answers(network, pretrained.activation, folder, shown=shown, threads=threads)
-            return network
-        request = NetworkRequest(
-            weights=weights,
-            images=pretrained.images,
-            activation=pretrained.activation,
-            published=published,
-            file=files.weights,
-        )
-        return build_network(request, folder, threads=threads)
+            meaning = _read_meaning(pretrained, files, published)
+            folder = scratch / "network"
+            folder.mkdir()
+            network = await asyncio.to_thread(_build_network, pretrained, files, published, folder, settings.cpu_count)
+            head = build_head(meaning, network.metadata.feature_count)
+    except (PretrainedError, LabelError) as error:
+        first = error if isinstance(error, PretrainedError) else PretrainedError(str(error))
+        raise SourcesError(f"Classifier {settings.classifier}: {error}", first) from error
+    progress.report(_NETWORK_BUILT)
+    metadata = network.metadata
+    artifact = Artifact(
+        classifier_id=settings.location.classifier_id,
+        revision=settings.revision,
+        class_names=head.class_names,
+        heads=head,
+        backbone_name=metadata.name,
+        backbone_digest=metadata.digest,
+        backbone_place=PartPlace.ARTIFACT,
+        precision=metadata.precision,
+        preprocessing=metadata.preprocessing,
+        metrics={},
+    )
+    report = {
+        "formatVersion": REPORT_FORMAT_VERSION,
+        **describe_artifact(settings.classifier, artifact, network.description),
+        "pretrained": _describe(files, network, meaning, head),
+    }
+    logger.info(
+        "network.imported",
+        extra={
+            "network": network.description,
+            "sha256": None if metadata.weights is None else metadata.weights.sha256,
+            "seconds": time.monotonic() - started,
+        },
+    )
+    return PretrainedClassifier(artifact=artifact, network=network, report=report)
 
 
-def _read_meaning(pretrained: Pretrained, files: PretrainedFiles, published: Published | None) -> Meaning:
+def _build_network(
+    pretrained: Pretrained, files: PretrainedFiles, published: PublishedWeights | None, folder: Path, threads: int
+) -> Network:
+    if files.weights is not None:
+        return build_network(pretrained, published, files.weights, folder, threads=threads)
+    packaged = pretrained.weights.packaged
+    assert packaged is not None
+    network = build_packaged_network(packaged)
+    check_answers(network, pretrained.activation, folder, shown=f"packaged weights {packaged}", threads=threads)
+    return network
+
+
+def _read_meaning(pretrained: Pretrained, files: PretrainedFiles, published: PublishedWeights | None) -> Meaning:
     """What the outputs mean. Raises LabelError."""
     labels, hierarchy, translations = _find_labels(pretrained, files, published)
     if files.hierarchy is not None:
@@ -166,9 +143,9 @@ def _read_meaning(pretrained: Pretrained, files: PretrainedFiles, published: Pub
 
 
 def _find_labels(
-    pretrained: Pretrained, files: PretrainedFiles, published: Published | None
+    pretrained: Pretrained, files: PretrainedFiles, published: PublishedWeights | None
 ) -> tuple[Labels, Hierarchy | None, Translations | None]:
-    """The labels that are named, else those of the weights; with what comes with them, which is of no others."""
+    """The labels that the spec names, else those of the weights; with the hierarchy and translations that belong to them."""
     if files.labels is not None:
         return parse_labels(files.labels), None, None
     if pretrained.labels is not None and pretrained.labels.packaged is not None:
@@ -184,17 +161,18 @@ def _find_labels(
 
 
 def _describe(files: PretrainedFiles, network: Network, meaning: Meaning, head: OutputHead) -> dict[str, Any]:
-    def tell(role: str, used: Labels | Hierarchy | Translations | None, text: Text | None) -> dict[str, Any] | None:
+    def origin(role: str, used: Labels | Hierarchy | Translations | None, text: Text | None) -> dict[str, Any] | None:
         if used is None:
             return None
-        # What comes with this program is named by the program's version.
+        # Packaged texts have no digest: the version of Ocelli identifies them.
         digest = None if text is None else hashlib.sha256(text.data).hexdigest()
         return {"origin": used.source.removeprefix(f"{role} "), "sha256": digest}
 
     names = set(meaning.labels.names)
     stored = network.metadata.weights
     assert stored is not None
-    weights = stored if files.weights is None else files.weights
+    # Of a torchvision network the metadata name the weights, and not the place that they came from.
+    weights = stored if files.weights is None else files.weights.weights
     provenance = {} if stored.provenance is None else {"provenance": stored.provenance}
     return {
         "weights": {
@@ -203,9 +181,9 @@ def _describe(files: PretrainedFiles, network: Network, meaning: Meaning, head: 
             "licence": network.metadata.licence,
             **provenance,
         },
-        "labels": tell("labels", meaning.labels, files.labels),
-        "hierarchy": tell("hierarchy", meaning.hierarchy, files.hierarchy),
-        "translations": tell("translations", meaning.translations, files.translations),
+        "labels": origin("labels", meaning.labels, files.labels),
+        "hierarchy": origin("hierarchy", meaning.hierarchy, files.hierarchy),
+        "translations": origin("translations", meaning.translations, files.translations),
         "activation": str(head.activation),
         "outputs": head.output_count,
         "classes": head.class_count,

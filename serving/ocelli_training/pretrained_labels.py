@@ -1,6 +1,6 @@
-"""What the outputs of a pretrained network mean: labels, hierarchy and translations, read, checked and made one head. Pure.
+"""The meaning of a pretrained network's outputs: texts are parsed, checked and built into a head. Pure.
 
-It knows the texts and what messages call them, not where they came from nor anything of the network but its number of outputs.
+It knows the texts and their names in messages, but not their origin, and of the network only its number of outputs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _FAULTS_SHOWN = 3
 
 
 class LabelError(Exception):
-    """The texts are wrong, or do not fit the network or each other. The message names the text, fact and remedy."""
+    """The texts are wrong, or do not fit the network or each other. The message names the text, the fact and the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A file of text."""
+    """A text file."""
 
     name: str
     """What messages call it."""
@@ -38,26 +38,26 @@ class Text:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What each output is called."""
+    """The name of each output."""
 
     source: str
-    """What messages call the file or set that they are of."""
+    """What messages call the file or label set."""
     names: tuple[str, ...]
-    """By index of the output; outputs of one name are one class."""
+    """By index of the output; outputs with the same name are one class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """Where classes stand."""
+    """The places of classes in a tree."""
 
     source: str
     paths: tuple[tuple[str, ...], ...]
-    """Names from the root to a label, itself included."""
+    """Names from the root to a label, including the label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Translations:
-    """What classes are called in other languages."""
+    """Names of classes in other languages."""
 
     source: str
     names: Mapping[str, Mapping[str, str]]
@@ -66,19 +66,19 @@ class Translations:
 
 @dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """All that is known of what a network's outputs mean."""
+    """Everything that defines the meaning of a network's outputs."""
 
     labels: Labels
     hierarchy: Hierarchy | None = None
     translations: Translations | None = None
     activation: Activation = Activation.SOFTMAX
     temperature: float = 1.0
-    """Without meaning but for `Softmax`."""
+    """Used for `Softmax` only."""
     otherwise: str | None = None
 
 
 def packaged_meaning(label_set: LabelSet, source: str) -> tuple[Labels, Hierarchy, Translations]:
-    """The label set that comes with this program, in the form of files."""
+    """A label set of this program, as if it were parsed from files."""
     return (
         Labels(source=source, names=tuple(label_set.class_names)),
         Hierarchy(source=source, paths=tuple(tuple(path) for path in label_set.paths)),
@@ -92,7 +92,7 @@ def parse_labels(text: Text) -> Labels:
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
-        raise LabelError(f"{text.name} is empty; give it a line with a name for each output")
+        raise LabelError(f"{text.name} is empty; write one line with a name for each output")
     faults = [f"line {number} {fault}" for number, line in enumerate(lines, start=1) if (fault := label_fault(line))]
     if faults:
         raise LabelError(f"{text.name}: {_joined(faults)}")
@@ -108,7 +108,7 @@ def parse_hierarchy(text: Text) -> Hierarchy:
             continue
         root, *names = (name.strip() for name in line.split("/"))
         if root or not names:
-            faults.append(f"line {number} does not begin with /; write paths such as /animal/bird/owl")
+            faults.append(f"line {number} does not begin with /; write a path such as /animal/bird/owl")
             continue
         fault = next(
             (f"name {position} {fault}" for position, name in enumerate(names, start=1) if (fault := label_fault(name))), None
@@ -119,7 +119,9 @@ def parse_hierarchy(text: Text) -> Hierarchy:
     if faults:
         raise LabelError(f"{text.name}: {_joined(faults)}")
     if not paths:
-        raise LabelError(f"{text.name} holds no path; write one such as /animal/bird/owl a line, or name no hierarchy")
+        raise LabelError(
+            f"{text.name} has no paths; write one path per line, such as /animal/bird/owl, or remove the hierarchy"
+        )
     return Hierarchy(source=text.name, paths=tuple(paths))
 
 
@@ -132,13 +134,15 @@ def parse_translations(text: Text) -> Translations:
         where = f"line {error.lineno}, column {error.colno}"
         raise LabelError(f"{text.name} is not JSON at {where}; {form}") from error
     except (ValueError, RecursionError) as error:
-        raise LabelError(f"{text.name} is not JSON that can be read; {form}") from error
+        raise LabelError(f"{text.name} is not valid JSON; {form}") from error
     if not isinstance(document, dict):
         raise LabelError(f"{text.name} is not a JSON object; {form}")
     translations: dict[str, dict[str, str]] = {}
     for language, names in document.items():
         if language.casefold() not in LANGUAGES:
-            raise LabelError(f"{text.name}: language {shown_name(language)!r} is not known; name one of {', '.join(LANGUAGES)}")
+            raise LabelError(
+                f"{text.name}: language {shown_name(language)!r} is not supported; use one of {', '.join(LANGUAGES)}"
+            )
         if not isinstance(names, dict):
             raise LabelError(f"{text.name}: {language} is not an object of names; {form}")
         translations[language.casefold()] = {_normal(name): _translation(text, language, name, names[name]) for name in names}
@@ -146,7 +150,7 @@ def parse_translations(text: Text) -> Translations:
 
 
 def build_head(meaning: Meaning, output_count: int) -> OutputHead:
-    """The head of a network with so many outputs.
+    """The head of a network with this number of outputs.
 
     Raises:
         LabelError: labels, hierarchy and network do not fit.
@@ -156,28 +160,28 @@ def build_head(meaning: Meaning, output_count: int) -> OutputHead:
         lines = "1 line" if len(labels.names) == 1 else f"{len(labels.names):,} lines"
         outputs = "1 output" if output_count == 1 else f"{output_count:,} outputs"
         raise LabelError(
-            f"{labels.source} has {lines}, the network has {outputs}; give a line for each output, in the outputs' order"
+            f"{labels.source} has {lines}, the network has {outputs}; give a line for each output, in the same order"
         )
     tree = _Tree(labels, meaning.hierarchy)
     classes = list(tree.classes())
     if meaning.otherwise is not None:
         classes.append(_otherwise(meaning.otherwise, tree))
     if len(classes) > CLASSES_LIMIT:
-        raise LabelError(f"{labels.source}: there are {len(classes):,} classes; at most {CLASSES_LIMIT:,} can be answered")
+        raise LabelError(f"{labels.source}: there are {len(classes):,} classes; at most {CLASSES_LIMIT:,} are allowed")
     translations = {} if meaning.translations is None else meaning.translations.names
     translated = tuple(_translate(item, translations) for item in classes)
     temperature = meaning.temperature if meaning.activation is Activation.SOFTMAX else 1.0
     head = OutputHead(activation=meaning.activation, output_count=output_count, classes=translated, temperature=temperature)
     if _answer_bytes(head) > CLASSES_BYTES_LIMIT:
         raise LabelError(
-            f"{labels.source}: an answer with every class would have {_answer_bytes(head) / 1024 / 1024:.1f} MB, at most "
-            f"{CLASSES_BYTES_LIMIT // 1024 // 1024} MB are allowed; shorten labels or paths"
+            f"{labels.source}: an answer with every class would have {_answer_bytes(head) / 1024 / 1024:.1f} MB; at most "
+            f"{CLASSES_BYTES_LIMIT // 1024 // 1024} MB are allowed: shorten labels or paths"
         )
     return head
 
 
 def count_unused(meaning: Meaning, head: OutputHead) -> int:
-    """How many translations are of no class."""
+    """The number of translations that belong to no class."""
     names = set(head.class_names)
     by_language = () if meaning.translations is None else meaning.translations.names.values()
     return sum(name not in names for translated in by_language for name in translated)
@@ -190,9 +194,9 @@ class _Tree:
     labels: Labels
     hierarchy: Hierarchy | None
     outputs: dict[str, list[int]] = field(default_factory=dict)
-    """Of each label, and below each ancestor."""
+    """The outputs of each label, and below each ancestor."""
     parents: dict[str, str | None] = field(default_factory=dict)
-    """Of every name that has a place; None for a root."""
+    """The parent of every name that has a place; None for a root."""
 
     def __post_init__(self) -> None:
         for index, name in enumerate(self.labels.names):
@@ -207,7 +211,7 @@ class _Tree:
                 self.outputs.setdefault(ancestor, []).extend(own)
 
     def ancestors(self, name: str) -> tuple[str, ...]:
-        """From the root down, without the name itself."""
+        """The names from the root, without the name itself."""
         chain: list[str] = []
         parent = self.parents[name]
         while parent is not None:
@@ -216,7 +220,7 @@ class _Tree:
         return tuple(reversed(chain))
 
     def classes(self) -> Iterator[OutputClass]:
-        """Labels by their first output, then ancestors as the hierarchy names them."""
+        """Labels in the order of their first outputs, then ancestors in the order of the hierarchy."""
         for name, outputs in self.outputs.items():
             is_leaf = name in self.parents and name not in self.inner
             yield OutputClass(name=name, outputs=tuple(sorted(outputs)), ancestors=self.ancestors(name) if is_leaf else None)
@@ -227,14 +231,14 @@ class _Tree:
         if path[-1] not in label_names:
             raise LabelError(
                 f'{self.hierarchy.source}: {shown} ends in "{path[-1]}", which is not a label of {self.labels.source}; '
-                "end every path in a label, written the same way"
+                "end every path in a label, with the same spelling"
             )
         for parent, name in zip((None, *path), path, strict=False):
             known = self.parents.setdefault(name, parent)
             if known != parent:
                 places = " and ".join("at the root" if at is None else f'below "{at}"' for at in (known, parent))
                 raise LabelError(
-                    f'{self.hierarchy.source}: {shown}: "{name}" stands {places}; give each name one place, or two names'
+                    f'{self.hierarchy.source}: {shown}: "{name}" is {places}; give each name one place, or use two names'
                 )
 
     def _names_with_sources(self) -> Iterator[tuple[str, str]]:
@@ -246,14 +250,14 @@ class _Tree:
 
 
 def _check_spelling(names: Iterator[tuple[str, str]]) -> None:
-    """Refuse names that differ in their letters' case only: two classes that nobody could tell apart."""
+    """Refuse names that differ only in case: users could not distinguish the classes."""
     seen: dict[str, tuple[str, str]] = {}
     for name, source in names:
         other, its_source = seen.setdefault(unicodedata.normalize("NFKC", name).casefold(), (name, source))
         if other != name:
             whose = "" if source == its_source else f" of {its_source}"
             raise LabelError(
-                f'{source}: "{name}" and "{other}"{whose} differ in spelling only; write them the same way, or tell them apart'
+                f'{source}: "{name}" and "{other}"{whose} differ only in spelling; use one spelling, or different names'
             )
 
 
@@ -263,7 +267,7 @@ def _otherwise(name: str, tree: _Tree) -> OutputClass:
     if fault is not None:
         raise LabelError(f"otherwise {fault}")
     if name in tree.outputs:
-        raise LabelError(f'otherwise: "{name}" is a class of the network already; choose another name, or leave it out')
+        raise LabelError(f'otherwise: "{name}" is already a class of the network; choose another name, or remove it')
     return OutputClass(name=name, outputs=())
 
 
@@ -273,7 +277,7 @@ def _translate(item: OutputClass, translations: Mapping[str, Mapping[str, str]])
 
 
 def _answer_bytes(head: OutputHead) -> int:
-    """Of the longest prediction, in whatever language."""
+    """The size of the longest prediction in any language."""
 
     def size(names: Sequence[str], paths: Sequence[str | None]) -> int:
         scores = (
@@ -286,14 +290,14 @@ def _answer_bytes(head: OutputHead) -> int:
 
 def _translation(text: Text, language: str, name: str, value: object) -> str:
     translated = _normal(value) if isinstance(value, str) else None
-    fault = "is not a text; give a name" if translated is None else label_fault(translated)
+    fault = "is not a string; give a name" if translated is None else label_fault(translated)
     if translated is None or fault is not None:
-        raise LabelError(f'{text.name}: {language}: what "{shown_name(name)}" is called {fault}')
+        raise LabelError(f'{text.name}: {language}: the translation of "{shown_name(name)}" {fault}')
     return translated
 
 
 def _lines(text: Text) -> list[str]:
-    # Not `splitlines`, which also splits where no editor shows a new line.
+    # Not `splitlines`, which also splits at characters that editors do not show as a line break.
     return [_normal(line) for line in _decoded(text).split("\n")]
 
 
@@ -303,7 +307,7 @@ def _decoded(text: Text) -> str:
     except UnicodeDecodeError as error:
         raise LabelError(f"{text.name} is not UTF-8 text (byte {error.start}); save it as UTF-8") from error
     if decoded.lstrip()[:9].casefold().startswith(("<!doctype", "<html")):
-        raise LabelError(f"{text.name} is a web page; name the address of the file itself")
+        raise LabelError(f"{text.name} is a web page; give the address of the file itself")
     return decoded
 
 
@@ -313,4 +317,4 @@ def _normal(name: str) -> str:
 
 def _joined(faults: Sequence[str]) -> str:
     shown = "; ".join(faults[:_FAULTS_SHOWN])
-    return f"{shown}; and {len(faults) - _FAULTS_SHOWN} lines more" if len(faults) > _FAULTS_SHOWN else shown
+    return f"{shown}; and {len(faults) - _FAULTS_SHOWN} more lines" if len(faults) > _FAULTS_SHOWN else shown

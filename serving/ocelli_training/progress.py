@@ -1,4 +1,4 @@
-"""Progress: the small file in the store that says how far a training is, rewritten every two seconds and with every stage."""
+"""Progress of a training: a small file in the store, rewritten every two seconds and at every stage."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 INTERVAL_SECONDS = 2
-# Shares of a training's time, by which parts of stages become one percentage: measured, rounded, and no promise.
+# The stages' shares of the duration of a training: measured and rounded, for one percentage over all stages.
 _FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
 _LAST_PERCENT = 99
-"""A training that is not over is not at 100 %."""
+"""A running training is never at 100 %."""
 _ESTIMATE_AFTER_SECONDS = 5
 _ESTIMATE_FROM_PERCENT = 5
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class Progress(AbstractAsyncContextManager["Progress"]):
-    """Writes the progress file while it is entered. A store that does not answer is no reason to end a training."""
+    """Writes the progress file while it is entered. If the store does not answer, the training continues."""
 
     def __init__(
         self, store: ObjectStore, key: str, *, now: Callable[[], datetime], interval_seconds: float = INTERVAL_SECONDS
@@ -54,16 +54,16 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
-        """Enter a stage and write so."""
+        """Enter a stage and write the file."""
         self._stage, self._part, self._data_valid = stage, 0.0, data_valid
         await self._write()
 
     def report(self, part: float) -> None:
-        """Say how much of the stage is done, 0 to 1. From any thread; a smaller number than before changes nothing."""
+        """Set the part of the stage that is done, 0 to 1. From any thread; smaller values than before are ignored."""
         self._part = max(self._part, min(part, 1.0))
 
     def build_report(self) -> ProgressReport:
-        """What the file says now."""
+        """The contents of the file."""
         stages = list(_FIRST_PERCENT)
         first = _FIRST_PERCENT[self._stage]
         following = stages[stages.index(self._stage) + 1 :]

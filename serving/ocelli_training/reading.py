@@ -1,6 +1,6 @@
-"""Reading: every source of a definition fetched, opened and decoded, in parallel and with bounded memory.
+"""Reading: fetches, opens and decodes every source of a definition, in parallel and with bounded memory.
 
-Images of the same bytes are decoded once. What comes out does not depend on which source was finished first.
+Images of the same bytes are decoded once. The result does not depend on which source is finished first.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ocelli_storage.archives import SkippedEntry
 from ocelli_storage.image_file import ImageError
 from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
-from ocelli_training.sources import FetchedSource, SourceError, SourceReader
+from ocelli_training.source_reader import SourceReader
+from ocelli_training.sources import FetchedSource, SourceError
 
 _Entries: TypeAlias = list[tuple[str, str | SkippedEntry]]
-"""Name of each entry of a source, with the digest of its bytes or why it is skipped."""
+"""The name of each entry of a source, with the digest of its bytes or why it is skipped."""
 
 
 class SourcesError(Exception):
@@ -33,7 +34,7 @@ class SourcesError(Exception):
     def __init__(self, message: str, first: SourceError) -> None:
         super().__init__(message)
         self.first = first
-        """The error that decides what becomes of the training: one that will not pass, if there is any."""
+        """The error that decides whether the training is retried: a permanent one, if there is any."""
 
 
 class ImageReader:
@@ -54,7 +55,7 @@ class ImageReader:
         self._decoded: dict[str, int | ImageFault] = {}
         self._seen: set[str] = set()
         self._lock = threading.Lock()
-        # An image waits in memory with all its bytes: so many may wait, whatever the number of sources.
+        # Images wait for a decoder in memory: this limits how many, for any number of sources.
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
@@ -62,10 +63,10 @@ class ImageReader:
     async def read(
         self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
     ) -> tuple[tuple[SourceReading, ...], ...]:
-        """Read every source of every set. `on_progress` is told the part done, 0 to 1, from any thread.
+        """Read every source of every set. `on_progress` is called with the part done, 0 to 1, from any thread.
 
         Raises:
-            SourcesError: there are sources that cannot be used. After a few of them no further ones are tried.
+            SourcesError: there are sources that cannot be used. After a few of them, no further ones are fetched.
         """
         flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
@@ -77,14 +78,14 @@ class ImageReader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         if errors:
-            # One that will not pass comes first: it decides whether another attempt makes sense.
+            # Permanent errors come first: they decide whether another attempt makes sense.
             errors.sort(key=lambda item: (item[1].transient, item[0]))
             faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
             raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
         readings: list[list[SourceReading]] = [[] for _ in sets]
         for (set_index, source), task in zip(flat, tasks, strict=True):
-            # Only now: an image that two sources share may have been in the decoder for one when the other was done.
-            files = tuple(self._judge(name, entry) for name, entry in task.result())
+            # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
+            files = tuple(self._describe(name, entry) for name, entry in task.result())
             readings[set_index].append(SourceReading(source=source, files=files))
         return tuple(tuple(set_readings) for set_readings in readings)
 
@@ -96,7 +97,7 @@ class ImageReader:
         return number
 
     def close(self) -> None:
-        """End what is still being read or decoded."""
+        """Stop reading and decoding."""
         self._closed.set()
         self._decoders.shutdown(wait=True, cancel_futures=True)
 
@@ -107,7 +108,7 @@ class ImageReader:
         return entries
 
     def _read_entries(self, fetched: FetchedSource, on_progress: Callable[[float], None]) -> _Entries:
-        """Name of each entry with the digest of its bytes, or why it is skipped; all of them decoded by the end."""
+        """See `_Entries`; when this returns, all images are decoded."""
         entries: _Entries = []
         futures: list[Future[None]] = []
         with fetched.refusals(), fetched.open() as images:
@@ -143,7 +144,7 @@ class ImageReader:
         except ImageError as error:
             self._decoded[digest] = error.kind
 
-    def _judge(self, name: str, entry: str | SkippedEntry) -> FileReading:
+    def _describe(self, name: str, entry: str | SkippedEntry) -> FileReading:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
         result = self._decoded[entry]
@@ -151,9 +152,9 @@ class ImageReader:
 
 
 async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:
-    """Wait until all are done or enough have failed; the failures with their indices.
+    """Wait until all are done or enough have failed; returns the failures with their indices.
 
-    Thousands of sources on a server that is down would else be tried one after the other, for hours.
+    Otherwise thousands of sources on a server that is down would be tried for hours.
     """
     errors: list[tuple[int, SourceError]] = []
     indices = {task: index for index, task in enumerate(tasks)}
@@ -169,7 +170,7 @@ async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[i
 
 
 class _PartsDone:
-    """How much of several parts is done, reported from several threads."""
+    """The progress of several parts, reported from several threads."""
 
     def __init__(self, count: int, on_progress: Callable[[float], None]) -> None:
         self._done = [0.0] * count

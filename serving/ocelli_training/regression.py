@@ -1,8 +1,7 @@
-"""One-vs-rest logistic regression, solved for many classes side by side.
+"""One-vs-rest logistic regression, solved for many classes in parallel.
 
-Only numpy: importing an optimiser would take the trainer longer than the optimisation does. Threads are this module's own, each
-with some of the classes: NumPy's rounding depends on the number of its threads, and on small matrices they cost more than they
-bring, so the trainer gives NumPy one.
+Only NumPy: importing an optimiser would take longer than the optimisation. This module has its own threads, each for some of
+the classes. NumPy gets one thread: its rounding depends on their number, and more are slower on small matrices.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-# Fixed, not a share of the threads: rounding depends on it. Enough columns for products of matrices to be fast.
+# A constant, independent of the threads: rounding depends on it. Enough columns for fast matrix products.
 _CLASSES_AT_A_TIME = 32
 _NEWTON_STEPS = 30
 _CONJUGATE_STEPS = 40
@@ -24,8 +23,8 @@ def solve_regressions(
 ) -> NDArray[np.float32]:
     """Weights float32[K + 1, C] for inputs float32[N, K + 1] whose last column is 1; the bias is the last row.
 
-    Each class minimises the mean logistic loss, with positives (membership bool[N, C]) and negatives weighed to count alike in
-    all, plus the penalty `penalty / 2 * |weights|²`; the bias is free.
+    Each class minimises the mean logistic loss, with equal total weight for positives (membership bool[N, C]) and negatives,
+    plus the penalty `penalty / 2 * |weights|²`; the bias has no penalty.
     """
     blocks = [membership[:, start : start + _CLASSES_AT_A_TIME] for start in range(0, membership.shape[1], _CLASSES_AT_A_TIME)]
     if len(blocks) == 1:
@@ -35,7 +34,7 @@ def solve_regressions(
 
 
 class _Regression:
-    """Logistic regressions that share their inputs, one for each class, solved side by side.
+    """Logistic regressions that share their inputs, one for each class, solved in parallel.
 
     The method is Newton's with conjugate gradients (truncated Newton, Nocedal and Wright, Numerical Optimization, section 7.1)
     and step halving; its work is products of whole matrices.
@@ -44,7 +43,7 @@ class _Regression:
     def __init__(self, inputs: NDArray[np.float32], membership: NDArray[np.bool_], penalty: float) -> None:
         self._inputs = inputs
         self._targets = np.where(membership, np.float32(1), np.float32(-1))
-        # A part of a split may lack a class: its few images may be near duplicates of each other.
+        # Some folds may have no images of a class, if its few images are near duplicates of each other.
         positives = np.maximum(membership.sum(axis=0), 1)
         negatives = np.maximum((~membership).sum(axis=0), 1)
         self._importance = np.where(membership, 0.5 / positives, 0.5 / negatives).astype(np.float32)
@@ -63,7 +62,7 @@ class _Regression:
             first_norm = norm if first_norm is None else first_norm
             if (norm <= _TOLERANCE * first_norm).all():
                 break
-            # Rough far from the solution, exact near it.
+            # Less accurate far from the solution.
             accuracy = np.minimum(np.float32(0.1), np.sqrt(norm / np.maximum(first_norm, 1e-30)))
             step = self._newton_step(gradient, self._importance * probability * (1 - probability), accuracy)
             moved = self._inputs @ step
@@ -75,7 +74,7 @@ class _Regression:
     def _newton_step(
         self, gradient: NDArray[np.float32], curvature: NDArray[np.float32], accuracy: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Conjugate gradients on `hessian @ step = -gradient`, all classes side by side, to a relative residual [C]."""
+        """Conjugate gradients on `hessian @ step = -gradient`, all classes in parallel, to a relative residual [C]."""
         step = np.zeros_like(gradient)
         residual = -gradient
         direction = residual.copy()
@@ -105,7 +104,7 @@ class _Regression:
         moved: NDArray[np.float32],
         gradient: NDArray[np.float32],
     ) -> NDArray[np.float32]:
-        """float32[C]: 1, halved until the loss falls enough (Armijo); 0 where rounding leaves nothing to gain."""
+        """float32[C]: 1, halved until the loss falls enough (Armijo); 0 where rounding prevents a lower loss."""
         before = self._loss(weights, margins)
         expected = (gradient * step).sum(axis=0)
         size = np.ones(weights.shape[1], dtype=np.float32)

@@ -1,13 +1,13 @@
 """The report of a training for people: what it was learned from and how good it is, as JSON and as one page of HTML.
 
-It lies beside the artifact and is not part of it: it names files, and says when the training was.
+It is stored next to the artifact and is not part of it: it contains file names and the time of the training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any
 
@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_model.artifact import Artifact
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
@@ -23,24 +24,28 @@ from ocelli_training.fit import Recipe
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
 _MATRIX_LIMIT_CLASSES = 25
-"""A wider confusion matrix nobody reads: its largest errors are listed instead."""
+"""A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
-_NONE_OF_THEM = "none of the classes"
+
+
+def describe_artifact(classifier: str, artifact: Artifact, backbone: str) -> dict[str, Any]:
+    """What every report begins with. `classifier` is its `namespace/name`; `backbone` says why the backbone was chosen."""
+    return {
+        "classifier": classifier,
+        "classifierID": artifact.classifier_id,
+        "revision": artifact.revision,
+        "trainedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "backbone": {"description": backbone, "digest": artifact.backbone_digest},
+        "artifactDigest": artifact.digest,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a training has to tell."""
+    """Everything that a training reports."""
 
-    classifier: str
-    """`namespace/name`."""
-    classifier_id: str
-    revision: str
-    trained_at: datetime
-    backbone: str
-    """With why it was taken."""
-    backbone_digest: str
-    artifact_digest: str
+    artifact: Mapping[str, Any]
+    """See `describe_artifact`."""
     dataset: Dataset
     recipe: Recipe
     evaluation: Evaluation
@@ -54,14 +59,9 @@ class Report:
         conflicts = find_conflicts(examples, self.groups)
         return {
             "formatVersion": FORMAT_VERSION,
-            "classifier": self.classifier,
-            "classifierID": self.classifier_id,
-            "revision": self.revision,
-            "trainedAt": self.trained_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "backbone": {"description": self.backbone, "digest": self.backbone_digest},
-            "artifactDigest": self.artifact_digest,
+            **self.artifact,
             "data": {
-                "images": len(self.dataset.examples),
+                "images": len(examples),
                 "sets": [report.to_json() for report in self.dataset.reports],
                 "nearDuplicatesCount": len(near_duplicates),
                 "nearDuplicates": [
@@ -94,14 +94,14 @@ def image_name(example: Example) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Conflict:
-    """An image and a near duplicate of it in another example set: one of the two classes is wrong, or the classes overlap."""
+    """An image with a near duplicate in another example set: one of the two has the wrong class, or the classes overlap."""
 
     image: Example
     near_duplicate: Example
 
 
 def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> tuple[Conflict, ...]:
-    """Near duplicates in different classes; `groups` (intp[N]) has for each example the row of its group's oldest one."""
+    """Near duplicates in different classes; `groups` (intp[N]) is the row of the oldest example in each example's group."""
     members: dict[int, list[Example]] = {}
     conflicts = []
     for row, group in enumerate(groups.tolist()):
@@ -114,10 +114,11 @@ def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> tup
 
 
 def render_page(report: Mapping[str, Any]) -> str:
-    """One page of HTML that needs nothing else, from the contents of `report.json`."""
+    """The contents of `report.json` as one self-contained HTML page."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    environment.filters["class_name"] = lambda name: _NONE_OF_THEM if name is None else name
+    environment.filters["class_name"] = lambda name: "none of the classes" if name is None else name
+    environment.filters["set_name"] = lambda name: "negative examples" if name is None else name
     template = environment.from_string(resources.files("ocelli_training").joinpath("report.html").read_text(encoding="utf-8"))
     evaluation = report["evaluation"]
     names = [item["class"] for item in report["data"]["sets"]]

@@ -1,4 +1,4 @@
-"""A training: from the definition of a revision to its artifact and reports, stage by stage."""
+"""A training: from the definition of a revision to its artifact and reports, in stages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,16 @@ from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, g
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, image_name, render_page
+from ocelli_training.report import Report, describe_artifact, image_name, render_page
 from ocelli_training.settings import TrainerSettings
-from ocelli_training.sources import SourceReader
+from ocelli_training.source_reader import open_sources
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
-"""Of more images only the whole view is learned from: others gain little there, and cost their time and memory again."""
+"""Of more images only whole views are learned from: other views improve little then, and double time and memory."""
 _VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
 _PRECISION = Precision.FLOAT32
-"""Of all features, whatever else the backbone allows: heads learned on one node are served on others."""
+"""Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +54,8 @@ class DefinitionError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Lesson:
-    """What is learned from, in numbers; row by row as the dataset's examples."""
+class _TrainingData:
+    """The dataset as numbers: one row for each of its examples."""
 
     dataset: Dataset
     examples: Examples
@@ -75,13 +74,13 @@ class Training:
         self._progress = progress
 
     async def run(self) -> Outcome:
-        """Learn the revision, unless an earlier attempt stored its artifact, and say how well.
+        """Train the revision, unless an earlier attempt stored its artifact.
 
         Raises:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
-            OSError: see there; `ocelli_training.ending` says what each means.
+            OSError: see there; `ocelli_training.failure` describes each of them.
         """
-        settings = self._settings
+        settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._load_definition()
@@ -91,22 +90,22 @@ class Training:
             return self._reuse(definition, earlier)
         if definition.pretrained is not None:
             return await self._import_pretrained(definition.pretrained)
-        choice = choose_backbone(definition.model.backbone, self._settings.backbones)
+        choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        lesson = await self._read(document, metadata, seed=definition.model.seed)
-        fit, evaluation = await self._learn(lesson)
+        data = await self._read(document, metadata, seed=definition.model.seed)
+        fit, evaluation = await self._learn(data)
         exports = await build_exports(
             self._store,
             metadata,
             fit.heads,
-            lesson.dataset.class_names,
-            description=f"{self._settings.location.classifier_id}, revision {self._settings.revision}, made with Ocelli",
+            data.dataset.class_names,
+            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
         )
         artifact = Artifact(
-            classifier_id=self._settings.location.classifier_id,
-            revision=self._settings.revision,
-            class_names=lesson.dataset.class_names,
+            classifier_id=location.classifier_id,
+            revision=settings.revision,
+            class_names=data.dataset.class_names,
             heads=fit.heads,
             backbone_name=metadata.name,
             backbone_digest=metadata.digest,
@@ -117,61 +116,53 @@ class Training:
             export_files=exports.files,
         )
         report = Report(
-            classifier=self._settings.classifier,
-            classifier_id=self._settings.location.classifier_id,
-            revision=self._settings.revision,
-            trained_at=datetime.now(UTC),
-            backbone=choice.description,
-            backbone_digest=metadata.digest,
-            artifact_digest=artifact.digest,
-            dataset=lesson.dataset,
+            artifact=describe_artifact(settings.classifier, artifact, choice.description),
+            dataset=data.dataset,
             recipe=fit.recipe,
             evaluation=evaluation,
-            groups=lesson.groups,
+            groups=data.groups,
         )
         await self._store_results(artifact, report)
-        return Outcome(
-            reason=OutcomeReason.SUCCEEDED,
-            message=f"Learned from {len(lesson.dataset.examples)} images",
-            revision=self._settings.revision,
-            attempt=self._settings.attempt,
-            **_measured(artifact.metrics),
-            artifact_digest=artifact.digest,
-            backbone=choice.description,
-            backbone_digest=metadata.digest,
-        )
+        return self._succeeded(f"Trained on {len(data.dataset.examples)} images", artifact, choice.description)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
-        """Nothing is learned: what the definition names is checked and stored, as an artifact with a network of its own."""
-        # Imported where it is needed: all other trainings start without.
-        from ocelli_training.pretrained import PretrainedImport
+        """Check the files that the definition names, and store them as an artifact with its own network. Nothing is trained."""
+        # Imported on demand: other trainings start faster without it.
+        from ocelli_training.pretrained import import_pretrained
 
-        made = await PretrainedImport(self._settings, self._store, self._scratch, self._progress).run(pretrained)
+        made = await import_pretrained(pretrained, self._settings, self._store, self._scratch, self._progress)
         await self._progress.begin(Stage.STORING)
         location, revision = self._settings.location, self._settings.revision
         await self._store_definition()
-        report = json.dumps(made.report, ensure_ascii=False, indent=1)
-        await self._store.put(location.artifact_key(revision, REPORT), report.encode())
+        await self._store.put(location.artifact_key(revision, REPORT), _json(made.report))
         metadata, files = made.network.metadata, made.network.files
         await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
         digest = await save_artifact(self._store, location, made.artifact)
         logger.info("artifact.stored", extra={"digest": digest})
-        classes = len(made.artifact.class_names)
+        message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
+        return self._succeeded(message, made.artifact, made.network.description)
+
+    def _succeeded(self, message: str, artifact: Artifact, backbone: str) -> Outcome:
+        interval = artifact.metrics.get("accuracyInterval")
         return Outcome(
             reason=OutcomeReason.SUCCEEDED,
-            message=f"Made ready from its weights, with {classes} classes",
-            revision=revision,
+            message=message,
+            revision=self._settings.revision,
             attempt=self._settings.attempt,
-            artifact_digest=digest,
-            backbone=made.network.description,
-            backbone_digest=metadata.digest,
+            accuracy=artifact.metrics.get("accuracy"),
+            # Older artifacts have no interval, and their accuracy is not balanced.
+            accuracy_interval=None if interval is None else (interval[0], interval[1]),
+            judged_images=None if interval is None else artifact.metrics["images"],
+            artifact_digest=artifact.digest,
+            backbone=backbone,
+            backbone_digest=artifact.backbone_digest,
         )
 
     async def _store_definition(self) -> None:
-        # Read again: what was erased meanwhile must not come back by this way.
+        # Read again: sources that were erased meanwhile must not be stored again.
         definition = await self._load_definition()
         key = self._settings.location.definition_key(self._settings.revision)
-        await self._store.put(key, json.dumps(definition, ensure_ascii=False, indent=1).encode())
+        await self._store.put(key, _json(definition))
 
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
@@ -187,7 +178,7 @@ class Training:
         return document
 
     async def _load_earlier_artifact(self) -> Artifact | None:
-        """The artifact of this revision, where an attempt ended well and its outcome was lost."""
+        """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
         if not await self._store.exists(self._settings.location.artifact_key(self._settings.revision, ARTIFACT_METADATA)):
             return None
         try:
@@ -204,26 +195,17 @@ class Training:
             if choice.installed.digest == artifact.backbone_digest:
                 description = choice.description
         except BackboneNotInstalledError:
-            # It was when the artifact was made, and serving it is not the trainer's business.
+            # It was installed when the artifact was made. Serving does not depend on the trainer's list.
             pass
-        return Outcome(
-            reason=OutcomeReason.SUCCEEDED,
-            message="An earlier attempt had stored the artifact of this revision",
-            revision=self._settings.revision,
-            attempt=self._settings.attempt,
-            **_measured(artifact.metrics),
-            artifact_digest=artifact.digest,
-            backbone=description,
-            backbone_digest=artifact.backbone_digest,
-        )
+        return self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
 
-    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _Lesson:
-        # Loading an engine takes as long as reading a hundred photographs: both at once.
+    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
+        # Concurrent: loading an engine takes as long as reading a hundred photographs.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
             height, width = metadata.preprocessing.height, metadata.preprocessing.width
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, numbers = await self._read_what_is_left(document, metadata, pixels)
+                dataset, numbers = await self._read_remaining(document, metadata, pixels)
                 await self._progress.begin(Stage.EXTRACTING)
                 return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
         finally:
@@ -239,10 +221,10 @@ class Training:
             load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=_PRECISION
         )
 
-    async def _read_what_is_left(
+    async def _read_remaining(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
     ) -> tuple[Dataset, Sequence[int]]:
-        """As `_read_dataset`; where a source could not be read because it was erased meanwhile, without it."""
+        """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
                 return await self._read_dataset(parse_spec(document), metadata, pixels)
@@ -256,16 +238,10 @@ class Training:
     async def _read_dataset(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
     ) -> tuple[Dataset, Sequence[int]]:
-        """The dataset, checked, and for each of its examples the number of its pixels."""
+        """The checked dataset, and for each of its examples its number in the pixel file."""
         started = time.monotonic()
         sets = example_sets(definition)
-        sources = SourceReader(
-            store=self._store,
-            location=self._settings.location,
-            file_sources_folder=self._settings.file_sources_folder,
-            scratch_folder=self._scratch,
-            networks=self._settings.networks,
-        )
+        sources = open_sources(self._settings, self._store, self._scratch)
         images = ImageReader(
             sources=sources,
             decode=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS),
@@ -294,8 +270,8 @@ class Training:
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
         return dataset, [images.pixel_number(example.digest) for example in dataset.examples]
 
-    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _Lesson:
-        """Compute what is learned from, and find the near duplicates among it."""
+    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _TrainingData:
+        """Compute features of all images, and find near duplicates."""
         started = time.monotonic()
         count = len(numbers)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
@@ -323,20 +299,20 @@ class Training:
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _Lesson(dataset=dataset, examples=examples, groups=groups)
+        return _TrainingData(dataset=dataset, examples=examples, groups=groups)
 
-    async def _learn(self, lesson: _Lesson) -> tuple[Fit, Evaluation]:
+    async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation]:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
-        fit = await asyncio.to_thread(fit_heads, lesson.examples, self._progress.report, threads=self._settings.cpu_count)
+        fit = await asyncio.to_thread(fit_heads, data.examples, self._progress.report, threads=self._settings.cpu_count)
         logger.info(
             "heads.fitted",
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         await self._progress.begin(Stage.EVALUATING)
-        names = [image_name(example) for example in lesson.dataset.examples]
+        names = [image_name(example) for example in data.dataset.examples]
         evaluation = await asyncio.to_thread(
-            evaluate, fit, lesson.examples.membership, lesson.groups, lesson.dataset.class_names, names
+            evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
         )
         logger.info(
             "heads.evaluated",
@@ -350,25 +326,17 @@ class Training:
         return fit, evaluation
 
     async def _store_results(self, artifact: Artifact, report: Report) -> None:
-        """Write definition and reports, then the artifact: with its `artifact.json` the revision counts as learned."""
+        """Write definition and reports, then the artifact: once `artifact.json` exists, the revision counts as trained."""
         await self._progress.begin(Stage.STORING)
         document = report.to_json()
         location, revision = self._settings.location, self._settings.revision
         await self._store_definition()
-        text = json.dumps(document, ensure_ascii=False, indent=1)
-        await self._store.put(location.artifact_key(revision, REPORT), text.encode())
+        await self._store.put(location.artifact_key(revision, REPORT), _json(document))
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
         digest = await save_artifact(self._store, location, artifact)
         counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
         logger.info("artifact.stored", extra={"digest": digest, **counts})
 
 
-def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an outcome, from the metrics of an artifact."""
-    interval = metrics.get("accuracyInterval")
-    return {
-        "accuracy": metrics.get("accuracy"),
-        # Artifacts of before have no interval, and an accuracy that is not balanced.
-        "accuracy_interval": None if interval is None else (interval[0], interval[1]),
-        "judged_images": None if interval is None else metrics["images"],
-    }
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, indent=1).encode()

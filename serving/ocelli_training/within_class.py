@@ -1,7 +1,7 @@
-"""How images of one class differ among themselves: class means and one covariance, from normalised features.
+"""Variation within classes: class means and one covariance, from normalised features.
 
-Heads are learned on features in which these differences are small (whitened), and unlike images are those far from every class
-mean by this measure. Nothing of single images is kept.
+Heads are trained on features in which this variation is small (whitened). Images that are far from every class mean by this
+measure are rejected. No data of single images is kept.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ocelli_model.heads import Rejection
 
 SHRINKAGE = 0.5
-"""Part of the covariance that is replaced by the same variance in every direction (Ledoit and Wolf, 2004)."""
+"""Share of the covariance that is replaced by the same variance in every direction (Ledoit and Wolf, 2004)."""
 DIRECTIONS_LIMIT = 128
-"""Directions that a rejection keeps: 655 kB for 1,280 features. With all of them no more images are told apart."""
+"""Directions that a rejection keeps: 655 kB for 1,280 features. More directions do not improve rejection."""
 _LEAST_VARIANCE = 1e-12
 _LEAST_RADIUS = 0.05
-"""How far the border lies from a class mean at least, of features of length 1. The images of a class may all be copies of one;
-float32 numbers would not tell such an image from others at a border nearer than this."""
+"""Smallest distance between border and class mean, for features of length 1. All images of a class may be copies of one: with a
+smaller distance, float32 rounding would reject such an image."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,11 +29,11 @@ class WithinClass:
     """Class means, and the covariance of the images of a class around its mean, in K coordinates."""
 
     means: NDArray[np.float64]
-    """float64[C, K]; classes without images are left out."""
+    """float64[C, K], without classes that have no images."""
     covariance: NDArray[np.float64]
-    """float64[K, K], of the images of all classes; negatives do not count: they are not alike."""
+    """float64[K, K], of the images of all classes; without negatives, which are not similar to each other."""
     feature_count: int
-    """D: the K coordinates are a rotation of features that vary in no other direction."""
+    """D: the K coordinates are a rotation of the features, which do not vary in other directions."""
 
     @classmethod
     def measure(cls, inputs: NDArray[np.float32], membership: NDArray[np.bool_], feature_count: int) -> WithinClass:
@@ -57,8 +57,8 @@ class WithinClass:
 
         Args:
             basis: float64[D, K], orthonormal, from features to coordinates; None: they are the same.
-            origin: float64[D], taken from features before.
-            border: the distance by `distances` that shall be 1.
+            origin: float64[D], subtracted from features before.
+            border: the distance, see `distances`, that becomes 1.
         """
         variances, directions, remaining = self._directions()
         means = self.means
@@ -83,8 +83,8 @@ class WithinClass:
     def distances(self, inputs: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[np.float64]:
         """float64[N]: distances to the nearest class mean of inputs float32[N, K].
 
-        `lengths` are the squared lengths float64[N] of the features less the origin: more than the coordinates' where these
-        span a part of the features only.
+        `lengths` are the squared lengths float64[N] of the features minus the origin: longer than the coordinates where these
+        span only a part of the features.
         """
         variances, directions, remaining = self._directions()
         weights = np.sqrt(np.maximum(1.0 / remaining - 1.0 / variances, 0.0))
@@ -98,13 +98,13 @@ class WithinClass:
 
     @cached_property
     def least_border(self) -> float:
-        """The least distance that may be taken as the border."""
+        """The smallest allowed border."""
         _, _, remaining = self._directions()
         return _LEAST_RADIUS / float(np.sqrt(remaining))
 
     @cached_property
     def _principal(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Variances float64[K], falling, and their directions float64[K, K], a row each."""
+        """Variances float64[K] in descending order, and their directions float64[K, K], one per row."""
         variances, vectors = np.linalg.eigh(self.covariance)
         return np.maximum(variances[::-1], 0.0), vectors.T[::-1]
 

@@ -28,7 +28,7 @@ class Cluster:
         self.prefix, self.tag = os.environ["IMAGE_PREFIX"], os.environ["IMAGE_TAG"]
 
     def run(self, *command: str, input_text: str | None = None, folder: Path = CHECKOUT) -> str:
-        """Run a program, show what it says on standard error, return its output."""
+        """Run a program with its standard error shown, and return its output."""
         print("e2e:", *command, flush=True)
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         done = subprocess.run(
@@ -54,7 +54,7 @@ class Cluster:
             self.run("kubectl", "apply", "-f", "-", input_text=json.dumps(manifest))
 
     def install(self, *settings: str, timeout: str = "5m") -> None:
-        """The charts, as the README says; a setting is `NAME=VALUE`, and what is not ready in time an error."""
+        """Install the charts as in the README; a setting is `NAME=VALUE`. Raises an error if they are not ready in time."""
         self.run("helm", "upgrade", "--install", "ocelli-crds", "charts/ocelli-crds", "--wait")
         own = (
             f"images.prefix={self.prefix}",
@@ -94,7 +94,7 @@ class Cluster:
         return self.run("helm", "list", "--all", "--short", "--namespace", SYSTEM_NAMESPACE, "--filter", "^ocelli$") != ""
 
     def remove(self) -> None:
-        """Take away whatever was installed, with all that it keeps."""
+        """Remove the installation with all its objects and data."""
         self.run("helm", "uninstall", "ocelli", "--namespace", SYSTEM_NAMESPACE, "--ignore-not-found", "--wait")
         self.run("helm", "uninstall", "ocelli-crds", "--ignore-not-found")
         self.run("kubectl", "delete", "crd", "classifiers.ocelli.dev", "--ignore-not-found")

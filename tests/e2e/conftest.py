@@ -1,4 +1,4 @@
-"""What users install: the charts on a real cluster. `make e2e` installs them; without it these tests are not collected."""
+"""The charts on a real cluster, as users install them. Only `make e2e` collects these tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from ocelli_quickstart.samples import write_samples
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.few_samples import write_few_samples
-from tests.product.instance import Ocelli, wait_for
+from tests.product.instance import Ocelli
 
 ADDRESS_VARIABLE = "OCELLI_E2E_ADDRESS"
 """The gateway's address, as this machine reaches its Service; set by `make e2e`, together with KUBECONFIG."""
@@ -39,7 +39,7 @@ def ocelli(samples: Path) -> Ocelli:
 
 @pytest.fixture(scope="session")
 def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A second cluster, of one node, with the images on it. Each test says what is installed in it, and takes that away."""
+    """A second cluster of one node, with the images on it. Each test installs what it needs, and removes it."""
     if KIND_VARIABLE not in os.environ:
         pytest.skip("needs a second cluster, which only CLUSTER=kind makes")
     cluster = Cluster(tmp_path_factory.mktemp("new-cluster") / "kubeconfig")
@@ -52,7 +52,7 @@ def new_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def connect(kubeconfig: Path, address: str, samples: Path) -> Ocelli:
-    """An installation, by the API key that its Secret says."""
+    """An installation, with the API key of its Secret."""
     kubectl = ("kubectl", f"--kubeconfig={kubeconfig}", f"--namespace={NAMESPACE}")
     cluster = Ocelli(address=address, user="apikey", password="", state_dir=samples, kubectl_command=kubectl)
     encoded = cluster.kubectl(
@@ -61,13 +61,9 @@ def connect(kubeconfig: Path, address: str, samples: Path) -> Ocelli:
     return Ocelli(**{**vars(cluster), "password": base64.b64decode(encoded).decode()})
 
 
-def create_in_vain(client: httpx.Client, ocelli: Ocelli) -> str:
-    """The same images for both classes: there is nothing to learn."""
+def create_failing(client: httpx.Client, ocelli: Ocelli) -> str:
+    """The same images for both classes: the training fails."""
     zero = (ocelli.samples / "zero.zip").read_bytes()
     files = {"zero_positive_examples": zero, "again_positive_examples": zero}
-    identity: str = client.post("/v3/classifiers", data={"name": "in vain"}, files=files).json()["classifier_id"]
+    identity: str = client.post("/v3/classifiers", data={"name": "failing"}, files=files).json()["classifier_id"]
     return identity
-
-
-def wait_until_failed(client: httpx.Client, identity: str) -> None:
-    wait_for(f"{identity} failed", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "failed")

@@ -9,7 +9,7 @@ from tests.product.instance import Document
 
 
 def store_image() -> str:
-    """The smallest of the images, which has Python and can be had on every node."""
+    """The smallest of the images, which has Python and is on every node."""
     return f"{os.environ['IMAGE_PREFIX']}store:{os.environ['IMAGE_TAG']}"
 
 

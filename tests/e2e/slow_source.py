@@ -52,7 +52,7 @@ class SlowSource:
         self._ocelli.kubectl("delete", f"pod/{NAME}", f"service/{NAME}", f"configmap/{NAME}", "--ignore-not-found", "--now")
 
     def url(self, sample: str) -> str:
-        """Where a sample can be had at once."""
+        """The address of a sample that is served at full speed."""
         return f"http://{NAME}.{NAMESPACE}.svc:8000/{sample}"
 
     def slow_url(self, sample: str) -> str:
@@ -60,7 +60,7 @@ class SlowSource:
         return f"http://{NAME}.{NAMESPACE}.svc:8000/slow/{sample}"
 
     def go(self) -> None:
-        """Let what is slow go at full speed."""
+        """Serve slow addresses at full speed from now on."""
         self._ocelli.kubectl("exec", NAME, "--", "touch", "/tmp/go")
 
     def _build(self) -> list[dict[str, Any]]:

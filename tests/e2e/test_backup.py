@@ -1,4 +1,4 @@
-"""Backup, a new cluster, restore: the commands of docs/operations.md, as they stand there."""
+"""Backup, a new cluster, restore: the exact commands of docs/operations.md."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ import pytest
 
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import connect
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli
-from tests.product.test_rollout import create, wait_until_ready
 
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """What the classifiers answered before and after, and what the new cluster did meanwhile."""
+    """The answers of the classifiers before and after, and the new cluster's trainings."""
 
     before: list[Any]
     after: list[Any]
     trainings: str
     key: str
-    """What the new cluster's Secret says the API key is."""
+    """The API key in the new cluster's Secret."""
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.Temp
     with ocelli.client() as client:
         identities = [create(client, ocelli) for _ in range(2)]
         for identity in identities:
-            wait_until_ready(client, identity)
+            wait_for_status(client, identity)
         before = [classify(ocelli, identity) for identity in identities]
         run_commands(backup, folder, Path(os.environ["KUBECONFIG"]))
         for identity in identities:
@@ -51,7 +51,7 @@ def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.Temp
         installation = dataclasses.replace(target, password=ocelli.password)
         with installation.client() as client:
             for identity in identities:
-                wait_until_ready(client, identity)
+                wait_for_status(client, identity)
         yield Restored(
             before=before,
             after=[classify(installation, identity) for identity in identities],
@@ -104,5 +104,5 @@ def test_no_classifier_is_trained_in_the_new_cluster(restored: Restored) -> None
     assert restored.trainings == ""
 
 
-def test_the_api_key_is_the_one_that_the_restored_secret_holds(restored: Restored, ocelli: Ocelli) -> None:
+def test_the_api_key_is_that_of_the_restored_secret(restored: Restored, ocelli: Ocelli) -> None:
     assert restored.key == ocelli.password

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import COMPONENTS, NAMESPACE, SYSTEM_NAMESPACE, Cluster
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli
-from tests.product.test_rollout import create, wait_until_ready
 
 USER = ("anna", "secret-of-anna")
 
@@ -69,4 +69,4 @@ def build_overlay(cluster: Cluster, folder: Path) -> dict[str, object]:
 def test_the_plain_base_trains_and_serves(plain: Ocelli) -> None:
     with plain.client() as client:
         identity = create(client, plain)
-        assert wait_until_ready(client, identity) == 2
+        assert len(wait_for_status(client, identity)["classes"]) == 2

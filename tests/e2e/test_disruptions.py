@@ -11,8 +11,9 @@ import httpx
 import pytest
 
 from tests.e2e.cluster import SYSTEM_NAMESPACE
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Ocelli, wait_for
-from tests.product.test_rollout import CLIENTS, REQUESTS, Observations, classify_until, create, wait_until_ready
+from tests.product.test_rollout import CLIENTS, REQUESTS, Observations, classify_until
 
 OUTAGE_SECONDS = 30
 STORE_PODS = ("-l", "app.kubernetes.io/name=ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
@@ -39,7 +40,7 @@ def observations(ocelli: Ocelli, drained_node: str) -> Observations:
     with ocelli.client() as client, ThreadPoolExecutor(CLIENTS) as pool:
         identity = create(client, ocelli)
         try:
-            wait_until_ready(client, identity)
+            wait_for_status(client, identity)
             serve_by_two(ocelli, identity.replace("_", "-"))
             workers = [pool.submit(classify_until, stop, ocelli, identity, seen) for _ in range(CLIENTS)]
             try:
@@ -58,12 +59,12 @@ def disturb(ocelli: Ocelli, client: httpx.Client, identity: str, node: str, seen
     retrain(client, identity, "two", ocelli.samples / "two.zip")
     ocelli.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
     kill_a_gateway(ocelli)
-    # What is left of a small cluster may have no room for a training.
+    # The rest of a small cluster may be too small for a training.
     ocelli.kubectl("uncordon", node)
-    assert wait_until_ready(client, identity) == 3
+    assert len(wait_for_status(client, identity)["classes"]) == 3
     seen.ready_classes = 3
     retrain(client, identity, "three", ocelli.samples / "other-digits.zip")
-    assert wait_until_ready(client, identity) == 4
+    assert len(wait_for_status(client, identity)["classes"]) == 4
     seen.ready_classes = 4
 
 
@@ -95,11 +96,11 @@ def kill_a_gateway(ocelli: Ocelli) -> None:
     )
 
 
-def test_2000_requests_are_answered_while_everything_moves(observations: Observations) -> None:
+def test_2000_requests_are_answered_during_disruptions(observations: Observations) -> None:
     assert observations.answered >= REQUESTS
 
 
-def test_no_request_fails_while_everything_moves(observations: Observations) -> None:
+def test_no_request_fails_during_disruptions(observations: Observations) -> None:
     assert observations.failures == []
 
 
@@ -107,14 +108,14 @@ def test_no_answer_is_older_than_a_revision_already_seen_ready(observations: Obs
     assert observations.stale == []
 
 
-def test_no_request_fails_while_there_is_no_store(ocelli: Ocelli) -> None:
+def test_no_request_fails_without_a_store(ocelli: Ocelli) -> None:
     """Longer than readiness probes are patient."""
     store = ("deployment/ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
     seen, stop = Observations(), threading.Event()
     with ocelli.client() as client, ThreadPoolExecutor(1) as pool:
         identity = create(client, ocelli)
         try:
-            wait_until_ready(client, identity)
+            wait_for_status(client, identity)
             ocelli.kubectl("scale", *store, "--replicas=0")
             ocelli.kubectl("wait", "--for=delete", "pod", *STORE_PODS)
             worker = pool.submit(classify_until, stop, ocelli, identity, seen)

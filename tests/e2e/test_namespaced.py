@@ -21,8 +21,8 @@ from tests.e2e.pods import build_server
 from tests.e2e.slow_source import SlowSource
 from tests.go_programs import GoMissingError
 from tests.integration.storage.conftest import ADMINISTRATOR, VERSITYGW, BucketServer
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Document, Ocelli, wait_for
-from tests.product.test_rollout import create, wait_until_ready
 
 BUCKET_NAMESPACE = "ocelli-e2e-bucket"
 BUCKET_IMAGE = "ocelli-e2e-bucket:test"
@@ -120,17 +120,17 @@ def build_classifier(source: SlowSource, name: str) -> Document:
     return {**document, "spec": {"classes": classes}}
 
 
-def test_it_has_no_cluster_wide_right(namespaced: Ocelli) -> None:
+def test_it_has_no_cluster_wide_rights(namespaced: Ocelli) -> None:
     assert (
         namespaced.kubectl("get", "clusterroles,clusterrolebindings", "-l", "app.kubernetes.io/part-of=ocelli", "-o", "name")
         == ""
     )
 
 
-def test_classifiers_come_and_answer_by_rest(namespaced: Ocelli) -> None:
+def test_classifiers_are_created_and_answer_by_rest(namespaced: Ocelli) -> None:
     with namespaced.client() as client:
         identity = create(client, namespaced)
-        wait_until_ready(client, identity)
+        wait_for_status(client, identity)
         image = (namespaced.samples / "test-one.png").read_bytes()
         answer = client.post("/v3/classify", data={"classifier_ids": identity}, files={"images_file": image})
         assert client.delete(f"/v3/classifiers/{identity}").status_code == 200
@@ -138,7 +138,7 @@ def test_classifiers_come_and_answer_by_rest(namespaced: Ocelli) -> None:
     assert [scored["class"] for scored in classifier["classes"]] == ["one"]
 
 
-def test_a_classifier_of_another_namespace_is_left_alone(namespaced: Ocelli) -> None:
+def test_a_classifier_of_another_namespace_is_ignored(namespaced: Ocelli) -> None:
     with SlowSource(namespaced) as source:
         elsewhere = ("classifier/elsewhere", f"--namespace={OTHER_NAMESPACE}")
         document = json.dumps(build_classifier(source, "elsewhere"))
@@ -152,7 +152,7 @@ def test_a_classifier_of_another_namespace_is_left_alone(namespaced: Ocelli) -> 
             namespaced.kubectl("delete", "classifier/here")
 
 
-def test_a_secret_that_a_namespace_lacks_is_named_and_waited_for(namespaced: Ocelli) -> None:
+def test_a_missing_secret_of_a_namespace_is_named_and_awaited(namespaced: Ocelli) -> None:
     secret = namespaced.kubectl("get", "secret/bucket-tenant", "-o", "json")
     namespaced.kubectl("delete", "secret/bucket-tenant")
     with SlowSource(namespaced) as source:
@@ -168,7 +168,7 @@ def test_a_secret_that_a_namespace_lacks_is_named_and_waited_for(namespaced: Oce
 
 @pytest.fixture(scope="module")
 def messages(namespaced: Ocelli) -> Iterator[dict[str, str]]:
-    """What `Ready` says of a training that asks for a GPU, before a node has one and after."""
+    """The condition `Ready` of a training that needs a GPU, before and after a node offers one."""
     with SlowSource(namespaced) as source:
         document = build_classifier(source, "on-gpu")
         document["spec"]["training"] = {"accelerator": "GPU"}
@@ -196,13 +196,13 @@ def offer_gpu(ocelli: Ocelli) -> None:
     ocelli.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
 
 
-def test_a_training_that_asks_for_a_gpu_waits_in_the_schedulers_words(messages: dict[str, str]) -> None:
+def test_a_training_that_needs_a_gpu_waits_with_the_schedulers_message(messages: dict[str, str]) -> None:
     assert f"Insufficient {GPU}" in messages["before"]
 
 
-def test_a_node_that_offers_one_takes_the_training(messages: dict[str, str]) -> None:
+def test_a_node_that_offers_a_gpu_runs_the_training(messages: dict[str, str]) -> None:
     assert messages["limits"] == "1"
 
 
-def test_a_trainer_that_finds_no_gpu_where_one_was_promised_says_so(messages: dict[str, str]) -> None:
+def test_a_trainer_reports_that_an_offered_gpu_is_missing(messages: dict[str, str]) -> None:
     assert "a GPU is asked for, but PyTorch finds none here" in messages["after"]

@@ -17,21 +17,21 @@ from ocelli_api.revision import current_revision
 from ocelli_operator.manifests.metadata import job_name
 from tests.e2e.cluster import KIND_VARIABLE, NAMESPACE, SYSTEM_NAMESPACE
 from tests.e2e.pods import store_image
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Ocelli, wait_for
-from tests.product.test_rollout import create, wait_until_ready
 
 GOLDEN = Path(__file__).with_name("golden")
 ACCOUNTS = ("ocelli-operator", "ocelli-gateway", "ocelli-store")
 AUDIT_LOG = "/var/log/kubernetes/audit.log"
 EVERYBODYS = ("selfsubjectreviews", "selfsubjectaccessreviews", "selfsubjectrulesreviews", "clustertrustbundles")
-"""What every ServiceAccount may do."""
+"""Rights of every ServiceAccount."""
 
 Right = tuple[str, str]
 """A verb, and a resource with its group: ("list", "deployments.apps")."""
 
 
 def list_rights(ocelli: Ocelli, account: str, namespace: str) -> str:
-    """What `kubectl auth can-i --list` says, without what everybody may."""
+    """The output of `kubectl auth can-i --list`, without the rights of every account."""
     listed = ocelli.kubectl(
         *("auth", "can-i", "--list", f"--namespace={namespace}", f"--as=system:serviceaccount:{SYSTEM_NAMESPACE}:{account}")
     )
@@ -51,7 +51,7 @@ def test_the_rights_are_the_golden_ones(ocelli: Ocelli, account: str, place: str
 
 @pytest.fixture(scope="module")
 def used(ocelli: Ocelli) -> dict[str, set[Right]]:
-    """By account what it asked of the API server, in the life of a Classifier that needs every kind of child."""
+    """By account: its requests to the API server during the life of a Classifier that needs every kind of child."""
     if not read_audit_log():
         pytest.skip("this cluster keeps no audit log; `make e2e` makes one that does")
     try:
@@ -71,7 +71,7 @@ def used(ocelli: Ocelli) -> dict[str, set[Right]]:
             resource = f"{name}.{group}" if group else name
             found[account].add((event["verb"], resource))
             if event["verb"] == "patch" and event["responseStatus"]["code"] == 201:
-                # Server-side apply of what was not there asks for the right to create, too.
+                # Server-side apply of a new object needs the right to create, too.
                 found[account].add(("create", resource))
     return found
 
@@ -85,18 +85,18 @@ def read_audit_log() -> str:
 
 
 def live(ocelli: Ocelli, client: httpx.Client) -> None:
-    """Create, scale in both ways, retrain twice at once, orphan and make again, delete."""
+    """Create, scale in both ways, retrain twice concurrently, orphan and recreate, delete."""
     scale_operator(ocelli, 0)
-    # The chart brings the Lease, but somebody may take it away.
+    # The chart contains the Lease, but a user may delete it.
     ocelli.kubectl("delete", "lease", "ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}")
     identity = create(client, ocelli)
     name = identity.replace("_", "-").lower()
     be_in_the_way(ocelli, name)
-    wait_until_ready(client, identity)
+    wait_for_status(client, identity)
     autoscaling = {"autoscaling": {"minReplicas": 2, "maxReplicas": 3}}
     serve(ocelli, name, autoscaling)
     wait_for("there is an autoscaler and a budget", lambda: children(ocelli, name, "hpa,pdb") == 2)
-    # Somebody opens its servers to everybody.
+    # A user opens its servers to all clients.
     ocelli.kubectl("patch", "networkpolicy", f"clf-{name}", "--type=merge", "-p", '{"spec": {"ingress": [{}]}}')
     serve(ocelli, name, {"autoscaling": None, "replicas": 1})
     wait_for("both are gone", lambda: children(ocelli, name, "hpa,pdb") == 0)
@@ -108,16 +108,16 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     wait_for("the NetworkPolicy is gone", lambda: children(ocelli, name, "networkpolicies") == 0)
     ocelli.kubectl("rollout", "undo", *operator)
     wait_for("it is there again", lambda: children(ocelli, name, "networkpolicies") == 1)
-    # A quota has no room for the trainer's Pod: only Events of the Job tell why there is none.
+    # A quota does not allow the trainer's Pod: only Events of the Job say why there is none.
     ocelli.kubectl("create", "quota", "no-pods", "--hard=pods=0")
     for class_name, sample in (("two", "two.zip"), ("one", "more-ones.zip")):
         files = {f"{class_name}_positive_examples": (ocelli.samples / sample).read_bytes()}
         assert client.post(f"/v3/classifiers/{identity}", files=files).status_code == 200
     wait_for("a condition has Kubernetes' sentence", lambda: "exceeded quota: no-pods" in tell_conditions(ocelli, name))
     ocelli.kubectl("delete", "quota", "no-pods")
-    wait_until_ready(client, identity)
-    # An object of the same name after one whose children were orphaned: what was its predecessor's is not its own. An operator
-    # that saw the deletion would delete what is stored, too.
+    wait_for_status(client, identity)
+    # An object with the name of one whose children were orphaned: its predecessor's children are not its own. An operator
+    # that saw the deletion would delete stored objects, too.
     manifest = ocelli.get("classifier", name)
     scale_operator(ocelli, 0)
     ocelli.kubectl("delete", "classifier", name, "--cascade=orphan")
@@ -130,7 +130,7 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
     again["spec"]["serving"] = {"replicas": 1}
     ocelli.apply(again)
     scale_operator(ocelli, 1)
-    # Somebody takes the label away by which REST knows it.
+    # A user removes the label by which REST finds it.
     ocelli.kubectl("label", "classifier", name, "ocelli.dev/classifier-id-")
     wait_for("what is in the way is named", lambda: "does not belong to this Classifier" in tell_conditions(ocelli, name))
     ocelli.kubectl("delete", "deployments,services,hpa,pdb,networkpolicies", "-l", f"ocelli.dev/classifier={name}")
@@ -139,7 +139,7 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
 
 
 def be_in_the_way(ocelli: Ocelli, name: str) -> None:
-    """Somebody else's Job has the name of the first training Job, until the operator has said so."""
+    """A Job of another owner has the name of the first training Job, until the operator has reported it."""
     revision = current_revision(parse_classifier(ocelli.get("classifier", name)).spec)
     job = job_name(name, revision, 1)
     ocelli.kubectl("create", "job", job, f"--image={store_image()}", "--", "true")

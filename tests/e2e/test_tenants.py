@@ -1,4 +1,4 @@
-"""Two namespaces on one cluster: what a Pod of one may do with its own token, and what it may not with the other's things."""
+"""Two namespaces on one cluster: what a Pod may do with its own token, and that it has no access to the other namespace."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from tests.e2e import pods
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Ocelli, wait_for
-from tests.product.test_rollout import create, wait_until_ready
 
 ATTEMPT = """
 import json, os, sys, urllib.error, urllib.request
@@ -53,10 +53,10 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def attempts(ocelli: Ocelli) -> Iterator[dict[str, Any]]:
-    """What the store answered to a Pod of the other namespace."""
+    """The store's answers to a Pod of the other namespace."""
     with ocelli.client() as client:
         identity = create(client, ocelli)
-        wait_until_ready(client, identity)
+        wait_for_status(client, identity)
         theirs = stored_keys(ocelli, identity)
         manifest = build_attempts("attempts", theirs)
         ocelli.kubectl("apply", f"--namespace={OTHER_NAMESPACE}", "-f", "-", input_text=json.dumps(manifest))
@@ -119,7 +119,7 @@ def test_the_store_answers_a_tenants_pod_with(attempts: dict[str, Any], attempt:
     assert attempts[attempt][0] == status, attempts[attempt]
 
 
-def test_nothing_is_stored_where_no_trainer_writes(attempts: dict[str, Any]) -> None:
+def test_tenants_cannot_write_outside_their_trainers_keys(attempts: dict[str, Any]) -> None:
     assert {status for status, _ in attempts["own write elsewhere"]} == {403}
 
 
@@ -156,7 +156,7 @@ def test_neither_operator_nor_store_can_read_a_secret(ocelli: Ocelli, account: s
 
 
 def test_a_classifier_that_names_a_secret_as_a_source_is_not_accepted(ocelli: Ocelli) -> None:
-    source = {"url": "https://data.example.com/a.zip", "secretRef": {"name": "somebodys"}}
+    source = {"url": "https://data.example.com/a.zip", "secretRef": {"name": "of-another-user"}}
     manifest = {
         "apiVersion": "ocelli.dev/v1alpha1",
         "kind": "Classifier",

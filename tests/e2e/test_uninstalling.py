@@ -1,4 +1,4 @@
-"""Uninstalling by the commands of docs/install.md, while the operator works and after it died."""
+"""Uninstalling by the commands of docs/install.md, with a running and with a dead operator."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
-from tests.e2e.conftest import connect, create_in_vain, wait_until_failed
+from tests.e2e.conftest import connect, create_failing
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, wait_for
-from tests.product.test_rollout import create, wait_until_ready
 
-OF_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-PASSING = ("events", "events.events.k8s.io")
-"""Kubernetes forgets them by itself."""
+IN_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
+SHORT_LIVED = ("events", "events.events.k8s.io")
+"""Kubernetes deletes them by itself."""
 
 
 @pytest.fixture(scope="module", params=["working", "dead"])
 def left(request: pytest.FixtureRequest, new_cluster: Cluster, samples: Path) -> Iterator[set[str]]:
-    """What is there after an installation with a served and a failed classifier was taken away."""
+    """The objects that remain after an installation with a served and a failed classifier was removed."""
     before = list_objects(new_cluster)
     try:
         new_cluster.create_namespaces(SYSTEM_NAMESPACE, NAMESPACE)
         new_cluster.install_and_test("gateway.service.type=NodePort")
         ocelli = connect(new_cluster.kubeconfig, new_cluster.address(), samples)
         with ocelli.client() as client:
-            wait_until_ready(client, create(client, ocelli))
-            wait_until_failed(client, create_in_vain(client, ocelli))
+            wait_for_status(client, create(client, ocelli))
+            wait_for_status(client, create_failing(client, ocelli), "failed")
         if request.param == "dead":
             ocelli.kubectl("scale", "deployment/ocelli-operator", f"--namespace={SYSTEM_NAMESPACE}", "--replicas=0")
             ocelli.kubectl(
@@ -51,11 +51,11 @@ def read_commands() -> str:
 
 
 def list_objects(cluster: Cluster) -> set[str]:
-    """Every object of the namespaces, and of none, but those that Kubernetes makes for itself."""
+    """All objects of the namespaces and all cluster-scoped ones, except short-lived ones."""
     found: set[str] = set()
     for namespaced in ("true", "false"):
         kinds = cluster.run("kubectl", "api-resources", "--verbs=list", f"--namespaced={namespaced}", "-o", "name").split()
-        asked = ",".join(kind for kind in kinds if kind not in PASSING)
+        asked = ",".join(kind for kind in kinds if kind not in SHORT_LIVED)
         for namespace in (SYSTEM_NAMESPACE, NAMESPACE, OTHER_NAMESPACE, "default") if namespaced == "true" else ("default",):
             listed = cluster.run("kubectl", "get", asked, "--namespace", namespace, "--ignore-not-found", "-o", "name")
             found |= {f"{namespace}: {name}" if namespaced == "true" else name for name in listed.split()}
@@ -64,7 +64,7 @@ def list_objects(cluster: Cluster) -> set[str]:
 
 def test_only_what_the_docs_say_is_kept(left: set[str]) -> None:
     namespaces = (SYSTEM_NAMESPACE, NAMESPACE)
-    of_namespaces = {f"{namespace}: {name}" for namespace in namespaces for name in OF_EVERY_NAMESPACE}
+    of_namespaces = {f"{namespace}: {name}" for namespace in namespaces for name in IN_EVERY_NAMESPACE}
     of_namespaces |= {f"namespace/{namespace}" for namespace in namespaces}
     kept = {name for name in left - of_namespaces if not name.startswith("persistentvolume/")}
     assert kept == {

@@ -1,6 +1,6 @@
 """An upgrade that replaces every Pod, with classifiers in every state: nothing is lost or trained again, no request fails.
 
-There is no earlier release yet; the same chart stands for both, with settings that change every Pod.
+There is no earlier release yet: both sides use the same chart, with settings that change every Pod.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pytest
 
 from tests.e2e.cluster import SYSTEM_NAMESPACE
 from tests.e2e.slow_source import SlowSource
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli, wait_for
-from tests.product.test_rollout import CLIENTS, Observations, classify_until, create, wait_until_ready
+from tests.product.test_rollout import CLIENTS, Observations, classify_until
 
 KEPT = ("servedRevision", "settledRevision", "classifierID", "trainedAt", "attempt")
 SYSTEM_PODS = ("pods", f"--namespace={SYSTEM_NAMESPACE}", "-o", "name")
@@ -32,21 +33,21 @@ REASONS = {
     "retraining": "Retraining",
     "unschedulable": "Unschedulable",
 }
-"""Classifiers beside the one that serves, and why each is not ready."""
+"""Other Classifiers than the served one, and why each is not ready."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Upgrade:
-    """What there was before an upgrade, and after."""
+    """The installation before and after an upgrade."""
 
     before: dict[str, Any]
     after: dict[str, Any]
     trainings_before: set[str]
     trainings_after: set[str]
     attempts: dict[str, int]
-    """Of the trainings that were under way, when they had come to their end."""
+    """Attempts of the trainings that were running, after they ended."""
     kept_pods: set[str]
-    """Pods of the system and servers that are still the same."""
+    """Pods of the system and inference servers that were not replaced."""
     seen: Observations
 
 
@@ -55,15 +56,15 @@ def upgrade(ocelli: Ocelli) -> Iterator[Upgrade]:
     with ocelli.client() as client, SlowSource(ocelli) as source:
         served = create(client, ocelli)
         try:
-            bring_into_every_state(ocelli, source)
-            wait_until_ready(client, served)
+            create_every_state(ocelli, source)
+            wait_for_status(client, served)
             yield play(ocelli, source, served)
         finally:
             client.delete(f"/v3/classifiers/{served}")
             ocelli.kubectl("delete", "classifiers", *REASONS, "--ignore-not-found")
 
 
-def bring_into_every_state(ocelli: Ocelli, source: SlowSource) -> None:
+def create_every_state(ocelli: Ocelli, source: SlowSource) -> None:
     digits = {"zero": source.url("zero.zip"), "one": source.url("one.zip")}
     retrained = ("retrain-failed", "retraining")
     for name in retrained:
@@ -79,7 +80,7 @@ def bring_into_every_state(ocelli: Ocelli, source: SlowSource) -> None:
 
 
 def apply(ocelli: Ocelli, name: str, examples: dict[str, str], **training: Any) -> None:
-    """A small one, so that all of them fit a small cluster."""
+    """Apply a small Classifier, so that all of them fit a small cluster."""
     spec = {
         "classes": [{"name": class_name, "examples": [{"url": url}]} for class_name, url in examples.items()],
         "training": {"resources": {"requests": {"cpu": "50m", "memory": "512Mi"}}, **training},
@@ -100,18 +101,18 @@ def play(ocelli: Ocelli, source: SlowSource, served: str) -> Upgrade:
         workers = [pool.submit(classify_until, stop, ocelli, served, seen) for _ in range(CLIENTS)]
         try:
             with changed_settings(ocelli):
-                # The built-ins' servers are among the system's Pods: they come when tenants' have been replaced.
+                # The built-ins' servers are among the system's Pods: they are replaced after those of tenants.
                 wait_for(
-                    "every Pod is another one",
+                    "every Pod was replaced",
                     lambda: not pods & (read(ocelli, *SYSTEM_PODS) | read(ocelli, *SERVERS)),
                     240,
                 )
-                wait_for("all of it is settled", lambda: read_status(ocelli) == before, 120)
+                wait_for("everything is settled", lambda: read_status(ocelli) == before, 120)
                 after, kept = read_status(ocelli), pods & (read(ocelli, *SYSTEM_PODS) | read(ocelli, *SERVERS))
                 trainings_after = read(ocelli, *TRAININGS)
                 source.go()
-                under_way = ("training", "retraining")
-                ocelli.kubectl("wait", "--for=condition=Ready", *(f"classifier/{name}" for name in under_way), "--timeout=100s")
+                running = ("training", "retraining")
+                ocelli.kubectl("wait", "--for=condition=Ready", *(f"classifier/{name}" for name in running), "--timeout=100s")
                 finished = read_status(ocelli)
         finally:
             stop.set()
@@ -122,7 +123,7 @@ def play(ocelli: Ocelli, source: SlowSource, served: str) -> Upgrade:
         after=after,
         trainings_before=trainings,
         trainings_after=trainings_after,
-        attempts={name: finished[name]["attempt"] for name in under_way},
+        attempts={name: finished[name]["attempt"] for name in running},
         kept_pods=kept,
         seen=seen,
     )
@@ -130,7 +131,7 @@ def play(ocelli: Ocelli, source: SlowSource, served: str) -> Upgrade:
 
 @contextmanager
 def changed_settings(ocelli: Ocelli) -> Iterator[None]:
-    """A log level, which the operator hands on to trainers and servers, and a group that the system's own Pods get."""
+    """Another log level, which the operator passes to trainers and servers, and a group for the system's own Pods."""
     try:
         helm_upgrade("WARNING", "{4711}")
         yield
@@ -161,11 +162,11 @@ def read_status(ocelli: Ocelli) -> dict[str, Any]:
     }
 
 
-def test_every_pod_but_the_trainers_was_replaced(upgrade: Upgrade) -> None:
+def test_every_pod_except_the_trainers_was_replaced(upgrade: Upgrade) -> None:
     assert upgrade.kept_pods == set()
 
 
-def test_nothing_is_lost_and_every_state_is_what_it_was(upgrade: Upgrade) -> None:
+def test_every_state_is_kept(upgrade: Upgrade) -> None:
     assert upgrade.after == upgrade.before
 
 
@@ -173,7 +174,7 @@ def test_nothing_is_trained_again(upgrade: Upgrade) -> None:
     assert upgrade.trainings_after == upgrade.trainings_before
 
 
-def test_trainings_that_were_under_way_end_well_at_their_first_attempt(upgrade: Upgrade) -> None:
+def test_running_trainings_succeed_at_their_first_attempt(upgrade: Upgrade) -> None:
     assert upgrade.attempts == {"training": 1, "retraining": 2}
 
 

@@ -1,4 +1,4 @@
-"""What no chart can see before it is installed: the installation fails, and the Pod says what to do."""
+"""Faults that a chart cannot detect before installation: the installation fails, and the Pod's message names the remedy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLAIM = "unwritable"
 
 @pytest.fixture
 def claim(new_cluster: Cluster) -> Iterator[None]:
-    """A claim whose volume belongs to root alone."""
+    """A claim whose volume belongs to root."""
     spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": CLAIM}
     host_path = {"path": "/var/local/ocelli-unwritable", "type": "DirectoryOrCreate"}
     volume = {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": host_path}
@@ -37,7 +37,7 @@ def claim(new_cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("claim")
-def test_an_unwritable_volume_fails_the_installation_and_the_stores_pod_says_what_to_do(new_cluster: Cluster) -> None:
+def test_an_unwritable_volume_fails_the_installation_with_a_remedy_in_the_stores_pod(new_cluster: Cluster) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         new_cluster.install(f"store.embedded.existingClaim={CLAIM}", timeout="30s")
     pod = ("pods", "--namespace", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=ocelli-store")

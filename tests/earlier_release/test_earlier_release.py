@@ -1,4 +1,4 @@
-"""What an earlier release learned goes on: `hog_color.zip` holds its store, and what it answered; see `record.py`."""
+"""Classifiers of an earlier release stay available. `hog_color.zip` has its store and its answers; see `record.py`."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Recording:
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """By image and class, before they were rounded for the answer."""
+        """By image and class, before rounding."""
         return {name: scores["exact"] for name, scores in self.facts["scores"].items()}
 
     def summary(self) -> ArtifactSummary:
@@ -76,7 +76,7 @@ class Recording:
         )
 
     def world(self) -> World:
-        """The classifier as the operator finds it after the upgrade, its artifact in the store."""
+        """The classifier as the operator observes it after the upgrade, with its artifact in the store."""
         world = World()
         artifact = asyncio.run(TrainingStore(self.store).load_artifact(LOCATION, self.revision, 1))
         assert artifact is not None
@@ -108,7 +108,7 @@ async def answer(recording: Recording) -> dict[str, dict[str, float]]:
     return {name: {item.class_name: item.score for item in prediction.scores} for name, prediction in predictions.items()}
 
 
-def test_what_was_learned_is_served_with_its_scores(recording: Recording) -> None:
+def test_an_earlier_artifact_is_served_with_its_scores(recording: Recording) -> None:
     answered = asyncio.run(answer(recording))
     assert answered.keys() == recording.scores.keys()
     differences = [
@@ -125,7 +125,7 @@ def test_the_recorded_scores_are_of_both_classes_and_of_neither(recording: Recor
     assert (scores < 0.1).all(axis=1).sum() == 3
 
 
-def test_the_revision_of_its_definition_is_what_it_was(recording: Recording) -> None:
+def test_the_revision_of_its_definition_is_unchanged(recording: Recording) -> None:
     spec = recording.facts["classifier"]["spec"]
     named = {**spec, "model": {"backbone": "HogColor"}}
     assert spec_revision(parse_spec(spec)) == recording.facts["revision"]
@@ -145,7 +145,7 @@ def test_its_backbone_keeps_its_digest_and_runs_on_the_cpu_of_a_node_with_a_gpu(
     assert (metadata.digest, device_for(metadata, Accelerator.GPU)) == (digest, Accelerator.CPU)
 
 
-def test_the_operator_trains_nothing_anew(recording: Recording) -> None:
+def test_the_operator_trains_nothing_again(recording: Recording) -> None:
     world = recording.world()
     plans: list[Plan] = [world.step() for _ in range(4)]
     assert [action for plan in plans for action in plan.actions if isinstance(action, StartTraining)] == []
@@ -154,7 +154,7 @@ def test_the_operator_trains_nothing_anew(recording: Recording) -> None:
     assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
 
-def test_an_upgrade_leaves_its_status_as_it_is(recording: Recording) -> None:
+def test_an_upgrade_does_not_change_its_status(recording: Recording) -> None:
     world = recording.world()
     world.settle()
     before = parse_status(recording.facts["classifier"]["status"])
@@ -166,7 +166,7 @@ def undated(status: ClassifierStatus) -> ClassifierStatus:
     return replace(status, conditions=tuple(replace(item, last_transition_time="") for item in status.conditions))
 
 
-def test_its_next_training_takes_the_new_default_and_leaves_the_served_revision(recording: Recording) -> None:
+def test_its_next_training_uses_the_new_default_and_keeps_the_served_revision(recording: Recording) -> None:
     before = asyncio.run(answer(recording))
     document = {**definition(parse_spec(recording.facts["classifier"]["spec"])), "model": {"seed": 1}}
     revision = spec_revision(parse_spec(document))
@@ -182,19 +182,19 @@ def test_a_training_that_names_the_removed_backbone_fails_with_the_remedy(record
     outcome, exit_code = train(recording, recording.facts["revisionWithHogColorNamed"], definition(parse_spec(spec)))
     assert (outcome.reason, exit_code) == (OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
     assert outcome.message == (
-        'Classifier team-a/dogs: backbone "HogColor" was removed from Ocelli; what is served goes on; to train again name '
-        "EfficientNetLite0 in model.backbone, or remove model.backbone"
+        'Classifier team-a/dogs: backbone "HogColor" was removed from Ocelli; the served revision stays available; '
+        "to train again, set model.backbone to EfficientNetLite0, or remove model.backbone"
     )
 
 
-def test_an_attempt_whose_outcome_was_lost_finds_its_artifact(recording: Recording) -> None:
+def test_an_attempt_whose_outcome_was_lost_reuses_its_artifact(recording: Recording) -> None:
     document = definition(parse_spec(recording.facts["classifier"]["spec"]))
     outcome, exit_code = train(recording, recording.revision, document)
     assert (outcome.artifact_digest, exit_code) == (recording.facts["outcome"]["artifactDigest"], ExitCode.SUCCEEDED)
 
 
 def train(recording: Recording, revision: str, document: Manifest) -> tuple[Outcome, ExitCode]:
-    """An attempt of today's trainer, in an installation that still lists the old backbone."""
+    """An attempt of the current trainer, in an installation that still lists the old backbone."""
     scratch = recording.folder / "scratch"
     scratch.mkdir()
     key = LOCATION.training_key(revision, 2, DEFINITION)

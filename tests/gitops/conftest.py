@@ -1,4 +1,4 @@
-"""The program that judges objects, built before the first test."""
+"""The health program, built before the first test."""
 
 from __future__ import annotations
 

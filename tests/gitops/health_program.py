@@ -1,4 +1,4 @@
-"""The program that judges objects as Argo CD and Flux do, and asking it."""
+"""The program that assesses objects as Argo CD and Flux do, and calling it."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ HEALTH_PROGRAM = GoProgram(name="gitops-health", module_folder=Path(__file__).wi
 
 @dataclass(frozen=True, kw_only=True)
 class Health:
-    """What one tool makes of an object."""
+    """The health of an object by one tool."""
 
     status: str
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """What both make of it."""
+class Assessment:
+    """The health of an object by both tools."""
 
     argo: Health
     kstatus: Health
 
 
-def judge(objects: Sequence[Mapping[str, Any]], *, script: Path = HEALTH_SCRIPT) -> list[Judgement]:
-    """What Argo CD, by a health script, and kstatus make of the objects."""
+def assess(objects: Sequence[Mapping[str, Any]], *, script: Path = HEALTH_SCRIPT) -> list[Assessment]:
+    """The health of the objects, by Argo CD with a health script and by kstatus."""
     lines = "\n".join(json.dumps(item) for item in objects)
     done = subprocess.run(
         [HEALTH_PROGRAM.find_or_build(os.environ), script], input=lines, capture_output=True, text=True, timeout=60, check=False
     )
     if done.returncode != 0:
         raise AssertionError(f"the program ended with {done.returncode}: {done.stderr}")
-    judged = [json.loads(line) for line in done.stdout.splitlines()]
-    return [Judgement(argo=Health(**item["argo"]), kstatus=Health(**item["kstatus"])) for item in judged]
+    assessed = [json.loads(line) for line in done.stdout.splitlines()]
+    return [Assessment(argo=Health(**item["argo"]), kstatus=Health(**item["kstatus"])) for item in assessed]

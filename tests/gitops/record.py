@@ -1,7 +1,7 @@
-"""Records `objects/*.yaml` anew: Classifiers in every state, as the API server had them while an operator, trainers and
+"""Rewrites `objects/*.yaml`: Classifiers in every state, as the API server had them while an operator, trainers and
 inference servers worked on a local cluster. `python -m tests.gitops.record`; takes a few minutes.
 
-A watch keeps every version of every object, so that states that last a moment are caught. Nothing is taken out of the objects.
+A watch keeps every version of every object, so that short states are recorded. The objects are written unchanged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Predicate = Callable[[Manifest], bool]
 
 
 class Watch:
-    """Every version of every Classifier in the namespace, in the order in which the API server told of them."""
+    """Every version of every Classifier in the namespace, in the order of the API server's events."""
 
     def __init__(self, scene: Scene) -> None:
         self._versions: dict[str, list[Manifest]] = defaultdict(list)
@@ -54,7 +54,7 @@ class Watch:
             self._versions[classifier["metadata"]["name"]].append(classifier)
 
     def take(self, name: str, predicate: Predicate) -> Manifest:
-        """The next version that fits; waits for it."""
+        """Wait for the next version that matches."""
         deadline = time.monotonic() + STATE_SECONDS
         while time.monotonic() < deadline:
             versions = self._versions[name]
@@ -64,7 +64,9 @@ class Watch:
                 if predicate(version):
                     return version
             time.sleep(0.05)
-        raise TimeoutError(f"Classifier {name} was not seen so; it was last: {json.dumps(self._versions[name][-1:], indent=1)}")
+        raise TimeoutError(
+            f"Classifier {name} did not reach the state; its last version is {json.dumps(self._versions[name][-1:], indent=1)}"
+        )
 
     def close(self) -> None:
         self._process.terminate()
@@ -72,7 +74,7 @@ class Watch:
 
 
 class Recorder:
-    """What becomes of the namespace's Classifiers, and the files that it is written to."""
+    """Writes versions of the namespace's Classifiers to files."""
 
     def __init__(self, scene: Scene, operator: Callable[..., OperatorProcess]) -> None:
         self.scene = scene
@@ -113,7 +115,7 @@ def unseen(classifier: Manifest) -> bool:
 
 
 def has(condition_type: str, reason: str, status: str | None = None) -> Predicate:
-    """The operator has seen the spec as it stands, and the condition has the reason."""
+    """The operator has observed the current spec, and the condition has the reason."""
 
     def fits(classifier: Manifest) -> bool:
         condition = find_condition(classifier, condition_type)
@@ -123,7 +125,7 @@ def has(condition_type: str, reason: str, status: str | None = None) -> Predicat
 
 
 def no_node_for_servers(classifier: Manifest) -> bool:
-    # The trainer, too, waits for a node, where others take it first.
+    # The trainer waits for a node as well, if other Pods are scheduled first.
     return has("Ready", "Unschedulable")(classifier) and has("Trained", "ArtifactStored")(classifier)
 
 
@@ -132,7 +134,7 @@ def scaling(classifier: Manifest) -> bool:
 
 
 def record_first_life(recorder: Recorder) -> None:
-    """From an object that no operator has seen to one that is served, beside others that go wrong."""
+    """From an object that no operator has observed to a served one, and Classifiers that fail."""
     scene = recorder.scene
     scene.apply(scene.build())
     recorder.record("created", "colours", unseen)
@@ -162,7 +164,7 @@ def record_first_life(recorder: Recorder) -> None:
 
 
 def record_changes(recorder: Recorder) -> None:
-    """What a served one goes through."""
+    """Changes of a served Classifier."""
     scene = recorder.scene
     first = scene.status()["servedRevision"]
     scene.apply(scene.build(model={"seed": 1}))
@@ -186,7 +188,7 @@ def record_changes(recorder: Recorder) -> None:
 
 
 def record_loss(recorder: Recorder) -> None:
-    """A served artifact vanishes from the store, and is put back."""
+    """A served artifact is removed from the store and restored."""
     scene = recorder.scene
     artifacts = scene.store_folder / "tenants" / NAMESPACE / "artifacts" / scene.status("pretrained")["classifierID"]
     artifacts.rename(scene.store_folder / "lost")
@@ -196,7 +198,7 @@ def record_loss(recorder: Recorder) -> None:
 
 
 def record_ends(recorder: Recorder) -> None:
-    """What waits for a quota or for an operator, goes, or never becomes available."""
+    """Classifiers that wait for a quota or an operator, are deleted, or never become available."""
     scene = recorder.scene
     scene.kubectl("create", "quota", "none", "--hard=count/jobs.batch=0")
     scene.cluster.wait_for(
@@ -234,7 +236,7 @@ def write_network(folder: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="ocelli-record-") as folder:
         record_all(Path(folder))
-    # What no state is recorded as any more.
+    # Files of states that no longer exist.
     for path in OBJECTS_FOLDER.glob("*.yaml"):
         if path.stem not in STATES:
             path.unlink()
@@ -259,7 +261,7 @@ def record_all(folder: Path) -> None:
                 "OCELLI_STORE_URL": store_folder.as_uri(),
                 "OCELLI_BACKBONES": backbone,
                 "OCELLI_FILE_SOURCES_FOLDER": str(folder / "files"),
-                # So that what vanishes is missed at once.
+                # So that missing artifacts are noticed at once.
                 "OCELLI_SWEEP_INTERVAL_SECONDS": "1",
                 **settings,
             }

@@ -1,4 +1,4 @@
-"""The states that a Classifier can be in, and what GitOps tools have to make of each."""
+"""The states of a Classifier, and the health that GitOps tools must report for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Argo(StrEnum):
 
 
 class Kstatus(StrEnum):
-    """Status by kstatus, which Flux goes by."""
+    """Status by kstatus, which Flux uses."""
 
     CURRENT = "Current"
     IN_PROGRESS = "InProgress"
@@ -33,7 +33,7 @@ class Kstatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What the tools have to make of a state."""
+    """The health that the tools must report for a state."""
 
     argo: Argo
     kstatus: Kstatus
@@ -45,7 +45,7 @@ FAILED = Expected(argo=Argo.DEGRADED, kstatus=Kstatus.FAILED)
 GOES = Expected(argo=Argo.PROGRESSING, kstatus=Kstatus.TERMINATING)
 
 STATES = {
-    # Not seen by the operator yet, whatever the conditions still say.
+    # Not observed by the operator yet; the conditions are those of an earlier spec.
     "created": WAITS,
     "edited-unseen": WAITS,
     "corrected-unseen": WAITS,
@@ -98,7 +98,7 @@ def find_condition(classifier: Manifest, condition_type: str) -> dict[str, Any]:
 
 
 def build_health_message(state: str, classifier: Manifest) -> str:
-    """What Argo CD has to show of an object in that state."""
+    """The health that Argo CD must show for an object in that state."""
     if STATES[state] is GOES:
         return "Pending deletion"
     generation = classifier["metadata"]["generation"]
@@ -112,7 +112,7 @@ def build_health_message(state: str, classifier: Manifest) -> str:
 
 
 def build_health_test() -> Manifest:
-    """`health_test.yaml`, as Argo CD's own repository has it beside each health script."""
+    """`health_test.yaml`, in the form that Argo CD's repository has next to each health script."""
     tests = [
         {
             "healthStatus": {"status": str(expected.argo), "message": build_health_message(state, load_object(state))},

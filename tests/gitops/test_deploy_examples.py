@@ -1,4 +1,4 @@
-"""The examples for Argo CD and Flux tell these to wait for Classifiers, and long enough."""
+"""The examples for Argo CD and Flux make these wait for Classifiers, and long enough."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(name: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "source"), [("flux/git.yaml", "GitRepository"), ("flux/oci.yaml", "OCIRepository")])
-def test_flux_reads_the_source_beside_it(name: str, source: str) -> None:
+def test_flux_reads_the_source_of_the_example(name: str, source: str) -> None:
     manifests = load(name)
     reference = manifests["Kustomization"]["spec"]["sourceRef"]
     assert reference == {"kind": source, "name": manifests[source]["metadata"]["name"]}
@@ -28,14 +28,14 @@ def test_flux_reads_the_source_beside_it(name: str, source: str) -> None:
 def test_flux_waits_for_everything_or_for_a_classifier() -> None:
     git, oci = (load(f"flux/{name}.yaml")["Kustomization"]["spec"] for name in ("git", "oci"))
     assert git["wait"] is True
-    # Flux ignores the list beside `wait`.
+    # Flux ignores the list if `wait` is set.
     assert "healthChecks" not in git
     assert "wait" not in oci
     (check,) = oci["healthChecks"]
     assert (check["apiVersion"], check["kind"]) == (API_VERSION, KIND)
 
 
-def test_argo_cd_has_the_api_server_compare_where_it_applies_server_side() -> None:
+def test_argo_cd_uses_server_side_diff_with_server_side_apply() -> None:
     application = load("argocd/application.yaml")["Application"]
     assert "ServerSideApply=true" in application["spec"]["syncPolicy"]["syncOptions"]
     assert application["metadata"]["annotations"]["argocd.argoproj.io/compare-options"] == "ServerSideDiff=true"

@@ -11,7 +11,7 @@ import yaml
 
 from ocelli_api.classifier import Manifest
 from ocelli_api.conditions import ReadyReason, ReconcilingReason, StalledReason
-from tests.gitops.health_program import CHECKOUT, HEALTH_SCRIPT, Judgement, judge
+from tests.gitops.health_program import CHECKOUT, HEALTH_SCRIPT, Assessment, assess
 from tests.gitops.states import (
     FAILED,
     OBJECTS_FOLDER,
@@ -28,24 +28,24 @@ UPSTREAM_FOLDER = ARGO_FOLDER / "resource_customizations" / "ocelli.dev" / "Clas
 
 
 @pytest.fixture(scope="module")
-def judgements(health_program: None) -> dict[str, Judgement]:
+def assessments(health_program: None) -> dict[str, Assessment]:
     """By state."""
-    return dict(zip(STATES, judge([load_object(state) for state in STATES]), strict=True))
+    return dict(zip(STATES, assess([load_object(state) for state in STATES]), strict=True))
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_argo_cd_gives_it_the_health(judgements: dict[str, Judgement], state: str) -> None:
-    assert judgements[state].argo.status == STATES[state].argo
+def test_argo_cd_reports_the_health(assessments: dict[str, Assessment], state: str) -> None:
+    assert assessments[state].argo.status == STATES[state].argo
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_argo_cd_shows_the_sentence_of_the_condition(judgements: dict[str, Judgement], state: str) -> None:
-    assert judgements[state].argo.message == build_health_message(state, load_object(state))
+def test_argo_cd_shows_the_message_of_the_condition(assessments: dict[str, Assessment], state: str) -> None:
+    assert assessments[state].argo.message == build_health_message(state, load_object(state))
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_kstatus_gives_it_the_status(judgements: dict[str, Judgement], state: str) -> None:
-    assert judgements[state].kstatus.status == STATES[state].kstatus
+def test_kstatus_reports_the_status(assessments: dict[str, Assessment], state: str) -> None:
+    assert assessments[state].kstatus.status == STATES[state].kstatus
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_kstatus_gives_it_the_status(judgements: dict[str, Judgement], state: st
 )
 def test_an_object_is_recorded_with_every_reason(condition_type: str, reasons: type[StrEnum]) -> None:
     recorded = {find_condition(load_object(state), condition_type).get("reason") for state in STATES}
-    # That no server is ready may be told for a moment before RollingOut is: `server-lost` is recorded with either reason.
+    # NoServerReady may be reported for a moment before RollingOut: `server-lost` is recorded with either reason.
     assert {str(reason) for reason in reasons} - recorded <= {"NoServerReady"}
 
 
-def test_no_object_is_recorded_of_a_state_that_is_not_listed() -> None:
+def test_only_listed_states_are_recorded() -> None:
     assert {path.stem for path in OBJECTS_FOLDER.glob("*.yaml")} == STATES.keys()
 
 
@@ -65,13 +65,13 @@ def test_the_test_for_argo_cds_repository_says_the_same() -> None:
     assert yaml.safe_load((UPSTREAM_FOLDER / "health_test.yaml").read_text()) == build_health_test()
 
 
-def test_the_test_for_argo_cds_repository_lies_beside_script_and_objects() -> None:
+def test_the_test_for_argo_cds_repository_is_next_to_script_and_objects() -> None:
     assert (UPSTREAM_FOLDER / "health.lua").read_text() == HEALTH_SCRIPT.read_text()
     paths = [item["inputPath"] for item in build_health_test()["tests"]]
     assert [path for path in paths if not (UPSTREAM_FOLDER / path).is_file()] == []
 
 
-def test_the_patch_of_argocd_cm_holds_the_script() -> None:
+def test_the_patch_of_argocd_cm_contains_the_script() -> None:
     patch = yaml.safe_load((ARGO_FOLDER / "argocd-cm-patch.yaml").read_text())
     assert patch["metadata"]["name"] == "argocd-cm"
     assert patch["data"] == {"resource.customizations.health.ocelli.dev_Classifier": HEALTH_SCRIPT.read_text()}
@@ -104,22 +104,22 @@ def with_every_status(classifier: Manifest, status: str) -> Manifest:
     ids=["no status", "no conditions", "nothing known of a ready one", "nothing known of a stalled one"],
 )
 @pytest.mark.usefixtures("health_program")
-def test_argo_cd_never_takes_what_is_not_known_for_an_end(changed: Manifest, argo: str) -> None:
-    assert judge([changed])[0].argo.status == argo
+def test_argo_cd_never_ends_a_wait_for_an_unknown_state(changed: Manifest, argo: str) -> None:
+    assert assess([changed])[0].argo.status == argo
 
 
 @pytest.mark.usefixtures("health_program")
 @pytest.mark.parametrize("state", STATES)
-def test_an_edit_makes_either_tool_wait_at_once(state: str) -> None:
+def test_an_edit_makes_both_tools_wait_at_once(state: str) -> None:
     """Between the write of a spec and the operator's answer no tool may go by the conditions of the earlier one."""
     edited: dict[str, Any] = copy.deepcopy(load_object(state))
     edited["metadata"]["generation"] += 1
     edited["metadata"].pop("deletionTimestamp", None)
-    (judged,) = judge([edited])
-    assert (judged.argo.status, judged.kstatus.status) == ("Progressing", "InProgress")
+    (assessed,) = assess([edited])
+    assert (assessed.argo.status, assessed.kstatus.status) == ("Progressing", "InProgress")
 
 
-def test_what_ends_a_wait_is_stalled_or_ready_and_never_both_or_still_at_work() -> None:
+def test_a_wait_ends_with_either_stalled_or_ready_and_never_while_reconciling() -> None:
     """kstatus looks at Reconciling first: an object that is Stalled and Reconciling would be waited for until the timeout."""
     for state, expected in STATES.items():
         conditions = load_object(state)["status"].get("conditions", [])

@@ -88,7 +88,7 @@ class Installation:
             raise
 
     def describe(self, namespace: str, name: str) -> dict[str, Any]:
-        """What the operator wrote for a Classifier: its id, its status and its children."""
+        """Everything that the operator wrote for a Classifier: its id, its status and its children."""
         classifier = self.get(namespace, name)
         selector = f"ocelli.dev/classifier={name}"
         found = self.cluster.kubectl("-n", namespace, "get", CHILDREN, "-l", selector, "-o", "json").stdout
@@ -101,14 +101,14 @@ class Installation:
             "id": metadata["labels"][ID_LABEL],
             "uid": metadata["uid"],
             "generation": metadata["generation"],
-            # The scheduler's sentence changes with what else is in the cluster.
+            # The scheduler's message depends on other objects in the cluster.
             "conditions": [(item["type"], item["status"], item["reason"]) for item in status.pop("conditions")],
             "status": status,
             "children": sorted(children),
         }
 
     def diff(self, namespace: str, manifest: Manifest, way: tuple[str, ...]) -> str:
-        """What `kubectl diff` shows; it says by its exit code whether it could."""
+        """The output of `kubectl diff`; its exit code shows errors."""
         done = self.cluster.kubectl("-n", namespace, "diff", *way, "-f", "-", input_text=json.dumps(manifest), check=False)
         assert done.returncode in (0, 1), done.stderr
         return done.stdout
@@ -178,7 +178,7 @@ def installation(
 
 
 def find_namespace(way: str, path: Path) -> str:
-    """Where an example was applied."""
+    """The namespace of an applied example."""
     return (LEARNS if path.stem in READY[way] else WAITS).format(way=way)
 
 
@@ -188,7 +188,7 @@ def load_example(path: Path) -> Manifest:
 
 
 def tracked_by_argo_cd(manifest: Manifest) -> Manifest:
-    """With what Argo CD adds to what it applies."""
+    """With the annotation that Argo CD adds."""
     tracked = copy.deepcopy(manifest)
     annotations = tracked["metadata"].setdefault("annotations", {})
     annotations["argocd.argoproj.io/tracking-id"] = f"dogs:ocelli.dev/Classifier:team-a/{manifest['metadata']['name']}"
@@ -196,7 +196,7 @@ def tracked_by_argo_cd(manifest: Manifest) -> Manifest:
 
 
 def tracked_by_flux(manifest: Manifest) -> Manifest:
-    """With what Flux adds to what it applies."""
+    """With the labels that Flux adds."""
     tracked = copy.deepcopy(manifest)
     labels = tracked["metadata"].setdefault("labels", {})
     labels |= {"kustomize.toolkit.fluxcd.io/name": "dogs", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
@@ -212,7 +212,7 @@ def test_a_settled_example_shows_no_difference_from_its_manifest(installation: I
 
 
 @every_case
-def test_applying_an_example_again_leaves_what_the_operator_wrote(installation: Installation, way: str, path: Path) -> None:
+def test_applying_an_example_again_changes_nothing_of_the_operator(installation: Installation, way: str, path: Path) -> None:
     manifest, namespace = load_example(path), find_namespace(way, path)
     name = manifest["metadata"]["name"]
     before, started = installation.describe(namespace, name), installation.jobs_started(namespace)
@@ -228,8 +228,8 @@ def test_applying_an_example_again_leaves_what_the_operator_wrote(installation: 
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_the_operator_shares_no_field_with_whoever_applies(installation: Installation, way: str) -> None:
-    """So that server-side apply meets no conflict, and takes nothing away when a manifest no longer names it."""
+def test_the_operator_and_the_applying_user_share_no_field(installation: Installation, way: str) -> None:
+    """So server-side apply has no conflicts, and removes nothing that a manifest no longer names."""
     entries = installation.get(LEARNS.format(way=way), "digits")["metadata"]["managedFields"]
     ours = [entry for entry in entries if entry["manager"] == "ocelli-operator"]
     assert [entry["fieldsV1"] for entry in ours if "subresource" not in entry] == [
@@ -238,7 +238,7 @@ def test_the_operator_shares_no_field_with_whoever_applies(installation: Install
     assert [set(entry["fieldsV1"]) for entry in ours if entry.get("subresource") == "status"] == [{"f:status"}]
 
 
-def test_a_manifest_may_name_the_id_itself(installation: Installation) -> None:
+def test_a_manifest_may_set_the_id(installation: Installation) -> None:
     namespace = WAITS.format(way="argo-cd")
     manifest = load_example(CHECKOUT / "crds" / "examples" / "pretrained-own.yaml")
     manifest["metadata"] |= {"name": "named", "labels": {ID_LABEL: "birds_7"}}
@@ -248,8 +248,8 @@ def test_a_manifest_may_name_the_id_itself(installation: Installation) -> None:
     assert installation.diff(namespace, manifest, ARGO_CD) == ""
 
 
-def test_a_replaced_object_gets_its_id_back_and_is_not_learned_again(installation: Installation) -> None:
-    """What Argo CD does with the option `Replace=true`: whatever the manifest does not name is gone."""
+def test_a_replaced_object_gets_its_id_back_and_is_not_trained_again(installation: Installation) -> None:
+    """Argo CD does this with the option `Replace=true`: fields that the manifest does not name are removed."""
     namespace = LEARNS.format(way="kubectl")
     manifest = load_example(CHECKOUT / "crds" / "examples" / "smallest.yaml")
     before = installation.describe(namespace, "smallest")

@@ -1,4 +1,4 @@
-"""`make gpu-check`: whether a GPU gives the features and scores that a CPU gives, how fast, and with how much memory.
+"""`make gpu-check`: checks that a GPU gives the same features and scores as a CPU, and measures its speed and memory.
 
 `prepare` writes a folder on a machine with all of Ocelli's libraries. `compare` needs that folder, the checkout, PyTorch,
 torchvision and NumPy, and nothing else.

@@ -1,4 +1,4 @@
-"""`python -m tests.gpu_check.compare FOLDER`: a GPU against what `prepare` wrote there. Ends with 1 where they differ.
+"""`python -m tests.gpu_check.compare FOLDER`: compares a GPU with the results of `prepare`. Exits with 1 if they differ.
 
 Run it in the root of the checkout. It needs PyTorch, torchvision and NumPy only, and takes less than a minute.
 """
@@ -34,21 +34,21 @@ ANSWERS_FILE = "answers.npz"
 DESCRIPTION_FILE = "description.json"
 PICTURES = 64
 BOUND = 0.01
-"""How far features and scores may be from those of the CPU."""
+"""Largest allowed difference of features and scores from those of the CPU."""
 MEASURED_SECONDS = 3.0
-"""For each figure of speed."""
+"""Duration of each speed measurement."""
 _PICTURES_ON_CPU = 16
-"""PyTorch is slow there, and only its speed is measured."""
-_PREPARE = "run make gpu-check on a machine with Ocelli's libraries, and take its folder .gpu-check along"
+"""PyTorch is slow on a CPU, and only its speed is measured there."""
+_PREPARE = "run make gpu-check on a machine with Ocelli's libraries, and copy its folder .gpu-check here"
 
 
 class GpuCheckError(Exception):
-    """There is nothing to compare with, or on. The message says the fact and the remedy."""
+    """The comparison cannot run. The message is fact and remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What came out."""
+    """The result."""
 
     lines: tuple[str, ...]
     agrees: bool
@@ -56,7 +56,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class FolderStore:
-    """An object store in a folder, as far as loading needs one."""
+    """A read-only object store in a folder."""
 
     folder: Path
 
@@ -69,7 +69,7 @@ class FolderStore:
 
 
 def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> Comparison:
-    """Run the backbone on a device of PyTorch's, `cuda` or `cpu`, and compare.
+    """Run the backbone on a PyTorch device, `cuda` or `cpu`, and compare.
 
     Raises:
         GpuCheckError: there is no such device, or the folder was not prepared.
@@ -80,7 +80,7 @@ def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> 
         raise GpuCheckError(f"PyTorch cannot be imported here ({error}); install PyTorch, torchvision and NumPy") from error
     if device == "cuda" and not torch.cuda.is_available():
         raise GpuCheckError(
-            "PyTorch finds no GPU here; take the checkout with its folder .gpu-check to a machine with one, and run "
+            "PyTorch finds no GPU; copy the checkout with its folder .gpu-check to a machine with one, and run "
             "python -m tests.gpu_check.compare .gpu-check"
         )
     try:
@@ -99,7 +99,7 @@ def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> 
     title = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     lines = [
         f"{title}, PyTorch {torch.__version__}, {engine.name}, against {description['engine']} on {description['processor']}",
-        f"scores of the {len(images)} pictures lie between {scores.min():.3f} and {scores.max():.3f}",
+        f"scores of the {len(images)} pictures are between {scores.min():.3f} and {scores.max():.3f}",
         *(f"{what}: largest difference {value:.2e}, {_verdict(value)} {BOUND}" for what, value in moved.items()),
         f"TensorFloat-32: convolutions {torch.backends.cudnn.allow_tf32}, products {torch.backends.cuda.matmul.allow_tf32}",
         f"{title}: {rate:,.0f} images/s with PyTorch",
@@ -108,9 +108,9 @@ def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> 
     ]
     if device == "cuda":
         allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        lines.append(f"GPU memory: {allocated / 1e6:,.0f} MB in tensors at most, {reserved / 1e6:,.0f} MB reserved by PyTorch")
-        beside, _ = asyncio.run(_load(folder, description, "cpu"))
-        on_cpu, threads = images_per_second(beside, images[:_PICTURES_ON_CPU], seconds), len(os.sched_getaffinity(0))
+        lines.append(f"GPU memory: {allocated / 1e6:,.0f} MB in tensors (peak), {reserved / 1e6:,.0f} MB reserved by PyTorch")
+        cpu_engine, _ = asyncio.run(_load(folder, description, "cpu"))
+        on_cpu, threads = images_per_second(cpu_engine, images[:_PICTURES_ON_CPU], seconds), len(os.sched_getaffinity(0))
         lines.append(f"CPU here: {on_cpu:,.0f} images/s with PyTorch, {threads} threads")
     exact = not (torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32)
     return Comparison(lines=tuple(lines), agrees=exact and all(value <= BOUND for value in moved.values()))
@@ -138,7 +138,7 @@ async def _load(folder: Path, description: dict[str, Any], device: str) -> tuple
     location = ClassifierLocation(namespace=description["namespace"], classifier_id=description["classifierID"])
     artifact = await load_artifact(store, location, description["revision"])
     if not isinstance(artifact.heads, Heads):
-        raise GpuCheckError(f"{folder} holds a classifier that was not learned; {_PREPARE}")
+        raise GpuCheckError(f"{folder} has a classifier that was not trained; {_PREPARE}")
     with tempfile.TemporaryDirectory(prefix="ocelli-gpu-check-") as cache:
         backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(cache), files=[WEIGHTS_FILE])
         threads = len(os.sched_getaffinity(0))

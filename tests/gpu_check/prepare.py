@@ -1,6 +1,6 @@
-"""`python -m tests.gpu_check.prepare FOLDER`: what the comparison takes along, made on a CPU.
+"""`python -m tests.gpu_check.prepare FOLDER`: the data for the comparison, computed on a CPU.
 
-A backbone's weights, an artifact that the trainer learned from pictures made by code, such pictures as the network takes them,
+A backbone's weights, an artifact that the trainer made from generated pictures, such pictures in the network's input format,
 and the features and scores that OpenVINO gives for them.
 """
 
@@ -62,7 +62,7 @@ def make_picture(kind: int, seed: int, *, height: int, width: int) -> NDArray[np
 
 
 def make_pictures(count: int, *, height: int, width: int) -> NDArray[np.uint8]:
-    """uint8[count, height, width, 3], each a blend of two kinds, so that scores lie between 0 and 1."""
+    """uint8[count, height, width, 3], each a blend of two kinds, so that scores are between 0 and 1."""
     pictures = []
     for number in range(count):
         first, second = (
@@ -75,7 +75,7 @@ def make_pictures(count: int, *, height: int, width: int) -> NDArray[np.uint8]:
 
 
 def prepare(folder: Path, *, pictures: int = PICTURES, seconds: float = MEASURED_SECONDS) -> None:
-    """Write the folder anew.
+    """Rewrite the folder.
 
     Raises:
         TrainerProcessError: the trainer failed.

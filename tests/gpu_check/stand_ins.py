@@ -1,6 +1,6 @@
-"""Stand-ins for libraries that Ocelli's modules import and that computing on a GPU does not use, where they are missing.
+"""Stand-ins for missing libraries that Ocelli's modules import and that the computation on a GPU does not use.
 
-Only `safetensors` does something: it reads.
+Only the one for `safetensors` works: it reads.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 _DTYPES = {"F64": "<f8", "F32": "<f4", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
 _HEADER_BYTES = 8
 _IMPORTED = ("PIL", "simplejpeg")
-"""By modules that are needed, for what is not."""
+"""Libraries that the needed modules import and do not use here."""
 
 
 class SafetensorError(Exception):
-    """What the library raises."""
+    """The library's exception."""
 
 
 def read_safetensors(data: bytes) -> dict[str, NDArray[Any]]:

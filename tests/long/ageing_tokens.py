@@ -1,7 +1,7 @@
-"""A token service in front of the gateway's: the first token that a client gets is 55 of its 60 minutes old.
+"""A token service in front of the gateway's: the first token for a client is already 55 of its 60 minutes old.
 
-So a client meets the end of a token's life within seconds, and the gateway meets what the client does then. The token is signed
-anew with the gateway's own key: it is as good as if the client had had it for so long.
+So the token expires within seconds, and the test sees how the client renews it. The token is signed
+again with the gateway's own key, so the gateway accepts it like an older token.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ PATH = "/identity/token"
 
 @dataclass(kw_only=True)
 class AgeingTokens:
-    """What one client asked for."""
+    """The requests of one client for tokens."""
 
     address: str = ""
-    """Of the token service, its path included, as IBM's clients have it."""
+    """The token service's URL with its path, as IBM's clients need it."""
     grants: list[tuple[str, int]] = field(default_factory=list)
-    """Each request's `grant_type`, without what all of them begin with, and the status of the answer."""
+    """Each request's `grant_type`, without the common prefix, and the status of the answer."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def serving_old_tokens(ocelli: Ocelli) -> Iterator[AgeingTokens]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Nothing of it is of interest."""
+            """No log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -70,7 +70,7 @@ def serving_old_tokens(ocelli: Ocelli) -> Iterator[AgeingTokens]:
 
 
 def age(ocelli: Ocelli, answer: dict[str, Any]) -> dict[str, Any]:
-    """The same answer, as if it had been given 55 minutes ago."""
+    """The same answer, as if it were 55 minutes old."""
     token = answer["access_token"]
     identity = jwt.get_unverified_header(token)["kid"]
     query = ("get", "secrets", "--all-namespaces", f"--field-selector=metadata.name={TOKEN_KEYS_SECRET}", "-o", "json")

@@ -1,4 +1,4 @@
-"""What takes too long for `make test`: old clients and many drains. `make test-long` runs it; else it is not collected."""
+"""Tests that take too long for `make test`: old clients and many drains. Only `make test-long` collects them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Servers that are replaced again and again under load, by clients that keep their connections: no request is lost.
+"""Servers are replaced many times under load from clients that keep their connections: no request is lost.
 
-The gateway, the inference server and the store are processes of their own, ended as Kubernetes ends them: new connections go
-elsewhere, then comes SIGTERM. `OCELLI_DRAINS` is how often each is replaced, `OCELLI_DRAINS_SEED` repeats the pauses of a run.
+The gateway, the inference server and the store are separate processes that are stopped as in Kubernetes: new connections go
+elsewhere, then SIGTERM follows. `OCELLI_DRAINS` sets how often each is replaced, `OCELLI_DRAINS_SEED` repeats a run's pauses.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ DRAINS = int(os.environ.get("OCELLI_DRAINS", "50"))
 SEED = int(os.environ.get("OCELLI_DRAINS_SEED", "0")) or random.randrange(1, 1_000_000)
 CLIENTS = 8
 PAUSES_SECONDS = (0.0, 0.003, 0.03, 0.3, 1.5)
-"""Before a connection is used again: less than any drain lasts."""
-LEAST_LIFE_SECONDS = 1.0
-"""Of a server that has all clients, before the next one replaces it."""
+"""Pauses before a connection is used again: shorter than every drain."""
+SERVING_SECONDS = 1.0
+"""How long a server has all clients before the next one replaces it."""
 EXIT_SECONDS = 40.0
 
 
@@ -52,13 +52,13 @@ class Request:
 
 
 class Server(Protocol):
-    """One process that answers."""
+    """One server process."""
 
     address: str
     """`host:port`."""
 
     def stop(self) -> int:
-        """End it as Kubernetes does; the exit code."""
+        """Stop it as Kubernetes does; returns the exit code."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ class Process:
 
 
 class Load:
-    """Clients that send one request after the other, each over a connection that it keeps until the server says it ends."""
+    """Clients that send requests in sequence, each over a connection that it keeps until the server closes it."""
 
     def __init__(self, requests: Callable[[int], Request]) -> None:
         self.address = ""
@@ -121,14 +121,14 @@ class Load:
 
 
 def replace_under_load(name: str, start: Callable[[], Server], requests: Callable[[int], Request]) -> None:
-    """Replace a server as often as is asked for; nothing may be lost."""
+    """Replace a server `DRAINS` times; no request may be lost."""
     load = Load(requests)
     server = start()
     load.address = server.address
     with load.running():
         for _ in range(DRAINS):
             successor = start()
-            time.sleep(LEAST_LIFE_SECONDS)
+            time.sleep(SERVING_SECONDS)
             load.address = successor.address
             assert server.stop() == 0
             assert load.failures == []
@@ -166,7 +166,7 @@ def test_no_request_to_a_gateway_is_lost(start_gateway: Callable[..., GatewayPro
         if number % 2:
             return Request(method="GET", path="/v3/classifiers?version=2018-03-19", headers=authorized)
         headers = {**authorized, "Content-Type": f"multipart/form-data; boundary={boundary}"}
-        # Colours need no model, so that it answers without an inference server.
+        # Colours need no model, so the gateway answers without an inference server.
         return Request(method="POST", path="/v3/classify?version=2018-03-19", body=form, headers=headers)
 
     replace_under_load("gateway", start, requests)

@@ -1,6 +1,6 @@
-"""Thousands of hostile requests to a gateway that is a process of its own: each has an answer that is right for it.
+"""Thousands of hostile requests to a gateway in its own process: each gets a correct answer.
 
-`OCELLI_HOSTILE_SEED` draws the same requests again, `OCELLI_HOSTILE_REQUESTS` says how many; what was drawn is printed.
+`OCELLI_HOSTILE_SEED` repeats the requests of a run, `OCELLI_HOSTILE_REQUESTS` sets their number; the seed is printed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 REQUESTS = int(os.environ.get("OCELLI_HOSTILE_REQUESTS", "10000"))
 SEED = int(os.environ.get("OCELLI_HOSTILE_SEED") or random.SystemRandom().randrange(2**32))
-AT_ONCE = 8
+CONCURRENT_REQUESTS = 8
 ANSWER_SECONDS = 100.0
 MEASURED_EVERY = 50
 GROWTH_MEGABYTES = 10
-"""Far less than a leak of 4 kB a request would cost."""
+"""Much less than a leak of 4 kB per request would need."""
 PYTHON_WORDS = (
     "Traceback",
     "codec",
@@ -73,17 +73,17 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Findings:
-    """What was seen."""
+    """Observations of all requests."""
 
     statuses: Counter[tuple[str, int]] = field(default_factory=Counter)
     messages: dict[tuple[int, str], str] = field(default_factory=dict)
-    """An example of each message, by its status and its text without what was sent."""
+    """An example of each message, by its status and its text without parts of the request."""
     faults: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
 
 
 def parse_answers(data: bytes, *, to_head: bool) -> list[Answer]:
-    """All answers that a connection brought. `to_head`: the first is one to HEAD, which declares a body and has none."""
+    """All answers on a connection. `to_head`: the first one answers HEAD: it declares a body and has none."""
     answers: list[Answer] = []
     while data:
         head, separator, rest = data.partition(b"\r\n\r\n")
@@ -102,13 +102,13 @@ def parse_answers(data: bytes, *, to_head: bool) -> list[Answer]:
 
 
 def find_python(text: str) -> str | None:
-    """What shows that a message is, or holds, that of a Python exception."""
+    """Words that show that a message is, or contains, that of a Python exception."""
     names = _NAME.findall(text) + [name for name in EXCEPTIONS if re.search(rf"\b{name}\b", text)]
     return next(iter(names + [word for word in PYTHON_WORDS if word in text]), None)
 
 
 def describe_fault(hostile: Hostile, answer: Answer) -> str | None:
-    """What is wrong with an answer."""
+    """The faults of an answer."""
     if answer.status >= 500:
         return f"answered {answer.status}: {answer.body[:300]!r}"
     if not answer.headers.get("x-global-transaction-id"):
@@ -135,7 +135,7 @@ def describe_fault(hostile: Hostile, answer: Answer) -> str | None:
 
 
 def generic(message: str) -> str:
-    """A message without what differs from one request to the next."""
+    """A message without parts that differ between requests."""
     text = re.sub(r'"[^"]*"', '"…"', message)
     text = re.sub(r"(were found|not found|find the classifier):? .*", r"\1 …", text)
     text = re.sub(r"(Skipped: ).*", r"\1…", text)
@@ -167,7 +167,7 @@ async def send_all(gateway: GatewayProcess, findings: Findings) -> None:
         except (OSError, ValueError, KeyError) as error:
             fault(f"the connection broke: {error!r}")
             return
-        # Whoever never ends a request's head has asked nothing.
+        # A client that never ends a request's head has sent no request.
         if len(answers) != hostile.answers and (hostile.statuses or (not answers and b"\r\n\r\n" in hostile.request)):
             fault(f"{len(answers)} answers, right is {hostile.answers}")
         for answer in answers:
@@ -182,7 +182,7 @@ async def send_all(gateway: GatewayProcess, findings: Findings) -> None:
                 removal = Hostile(kind="removal", request=ask("DELETE", target), statuses=frozenset({200}))
                 await one(number, removal)
 
-    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(client() for _ in range(CONCURRENT_REQUESTS)))
 
 
 def note(findings: Findings, answer: Answer) -> None:
@@ -224,7 +224,7 @@ def findings() -> Findings:
     return Findings()
 
 
-def test_hostile_requests_have_the_answers_that_are_right_for_them(
+def test_hostile_requests_get_correct_answers(
     start_gateway: Callable[..., GatewayProcess],
     namespace: str,
     findings: Findings,

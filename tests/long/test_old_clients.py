@@ -1,4 +1,4 @@
-"""Clients of each generation of IBM's SDKs, against what `make run` starts: each lives the whole life of a classifier.
+"""Clients of each generation of IBM's SDKs, against `make run`: each runs the whole life of a classifier.
 
 Each has an environment of its own, locked with hashes (`tests/long/clients`, installed by `make .venv/.clients`), and each step
 of its life is a test. What they need to be told, and cannot do, is in docs/migrating.md. The last SDKs that had the service:
@@ -78,10 +78,10 @@ CLIENTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """What became of one client's life."""
+    """The result of one client's life."""
 
-    troubles: dict[str, str | None]
-    """By step: what went wrong in it, or None."""
+    errors: dict[str, str | None]
+    """By step: its error, or None."""
     grants: list[tuple[str, int]]
 
 
@@ -119,7 +119,7 @@ def life_of(ocelli: Ocelli, web_server: str) -> Callable[[Client], Life]:
 
 
 def command_of(client: Client) -> list[str]:
-    """What starts its program. Skips the test where there is nothing to run it with."""
+    """The command of its program. Skips the test where its runtime is not installed."""
     name, folder = client.language, INSTALLED / f"{client.language}-{client.generation}"
     if name == "python":
         assert folder.is_dir(), f"the SDK is not installed; {INSTALL}"
@@ -159,21 +159,21 @@ def live(client: Client, ocelli: Ocelli, web_server: str) -> Life:
             check=False,
         )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    troubles: dict[str, str | None] = {line["step"]: line["trouble"] for line in lines}
+    errors: dict[str, str | None] = {line["step"]: line["error"] for line in lines}
     return Life(
-        troubles=troubles or {"create": f"it ended with {done.returncode}: {done.stdout}{done.stderr}"}, grants=tokens.grants
+        errors=errors or {"create": f"it ended with {done.returncode}: {done.stdout}{done.stderr}"}, grants=tokens.grants
     )
 
 
 @pytest.mark.parametrize(("client", "step"), [(client, step) for client in CLIENTS for step in client.steps], ids=str)
-def test_the_client_does_the_step(life_of: Callable[[Client], Life], client: Client, step: str) -> None:
-    troubles = life_of(client).troubles
-    assert step in troubles, f"it was not reached: {troubles}"
-    assert troubles[step] is None, troubles[step]
+def test_client_runs_the_step(life_of: Callable[[Client], Life], client: Client, step: str) -> None:
+    errors = life_of(client).errors
+    assert step in errors, f"not reached: {errors}"
+    assert errors[step] is None, errors[step]
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=str)
-def test_the_client_renews_a_token_that_is_near_its_end(life_of: Callable[[Client], Life], client: Client) -> None:
+def test_the_client_renews_a_token_that_expires_soon(life_of: Callable[[Client], Life], client: Client) -> None:
     grants = life_of(client).grants
     if client.renews_with is None:
         assert grants == []

@@ -1,4 +1,4 @@
-"""The product as users run it: one `make run` for each test worker."""
+"""The product as users run it: one `make run` per test worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.few_samples import write_few_samples
 from tests.product.instance import Ocelli, running_ocelli
 
 FETCHED_ADDRESS = "127.77.0.1"
-"""Of web servers of the tests: private like every other one here, and allowed by name."""
+"""Address of the tests' web servers: a private one, which the instance allows by its settings."""
 
 
 @pytest.fixture(scope="session")

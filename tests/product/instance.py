@@ -1,4 +1,4 @@
-"""An instance of what `make run` starts: starting, stopping, and reaching it by REST and kubectl only."""
+"""Instances of `make run`: starting and stopping them, and access by REST and kubectl only."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Ocelli:
     password: str
     state_dir: Path
     kubectl_command: tuple[str, ...]
-    """kubectl as administrator of its cluster."""
+    """kubectl with administrator rights."""
 
     @property
     def samples(self) -> Path:
@@ -43,7 +43,7 @@ class Ocelli:
 
     @property
     def few_samples(self) -> Path:
-        """Files of the same names with fewer images, below `samples`."""
+        """A folder below `samples`: the same files with fewer images."""
         return self.samples / "few"
 
     def client(self) -> httpx.Client:
@@ -72,13 +72,13 @@ class Ocelli:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOcelli(Ocelli):
-    """What `make run` started."""
+    """An instance that `make run` started."""
 
     process: subprocess.Popen[str]
 
 
 def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60) -> T:
-    """Poll until `condition` gives something true, and return that."""
+    """Poll until `condition` returns a true value, and return it."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         asked_at = time.monotonic()
@@ -87,22 +87,22 @@ def wait_for(what: str, condition: Callable[[], T], timeout_seconds: float = 60)
             return value
         now = time.monotonic()
         assert now < deadline, f"not within {timeout_seconds:.0f} s: {what} (last value: {value!r})"
-        # One kubectl after the other would take half a core from what is waited for.
+        # Continuous kubectl calls would take half a core from the program under test.
         time.sleep(min(max(0.1, 4 * (now - asked_at)), 1))
 
 
 def end_with_the_parent() -> None:
-    """Have the kernel stop this process when the test runner dies, so that a killed run leaves nothing behind."""
+    """Let the kernel stop this process when the test runner dies, so that a killed run leaves no process."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start what `make run` starts, in a process group of its own, and return when it answers."""
+    """Start what `make run` starts, in its own process group, and return when it is ready."""
     with log.open("a") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "ocelli_quickstart", "run"],
             cwd=CHECKOUT,
-            # Tests that need no built-in classifier shall not share the processor with three trainers.
+            # Without built-in classifiers: three more trainers would slow the tests that do not need them.
             env={**os.environ, "STATE_DIR": str(state_dir), "KUBECONFIG": "/dev/null", "BUILT_INS": "", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -124,14 +124,14 @@ def start_ocelli(state_dir: Path, log: Path, **environment: str) -> subprocess.P
 
 
 def stop_ocelli(process: subprocess.Popen[str]) -> int:
-    """What Ctrl-C does; the exit code."""
+    """Stop it as Ctrl-C does; returns the exit code."""
     process.send_signal(signal.SIGINT)
     return process.wait(timeout=30)
 
 
 @contextmanager
 def running_ocelli(folder: Path, **environment: str) -> Iterator[LocalOcelli]:
-    """What `make run` starts, with its state in a folder, for as long as the context lasts."""
+    """An instance with its state in a folder, for as long as the context lasts."""
     process = start_ocelli(folder / "state", folder / "run.log", **environment)
     try:
         yield connect(folder / "state", process)

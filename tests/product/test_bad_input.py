@@ -1,4 +1,4 @@
-"""Bad input ends in an HTTP error or a condition that names object, fact and remedy, and harms nothing that serves."""
+"""Bad input ends in an HTTP error or a condition with object, fact and remedy, and does not affect served classifiers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.product.classifiers import wait_for_status
 from tests.product.instance import Document, Ocelli, wait_for
 
 pytestmark = pytest.mark.cluster
@@ -107,20 +108,7 @@ def test_rest_refuses_with_an_error_that_names_the_part_and_the_fact(client: htt
     assert (response.status_code, [word for word in case.words if word not in body["error"]]) == (case.status, []), body
 
 
-def test_rest_learns_from_the_good_images_beside_a_corrupt_one(client: httpx.Client) -> None:
-    entries = {**images(12), "broken.png": png(99)[:200]}
-    files = {"bad_positive_examples": build_zip(entries), "good_positive_examples": OTHER}
-    identity = client.post("/v3/classifiers", data={"name": "beside"}, files=files).json()["classifier_id"]
-    wait_for_status(client, identity, "ready")
-    client.delete(f"/v3/classifiers/{identity}")
-
-
-def wait_for_status(client: httpx.Client, identity: str, status: str) -> Document:
-    """The details, once they say so."""
-    return wait_for(status, lambda: (body := client.get(f"/v3/classifiers/{identity}").json())["status"] == status and body, 90)
-
-
-def test_a_failure_that_names_an_emoji_is_told(client: httpx.Client) -> None:
+def test_an_explanation_keeps_an_emoji_of_a_class_name(client: httpx.Client) -> None:
     # The image of every file is in the later class.
     files = {"\U0001f436\U00020000_positive_examples": GOOD, "good_positive_examples": GOOD}
     identity = client.post("/v3/classifiers", data={"name": "\U0001f436"}, files=files).json()["classifier_id"]
@@ -128,23 +116,24 @@ def test_a_failure_that_names_an_emoji_is_told(client: httpx.Client) -> None:
     client.delete(f"/v3/classifiers/{identity}")
 
 
-@pytest.mark.parametrize("part", ["cars_positive_examples", "negative_examples"])
-def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Client, part: str) -> None:
+def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Client) -> None:
     damaged = build_zip({f"\U0001f697{index}.png": png(index)[:200] for index in range(12)})
-    files = {part: damaged, "good_positive_examples": GOOD}
+    files = {"cars_positive_examples": damaged, "negative_examples": damaged, "good_positive_examples": GOOD}
     identity = client.post("/v3/classifiers", data={"name": "cars"}, files=files).json()["classifier_id"]
     wait_for_status(client, identity, "failed")
-    assert client.post(f"/v3/classifiers/{identity}", files={part: OTHER}).status_code == 200
-    wait_for_status(client, identity, "ready")
+    repaired = {"cars_positive_examples": OTHER, "negative_examples": build_zip(images(12, seed=3))}
+    assert client.post(f"/v3/classifiers/{identity}", files=repaired).status_code == 200
+    wait_for_status(client, identity)
     client.delete(f"/v3/classifiers/{identity}")
 
 
-def test_no_entry_name_leads_out_of_the_store(client: httpx.Client, ocelli: Ocelli) -> None:
-    files = {"bad_positive_examples": build_zip(images(12, name="../../../escaped-{}.png")), "good_positive_examples": OTHER}
+def test_a_zip_with_a_corrupt_image_and_names_that_lead_out_is_used_without_harm(client: httpx.Client, ocelli: Ocelli) -> None:
+    entries = {**images(12, name="../../../escaped-{}.png"), "broken.png": png(99)[:200]}
+    files = {"bad_positive_examples": build_zip(entries), "good_positive_examples": OTHER}
     identity = client.post("/v3/classifiers", data={"name": "escape"}, files=files).json()["classifier_id"]
-    wait_for_status(client, identity, "ready")
+    wait_for_status(client, identity)
     client.delete(f"/v3/classifiers/{identity}")
-    # `os.walk` passes over folders that vanish meanwhile: the store is being emptied.
+    # `os.walk` ignores folders that vanish meanwhile: the classifier's files are being deleted.
     found = [name for _, _, names in os.walk(ocelli.state_dir.parent) for name in names if name.startswith("escaped-")]
     assert found == []
 
@@ -178,7 +167,7 @@ def serve_nine(ocelli: Ocelli) -> Document:
 
 
 def refuse_connection(_: Ocelli) -> Document:
-    # Port 9 (discard) of an address that no Pod uses: nothing listens there.
+    # Port 9 (discard) of an address that no Pod uses: there is no server.
     return {"url": "http://127.255.255.254:9/cats.zip"}
 
 
@@ -197,13 +186,13 @@ SOURCES: dict[str, tuple[Callable[[Ocelli], Document], tuple[str, ...]]] = {
     "wrong-digest": (wrong_pin, ("zero.zip", "digest", "0" * 64)),
     "path-that-climbs-out": (climb_out, ("password",)),
 }
-"""By the name of a Classifier: one of its sources, and words that the message about it has."""
+"""By the name of a Classifier: one of its sources, and words of the message about it."""
 LITTLE_MEMORY = {"resources": {"limits": {"memory": "16Mi"}, "requests": {"memory": "16Mi"}}}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def bad_classifiers(ocelli: Ocelli) -> None:
-    """All at once, and before the other tests: some are tried again for most of a minute."""
+    """All concurrently, and before the other tests: some are retried for most of a minute."""
     for name, (source, _) in SOURCES.items():
         ocelli.apply(build_manifest(name, source(ocelli)))
     ocelli.apply(build_manifest("out-of-memory", {"url": "file:///few/zero.zip"}, training=LITTLE_MEMORY))
@@ -221,18 +210,18 @@ def test_bad_data_is_tried_once(ocelli: Ocelli) -> None:
     assert (len(pods) <= 1, ocelli.get("classifier", "nine-images")["status"]["attempt"]) == (True, 1)
 
 
-def test_a_trainer_out_of_memory_stalls_and_says_how_to_give_it_more(ocelli: Ocelli) -> None:
+def test_a_trainer_that_runs_out_of_memory_stalls_with_a_remedy(ocelli: Ocelli) -> None:
     found = wait_for("Stalled", lambda: stalled(ocelli, "out-of-memory"), 90)
     assert [word for word in ("memory", "16Mi", "spec.training.resources.limits.memory") if word not in found["message"]] == []
 
 
-def test_more_memory_is_a_reason_to_try_again(ocelli: Ocelli) -> None:
+def test_more_memory_starts_another_attempt(ocelli: Ocelli) -> None:
     wait_for("Stalled", lambda: stalled(ocelli, "out-of-memory"), 90)
     ocelli.apply(build_manifest("out-of-memory", {"url": "file:///few/zero.zip"}))
     ocelli.kubectl("wait", "--for=condition=Ready", "classifier/out-of-memory", "--timeout=90s")
 
 
-def test_a_pod_that_fits_no_node_is_reported_in_the_schedulers_words(ocelli: Ocelli) -> None:
+def test_an_unschedulable_pod_is_reported_with_the_schedulers_message(ocelli: Ocelli) -> None:
     ocelli.apply(
         build_manifest("unschedulable", {"url": "file:///few/zero.zip"}, training={"nodeSelector": {"disk": "holographic"}})
     )
@@ -248,7 +237,7 @@ def test_a_pod_that_fits_no_node_is_reported_in_the_schedulers_words(ocelli: Oce
 
 @pytest.fixture(scope="module")
 def survivor(ocelli: Ocelli) -> str:
-    """The id of a Classifier that is served, and whose retrain, in which a class got another name, failed."""
+    """The id of a served Classifier whose retrain, which renamed a class, failed."""
     ocelli.apply(build_manifest("survivor", {"url": "file:///few/zero.zip"}))
     ocelli.kubectl("wait", "--for=condition=Ready", "classifier/survivor", "--timeout=90s")
     identity: str = ocelli.get("classifier", "survivor")["status"]["classifierID"]
@@ -283,7 +272,7 @@ def test_v3_explains_a_failed_retrain_and_shows_the_old_classes(client: httpx.Cl
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_api_server_refuses_a_bad_manifest_and_says_what_to_do(
+def test_the_api_server_refuses_a_bad_manifest_with_a_remedy(
     ocelli: Ocelli, what: str, change: Document, words: tuple[str, ...]
 ) -> None:
     manifest = build_manifest("refused", {"url": "file:///few/zero.zip"})

@@ -1,4 +1,4 @@
-"""The built-in classifiers that `make run` installs: they answer by v3 without a download, and take weights of one's own."""
+"""The built-in classifiers of `make run`: they need no download, and can be given other weights."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.cluster
 NAMESPACE = "ocelli-system"
 BUILT_INS = "default food explicit"
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
-OWN_FOOD = {
+OTHER_FOOD = {
     "labels.txt": "tomato\nspinach\nblueberry\n",
     "hierarchy.txt": "/food/fruit/tomato\n/food/berry/blueberry\n/food/vegetable/spinach\n",
     "translations.json": json.dumps({"de": {"tomato": "Tomate", "fruit": "Obst", "food": "Essen", "non-food": "kein Essen"}}),
 }
-OWN_WEIGHTS = {
+OTHER_WEIGHTS = {
     "weights": {"url": "file:///food/"},
     "otherwise": "non-food",
     "images": {"mean": [0.4, 0.4, 0.4], "standardDeviation": [1, 1, 1]},
@@ -39,7 +39,7 @@ def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ocelli(state_dir: Path) -> Iterator[Ocelli]:
-    """An instance with all three, ready."""
+    """An instance with all three built-in classifiers, ready."""
     process = start_ocelli(state_dir, state_dir.with_suffix(".log"), BUILT_INS=BUILT_INS)
     try:
         started = connect(state_dir, process)
@@ -69,7 +69,7 @@ def stalled_message(ocelli: Ocelli, name: str) -> str:
 
 
 def classify(client: httpx.Client, image: bytes, names: str, language: str = "en") -> dict[str, Document]:
-    """What classifiers answer for an image: by classifier, then by class."""
+    """The answer for an image: by classifier, then by class."""
     answer = client.post(
         "/v3/classify",
         files={"images_file": ("image", image)},
@@ -107,7 +107,7 @@ def test_built_ins_answer_in_the_language_of_the_client(ocelli: Ocelli) -> None:
     assert seen["food"].keys() == {"kein Essen"}
 
 
-def test_explicit_with_weights_of_ones_own_that_are_missing_answers_on_and_says_what_to_put_where(ocelli: Ocelli) -> None:
+def test_explicit_stays_available_when_its_new_weights_are_missing_and_reports_where_to_put_them(ocelli: Ocelli) -> None:
     replace_pretrained(ocelli, "explicit", {"weights": {"url": "file:///explicit/"}})
     message = stalled_message(ocelli, "explicit")
     assert message.startswith(f"Classifier {NAMESPACE}/explicit: weights file:///explicit/: there is no such folder")
@@ -117,27 +117,27 @@ def test_explicit_with_weights_of_ones_own_that_are_missing_answers_on_and_says_
         assert classify(client, plain((120, 120, 120)), "explicit")["explicit"]
 
 
-def test_food_answers_by_weights_of_ones_own(ocelli: Ocelli) -> None:
+def test_food_answers_with_other_weights(ocelli: Ocelli) -> None:
     folder = ocelli.samples / "food"
     folder.mkdir(exist_ok=True)
     (folder / "network.onnx").write_bytes(onnx_bytes())
-    for name, text in OWN_FOOD.items():
+    for name, text in OTHER_FOOD.items():
         (folder / name).write_text(text)
-    replace_pretrained(ocelli, "food", OWN_WEIGHTS)
+    replace_pretrained(ocelli, "food", OTHER_WEIGHTS)
     with ocelli.client() as client:
 
         def tomato() -> Document:
             return classify(client, plain((250, 0, 0)), "food")["food"].get("tomato") or {}
 
-        assert wait_for("the gateway answers by them", tomato)["type_hierarchy"] == "/food/fruit/tomato"
+        assert wait_for("the new weights answer", tomato)["type_hierarchy"] == "/food/fruit/tomato"
         assert classify(client, plain((250, 0, 0)), "food")["food"].keys() == {"tomato", "fruit", "food"}
-        # As much of each: none of them.
+        # Equal parts of red, green and blue: none of the classes.
         assert classify(client, plain((120, 120, 120)), "food")["food"].keys() == {"non-food"}
         german = classify(client, plain((250, 0, 0)), "food", "de-AT,de;q=0.9")["food"]
         assert german["Tomate"]["type_hierarchy"] == "/Essen/Obst/Tomate"
 
 
-def test_one_that_is_there_is_left_as_its_user_changed_it(ocelli: Ocelli, state_dir: Path) -> None:
+def test_a_restart_keeps_what_the_user_changed(ocelli: Ocelli, state_dir: Path) -> None:
     ocelli.kubectl("-n", NAMESPACE, "patch", "clf", "explicit", "--type=merge", "-p", '{"spec": {"displayName": "changed"}}')
     assert stop_ocelli(ocelli.process) == 0
     process = start_ocelli(state_dir, state_dir.with_suffix(".log"), BUILT_INS="food explicit")

@@ -1,4 +1,4 @@
-"""`make run` stops, is killed, and starts again: nothing is left running, nothing is lost."""
+"""`make run` is stopped, killed and started again: no process is left, and no state is lost."""
 
 from __future__ import annotations
 
@@ -16,18 +16,10 @@ import httpx
 import pytest
 
 from tests.few_samples import write_few_samples
+from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli, connect, start_ocelli, stop_ocelli, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
-
-
-def create_and_wait(ocelli: Ocelli) -> str:
-    write_few_samples(ocelli.samples, ocelli.few_samples)
-    with ocelli.client() as client:
-        files = {f"{name}_positive_examples": (ocelli.few_samples / f"{name}.zip").read_bytes() for name in ("zero", "one")}
-        identity: str = client.post("/v3/classifiers", data={"name": "kept"}, files=files).json()["classifier_id"]
-        wait_for("ready", lambda: client.get(f"/v3/classifiers/{identity}").json()["status"] == "ready", 120)
-    return identity
 
 
 def classify(ocelli: Ocelli, identity: str) -> httpx.Response:
@@ -51,16 +43,16 @@ def processes_that_mention(text: str) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Life:
-    """What became of an instance that was stopped, started with another setting, killed, and started again."""
+    """Observations of an instance that is stopped, started with another setting, killed, and started again."""
 
     scores: object
-    """What its classifier answers at first."""
+    """What its classifier answers before the first stop."""
     exit_codes: list[int]
     setting_held: list[bool]
-    """By Pod of the gateway: whether it had the other setting as soon as the start was done."""
+    """For each gateway Pod: whether it had the other setting as soon as the start was complete."""
     scores_after_stop: object
     left_by_the_kill: list[int]
-    """Processes that were there two seconds later."""
+    """Processes that still ran two seconds later."""
     scores_after_kill: object
 
 
@@ -69,7 +61,10 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     folder = tmp_path_factory.mktemp("restart")
     state, log = folder / "state", folder / "run.log"
     first = connect(state, start_ocelli(state, log))
-    identity = create_and_wait(first)
+    write_few_samples(first.samples, first.few_samples)
+    with first.client() as client:
+        identity = create(client, first)
+        wait_for_status(client, identity)
     scores = classify(first, identity).json()
     exit_codes = [stop_ocelli(first.process)]
     second = connect(state, start_ocelli(state, log, OCELLI_QUOTA_CLASSIFIERS="1"))
@@ -103,7 +98,7 @@ def gateways_have(ocelli: Ocelli, variable: dict[str, str]) -> list[bool]:
 
 
 def wait_until_gone(text: str, timeout_seconds: float) -> list[int]:
-    """The processes that mention the text and outlast the time."""
+    """The processes that mention the text and still run after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while (found := processes_that_mention(text)) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -122,19 +117,19 @@ def test_a_kill_leaves_no_process_behind(life: Life) -> None:
     assert life.left_by_the_kill == []
 
 
-def test_an_instance_that_is_interrupted_ends_well(life: Life) -> None:
+def test_an_interrupted_instance_exits_with_zero(life: Life) -> None:
     assert life.exit_codes == [0, 0]
 
 
-def test_start_with_other_settings_is_ready_only_when_they_hold(life: Life) -> None:
+def test_a_start_with_other_settings_is_ready_only_once_they_apply(life: Life) -> None:
     assert life.setting_held == [True]
 
 
-def test_the_demo_plays_the_whole_tutorial_on_a_cluster_of_its_own(tmp_path: Path) -> None:
+def test_the_demo_runs_the_whole_tutorial_on_its_own_cluster(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "ocelli_quickstart", "demo"],
         cwd=CHECKOUT,
-        # It asks one of the built-in classifiers; the others would only share the processor with its trainings.
+        # The demo uses one built-in classifier; the others would only compete for the processor.
         env={**os.environ, "STATE_DIR": str(tmp_path / "none"), "KUBECONFIG": "/dev/null", "BUILT_INS": "default"},
         capture_output=True,
         text=True,

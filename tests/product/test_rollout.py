@@ -1,15 +1,15 @@
-"""Retrains roll out while requests come in: none fails, none is answered by an older revision than one already seen `ready`."""
+"""Retrains roll out during requests: none fails, and none is answered by an older revision than one already seen `ready`."""
 
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
+from tests.product.classifiers import create, sample_files, wait_for_status
 from tests.product.instance import Ocelli
 
 pytestmark = pytest.mark.cluster
@@ -20,7 +20,7 @@ CLIENTS = 4
 
 @dataclass
 class Observations:
-    """What the clients saw."""
+    """What the clients observed."""
 
     failures: list[str] = field(default_factory=list)
     stale: list[str] = field(default_factory=list)
@@ -28,30 +28,6 @@ class Observations:
     ready_classes: int = 2
     """Number of classes of the newest definition that was seen `ready`."""
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def create(client: httpx.Client, ocelli: Ocelli) -> str:
-    answer = client.post(
-        "/v3/classifiers",
-        data={"name": "rollout"},
-        files={
-            "zero_positive_examples": (ocelli.few_samples / "zero.zip").read_bytes(),
-            "one_positive_examples": (ocelli.few_samples / "one.zip").read_bytes(),
-        },
-    )
-    identity: str = answer.json()["classifier_id"]
-    return identity
-
-
-def wait_until_ready(client: httpx.Client, identity: str) -> int:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        details = client.get(f"/v3/classifiers/{identity}").json()
-        assert details["status"] != "failed", details
-        if details["status"] == "ready":
-            return len(details["classes"])
-        time.sleep(0.1)
-    raise AssertionError(f"{identity} is not ready in time: {details}")
 
 
 def classify_until(stop: threading.Event, ocelli: Ocelli, identity: str, seen: Observations) -> None:
@@ -71,7 +47,7 @@ def classify_until(stop: threading.Event, ocelli: Ocelli, identity: str, seen: O
                 seen.failures.append(f"{response.status_code} {response.text}")
                 continue
             classes = response.json()["images"][0]["classifiers"][0]["classes"]
-            # Each retrain adds a class, so that the number of classes tells the revision.
+            # Each retrain adds a class, so the number of classes identifies the revision.
             if len(classes) < promised:
                 seen.stale.append(f"{len(classes)} classes after {promised} were ready")
 
@@ -82,17 +58,15 @@ def observations(ocelli: Ocelli) -> Observations:
     stop = threading.Event()
     with ocelli.client() as client, ThreadPoolExecutor(CLIENTS) as pool:
         identity = create(client, ocelli)
-        wait_until_ready(client, identity)
+        wait_for_status(client, identity)
         workers = [pool.submit(classify_until, stop, ocelli, identity, seen) for _ in range(CLIENTS)]
         try:
             for count, name in enumerate(("two", "three", "four"), start=3):
                 sample = "two.zip" if name == "two" else "other-digits.zip" if name == "three" else "tests.zip"
-                answer = client.post(
-                    f"/v3/classifiers/{identity}",
-                    files={f"{name}_positive_examples": (ocelli.few_samples / sample).read_bytes()},
-                )
+                files = sample_files(ocelli, {f"{name}_positive_examples": sample})
+                answer = client.post(f"/v3/classifiers/{identity}", files=files)
                 assert answer.status_code == 200, answer.text
-                assert wait_until_ready(client, identity) == count
+                assert len(wait_for_status(client, identity)["classes"]) == count
                 seen.ready_classes = count
         finally:
             stop.set()

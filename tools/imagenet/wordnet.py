@@ -1,19 +1,19 @@
-"""WordNet 3.0's nouns, as its database files have them; for the generator only.
+"""WordNet 3.0's nouns, from its database files; for the generator only.
 
-Read are `data.noun`, `index.noun` (wndb(5WN)) and `cntlist.rev` (cntlist(5WN)). Nothing here knows ImageNet.
+It reads `data.noun`, `index.noun` (wndb(5WN)) and `cntlist.rev` (cntlist(5WN)), and does not know ImageNet.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 # Lexicographer files, lexnames(5WN).
 TOPS = 3
-"""The beginners of all hierarchies: entity, object, animal, food, ..."""
+"""The top of all hierarchies: entity, object, animal, food, ..."""
 FOOD = 13
 
 _NOUN = "n"
@@ -26,10 +26,10 @@ class WordNetError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Synset:
-    """One meaning and the words for it, the usual one first."""
+    """One meaning and its words, the usual one first."""
 
     offset: int
-    """Its place in `data.noun`, which is its name in WordNet 3.0."""
+    """Its offset in `data.noun`, which identifies it in WordNet 3.0."""
     lexicographer_file: int
     lemmas: tuple[str, ...]
     """Spaces where the files have underscores."""
@@ -40,7 +40,7 @@ class Synset:
 
     @property
     def identifier(self) -> str:
-        """As ImageNet names it: n01440764."""
+        """In ImageNet's form: n01440764."""
         return f"n{self.offset:08d}"
 
 
@@ -61,34 +61,31 @@ class WordNet:
         return {offset: tuple(found) for offset, found in children.items()}
 
     def descendants(self, offset: int) -> frozenset[int]:
-        """All kinds of it, without itself."""
-        found: set[int] = set()
-        waiting = [offset]
-        while waiting:
-            for child in self.hyponyms.get(waiting.pop(), ()):
-                if child not in found:
-                    found.add(child)
-                    waiting.append(child)
-        return frozenset(found)
+        """All synsets below it."""
+        return _reach(offset, lambda synset: self.hyponyms.get(synset, ()))
 
     def ancestors(self, offset: int) -> frozenset[int]:
-        """All that it is a kind of, without itself."""
-        found: set[int] = set()
-        waiting = [offset]
-        while waiting:
-            for parent in self.synsets[waiting.pop()].hypernyms:
-                if parent not in found:
-                    found.add(parent)
-                    waiting.append(parent)
-        return frozenset(found)
+        """All synsets above it."""
+        return _reach(offset, lambda synset: self.synsets[synset].hypernyms)
 
     def means_first(self, lemma: str, offset: int) -> bool:
-        """Whether this is what the word means in the first place."""
+        """Whether this is the first meaning of the word."""
         return self.senses.get(lemma.casefold(), (None,))[0] == offset
 
 
+def _reach(start: int, neighbours: Callable[[int], Iterable[int]]) -> frozenset[int]:
+    """All synsets on paths from one synset, without itself unless a path leads back."""
+    found: set[int] = set()
+    waiting = [start]
+    while waiting:
+        new = set(neighbours(waiting.pop())) - found
+        found |= new
+        waiting.extend(new)
+    return frozenset(found)
+
+
 def load_wordnet(folder: Path) -> WordNet:
-    """Reads the folder that Debian's wordnet-base installs.
+    """Read the folder of Debian's package wordnet-base.
 
     Raises:
         OSError: a file is missing.
@@ -106,9 +103,9 @@ def load_wordnet(folder: Path) -> WordNet:
     for line in _records(folder / "index.noun"):
         fields = line.split()
         senses[fields[0].replace("_", " ")] = tuple(int(offset) for offset in fields[-int(fields[2]) :])
-    # Offsets are the names of synsets in one version of WordNet only.
+    # Offsets identify synsets only within one version of WordNet.
     if senses.get("entity") != (1740,) or 1440764 not in synsets or synsets[1440764].lemmas[0] != "tench":
-        raise WordNetError(f"{folder}: these files are not WordNet 3.0's; take those of Debian's package wordnet-base 1:3.0")
+        raise WordNetError(f"{folder}: these files are not WordNet 3.0's; use those of Debian's package wordnet-base 1:3.0")
     return WordNet(synsets=synsets, senses=senses)
 
 

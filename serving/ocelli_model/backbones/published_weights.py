@@ -28,7 +28,11 @@ class WeightsFile:
     """A file of weights on this machine."""
 
     path: Path
+    name: str
+    """Its name where it came from."""
     weights: Weights
+    shown: str
+    """What messages call it."""
 
 
 def hub_folder() -> Path:
@@ -69,7 +73,7 @@ def find_weights(
         path = _find_in_folder(name, path, published_names)
     if not path.is_file():
         raise BackboneUnavailableError(f"backbone {name}: {_place(where, path)} does not exist; {_remedy()}")
-    yield _pinned(name, _described(path, path.name), sha256)
+    yield _pinned(name, describe_weights(path, name=path.name, origin=path.name), sha256)
 
 
 def _find_in_folder(name: str, folder: Path, published_names: Callable[[], Sequence[str]]) -> Path:
@@ -113,7 +117,7 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
         raise BackboneUnavailableError(f"{fact}; {_remedy()}") from error
     if expected is not None and path.stat().st_size != int(expected):
         raise BackboneUnavailableError(f"backbone {name}: weights from {shown} were cut off on the way; try again")
-    described = _described(path, shown)
+    described = describe_weights(path, name=path.name, origin=shown)
     prefix = digest_prefix(path.name)
     if prefix is not None and not described.weights.sha256.startswith(prefix):
         raise BackboneUnavailableError(
@@ -123,10 +127,11 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
     return described
 
 
-def _described(path: Path, origin: str) -> WeightsFile:
+def describe_weights(path: Path, *, name: str, origin: str, shown: str | None = None) -> WeightsFile:
+    """A file of weights with its digest; messages show its origin unless `shown` is given. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return WeightsFile(path=path, weights=Weights(origin=origin, sha256=digest))
+    return WeightsFile(path=path, name=name, weights=Weights(origin=origin, sha256=digest), shown=shown or origin)
 
 
 def _pinned(name: str, file: WeightsFile, sha256: str | None) -> WeightsFile:

@@ -110,7 +110,7 @@ def test_invalid_ones_report_why_while_another_serves(scene: Scene) -> None:
             "unreachable": (
                 "SourceUnreadable",
                 build("unreachable", weights={"url": closed}),
-                f"weights {closed}: no connection (",
+                f"weights {closed}: the connection failed (",
             ),
             "no-hierarchy": (
                 "SourceUnreadable",

@@ -1,4 +1,4 @@
-"""Zips of images, and a web server that answers what a test says."""
+"""Zips of images, a web server with answers that a test sets, and a trainer."""
 
 from __future__ import annotations
 
@@ -22,13 +22,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocelli_api.classifier import Source
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
 from ocelli_api.settings import load_settings
+from ocelli_storage.archives import ArchiveImage, SkippedEntry
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.source_reader import SourceAccess, SourceReader
+from ocelli_training.sources import SourceError, SourceLimits
 from tests.installed_backbone import install_backbone
 
 MakeImage = Callable[..., bytes]
@@ -38,18 +43,18 @@ MakeExampleZip = Callable[..., bytes]
 
 @dataclass
 class Answer:
-    """What the web server answers to one request."""
+    """The web server's answer to one request."""
 
     status: int = 200
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     declared_bytes: int | None = None
-    """What `Content-Length` says, where it is not the truth: the connection is closed after the body."""
+    """A wrong `Content-Length`: the connection is closed after the body."""
     delay_seconds: float = 0
 
 
 class WebServer:
-    """Answers each path with the answers set for it, one after the other; the last one stays. Others are not found."""
+    """Answers each path with the answers set for it, in order; the last one is repeated. Other paths are not found."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}
@@ -104,7 +109,7 @@ def web_server() -> Iterator[WebServer]:
 
 @pytest.fixture(scope="session")
 def make_image() -> MakeImage:
-    """Bytes of a small image of one hue with noise; every seed another one."""
+    """Bytes of a small image of one hue with noise, different for every seed."""
 
     def make(seed: int = 0, *, red: int = 0, size: tuple[int, int] = (24, 24), kind: str = "PNG") -> bytes:
         noise = np.random.default_rng(seed).integers(0, 60, size=(size[1], size[0], 3))
@@ -177,7 +182,7 @@ class Trainer:
         self.definition["negativeExamples"] = [self._source(source) for source in sources]
 
     def upload(self, data: bytes, **fields: Any) -> dict[str, Any]:
-        """A source whose zip lies in the store, as if it came by REST."""
+        """A source whose zip is in the store, as after an upload."""
         digest = hashlib.sha256(data).hexdigest()
         self.put(self.location.upload_key(digest), data)
         return {"upload": digest, **fields}
@@ -192,7 +197,7 @@ class Trainer:
         return asyncio.run(run_attempt(settings, self.store, scratch))
 
     def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[str]:
-        """Start the program. Its environment is what an operator sets, and no more."""
+        """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -263,3 +268,47 @@ class Trainer:
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     return Trainer(tmp_path)
+
+
+class Reading:
+    """A `SourceReader` with its own folders, used synchronously."""
+
+    location = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+
+    def __init__(self, folder: Path) -> None:
+        self.scratch = folder / "scratch"
+        self.jail = folder / "jail"
+        self.store_folder = folder / "store"
+        for path in (self.scratch, self.jail, self.store_folder):
+            path.mkdir()
+        self.limits = SourceLimits(retry_delays_seconds=(0, 0), connect_seconds=2, silence_seconds=1)
+        self.file_sources_enabled = True
+        self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
+
+    def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
+        return asyncio.run(self._read(source))
+
+    def refusal(self, source: Source) -> SourceError:
+        with pytest.raises(SourceError) as caught:
+            self.read(source)
+        return caught.value
+
+    def store_upload(self, sha256: str, data: bytes) -> None:
+        store = open_store(self.store_folder.as_uri())
+        asyncio.run(store.put(self.location.upload_key(sha256), data))
+
+    async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
+        access = SourceAccess(
+            store=open_store(self.store_folder.as_uri()),
+            location=self.location,
+            file_sources_folder=self.jail if self.file_sources_enabled else None,
+            networks=self.networks,
+        )
+        async with SourceReader(access, self.scratch, self.limits) as reader, reader.fetch(source) as fetched:
+            with fetched.refusals(), fetched.open() as images:
+                return list(images)
+
+
+@pytest.fixture
+def reading(tmp_path: Path) -> Reading:
+    return Reading(tmp_path)

@@ -12,7 +12,7 @@ Features = NDArray[np.float32]
 
 
 def make_features(counts: list[int], *, distance: float = 6.0, dimensions: int = 20, seed: int = 0) -> Features:
-    """Rows around one centre for each count, one after the other; centres lie `distance` deviations from the middle."""
+    """Rows around one centre for each count, in order; centres are `distance` deviations from the middle."""
     random = np.random.default_rng(seed)
     centres = np.linalg.qr(np.random.default_rng(99).normal(size=(dimensions, dimensions)))[0][: len(counts)] * distance
     return np.concatenate(
@@ -21,14 +21,14 @@ def make_features(counts: list[int], *, distance: float = 6.0, dimensions: int =
 
 
 def make_membership(counts: list[int], *, negatives: int = 0) -> NDArray[np.bool_]:
-    """bool[N, C]: `counts` images of each class, one after the other, then the negatives."""
+    """bool[N, C]: `counts` images of each class, in order, then the negatives."""
     membership = np.zeros((sum(counts) + negatives, len(counts)), dtype=np.bool_)
     membership[np.arange(sum(counts)), np.repeat(np.arange(len(counts)), counts)] = True
     return membership
 
 
 def make_folds(count: int, seed: int = 0) -> NDArray[np.intp]:
-    # Another seed than any features have: equal ones draw folds that go with the features.
+    # A seed that no features have: equal seeds would draw folds that correlate with the features.
     return np.random.default_rng(1_000_000 + seed).integers(0, FOLDS, count)
 
 
@@ -53,3 +53,9 @@ def make_examples(
         membership=make_membership(counts, negatives=negatives),
         folds=make_folds(sum(every), fold_seed),
     )
+
+
+def first_classes(examples: Examples) -> NDArray[np.intp]:
+    """intp[N]: each image's first class, or C for a negative."""
+    membership = examples.membership
+    return np.where(membership.any(axis=1), membership.argmax(axis=1), membership.shape[1])

@@ -1,4 +1,4 @@
-"""Pictures that tests draw or make from the two photographs of scikit-learn, and what the installed network finds in them."""
+"""Pictures that tests draw, or make from the two photographs of scikit-learn, and their features by the installed network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.installed_backbone import installed_backbone
 
 SIZE = (240, 240)
 _SEEN_PART = 7 / 8
-"""Of both sides, from the middle: what preprocessing leaves of a picture."""
+"""The share of both sides, from the middle, that preprocessing keeps."""
 _BATCH_IMAGES = 32
 
 
@@ -70,7 +70,7 @@ def take_burst(scene: Image.Image, count: int, *, seed: int = 0, largest_move: f
 
 
 def take_from_fixed_camera(scene: Image.Image, count: int, *, object_part: float, seed: int = 0) -> list[bytes]:
-    """One scene, before which another object stands each time, at another place. Its side is a part of the picture's."""
+    """One scene with a different object in the foreground of each picture. Its side is a share of the picture's."""
     random = np.random.default_rng(seed)
     side, unseen = int(SIZE[0] * object_part), SIZE[0] * (1 - _SEEN_PART) / 2
     files = []

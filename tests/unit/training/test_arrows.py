@@ -40,21 +40,21 @@ def other_arrows() -> list[bytes]:
     return [pictures.save(pictures.draw_arrow(5000 + seed, left=left)) for left in (True, False) for seed in range(JUDGED)]
 
 
-def test_arrows_to_the_left_are_told_from_arrows_to_the_right(trained: Trainer) -> None:
+def test_left_and_right_arrows_are_distinguished(trained: Trainer) -> None:
     right = scores(trained, other_arrows()).argmax(axis=1) == np.repeat([0, 1], JUDGED)
 
     assert right.mean() >= 0.95
 
 
-def test_their_mirrored_images_are_not_learned_from(trained: Trainer) -> None:
+def test_their_mirrored_images_are_not_used_for_training(trained: Trainer) -> None:
     assert trained.report["recipe"]["views"] == ["Whole", "Enlarged"]
 
 
-def test_an_arrow_and_its_mirrored_image_in_the_other_class_are_no_conflict(trained: Trainer) -> None:
+def test_an_arrow_and_its_mirrored_image_in_the_other_class_are_not_a_conflict(trained: Trainer) -> None:
     assert trained.report["data"]["conflictsCount"] == 0
 
 
-def test_pictures_of_other_things_are_neither(trained: Trainer) -> None:
+def test_pictures_of_other_things_are_neither_class(trained: Trainer) -> None:
     others = [*pictures.photographs(), *(pictures.textured(seed) for seed in range(18))]
 
     assert (scores(trained, [pictures.save(picture) for picture in others]) < 0.5).all(axis=1).mean() >= 0.9

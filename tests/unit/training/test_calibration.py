@@ -1,4 +1,4 @@
-"""Margins become scores that mean what they say, and whose best threshold is 0.5."""
+"""Calibrated scores are probabilities, and their best threshold is 0.5."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make_margins(counts: list[int], *, distance: float, negatives: int = 0, seed
 
 
 @pytest.mark.parametrize("scale", [0.001, 1.0, 1000.0])
-def test_scores_are_frequencies_whatever_the_scale_of_the_margins(scale: float) -> None:
+def test_scores_are_frequencies_at_any_scale_of_the_margins(scale: float) -> None:
     counts = [1000, 1000]
     margins = make_margins(counts, distance=2) * scale
 
@@ -43,7 +43,7 @@ def test_all_classes_have_one_slope() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 10, 50])
-def test_a_few_images_that_are_told_apart_without_fault_leave_doubt(count: int) -> None:
+def test_a_few_separable_images_do_not_give_certainty(count: int) -> None:
     membership = make_membership([count, count])
     margins = np.where(membership, 5.0, -5.0)
 
@@ -55,7 +55,7 @@ def test_a_few_images_that_are_told_apart_without_fault_leave_doubt(count: int) 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classes_that_cannot_be_told_apart_keep_a_slope_above_0(seed: int) -> None:
+def test_inseparable_classes_keep_a_slope_above_0(seed: int) -> None:
     counts = [20, 20]
 
     slope, offset = calibrate(make_margins(counts, distance=-0.5, seed=seed), make_membership(counts))
@@ -64,13 +64,13 @@ def test_classes_that_cannot_be_told_apart_keep_a_slope_above_0(seed: int) -> No
     assert np.isfinite(offset).all()
 
 
-def test_a_class_that_cannot_be_told_apart_keeps_the_order_of_its_margins() -> None:
+def test_an_inseparable_class_keeps_the_order_of_its_margins() -> None:
     heads = fit_heads(make_examples([20, 20, 20], distance=0, dimensions=100)).heads
 
     assert (heads.slope > 0).all()
 
 
-def test_a_rare_class_is_told_at_the_threshold_that_is_best_for_it() -> None:
+def test_a_rare_class_is_predicted_at_its_best_threshold() -> None:
     # 20 of 2,020: who asks for a probability of a half finds hardly any.
     membership = make_membership([20], negatives=2000)
     margins = make_margins([20], negatives=2000, distance=2.5)
@@ -102,7 +102,7 @@ def test_a_class_without_images_is_calibrated_without_failure() -> None:
     assert np.isfinite(offset).all()
 
 
-def test_more_classes_than_are_taken_at_a_time_are_calibrated_alike() -> None:
+def test_classes_in_several_blocks_are_calibrated_alike() -> None:
     counts = [5] * 70
     margins, membership = make_margins(counts, distance=3), make_membership(counts)
     order = np.random.default_rng(0).permutation(70)

@@ -61,11 +61,11 @@ def test_the_highest_score_is_the_prediction() -> None:
     assert judge([[0.9, 0.1], [0.6, 0.4], [0.2, 0.3], [0.8, 0.9]], [0, 1, 0, 1]).accuracy == 0.5
 
 
-def test_every_class_counts_alike_however_many_images_it_has() -> None:
+def test_every_class_counts_alike_for_any_number_of_images() -> None:
     assert judge_right_and_wrong((10, 0), (250, 250)).accuracy == 0.75
 
 
-def test_always_no_is_right_for_half_at_best() -> None:
+def test_always_predicting_none_is_right_for_at_most_half() -> None:
     # 10 images of a class, 500 negatives, and heads that never say the class.
     evaluation = judge([[0.1]] * 510, [0] * 10 + [None] * 500, names=("cat",))
 
@@ -73,14 +73,14 @@ def test_always_no_is_right_for_half_at_best() -> None:
     assert evaluation.accuracy_interval[0] < 0.5 < evaluation.accuracy_interval[1] < 0.7
 
 
-def test_always_the_larger_class_is_right_for_half() -> None:
+def test_always_predicting_the_larger_class_is_right_for_half() -> None:
     assert judge_right_and_wrong((0, 10), (500, 0)).accuracy == 0.5
 
 
 @pytest.mark.parametrize(
     "counts", [((10, 0), (10, 0)), ((0, 10), (0, 10)), ((9, 1), (480, 20)), ((1, 0), (1, 0)), ((3, 2), (0, 4), (7, 1))]
 )
-def test_the_interval_holds_the_accuracy_and_lies_between_0_and_1(counts: tuple[tuple[int, int], ...]) -> None:
+def test_the_interval_contains_the_accuracy_and_is_between_0_and_1(counts: tuple[tuple[int, int], ...]) -> None:
     evaluation = judge_right_and_wrong(*counts)
 
     low, high = evaluation.accuracy_interval
@@ -108,7 +108,7 @@ def test_near_duplicates_do_not_narrow_the_interval() -> None:
 
 
 @pytest.mark.parametrize(("recall", "count"), [(0.95, 10), (0.7, 10), (0.9, 500), (0.5, 20)])
-def test_19_of_20_intervals_hold_the_accuracy_on_other_images(recall: float, count: int) -> None:
+def test_19_of_20_intervals_contain_the_accuracy_on_other_images(recall: float, count: int) -> None:
     random = np.random.default_rng(0)
     held = 0
     for _ in range(300):
@@ -185,7 +185,7 @@ def test_every_class_has_its_calibration_error_over_all_images() -> None:
     assert [item.calibration_error for item in evaluation.classes] == [pytest.approx(0.25), pytest.approx(0.15)]
 
 
-def test_what_rejection_costs_is_told() -> None:
+def test_the_loss_by_rejection_is_reported() -> None:
     # Four right answers, of which one is rejected; a wrong one and a negative cost nothing.
     unrejected = [[0.9, 0.1], [0.8, 0.1], [0.1, 0.9], [0.1, 0.7], [0.6, 0.1], [0.9, 0.1]]
     scores = [[0.9, 0.1], [0.3, 0.1], [0.1, 0.9], [0.1, 0.7], [0.2, 0.1], [0.1, 0.1]]
@@ -196,7 +196,7 @@ def test_what_rejection_costs_is_told() -> None:
     assert evaluation.summary()["lostByRejection"] == 0.25
 
 
-def test_the_misclassified_are_named_surest_first() -> None:
+def test_misclassified_images_are_named_most_certain_first() -> None:
     evaluation = judge([[0.6, 0.5], [0.2, 0.9], [0.9, 0.1]], [1, 0, 0])
 
     assert [(item.image, item.actual, item.predicted) for item in evaluation.misclassified] == [

@@ -1,4 +1,4 @@
-"""Heads learned from made features. About one right answer in twenty is lost to rejection, by design: bounds allow for it."""
+"""Heads trained on made features. Rejection loses about one correct prediction in twenty by design: bounds allow for it."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from ocelli_model.heads import normalised
 from ocelli_training.evaluate import evaluate
 from ocelli_training.fit import FEATURE_POWER, PENALTIES, Examples, Fit, View, fit_heads
 from ocelli_training.folds import FOLDS
-from tests.unit.training.made_examples import Features, make_examples, make_features, make_folds, make_membership
+from tests.unit.training.made_examples import Features, first_classes, make_examples, make_features, make_folds, make_membership
 
 
 def same(first: Fit, second: Fit) -> bool:
@@ -70,7 +70,7 @@ def test_images_like_the_negatives_reach_half_in_no_class() -> None:
 
 
 @pytest.mark.parametrize("counts", [[20, 20], [200, 200]])
-def test_all_images_are_judged_and_learned_from(counts: list[int]) -> None:
+def test_all_images_are_used_for_evaluation_and_training(counts: list[int]) -> None:
     examples = make_examples(counts, distance=2)
 
     fit = fit_heads(examples)
@@ -89,12 +89,12 @@ def test_scores_of_the_images_are_by_heads_that_did_not_see_them() -> None:
 
     fit = fit_heads(examples)
 
-    truth = examples.strata()
+    truth = first_classes(examples)
     assert (fit.heads.scores(examples.features).argmax(axis=1) == truth).mean() > 0.95
     assert 0.3 < (fit.scores.argmax(axis=1) == truth).mean() < 0.7
 
 
-def test_images_of_one_fold_do_not_teach_each_other() -> None:
+def test_images_of_one_fold_are_not_used_to_score_each_other() -> None:
     # By chance again: a copy in another fold would give an image's class away.
     once = make_examples([40, 40], distance=0, dimensions=200)
     twice = {
@@ -105,13 +105,13 @@ def test_images_of_one_fold_do_not_teach_each_other() -> None:
     together = fit_heads(Examples(**twice, folds=np.concatenate([once.folds, once.folds])))
     apart = fit_heads(Examples(**twice, folds=np.concatenate([once.folds, (once.folds + 1) % FOLDS])))
 
-    truth = np.tile(once.strata(), 2)
+    truth = np.tile(first_classes(once), 2)
     assert (together.scores.argmax(axis=1) == truth).mean() < 0.7
     assert (apart.scores.argmax(axis=1) == truth).mean() > 0.95
 
 
 def test_49_50_and_51_images_of_a_class_give_heads_that_are_as_good() -> None:
-    # Ten datasets of each size: classes that overlap, judged by 2,000 other images.
+    # Ten datasets of each size: classes that overlap, evaluated on 2,000 other images.
     judged, truth = make_features([1000, 1000], distance=1.5, seed=999), np.repeat([0, 1], 1000)
     right: dict[int, list[float]] = {}
     told: dict[int, list[float]] = {}
@@ -128,8 +128,8 @@ def test_49_50_and_51_images_of_a_class_give_heads_that_are_as_good() -> None:
         assert max(means) - min(means) < 4 * noise
 
 
-def test_of_10_and_500_images_balanced_accuracy_does_not_praise_the_larger_class() -> None:
-    # Nothing tells these apart, so the best guess is always the larger class: it is right for 98 % of the images.
+def test_10_and_500_images_give_a_balanced_accuracy_that_does_not_favour_the_larger_class() -> None:
+    # These cannot be distinguished, so the best guess is always the larger class: it is right for 98 % of the images.
     examples = make_examples([10, 500], distance=0, dimensions=40)
     fit = fit_heads(examples)
 
@@ -140,7 +140,7 @@ def test_of_10_and_500_images_balanced_accuracy_does_not_praise_the_larger_class
     assert evaluation.accuracy_interval[0] <= 0.5 <= evaluation.accuracy_interval[1]
 
 
-def test_10_images_are_told_from_500() -> None:
+def test_10_images_are_distinguished_from_500() -> None:
     examples = make_examples([10, 500])
 
     assert balanced_accuracy(fit_heads(examples), examples) >= 0.95
@@ -194,7 +194,7 @@ def test_heads_are_as_good_as_scikit_learn_s_logistic_regression() -> None:
     for seed in range(5):
         examples = make_examples([40, 20, 60], distance=2, seed=seed, fold_seed=seed)
         rows = normalised(examples.features.astype(np.float64), FEATURE_POWER)
-        reference = LogisticRegression(C=10, class_weight="balanced", max_iter=1000).fit(rows, examples.strata())
+        reference = LogisticRegression(C=10, class_weight="balanced", max_iter=1000).fit(rows, first_classes(examples))
         theirs.append((reference.predict(normalised(judged.astype(np.float64), FEATURE_POWER)) == truth).mean())
         ours.append((fit_heads(examples).heads.scores(judged).argmax(axis=1) == truth).mean())
 
@@ -202,16 +202,16 @@ def test_heads_are_as_good_as_scikit_learn_s_logistic_regression() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_much_noise_is_learned_with_the_strongest_penalty(seed: int) -> None:
+def test_much_noise_chooses_the_strongest_penalty(seed: int) -> None:
     assert fit_heads(make_examples([60, 60], distance=1, dimensions=100, seed=seed)).recipe.penalty == max(PENALTIES)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_many_images_with_little_noise_are_learned_with_the_weakest_penalty(seed: int) -> None:
+def test_many_images_with_little_noise_choose_the_weakest_penalty(seed: int) -> None:
     assert fit_heads(modal_examples(400, 20, spread=0.5, seed=seed)).recipe.penalty == min(PENALTIES)
 
 
-def test_between_them_other_penalties_are_chosen() -> None:
+def test_moderate_noise_chooses_other_penalties() -> None:
     chosen = {fit_heads(modal_examples(200, 20, spread=0.8, seed=seed)).recipe.penalty for seed in range(6)}
 
     assert chosen - {max(PENALTIES), min(PENALTIES)}
@@ -221,7 +221,7 @@ def test_the_chosen_penalty_has_nearly_the_least_error_of_all(monkeypatch: pytes
     examples, judged = modal_examples(400, 20, spread=0.5), modal_examples(2000, 20, spread=0.5, seed=1)
 
     def errors() -> float:
-        return float((fit_heads(examples).heads.scores(judged.features).argmax(axis=1) != judged.strata()).mean())
+        return float((fit_heads(examples).heads.scores(judged.features).argmax(axis=1) != first_classes(judged)).mean())
 
     chosen, alone = errors(), []
     for penalty in PENALTIES:
@@ -232,11 +232,11 @@ def test_the_chosen_penalty_has_nearly_the_least_error_of_all(monkeypatch: pytes
     assert max(alone) > min(alone) + 0.005
 
 
-def test_mirrored_images_are_learned_from_where_they_are_like_the_images() -> None:
+def test_mirrored_images_are_used_where_they_are_like_the_images() -> None:
     assert View.MIRRORED in fit_heads(make_examples([20, 20], distance=2, views=(View.MIRRORED,))).recipe.views
 
 
-def test_mirrored_images_are_not_learned_from_where_they_are_like_the_other_class() -> None:
+def test_mirrored_images_are_not_used_where_they_are_like_the_other_class() -> None:
     examples = make_examples([20, 20], distance=2)
     mirrored = make_features([20, 20], distance=2, seed=1)[::-1]
     turned = dataclasses.replace(examples, other_views={View.MIRRORED: np.ascontiguousarray(mirrored)})
@@ -244,12 +244,12 @@ def test_mirrored_images_are_not_learned_from_where_they_are_like_the_other_clas
     assert fit_heads(turned).recipe.views == (View.WHOLE,)
 
 
-def test_enlarged_images_are_learned_from() -> None:
+def test_enlarged_images_are_used() -> None:
     assert fit_heads(make_examples([20, 20], views=(View.ENLARGED,))).recipe.views == (View.WHOLE, View.ENLARGED)
 
 
 def test_equal_features_everywhere_fit_without_failure() -> None:
-    # Plain images of one colour: nothing tells the classes apart, and nothing may overflow.
+    # Plain images of one colour: the classes cannot be distinguished, and nothing may overflow.
     constant = np.ones((40, 8), dtype=np.float32)
     constant[:, 0] = np.arange(40) * 1e-12
     examples = Examples(features=constant, membership=make_membership([20, 20]), folds=make_folds(40))
@@ -276,7 +276,7 @@ def test_a_class_of_one_image_is_refused() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 10, 60])
-def test_classes_of_copies_of_one_image_are_told_apart(count: int) -> None:
+def test_classes_of_copies_of_one_image_are_distinguished(count: int) -> None:
     # Images of one colour in several sizes: other bytes, the same features.
     examples = make_examples([count, count], fold_seed=1)
     for first in (0, count):
@@ -285,7 +285,7 @@ def test_classes_of_copies_of_one_image_are_told_apart(count: int) -> None:
     fit = fit_heads(examples)
 
     assert ((fit.heads.scores(examples.features) >= 0.5) == examples.membership).all()
-    assert (fit.scores.argmax(axis=1) == examples.strata()).all()
+    assert (fit.scores.argmax(axis=1) == first_classes(examples)).all()
 
 
 @pytest.mark.parametrize(("few", "many"), [(5, 55), (55, 5), (3, 7)])
@@ -316,7 +316,7 @@ def test_a_class_whose_images_are_all_in_one_fold_fits() -> None:
     fit = fit_heads(dataclasses.replace(examples, folds=folds))
 
     assert np.isfinite(fit.scores).all()
-    assert (fit.heads.scores(examples.features).argmax(axis=1) == examples.strata()).mean() > 0.9
+    assert (fit.heads.scores(examples.features).argmax(axis=1) == first_classes(examples)).mean() > 0.9
 
 
 @pytest.mark.parametrize("fold", range(FOLDS))
@@ -366,10 +366,10 @@ def test_many_classes_of_few_images_fit() -> None:
 
     fit = fit_heads(examples)
 
-    assert (fit.scores.argmax(axis=1) == examples.strata()).mean() > 0.95
+    assert (fit.scores.argmax(axis=1) == first_classes(examples)).mean() > 0.95
 
 
-def test_of_many_images_the_recipe_is_chosen_on_some_of_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_for_many_images_is_chosen_on_some_of_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_training.fit.SEARCH_LIMIT_IMAGES", 60)
 
     fit = fit_heads(make_examples([300, 4, 300], negatives=4))

@@ -24,7 +24,7 @@ for count in (160, 400):
 
 
 def learned(*, threads: int) -> str:
-    """The digest of what a new process learns."""
+    """The digest of the weights that a new process trains."""
     return subprocess.run(
         [sys.executable, "-c", PROGRAM, str(threads)],
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},

@@ -1,4 +1,4 @@
-"""Folds follow from groups of near duplicates, content and seed, whatever else is in the dataset."""
+"""Folds depend only on groups of near duplicates, content and seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FEATURES = 48
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """What is known of an image before it is learned from."""
+    """The data of an image before training."""
 
     digest: str
     fingerprint: NDArray[np.float16]
@@ -67,7 +67,9 @@ def find_folds(pictures: list[Picture], *, seed: int = 0) -> dict[str, int]:
     motif=st.integers(1000, 100_000),
     seed=st.integers(0, 100),
 )
-def test_an_added_image_that_is_no_near_copy_moves_no_other(copies: list[int], position: int, motif: int, seed: int) -> None:
+def test_an_added_image_that_is_not_a_near_duplicate_moves_no_other(
+    copies: list[int], position: int, motif: int, seed: int
+) -> None:
     pictures = [
         make_picture(number, copy, set_index=number % 2) for number, count in enumerate(copies) for copy in range(1 + count)
     ]
@@ -98,7 +100,7 @@ def test_copies_are_one_group_and_motifs_are_not() -> None:
     assert (groups.reshape(30, 3) == groups.reshape(30, 3)[:, :1]).all()
 
 
-def test_near_duplicates_have_one_fold_whatever_classes_they_are_in() -> None:
+def test_near_duplicates_in_any_classes_have_one_fold() -> None:
     pictures = [make_picture(number // 3, number % 3, set_index=number % 3) for number in range(90)]
 
     folds = np.array(list(find_folds(pictures).values())).reshape(30, 3)
@@ -106,7 +108,7 @@ def test_near_duplicates_have_one_fold_whatever_classes_they_are_in() -> None:
     assert (folds == folds[:, :1]).all()
 
 
-def test_folds_are_about_as_large_as_each_other() -> None:
+def test_folds_have_about_the_same_size() -> None:
     digests = [hashlib.sha256(bytes([number % 256, number // 256])).hexdigest() for number in range(5000)]
     rows = np.arange(5000)
 
@@ -124,7 +126,7 @@ def test_another_seed_gives_other_folds() -> None:
 @settings(max_examples=50, deadline=None)
 @given(groups=st.lists(st.integers(0, 3), min_size=4, max_size=12), names=st.integers(0, 10_000), seed=st.integers(0, 10_000))
 def test_every_set_of_two_images_has_two_folds(groups: list[int], names: int, seed: int) -> None:
-    # Sets of one burst, of two, of two images: whatever the digests are, others may judge them.
+    # Sets of one burst, of two bursts, of two images: for any digests, they have two folds.
     oldest = {group: row for row, group in reversed(list(enumerate(groups)))}
     own = np.array([oldest[group] for group in groups])
     digests = [hashlib.sha256(f"{names} {row}".encode()).hexdigest() for row in range(2 * len(groups))]

@@ -1,8 +1,7 @@
-"""Messages name object, fact and remedy: none shows the name or the text of a Python exception."""
+"""Messages have object, fact and remedy: none shows the name or the text of a Python exception."""
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import threading
@@ -14,18 +13,16 @@ import aiohttp
 import pytest
 
 from ocelli_api.classifier import Source
-from ocelli_api.network_addresses import NetworkRules
 from ocelli_model.backbones import published_weights
 from ocelli_storage import embedded_store
-from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStoreError
 from ocelli_storage.store_url import open_store
-from ocelli_training.ending import judge_error
+from ocelli_training.failure import describe_failure
 from ocelli_training.pretrained_labels import LabelError, Text, parse_translations
-from ocelli_training.sources import SourceError, SourceLimits, SourceReader
+from tests.unit.training.conftest import Reading
 
 PYTHON = ("Error", "Errno", "Exception", "codec", "Traceback", "null byte", "Expecting", "None", "secret")
-"""What tells an exception's name or text; the last stands for any text."""
+"""Words of an exception's name or text; the last is used as the text of exceptions."""
 
 
 def assert_plain(message: str) -> None:
@@ -47,8 +44,8 @@ def assert_plain(message: str) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_the_end_of_a_training_shows_no_exception(error: Exception) -> None:
-    assert_plain(judge_error("team-a/dogs", error).message)
+def test_a_failed_training_is_described_without_an_exception(error: Exception) -> None:
+    assert_plain(describe_failure("team-a/dogs", error).message)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +90,7 @@ def test_a_broken_translation_is_described_without_an_exception(data: bytes) -> 
 
 @pytest.fixture
 def answer_once() -> Iterator[Callable[[bytes], str]]:
-    """Have a server send these bytes to whoever comes, and close. Returns its address."""
+    """Start a server that answers every client with these bytes and closes. Returns its address."""
     servers: list[socket.socket] = []
 
     def start(answer: bytes) -> str:
@@ -119,24 +116,6 @@ def answer_once() -> Iterator[Callable[[bytes], str]]:
         server.close()
 
 
-def refusal(folder: Path, source: Source) -> str:
-    async def read() -> None:
-        reader = SourceReader(
-            store=open_store((folder / "store").as_uri()),
-            location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
-            file_sources_folder=folder,
-            scratch_folder=folder,
-            limits=SourceLimits(retry_delays_seconds=(), connect_seconds=2, silence_seconds=1),
-            networks=NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied=""),
-        )
-        async with reader, reader.fetch(source):
-            pass
-
-    with pytest.raises(SourceError) as caught:
-        asyncio.run(read())
-    return str(caught.value)
-
-
 @pytest.mark.parametrize(
     "answer",
     [
@@ -149,16 +128,16 @@ def refusal(folder: Path, source: Source) -> str:
     ids=["nothing", "no HTTP", "cut off", "bad chunk", "bad redirect"],
 )
 def test_a_source_whose_answer_fails_is_described_without_an_exception(
-    tmp_path: Path, answer_once: Callable[[bytes], str], answer: bytes
+    reading: Reading, answer_once: Callable[[bytes], str], answer: bytes
 ) -> None:
-    assert_plain(refusal(tmp_path, Source(url=answer_once(answer))))
+    assert_plain(str(reading.refusal(Source(url=answer_once(answer)))))
 
 
 @pytest.mark.parametrize("path", ["a%00b.zip", "loop", "x" * 300, "%ff%fe.zip", "missing.zip"])
-def test_a_file_source_that_cannot_be_read_is_described_without_an_exception(tmp_path: Path, path: str) -> None:
-    (tmp_path / "loop").symlink_to("loop")
+def test_a_file_source_that_cannot_be_read_is_described_without_an_exception(reading: Reading, path: str) -> None:
+    (reading.jail / "loop").symlink_to("loop")
 
-    assert_plain(refusal(tmp_path, Source(url=f"file:///{path}")))
+    assert_plain(str(reading.refusal(Source(url=f"file:///{path}"))))
 
 
 def test_a_store_folder_that_cannot_be_made_is_described_without_an_exception(tmp_path: Path) -> None:

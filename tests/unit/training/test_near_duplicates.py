@@ -1,4 +1,4 @@
-"""The same picture in other bytes is found, another picture is not. With the features of the network that learns."""
+"""The same picture in other bytes is found, another picture is not. With features of the real network."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_picture_saved_again_is_a_near_duplicate(originals: list[Image.Image],
     assert share_found(originals, [pictures.save(picture, quality) for picture in again]) == 1
 
 
-def test_a_picture_made_smaller_is_a_near_duplicate(originals: list[Image.Image]) -> None:
+def test_a_scaled_picture_is_a_near_duplicate(originals: list[Image.Image]) -> None:
     smaller = [picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS) for picture in originals]
 
     assert share_found(originals, [pictures.save(picture, 75) for picture in smaller]) > 0.9
@@ -98,13 +98,13 @@ def test_a_slowly_changing_series_is_not_one_group() -> None:
     assert groups[-1] != groups[0]
 
 
-def test_other_pictures_are_no_near_duplicates() -> None:
+def test_other_pictures_are_not_near_duplicates() -> None:
     groups = find_groups([pictures.save(pictures.textured(seed)) for seed in range(100, 130)])
 
     assert len(np.unique(groups)) == 30
 
 
-def test_shapes_that_differ_in_colour_alone_are_no_near_duplicates() -> None:
+def test_shapes_that_differ_only_in_colour_are_not_near_duplicates() -> None:
     # Traffic lights: of the same brightness, before the same street.
     files = []
     for colour in ((200, 40, 40), (20, 125, 20), (60, 80, 190)):
@@ -116,7 +116,7 @@ def test_shapes_that_differ_in_colour_alone_are_no_near_duplicates() -> None:
 
 
 def test_handwritten_digits_of_one_kind_are_not_one_group() -> None:
-    # Plain paper round a few strokes: what is alike between them is most of the picture.
+    # Plain paper around a few strokes: most of the picture is the same.
     zeros = [image for image, digit in zip(*load_digits(return_X_y=True), strict=True) if digit == 0][:40]
     scans = [Image.fromarray((255 - image.reshape(8, 8) * 15).astype(np.uint8)).resize((64, 64)) for image in zeros]
 
@@ -165,7 +165,7 @@ def test_groups_are_formed_around_their_oldest_image() -> None:
     assert groups.tolist() == [2, 2, 2, 2]
 
 
-def test_a_fingerprint_holds_the_mean_colours_of_each_cell() -> None:
+def test_a_fingerprint_contains_the_mean_colours_of_each_cell() -> None:
     image = np.zeros((GRID * 3 + 5, GRID * 2 + 7, 3), dtype=np.uint8)
     image[..., 0], image[..., 2] = 200, 7
     image[: image.shape[0] // 2, :, 1] = 100

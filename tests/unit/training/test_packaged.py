@@ -1,4 +1,4 @@
-"""Pretrained classifiers from packaged weights: the three built-in ones made, what they answer, and what is refused."""
+"""Pretrained classifiers from packaged weights: the three built-in ones, their answers, and refused packages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load_network(trainer: Any, artifact: Artifact) -> Backbone:
 
 
 def answer(trainer: Any, artifact: Artifact) -> tuple[BackboneMetadata, Callable[[bytes], dict[str, float]]]:
-    """What is known of the stored network, and what an inference server on a CPU answers for the bytes of an image."""
+    """The stored network's metadata, and the answer of an inference server on a CPU for the bytes of an image."""
     backbone = load_network(trainer, artifact)
     engine = load_engine(backbone, threads=1, device=Accelerator.CPU)
 
@@ -86,7 +86,7 @@ def test_digests_of_revisions_are_those_of_the_packages() -> None:
     }
 
 
-def test_default_knows_what_photographs_show_and_where_it_stands(trainer: Any) -> None:
+def test_default_classifies_photographs_and_names_the_hierarchy(trainer: Any) -> None:
     artifact = run(trainer, define("default"))
     metadata, scores = answer(trainer, artifact)
     assert (metadata.kind, set(metadata.files)) == (NetworkKind.CLASSIFIER, {ONNX_FILE, WEIGHTS_FILE})
@@ -149,7 +149,7 @@ def test_the_same_definition_gives_the_same_artifact(trainer: Any) -> None:
     assert run(trainer, define("food"), 2).digest == first
 
 
-def test_labels_of_ones_own_leave_nothing_of_the_packaged_ones(trainer: Any) -> None:
+def test_other_labels_replace_everything_of_the_packaged_ones(trainer: Any) -> None:
     (trainer.file_sources / "labels.txt").write_text("\n".join(f"class {index}" for index in range(1000)))
     head = head_of(run(trainer, {"pretrained": {**define("default")["pretrained"], "labels": {"url": "file:///labels.txt"}}}))
     assert (len(head.class_names), head.wordings) == (1000, {})
@@ -169,7 +169,7 @@ def test_labels_of_another_network_are_refused(trainer: Any) -> None:
     assert "Ocelli's labels of ImageNet-1k's foods has 1,000 lines, the network has 2 outputs" in message
 
 
-class TestWeightsThatAreNotThePackages:
+class TestDamagedPackages:
     @pytest.fixture
     def package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """A package of the same name that is found first: the folder of its weights."""
@@ -179,10 +179,10 @@ class TestWeightsThatAreNotThePackages:
         monkeypatch.syspath_prepend(tmp_path / "packages")
         return folder
 
-    def test_missing_ones_are_named_with_the_remedy(self, trainer: Any, package: Path) -> None:
+    def test_missing_weights_are_named_with_the_remedy(self, trainer: Any, package: Path) -> None:
         message = refusal(trainer, define("default"))
         assert message.startswith(f"Classifier team-a/dogs: packaged weights EfficientNetLite0: {LITE0.file} of")
-        assert message.endswith("from the locked requirements; then raise spec.retrainNonce to have it tried again")
+        assert message.endswith("from the locked requirements; then raise spec.retrainNonce to try again")
 
     def test_one_other_byte_is_refused(self, trainer: Any, package: Path) -> None:
         (package / LITE0.file).write_bytes(b"another file")

@@ -1,4 +1,4 @@
-"""Pretrained classifiers by the trainer: from files of every kind to an artifact, and what is said of others."""
+"""Pretrained classifiers by the trainer: from files of every kind to an artifact, and the messages about unusable ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LABELS = "\n".join(COLOURS)
 
 
 class Files:
-    """The folder of file sources, and the definition that names what lies in it."""
+    """The folder of file sources, and a definition that names its files."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -59,7 +59,7 @@ class Files:
         self.trainer.definition = {"pretrained": {"weights": dict(weights), **named}}
 
     def colours(self, **fields: Any) -> None:
-        """An ONNX network that tells colours apart, with labels."""
+        """An ONNX network that recognises colours, with labels."""
         if "labels" not in fields:
             fields["labels"] = self.put("labels.txt", LABELS)
         self.define({"url": self.put("colours.onnx", onnx_bytes())}, **{"images": PLAIN_IMAGES, **fields})
@@ -104,7 +104,7 @@ def hub(files: Files, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def any_digest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Takes any file for the published one: the real ones cannot be fetched by a test."""
+    """Accepts any file as the published one: tests cannot fetch the real ones."""
     monkeypatch.setattr(pretrained_files, "digest_prefix", lambda name: None)
 
 
@@ -114,7 +114,7 @@ def head_of(artifact: Artifact) -> OutputHead:
 
 
 class TestAnOnnxFile:
-    def test_it_becomes_an_artifact_with_a_network_of_its_own(self, files: Files) -> None:
+    def test_it_becomes_an_artifact_with_its_own_network(self, files: Files) -> None:
         files.colours()
         artifact = files.run()
         assert (artifact.class_names, artifact.backbone_place) == (COLOURS, PartPlace.ARTIFACT)
@@ -130,13 +130,13 @@ class TestAnOnnxFile:
         _, log = process.communicate(timeout=60)
         assert process.returncode == 0, log
 
-    def test_images_of_a_size_that_the_network_fixes_need_not_be_given(self, files: Files) -> None:
+    def test_a_fixed_input_size_of_the_network_is_used(self, files: Files) -> None:
         files.colours(images={})
         files.put("colours.onnx", onnx_bytes(shape=("N", 3, 48, 48)))
         preprocessing = files.run().preprocessing
         assert (preprocessing.height, preprocessing.width, preprocessing.short_side_pixels) == (48, 48, 54)
 
-    def test_images_are_otherwise_prepared_as_for_imagenet(self, files: Files) -> None:
+    def test_the_default_preprocessing_is_that_of_imagenet(self, files: Files) -> None:
         files.colours(images={})
         preprocessing = files.run().preprocessing
         assert (preprocessing.height, preprocessing.width, preprocessing.short_side_pixels) == (224, 224, 256)
@@ -147,7 +147,7 @@ class TestAnOnnxFile:
         preprocessing = files.run().preprocessing
         assert (preprocessing.height, preprocessing.width, preprocessing.resize) == (40, 40, ResizeMode.SQUASH)
 
-    def test_a_short_side_is_scaled_and_the_centre_cut_out(self, files: Files) -> None:
+    def test_a_short_side_is_scaled_and_the_centre_cropped(self, files: Files) -> None:
         files.colours(images={"height": 40, "width": 30, "shortSide": 50})
         preprocessing = files.run().preprocessing
         assert (preprocessing.resize, preprocessing.short_side_pixels) == (ResizeMode.SHORT_SIDE_CROP, 50)
@@ -162,7 +162,7 @@ class TestATorchvisionNetwork:
         assert set(files.network(artifact).files) == {ONNX_FILE, WEIGHTS_FILE}
         assert head_of(artifact).output_count == 7
 
-    def test_images_are_prepared_as_its_published_weights_want_them(self, files: Files) -> None:
+    def test_the_preprocessing_is_that_of_its_published_weights(self, files: Files) -> None:
         files.squeezenet(images={"mean": [0.5, 0.5, 0.5]})
         preprocessing = files.run().preprocessing
         assert (preprocessing.height, preprocessing.short_side_pixels, preprocessing.mean) == (224, 256, (0.5, 0.5, 0.5))
@@ -182,14 +182,14 @@ class TestATorchvisionNetwork:
         assert head.wordings["es"].class_names[0] == expected.translate(expected.class_names[0], "es")
 
     @pytest.mark.usefixtures("any_digest")
-    def test_labels_of_one_s_own_leave_nothing_of_the_packaged_ones(self, files: Files) -> None:
+    def test_other_labels_replace_everything_of_the_packaged_ones(self, files: Files) -> None:
         save_torchvision(files.folder / PUBLISHED_FILE, outputs=3)
         files.define({"torchvision": PUBLISHED}, labels=files.put("labels.txt", LABELS))
         head = head_of(files.run())
         assert (head.class_names, head.wordings, head.wording.type_hierarchies) == (COLOURS, {}, (None, None, None))
 
     @pytest.mark.usefixtures("any_digest")
-    def test_a_hierarchy_of_one_s_own_is_of_the_packaged_labels(self, files: Files) -> None:
+    def test_another_hierarchy_is_combined_with_the_packaged_labels(self, files: Files) -> None:
         save_torchvision(files.folder / PUBLISHED_FILE, outputs=1000)
         files.define({"torchvision": PUBLISHED}, hierarchy=files.put("h.txt", "/swimmers/goldfish"))
         head = head_of(files.run())
@@ -212,7 +212,7 @@ class TestATorchvisionNetwork:
         assert files.trainer.report["pretrained"]["weights"]["origin"] == url
 
     @pytest.mark.usefixtures("any_digest")
-    def test_where_the_file_lay_does_not_change_the_artifact(self, files: Files, hub: Path) -> None:
+    def test_the_place_of_the_file_does_not_change_the_artifact(self, files: Files, hub: Path) -> None:
         save_torchvision(hub / PUBLISHED_FILE, outputs=3)
         files.define({"torchvision": PUBLISHED}, labels=files.put("labels.txt", LABELS))
         first = files.run().digest
@@ -227,13 +227,13 @@ class TestATorchvisionNetwork:
         files.define({"torchvision": PUBLISHED})
         message = files.refusal()
         assert message.startswith(f"weights {PUBLISHED}, {PUBLISHED_FILE} in torch hub's cache: its SHA-256 is ")
-        assert f"and not b8a52dc0…, as {PUBLISHED_FILE} says; it is damaged or another file: replace it" in message
+        assert f"not b8a52dc0…, the one in the name {PUBLISHED_FILE}; the file is damaged or another one: replace it" in message
 
     @pytest.mark.usefixtures("any_digest")
     def test_a_pin_counts_wherever_the_file_is_found(self, files: Files, hub: Path) -> None:
         save_torchvision(hub / PUBLISHED_FILE, outputs=3)
         files.define({"torchvision": PUBLISHED, "url": "https://data.test/x.pth", "sha256": "a" * 64})
-        assert "and not aaaaaaaaaaaa…, as it is pinned" in files.refusal()
+        assert ", not aaaaaaaaaaaa…, the pinned one" in files.refusal()
 
 
 class TestAFolder:
@@ -248,41 +248,41 @@ class TestAFolder:
         assert head.wordings["de"].class_names == ("Rot", "green", "blue", "Farbe", "non-food")
         assert head.wordings["de"].type_hierarchies[0] == "/Farbe/Rot"
 
-    def test_what_the_spec_names_comes_before_what_lies_there(self, files: Files) -> None:
+    def test_a_file_that_the_spec_names_wins_over_one_in_the_folder(self, files: Files) -> None:
         files.put("food/network.onnx", onnx_bytes())
         files.put("food/labels.txt", "nothing right")
         files.define({"url": "file:///food/"}, images=PLAIN_IMAGES, labels=files.put("labels.txt", LABELS))
         assert files.run().class_names == COLOURS
 
-    def test_a_missing_one_is_named_with_what_belongs_into_it(self, files: Files) -> None:
+    def test_a_missing_folder_is_named_with_the_files_that_it_needs(self, files: Files) -> None:
         files.define({"url": "file:///food/"})
         message = files.refusal(OutcomeReason.SOURCE_UNREADABLE)
-        assert message.startswith(f"weights file:///food/: there is no such folder; paths begin at {files.folder}, as")
+        assert message.startswith(f"weights file:///food/: there is no such folder; paths are relative to {files.folder}, as")
         assert "put one file of weights (.onnx, .safetensors, .pth, .pt) and labels.txt into it" in message
         assert str(files.folder / "food") in message
 
-    def test_where_file_sources_are_not_enabled_that_is_said(self, files: Files) -> None:
+    def test_disabled_file_sources_are_reported(self, files: Files) -> None:
         files.trainer.environment[Environment.FILE_SOURCES_FOLDER] = ""
         files.define({"url": "file:///food/"})
-        assert "file sources are not enabled here" in files.refusal(OutcomeReason.SOURCE_UNREADABLE)
+        assert "file sources are not enabled; set a folder" in files.refusal(OutcomeReason.SOURCE_UNREADABLE)
 
     def test_one_without_weights_is_refused(self, files: Files) -> None:
         files.put("food/labels.txt", LABELS)
         files.define({"url": "file:///food/"})
         assert files.refusal() == (
-            "weights file:///food/: the folder holds no file of weights; put one there (.onnx, .safetensors, .pth, .pt)"
+            "weights file:///food/: the folder has no file of weights; put one there (.onnx, .safetensors, .pth, .pt)"
         )
 
     def test_one_with_two_files_of_weights_is_refused(self, files: Files) -> None:
         for name in ("food/a.onnx", "food/b.onnx", "food/labels.txt"):
             files.put(name, LABELS)
         files.define({"url": "file:///food/"})
-        assert "holds 2 files of weights, such as a.onnx and b.onnx; leave one there, or name the file" in files.refusal()
+        assert "has 2 files of weights, such as a.onnx and b.onnx; keep one of them there, or name the file" in files.refusal()
 
     def test_one_without_labels_is_refused(self, files: Files) -> None:
         files.put("food/network.onnx", onnx_bytes())
         files.define({"url": "file:///food/"})
-        assert files.refusal().startswith("labels: file:///food/ holds no labels.txt; put a text file of that name there")
+        assert files.refusal().startswith("labels: file:///food/ has no labels.txt; put a text file of that name there")
 
     def test_state_dicts_need_the_name_of_their_network(self, files: Files) -> None:
         save_torchvision(files.folder / "x.pth")
@@ -299,17 +299,17 @@ class TestAFolder:
         assert "leads out of the folder of file sources" in files.refusal(OutcomeReason.SOURCE_UNREADABLE)
 
 
-class TestWeightsThatWillNotDo:
+class TestUnusableWeights:
     @pytest.mark.parametrize(
         ("content", "fact"),
         [
-            (b"<!DOCTYPE html><html>Sign in</html>", "it is a web page and no file of weights"),
-            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "it is a pointer of Git LFS"),
+            (b"<!DOCTYPE html><html>Sign in</html>", "it is a web page, not a file of weights"),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "it is a Git LFS pointer"),
             (b"", "it is empty; give the whole file"),
         ],
     )
     @pytest.mark.parametrize("name", ["weights.onnx", "weights.pth"])
-    def test_what_is_obviously_something_else_is_called_so(self, files: Files, name: str, content: bytes, fact: str) -> None:
+    def test_a_file_of_another_kind_is_named_as_such(self, files: Files, name: str, content: bytes, fact: str) -> None:
         architecture = {} if name.endswith(".onnx") else {"architecture": SQUEEZENET}
         files.define({"url": files.put(name, content), **architecture}, labels=files.put("labels.txt", LABELS))
         assert files.refusal().startswith(f"weights file:///{name}: {fact}")
@@ -334,7 +334,7 @@ class TestWeightsThatWillNotDo:
         assert message.startswith("weights file:///weights.pth, as a mobilenet_v3_small, does not fit: ")
         assert "name the network that it belongs to" in message
 
-    def test_weights_that_are_no_numbers_are_refused(self, files: Files) -> None:
+    def test_weights_that_are_not_numbers_are_refused(self, files: Files) -> None:
         files.squeezenet()
         import torch
 
@@ -372,10 +372,13 @@ class TestWeightsThatWillNotDo:
         files.squeezenet()
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         message = files.refusal(OutcomeReason.BACKBONE_UNAVAILABLE, ExitCode.MISCONFIGURED)
-        assert "read with PyTorch, which is not installed here; have trainers with PyTorch" in message
-        assert "and put the file of weights where docs/pretrained.md says, or give the network as an .onnx file" in message
+        assert "torchvision's networks need PyTorch, which this trainer does not have; use a trainer image" in message
+        assert (
+            "put the file of weights where docs/pretrained.md says, or set spec.pretrained.weights.url to the network as an"
+            in message
+        )
 
-    def test_an_architecture_beside_an_onnx_file_is_refused(self, files: Files) -> None:
+    def test_an_architecture_for_an_onnx_file_is_refused(self, files: Files) -> None:
         files.colours()
         files.trainer.definition["pretrained"]["weights"]["architecture"] = SQUEEZENET
         assert "remove spec.pretrained.weights.architecture" in files.refusal()
@@ -384,42 +387,42 @@ class TestWeightsThatWillNotDo:
         files.squeezenet(images={"height": 16})
         assert "a squeezenet1_1 does not take 16x16 pixels" in files.refusal()
 
-    def test_a_crop_larger_than_what_it_is_cut_from_is_refused(self, files: Files) -> None:
+    def test_a_crop_larger_than_the_scaled_image_is_refused(self, files: Files) -> None:
         files.colours(images={"height": 64, "shortSide": 32})
-        assert "shortSide is 32, too little to cut 64x64 pixels out; raise it" in files.refusal()
+        assert "shortSide 32 is too small to crop 64x64 pixels; raise it" in files.refusal()
 
     def test_a_pin_that_does_not_fit_is_refused(self, files: Files) -> None:
         files.colours()
         files.trainer.definition["pretrained"]["weights"]["sha256"] = "0" * 64
         digest = hashlib.sha256(onnx_bytes()).hexdigest()
-        assert f"its SHA-256 is {digest} and not {'0' * 64}" in files.refusal()
+        assert f"its SHA-256 is {digest}, not {'0' * 64}" in files.refusal()
 
     def test_weights_larger_than_the_limit_are_not_read(self, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
         files.colours()
         path = files.folder / "colours.onnx"
         with path.open("ab") as file:
-            # A hole: it takes no room on the disk.
+            # A sparse file: it uses no space on the disk.
             file.truncate(pretrained_files.WEIGHTS_LIMITS.zip_bytes + 1)
         assert "it has more than 2000 MB; give a smaller network" in files.refusal()
 
 
 class TestActivations:
-    def test_scores_are_not_levelled_by_another_softmax(self, files: Files) -> None:
+    def test_a_softmax_on_scores_is_refused(self, files: Files) -> None:
         files.colours()
         files.put("colours.onnx", onnx_bytes(last="Softmax"))
-        assert "Softmax would level them; set spec.pretrained.activation to Identity" in files.refusal()
+        assert "another Softmax would flatten them; set spec.pretrained.activation to Identity" in files.refusal()
 
     def test_scores_are_taken_as_they_are(self, files: Files) -> None:
         files.colours(activation="Identity")
         files.put("colours.onnx", onnx_bytes(last="Softmax"))
         assert files.run().class_names == COLOURS
 
-    def test_what_is_no_score_is_not_taken_as_one(self, files: Files) -> None:
+    def test_outputs_that_are_not_scores_are_refused_for_identity(self, files: Files) -> None:
         files.colours(activation="Identity")
         message = files.refusal()
-        assert "which are not scores; set spec.pretrained.activation to Softmax or Sigmoid" in message
+        assert "so they are not scores; set spec.pretrained.activation to Softmax or Sigmoid" in message
 
-    def test_one_output_has_no_share(self, files: Files) -> None:
+    def test_one_output_is_refused_for_softmax(self, files: Files) -> None:
         files.colours()
         files.put("colours.onnx", onnx_bytes(SHARES[:1]))
         files.put("labels.txt", "red")
@@ -431,14 +434,14 @@ class TestActivations:
         files.put("labels.txt", "red")
         assert files.run().class_names == ("red", "not red")
 
-    def test_answers_that_are_no_numbers_are_refused(self, files: Files) -> None:
+    def test_outputs_that_are_not_numbers_are_refused(self, files: Files) -> None:
         files.colours()
         files.put("colours.onnx", onnx_bytes(np.full((3, 3), 3e38, np.float32)))
-        assert "with what is not a finite number" in files.refusal()
+        assert "are not finite numbers; give an undamaged file" in files.refusal()
 
 
 class TestTexts:
-    def test_another_number_of_labels_than_outputs_is_told_with_both(self, files: Files) -> None:
+    def test_a_wrong_number_of_labels_is_reported_with_both_numbers(self, files: Files) -> None:
         files.colours(labels=files.put("labels.txt", "red\ngreen"))
         assert files.refusal().startswith(
             "labels file:///labels.txt has 2 lines, the network has 3 outputs; give a line for each"
@@ -455,14 +458,6 @@ class TestTexts:
         files.colours(**{role: "file:///"})
         assert files.refusal().startswith(f"{role} file:///: it is a folder; name the file in it")
 
-    def test_a_path_that_ends_in_no_label_is_told(self, files: Files) -> None:
-        files.colours(hierarchy=files.put("h.txt", "/colour/purple"))
-        assert files.refusal().startswith('hierarchy file:///h.txt: /colour/purple ends in "purple", which is not a label')
-
-    def test_translations_into_an_unknown_language_are_told(self, files: Files) -> None:
-        files.colours(translations=files.put("t.json", '{"tlh": {"red": "Doq"}}'))
-        assert files.refusal().startswith("translations file:///t.json: language 'tlh' is not known")
-
     def test_a_text_larger_than_the_limit_is_not_read(self, files: Files) -> None:
         files.colours(labels=files.put("labels.txt", b"x" * (5 * 1024 * 1024 + 1)))
         assert "labels file:///labels.txt: it has more than 5 MB; shorten it" in files.refusal()
@@ -477,7 +472,7 @@ class TestTexts:
         assert files.run().class_names == COLOURS
 
 
-class TestServersThatDoNotAnswer:
+class TestUnreachableServers:
     @pytest.fixture
     def closed_url(self) -> str:
         with socket.socket() as taken:
@@ -485,52 +480,50 @@ class TestServersThatDoNotAnswer:
             return f"http://127.0.0.1:{taken.getsockname()[1]}/weights.onnx"
 
     def fault(self, files: Files, tmp_path: Path, published: Any = None) -> PretrainedError:
-        """What a reader without patience says."""
+        """The error of a reader without retries."""
         limits = replace(pretrained_files.WEIGHTS_LIMITS, retry_delays_seconds=(), connect_seconds=1)
         settings = load_settings(TrainerSettings, {**files.trainer.environment, Environment.CPU_LIMIT: "1"})
         pretrained = parse_spec(files.trainer.definition).pretrained
         assert pretrained is not None
 
         async def read() -> None:
-            async with PretrainedReader(settings, files.trainer.store, tmp_path, limits=limits).read(pretrained, published):
+            async with PretrainedReader(settings, files.trainer.store, tmp_path, limits).read(pretrained, published):
                 pass
 
         with pytest.raises(PretrainedError) as caught:
             asyncio.run(read())
         return caught.value
 
-    def test_an_unreachable_address_is_told_and_may_be_tried_again(self, files: Files, tmp_path: Path, closed_url: str) -> None:
+    def test_an_unreachable_address_is_a_transient_error(self, files: Files, tmp_path: Path, closed_url: str) -> None:
         files.define({"url": closed_url}, labels=files.put("labels.txt", LABELS))
         error = self.fault(files, tmp_path)
         assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, True)
-        assert str(error).startswith(f"weights {closed_url}: no connection (")
+        assert str(error).startswith(f"weights {closed_url}: the connection failed (")
 
-    def test_an_address_that_holds_nothing_is_told_and_not_tried_again(
-        self, files: Files, tmp_path: Path, web_server: Any
-    ) -> None:
+    def test_an_address_that_is_not_found_is_a_permanent_error(self, files: Files, tmp_path: Path, web_server: Any) -> None:
         files.define({"url": f"{web_server.url}/gone.onnx"}, labels=files.put("labels.txt", LABELS))
         error = self.fault(files, tmp_path)
         assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, False)
         assert "the server answered 404" in str(error)
 
-    def test_credentials_in_an_address_are_not_told(self, files: Files, tmp_path: Path, web_server: Any) -> None:
+    def test_credentials_in_an_address_are_not_shown(self, files: Files, tmp_path: Path, web_server: Any) -> None:
         url = web_server.url.replace("http://", "http://user:secret@") + "/gone.onnx?token=secret"
         files.define({"url": url}, labels=files.put("labels.txt", LABELS))
         assert "secret" not in str(self.fault(files, tmp_path))
 
-    def test_published_weights_that_are_nowhere_are_told_with_every_place_to_put_them(
+    def test_missing_published_weights_are_reported_with_every_place_for_them(
         self, files: Files, tmp_path: Path, hub: Path, closed_url: str
     ) -> None:
         published = replace(torchvision_backbones.find_published_weights(PUBLISHED), url=f"{closed_url}/{PUBLISHED_FILE}")
         files.define({"torchvision": PUBLISHED})
         message = str(self.fault(files, tmp_path, published))
-        assert message.startswith(f"weights {PUBLISHED}, {closed_url}/{PUBLISHED_FILE}: no connection (")
+        assert message.startswith(f"weights {PUBLISHED}, {closed_url}/{PUBLISHED_FILE}: the connection failed (")
         assert (
-            f"{PUBLISHED_FILE} lies neither in the folder of file sources ({files.folder}, as the trainer sees it) "
-            f"nor in torch hub's cache ({hub}): put it there, or set spec.pretrained.weights.url to a copy"
+            f"put {PUBLISHED_FILE} into the folder of file sources ({files.folder}, as the trainer sees it) or torch hub's "
+            f"cache ({hub}), or set spec.pretrained.weights.url to the address of a copy"
         ) in message
 
-    def test_a_server_that_stays_down_ends_the_attempt_as_one_that_may_be_tried_again(
+    def test_a_server_that_stays_down_lets_the_job_try_again(
         self, files: Files, closed_url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         quick = replace(pretrained_files.WEIGHTS_LIMITS, retry_delays_seconds=(0.01,))
@@ -538,13 +531,13 @@ class TestServersThatDoNotAnswer:
         files.define({"url": closed_url}, labels=files.put("labels.txt", LABELS))
         files.refusal(OutcomeReason.SOURCE_UNREADABLE, ExitCode.FAILED)
 
-    def test_a_server_that_answers_nothing_is_given_up_within_a_minute(self) -> None:
+    def test_a_server_that_does_not_answer_is_reported_within_a_minute(self) -> None:
         limits = pretrained_files.WEIGHTS_LIMITS
         attempts = len(limits.retry_delays_seconds) + 1
         assert attempts * limits.connect_seconds + sum(limits.retry_delays_seconds) < 60
 
 
-class TestWhatIsStored:
+class TestStoredResults:
     def test_the_same_definition_gives_the_same_artifact(self, files: Files) -> None:
         files.squeezenet(hierarchy=files.put("h.txt", "/x/a\n/x/b\n/y/c\n/y/d"))
         first = files.run().digest
@@ -552,21 +545,21 @@ class TestWhatIsStored:
         outcome, _ = files.trainer.run(2)
         assert outcome.artifact_digest == first
 
-    def test_an_artifact_that_is_there_is_not_made_again(self, files: Files) -> None:
+    def test_an_existing_artifact_is_reused(self, files: Files) -> None:
         files.colours()
         digest = files.run().digest
         (files.folder / "colours.onnx").unlink()
         outcome, exit_code = files.trainer.run(2)
         assert (outcome.artifact_digest, exit_code) == (digest, ExitCode.SUCCEEDED)
 
-    def test_the_definition_lies_beside_it(self, files: Files) -> None:
+    def test_the_definition_is_stored_with_it(self, files: Files) -> None:
         files.colours()
         files.run()
         assert json.loads(files.trainer.get(files.trainer.location.definition_key(files.trainer.revision))) == (
             files.trainer.definition
         )
 
-    def test_the_report_says_what_it_was_made_from(self, files: Files) -> None:
+    def test_the_report_names_the_files(self, files: Files) -> None:
         files.colours(translations=files.put("t.json", '{"de": {"red": "Rot", "mauve": "Lila"}}'))
         files.run()
         report = files.trainer.report["pretrained"]
@@ -584,7 +577,7 @@ class TestWhatIsStored:
         )
         assert not files.trainer.exists(files.trainer.location.artifact_key(files.trainer.revision, REPORT_PAGE))
 
-    def test_progress_says_that_the_data_are_valid_only_when_everything_was_checked(self, files: Files) -> None:
+    def test_progress_reports_valid_data_only_after_all_checks(self, files: Files) -> None:
         files.colours(labels=files.put("labels.txt", "red"))
         files.refusal()
         assert not files.trainer.progress.data_valid

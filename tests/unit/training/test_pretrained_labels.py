@@ -1,4 +1,4 @@
-"""Labels, hierarchies and translations: what is read, how it fits together, and what is said where it does not."""
+"""Labels, hierarchies and translations: parsing, building a head, and the messages about faults."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_lines_name_outputs_and_equal_lines_are_one_class() -> None:
 @pytest.mark.parametrize(
     "labels", ["a\nb", "a\r\nb\r\n", "\ufeffa\nb\n\n\n", " a \n\tb\n"], ids=["no end", "Windows", "BOM and empty end", "blanks"]
 )
-def test_files_of_every_editor_are_read_alike(labels: str) -> None:
+def test_files_of_any_editor_are_read_alike(labels: str) -> None:
     assert parse_labels(text(labels)).names == ("a", "b")
 
 
-def test_letters_that_are_composed_in_two_ways_are_the_same() -> None:
+def test_composed_and_decomposed_letters_are_the_same() -> None:
     assert parse_labels(text("Eisb\u0061\u0308r")).names == ("Eisb\u00e4r",)
 
 
@@ -82,7 +82,7 @@ def test_ancestors_stand_for_all_outputs_below_them() -> None:
     assert {name: found[name] for name in ("animal", "bird", "owl")} == dict.fromkeys(("animal", "bird", "owl"), (0, 2, 3))
 
 
-def test_leaves_come_first_and_ancestors_behind_them() -> None:
+def test_leaves_come_before_ancestors() -> None:
     assert make_head(hierarchy=PATHS).class_names == ("barn owl", "car", "eagle owl", "animal", "bird", "owl")
 
 
@@ -91,7 +91,7 @@ def test_only_leaves_have_a_path() -> None:
     assert paths == ("/animal/bird/owl/barn owl", None, "/animal/bird/owl/eagle owl", None, None, None)
 
 
-def test_a_label_that_others_stand_below_counts_them_and_has_no_path_of_its_own() -> None:
+def test_a_label_above_others_includes_them_and_has_no_path() -> None:
     head = make_head("owl\nbarn owl", "/bird/owl\n/bird/owl/barn owl", outputs=2)
     assert outputs_by_name(head) == {"owl": (0, 1), "barn owl": (1,), "bird": (0, 1)}
     assert head.wording.type_hierarchies == (None, "/bird/owl/barn owl", None)
@@ -101,13 +101,13 @@ def test_a_path_may_be_a_lone_label() -> None:
     assert make_head(hierarchy="/car").wording.type_hierarchies == (None, "/car", None)
 
 
-def test_translations_are_of_labels_ancestors_and_otherwise() -> None:
+def test_labels_ancestors_and_otherwise_are_translated() -> None:
     german = {"barn owl": "Schleiereule", "owl": "Eule", "nothing": "nichts"}
     head = make_head(hierarchy=PATHS, translations={"DE": german}, otherwise="nothing")
     assert head.wordings["de"].class_names == ("Schleiereule", "car", "eagle owl", "animal", "bird", "Eule", "nichts")
 
 
-def test_translations_of_no_class_are_counted() -> None:
+def test_unused_translations_are_counted() -> None:
     translations = parse_translations(text('{"de": {"barn owl": "Schleiereule", "dodo": "Dodo"}, "fr": {"dodo": "dodo"}}'))
     meaning = Meaning(labels=parse_labels(text(LABELS)), translations=translations)
     assert count_unused(meaning, build_head(meaning, 4)) == 2
@@ -126,23 +126,23 @@ class TestLabelsThatAreRefused:
     @pytest.mark.parametrize(
         ("content", "fact"),
         [
-            ("", "is empty; give it a line with a name for each output"),
+            ("", "is empty; write one line with a name for each output"),
             ("\n\n", "is empty"),
             ("a\n\nb", "line 2 is empty"),
             ("a\nb/c", "line 2 contains '/'"),
             ("a\n" + "x" * 129, "line 2 has 129 characters; at most 128"),
             ("a\nb\x07", "line 2 contains the control character U+0007"),
             (b"\xff\xfea\x00", "is not UTF-8 text (byte 0); save it as UTF-8"),
-            ("<!DOCTYPE html>\n<html>", "is a web page; name the address of the file itself"),
+            ("<!DOCTYPE html>\n<html>", "is a web page; give the address of the file itself"),
         ],
     )
-    def test_what_is_no_list_of_names(self, content: str | bytes, fact: str) -> None:
+    def test_a_text_that_is_not_a_list_of_names(self, content: str | bytes, fact: str) -> None:
         message = refusal(lambda: parse_labels(text(content)))
         assert message.startswith("labels file:///labels.txt")
         assert fact in message
 
     def test_many_faults_are_counted(self) -> None:
-        assert refusal(lambda: parse_labels(text("/\n" * 9))).endswith("; and 6 lines more")
+        assert refusal(lambda: parse_labels(text("/\n" * 9))).endswith("; and 6 more lines")
 
     @pytest.mark.parametrize(
         ("outputs", "fact"), [(5, "has 4 lines, the network has 5 outputs"), (1, "has 4 lines, the network has 1 output;")]
@@ -151,16 +151,16 @@ class TestLabelsThatAreRefused:
         assert fact in refusal(lambda: make_head(outputs=outputs))
 
     @pytest.mark.parametrize("other", ["Barn Owl", "\uff42arn owl"])
-    def test_names_that_differ_in_spelling_only(self, other: str) -> None:
+    def test_names_that_differ_only_in_spelling(self, other: str) -> None:
         message = refusal(lambda: make_head(f"barn owl\n{other}", outputs=2))
-        assert f'"{other}" and "barn owl" differ in spelling only' in message
+        assert f'"{other}" and "barn owl" differ only in spelling' in message
 
-    def test_more_classes_than_anybody_can_be_answered(self) -> None:
+    def test_more_classes_than_an_answer_may_have(self) -> None:
         names = tuple(str(number) for number in range(CLASSES_LIMIT + 1))
         meaning = Meaning(labels=Labels(source="labels x", names=names))
         assert "there are 25,001 classes; at most 25,000" in refusal(lambda: build_head(meaning, len(names)))
 
-    def test_names_so_long_that_no_answer_holds_them(self) -> None:
+    def test_names_too_long_for_an_answer(self) -> None:
         names = tuple(f"{number}{'長' * 100}" for number in range(10_000))
         meaning = Meaning(labels=Labels(source="labels x", names=names))
         assert "at most 3 MB are allowed" in refusal(lambda: build_head(meaning, len(names)))
@@ -168,23 +168,23 @@ class TestLabelsThatAreRefused:
     @pytest.mark.parametrize("activation", list(Activation))
     def test_an_otherwise_that_is_a_class_already(self, activation: Activation) -> None:
         message = refusal(lambda: make_head(hierarchy=PATHS, otherwise="bird", activation=activation))
-        assert message == 'otherwise: "bird" is a class of the network already; choose another name, or leave it out'
+        assert message == 'otherwise: "bird" is already a class of the network; choose another name, or remove it'
 
 
 class TestHierarchiesThatAreRefused:
     @pytest.mark.parametrize(
         ("content", "fact"),
         [
-            ("", "holds no path"),
+            ("", "has no paths"),
             ("animal/owl", "line 1 does not begin with /"),
             ("/animal//owl", "line 1, name 2 is empty"),
             ("/animal/owl/", "line 1, name 3 is empty"),
         ],
     )
-    def test_what_is_no_list_of_paths(self, content: str, fact: str) -> None:
+    def test_a_text_that_is_not_a_list_of_paths(self, content: str, fact: str) -> None:
         assert fact in refusal(lambda: parse_hierarchy(text(content, "hierarchy h.txt")))
 
-    def test_a_path_that_ends_in_no_label(self) -> None:
+    def test_a_path_that_does_not_end_in_a_label(self) -> None:
         message = refusal(lambda: make_head(hierarchy="/animal/dodo"))
         assert message.startswith(
             'hierarchy h.txt: /animal/dodo ends in "dodo", which is not a label of labels file:///labels.txt'
@@ -193,11 +193,11 @@ class TestHierarchiesThatAreRefused:
     @pytest.mark.parametrize(
         ("hierarchy", "fact"),
         [
-            ("/animal/bird/barn owl\n/pet/bird/eagle owl", '"bird" stands below "animal" and below "pet"'),
-            ("/bird/barn owl\n/animal/bird/eagle owl", '"bird" stands at the root and below "animal"'),
-            ("/animal/barn owl\n/bird/barn owl", '"barn owl" stands below "animal" and below "bird"'),
-            ("/a/b/a/car", '"a" stands at the root and below "b"'),
-            ("/a/a/car", '"a" stands at the root and below "a"'),
+            ("/animal/bird/barn owl\n/pet/bird/eagle owl", '"bird" is below "animal" and below "pet"'),
+            ("/bird/barn owl\n/animal/bird/eagle owl", '"bird" is at the root and below "animal"'),
+            ("/animal/barn owl\n/bird/barn owl", '"barn owl" is below "animal" and below "bird"'),
+            ("/a/b/a/car", '"a" is at the root and below "b"'),
+            ("/a/a/car", '"a" is at the root and below "a"'),
         ],
     )
     def test_a_name_in_two_places(self, hierarchy: str, fact: str) -> None:
@@ -211,17 +211,17 @@ class TestHierarchiesThatAreRefused:
     ("content", "fact"),
     [
         ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("[" * 100_000, "is not valid JSON"),
         ("[]", "is not a JSON object; give an object such as"),
-        ('{"xx": {}}', "language 'xx' is not known; name one of ar, de, es, fr, it, ja, ko, pt-br, zh-cn, zh-tw"),
-        ('{"en": {}}', "language 'en' is not known"),
+        ('{"xx": {}}', "language 'xx' is not supported; use one of ar, de, es, fr, it, ja, ko, pt-br, zh-cn, zh-tw"),
+        ('{"en": {}}', "language 'en' is not supported"),
         ('{"de": []}', "de is not an object of names"),
-        ('{"de": {"owl": 3}}', 'de: what "owl" is called is not a text'),
-        ('{"de": {"owl": ""}}', 'de: what "owl" is called is empty'),
+        ('{"de": {"owl": 3}}', 'de: the translation of "owl" is not a string'),
+        ('{"de": {"owl": ""}}', 'de: the translation of "owl" is empty'),
         ('{"de": {"owl": "Eule/Kauz"}}', "contains '/'"),
     ],
 )
-def test_translations_that_are_none_are_refused(content: str, fact: str) -> None:
+def test_invalid_translations_are_refused(content: str, fact: str) -> None:
     message = refusal(lambda: parse_translations(text(content, "translations t.json")))
     assert message.startswith("translations t.json")
     assert fact in message

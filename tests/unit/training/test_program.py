@@ -31,14 +31,14 @@ def two_classes(trainer: Any, make_example_zip: Any) -> Any:
     return trainer
 
 
-def test_the_program_says_how_it_ended_in_store_termination_message_and_exit_code(two_classes: Any) -> None:
+def test_the_program_writes_its_outcome_to_store_termination_message_and_exit_code(two_classes: Any) -> None:
     exit_code, _ = finish(two_classes.start())
     assert exit_code == ExitCode.SUCCEEDED
     assert two_classes.outcome.succeeded
     assert parse_termination_message(two_classes.termination_message.read_text()) == two_classes.outcome
 
 
-def test_the_log_tells_a_reader_every_stage(two_classes: Any) -> None:
+def test_the_log_shows_every_stage(two_classes: Any) -> None:
     _, log = finish(two_classes.start())
     events = [json.loads(line)["event"] for line in log.splitlines()]
     assert events == [
@@ -60,7 +60,7 @@ def test_the_scratch_folder_is_left_empty(two_classes: Any) -> None:
     assert list(two_classes.scratch.iterdir()) == []
 
 
-def test_bad_data_have_an_exit_code_of_their_own(trainer: Any, make_example_zip: Any) -> None:
+def test_bad_data_has_its_own_exit_code(trainer: Any, make_example_zip: Any) -> None:
     trainer.add_class("blue", make_example_zip(3))
     trainer.add_class("red", make_example_zip(12, first_seed=50))
     exit_code, log = finish(trainer.start())
@@ -87,9 +87,7 @@ def test_a_wrong_environment_is_named_in_the_termination_message(two_classes: An
     assert (value or variable) in outcome.message
 
 
-def test_the_same_definition_gives_the_same_artifact_whatever_comes_first(
-    trainer: Any, web_server: Any, make_example_zip: Any
-) -> None:
+def test_the_same_definition_gives_the_same_artifact_in_any_order(trainer: Any, web_server: Any, make_example_zip: Any) -> None:
     # As many images as make the numerical libraries share the work among threads, if they are let.
     for number, name in enumerate(("blue", "violet", "red")):
         zips = [make_example_zip(24, first_seed=100 * number + 50 * part, red=number * 95) for part in range(2)]
@@ -116,7 +114,7 @@ def test_another_seed_gives_another_artifact(two_classes: Any) -> None:
     assert two_classes.outcome.artifact_digest != first.artifact_digest
 
 
-def test_a_trainer_that_is_asked_to_end_does_so_without_an_outcome(trainer: Any) -> None:
+def test_a_terminated_trainer_has_no_outcome(trainer: Any) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -139,7 +137,7 @@ def test_a_trainer_that_is_asked_to_end_does_so_without_an_outcome(trainer: Any)
 
 @pytest.mark.photographs
 @pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the sample photographs are not beside the checkout")
-def test_photographs_of_cars_and_trucks_are_told_apart(trainer: Any) -> None:
+def test_photographs_of_cars_and_trucks_are_distinguished(trainer: Any) -> None:
     trainer.add_class("car", (PHOTOGRAPHS / "cars.zip").read_bytes())
     trainer.add_class("truck", (PHOTOGRAPHS / "trucks.zip").read_bytes())
     finish(trainer.start())

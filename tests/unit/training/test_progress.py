@@ -56,7 +56,7 @@ def test_a_new_stage_is_written_at_once(store: ObjectStore) -> None:
     asyncio.run(claim())
 
 
-def test_parts_of_a_stage_are_written_by_and_by(store: ObjectStore) -> None:
+def test_progress_within_a_stage_is_written_regularly(store: ObjectStore) -> None:
     async def claim() -> None:
         async with make_progress(store, interval_seconds=0.01) as progress:
             progress.report(0.5)
@@ -68,7 +68,7 @@ def test_parts_of_a_stage_are_written_by_and_by(store: ObjectStore) -> None:
     asyncio.run(claim())
 
 
-def test_percentages_never_fall_and_never_say_that_it_is_over(store: ObjectStore) -> None:
+def test_percentages_never_fall_and_never_reach_100(store: ObjectStore) -> None:
     async def claim() -> list[int]:
         percents = []
         async with make_progress(store) as progress:
@@ -104,7 +104,7 @@ def test_nothing_is_estimated_from_the_first_seconds(store: ObjectStore) -> None
     assert asyncio.run(claim()) is None
 
 
-def test_a_store_that_does_not_answer_does_not_end_the_training(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_does_not_end_the_training(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(*_: object) -> None:
         raise StoreUnavailableError("object store: down")
 

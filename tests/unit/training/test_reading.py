@@ -20,7 +20,8 @@ from ocelli_storage.store_url import open_store
 from ocelli_training.dataset import ExampleSet, SourceReading
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.sources import SourceLimits, SourceReader
+from ocelli_training.source_reader import SourceAccess, SourceReader
+from ocelli_training.sources import SourceLimits
 
 PREPROCESSING = Preprocessing(height=16, width=16)
 
@@ -57,14 +58,13 @@ class Sources:
         return decode_image(data, PREPROCESSING)
 
     async def _read(self, threads: int) -> Sequence[Sequence[SourceReading]]:
-        sources = SourceReader(
+        access = SourceAccess(
             store=open_store((self.scratch / "store").as_uri()),
             location=ClassifierLocation(namespace="team-a", classifier_id="dogs_1"),
             file_sources_folder=self.folder,
-            scratch_folder=self.scratch,
             networks=NetworkRules.parse(allowed="127.0.0.0/8", denied=""),
-            limits=self.limits,
         )
+        sources = SourceReader(access, self.scratch, self.limits)
         with PixelFile(self.scratch / "pixels", height=16, width=16) as pixels:
             reader = ImageReader(sources=sources, decode=self._decode, pixels=pixels, decoding_threads=threads)
             async with sources:
@@ -95,7 +95,7 @@ def test_images_of_the_same_bytes_are_decoded_once(sources: Sources, make_exampl
     assert sources.decoded == 12
 
 
-def test_files_come_in_the_order_of_the_zip_whatever_is_decoded_first(sources: Sources, make_zip: Any, make_image: Any) -> None:
+def test_files_are_in_the_order_of_the_zip(sources: Sources, make_zip: Any, make_image: Any) -> None:
     files = {f"{seed}.png": make_image(seed, size=(600, 600) if seed == 0 else (12, 12)) for seed in range(6)}
     sources.add("a", make_zip(files))
     assert [file.name for file in sources.read(threads=3)[0][0].files] == list(files)
@@ -119,13 +119,13 @@ def test_all_unusable_sources_are_named_in_the_order_of_the_definition(sources: 
         sources.read()
     text = str(caught.value)
     assert text.startswith(
-        'Classifier team-a/dogs: class "husky": file:///missing.zip: there is no such file; paths begin at /'
+        'Classifier team-a/dogs: class "husky": file:///missing.zip: there is no such file; paths are relative to /'
     )
     assert 'class "husky": file:///husky-1.zip: the file is not a zip' in text
     assert 'class "beagle": file:///gone.zip' in text
 
 
-def test_a_fault_that_stays_decides_over_one_that_may_pass(sources: Sources) -> None:
+def test_a_permanent_error_decides_over_a_transient_one(sources: Sources) -> None:
     sources.add("husky", "http://no-such-host.invalid/a.zip", "file:///missing.zip")
     with pytest.raises(SourcesError) as caught:
         sources.read()
@@ -133,7 +133,7 @@ def test_a_fault_that_stays_decides_over_one_that_may_pass(sources: Sources) -> 
     assert "file:///missing.zip" in str(caught.value.first)
 
 
-def test_after_a_few_unusable_sources_no_further_ones_are_tried(sources: Sources, web_server: Any) -> None:
+def test_after_a_few_unusable_sources_no_others_are_fetched(sources: Sources, web_server: Any) -> None:
     sources.limits = SourceLimits(retry_delays_seconds=(), concurrent_fetches=1)
     sources.add("husky", *(f"{web_server.url}/{number}.zip" for number in range(30)))
     with pytest.raises(SourcesError):
@@ -149,7 +149,7 @@ def test_progress_rises_to_one(sources: Sources, make_example_zip: Any) -> None:
     assert all(0 < part <= 1 for part in sources.progress)
 
 
-def test_an_unexpected_fault_of_the_decoder_is_not_swallowed(
+def test_an_unexpected_error_of_the_decoder_is_raised(
     sources: Sources, make_example_zip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: bytes) -> NDArray[np.uint8]:

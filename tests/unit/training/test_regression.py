@@ -17,7 +17,7 @@ def with_ones(features: NDArray[np.float32]) -> NDArray[np.float32]:
 def gradient(
     inputs: NDArray[np.float32], membership: NDArray[np.bool_], penalty: float, weights: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Of what each class minimises, with float64."""
+    """The loss that each class minimises, in float64."""
     rows, solution = inputs.astype(np.float64), weights.astype(np.float64)
     importance = np.where(membership, 0.5 / membership.sum(axis=0), 0.5 / (~membership).sum(axis=0))
     targets = np.where(membership, 1.0, -1.0)
@@ -55,7 +55,7 @@ def test_the_solution_for_thousands_of_images_is_exact(penalty: float) -> None:
     assert (left <= 2e-4 * first).all()
 
 
-def test_more_classes_than_are_solved_at_a_time_are_solved_one_by_one_alike() -> None:
+def test_classes_in_several_blocks_are_solved_alike() -> None:
     counts = [4] * 70
     inputs, membership = with_ones(make_features(counts, dimensions=80) / 5), make_membership(counts)
 
@@ -66,7 +66,7 @@ def test_more_classes_than_are_solved_at_a_time_are_solved_one_by_one_alike() ->
         assert together[:, index] == pytest.approx(alone[:, 0], abs=2e-3 * float(np.abs(alone).max()))
 
 
-def test_a_class_without_images_is_found_nowhere() -> None:
+def test_a_class_without_images_is_never_predicted() -> None:
     inputs, membership = with_ones(make_features([10, 10])), np.zeros((20, 2), dtype=np.bool_)
     membership[:10, 0] = True
 

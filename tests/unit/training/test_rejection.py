@@ -42,18 +42,18 @@ def test_without_rejection_they_would_not_be(fit: Fit) -> None:
     assert (heads.scores(unlike_every_class()) < 0.5).all(axis=1).mean() < 0.7
 
 
-def test_rejection_costs_one_right_answer_in_twenty(fit: Fit) -> None:
+def test_rejection_loses_one_correct_prediction_in_twenty(fit: Fit) -> None:
     truth, images = np.repeat([0, 1], 300), like_the_classes()
     right = dataclasses.replace(fit.heads, rejection=None).scores(images)[np.arange(600), truth] >= 0.5
     kept = fit.heads.scores(images)[np.arange(600), truth] >= 0.5
 
     lost = (right & ~kept).sum() / right.sum()
 
-    # 5 %, and what chance may add: the border comes from 180 images, and 600 others are judged by it.
+    # 5 %, plus chance: the border comes from 180 images, and is applied to 600 others.
     assert lost < 0.05 + 3 * np.sqrt(0.05 * 0.95 * (1 / 180 + 1 / 600))
 
 
-def test_of_the_images_that_are_judged_one_in_twenty_is_rejected(fit: Fit) -> None:
+def test_one_evaluated_image_in_twenty_is_rejected(fit: Fit) -> None:
     rejected = (fit.scores < 0.5 * fit.unrejected_scores).any(axis=1).mean()
 
     assert 0.01 < rejected < 0.1
@@ -69,7 +69,7 @@ def test_rejection_keeps_the_order_of_the_classes(fit: Fit) -> None:
 
 
 def test_a_class_of_nearly_equal_images_keeps_its_images() -> None:
-    # Frames of a camera before which nothing moves: float32 numbers must still tell them from others.
+    # Frames of a camera in front of which nothing moves: float32 rounding must not reject them.
     examples = make_examples([40, 40], distance=8)
     for first in (0, 40):
         rows = examples.features[first : first + 40]
@@ -81,7 +81,7 @@ def test_a_class_of_nearly_equal_images_keeps_its_images() -> None:
 
 
 def test_the_artifact_keeps_no_image_s_features() -> None:
-    # An erased picture must be gone: what is kept are means, and directions in which many images differ.
+    # An erased picture must be gone: only means are kept, and directions in which many images differ.
     examples = make_examples([20, 20, 20], distance=3, dimensions=64)
     heads = fit_heads(examples).heads
     assert heads.rejection is not None
@@ -99,7 +99,7 @@ def test_the_artifact_keeps_no_image_s_features() -> None:
 
 
 def make_basis(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Orthonormal, of what the rows span."""
+    """An orthonormal basis of the rows."""
     basis: NDArray[np.float64] = np.linalg.qr(features.T)[0]
     return basis
 
@@ -156,7 +156,7 @@ def test_the_distance_is_mahalanobis_s_to_the_nearest_mean(counts: list[int], di
     assert kept == pytest.approx(expected / border, rel=1e-4)
 
 
-def test_of_more_features_the_narrow_directions_share_one_variance() -> None:
+def test_narrow_directions_of_many_features_share_one_variance() -> None:
     counts, dimensions = [300, 300], DIRECTIONS_LIMIT + 60
     membership = make_membership(counts)
     learned = normalised(make_features(counts, dimensions=dimensions, distance=3).astype(np.float64), FEATURE_POWER)

@@ -26,7 +26,7 @@ def parse(**changes: str) -> TrainerSettings:
     return load_settings(TrainerSettings, {**COMPLETE, **{Environment[name]: value for name, value in changes.items()}})
 
 
-def test_what_is_optional_has_a_default() -> None:
+def test_optional_variables_have_defaults() -> None:
     settings = parse()
     assert (settings.backbones, settings.file_sources_folder, settings.networks) == ((), None, NetworkRules())
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -16,55 +16,9 @@ from ocelli_api.classifier import Source
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import OutcomeReason
 from ocelli_storage.archives import ArchiveImage, ArchiveLimits, EntryFault, SkippedEntry
-from ocelli_storage.layout import ClassifierLocation
-from ocelli_storage.store_url import open_store
-from ocelli_training.sources import SourceError, SourceLimits, SourceReader, shown_source
-
-LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
-
-
-class Reading:
-    """A `SourceReader` with folders of its own, used synchronously."""
-
-    def __init__(self, folder: Path) -> None:
-        self.scratch = folder / "scratch"
-        self.jail = folder / "jail"
-        self.store_folder = folder / "store"
-        for path in (self.scratch, self.jail, self.store_folder):
-            path.mkdir()
-        self.limits = SourceLimits(retry_delays_seconds=(0, 0), connect_seconds=2, silence_seconds=1)
-        self.file_sources_enabled = True
-        self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
-
-    def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
-        return asyncio.run(self._read(source))
-
-    def refusal(self, source: Source) -> SourceError:
-        with pytest.raises(SourceError) as caught:
-            self.read(source)
-        return caught.value
-
-    def store_upload(self, sha256: str, data: bytes) -> None:
-        store = open_store(self.store_folder.as_uri())
-        asyncio.run(store.put(LOCATION.upload_key(sha256), data))
-
-    async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
-        reader = SourceReader(
-            store=open_store(self.store_folder.as_uri()),
-            location=LOCATION,
-            file_sources_folder=self.jail if self.file_sources_enabled else None,
-            scratch_folder=self.scratch,
-            limits=self.limits,
-            networks=self.networks,
-        )
-        async with reader, reader.fetch(source) as fetched:
-            with fetched.refusals(), fetched.open() as images:
-                return list(images)
-
-
-@pytest.fixture
-def reading(tmp_path: Path) -> Reading:
-    return Reading(tmp_path)
+from ocelli_training.source_reader import SCHEMES
+from ocelli_training.sources import SourceLimits, shown_source
+from tests.unit.training.conftest import Reading
 
 
 @pytest.fixture
@@ -85,12 +39,12 @@ def test_a_zip_is_fetched_by_http(reading: Reading, web_server: Any, zip_bytes: 
     assert len(reading.read(make_source(web_server.answer("/a.zip", body=zip_bytes)))) == 3
 
 
-def test_copies_are_deleted_when_they_were_read(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_copies_are_deleted_after_reading(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.read(make_source(web_server.answer("/a.zip", body=zip_bytes)))
     assert list(reading.scratch.iterdir()) == []
 
 
-def test_a_pin_that_fits_is_accepted(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_a_correct_pin_is_accepted(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     url = web_server.answer("/a.zip", body=zip_bytes)
     assert len(reading.read(make_source(url, sha256=sha256(zip_bytes)))) == 3
 
@@ -103,7 +57,7 @@ def test_a_wrong_pin_is_refused_with_both_digests(reading: Reading, web_server: 
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 204])
-def test_a_refusal_by_the_server_is_not_tried_again(reading: Reading, web_server: Any, status: int) -> None:
+def test_a_permanent_error_of_the_server_is_not_retried(reading: Reading, web_server: Any, status: int) -> None:
     error = reading.refusal(make_source(web_server.answer("/a.zip", status=status)))
     assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, False)
     assert f"answered {status}" in str(error)
@@ -111,13 +65,13 @@ def test_a_refusal_by_the_server_is_not_tried_again(reading: Reading, web_server
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_fault_that_may_pass_is_tried_again(reading: Reading, web_server: Any, zip_bytes: bytes, status: int) -> None:
+def test_a_transient_error_is_retried(reading: Reading, web_server: Any, zip_bytes: bytes, status: int) -> None:
     url = web_server.answer("/a.zip", status=status, headers={"Retry-After": "0"})
     web_server.answer("/a.zip", body=zip_bytes)
     assert len(reading.read(make_source(url))) == 3
 
 
-def test_a_server_that_asks_for_patience_gets_it_up_to_a_limit(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_the_delay_that_a_server_asks_for_is_kept_up_to_a_limit(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.limits = SourceLimits(retry_delays_seconds=(0,), longest_retry_delay_seconds=0.4)
     url = web_server.answer("/a.zip", status=429, headers={"Retry-After": "1000"})
     web_server.answer("/a.zip", body=zip_bytes)
@@ -126,13 +80,13 @@ def test_a_server_that_asks_for_patience_gets_it_up_to_a_limit(reading: Reading,
     assert time.monotonic() - started >= 0.4
 
 
-def test_a_fault_that_stays_is_transient_after_all_attempts(reading: Reading, web_server: Any) -> None:
+def test_a_lasting_server_error_is_transient_after_all_attempts(reading: Reading, web_server: Any) -> None:
     error = reading.refusal(make_source(web_server.answer("/a.zip", status=502)))
     assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, True)
     assert len(web_server.requests) == 3
 
 
-def test_an_answer_that_breaks_off_is_tried_again(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_an_interrupted_answer_is_retried(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     url = web_server.answer("/a.zip", body=zip_bytes[:100], declared_bytes=len(zip_bytes))
     web_server.answer("/a.zip", body=zip_bytes)
     assert len(reading.read(make_source(url))) == 3
@@ -143,7 +97,7 @@ def test_a_refused_connection_is_transient(reading: Reading) -> None:
         free.bind(("127.0.0.1", 0))
         error = reading.refusal(make_source(f"http://127.0.0.1:{free.getsockname()[1]}/a.zip"))
     assert error.transient
-    assert "no connection" in str(error)
+    assert "the connection failed (" in str(error)
 
 
 def test_an_unknown_host_is_named(reading: Reading) -> None:
@@ -152,7 +106,7 @@ def test_an_unknown_host_is_named(reading: Reading) -> None:
     assert "http://no-such-host.invalid/a.zip: the host name is not known" in str(error)
 
 
-def test_a_silent_server_is_given_up(reading: Reading, web_server: Any) -> None:
+def test_a_silent_server_times_out(reading: Reading, web_server: Any) -> None:
     reading.limits = SourceLimits(retry_delays_seconds=(), silence_seconds=0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -189,7 +143,13 @@ def test_an_impossible_address_is_refused(reading: Reading, url: str) -> None:
     assert not reading.refusal(make_source(url)).transient
 
 
-def test_an_address_is_sent_as_it_stands(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_every_scheme_that_the_crd_allows_is_in_the_table(reading: Reading) -> None:
+    crd = (Path(__file__).parents[3] / "crds" / "classifier.yaml").read_text()
+    assert set(re.findall(r"startsWith\('(\w+)://", crd)) == SCHEMES.keys() - {"upload"}
+    assert "use one that begins with https://" in str(reading.refusal(make_source("s3://bucket/a.zip")))
+
+
+def test_an_address_is_sent_unchanged(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     web_server.answer("/a%2Fb.zip", body=zip_bytes)
     reading.read(make_source(f"{web_server.url}/a%2Fb.zip?signature=a%2Bb%2F%3D"))
     assert web_server.requests == ["/a%2Fb.zip?signature=a%2Bb%2F%3D"]
@@ -208,7 +168,7 @@ def test_credentials_and_queries_are_never_shown() -> None:
 def test_a_web_page_in_place_of_a_zip_is_named_as_such(reading: Reading, web_server: Any) -> None:
     error = reading.refusal(make_source(web_server.answer("/a.zip", body=b"\n<!doctype html><html>")))
     assert error.reason is OutcomeReason.INVALID_DATA
-    assert "is a web page and not a zip" in str(error)
+    assert "is a web page, not a zip" in str(error)
 
 
 def test_a_single_image_in_place_of_a_zip_is_named_as_such(reading: Reading, web_server: Any, make_image: Any) -> None:
@@ -238,10 +198,10 @@ def test_an_upload_is_read_from_the_store(reading: Reading, zip_bytes: bytes) ->
     assert len(reading.read(Source(upload=sha256(zip_bytes)))) == 3
 
 
-def test_an_upload_that_is_gone_is_unreadable(reading: Reading) -> None:
+def test_a_missing_upload_is_unreadable(reading: Reading) -> None:
     error = reading.refusal(Source(upload="ab" * 32))
     assert (error.reason, error.transient) == (OutcomeReason.SOURCE_UNREADABLE, False)
-    assert "upload abababababab: the store no longer holds it" in str(error)
+    assert "upload abababababab: it is no longer in the object store" in str(error)
 
 
 def test_an_upload_that_was_altered_in_the_store_is_refused(reading: Reading, zip_bytes: bytes) -> None:
@@ -254,7 +214,7 @@ def test_a_zip_is_read_from_the_folder_of_file_sources(reading: Reading, zip_byt
     assert len(reading.read(make_source("file:///k%C3%A4fer%201.zip", sha256=sha256(zip_bytes)))) == 3
 
 
-def test_a_zip_of_a_folder_is_left_where_it_is(reading: Reading, zip_bytes: bytes) -> None:
+def test_a_zip_in_the_folder_is_not_deleted(reading: Reading, zip_bytes: bytes) -> None:
     (reading.jail / "a.zip").write_bytes(zip_bytes)
     reading.read(make_source("file:///a.zip"))
     assert (reading.jail / "a.zip").exists()
@@ -273,7 +233,7 @@ def test_a_folder_is_read_at_any_depth(reading: Reading, make_image: Any) -> Non
     assert names == ["b.png", "sub/a.jpg"]
 
 
-def test_hidden_and_empty_files_of_a_folder_are_passed_over(reading: Reading, make_image: Any) -> None:
+def test_hidden_and_empty_files_of_a_folder_are_ignored(reading: Reading, make_image: Any) -> None:
     for name in (".git/a.png", ".hidden.png", "Thumbs.db", "a.png"):
         (reading.jail / "cats" / name).parent.mkdir(parents=True, exist_ok=True)
         (reading.jail / "cats" / name).write_bytes(make_image(1))
@@ -281,7 +241,7 @@ def test_hidden_and_empty_files_of_a_folder_are_passed_over(reading: Reading, ma
     assert [item.name for item in reading.read(make_source("file:///cats/"))] == ["a.png"]
 
 
-def test_files_of_a_folder_that_are_no_images_are_skipped(reading: Reading, make_image: Any) -> None:
+def test_files_of_a_folder_that_are_not_images_are_skipped(reading: Reading, make_image: Any) -> None:
     (reading.jail / "cats").mkdir()
     (reading.jail / "cats/notes.txt").write_text("notes")
     os.mkfifo(reading.jail / "cats/pipe.png")
@@ -351,16 +311,16 @@ def test_file_sources_that_are_not_enabled_are_refused(reading: Reading) -> None
     ("url", "remedy"),
     [
         ("file:///cats", "end the address with /"),
-        ("file:///a.zip/", "leave out the /"),
+        ("file:///a.zip/", "remove the / at the end"),
         ("file:///missing.zip", "no such file"),
         ("file:///a.zip/b.zip", "no such file"),
-        ("file:///pipe", "name a zip or a folder"),
+        ("file:///pipe", "give a zip or a folder"),
         ("file:///%00", "cannot be read"),
         ("file:///loop", "cannot be read"),
         ("file:///empty/", "holds no files"),
     ],
 )
-def test_a_file_address_that_fits_nothing_says_what_to_do(reading: Reading, zip_bytes: bytes, url: str, remedy: str) -> None:
+def test_a_wrong_file_address_is_refused_with_a_remedy(reading: Reading, zip_bytes: bytes, url: str, remedy: str) -> None:
     (reading.jail / "cats").mkdir()
     (reading.jail / "empty").mkdir()
     (reading.jail / "a.zip").write_bytes(zip_bytes)
@@ -404,7 +364,7 @@ def test_addresses_that_lead_into_the_cluster_are_refused(reading: Reading, host
 
 
 @pytest.mark.parametrize("host", ["2130706433", "0", "0x7f000001", "127.1"])
-def test_odd_spellings_of_addresses_lead_nowhere(reading: Reading, web_server: Any, host: str) -> None:
+def test_unusual_spellings_of_addresses_are_refused(reading: Reading, web_server: Any, host: str) -> None:
     reading.networks = NetworkRules()
     address = web_server.answer("/a.zip").replace("127.0.0.1", host)
     assert reading.refusal(make_source(address)).reason is OutcomeReason.SOURCE_UNREADABLE
@@ -423,6 +383,6 @@ def test_a_redirect_into_a_private_network_is_not_followed(reading: Reading, web
     assert NOT_ALLOWED in str(reading.refusal(make_source(url)))
 
 
-def test_a_denied_network_is_refused_though_it_is_allowed(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+def test_a_denied_network_is_refused_even_if_it_is_allowed(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.networks = NetworkRules.parse(allowed="0.0.0.0/0", denied="127.0.0.0/8")
     assert NOT_ALLOWED in str(reading.refusal(make_source(web_server.answer("/a.zip", body=zip_bytes))))

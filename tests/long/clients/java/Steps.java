@@ -180,13 +180,13 @@ public class Steps {
         for (String step : options.steps) {
             JsonObject line = new JsonObject();
             line.addProperty("step", step);
-            line.add("trouble", JsonNull.INSTANCE);
+            line.add("error", JsonNull.INSTANCE);
             try {
                 Steps.class.getMethod(step).invoke(life);
             } catch (InvocationTargetException error) {
                 StringWriter trace = new StringWriter();
                 error.getCause().printStackTrace(new PrintWriter(trace));
-                line.add("trouble", new JsonPrimitive(trace.toString()));
+                line.add("error", new JsonPrimitive(trace.toString()));
             }
             System.out.println(line);
         }

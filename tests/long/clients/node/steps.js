@@ -226,13 +226,13 @@ async function main() {
   const options = JSON.parse(process.argv[2]);
   const life = new Life(options);
   for (const step of options.steps) {
-    let trouble = null;
+    let message = null;
     try {
       await life[step]();
     } catch (error) {
-      trouble = error.stack || String(error);
+      message = error.stack || String(error);
     }
-    console.log(JSON.stringify({ step, trouble }));
+    console.log(JSON.stringify({ step, error: message }));
   }
 }
 

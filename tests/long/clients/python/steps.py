@@ -178,10 +178,10 @@ def main():
     for step in options["steps"]:
         try:
             getattr(life, step)()
-            trouble = None
+            error = None
         except Exception:
-            trouble = traceback.format_exc()
-        print(json.dumps({"step": step, "trouble": trouble}), flush=True)
+            error = traceback.format_exc()
+        print(json.dumps({"step": step, "error": error}), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each error means to the operator."""
+"""The reason, exit code and message of every error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocelli_model.backbone import BackboneError
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
-from ocelli_training.ending import judge_error
+from ocelli_training.failure import describe_failure
 from ocelli_training.reading import SourcesError
 from ocelli_training.sources import SourceError
 from ocelli_training.training import DefinitionError
@@ -43,8 +43,8 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
     ],
 )
 def test_an_error_has_a_reason_and_an_exit_code(error: Exception, reason: OutcomeReason, exit_code: ExitCode) -> None:
-    ending = judge_error("team-a/dogs", error)
-    assert (ending.reason, ending.exit_code) == (reason, exit_code)
+    failure = describe_failure("team-a/dogs", error)
+    assert (failure.reason, failure.exit_code) == (reason, exit_code)
 
 
 def test_every_message_names_the_classifier_once() -> None:
@@ -54,9 +54,9 @@ def test_every_message_names_the_classifier_once() -> None:
         MemoryError(),
         KeyError("x"),
     ):
-        assert judge_error("team-a/dogs", error).message.count("Classifier team-a/dogs") == 1
+        assert describe_failure("team-a/dogs", error).message.count("Classifier team-a/dogs") == 1
 
 
-def test_only_faults_of_the_program_are_unexpected() -> None:
-    assert not judge_error("team-a/dogs", ZeroDivisionError()).expected
-    assert judge_error("team-a/dogs", MemoryError()).expected
+def test_only_errors_in_ocelli_are_unexpected() -> None:
+    assert not describe_failure("team-a/dogs", ZeroDivisionError()).expected
+    assert describe_failure("team-a/dogs", MemoryError()).expected
