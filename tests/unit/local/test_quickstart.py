@@ -83,7 +83,7 @@ def test_invalid_setting_of_the_gateway_is_refused_before_anything_starts() -> N
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("OCELLI_GATEWAY_UPLOADS_ATONCE", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
+        ("OCELLI_GATEWAY_MAX_CONCURENT_UPLOADS", "did you mean OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS?"),
         ("OCELLI_QUOTA_EVERYTHING", "see docs/reference/gateway-settings.md"),
     ],
 )
