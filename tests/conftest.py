@@ -1,7 +1,7 @@
-"""Fixtures of every test: `local_cluster` and `namespace` come from the local cluster's plugin.
+"""The environment, the shared fixtures (`local_cluster` and `namespace`) and the order of all tests.
 
-In a parallel run a file stays on one worker, and so do all files that use the one `make run`: it starts once. Those come first,
-and beside them what waits more than it computes; what computes on one core each, in small files, ends the run.
+In a parallel run, all tests of a file run on one worker, and so do all files that use the one `make run`, which starts once.
+These run first, together with tests that wait more than they compute; small files that use one core each run last.
 """
 
 import os
@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-# As the trainer has it, and before numpy is imported: on a busy machine two BLAS threads are several times slower than one.
+from tests.environment import clean
+
+clean(os.environ)
+# As in the trainer, and before numpy is imported: on a busy machine two BLAS threads are several times slower than one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Go collects its garbage less often: control planes and a thousand runs of kubectl take a fifth less of the processor.
+# Go collects garbage less often: control planes and a thousand runs of kubectl take a fifth less processor time.
 os.environ.setdefault("GOGC", "400")
 
 pytest_plugins = ["ocelli_local.pytest_plugin", "tests.contract.row_report"]
@@ -23,7 +26,7 @@ FIRST = (PRODUCT, "tests/integration/", "tests/gitops/")
 
 
 def find_scope(file: str) -> str:
-    """What stays together: a file, or those that use the one instance."""
+    """The unit that stays on one worker: a file, or all files that use the one instance."""
     return PRODUCT if file.startswith(PRODUCT) and file not in WITH_INSTANCES_OF_THEIR_OWN else file
 
 

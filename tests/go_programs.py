@@ -1,8 +1,8 @@
-"""Programs in Go that tests ask: each built once into the cache folder, from a module of its own that pins everything. And
-modules of which tests only read files.
+"""Go programs that tests use, each built once into the cache folder from a module that pins its sources; and Go modules from
+which tests only read files.
 
-The modules pin the Kubernetes libraries at the control plane's release, and are built with its flags, so that after a build of
-the control plane little is left to compile.
+The modules pin the Kubernetes libraries at the control plane's release, and are built with its flags, so that little is left to
+compile after a build of the control plane.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_local.binaries import cache_folder, find_installed_go
-
-SETTINGS = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
+from ocelli_local.binaries import cache_folder
+from ocelli_local.source_build import BUILD_ENVIRONMENT, BUILD_FLAGS, find_installed_go
+from tests.environment import restore_proxies
 
 
 class GoMissingError(Exception):
-    """There is no Go that is new enough, and what it was wanted for is not there from before."""
+    """A program is not built yet, and no Go that is new enough is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GoProgram:
-    """A program and where it comes from."""
+    """A program and its sources."""
 
     name: str
     module_folder: Path
@@ -41,17 +41,17 @@ class GoProgram:
     link_flags: str = "-s -w"
 
     def path(self, environ: Mapping[str, str]) -> Path:
-        """Where the program of these sources lies, built or not."""
+        """The program's path, built or not."""
         digest = hashlib.sha256(f"{platform.machine()} {self.package} {self.link_flags}".encode())
         for source in sorted(path for path in self.module_folder.iterdir() if path.suffix in (".go", ".mod", ".sum")):
             digest.update(source.read_bytes())
         return cache_folder(environ) / f"{self.name}-{digest.hexdigest()[:12]}"
 
     def find_or_build(self, environ: Mapping[str, str]) -> Path:
-        """The program. Several callers build only once.
+        """The program. Concurrent callers build it once.
 
         Raises:
-            GoMissingError: it is not built yet, and can't be.
+            GoMissingError: it is not built yet, and can't be built.
             subprocess.CalledProcessError: the build failed; its notes say why.
         """
         program = self.path(environ)
@@ -67,7 +67,7 @@ class GoProgram:
     def _build(self, environ: Mapping[str, str], program: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".build-", dir=program.parent) as folder:
             built = Path(folder) / program.name
-            flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", self.link_flags, "-o", str(built)]
+            flags = [*BUILD_FLAGS, "-ldflags", self.link_flags, "-o", str(built)]
             call_go(environ, self.module_folder, "build", *flags, self.package)
             built.rename(program)
 
@@ -76,7 +76,7 @@ def find_or_download(environ: Mapping[str, str], module_folder: Path) -> dict[st
     """The folders of the modules that a `go.mod` requires, by their paths; Go keeps them, and `go.sum` says what is in them.
 
     Raises:
-        GoMissingError: there is no Go to ask.
+        GoMissingError: Go is not installed.
         subprocess.CalledProcessError: one can't be had, or is another than `go.sum` says; its notes say which.
     """
     answer, decoder, folders = call_go(environ, module_folder, "mod", "download", "-json"), json.JSONDecoder(), {}
@@ -97,7 +97,12 @@ def call_go(environ: Mapping[str, str], module_folder: Path, *arguments: str) ->
         raise GoMissingError(f"no Go {minimum.group(1)} or newer on PATH or in .venv")
     try:
         return subprocess.run(
-            [go, *arguments], cwd=module_folder, env={**environ, **SETTINGS}, capture_output=True, text=True, check=True
+            [go, *arguments],
+            cwd=module_folder,
+            env={**restore_proxies(environ), **BUILD_ENVIRONMENT},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr)
@@ -110,7 +115,7 @@ def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     for fixture in wanted & programs.keys():
-        # Where there is no Go the tests say so themselves.
+        # Without Go, the tests are skipped with a message.
         with contextlib.suppress(GoMissingError):
             programs[fixture].find_or_build(os.environ)
 

@@ -15,13 +15,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocelli_local.addresses import AddressesError
-from ocelli_local.binaries import BinariesError, BinaryStore
+from ocelli_local.binaries import BinaryStore
 from ocelli_local.cluster import ClusterError, ClusterOptions, LocalCluster, require_linux
 from ocelli_local.cluster_process import ClusterDescription, ClusterProcess, is_locked, stop_running_cluster
 from ocelli_local.control_plane import ControlPlaneError, process_resident_bytes
 from ocelli_local.process_node.backoff import RestartBackoff
+from ocelli_local.versions import BinariesError
 
 NOT_RUNNING = 3
+NO_CLUSTER = "no cluster runs on {}; start one with `ocelli-local up`"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,46 +48,54 @@ def build_parser() -> argparse.ArgumentParser:
         "--state-dir",
         type=Path,
         default=Path(os.environ.get("OCELLI_LOCAL_STATE_DIR", ".state/local")),
-        help="where objects, keys and logs are kept (default: $OCELLI_LOCAL_STATE_DIR, else .state/local)",
+        help="folder of objects, keys and logs (default: $OCELLI_LOCAL_STATE_DIR, else .state/local)",
     )
 
     up = commands.add_parser("up", parents=[state], help="start a cluster and run it until Ctrl-C")
-    up.add_argument("--detach", action="store_true", help="leave it running in the background")
-    up.add_argument("--not-durable", action="store_true", help="don't flush writes to disk: faster, for tests")
+    up.add_argument("--detach", action="store_true", help="run it in the background")
+    up.add_argument("--not-durable", action="store_true", help="do not flush writes to disk: faster, for tests")
     up.add_argument("--until-stdin-closes", action="store_true", help="also stop when standard input ends")
     up.add_argument(
-        "--resource", action="append", default=[], metavar="NAME=QUANTITY", help="offer a resource, as nvidia.com/gpu=1"
+        "--resource",
+        action="append",
+        default=[],
+        metavar="NAME=QUANTITY",
+        help="a resource that the node offers, such as nvidia.com/gpu=1",
     )
-    up.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label the node")
-    up.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="give every container a variable")
+    up.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="a label of the node")
+    up.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="a variable that every container gets")
     up.add_argument(
-        "--pass-env", action="append", default=[], metavar="NAME", help="give every container this variable of ours"
+        "--pass-env",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a variable of this environment that every container gets",
     )
     up.add_argument(
-        "--restart-backoff-limit", type=float, default=300.0, metavar="SECONDS", help="longest wait before a restart"
+        "--restart-backoff-limit", type=float, default=300.0, metavar="SECONDS", help="longest delay before a restart"
     )
     up.set_defaults(run=run_up)
 
     for name, run, text in (
-        ("down", run_down, "stop the cluster; its objects stay in the state folder"),
-        ("status", run_status, "say what runs (exit code 3: nothing)"),
+        ("down", run_down, "stop the cluster; its objects are kept in the state folder"),
+        ("status", run_status, "show the running cluster (exit code 3 if there is none)"),
         ("kubeconfig", run_kubeconfig, "print the path of the administrator's kubeconfig"),
     ):
         commands.add_parser(name, parents=[state], help=text).set_defaults(run=run)
 
     logs = commands.add_parser("logs", parents=[state], help="print a log")
-    logs.add_argument("name", nargs="?", help="a component, `runner`, or NAMESPACE/POD; without it: list what there is")
-    logs.add_argument("-f", "--follow", action="store_true")
+    logs.add_argument("name", nargs="?", help="a component, `runner`, or NAMESPACE/POD; by default, the logs are listed")
+    logs.add_argument("-f", "--follow", action="store_true", help="print new lines as they are written")
     logs.set_defaults(run=run_logs)
 
-    build = commands.add_parser("build", help="find or build the control plane's programs, and print where they are")
-    build.set_defaults(run=run_build)
+    install = commands.add_parser("install", help="download or build the control plane's programs, and print their paths")
+    install.set_defaults(run=run_install)
     return parser
 
 
 def run_up(options: argparse.Namespace) -> int:
-    # Here and not in the event loop: Ctrl-C then ends a build at once.
-    BinaryStore(os.environ).find_or_build(report)
+    # Before the start of a detached cluster, which has a timeout.
+    asyncio.run(BinaryStore(os.environ).find_or_install(report))
     if options.detach:
         return run_detached(options)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -110,22 +120,21 @@ def run_up(options: argparse.Namespace) -> int:
 
 def run_detached(options: argparse.Namespace) -> int:
     arguments = ["--not-durable"] if options.not_durable else []
-    for flag, values in (("--resource", options.resource), ("--label", options.label), ("--env", options.env)):
-        arguments += [word for value in values for word in (flag, value)]
-    arguments += [word for name in options.pass_env for word in ("--pass-env", name)]
-    arguments += ["--restart-backoff-limit", str(options.restart_backoff_limit)]
+    for name in ("resource", "label", "env", "pass_env"):
+        arguments += [f"--{name.replace('_', '-')}={value}" for value in getattr(options, name)]
+    arguments.append(f"--restart-backoff-limit={options.restart_backoff_limit}")
     print_usable(ClusterProcess(options.state_dir, arguments, follow_parent=False).start())
     return 0
 
 
 async def run_until_stopped(cluster: LocalCluster, *, until_stdin_closes: bool) -> None:
-    """Run the cluster until a signal, or the end of standard input; also while it is still starting."""
+    """Run the cluster until a signal or the end of standard input, which may also come while it starts."""
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
 
     def request_stop() -> None:
-        # Only the first request counts: a second one would cut the stopping short, which has deadlines of its own.
+        # Later requests are ignored: they would interrupt the stop, which has timeouts of its own.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, lambda: None)
         if until_stdin_closes:
@@ -151,10 +160,7 @@ async def run_until_stopped(cluster: LocalCluster, *, until_stdin_closes: bool) 
 
 
 def run_down(options: argparse.Namespace) -> int:
-    if stop_running_cluster(options.state_dir):
-        report("stopped")
-        return 0
-    report(f"no cluster runs on {options.state_dir}")
+    report("stopped" if stop_running_cluster(options.state_dir) else f"no cluster runs on {options.state_dir}")
     return 0
 
 
@@ -162,7 +168,7 @@ def run_status(options: argparse.Namespace) -> int:
     description = ClusterDescription.load(options.state_dir.absolute())
     if description is None:
         starting = is_locked(options.state_dir.absolute())
-        report("starting" if starting else f"no cluster runs on {options.state_dir}; start one with `ocelli-local up`")
+        report("the cluster is starting" if starting else NO_CLUSTER.format(options.state_dir))
         return NOT_RUNNING
     report(f"server      {description.server}")
     report(f"kubeconfig  {description.kubeconfig}")
@@ -194,7 +200,7 @@ def run_logs(options: argparse.Namespace) -> int:
         return run_pod_logs(options)
     path = folder / f"{options.name}.log"
     if not path.exists():
-        raise ClusterError(f"there is no log {options.name}; `ocelli-local logs` lists what there is")
+        raise ClusterError(f"log {options.name} does not exist; `ocelli-local logs` lists all logs")
     with open(path, errors="replace") as log:
         while True:
             text = log.read()
@@ -208,17 +214,16 @@ def run_logs(options: argparse.Namespace) -> int:
 def run_pod_logs(options: argparse.Namespace) -> int:
     description = ClusterDescription.load(options.state_dir.absolute())
     if description is None:
-        raise ClusterError(f"no cluster runs on {options.state_dir}; start one with `ocelli-local up`")
+        raise ClusterError(NO_CLUSTER.format(options.state_dir))
     namespace, pod = options.name.split("/", 1)
     argv = [str(description.kubectl), f"--kubeconfig={description.kubeconfig}", "logs", "-n", namespace, pod]
     argv += ["--all-containers", *(["-f"] if options.follow else [])]
     return subprocess.run(argv, check=False).returncode
 
 
-def run_build(options: argparse.Namespace) -> int:
-    binaries = BinaryStore(os.environ).find_or_build(report)
-    for name in ("etcd", "kube_apiserver", "kube_controller_manager", "kube_scheduler", "kubectl"):
-        report(str(getattr(binaries, name)))
+def run_install(options: argparse.Namespace) -> int:
+    for path in asyncio.run(BinaryStore(os.environ).find_or_install(report)).values():
+        report(str(path))
     return 0
 
 
@@ -227,13 +232,13 @@ def parse_pairs(pairs: Sequence[str]) -> dict[str, str]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator:
-            raise ClusterError(f"{pair!r} is not NAME=VALUE")
+            raise ClusterError(f"{pair!r} is not of the form NAME=VALUE")
         parsed[name] = value
     return parsed
 
 
 def print_usable(description: ClusterDescription) -> None:
-    report(f"cluster is up: {description.server}")
+    report(f"the cluster is ready: {description.server}")
     report(f"export KUBECONFIG={description.kubeconfig}")
 
 

@@ -1,7 +1,7 @@
 """Using a running cluster: applying manifests, waiting, kubeconfigs for ServiceAccounts, kubectl.
 
-`ClusterAccess` is asyncio, `SyncClusterAccess` the same for plain functions. Neither starts or stops anything, so both
-also serve a cluster that another process runs.
+`ClusterAccess` is for asyncio, `SyncClusterAccess` for functions that block. Neither starts or stops anything, so both can
+use a cluster that another process runs.
 """
 
 from __future__ import annotations
@@ -10,31 +10,32 @@ import asyncio
 import subprocess
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from ocelli_local.api_client import ApiClient, ApiError, Manifest
+from ocelli_local.api_client import ApiClient, ApiError
 from ocelli_local.certificates import KeyPair
-from ocelli_local.kubeconfig import ApiAddress, Credentials, build_kubeconfig, save_kubeconfig
+from ocelli_local.kubeconfig import ApiAddress, build_kubeconfig, save_kubeconfig
+from ocelli_local.manifest import Manifest
 
 T = TypeVar("T")
 Manifests = Iterable[Manifest] | Manifest | str | Path | Iterable[str | Path]
 
 FIELD_MANAGER = "ocelli-local"
-# What others need to exist first.
+# Other objects need these to exist.
 APPLY_FIRST = {"Namespace": 0, "CustomResourceDefinition": 1, "PriorityClass": 2, "ServiceAccount": 3}
 POLL_INTERVAL_SECONDS = 0.05
 
 
 class ClusterAccessError(Exception):
-    """Something in the cluster is not as asked for; the message names object, fact and remedy."""
+    """The cluster refused a request; the message names object, fact and remedy."""
 
 
 def load_manifests(manifests: Manifests) -> list[Manifest]:
-    """Manifests from dicts, YAML files, or folders of YAML files (in order of file name); Lists are unpacked."""
+    """Manifests from dicts, YAML files, or folders of YAML files (sorted by file name); Lists are unpacked."""
     if isinstance(manifests, dict):
         loaded = [manifests]
     elif isinstance(manifests, (str, Path)):
@@ -50,7 +51,7 @@ def load_manifests(manifests: Manifests) -> list[Manifest]:
 
 
 class ClusterAccess:
-    """An administrator's hands on one running cluster."""
+    """An administrator's access to one running cluster."""
 
     def __init__(self, kubeconfig: Path, *, kubectl: Path, folder: Path) -> None:
         self.kubeconfig = kubeconfig
@@ -78,7 +79,7 @@ class ClusterAccess:
     async def apply(self, manifests: Manifests, *, namespace: str = "default") -> list[Manifest]:
         """Server-side apply, namespaces and CRDs first; CRDs are Established when this returns.
 
-        `namespace` is for manifests that name none. Returns the objects as the server has them.
+        `namespace` is the default for manifests without one. Returns the objects as the server has them.
         """
         ordered = sorted(load_manifests(manifests), key=lambda manifest: APPLY_FIRST.get(manifest["kind"], 9))
         applied = []
@@ -91,7 +92,7 @@ class ClusterAccess:
         return applied
 
     async def delete(self, manifests: Manifests, *, namespace: str = "default") -> None:
-        """Delete the objects that the manifests name; those that are gone already are no error."""
+        """Delete the objects that the manifests name. It is not an error if one does not exist."""
         for manifest in reversed(load_manifests(manifests)):
             try:
                 await self.client.delete(await self._object_path(manifest, namespace), {"propagationPolicy": "Background"})
@@ -110,12 +111,12 @@ class ClusterAccess:
             raise
 
     async def list_objects(self, path: str, query: Mapping[str, str] | None = None) -> list[Manifest]:
-        """The items under an API path, e.g. `/api/v1/namespaces/a/pods`, with `labelSelector` and its like."""
+        """The items under an API path, e.g. `/api/v1/namespaces/a/pods`; `query` contains a `labelSelector`, for example."""
         items: list[Manifest] = (await self.client.get(path, query))["items"]
         return items
 
     async def service_account_kubeconfig(self, namespace: str, name: str, *, expiration_seconds: int = 24 * 3600) -> Path:
-        """A kubeconfig that speaks as the ServiceAccount, with a token of TokenRequest."""
+        """A kubeconfig of the ServiceAccount, with a token from TokenRequest."""
         answer = await self.client.create(
             f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token",
             {
@@ -126,7 +127,7 @@ class ClusterAccess:
         )
         folder = self.folder / "kubeconfigs"
         folder.mkdir(mode=0o700, exist_ok=True)
-        kubeconfig = build_kubeconfig(self.api_address, Credentials(token=answer["status"]["token"]), namespace=namespace)
+        kubeconfig = build_kubeconfig(self.api_address, {"token": answer["status"]["token"]}, namespace=namespace)
         return save_kubeconfig(folder / f"{namespace}.{name}", kubeconfig)
 
     async def kubectl(
@@ -149,21 +150,19 @@ class ClusterAccess:
         completed = subprocess.CompletedProcess(
             ["kubectl", *arguments], process.returncode or 0, stdout.decode(), stderr.decode()
         )
-        if check and completed.returncode != 0:
-            error = subprocess.CalledProcessError(completed.returncode, completed.args, completed.stdout, completed.stderr)
-            error.add_note(completed.stderr)
-            raise error
+        if check:
+            raise_if_failed(completed)
         return completed
 
     async def wait_for(self, what: str, condition: Callable[[], Awaitable[T | None]], *, timeout_seconds: float = 30.0) -> T:
-        """Poll until `condition` gives something true, and return that; raises TimeoutError that names `what`."""
+        """Poll until `condition` returns a true value, and return it; raises TimeoutError that names `what`."""
         deadline = time.monotonic() + timeout_seconds
         while True:
             value = await condition()
             if value:
                 return value
             if time.monotonic() > deadline:
-                raise TimeoutError(f"not within {timeout_seconds:g} s: {what} (last value: {value!r})")
+                raise TimeoutError(f"timed out after {timeout_seconds:g} s: {what} (last value: {value!r})")
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _object_path(self, manifest: Manifest, default_namespace: str) -> str:
@@ -175,7 +174,7 @@ class ClusterAccess:
         return f"{prefix}/{plural}/{metadata['name']}"
 
     async def _resource(self, api_version: str, kind: str) -> tuple[str, bool]:
-        """Plural name and whether namespaced. A new CRD needs a moment until discovery knows it."""
+        """Plural name, and whether it is namespaced. A new CRD takes a moment to appear in discovery."""
         deadline = time.monotonic() + 10
         while (api_version, kind) not in self._plurals:
             try:
@@ -188,7 +187,7 @@ class ClusterAccess:
                 if "/" not in resource["name"]:
                     self._plurals[api_version, resource["kind"]] = (resource["name"], resource["namespaced"])
             if (api_version, kind) not in self._plurals and time.monotonic() > deadline:
-                raise ClusterAccessError(f"{api_version} {kind}: the API server does not serve it; apply its CRD first")
+                raise ClusterAccessError(f"{api_version} {kind} is not served by the API server; apply its CRD first")
             if (api_version, kind) not in self._plurals:
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
         return self._plurals[api_version, kind]
@@ -199,7 +198,7 @@ class ClusterAccess:
             try:
                 return await self.client.apply(path, manifest, field_manager=FIELD_MANAGER)
             except ApiError as error:
-                # "page not found" is the answer of a path that is not served yet; a missing namespace has a reason.
+                # For a path that is not served yet the answer is "page not found"; for a missing namespace it has a reason.
                 not_served_yet = error.status == 404 and error.reason != "NotFound"
                 if not (not_served_yet or error.status == 503) or time.monotonic() > deadline:
                     raise
@@ -218,8 +217,16 @@ def build_group_path(api_version: str) -> str:
     return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
 
 
+def raise_if_failed(completed: subprocess.CompletedProcess[str]) -> None:
+    try:
+        completed.check_returncode()
+    except subprocess.CalledProcessError as error:
+        error.add_note(completed.stderr)
+        raise
+
+
 class EventLoopThread:
-    """An event loop in a daemon thread, for plain functions to run coroutines on."""
+    """An event loop in a daemon thread, in which functions that block run coroutines."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -236,12 +243,12 @@ class EventLoopThread:
 
 
 class SyncClusterAccess:
-    """`ClusterAccess` for plain functions. The cluster runs in another process, so blocking here is harmless."""
+    """`ClusterAccess` for functions that block. The cluster runs in another process."""
 
     def __init__(self, kubeconfig: Path, *, kubectl: Path, folder: Path) -> None:
         self._thread = EventLoopThread()
         self._access = ClusterAccess(kubeconfig, kubectl=kubectl, folder=folder)
-        self._kubectl = kubectl
+        self.kubectl_path = kubectl
         self.kubeconfig = kubeconfig
         self.folder = folder
         self.url = self._access.api_address.url
@@ -260,7 +267,7 @@ class SyncClusterAccess:
         return self._thread.run(self._access.get(api_version, kind, name, namespace=namespace))
 
     def list_objects(self, path: str, **query: str) -> list[Manifest]:
-        """The items under an API path, e.g. `/api/v1/namespaces/a/pods`, with `labelSelector=` and its like."""
+        """The items under an API path, e.g. `/api/v1/namespaces/a/pods`; with `labelSelector=`, for example."""
         return self._thread.run(self._access.list_objects(path, query))
 
     def service_account_kubeconfig(self, namespace: str, name: str, *, expiration_seconds: int = 24 * 3600) -> Path:
@@ -270,7 +277,7 @@ class SyncClusterAccess:
         self, *arguments: str, check: bool = True, input_text: str | None = None, timeout_seconds: float = 120.0
     ) -> subprocess.CompletedProcess[str]:
         completed = subprocess.run(
-            [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", *arguments],
+            [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *arguments],
             input=input_text,
             stdin=subprocess.DEVNULL if input_text is None else None,
             capture_output=True,
@@ -278,16 +285,14 @@ class SyncClusterAccess:
             timeout=timeout_seconds,
             check=False,
         )
-        if check and completed.returncode != 0:
-            error = subprocess.CalledProcessError(completed.returncode, completed.args, completed.stdout, completed.stderr)
-            error.add_note(completed.stderr)
-            raise error
+        if check:
+            raise_if_failed(completed)
         return completed
 
     def start_kubectl(self, *arguments: str) -> subprocess.Popen[str]:
-        """kubectl in the background, for `logs -f` and its like; the caller ends it."""
+        """kubectl in the background, for example for `logs -f`; the caller ends it."""
         return subprocess.Popen(
-            [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", *arguments],
+            [str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -295,16 +300,14 @@ class SyncClusterAccess:
         )
 
     def wait_for(self, what: str, condition: Callable[[], T | None], *, timeout_seconds: float = 30.0) -> T:
-        """Poll until `condition` gives something true, and return that; raises TimeoutError that names `what`."""
+        """Poll until `condition` returns a true value, and return it; raises TimeoutError that names `what`."""
         deadline = time.monotonic() + timeout_seconds
-        for value in iterate_until(condition, deadline):
+        while True:
+            began = time.monotonic()
+            value = condition()
             if value:
                 return value
-        raise TimeoutError(f"not within {timeout_seconds:g} s: {what} (last value: {condition()!r})")
-
-
-def iterate_until(condition: Callable[[], T], deadline: float) -> Iterator[T]:
-    while (asked_at := time.monotonic()) <= deadline:
-        yield condition()
-        # One kubectl after the other would take half a core from what is waited for.
-        time.sleep(min(max(POLL_INTERVAL_SECONDS, 4 * (time.monotonic() - asked_at)), 1))
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"timed out after {timeout_seconds:g} s: {what} (last value: {value!r})")
+            # Without a pause, repeated calls of kubectl would use half a core.
+            time.sleep(min(max(POLL_INTERVAL_SECONDS, 4 * (time.monotonic() - began)), 1))

@@ -1,8 +1,8 @@
-"""Loopback addresses: which part of 127.0.0.0/8 a cluster has for itself, and ports in it.
+"""Loopback addresses: the part of 127.0.0.0/8 that a cluster reserves, and ports in it.
 
-Owns the claim on a range, so that clusters side by side, of any user, never collide. The claim is a socket in the
-kernel's abstract namespace: it is as wide as the loopback interface itself (one network namespace), and it ends with
-the process that holds it, however that ends.
+Owns the claim on a range, so that concurrent clusters of all users use different addresses. The claim is a socket in the
+kernel's abstract namespace: its scope is one network namespace, as that of the loopback interface, and the kernel removes
+it when its process ends.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class AddressesError(Exception):
 
 @dataclass
 class LoopbackRange:
-    """The addresses 127.NUMBER.0.0/16, for as long as it is held."""
+    """The addresses 127.NUMBER.0.0/16, until `release`."""
 
     number: int
     _claim: socket.socket
@@ -33,7 +33,7 @@ class LoopbackRange:
 
     @classmethod
     def claim(cls, preference: str) -> LoopbackRange:
-        """A free range; the same `preference` gets the same range again if nobody else has it."""
+        """A free range; the same `preference` gets the same range again if it is free."""
         digest = hashlib.sha256(preference.encode()).digest()
         count = LAST_RANGE - FIRST_RANGE + 1
         start = int.from_bytes(digest[:4], "big") % count
@@ -46,11 +46,11 @@ class LoopbackRange:
                 claim.close()
                 continue
             return cls(number=number, _claim=claim)
-        raise AddressesError(f"all {count} loopback ranges are held by running clusters; stop some (`ocelli-local down`)")
+        raise AddressesError(f"all {count} loopback ranges are used by running clusters; stop some (`ocelli-local down`)")
 
     @property
     def infrastructure_address(self) -> str:
-        """Where etcd and the node serve."""
+        """The address of etcd and the node."""
         return f"127.{self.number}.0.1"
 
     @property
@@ -59,7 +59,7 @@ class LoopbackRange:
         return API_PORT_BASE + self.number
 
     def take_pod_address(self) -> str:
-        """An address that no running Pod has; a released one comes back as late as possible."""
+        """An address that no running Pod has; a released one is reused as late as possible."""
         for _ in range(250 * 250):
             index = self._next_pod
             self._next_pod = (self._next_pod + 1) % (250 * 250)
@@ -77,7 +77,7 @@ class LoopbackRange:
 
 
 def candidate_ports(first: int) -> Iterator[int]:
-    """`first`, then others far from it, so that neighbours' first choices are not taken."""
+    """`first`, then others at a distance, so that the first choices of other clusters stay free."""
     return itertools.chain([first], range(first + 256, first + 256 * 16, 256))
 
 
@@ -91,4 +91,4 @@ def find_free_port(address: str, first: int) -> int:
             except OSError:
                 continue
             return port
-    raise AddressesError(f"no port from {first} on is free on {address}; stop what listens there")
+    raise AddressesError(f"none of the ports {first}, {first + 256}, … is free on {address}; stop a program that listens there")

@@ -1,4 +1,4 @@
-"""A small client of the Kubernetes API over aiohttp: what the process node and the cluster handle need, no more.
+"""A small client of the Kubernetes API over aiohttp, for the process node and `ClusterAccess`.
 
 Owns the connection, errors, watching and server-side apply. It must not know what the objects mean.
 """
@@ -11,14 +11,12 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress
-
-Manifest = dict[str, Any]
+from ocelli_local.manifest import Manifest
 
 APPLY_PATCH = "application/apply-patch+yaml"
 _ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")
@@ -45,11 +43,11 @@ class WatchEvent:
 
 
 class WatchExpiredError(Exception):
-    """The watch can't go on from its resource version; list again."""
+    """The watch can't continue from its resource version; list again."""
 
 
 class ApiClient:
-    """One identity's connection. Close it with `close`."""
+    """Requests with one identity. Close it with `close`."""
 
     def __init__(self, address: ApiAddress, certificate: KeyPair, *, user_agent: str) -> None:
         context = ssl.create_default_context(cafile=str(address.authority))
@@ -77,7 +75,7 @@ class ApiClient:
         return await self._request("PATCH", path, body=body, content_type=patch_type)
 
     async def apply(self, path: str, body: Manifest, *, field_manager: str) -> Manifest:
-        """Server-side apply; takes over fields that another manager has."""
+        """Server-side apply; takes over fields of other managers."""
         query = {"fieldManager": field_manager, "force": "true"}
         return await self._request("PATCH", path, query=query, body=body, content_type=APPLY_PATCH)
 
@@ -92,13 +90,13 @@ class ApiClient:
             "resourceVersion": resource_version,
             "timeoutSeconds": "300",
         }
-        # A dead API server says nothing: bookmarks come every minute, so a silence of 90 s means the connection died.
+        # Bookmarks come every minute: without any event for 90 s the connection is broken.
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=90)
         async with self._session.get(self._url + path, params=parameters, timeout=timeout) as response:
             if response.status >= 400:
                 await self._raise_for_status(f"WATCH {path}", response)
             rest = b""
-            # Objects may be larger than aiohttp's longest line, so lines are cut here.
+            # Objects may be longer than aiohttp's line limit, so lines are split here.
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
@@ -123,7 +121,7 @@ class ApiClient:
         headers = {} if body is None else {"Content-Type": content_type}
         for attempt in range(5):
             async with self._session.request(method, self._url + path, params=query, data=data, headers=headers) as response:
-                # 429 is the server's word for "not now": for a moment after a CRD was made, and under load.
+                # The server answers 429 for a moment after a CRD was created, and under load.
                 if response.status == 429 and attempt < 4:
                     await asyncio.sleep(min(float(response.headers.get("Retry-After", "1")), 1.0))
                     continue
@@ -145,6 +143,6 @@ class ApiClient:
 
 
 def _write_yaml(body: Manifest) -> str:
-    """JSON that is YAML, too: no character above U+FFFF is escaped by a surrogate pair. YAML proper would leave the quotes off
-    texts such as 0123456789, which the API server then takes for numbers."""
+    """JSON that is also YAML: no character above U+FFFF is escaped as a surrogate pair. A YAML library would write texts such
+    as 0123456789 without quotes, and the API server would read them as numbers."""
     return _ESCAPED_IN_YAML.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(body, ensure_ascii=False))

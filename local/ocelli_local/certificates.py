@@ -1,9 +1,9 @@
 """Keys and certificates of one local cluster.
 
-Owns the two authorities (one for the API, one for etcd, so that no API client can open etcd), the leaf certificates
-and the key that signs ServiceAccount tokens, all as files in one folder. Authorities and the token key survive a
-restart, so that tokens and kubeconfigs stay good; leaf certificates are made anew at each start, because addresses may
-have changed. It must not know who uses which certificate for what flag.
+Owns the two authorities (one for the API, one for etcd, so that API clients have no access to etcd), the leaf certificates
+and the key that signs ServiceAccount tokens, all as files in one folder. Authorities and the token key are kept over a
+restart, so that tokens and kubeconfigs stay valid; leaf certificates are issued at each start, because addresses may have
+changed. It must not know which program uses which certificate.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LEAF_LIFETIME = timedelta(days=365)
 
 @dataclass(frozen=True, kw_only=True)
 class KeyPair:
-    """Paths of a certificate and its private key, both PEM."""
+    """Paths of a certificate and its private key, in PEM format."""
 
     certificate: Path
     key: Path
@@ -34,7 +34,7 @@ class KeyPair:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """Who a leaf certificate is for: user name, groups, and the names and addresses it serves on."""
+    """The subject of a leaf certificate: user name, groups, and the names and addresses of a server."""
 
     name: str
     groups: Sequence[str] = ()
@@ -42,7 +42,7 @@ class Subject:
 
 
 class Authority:
-    """A certificate authority in `folder`, loaded if it is there, else made."""
+    """A certificate authority in `folder`, loaded if it exists, created if not."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.pair = KeyPair(certificate=folder / f"{name}.crt", key=folder / f"{name}.key")
@@ -77,7 +77,7 @@ class Authority:
         self.pair.certificate.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, file_name: str, subject: Subject) -> KeyPair:
-        """A fresh certificate for client and server use; the files are replaced if they exist."""
+        """A new certificate for clients and servers; existing files are replaced."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in subject.groups]
         attributes.append(x509.NameAttribute(NameOID.COMMON_NAME, subject.name))
@@ -111,7 +111,7 @@ def build_certificate(
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        # A clock that was just set back must not make a fresh certificate invalid.
+        # A new certificate must be valid even if the clock is set back a little.
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + lifetime)
     )
@@ -132,7 +132,7 @@ def load_private_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def save_private_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
-    """Write `key` so that only its owner can read it at any moment."""
+    """Write `key`, readable by the owner only at any time."""
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -140,7 +140,7 @@ def save_private_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def ensure_token_key(folder: Path) -> KeyPair:
-    """The key pair that signs ServiceAccount tokens; `certificate` holds the bare public key."""
+    """The key pair that signs ServiceAccount tokens; `certificate` is the file of the public key."""
     pair = KeyPair(certificate=folder / "service-account.pub", key=folder / "service-account.key")
     if not pair.key.exists() or not pair.certificate.exists():
         key = ec.generate_private_key(ec.SECP256R1())

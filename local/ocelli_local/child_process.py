@@ -1,12 +1,12 @@
-"""One operating system process that this runner started.
+"""One operating system process that the runner started.
 
-Owns starting a process so that it dies with the runner, waiting for its end without a thread, and signals. It knows
-nothing of Kubernetes, of containers or of what the process is for.
+Owns starting a process that ends with the runner, waiting for its end without a thread, and signals. It must not know
+Kubernetes, containers, or the purpose of the process.
 
-Two things take care that nothing outlives the runner. The kernel sends SIGKILL to each direct child when the *thread*
-that started it ends (`setpriv --pdeathsig`), so processes are started on the event loop's own thread, never from an
-executor. And each child carries `CLUSTER_MARKER` in its environment, so that `kill_leftovers` finds whatever slipped
-through when the next runner starts on the same state folder.
+Two mechanisms ensure that no process outlives the runner. The kernel sends SIGKILL to each direct child when the *thread*
+that started it ends (`setpriv --pdeathsig`), so processes are started on the event loop's thread, never in an executor.
+And each child has `CLUSTER_MARKER` in its environment, so that `kill_leftovers` finds the remaining processes when the next
+runner starts on the same state folder.
 """
 
 from __future__ import annotations
@@ -19,25 +19,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 CLUSTER_MARKER = "OCELLI_LOCAL_CLUSTER"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """What to start: arguments, whole environment, folder, and where output goes (file descriptors)."""
-
-    argv: Sequence[str]
-    env: Mapping[str, str]
-    folder: Path
-    stdout: int = subprocess.DEVNULL
-    stderr: int = subprocess.DEVNULL
-
-
 class ChildProcess:
-    """A started process. `wait` may be awaited by any number of tasks, at any time."""
+    """A started process. Any number of tasks may await `wait`, at any time."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         loop = asyncio.get_running_loop()
@@ -48,18 +36,21 @@ class ChildProcess:
         loop.add_reader(self._pidfd, self._on_exit)
 
     @classmethod
-    def start(cls, command: Command) -> ChildProcess:
-        """Start `command` in a session of its own; raises OSError where the program can't be started."""
+    def start(cls, argv: Sequence[str], *, env: Mapping[str, str], folder: Path, output: int) -> ChildProcess:
+        """Start a process in a session of its own, with exactly this environment, in `folder`.
+
+        `output` is the file descriptor of its standard output and standard error. Raises OSError if it can't be started.
+        """
         setpriv = shutil.which("setpriv")
         dies_with_runner = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         return cls(
             subprocess.Popen(
-                [*dies_with_runner, *command.argv],
-                env=dict(command.env),
-                cwd=command.folder,
+                [*dies_with_runner, *argv],
+                env=dict(env),
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
-                stdout=command.stdout,
-                stderr=command.stderr,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         )
@@ -76,22 +67,22 @@ class ChildProcess:
         return not self._exit_code.done()
 
     async def wait(self) -> int:
-        """The exit code; 128 + N for a process that signal N ended."""
+        """The exit code; 128 + N if signal N ended the process."""
         return await asyncio.shield(self._exit_code)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Signal the process itself; no error if it is gone."""
+        """Signal the process itself; it is not an error if it has ended."""
         if self.running:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
     def kill_session(self) -> None:
-        """SIGKILL for the process and for what stayed in its process group."""
+        """SIGKILL for the process and its process group."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
     async def stop(self, *, grace_seconds: float) -> int:
-        """SIGTERM, then SIGKILL when `grace_seconds` are over; returns the exit code."""
+        """SIGTERM, then SIGKILL after `grace_seconds`; returns the exit code."""
         self.send_signal(signal.SIGTERM)
         try:
             return await asyncio.wait_for(self.wait(), grace_seconds)
@@ -101,7 +92,7 @@ class ChildProcess:
 
 
 def find_marked_processes(marker: str) -> list[int]:
-    """Process ids of all readable processes that carry `marker` (NAME=VALUE) in their environment."""
+    """Process ids of all readable processes with `marker` (NAME=VALUE) in their environment."""
     wanted = marker.encode()
     found = []
     for entry in os.scandir("/proc"):
@@ -118,7 +109,7 @@ def find_marked_processes(marker: str) -> list[int]:
 
 
 def kill_leftovers(marker: str, *, timeout_seconds: float = 5.0) -> list[int]:
-    """Kill what an earlier runner of the same cluster left behind, and see it gone; returns the process ids."""
+    """Kill the processes that an earlier runner of the same cluster left, and wait for their end; returns their ids."""
     killed: set[int] = set()
     deadline = time.monotonic() + timeout_seconds
     while leftovers := find_marked_processes(marker):
@@ -128,6 +119,6 @@ def kill_leftovers(marker: str, *, timeout_seconds: float = 5.0) -> list[int]:
                 os.kill(pid, signal.SIGKILL)
         if time.monotonic() > deadline:
             break
-        # Their ports are free only when they are gone.
+        # Their ports are free only after their end.
         time.sleep(0.01)
     return sorted(killed)

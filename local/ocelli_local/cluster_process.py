@@ -1,7 +1,7 @@
-"""A cluster run by a process of its own, and finding one that already runs.
+"""A cluster that runs in a process of its own, and finding a running one.
 
-Owns starting `python -m ocelli_local up`, waiting until it is usable, and stopping it. Tests and `ocelli-local`
-commands use a cluster this way: the process that uses it may block, or be killed, without harm.
+Owns starting `python -m ocelli_local up`, waiting until it is ready, and stopping it. Tests and the commands of
+`ocelli-local` use a cluster this way: the process that uses it may block, or be killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ STOP_TIMEOUT_SECONDS = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterDescription:
-    """What a runner writes down about its cluster once it is usable."""
+    """What a runner writes about its cluster when it is ready."""
 
     runner: int
     server: str
@@ -39,7 +39,7 @@ class ClusterDescription:
 
     @classmethod
     def load(cls, state_dir: Path) -> ClusterDescription | None:
-        """None if no cluster runs on this state folder (or is still starting)."""
+        """None if no cluster runs on this state folder, or if it is still starting."""
         if not is_locked(state_dir):
             return None
         try:
@@ -54,7 +54,7 @@ class ClusterDescription:
 
 
 def is_locked(state_dir: Path) -> bool:
-    """Whether a runner holds the state folder."""
+    """Whether a runner uses the state folder."""
     try:
         with open(state_dir / "lock", "a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,7 +66,7 @@ def is_locked(state_dir: Path) -> bool:
 
 
 class ClusterProcess:
-    """A runner and its cluster. With `follow_parent` it stops when this process ends, whatever ends it."""
+    """A runner and its cluster. With `follow_parent` it stops when this process ends, even if it is killed."""
 
     def __init__(self, state_dir: Path, arguments: Sequence[str] = (), *, follow_parent: bool = True) -> None:
         self.state_dir = state_dir.absolute()
@@ -74,16 +74,11 @@ class ClusterProcess:
         self._follow_parent = follow_parent
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
     def start(self, *, timeout_seconds: float = START_TIMEOUT_SECONDS) -> ClusterDescription:
-        """Returns when the cluster is usable; raises ClusterError with the runner's last words if it does not come up."""
+        """Returns when the cluster is ready; raises ClusterError with the runner's last output if it does not start."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.state_dir / "logs").mkdir(exist_ok=True)
-        # A description of before a crash must not be taken for this start's.
+        # The description of a cluster that crashed is not the new one's.
         if not is_locked(self.state_dir):
             (self.state_dir / "cluster.json").unlink(missing_ok=True)
         argv = [sys.executable, "-m", "ocelli_local", "up", "--state-dir", str(self.state_dir), *self._arguments]
@@ -93,7 +88,7 @@ class ClusterProcess:
                 stdin=subprocess.PIPE if self._follow_parent else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C is for the process that uses the cluster, which then stops this one.
+                # Ctrl-C interrupts the process that uses the cluster, which then stops this one.
                 start_new_session=True,
             )
         deadline = time.monotonic() + timeout_seconds
@@ -104,16 +99,16 @@ class ClusterProcess:
             if self._process.poll() is not None:
                 break
             time.sleep(0.02)
-        last_words = self.log.read_text(errors="replace")[-4000:]
+        last_output = self.log.read_text(errors="replace")[-4000:]
         self.stop()
-        raise ClusterError(f"the cluster on {self.state_dir} did not come up; the runner said:\n{last_words}")
+        raise ClusterError(f"the cluster on {self.state_dir} did not start; the last lines of {self.log}:\n{last_output}")
 
     @property
     def log(self) -> Path:
         return self.state_dir / "logs" / "runner.log"
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if it takes too long; returns when the runner is gone."""
+        """SIGTERM, and SIGKILL if it takes too long; returns when the runner has ended."""
         if self._process is None:
             return
         self._process.send_signal(signal.SIGTERM)
@@ -124,32 +119,22 @@ class ClusterProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
 
-    def send_signal(self, number: signal.Signals) -> None:
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The started runner."""
         assert self._process is not None
-        self._process.send_signal(number)
-
-    def wait(self, *, timeout_seconds: float) -> int:
-        """The runner's exit code; raises subprocess.TimeoutExpired."""
-        assert self._process is not None
-        return self._process.wait(timeout_seconds)
-
-    def let_go(self) -> None:
-        """Close what ties the runner to this process, as this process's end would."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        return self._process
 
     def kill(self) -> None:
-        """SIGKILL for the runner alone, as an accident would."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
-        if self._process.stdin is not None:
-            self._process.stdin.close()
+        """SIGKILL for the runner only, as the kernel does when memory runs out."""
+        self.process.kill()
+        self.process.wait()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
 
 
 def stop_running_cluster(state_dir: Path) -> bool:
-    """Stop whatever runs on the state folder, by whomever it was started. False if nothing ran."""
+    """Stop the cluster on the state folder, also one that another process started. False if none ran."""
     state_dir = state_dir.absolute()
     was_running = is_locked(state_dir)
     runner = read_runner(state_dir)
@@ -167,7 +152,7 @@ def stop_running_cluster(state_dir: Path) -> bool:
 
 
 def read_runner(state_dir: Path) -> int | None:
-    """The process that holds the state folder, as it noted itself in the lock file."""
+    """The process that uses the state folder, according to the lock file."""
     try:
         return int((state_dir / "lock").read_text())
     except (FileNotFoundError, ValueError):

@@ -1,7 +1,6 @@
 """etcd, API server, controller-manager and scheduler of one cluster, as child processes.
 
-Owns their flags, their start order, their log files, and starting one again when it ends unasked. It must not know of
-nodes and Pods.
+Owns their flags, start order and log files, and restarts one that exits by itself. It must not know of nodes and Pods.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import aiohttp
 import yaml
 
 from ocelli_local.addresses import LoopbackRange, find_free_port
-from ocelli_local.binaries import ControlPlaneBinaries
+from ocelli_local.binaries import Programs
 from ocelli_local.certificates import Authority, KeyPair, Subject, ensure_token_key
-from ocelli_local.child_process import ChildProcess, Command
-from ocelli_local.kubeconfig import ApiAddress, Credentials, build_kubeconfig, save_kubeconfig
+from ocelli_local.child_process import ChildProcess
+from ocelli_local.kubeconfig import ApiAddress, build_certificate_user, build_kubeconfig, save_kubeconfig
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +32,8 @@ ETCD_PEER_PORT = 23800
 READY_TIMEOUT_SECONDS = 5.0
 STOP_GRACE_SECONDS = 5.0
 RESTART_DELAY_SECONDS = 1.0
-# Without the endpoint controllers: EndpointSlices refuse loopback addresses, and every Pod here has one. The others
-# would only watch for what a process node does not have: claims, certificates to sign, Pod ranges.
+# The endpoint controllers are left out because EndpointSlices refuse loopback addresses, and every Pod here has one. The
+# others watch for what a process node does not have: claims, certificates to sign, Pod address ranges.
 LEFT_OUT_CONTROLLERS = (
     "endpoints-controller",
     "endpointslice-controller",
@@ -48,18 +47,18 @@ LEFT_OUT_CONTROLLERS = (
     "node-ipam-controller",
     "service-cidr-controller",
 )
-# The node refuses Pods with claims and says why; these plugins would leave them unscheduled, and nobody would say why.
+# The node refuses Pods with claims and reports the reason; these plugins would leave them pending without one.
 LEFT_OUT_SCHEDULER_PLUGINS = ("VolumeBinding", "VolumeZone", "VolumeRestrictions", "NodeVolumeLimits")
 
 
 class ControlPlaneError(Exception):
-    """A part of the control plane did not come up; the message names its log."""
+    """A component of the control plane did not start; the message contains the end of its log."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlPlaneOptions:
     state_dir: Path
-    binaries: ControlPlaneBinaries
+    programs: Programs
     loopback: LoopbackRange
     durable: bool
     env: Mapping[str, str]
@@ -67,7 +66,7 @@ class ControlPlaneOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterCertificates:
-    """Every key pair of a cluster that this start needs."""
+    """All key pairs of a cluster."""
 
     api_authority: Authority
     etcd_authority: Authority
@@ -105,7 +104,7 @@ KUBELET_CLIENT_NAME = "kube-apiserver-kubelet-client"
 
 
 class Component:
-    """One program that is kept running: started again a second after it ends unasked."""
+    """One program that is kept running: it is restarted a second after it exits by itself."""
 
     def __init__(self, name: str, command: Sequence[str], *, options: ControlPlaneOptions) -> None:
         self.name = name
@@ -114,10 +113,6 @@ class Component:
         self._options = options
         self._process: ChildProcess | None = None
         self._keeper: asyncio.Task[None] | None = None
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.running
 
     @property
     def pid(self) -> int | None:
@@ -138,20 +133,14 @@ class Component:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self._process = ChildProcess.start(
-                Command(
-                    argv=self._argv,
-                    env=self._options.env,
-                    folder=self._options.state_dir,
-                    stdout=log.fileno(),
-                    stderr=log.fileno(),
-                )
+                self._argv, env=self._options.env, folder=self._options.state_dir, output=log.fileno()
             )
 
     async def _keep_running(self) -> None:
         while True:
             assert self._process is not None
             code = await self._process.wait()
-            logger.warning("component ended, starting it again: name=%s exit_code=%s log=%s", self.name, code, self.log)
+            logger.warning("component exited, restarting it: name=%s exit_code=%s log=%s", self.name, code, self.log)
             await asyncio.sleep(RESTART_DELAY_SECONDS)
             self._start_process()
 
@@ -174,10 +163,7 @@ class ControlPlane:
             url=f"https://127.0.0.1:{port}", authority=self.certificates.api_authority.pair.certificate
         )
         self._api_port = port
-        self.admin_kubeconfig = save_kubeconfig(
-            options.state_dir / "kubeconfig",
-            build_kubeconfig(self.api_address, Credentials(certificate=self.certificates.admin)),
-        )
+        self.admin_kubeconfig = self._save_kubeconfig(options.state_dir / "kubeconfig", self.certificates.admin)
         etcd_port = find_free_port(options.loopback.infrastructure_address, ETCD_PORT)
         peer_port = find_free_port(options.loopback.infrastructure_address, ETCD_PEER_PORT)
         self.components = {
@@ -191,8 +177,8 @@ class ControlPlane:
         }
 
     async def start(self, *, deadline_seconds: float) -> None:
-        """Start all; raises ControlPlaneError if the API server is not ready in time."""
-        # The API server waits for etcd by itself, and is the slowest to come up.
+        """Start all components; raises ControlPlaneError if the API server is not ready in time."""
+        # The API server waits for etcd by itself, and takes longest to start.
         self.components["etcd"].start()
         self.components["kube-apiserver"].start()
         await self._wait_until_ready(time.monotonic() + deadline_seconds)
@@ -200,13 +186,13 @@ class ControlPlane:
         self.components["kube-scheduler"].start()
 
     async def stop(self) -> None:
-        """Stop in the reverse order, so that nothing reports that its server went away."""
+        """Stop in the reverse order, so that no component logs that its server is gone."""
         await asyncio.gather(self.components["kube-controller-manager"].stop(), self.components["kube-scheduler"].stop())
         await self.components["kube-apiserver"].stop()
         await self.components["etcd"].stop()
 
     async def restart_component(self, name: str) -> None:
-        """Stop and start one component, for tests of what an outage does; returns when the API server is ready."""
+        """Stop and start one component, for tests of outages; returns when the API server is ready."""
         component = self.components[name]
         await component.stop()
         component.start()
@@ -216,7 +202,7 @@ class ControlPlane:
         context = ssl.create_default_context(cafile=str(self.api_address.authority))
         admin = self.certificates.admin
         context.load_cert_chain(admin.certificate, admin.key)
-        # One answer that never comes must not outlast the deadline.
+        # A request without an answer must not outlast the deadline.
         timeout = aiohttp.ClientTimeout(total=READY_TIMEOUT_SECONDS)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context), timeout=timeout) as session:
             while True:
@@ -231,7 +217,7 @@ class ControlPlane:
                 await asyncio.sleep(0.05)
 
     def _explain_not_ready(self) -> str:
-        parts = ["the API server is not ready in time; last lines of the logs:"]
+        parts = ["the API server did not become ready in time; the last lines of the logs:"]
         for name in ("etcd", "kube-apiserver"):
             component = self.components[name]
             parts.append(f"--- {component.log}\n{component.last_log_lines()}")
@@ -244,7 +230,7 @@ class ControlPlane:
         client_url, peer_url = f"https://{address}:{port}", f"https://{address}:{peer_port}"
         data = self._options.state_dir / "etcd"
         command = [
-            str(self._options.binaries.etcd),
+            str(self._options.programs["etcd"]),
             "--name=local",
             f"--data-dir={data}",
             f"--listen-client-urls={client_url}",
@@ -269,7 +255,7 @@ class ControlPlane:
         address = self._options.loopback.infrastructure_address
         authority = certificates.api_authority.pair.certificate
         return [
-            str(self._options.binaries.kube_apiserver),
+            str(self._options.programs["kube-apiserver"]),
             "--bind-address=127.0.0.1",
             "--advertise-address=127.0.0.1",
             f"--secure-port={self._api_port}",
@@ -287,22 +273,24 @@ class ControlPlane:
             f"--service-cluster-ip-range={SERVICE_RANGE}",
             "--authorization-mode=Node,RBAC",
             "--enable-admission-plugins=NodeRestriction",
-            # So that the node is the one to refuse, with a reason.
+            # The node refuses privileged Pods, with a reason.
             "--allow-privileged",
             "--kubelet-preferred-address-types=InternalIP",
             f"--kubelet-client-certificate={certificates.kubelet_client.certificate}",
             f"--kubelet-client-key={certificates.kubelet_client.key}",
             f"--kubelet-certificate-authority={authority}",
-            # Without it the server takes a minute to stop while watches are open.
+            # By default the server takes a minute to stop while watches are open.
             "--shutdown-watch-termination-grace-period=1s",
             "--profiling=false",
         ]
 
     def _controller_manager_command(self) -> list[str]:
-        kubeconfig = self._component_kubeconfig("kube-controller-manager", self.certificates.controller_manager)
+        kubeconfig = self._save_kubeconfig(
+            self._folder / "kube-controller-manager.kubeconfig", self.certificates.controller_manager
+        )
         controllers = ",".join(["*", *(f"-{name}" for name in LEFT_OUT_CONTROLLERS)])
         return [
-            str(self._options.binaries.kube_controller_manager),
+            str(self._options.programs["kube-controller-manager"]),
             f"--kubeconfig={kubeconfig}",
             "--leader-elect=false",
             "--use-service-account-credentials",
@@ -318,7 +306,7 @@ class ControlPlane:
         ]
 
     def _scheduler_command(self) -> list[str]:
-        kubeconfig = self._component_kubeconfig("kube-scheduler", self.certificates.scheduler)
+        kubeconfig = self._save_kubeconfig(self._folder / "kube-scheduler.kubeconfig", self.certificates.scheduler)
         configuration = {
             "apiVersion": "kubescheduler.config.k8s.io/v1",
             "kind": "KubeSchedulerConfiguration",
@@ -333,23 +321,20 @@ class ControlPlane:
         }
         path = self._folder / "kube-scheduler.yaml"
         path.write_text(yaml.safe_dump(configuration))
-        return [str(self._options.binaries.kube_scheduler), f"--config={path}", "--secure-port=0"]
+        return [str(self._options.programs["kube-scheduler"]), f"--config={path}", "--secure-port=0"]
 
-    def _component_kubeconfig(self, name: str, certificate: KeyPair) -> Path:
-        return save_kubeconfig(
-            self._folder / f"{name}.kubeconfig",
-            build_kubeconfig(self.api_address, Credentials(certificate=certificate)),
-        )
+    def _save_kubeconfig(self, path: Path, certificate: KeyPair) -> Path:
+        return save_kubeconfig(path, build_kubeconfig(self.api_address, build_certificate_user(certificate)))
 
 
 def component_environment(environ: Mapping[str, str], marker: tuple[str, str]) -> dict[str, str]:
-    """What the components see of the runner's environment: no proxies, no credentials."""
+    """The part of the runner's environment that the components get: no proxies, no credentials."""
     kept = {name: environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "GOGC") if name in environ}
     return {**kept, marker[0]: marker[1]}
 
 
 def process_resident_bytes(pid: int) -> int:
-    """Resident size of one process; 0 if it is gone."""
+    """Resident size of one process; 0 if it has ended."""
     try:
         with open(f"/proc/{pid}/statm") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

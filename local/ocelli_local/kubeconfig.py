@@ -1,45 +1,31 @@
-"""Kubeconfig files: building and writing them.
-
-Owns their shape and their file mode. Credentials are referred to by path, except a bearer token that has no file.
-"""
+"""Kubeconfig files: their content and their file mode."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ocelli_local.certificates import KeyPair
-
-
-@dataclass(frozen=True, kw_only=True)
-class Credentials:
-    """Who a kubeconfig speaks for: a client certificate, a token, or a file that holds the current token."""
-
-    certificate: KeyPair | None = None
-    token: str | None = None
-    token_file: Path | None = None
+from ocelli_local.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class ApiAddress:
-    """Where the API server answers, and the authority that vouches for it."""
+    """URL of the API server, and the certificate of its authority."""
 
     url: str
     authority: Path
 
 
-def build_kubeconfig(address: ApiAddress, credentials: Credentials, *, namespace: str = "default") -> dict[str, Any]:
-    user: dict[str, Any] = {}
-    if credentials.certificate is not None:
-        user["client-certificate"] = str(credentials.certificate.certificate)
-        user["client-key"] = str(credentials.certificate.key)
-    if credentials.token is not None:
-        user["token"] = credentials.token
-    if credentials.token_file is not None:
-        user["tokenFile"] = str(credentials.token_file)
+def build_certificate_user(pair: KeyPair) -> dict[str, str]:
+    return {"client-certificate": str(pair.certificate), "client-key": str(pair.key)}
+
+
+def build_kubeconfig(address: ApiAddress, user: Mapping[str, str], *, namespace: str = "default") -> Manifest:
+    """`user` contains the credentials: a client certificate, a token, or the file of a token."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -50,7 +36,7 @@ def build_kubeconfig(address: ApiAddress, credentials: Credentials, *, namespace
                 "cluster": {"server": address.url, "certificate-authority": str(address.authority)},
             }
         ],
-        "users": [{"name": "ocelli-local", "user": user}],
+        "users": [{"name": "ocelli-local", "user": dict(user)}],
         "contexts": [
             {
                 "name": "ocelli-local",
@@ -60,8 +46,8 @@ def build_kubeconfig(address: ApiAddress, credentials: Credentials, *, namespace
     }
 
 
-def save_kubeconfig(path: Path, kubeconfig: dict[str, Any]) -> Path:
-    """Write atomically and readable by the owner only. JSON is YAML, and needs no YAML library to read back."""
+def save_kubeconfig(path: Path, kubeconfig: Manifest) -> Path:
+    """Write atomically, readable by the owner only. JSON is YAML, and is read without a YAML library."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

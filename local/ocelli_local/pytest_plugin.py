@@ -1,12 +1,13 @@
 """Fixtures for tests on a real control plane: `-p ocelli_local.pytest_plugin`, or `pytest_plugins` in a conftest.
 
-`local_cluster` is one cluster for each pytest process (with pytest-xdist: for each worker), run by a process of its
-own, so that a test may block and a killed test run leaves nothing. `namespace` is a fresh namespace for each test.
-Override the session fixture `local_cluster_arguments` to give `ocelli-local up` further arguments.
+`local_cluster` is one cluster for each pytest process (with pytest-xdist: for each worker). It runs in a process of its
+own, so that a test may block, and that no process is left when a test run is killed. `namespace` is a new namespace for
+each test. Override the session fixture `local_cluster_arguments` to pass `ocelli-local up` other arguments.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
@@ -23,7 +24,7 @@ from ocelli_local.cluster_process import ClusterProcess
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Build the control plane before the first test: a build takes longer than any test may."""
+    """Install the control plane before the first test: a build takes longer than a test's timeout."""
     if session.config.option.collectonly:
         return
     if any("local_cluster" in getattr(item, "fixturenames", ()) for item in session.items):
@@ -31,12 +32,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if store.find() is None:
             capture = session.config.pluginmanager.getplugin("capturemanager")
             with capture.global_and_fixture_disabled():
-                store.find_or_build(lambda line: print(line, file=sys.stderr, flush=True))
+                asyncio.run(store.find_or_install(lambda line: print(line, file=sys.stderr, flush=True)))
 
 
 @pytest.fixture(scope="session")
 def local_cluster_arguments() -> Sequence[str]:
-    """Further arguments of `ocelli-local up`."""
+    """Additional arguments of `ocelli-local up`."""
     return ()
 
 
@@ -52,26 +53,26 @@ def local_cluster(
     finally:
         access.close()
         process.stop()
-        # The logs stay for whoever looks into a failure; the rest is large.
+        # The logs are kept to explain failures; the rest is large.
         for folder in ("etcd", "node"):
             shutil.rmtree(process.state_dir / folder, ignore_errors=True)
 
 
 @pytest.fixture
 def namespace(local_cluster: SyncClusterAccess, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A namespace of the test's own; it goes afterwards, and nobody waits for that."""
+    """A namespace of the test's own. It is deleted afterwards, without waiting for it to be gone."""
     with fresh_namespace(local_cluster, request.node.name.lower().removeprefix("test_")) as name:
         yield name
 
 
 @contextlib.contextmanager
 def fresh_namespace(cluster: SyncClusterAccess, title: str) -> Iterator[str]:
-    """A namespace whose name begins like the title; for a fixture of several tests."""
+    """A namespace whose name begins with the title; for fixtures that several tests share."""
     stem = re.sub(r"[^a-z0-9]+", "-", title)[:40].strip("-")
     name = f"{stem or 'test'}-{secrets.token_hex(3)}"
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     cluster.apply(manifest)
-    # Pods are refused until the controller-manager has made it.
+    # Pods are refused until the controller-manager has created it.
     cluster.wait_for(
         f"namespace {name} has its default ServiceAccount",
         lambda: cluster.get("v1", "ServiceAccount", "default", namespace=name),

@@ -1,4 +1,4 @@
-"""`make run` and `make demo`: Ocelli whole on one machine, and its tutorial.
+"""`make run` and `make demo`: a complete Ocelli on one machine, and its tutorial.
 
-The composition of everything else: it starts a local cluster, applies the shipped manifests to it and shows what happens.
+It starts a local cluster, applies the shipped manifests and reports changes.
 """

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from ocelli_local import ClusterAccessError, ClusterError
 from ocelli_local.addresses import AddressesError
-from ocelli_local.binaries import BinariesError
 from ocelli_local.control_plane import ControlPlaneError
+from ocelli_local.versions import BinariesError
 from ocelli_model.backbone import BackboneError
-from ocelli_quickstart.client import Service, TutorialError
+from ocelli_quickstart.client import TutorialError
 from ocelli_quickstart.demo import play_tutorial
 from ocelli_quickstart.run import RunError, RunSettings, run, running_ocelli
 from ocelli_quickstart.samples import write_samples
@@ -29,16 +29,15 @@ def say(text: str) -> None:
 
 
 async def demo(settings: RunSettings) -> None:
-    """The tutorial against a running instance, else against one that lives only as long as the demo."""
+    """The tutorial with the running instance, else with one that ends with the demo."""
     state = StateFolder(settings.state_dir)
-    running = state.running()
+    running = state.find_running()
     if running is not None:
-        instance, password = running
         write_samples(state.samples)
-        say(f"playing the tutorial against {instance.address}")
-        await play_tutorial(Service(address=instance.address, user=instance.user, password=password), state.samples, say)
+        say(f"running the tutorial with {running.address}")
+        await play_tutorial(running, state.samples, say)
         return
-    say("`make run` is not up: starting a cluster of the demo's own")
+    say("`make run` is not running: starting a cluster for the demo")
     with tempfile.TemporaryDirectory(prefix="ocelli-demo-") as folder:
         own = replace(settings, state_dir=Path(folder) / "state", port=None)
         async with running_ocelli(own, say) as (_, service, own_state):
@@ -46,7 +45,7 @@ async def demo(settings: RunSettings) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 0 where everything went as it should, 1 with a one-line reason where not, 2 for wrong usage."""
+    """Exit code 0 on success, 1 with the reason on failure, 2 for wrong usage."""
     try:
         settings = RunSettings.from_environment(os.environ)
         match arguments:

@@ -1,4 +1,4 @@
-"""The tutorial's REST calls, as a program makes them. It shows each as the curl command that does the same."""
+"""The tutorial's REST calls, and the curl command of each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import json
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,24 @@ from typing import Any
 import aiohttp
 
 VERSION = "2018-03-19"
+Form = dict[str, str | Path]
+"""Fields of a form: texts and files."""
 
 
 class TutorialError(Exception):
-    """The service answered something else than the tutorial expects."""
+    """The gateway did not answer as the tutorial expects."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """Where the gateway is and who is asking."""
+    """Address of the gateway, and the user who logs in."""
 
     address: str
     user: str
     password: str
 
-    def curl(self, method: str, path: str, form: Mapping[str, str | Path] | None = None, **query: str) -> str:
-        """The curl command of a call, ready to paste; a `$ID` in it is left to the shell."""
+    def curl(self, method: str, path: str, form: Form | None = None, **query: str) -> str:
+        """The curl command of a call, ready to paste; the shell replaces `$ID`."""
         words = ["curl"] + ([] if method == "GET" else ["-X", method]) + ["-u", shlex.quote(f"{self.user}:{self.password}")]
         for name, value in (form or {}).items():
             words += ["-F", _quoted(f"{name}=@{value}" if isinstance(value, Path) else f"{name}={value}")]
@@ -42,7 +43,7 @@ def _quoted(text: str) -> str:
 
 
 class TutorialClient:
-    """Calls over one kept-alive connection pool."""
+    """Calls with one connection pool."""
 
     def __init__(self, service: Service, session: aiohttp.ClientSession) -> None:
         self.service = service
@@ -50,12 +51,12 @@ class TutorialClient:
         self._headers = {"Authorization": aiohttp.encode_basic_auth(service.user, service.password)}
 
     async def call(
-        self, method: str, path: str, form: Mapping[str, str | Path] | None = None, *, expect: int = 200, **query: str
+        self, method: str, path: str, form: Form | None = None, *, expect: int = 200, **query: str
     ) -> dict[str, Any]:
         """One call.
 
         Raises:
-            TutorialError: another status than the expected one, or no answer.
+            TutorialError: the status is not the expected one, or there is no answer.
         """
         data: aiohttp.FormData | None = None
         if form is not None:
@@ -72,7 +73,7 @@ class TutorialClient:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise TutorialError(
-                f"{method} {path}: no answer from {self.service.address}: {error!r}; is it still up?"
+                f"{method} {path}: no answer from {self.service.address} ({error!r}); check that `make run` is still running"
             ) from error
         if response.status != expect:
             raise TutorialError(f"{method} {path} answered {response.status}, not {expect}: {text}")
@@ -83,7 +84,7 @@ class TutorialClient:
         """Poll until the classifier is `ready`.
 
         Raises:
-            TutorialError: it failed, or the time is over.
+            TutorialError: it failed, or is not ready in time.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:

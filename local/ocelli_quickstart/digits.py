@@ -1,4 +1,4 @@
-"""Images to learn from that need no download: scikit-learn's handwritten digits, scaled up to 64x64, as zips of PNGs.
+"""Examples without a download: scikit-learn's handwritten digits, scaled up to 64x64, as zips of PNGs.
 
 The digits (8x8 grey, 1,797 of them) come from the UCI Optical Recognition of Handwritten Digits data set.
 """

@@ -1,6 +1,6 @@
-"""Installing Ocelli into a local cluster: the shipped manifests, with what differs on one machine put in.
+"""Installing Ocelli into a local cluster: the shipped manifests, adapted to one machine.
 
-Operator and gateway run as Pods under the chart's ServiceAccounts and Roles, as they do on any cluster.
+Operator and gateway run as Pods with the chart's ServiceAccounts and Roles, as on any cluster.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION
 from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
 from ocelli_local.api_client import ApiError
+from ocelli_local.manifest import Manifest
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_model.publish import publish_backbone
 from ocelli_storage.store_url import open_store
@@ -30,41 +30,39 @@ BUILT_INS = CHECKOUT / "charts" / "ocelli" / "built-in"
 SYSTEM_NAMESPACE = "ocelli-system"
 CREDENTIALS_ANNOTATION = f"{GROUP}/credentials"
 
-# Requests decide how many Pods the scheduler puts on the node. Here they are kept small, so that a laptop holds dozens of
-# classifiers: they share its cores anyway.
+# Requests limit how many Pods the scheduler puts on the node. They are small, so that dozens of classifiers fit a laptop, where
+# they share the cores.
 TRAINER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}}
 INFERENCE_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "2Gi"}}
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class InstallationOptions:
-    """What differs from the shipped manifests."""
+    """The differences from the shipped manifests."""
 
     store_url: str
     file_sources_folder: Path
     gateway_port: int
     gateway_internal_port: int
-    """Of its probes and metrics."""
+    """For probes and metrics."""
     credential_set: CredentialSet
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the gateway beside those that are set here."""
+    """Other variables of the gateway."""
     backbones: tuple[str, ...] = ()
-    """torchvision backbones to install next to the default one."""
+    """torchvision backbones to install in addition to the default one."""
     weights: str | None = None
     """Where their weights are: a folder, a file or a URL; None: torch hub's cache."""
     gpus: bool = False
     """Whether the node offers GPUs."""
     built_ins: tuple[str, ...] = ()
-    """Built-in classifiers to make where they are not there yet: names of files in `charts/ocelli/built-in`."""
+    """Built-in classifiers to create if they do not exist: names of files in `charts/ocelli/built-in`."""
 
 
 async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
-    """Apply everything; returns when the API server has taken it, before operator and gateway are up.
+    """Apply everything. Returns before operator and gateway are ready.
 
     Raises:
-        BackboneUnavailableError: a backbone has no weights here.
+        BackboneUnavailableError: the weights of a backbone are missing.
     """
     store = open_store(options.store_url)
     backbones = [await publish_backbone(store, DEFAULT_BACKBONE)]
@@ -75,7 +73,7 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_BACKBONES": ",".join(str(backbone) for backbone in backbones),
         "OCELLI_BACKBONES_FOLDER": "",
         "OCELLI_FILE_SOURCES_FOLDER": str(options.file_sources_folder),
-        # Whoever uses this cluster may reach from this machine what trainers may.
+        # Users of this cluster have the network access of this machine anyway.
         "OCELLI_SOURCES_ALLOWED_NETWORKS": "0.0.0.0/0,::/0",
         "OCELLI_TRAINER_RESOURCES": json.dumps(TRAINER_RESOURCES),
         "OCELLI_INFERENCE_RESOURCES": json.dumps(INFERENCE_RESOURCES),
@@ -89,25 +87,25 @@ async def install(cluster: LocalCluster, options: InstallationOptions) -> None:
         "OCELLI_GATEWAY_HOST": "127.0.0.1",
         "OCELLI_GATEWAY_PORT": str(options.gateway_port),
         "OCELLI_GATEWAY_INTERNAL_PORT": str(options.gateway_internal_port),
-        # There is one replica: nobody else's watch has to be waited for.
+        # With one replica, there is no other watch to wait for.
         "OCELLI_GATEWAY_REPLICA_DELAY_SECONDS": "0",
         "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
     }
-    await cluster.apply(CRDS)
-    # A CRD that was just made answers 429 for a moment, which clients report as an error.
-    await cluster.wait_for("the API server serves Classifiers", lambda: _serves_classifiers(cluster))
+    await cluster.access.apply(CRDS)
+    # For a moment after its creation, a CRD answers 429, which clients report as an error.
+    await cluster.access.wait_for("the API server serves Classifiers", lambda: _serves_classifiers(cluster))
     secret = build_credentials_secret([options.credential_set])
     digest = hashlib.sha256(json.dumps(secret, sort_keys=True).encode()).hexdigest()
     manifests = [
-        # Before the gateway: a Secret that comes after its Pod is mounted only when the node looks again, a minute later.
+        # Before the gateway: if a Secret is created after its Pod, the node mounts it a minute later.
         secret,
         *load_manifests([NAMESPACE_FILE, MANIFESTS]),
     ]
     environments = {"ocelli-operator": operator, "ocelli-gateway": gateway}
     localised = [_localise(manifest, environments, digest) for manifest in manifests]
     await _delete_deployments_of_before(cluster, localised)
-    await cluster.apply(localised, namespace=SYSTEM_NAMESPACE)
-    await _make_built_ins(cluster, options.built_ins)
+    await cluster.access.apply(localised, namespace=SYSTEM_NAMESPACE)
+    await _create_built_ins(cluster, options.built_ins)
 
 
 def known_built_ins() -> tuple[str, ...]:
@@ -120,13 +118,13 @@ async def _delete_deployments_of_before(cluster: LocalCluster, manifests: Sequen
     for manifest in manifests:
         if manifest["kind"] != "Deployment":
             continue
-        found = await cluster.get("apps/v1", "Deployment", manifest["metadata"]["name"], namespace=SYSTEM_NAMESPACE)
+        found = await cluster.access.get("apps/v1", "Deployment", manifest["metadata"]["name"], namespace=SYSTEM_NAMESPACE)
         if found is not None and found["spec"]["selector"] != manifest["spec"]["selector"]:
-            await cluster.delete([found], namespace=SYSTEM_NAMESPACE)
+            await cluster.access.delete([found], namespace=SYSTEM_NAMESPACE)
 
 
-async def _make_built_ins(cluster: LocalCluster, names: Sequence[str]) -> None:
-    """One that is there already stays as it is: its user may have given it other weights. So do those of earlier releases."""
+async def _create_built_ins(cluster: LocalCluster, names: Sequence[str]) -> None:
+    """Existing ones are not changed: their user may have set other weights."""
     path = f"/apis/{GROUP}/{VERSION}/namespaces/{SYSTEM_NAMESPACE}/{PLURAL}"
     there = {item["metadata"]["name"] for item in (await cluster.access.client.get(path))["items"]}
     for manifest in load_manifests([BUILT_INS / f"{name}.yaml" for name in names if name not in there]):
@@ -145,7 +143,7 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]],
     name = manifest["metadata"]["name"]
     localised = copy.deepcopy(manifest)
     if manifest["kind"] == "Namespace":
-        # Pod Security counts the node's network as a privilege, which the gateway has here, see below.
+        # For Pod Security, the gateway's use of the host network (see below) is a privilege.
         localised["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "privileged"
     if manifest["kind"] != "Deployment" or name not in environments:
         return localised
@@ -157,11 +155,11 @@ def _localise(manifest: Manifest, environments: Mapping[str, Mapping[str, str]],
             del pod[field_name]
         del pod["containers"][0]["volumeMounts"]
     if name == "ocelli-gateway":
-        # A Pod's own loopback address would do, but users expect localhost and a port of their choice.
+        # Users expect localhost and a port of their choice, not the Pod's own loopback address.
         pod["hostNetwork"] = True
-        # Two Pods cannot have the one port.
+        # Two Pods can't use one port.
         localised["spec"]["strategy"] = {"type": "Recreate"}
-        # Other credentials, another Pod: the node renews a mounted Secret only once a minute.
+        # Changed credentials replace the Pod: the node updates a mounted Secret only once a minute.
         localised["spec"]["template"]["metadata"]["annotations"] = {CREDENTIALS_ANNOTATION: credentials_digest}
     for container in pod["containers"]:
         values = environments[name]

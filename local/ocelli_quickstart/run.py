@@ -1,4 +1,4 @@
-"""`make run`: everything on this machine until Ctrl-C, saying what happens while it happens, in plain lines."""
+"""`make run`: everything on this machine until Ctrl-C, with a line for each change."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ import contextlib
 import difflib
 import importlib.util
 import json
-import os
 import shlex
 import shutil
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, ClassifierStatus, parse_classifier
-from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_api.classifier import GROUP, PLURAL, VERSION, parse_classifier
 from ocelli_api.settings import SettingsError, list_settings, load_settings
 from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings
@@ -31,8 +29,10 @@ from ocelli_model.backbones.published_weights import hub_folder
 from ocelli_quickstart.client import VERSION as TUTORIAL_VERSION
 from ocelli_quickstart.client import Service
 from ocelli_quickstart.installation import SYSTEM_NAMESPACE, InstallationOptions, install, known_built_ins
-from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
-from ocelli_quickstart.state import RunningInstance, StateFolder, save_private
+from ocelli_quickstart.samples import write_samples
+from ocelli_quickstart.state import StateFolder, save_private
+from ocelli_quickstart.summary import summarise
+from ocelli_quickstart.tutorial import list_commands
 
 DEFAULT_PORT = 8080
 INTERNAL_PORT = 9090
@@ -41,19 +41,18 @@ NAMESPACE = "default"
 OWNER = "demo"
 START_TIMEOUT_SECONDS = 90.0
 GATEWAY_PREFIXES = ("OCELLI_GATEWAY_", "OCELLI_QUOTA_")
-"""Of the gateway's variables that `make run` passes on."""
+"""Of the gateway's variables that `make run` passes to it."""
 
 Say = Callable[[str], None]
-Form = dict[str, str | Path]
 
 
 class RunError(Exception):
-    """It cannot run here and now; the message names object, fact and remedy."""
+    """`make run` can't start; the message names object, fact and remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What a user sets."""
+    """The settings of `make run`."""
 
     state_dir: Path
     port: int | None
@@ -62,25 +61,23 @@ class RunSettings:
     backbones: tuple[str, ...] = ()
     weights: str | None = None
     built_ins: tuple[str, ...] = ()
-    """Built-in classifiers to make where they are not there yet."""
+    """Built-in classifiers to create if they do not exist."""
     gateway_settings: Mapping[str, str] = field(default_factory=dict)
-    """Variables of the gateway, as docs/reference/gateway-settings.md has them."""
+    """Variables of the gateway, see docs/reference/gateway-settings.md."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> RunSettings:
-        """Settings of `make run`.
-
-        Raises:
-            RunError: PORT is no port, BUILT_INS names what is no built-in classifier, or the gateway would not start.
-        """
+        """Raises RunError for an invalid PORT, an unknown built-in classifier, or an invalid setting of the gateway."""
         port = environment.get("PORT", "").strip()
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-            raise RunError(f"PORT={port!r} is not a port; set a number from 1 to 65535, or leave it out")
+            raise RunError(f"PORT={port!r} is not a port; set a number from 1 to 65535, or unset it")
         known = known_built_ins()
         built_ins = tuple(dict.fromkeys(_words(environment.get("BUILT_INS", " ".join(known)))))
         for name in built_ins:
             if name not in known:
-                raise RunError(f"BUILT_INS names {name!r}; name some of {', '.join(known)}, or none")
+                raise RunError(
+                    f"BUILT_INS names {name!r}, which is not a built-in classifier; name some of {', '.join(known)}, or none"
+                )
         return cls(
             state_dir=Path(environment.get("STATE_DIR") or ".state"),
             port=int(port) if port else None,
@@ -94,7 +91,7 @@ class RunSettings:
 
 
 def _gateway_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Checked here: a gateway that does not start is found out only after a minute and a half of waiting for it."""
+    """Checked before the start: otherwise `make run` would wait a minute and a half for a gateway that can't start."""
     given = {name: value for name, value in environment.items() if name.startswith(GATEWAY_PREFIXES) and value}
     known = [item.name for item in list_settings(GatewaySettings) if item.name.startswith(GATEWAY_PREFIXES)]
     for name in given.keys() - set(known):
@@ -114,11 +111,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 @contextlib.asynccontextmanager
 async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple[LocalCluster, Service, StateFolder]]:
-    """Cluster, operator and gateway; a create would succeed when the block is entered.
-
-    Raises:
-        RunError, StateError, and the errors of the cluster: see there.
-    """
+    """Cluster, operator and gateway, ready for requests. Raises RunError, StateError and the errors of the cluster."""
     state = StateFolder(settings.state_dir)
     state.prepare()
     state.refuse_second_run()
@@ -136,7 +129,7 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
         step("starting the Kubernetes control plane")
         gpus = count_gpus()
         cluster = await stack.enter_async_context(LocalCluster(_cluster_options(state, gpus), report=step))
-        save_private(state.kubeconfig, cluster.kubeconfig.read_text())
+        save_private(state.kubeconfig, cluster.access.kubeconfig.read_text())
         step("starting operator and gateway")
         await samples
         await install(
@@ -157,16 +150,15 @@ async def running_ocelli(settings: RunSettings, say: Say) -> AsyncIterator[tuple
         service = Service(address=f"http://127.0.0.1:{port}", user=settings.user, password=password)
         await _wait_until_healthy(cluster, service, internal_port)
         step("ready")
-        instance = RunningInstance(process_id=os.getpid(), address=service.address, user=service.user)
-        state.say_running(instance, password)
+        state.save_running(service)
         try:
             yield cluster, service, state
         finally:
-            state.say_stopped()
+            state.remove_running()
 
 
 def count_gpus(devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA GPUs the node may offer: none without PyTorch, which alone can use them."""
+    """The number of NVIDIA GPUs that the node offers: 0 without PyTorch, which is needed to use them."""
     if importlib.util.find_spec("torch") is None:
         return 0
     return sum(path.name.removeprefix("nvidia").isdecimal() for path in devices.glob("nvidia*"))
@@ -176,7 +168,7 @@ def _cluster_options(state: StateFolder, gpus: int) -> ClusterOptions:
     return ClusterOptions(
         state_dir=state.cluster,
         extended_resources={"nvidia.com/gpu": str(gpus)} if gpus else {},
-        # Containers have homes of their own, and this user's cache of published weights is what trainers shall look into.
+        # Containers have their own HOME, but trainers use this user's cache of published weights.
         container_env={"TORCH_HOME": str(hub_folder().parents[1].absolute())},
     )
 
@@ -188,10 +180,10 @@ async def run(settings: RunSettings, say: Say) -> None:
     task = asyncio.create_task(_run(settings, say, stop))
 
     def ask_to_stop() -> None:
-        # A second request would cut the stopping short.
+        # A second request would interrupt the stop.
         if stop.is_set():
             return
-        # While it starts there is nothing to wait for: the start is cancelled and takes everything down with it.
+        # This also cancels a start, which then stops everything that it has started.
         stop.set()
         task.cancel()
 
@@ -202,7 +194,7 @@ async def run(settings: RunSettings, say: Say) -> None:
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
-    say("stopped; the state is kept, `make clean` forgets it")
+    say("stopped; the state is kept, `make clean` deletes it")
 
 
 async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
@@ -210,62 +202,37 @@ async def _run(settings: RunSettings, say: Say, stop: asyncio.Event) -> None:
         own_kubectl = None if shutil.which("kubectl") else cluster.access.kubectl_path
         say(describe(service, state, own_kubectl))
         try:
-            await _show_what_happens(cluster, say)
+            await _report_changes(cluster, say)
         finally:
             if stop.is_set():
                 say("stopping")
 
 
 def describe(service: Service, state: StateFolder, own_kubectl: Path | None) -> str:
-    """Address, credentials and the tutorial's commands, ready to paste. `own_kubectl`: that of the cluster, if it is needed."""
-    samples = _short(state.samples)
-    identity = "$ID"
-    create: Form = {
-        "name": "digits",
-        "zero_positive_examples": samples / "zero.zip",
-        "one_positive_examples": samples / "one.zip",
-        "negative_examples": samples / "other-digits.zip",
-    }
-    test: Form = {"images_file": samples / "test-one.png", "classifier_ids": identity}
-    retrain: Form = {"two_positive_examples": samples / "two.zip", "one_positive_examples": samples / "more-ones.zip"}
-    several: Form = {"images_file": samples / "tests.zip", "classifier_ids": f"{identity},default"}
-    photograph: Form = {"images_file": samples / PHOTOGRAPHS[0], "classifier_ids": "default,food,explicit"}
-    commands = [
-        ("classify a photograph with what is built in", service.curl("POST", "/v3/classify", photograph)),
-        ("create a classifier; the answer names its classifier_id", service.curl("POST", "/v3/classifiers", create)),
-        ("paste that id here", "ID=digits_..."),
-        ("poll until its status is ready", service.curl("GET", f"/v3/classifiers/{identity}")),
-        ("classify", service.curl("POST", "/v3/classify", test)),
-        ("classify, with every score", service.curl("POST", "/v3/classify", {**test, "threshold": "0.0"})),
-        ("retrain: a third class, more ones", service.curl("POST", f"/v3/classifiers/{identity}", retrain)),
-        ("a zip of images, several classifiers at once", service.curl("POST", "/v3/classify", several)),
-        ("delete", service.curl("DELETE", f"/v3/classifiers/{identity}")),
-    ]
+    """Address, credentials and the tutorial's commands. `own_kubectl` is the cluster's kubectl, if none is installed."""
     lines = [
         "",
-        f"Ocelli answers at {service.address}",
+        f"Ocelli is ready at {service.address}",
         f"  user {service.user}, password {service.password} (or user apikey with the same password)",
         f"  export KUBECONFIG={shlex.quote(str(state.kubeconfig))}",
-        *([] if own_kubectl is None else [f"  alias kubectl={shlex.quote(str(own_kubectl))}   # none is installed"]),
+        *([] if own_kubectl is None else [f"  alias kubectl={shlex.quote(str(own_kubectl))}   # kubectl is not installed"]),
         "  kubectl get clf   # or: kubectl apply -f crds/examples/digits.yaml",
         f"  kubectl -n {SYSTEM_NAMESPACE} logs -f deployment/ocelli-operator   # or ocelli-gateway",
         "",
-        "The tutorial, ready to paste (or, in another terminal: make demo)",
+        "The tutorial, ready to paste (or run `make demo` in another terminal):",
         "",
     ]
-    for comment, command in commands:
-        lines += [f"# {comment}", command, ""]
-    lines.append("Ctrl-C stops everything. What happens from here on:")
+    for title, command in list_commands(service, _short(state.samples)):
+        lines += [f"# {title}", command, ""]
+    lines.append("Press Ctrl-C to stop everything. Changes of Classifiers:")
     return "\n".join(lines)
 
 
 def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
-    """Who may log in to this instance: the kept set where it is for this user and password, else a new one, which is kept.
+    """The credentials of this instance: the kept ones if they have this user and password, else new ones, which are kept.
 
-    Each hashing draws a new salt, and another Secret would mean another gateway Pod at each start.
-
-    Raises:
-        RunError: nobody could log in so.
+    Each hash has a new salt, and a changed Secret would replace the gateway's Pod at each start. Raises RunError if the gateway
+    does not allow this user name or password.
     """
     try:
         kept = CredentialSet.parse(json.loads(file.read_bytes()))
@@ -278,9 +245,9 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
         built = build_credential_set(user=user, password=password, namespace=NAMESPACE, owner=OWNER)
     except CredentialSetError as error:
         if len(password.encode()) > PASSWORD_BYTES_LIMIT:
-            raise RunError(f"OCELLI_PASSWORD is too long; a password has at most {PASSWORD_BYTES_LIMIT:,} bytes") from error
+            raise RunError(f"OCELLI_PASSWORD is too long; set one of at most {PASSWORD_BYTES_LIMIT:,} bytes") from error
         raise RunError(
-            f"OCELLI_USER is {user!r}; choose a name that is not 'apikey', has no colon and only characters that can be shown"
+            f"OCELLI_USER is {user!r}; set a name of printable characters without a colon, other than 'apikey'"
         ) from error
     save_private(file, json.dumps(built.to_json()))
     return built
@@ -288,17 +255,14 @@ def load_credentials(file: Path, user: str, password: str) -> CredentialSet:
 
 @contextlib.contextmanager
 def claim_port(wanted: int | None, *, first: int = DEFAULT_PORT) -> Iterator[int]:
-    """The wanted port, else the first or the next free one, spoken for until the block ends.
+    """The wanted port, else the first free one, reserved until the block ends. Raises RunError if none is free.
 
-    The gateway binds it seconds later: without the claim, two starts at the same time would choose the same.
-
-    Raises:
-        RunError: the wanted one is taken, or none is free.
+    The gateway binds it seconds later: without the claim, two concurrent starts could choose the same port.
     """
     for port in range(first, first + PORTS_TRIED) if wanted is None else (wanted,):
         with socket.socket(socket.AF_UNIX) as claim:
             try:
-                # A name in the kernel's abstract namespace: it ends with this process, however that ends.
+                # A name in the kernel's abstract namespace, which the kernel removes when this process ends.
                 claim.bind(f"\0ocelli-gateway-port-{port}")
             except OSError:
                 continue
@@ -307,7 +271,7 @@ def claim_port(wanted: int | None, *, first: int = DEFAULT_PORT) -> Iterator[int
                 return
     remedy = "set PORT" if first == DEFAULT_PORT else "free one of them"
     if wanted is not None:
-        raise RunError(f"port {wanted} of 127.0.0.1 is taken; set PORT to another one, or leave it out")
+        raise RunError(f"port {wanted} of 127.0.0.1 is in use; set PORT to another port, or unset it")
     raise RunError(f"no port from {first} to {first + PORTS_TRIED - 1} is free; {remedy}")
 
 
@@ -322,48 +286,48 @@ def _is_free(port: int) -> bool:
 
 
 def _short(path: Path) -> Path:
-    """The path as a user in this folder would type it."""
+    """The path, relative to the current folder if possible."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 async def _wait_until_healthy(cluster: LocalCluster, service: Service, internal_port: int) -> None:
     deadline = time.monotonic() + START_TIMEOUT_SECONDS
-    said = "it does not listen"
+    state = "it does not accept connections"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
         while time.monotonic() < deadline:
             try:
                 async with session.get(f"http://127.0.0.1:{internal_port}/healthz") as response:
                     healthy = response.status == 200
-                    said = (await response.text()).strip()
-                # A Pod of an earlier start may answer, with the settings and credentials of then.
-                if healthy and await _lets_in(session, service):
-                    deployment = await cluster.get("apps/v1", "Deployment", "ocelli-gateway", namespace=SYSTEM_NAMESPACE)
+                    state = (await response.text()).strip()
+                # A Pod of an earlier start may answer, with earlier settings and credentials.
+                if healthy and await _accepts(session, service):
+                    deployment = await cluster.access.get("apps/v1", "Deployment", "ocelli-gateway", namespace=SYSTEM_NAMESPACE)
                     if deployment is not None and is_rolled_out(deployment):
                         return
-                    said = "the Pod of these settings is not available yet"
+                    state = "the Pod with the current settings is not available"
             except (aiohttp.ClientError, TimeoutError, ApiError):
                 pass
             await asyncio.sleep(0.05)
     logs = await cluster.access.kubectl("-n", SYSTEM_NAMESPACE, "logs", "deployment/ocelli-gateway", "--tail=5", check=False)
-    raise RunError(f"the gateway is not healthy after {START_TIMEOUT_SECONDS:.0f} s: {said}\n{logs.stdout}{logs.stderr}")
+    raise RunError(f"the gateway did not become healthy in {START_TIMEOUT_SECONDS:.0f} s: {state}\n{logs.stdout}{logs.stderr}")
 
 
 def is_rolled_out(deployment: Mapping[str, Any]) -> bool:
-    """Whether every Pod of a Deployment is available and of its template as it is now."""
+    """Whether all Pods of a Deployment are available and have its current template."""
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
         return False
     return all(status.get(count, 0) == wanted for count in ("replicas", "updatedReplicas", "availableReplicas"))
 
 
-async def _lets_in(session: aiohttp.ClientSession, service: Service) -> bool:
+async def _accepts(session: aiohttp.ClientSession, service: Service) -> bool:
     headers = {"Authorization": aiohttp.encode_basic_auth(service.user, service.password)}
     query = {"version": TUTORIAL_VERSION}
     async with session.get(f"{service.address}/v3/classifiers/none_1", params=query, headers=headers) as response:
         return response.status == 404
 
 
-async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
+async def _report_changes(cluster: LocalCluster, say: Say) -> None:
     """A line for each change of any Classifier, until cancelled."""
     path = f"/apis/{GROUP}/{VERSION}/{PLURAL}"
     shown: dict[str, str] = {}
@@ -371,71 +335,14 @@ async def _show_what_happens(cluster: LocalCluster, say: Say) -> None:
         try:
             listing: dict[str, Any] = await cluster.access.client.get(path)
         except (ApiError, aiohttp.ClientError, TimeoutError):
-            # A control plane component that ended is started again: nothing to take the others down for.
+            # A component of the control plane that exited is restarted.
             await asyncio.sleep(0.5)
             continue
-        alive = summarise([parse_classifier(item) for item in listing["items"]])
-        for key, text in alive.items():
+        current = summarise([parse_classifier(item) for item in listing["items"]])
+        for key, text in current.items():
             if text and shown.get(key) != text:
                 say(f"{time.strftime('%H:%M:%S')}  {key}: {text}")
-        for key in shown.keys() - alive.keys():
+        for key in shown.keys() - current.keys():
             say(f"{time.strftime('%H:%M:%S')}  {key}: deleted")
-        shown = alive
+        shown = current
         await asyncio.sleep(0.5)
-
-
-def summarise(classifiers: Sequence[Classifier]) -> dict[str, str]:
-    """What is said of each Classifier, by its name. Built-in ones that wait for weights of another place, as those of earlier
-    releases do, are told of in one line, once all of them were tried.
-    """
-    summaries = {f"{item.namespace}/{item.name}": _summary(item) for item in classifiers}
-    built_ins = [item for item in classifiers if item.namespace == SYSTEM_NAMESPACE and item.name in known_built_ins()]
-    waiting = [item for item in built_ins if _waits_for_weights(item)]
-    under_way = any(
-        not item.status.is_true(ConditionType.STALLED) and item.status.served_revision is None for item in built_ins
-    )
-    for item in waiting:
-        summaries[f"{item.namespace}/{item.name}"] = ""
-    if waiting and not under_way:
-        names = sorted(item.name for item in waiting)
-        wait = "wait for their weights" if len(waiting) > 1 else "waits for its weights"
-        summaries["built-in classifiers"] = (
-            f"{', '.join(names)} {wait}, see docs/pretrained.md; to use the weights that come with Ocelli, "
-            f"kubectl -n {SYSTEM_NAMESPACE} delete clf {' '.join(names)}, then start again"
-        )
-    return summaries
-
-
-def _waits_for_weights(classifier: Classifier) -> bool:
-    stalled = classifier.status.condition(ConditionType.STALLED)
-    if stalled is None or stalled.status != "True" or classifier.status.served_revision is not None:
-        return False
-    pretrained = classifier.spec.pretrained
-    if pretrained is None or pretrained.weights.packaged is not None:
-        return False
-    # PyTorch, which reads the weights, is missing, or the weights themselves.
-    return stalled.reason in (StalledReason.TRAINING_FAILED, StalledReason.SOURCE_UNREADABLE)
-
-
-def _summary(classifier: Classifier) -> str:
-    ready = classifier.status.condition(ConditionType.READY)
-    if ready is None:
-        return "seen, not started yet"
-    progress = classifier.status.progress
-    text = str(ready.reason)
-    if progress is not None:
-        text += f", {progress.stage} {progress.percent} %"
-    if classifier.status.is_true(ConditionType.STALLED):
-        text += f": {ready.message}"
-    elif ready.status == "True" and classifier.status.accuracy:
-        text += f", revision {classifier.status.served_revision}, accuracy {_tell_accuracy(classifier.status)}"
-    return text
-
-
-def _tell_accuracy(status: ClassifierStatus) -> str:
-    interval = status.accuracy_interval
-    if interval is None:
-        return f"{status.accuracy}"
-    images = "" if status.judged_images is None else f", {status.judged_images} images"
-    accuracy, lower, upper = (f"{float(share):.2f}" for share in (status.accuracy or "", interval.lower, interval.upper))
-    return f"{accuracy} ({lower} to {upper}{images})"

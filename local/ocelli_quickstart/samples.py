@@ -1,4 +1,4 @@
-"""The tutorial's files. All of them come with scikit-learn: handwritten digits, and two photographs."""
+"""The tutorial's files, which are part of scikit-learn: handwritten digits, and two photographs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 from ocelli_quickstart.digits import DIGIT_NAMES, Digits
 
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")
-"""A palace and a dahlia, CC BY; their authors are named in scikit-learn's `datasets/images/README.txt`."""
+"""A palace and a dahlia, CC BY; scikit-learn's `datasets/images/README.txt` names the authors."""
 
 
 def write_samples(folder: Path) -> None:
-    """Write the tutorial's files, where they are not there yet.
+    """Write the tutorial's files, unless they exist.
 
-    `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `two/`: those of `two.zip`, as a folder; `other-digits.zip`:
-    three to nine, as negative examples; `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`: images that are in
-    none of them; `china.jpg` and `flower.jpg`: photographs.
+    `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `two/`: the images of `two.zip` as a folder;
+    `other-digits.zip`: three to nine, as negative examples; `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`:
+    other images; `china.jpg` and `flower.jpg`: photographs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
@@ -45,5 +45,5 @@ def read_photograph(name: str) -> bytes:
     # Finding the package without importing it saves a second.
     specification = importlib.util.find_spec("sklearn")
     if specification is None or not specification.submodule_search_locations:
-        raise ModuleNotFoundError("scikit-learn, which has the tutorial's photographs, is not installed", name="sklearn")
+        raise ModuleNotFoundError("scikit-learn, which contains the tutorial's photographs, is not installed", name="sklearn")
     return (Path(specification.submodule_search_locations[0]) / "datasets" / "images" / name).read_bytes()

@@ -217,18 +217,18 @@ async def wait_until_passed(operator: OperatorProcess, count: int) -> OperatorFi
 
 async def prepare(cluster: LocalCluster, size: Size) -> Path:
     """Install what the operator needs; the kubeconfig with its rights."""
-    await cluster.apply(CHECKOUT / "crds" / "classifier.yaml")
-    await cluster.apply(NAMESPACE_FILE)
-    await cluster.apply(load_rights("operator"))
+    await cluster.access.apply(CHECKOUT / "crds" / "classifier.yaml")
+    await cluster.access.apply(NAMESPACE_FILE)
+    await cluster.access.apply(load_rights("operator"))
     names = [f"tenant-{number}" for number in range(size.namespaces)]
-    await cluster.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names])
+    await cluster.access.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in names])
     for name in names:
 
         async def has_account(namespace: str = name) -> Manifest | None:
-            return await cluster.get("v1", "ServiceAccount", "default", namespace=namespace)
+            return await cluster.access.get("v1", "ServiceAccount", "default", namespace=namespace)
 
-        await cluster.wait_for(f"namespace {name} has its ServiceAccount", has_account)
-    kubeconfig = await cluster.service_account_kubeconfig(SYSTEM_NAMESPACE, "ocelli-operator")
+        await cluster.access.wait_for(f"namespace {name} has its ServiceAccount", has_account)
+    kubeconfig = await cluster.access.service_account_kubeconfig(SYSTEM_NAMESPACE, "ocelli-operator")
     # From here on the stand-ins do what these would do.
     for component in ("kube-controller-manager", "kube-scheduler"):
         await cluster.control_plane.components[component].stop()

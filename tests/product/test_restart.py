@@ -150,4 +150,4 @@ def test_a_taken_port_is_refused_with_a_remedy(tmp_path: Path) -> None:
             timeout=60,
             check=False,
         )
-    assert (done.returncode, "set PORT to another one" in done.stderr) == (1, True)
+    assert (done.returncode, "set PORT to another port" in done.stderr) == (1, True)

@@ -1,4 +1,4 @@
-"""When a container that ended may start again: the kubelet's rule, with an injected clock."""
+"""When a container that ended may start again: the kubelet's rule."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ RECOVERED_AFTER_SECONDS = 600.0
 
 @dataclass(frozen=True, kw_only=True)
 class RestartBackoff:
-    """The first restart is at once, then after `initial_seconds`, doubling up to `limit_seconds`."""
+    """The first restart is immediate, the next after `initial_seconds`, doubling up to `limit_seconds`."""
 
     initial_seconds: float = 10.0
     limit_seconds: float = 300.0
 
 
 class RestartDelays:
-    """The delays of one container. After a run of ten minutes they start from the beginning."""
+    """The delays of one container. A run of ten minutes resets them."""
 
     def __init__(self, backoff: RestartBackoff) -> None:
         self._backoff = backoff

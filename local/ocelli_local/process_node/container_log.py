@@ -1,6 +1,6 @@
-"""What one run of a container wrote: stored with a time for each line, read back whole, in part, or as it grows.
+"""The output of one run of a container, stored with a time for each line, and read completely, in part, or as it grows.
 
-Owns the file format (`TIME F|P TEXT`: F ends a line, P is a part of one) and its size limit.
+Owns the file format (`TIME F|P TEXT`: F ends a line, P is a part of one) and the size limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST_LINE_BYTES = 16 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class LogQuery:
-    """What of a log is asked for, as `kubectl logs` asks."""
+    """The selection of `kubectl logs`."""
 
     follow: bool = False
     tail_lines: int | None = None
@@ -28,7 +28,7 @@ class LogQuery:
 
 
 class ContainerLog:
-    """The log of one run. Beyond the limit the older half goes, as with a kubelet's rotation."""
+    """The log of one run. Above the limit the older half is deleted, as a kubelet rotates logs."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class ContainerLog:
 
     @classmethod
     def stored(cls, path: Path) -> ContainerLog:
-        """The log of a run that is over, for reading."""
+        """The log of a run that has ended, for reading."""
         log = cls(path)
         log.close()
         return log
@@ -69,7 +69,7 @@ class ContainerLog:
         self._wake_followers()
 
     def delete(self) -> None:
-        """Close it and remove its files, the rotated one too."""
+        """Close it and delete its files, including the rotated one."""
         self.close()
         for path in (self.path, self._older):
             path.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ class ContainerLog:
         self._grown = asyncio.Event()
 
     async def read(self, query: LogQuery) -> AsyncIterator[bytes]:
-        """What was asked for, in pieces; with `follow` until the run ends."""
+        """The selection, in pieces; with `follow` until the run ends."""
         left = query.limit_bytes
         async for piece in self._read_pieces(query):
             if left is not None and len(piece) >= left:
@@ -123,7 +123,7 @@ class ContainerLog:
         entries: list[bytes] = []
         current = self._position()
         if current[0] != inode:
-            # Rotated in between: finish the older file first.
+            # Rotated since the last read: finish the older file first.
             entries += read_entries(self._older, offset=offset)
             offset = 0
         entries += read_entries(self.path, offset=offset, end=current[1])
@@ -137,13 +137,13 @@ def read_entries(path: Path, *, offset: int = 0, end: int | None = None) -> list
             data = file.read() if end is None else file.read(max(0, end - offset))
     except FileNotFoundError:
         return []
-    # Not `splitlines`: progress bars are full of carriage returns.
+    # Not `splitlines`: progress bars contain carriage returns.
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
 def select_entries(entries: list[bytes], query: LogQuery) -> Iterator[bytes]:
     if query.since is not None:
-        # Times of one format and zone sort like text.
+        # Times of one format and zone sort as text.
         since = query.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
         entries = [entry for entry in entries if entry[:27] >= since]
     if query.tail_lines is not None:

@@ -1,47 +1,42 @@
-"""A container's environment, command and arguments, as the process will see them.
+"""A container's environment, command and arguments, as its process gets them.
 
-Pure: takes the Pod, the objects it names and the real paths of its volumes, and gives strings. Owns `$(VAR)`, field and
-resource references, and the translation of container paths. It must not read the API or touch files.
+Pure: from the Pod, the objects it refers to and the real paths of its volumes to strings. Owns `$(VAR)`, field and
+resource references, and the translation of container paths. It must not read the API or files.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.quantities import divide_rounding_up, parse_quantity
-
-Manifest = dict[str, Any]
 
 DEFAULT_TERMINATION_PATH = "/dev/termination-log"
 TERMINATION_PATH_VARIABLE = "TERMINATION_MESSAGE_PATH"
 VOLUMES_VARIABLE = "POD_VOLUMES"
 REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
+REFERENCE_KINDS = {"configMapRef": "configmap", "secretRef": "secret", "configMapKeyRef": "configmap", "secretKeyRef": "secret"}
 MAP_KEY_FIELD = re.compile(r"^metadata\.(labels|annotations)\['([^']+)'\]$")
 
 
+Objects = Mapping[tuple[str, str], Mapping[str, bytes]]
+"""Content of the ConfigMaps and Secrets that exist, by kind ("configmap" or "secret") and name."""
+
+
 class ContainerConfigError(Exception):
-    """A container's environment can't be made; the message says what is missing."""
+    """A container's environment can't be built; the message names what is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodNetwork:
-    """Where the Pod is."""
+    """Addresses of the Pod and of its node."""
 
     pod_address: str
     host_address: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamedObjects:
-    """Contents of the ConfigMaps and Secrets that a Pod names, by name; one that does not exist is left out."""
-
-    config_maps: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
-    secrets: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +50,12 @@ class ContainerPaths:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvironmentInput:
-    """All that a container's environment is made of."""
+    """Everything that a container's environment depends on."""
 
     pod: Manifest
     container: Manifest
     network: PodNetwork
-    objects: NamedObjects
+    objects: Objects
     paths: ContainerPaths
     allocatable: Mapping[str, str]
     defaults: Mapping[str, str]
@@ -80,13 +75,13 @@ def build_process_arguments(given: EnvironmentInput) -> ProcessArguments:
     env[TERMINATION_PATH_VARIABLE] = str(given.paths.termination_message)
     env[VOLUMES_VARIABLE] = json.dumps({name: str(path) for name, path in given.paths.volumes.items()}, sort_keys=True)
     words = [*given.container["command"], *given.container.get("args", [])]
-    # Like the kubelet: what a variable refers to is only what the Pod declares.
+    # As on a kubelet, references find only variables that the Pod declares.
     argv = [translation.translate(expand_references(word, declared)) for word in words]
     return ProcessArguments(argv=argv, env=env)
 
 
 def resolve_declared_environment(given: EnvironmentInput) -> dict[str, str]:
-    """`envFrom`, then `env` in order; each entry may refer to those before it."""
+    """`envFrom`, then `env` in order; each entry may refer to earlier ones."""
     env: dict[str, str] = {}
     for source in given.container.get("envFrom", []):
         prefix = source.get("prefix", "")
@@ -102,54 +97,61 @@ def resolve_declared_environment(given: EnvironmentInput) -> dict[str, str]:
     return env
 
 
-def resolve_env_from(source: Manifest, objects: NamedObjects) -> Mapping[str, bytes]:
-    for field_name, kind, found in (
-        ("configMapRef", "configmap", objects.config_maps),
-        ("secretRef", "secret", objects.secrets),
-    ):
-        if field_name in source:
-            name = source[field_name].get("name", "")
-            if name in found:
-                return found[name]
-            if source[field_name].get("optional"):
-                return {}
-            raise ContainerConfigError(f'{kind} "{name}" not found')
-    raise ContainerConfigError(f"envFrom {sorted(source)} is not supported by the process node")
+def resolve_env_from(source: Manifest, objects: Objects) -> Mapping[str, bytes]:
+    reference = find_reference(source)
+    if reference is None:
+        raise ContainerConfigError(f"envFrom {sorted(source)} is not supported by the process node")
+    return find_object(*reference, objects) or {}
 
 
 def resolve_value_from(value_from: Manifest, given: EnvironmentInput, variable: str) -> str | None:
+    """None if an optional reference has no value."""
     if "fieldRef" in value_from:
         return resolve_field(value_from["fieldRef"]["fieldPath"], given.pod, given.network)
     if "resourceFieldRef" in value_from:
-        return resolve_resource_field(
-            value_from["resourceFieldRef"], container_of(given.pod, value_from, given.container), given.allocatable
-        )
-    for field_name, kind, found in (
-        ("configMapKeyRef", "configmap", given.objects.config_maps),
-        ("secretKeyRef", "secret", given.objects.secrets),
-    ):
-        if field_name in value_from:
-            reference = value_from[field_name]
-            name, key = reference.get("name", ""), reference["key"]
-            if key in found.get(name, {}):
-                return decode_value(found[name][key], variable)
-            if reference.get("optional"):
-                return None
-            if name in found:
-                raise ContainerConfigError(f'{kind} "{name}" has no key "{key}"')
-            raise ContainerConfigError(f'{kind} "{name}" not found')
-    raise ContainerConfigError(f"variable {variable}: valueFrom {sorted(value_from)} is not supported by the process node")
+        container = container_of(given.pod, value_from, given.container)
+        return resolve_resource_field(value_from["resourceFieldRef"], container, given.allocatable)
+    found = find_reference(value_from)
+    if found is None:
+        raise ContainerConfigError(f"variable {variable}: valueFrom {sorted(value_from)} is not supported by the process node")
+    kind, reference = found
+    content = find_object(kind, reference, given.objects) or {}
+    if reference["key"] in content:
+        return decode_value(content[reference["key"]], variable)
+    if reference.get("optional"):
+        return None
+    raise ContainerConfigError(f'{kind} "{reference.get("name", "")}" has no key "{reference["key"]}"')
+
+
+def find_reference(source: Manifest) -> tuple[str, Manifest] | None:
+    """Kind of the object that an entry of `envFrom` or a `valueFrom` refers to, and the reference."""
+    return next(((kind, source[name]) for name, kind in REFERENCE_KINDS.items() if name in source), None)
+
+
+def find_object(kind: str, reference: Manifest, objects: Objects) -> Mapping[str, bytes] | None:
+    """None if the object does not exist and the reference is optional."""
+    name = reference.get("name", "")
+    if (kind, name) not in objects and not reference.get("optional"):
+        raise ContainerConfigError(f'{kind} "{name}" not found')
+    return objects.get((kind, name))
+
+
+def referenced_objects(container: Manifest) -> list[tuple[str, str]]:
+    """Kinds and names of the objects that a container's environment refers to."""
+    sources = [*container.get("envFrom", []), *(entry.get("valueFrom", {}) for entry in container.get("env", []))]
+    references = (find_reference(source) for source in sources)
+    return sorted({(kind, reference["name"]) for kind, reference in filter(None, references)})
 
 
 def container_of(pod: Manifest, value_from: Manifest, default: Manifest) -> Manifest:
-    """The container a resourceFieldRef means: the one it names, else the one it stands in."""
+    """The container of a resourceFieldRef: the named one, else `default`."""
     name = value_from["resourceFieldRef"].get("containerName")
     if not name:
         return default
     for container in [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]:
         if container["name"] == name:
             return dict(container)
-    raise ContainerConfigError(f'resourceFieldRef names container "{name}", which the Pod does not have')
+    raise ContainerConfigError(f'resourceFieldRef names container "{name}", but the Pod has no such container')
 
 
 def resolve_field(path: str, pod: Manifest, network: PodNetwork) -> str:
@@ -178,7 +180,7 @@ def resolve_field(path: str, pod: Manifest, network: PodNetwork) -> str:
 
 
 def resolve_resource_field(reference: Manifest, container: Manifest, allocatable: Mapping[str, str]) -> str:
-    """A container's limit or request in units of the divisor. Without a limit it is what the node has, as on a kubelet."""
+    """A container's limit or request in units of the divisor. The default is the node's capacity, as on a kubelet."""
     kind, _, resource = reference["resource"].partition(".")
     resources = container.get("resources", {})
     amount = resources.get(kind, {}).get(resource)
@@ -207,15 +209,15 @@ def decode_value(value: bytes, variable: str) -> str:
     except UnicodeDecodeError:
         raise ContainerConfigError(f"variable {variable}: the value is not UTF-8; read it as a file from a volume") from None
     if "\0" in text:
-        raise ContainerConfigError(f"variable {variable}: the value holds a zero byte; read it as a file from a volume")
+        raise ContainerConfigError(f"variable {variable}: the value contains a zero byte; read it as a file from a volume")
     return text
 
 
 class PathTranslation:
-    """Container paths to real ones: for strings that are a mount's path or begin with it and a slash."""
+    """Container paths to real ones, for strings that are a mount's path or start with it and a slash."""
 
     def __init__(self, mounts: Mapping[str, Path]) -> None:
-        # Of nested mounts the inner one counts.
+        # Inner mounts before the outer ones that contain them.
         self._mounts = sorted(((path.rstrip("/") or "/", real) for path, real in mounts.items()), reverse=True)
 
     @classmethod
@@ -230,18 +232,3 @@ class PathTranslation:
             if text.startswith(f"{mount}/"):
                 return str(real) + text[len(mount) :]
         return text
-
-
-def referenced_objects(containers: Iterable[Manifest]) -> tuple[Sequence[str], Sequence[str]]:
-    """Names of the ConfigMaps and of the Secrets that these containers' environments need."""
-    config_maps: set[str] = set()
-    secrets: set[str] = set()
-    for container in containers:
-        for source in container.get("envFrom", []):
-            config_maps.update([source["configMapRef"]["name"]] if "configMapRef" in source else [])
-            secrets.update([source["secretRef"]["name"]] if "secretRef" in source else [])
-        for entry in container.get("env", []):
-            value_from = entry.get("valueFrom", {})
-            config_maps.update([value_from["configMapKeyRef"]["name"]] if "configMapKeyRef" in value_from else [])
-            secrets.update([value_from["secretKeyRef"]["name"]] if "secretKeyRef" in value_from else [])
-    return sorted(config_maps), sorted(secrets)

@@ -1,6 +1,6 @@
-"""Events about Pods, written in the background; the same thing said again raises a count.
+"""Events about Pods, written in the background; a repeated Event raises a count.
 
-Owns names, counts and that a failing API never holds up a Pod.
+Owns names and counts. A failing API never delays a Pod.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import contextlib
 import logging
 import secrets
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 
 from ocelli_local.api_client import MERGE_PATCH, ApiClient, ApiError
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.status import format_time
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
 EventType = Literal["Normal", "Warning"]
 QUEUE_LIMIT = 1000
 REMEMBERED_LIMIT = 2000
@@ -42,7 +42,7 @@ class EventRecorder:
                 await self._task
 
     def record(self, pod: Manifest, kind: EventType, reason: str, message: str, *, container: str | None = None) -> None:
-        """Note an Event; one too many is dropped rather than holding up the Pod."""
+        """Queue an Event. If the queue is full it is dropped, so that the Pod is not delayed."""
         metadata = pod["metadata"]
         involved = {
             "apiVersion": "v1",
@@ -62,7 +62,7 @@ class EventRecorder:
             try:
                 await self._write(event)
             except ApiError as error:
-                # The namespace is going: nobody is left to read it.
+                # The namespace is being deleted.
                 if error.status not in (403, 404):
                     logger.warning("event not written: reason=%s error=%s", event["reason"], error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:

@@ -1,6 +1,6 @@
-"""The node's own HTTPS server, where the API server fetches container logs.
+"""The node's HTTPS server, where the API server reads container logs.
 
-Owns the paths and parameters of the kubelet that `kubectl logs` needs, and that only the API server is let in.
+Owns the kubelet's paths and parameters that `kubectl logs` needs. Only the API server has access.
 """
 
 from __future__ import annotations
@@ -8,46 +8,38 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from aiohttp import web
 
-from ocelli_local.certificates import KeyPair
 from ocelli_local.process_node.container_log import LogQuery
 from ocelli_local.process_node.pod_runner import PodRunner
+from ocelli_local.process_node.services import NodeOptions
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 FindPod = Callable[[str, str], PodRunner | None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogServerOptions:
-    address: str
-    port: int
-    certificate: KeyPair
-    client_authority: Path
-    allowed_client_name: str
-
-
 class LogServer:
-    def __init__(self, options: LogServerOptions, find_pod: FindPod) -> None:
+    def __init__(self, options: NodeOptions, port: int, find_pod: FindPod) -> None:
         self._options = options
+        self._port = port
         self._find_pod = find_pod
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(self._options.client_authority))
+        options = self._options
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(options.api_address.authority))
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(self._options.certificate.certificate, self._options.certificate.key)
-        app = web.Application(middlewares=[self._let_in_api_server])
+        context.load_cert_chain(options.serving_certificate.certificate, options.serving_certificate.key)
+        app = web.Application(middlewares=[self._require_api_server])
         app.router.add_get("/containerLogs/{namespace}/{pod}/{container}", self._send_log)
         for operation in ("exec", "attach", "portForward"):
             app.router.add_route("*", f"/{operation}/{{rest:.*}}", self._refuse)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._options.address, self._options.port, ssl_context=context).start()
+        address = options.loopback.infrastructure_address
+        await web.TCPSite(self._runner, address, self._port, ssl_context=context).start()
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -55,19 +47,19 @@ class LogServer:
             self._runner = None
 
     @web.middleware
-    async def _let_in_api_server(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _require_api_server(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         transport = request.transport
         certificate = transport.get_extra_info("peercert") if transport is not None else None
         names = [value for part in (certificate or {}).get("subject", ()) for key, value in part if key == "commonName"]
         if names != [self._options.allowed_client_name]:
-            return web.Response(status=403, text="only the API server may ask")
+            return web.Response(status=403, text="only the API server has access")
         return await handler(request)
 
     async def _refuse(self, request: web.Request) -> web.StreamResponse:
         return web.Response(
             status=501,
-            text="the process node runs containers as plain processes of this machine: there is nothing to enter; "
-            "use the machine's own shell, and the Pod's address for its ports\n",
+            text="containers are plain processes of this machine, which exec, attach and port-forward can't enter; "
+            "use the machine's shell, and the Pod's address for its ports\n",
         )
 
     async def _send_log(self, request: web.Request) -> web.StreamResponse:
@@ -78,15 +70,15 @@ class LogServer:
         try:
             query = parse_log_query(request.query, datetime.now(UTC))
         except ValueError as error:
-            return web.Response(status=400, text=f"bad query: {error}")
+            return web.Response(status=400, text=f"invalid query: {error}")
         previous = request.query.get("previous") == "true"
         log = runner.find_log(container, previous=previous)
         if log is None:
             state = f'previous terminated container "{container}"' if previous else f'container "{container}"'
-            remedy = "not found" if previous else "has not started yet"
-            return web.Response(status=400, text=f'{state} in pod "{pod_name}" {remedy}')
+            fact = "not found" if previous else "has not started yet"
+            return web.Response(status=400, text=f'{state} in pod "{pod_name}" {fact}')
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
-        # Whoever follows a log ends by hanging up: nothing that anybody has to be told.
+        # A reader that follows a log ends by closing the connection.
         with contextlib.suppress(ConnectionResetError):
             await response.prepare(request)
             async for piece in log.read(query):
@@ -97,7 +89,7 @@ class LogServer:
 
 
 def parse_log_query(values: Mapping[str, str], now: datetime) -> LogQuery:
-    """The kubelet's query parameters; raises ValueError for what is no number or time."""
+    """The kubelet's query parameters; raises ValueError for a value that is not a number or a time."""
     since = None
     if "sinceSeconds" in values:
         since = now - timedelta(seconds=int(values["sinceSeconds"]))

@@ -1,7 +1,7 @@
-"""Memory limits: killing containers whose processes hold more than they may.
+"""Memory limits: killing containers whose processes use more memory than allowed.
 
-Owns measuring and the period. What counts is what a real cluster could not take back: anonymous and shared memory of
-all processes below the container's; pages of files (PyTorch's libraries, for one) are left out.
+Owns measuring and the period. Anonymous and shared memory of the container's processes counts, because the kernel can't
+reclaim it; pages of files, such as libraries, do not count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MemoryLimit:
 
 
 class MemoryWatch:
-    """Looks at all limited containers of the node twice a second."""
+    """Measures all containers with a limit twice a second."""
 
     def __init__(self) -> None:
         self._limits: dict[int, MemoryLimit] = {}
@@ -74,7 +74,7 @@ def tree_of(root: int, children: Mapping[int, list[int]]) -> list[int]:
 
 
 def read_memory_bytes(pid: int) -> int:
-    """Anonymous and shared resident memory; 0 if the process is gone."""
+    """Anonymous and shared resident memory; 0 if the process has ended."""
     total = 0
     try:
         with open(f"/proc/{pid}/status", "rb") as status:

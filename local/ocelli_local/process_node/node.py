@@ -1,6 +1,6 @@
-"""The node: registered, alive, and running the Pods that are bound to it.
+"""The node: it registers itself, renews its Lease, and runs the Pods that are bound to it.
 
-Owns the Node object, its Lease, and one `PodRunner` for each Pod. What happens in a Pod is the runner's.
+Owns the Node object, its Lease, and one `PodRunner` for each Pod. It must not know what happens in a Pod.
 """
 
 from __future__ import annotations
@@ -11,29 +11,23 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from ocelli_local.addresses import LoopbackRange, find_free_port
+from ocelli_local.addresses import find_free_port
 from ocelli_local.api_client import ApiClient, ApiError, WatchExpiredError
-from ocelli_local.certificates import KeyPair
-from ocelli_local.kubeconfig import ApiAddress
-from ocelli_local.process_node.backoff import RestartBackoff
-from ocelli_local.process_node.container import NodeServices
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.events import EventRecorder
-from ocelli_local.process_node.log_server import LogServer, LogServerOptions
+from ocelli_local.process_node.log_server import LogServer
 from ocelli_local.process_node.memory import MemoryWatch
-from ocelli_local.process_node.pod_runner import PodPlace, PodRunner
+from ocelli_local.process_node.pod_runner import PodRunner
 from ocelli_local.process_node.process_wrapper import ProcessWrapper
+from ocelli_local.process_node.services import NodeOptions, NodeServices
 from ocelli_local.process_node.status import format_time
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
 
 KUBELET_PORT = 23810
 HEARTBEAT_SECONDS = 10.0
@@ -45,24 +39,8 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 RETRY_ERRORS = (ApiError, aiohttp.ClientError, OSError, TimeoutError)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NodeOptions:
-    name: str
-    folder: Path
-    log_folder: Path
-    loopback: LoopbackRange
-    api_address: ApiAddress
-    labels: Mapping[str, str]
-    extended_resources: Mapping[str, str]
-    container_env: Mapping[str, str]
-    marker: tuple[str, str]
-    restart_backoff: RestartBackoff
-    serving_certificate: KeyPair
-    allowed_client_name: str
-
-
 class ProcessNode:
-    """Takes over `client`, and closes it."""
+    """Owns `client`, and closes it."""
 
     def __init__(self, options: NodeOptions, client: ApiClient) -> None:
         self._options = options
@@ -74,55 +52,39 @@ class ProcessNode:
         self._address = options.loopback.infrastructure_address
         self._port = find_free_port(self._address, KUBELET_PORT)
         self._allocatable = {**read_machine_resources(options.folder), **options.extended_resources}
-        self._memory = MemoryWatch()
-        self._events = EventRecorder(client, options.name)
         self._services = NodeServices(
+            options=options,
             wrapper=ProcessWrapper(),
-            memory=self._memory,
-            events=self._events,
-            api_address=options.api_address,
+            memory=MemoryWatch(),
+            events=EventRecorder(client, options.name),
             allocatable=self._allocatable,
-            container_env=options.container_env,
-            marker=options.marker,
-            restart_backoff=options.restart_backoff,
         )
-        self._log_server = LogServer(
-            LogServerOptions(
-                address=self._address,
-                port=self._port,
-                certificate=options.serving_certificate,
-                client_authority=options.api_address.authority,
-                allowed_client_name=options.allowed_client_name,
-            ),
-            self._find_pod,
-        )
+        self._log_server = LogServer(options, self._port, self._find_pod)
 
     async def start(self) -> None:
         """Returns when the node is registered and its log server listens."""
-        # Folders of Pods that went while the node was down; those of living Pods hold their emptyDirs.
-        self._options.folder.mkdir(parents=True, exist_ok=True)
         if not self._services.wrapper.uses_namespaces:
-            logger.warning("user namespaces are not allowed here: what containers leave behind is killed at next start")
+            logger.warning("user namespaces are not allowed here: processes that containers leave are killed at the next start")
         await self._log_server.start()
         await self._register()
-        self._events.start()
+        self._services.events.start()
         self._tasks = [
             asyncio.create_task(self._send_heartbeats(), name="node heartbeats"),
             asyncio.create_task(self._watch_pods(), name="pods of the node"),
         ]
 
     async def stop(self, *, grace_seconds: float) -> None:
-        """End every container and report nothing of it: the next start finds the Pods as they were."""
+        """Stop all containers without reporting it: at the next start the Pods are unchanged."""
         await cancel_all(self._tasks)
         runners, tasks = list(self._runners.values()), list(self._runner_tasks.values())
-        # The runners must not report, restart or delete anything any more, but their containers have to be attended.
+        # The runners no longer report, restart or delete anything, but still attend their containers.
         stopping = asyncio.gather(*(runner.abandon(grace_seconds=grace_seconds) for runner in runners))
         for runner in runners:
             runner.stop_reporting()
         await stopping
         await cancel_all(tasks)
-        await self._memory.stop()
-        await self._events.stop()
+        await self._services.memory.stop()
+        await self._services.events.stop()
         await self._log_server.stop()
         await self._client.close()
 
@@ -149,7 +111,7 @@ class ProcessNode:
             if error.status != 409:
                 raise
             await self._client.patch(self._path, {"metadata": {"labels": labels}})
-            # A resource that the node had before and has no more must go.
+            # Remove resources that the node no longer offers.
             before = (await self._client.get(self._path))["status"].get("capacity", {})
             gone = {name: None for name in before if name not in self._allocatable}
             status = self._build_node_status()
@@ -160,10 +122,11 @@ class ProcessNode:
     def _build_node_status(self) -> Manifest:
         now = format_time(datetime.now(UTC))
         conditions = [
-            ("Ready", "True", "ProcessNodeReady", "the process node takes Pods"),
-            ("MemoryPressure", "False", "NotMeasured", "the process node does not evict"),
-            ("DiskPressure", "False", "NotMeasured", "the process node does not evict"),
-            ("PIDPressure", "False", "NotMeasured", "the process node does not evict"),
+            ("Ready", "True", "ProcessNodeReady", "the process node accepts Pods"),
+            *(
+                (f"{resource}Pressure", "False", "NotMeasured", "the process node does not evict")
+                for resource in ("Memory", "Disk", "PID")
+            ),
         ]
         return {
             "capacity": dict(self._allocatable),
@@ -195,34 +158,26 @@ class ProcessNode:
         while True:
             try:
                 await self._renew_lease()
-                # A Lease alone does not bring back a node that was taken for lost.
+                # A Lease alone does not make a lost node ready again.
                 await self._client.patch(f"{self._path}/status", {"status": self._build_node_status()})
                 await asyncio.sleep(HEARTBEAT_SECONDS)
             except RETRY_ERRORS as error:
-                logger.warning("heartbeat failed, trying again: error=%s", error)
+                logger.warning("heartbeat failed, retrying: error=%s", error)
                 await asyncio.sleep(0.5)
 
     async def _renew_lease(self) -> None:
-        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        spec = {
-            "holderIdentity": self._options.name,
-            "leaseDurationSeconds": LEASE_SECONDS,
-            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        lease = {
+            "apiVersion": "coordination.k8s.io/v1",
+            "kind": "Lease",
+            "metadata": {"name": self._options.name},
+            "spec": {
+                "holderIdentity": self._options.name,
+                "leaseDurationSeconds": LEASE_SECONDS,
+                "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            },
         }
-        try:
-            await self._client.patch(f"{leases}/{self._options.name}", {"spec": spec})
-        except ApiError as error:
-            if error.status != 404:
-                raise
-            await self._client.create(
-                leases,
-                {
-                    "apiVersion": "coordination.k8s.io/v1",
-                    "kind": "Lease",
-                    "metadata": {"name": self._options.name},
-                    "spec": spec,
-                },
-            )
+        path = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{self._options.name}"
+        await self._client.apply(path, lease, field_manager="process-node")
 
     # --- Pods
 
@@ -243,14 +198,14 @@ class ProcessNode:
             except WatchExpiredError:
                 continue
             except TimeoutError as error:
-                # A quiet watch ends so; nobody has to do anything.
+                # A watch without events ends like this.
                 logger.info("watch of pods ended, listing again: error=%r", error)
                 await asyncio.sleep(RELIST_SECONDS)
             except RETRY_ERRORS as error:
                 logger.warning("watch of pods ended, listing again: error=%r", error)
                 await asyncio.sleep(RELIST_SECONDS)
             except Exception:
-                # A watch that ended silently would leave the node blind.
+                # Without a watch the node would miss all changes.
                 logger.exception("watch of pods failed, listing again")
                 await asyncio.sleep(RELIST_SECONDS)
 
@@ -260,9 +215,10 @@ class ProcessNode:
             self._drop_pod(uid)
         for pod in pods:
             self._take_pod(pod)
-        living = {uid[:13] for uid in present}
-        for folder in self._pods_folder.glob("*"):
-            if folder.name not in living:
+        existing = {uid[:13] for uid in present}
+        # Folders of existing Pods contain their emptyDirs.
+        for folder in (self._options.folder / "pods").glob("*"):
+            if folder.name not in existing:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _take_pod(self, pod: Manifest) -> None:
@@ -270,13 +226,7 @@ class ProcessNode:
         if uid in self._runners:
             self._runners[uid].update(pod)
             return
-        place = PodPlace(
-            folder=self._pods_folder,
-            log_folder=self._options.log_folder,
-            loopback=self._options.loopback,
-            host_address=self._address,
-        )
-        runner = PodRunner(pod, client=self._client, node=self._services, place=place)
+        runner = PodRunner(pod, self._client, self._services)
         self._runners[uid] = runner
         runner.update(pod)
         self._runner_tasks[uid] = asyncio.create_task(self._run_pod(runner), name=f"pod {uid}")
@@ -287,8 +237,8 @@ class ProcessNode:
         except Exception:
             name = f"{runner.pod['metadata']['namespace']}/{runner.pod['metadata']['name']}"
             logger.exception("pod runner failed: pod=%s", name)
-            message = f"Pod {name}: the process node failed on it; its log has the traceback"
-            self._events.record(runner.pod, "Warning", "ProcessNodeError", message)
+            message = f"Pod {name}: an internal error of the process node; its log contains the traceback"
+            self._services.events.record(runner.pod, "Warning", "ProcessNodeError", message)
             runner.kill()
         finally:
             self._runner_tasks.pop(runner.uid, None)
@@ -306,17 +256,13 @@ class ProcessNode:
                 return runner
         return None
 
-    @property
-    def _pods_folder(self) -> Path:
-        return self._options.folder / "pods"
-
     def _prune_logs(self) -> None:
-        """Logs of Pods that are gone stay readable in the state folder, the newest of them."""
+        """The newest logs of deleted Pods are kept in the state folder."""
         with contextlib.suppress(OSError):
             folders = sorted(self._options.log_folder.iterdir(), key=lambda folder: folder.stat().st_mtime)
-            living = {uid[:13] for uid in self._runners}
+            existing = {uid[:13] for uid in self._runners}
             for folder in folders[:-KEPT_LOG_FOLDERS]:
-                if folder.name.rpartition("_")[2] not in living:
+                if folder.name.rpartition("_")[2] not in existing:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -327,7 +273,7 @@ async def cancel_all(tasks: list[asyncio.Task[None]]) -> None:
 
 
 def read_machine_resources(folder: Path) -> dict[str, str]:
-    """What this machine has, as a node offers it."""
+    """CPU, memory, disk and Pods that this machine offers as a node."""
     folder.mkdir(parents=True, exist_ok=True)
     memory_kib = 0
     for line in Path("/proc/meminfo").read_text().splitlines():

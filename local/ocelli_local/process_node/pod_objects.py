@@ -1,6 +1,6 @@
-"""Reading what a Pod names: ConfigMaps, Secrets, and tokens of its ServiceAccount.
+"""Reading what a Pod refers to: ConfigMaps, Secrets, and tokens of its ServiceAccount.
 
-Owns the retries that hide how the Node authorizer lags a binding: a Pod just seen may get 403 for some milliseconds.
+Owns the retries that hide the delay of the Node authorizer: for some milliseconds it answers 403 for a new Pod.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from ocelli_local.api_client import ApiClient, ApiError
+from ocelli_local.manifest import Manifest
 
-Manifest = dict[str, Any]
 AUTHORIZER_LAG_SECONDS = 2.0
 
 
 class ObjectUnavailableError(Exception):
-    """A ConfigMap, Secret or token can't be had now; the message says which and why."""
+    """A ConfigMap, Secret or token is not available; the message names it and the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,30 +29,30 @@ class Token:
 
 
 class PodObjects:
-    """The objects of one Pod, read as the node."""
+    """The objects of one Pod, read with the node's identity."""
 
     def __init__(self, client: ApiClient, pod: Manifest) -> None:
         self._client = client
         self._pod = pod
         self._namespace = f"/api/v1/namespaces/{pod['metadata']['namespace']}"
 
-    async def read_config_map(self, name: str) -> dict[str, bytes] | None:
-        """Contents by key; None if there is no such ConfigMap."""
-        found = await self._read(f"{self._namespace}/configmaps/{name}", f'configmap "{name}"')
-        if found is None:
-            return None
+    async def read(self, kind: str, name: str) -> dict[str, bytes] | None:
+        """Content by key of a "configmap" or "secret"; None if it does not exist."""
+        path = f"{self._namespace}/{kind}s/{name}"
+        try:
+            found = await self._retry_forbidden(lambda: self._client.get(path), f'{kind} "{name}"')
+        except ObjectUnavailableError as error:
+            if isinstance(error.__cause__, ApiError) and error.__cause__.status == 404:
+                return None
+            raise
+        plain, encoded = ({}, found.get("data")) if kind == "secret" else (found.get("data"), found.get("binaryData"))
         return {
-            **{key: value.encode() for key, value in (found.get("data") or {}).items()},
-            **{key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()},
+            **{key: value.encode() for key, value in (plain or {}).items()},
+            **{key: base64.b64decode(value) for key, value in (encoded or {}).items()},
         }
 
-    async def read_secret(self, name: str) -> dict[str, bytes] | None:
-        """Contents by key; None if there is no such Secret."""
-        found = await self._read(f"{self._namespace}/secrets/{name}", f'secret "{name}"')
-        return None if found is None else {key: base64.b64decode(v) for key, v in (found.get("data") or {}).items()}
-
     async def request_token(self, *, audience: str | None, expiration_seconds: int) -> Token:
-        """A token of the Pod's ServiceAccount that is good for as long as the Pod is there."""
+        """A token of the Pod's ServiceAccount, valid as long as the Pod exists."""
         metadata = self._pod["metadata"]
         account = self._pod["spec"].get("serviceAccountName") or "default"
         spec: Manifest = {
@@ -67,14 +66,6 @@ class PodObjects:
         answer = await self._retry_forbidden(lambda: self._client.create(path, body), f'token of serviceaccount "{account}"')
         status = answer["status"]
         return Token(value=status["token"], expires=datetime.fromisoformat(status["expirationTimestamp"]).timestamp())
-
-    async def _read(self, path: str, what: str) -> Manifest | None:
-        try:
-            return await self._retry_forbidden(lambda: self._client.get(path), what)
-        except ObjectUnavailableError as error:
-            if isinstance(error.__cause__, ApiError) and error.__cause__.status == 404:
-                return None
-            raise
 
     async def _retry_forbidden(self, request: Callable[[], Awaitable[Manifest]], what: str) -> Manifest:
         deadline = time.monotonic() + AUTHORIZER_LAG_SECONDS

@@ -1,7 +1,7 @@
-"""One Pod on the node, from its first sight to its last status.
+"""One Pod on the node, until its last status.
 
-Owns the order: volumes, init containers, containers, the end; the Pod's own deadline; and that the server has the
-status that is true here. How a container runs is the container's; what a status looks like is `status.py`.
+Owns the order (volumes, init containers, containers, the end), the Pod's deadline, and that the API server has the Pod's
+current status. `container.py` knows how a container runs, and `status.py` what a status contains.
 """
 
 from __future__ import annotations
@@ -10,57 +10,44 @@ import asyncio
 import logging
 import shutil
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from ocelli_local.addresses import LoopbackRange
 from ocelli_local.api_client import ApiClient, ApiError
-from ocelli_local.process_node.container import Container, NodeServices, PodServices
+from ocelli_local.manifest import Manifest
+from ocelli_local.process_node.container import Container
 from ocelli_local.process_node.container_log import ContainerLog
 from ocelli_local.process_node.environment import PodNetwork
 from ocelli_local.process_node.events import EventType
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, PodObjects
 from ocelli_local.process_node.refusals import find_refusals
+from ocelli_local.process_node.services import NodeServices, PodServices
 from ocelli_local.process_node.status import PodEnd, PodFacts, build_pod_status, format_time, status_differs
 from ocelli_local.process_node.volumes import PodVolumes
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
 
 VOLUME_RETRY_LIMIT_SECONDS = 5.0
 VOLUME_REFRESH_SECONDS = 60.0
-# Replacing a refused Pod would only make another one that is refused: those of these owners wait instead of failing.
+# These owners replace failed Pods, with Pods that would be refused as well: a refused Pod of theirs waits instead of failing.
 OWNERS_THAT_REPLACE = {"ReplicaSet", "StatefulSet", "DaemonSet", "ReplicationController"}
 REFUSED_REASON = "RefusedByProcessNode"
 LOOPBACK_ADDRESS = "127.0.0.1"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PodPlace:
-    """Where a node keeps its Pods."""
-
-    folder: Path
-    log_folder: Path
-    loopback: LoopbackRange
-    host_address: str
-
-
 class PodRunner:
-    """Runs one Pod in a task of its own: `run`. `update` tells it what the server says."""
+    """Runs one Pod in a task of its own: `run`. `update` takes the Pod as the API server has it."""
 
-    def __init__(self, pod: Manifest, *, client: ApiClient, node: NodeServices, place: PodPlace) -> None:
+    def __init__(self, pod: Manifest, client: ApiClient, node: NodeServices) -> None:
         self.pod = pod
         self.uid: str = pod["metadata"]["uid"]
         self._client = client
         self._node = node
-        self._place = place
+        self._host_address = node.options.loopback.infrastructure_address
         self._path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
         self._address: str | None = None
-        self._folder = place.folder / self.uid[:13]
+        self._folder = node.options.folder / "pods" / self.uid[:13]
         self._start_time = pod.get("status", {}).get("startTime") or format_time(datetime.now(UTC))
         self._deletion = asyncio.Event()
         self._vanished = asyncio.Event()
@@ -77,21 +64,21 @@ class PodRunner:
         self._containers: list[Container] = []
         self._container_tasks: list[asyncio.Task[None]] = []
 
-    # --- what the node tells
+    # --- called by the node
 
     def update(self, pod: Manifest) -> None:
-        """The server's current view. A status that is not ours any more is pushed again."""
+        """The Pod has changed on the API server. If its status is no longer the node's, it is written again."""
         self.pod = pod
         if "deletionTimestamp" in pod["metadata"]:
             if self._deletion.is_set() and pod["metadata"].get("deletionGracePeriodSeconds") == 0:
                 self.kill()
             self._deletion.set()
-        is_news = int(pod["metadata"]["resourceVersion"]) >= self._pushed_version
-        if is_news and self._desired is not None and status_differs(self._build_status(), pod.get("status", {})):
+        is_newer = int(pod["metadata"]["resourceVersion"]) >= self._pushed_version
+        if is_newer and self._desired is not None and status_differs(self._build_status(), pod.get("status", {})):
             self._dirty.set()
 
     def vanish(self) -> None:
-        """The server has no such Pod any more."""
+        """The Pod no longer exists on the API server."""
         self._vanished.set()
         self._deletion.set()
         self.kill()
@@ -100,29 +87,26 @@ class PodRunner:
         for container in self._all_containers:
             container.kill()
 
-    def find_container(self, name: str) -> Container | None:
-        return next((container for container in self._all_containers if container.name == name), None)
-
     def find_log(self, name: str, *, previous: bool) -> ContainerLog | None:
-        container = self.find_container(name)
+        container = next((container for container in self._all_containers if container.name == name), None)
         return container.find_log(previous=previous) if container is not None else None
 
     async def abandon(self, *, grace_seconds: float) -> None:
-        """The node stops: end the processes, report nothing. The next start finds the Pod as it was."""
+        """The node stops: end the processes without reporting it, so that the next start finds the Pod unchanged."""
         await asyncio.gather(*(container.stop(grace_seconds=grace_seconds) for container in self._all_containers))
 
     def stop_reporting(self) -> None:
-        """From now on the server learns nothing of this Pod from here."""
+        """Write no status from now on."""
         self._reporting = False
 
     @property
     def _all_containers(self) -> list[Container]:
         return [*self._init, *self._containers]
 
-    # --- the Pod's life
+    # --- running
 
     async def run(self) -> None:
-        """Returns when the Pod is gone from the server, or there is nothing left to do before it goes."""
+        """Returns when the Pod is deleted, or nothing is left to do before its deletion."""
         pusher = asyncio.create_task(self._push_changes(), name=f"status of {self._path}")
         try:
             self._make_containers()
@@ -135,7 +119,7 @@ class PodRunner:
         finally:
             pusher.cancel()
             if self._address is not None:
-                self._place.loopback.release_pod_address(self._address)
+                self._node.options.loopback.release_pod_address(self._address)
             if self._reporting:
                 shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -183,7 +167,7 @@ class PodRunner:
                     container.wait_with("ContainerCreating")
             tasks = [self._start(container) for container in self._containers]
             await asyncio.gather(*tasks)
-            # Sidecars have nobody to serve any more.
+            # Sidecars are no longer needed.
             await asyncio.gather(*(container.stop(grace_seconds=self._grace_seconds()) for container in self._init))
         finally:
             refresher.cancel()
@@ -210,12 +194,12 @@ class PodRunner:
         return task
 
     async def _finish(self) -> None:
-        """The last status, then the deletion that the server waits for."""
+        """The last status, then the deletion that the API server waits for."""
         if self._vanished.is_set() or not self._reporting:
             return
         self._stopped = True
         await self._push()
-        # Somebody's finalizer may hold the object, so its end is waited for, not assumed.
+        # A finalizer may delay the deletion.
         body = {"gracePeriodSeconds": 0, "preconditions": {"uid": self.uid}}
         delay = 0.05
         while not self._vanished.is_set():
@@ -225,9 +209,9 @@ class PodRunner:
             except ApiError as error:
                 if error.status in (404, 409):
                     return
-                logger.warning("pod not deleted, trying again: pod=%s error=%s", self._path, error)
+                logger.warning("pod not deleted, retrying: pod=%s error=%s", self._path, error)
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                logger.warning("pod not deleted, trying again: pod=%s error=%r", self._path, error)
+                logger.warning("pod not deleted, retrying: pod=%s error=%r", self._path, error)
             await asyncio.sleep(delay)
             delay = min(delay * 2, 5.0)
 
@@ -249,8 +233,8 @@ class PodRunner:
         if spec.get("hostNetwork"):
             address = LOOPBACK_ADDRESS
         else:
-            address = self._address = self._place.loopback.take_pod_address()
-        network = PodNetwork(pod_address=address, host_address=self._place.host_address)
+            address = self._address = self._node.options.loopback.take_pod_address()
+        network = PodNetwork(pod_address=address, host_address=self._host_address)
         objects = PodObjects(self._client, self.pod)
         self._network = network
         self._volumes = PodVolumes(self.pod, self._folder / "volumes", objects, network, self._node.allocatable)
@@ -261,7 +245,7 @@ class PodRunner:
             volumes=self._volumes,
             objects=objects,
             folder=self._folder,
-            log_folder=self._place.log_folder / f"{metadata['namespace']}_{metadata['name']}_{self.uid[:13]}",
+            log_folder=self._node.options.log_folder / f"{metadata['namespace']}_{metadata['name']}_{self.uid[:13]}",
             on_change=self._dirty.set,
         )
         policy = spec.get("restartPolicy", "Always")
@@ -281,7 +265,7 @@ class PodRunner:
         ]
 
     def _restore(self) -> None:
-        """Take over what was reported before a restart of the node."""
+        """Continue from the status reported before a restart of the node."""
         status = self.pod.get("status", {})
         known = {
             entry["name"]: entry for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
@@ -297,7 +281,7 @@ class PodRunner:
                 await volumes.prepare()
                 return
             except ObjectUnavailableError as error:
-                # The root certificate of a new namespace takes a moment; only what lasts is worth an Event.
+                # The root certificate of a new namespace takes a moment: an Event is written only if an object stays missing.
                 if delay > 0.5:
                     self._event("Warning", "FailedMount", str(error))
             await asyncio.sleep(delay)
@@ -312,7 +296,7 @@ class PodRunner:
                 logger.warning("volumes not refreshed: pod=%s error=%s", self._path, error)
 
     async def _stop_containers(self, grace_seconds: float) -> None:
-        """Containers first, then sidecars, as long as the grace period lasts for all of them together."""
+        """Containers first, then sidecars, within one grace period."""
         deadline = time.monotonic() + grace_seconds
         sidecars = [container for container in self._init if is_sidecar(container.spec)]
         others = [container for container in self._all_containers if container not in sidecars]
@@ -334,7 +318,7 @@ class PodRunner:
         started = datetime.fromisoformat(self._start_time.replace("Z", "+00:00"))
         return max(0.0, limit - (datetime.now(UTC) - started).total_seconds())
 
-    # --- the server's view
+    # --- the status on the API server
 
     async def _push_changes(self) -> None:
         delay = 0.1
@@ -345,7 +329,7 @@ class PodRunner:
                 await self._push()
                 delay = 0.1
             except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
-                logger.warning("status not written, trying again: pod=%s error=%s", self._path, error)
+                logger.warning("status not written, retrying: pod=%s error=%s", self._path, error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 5.0)
                 self._dirty.set()
@@ -359,7 +343,7 @@ class PodRunner:
             try:
                 answer = await self._client.patch(f"{self._path}/status", {"metadata": {"uid": self.uid}, "status": status})
             except ApiError as error:
-                # Gone, or another Pod of the same name: the watch will say so.
+                # Deleted, or another Pod of the same name: the watch reports it.
                 if error.status in (404, 409):
                     return
                 raise
@@ -374,7 +358,7 @@ class PodRunner:
                 now=datetime.now(UTC),
                 start_time=self._start_time,
                 pod_address=self._network.pod_address if runs_here else None,
-                host_address=self._place.host_address,
+                host_address=self._host_address,
                 init_statuses=[container.build_status() for container in self._init],
                 container_statuses=[container.build_status() for container in self._containers],
                 sidecar_names=frozenset(container.name for container in self._init if is_sidecar(container.spec)),

@@ -1,7 +1,7 @@
-"""Wrapping a container's command so that everything it starts ends with it.
+"""Wrapping a container's command so that all processes it starts end with it.
 
-Owns the choice between a process namespace of its own (nothing can leave it, not even by `setsid`) and, where the
-kernel forbids that to users, the bare process group.
+Owns the choice between a process namespace (no process can leave it, not even with `setsid`) and, where the kernel does
+not allow user namespaces, the process group.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-# The inner shell is there because a first process of a namespace ignores SIGTERM unless it handles it; its own words
-# about how the command ended must not get into the container's log.
+# The inner shell is necessary because the first process of a namespace ignores SIGTERM unless it handles it. The shell's own
+# messages about the end of the command must not get into the container's log.
 SHELL_SCRIPT = 'exec 3>&2 2>/dev/null; (exec "$@" 2>&3 3>&-); exit $?'
 NAMESPACE = ("--user", "--map-current-user", "--pid", "--fork", "--kill-child")
 
 
 class ProcessWrapper:
-    """How this machine lets containers be wrapped."""
+    """The way of wrapping that this machine allows."""
 
     def __init__(self) -> None:
         unshare = shutil.which("unshare")
@@ -35,7 +35,7 @@ class ProcessWrapper:
         return [self._unshare, *NAMESPACE, "/bin/sh", "-c", SHELL_SCRIPT, "--", *argv]
 
     def main_process(self, pid: int) -> int | None:
-        """The command's own process, of the wrapped process `pid`; None if it is gone (or not yet there)."""
+        """The command's own process in the wrapped process `pid`; None if it has ended or not started."""
         if self._unshare is None:
             return pid
         shell = first_child(pid)
@@ -51,7 +51,7 @@ def namespaces_work(unshare: str) -> bool:
 
 
 def first_child(pid: int) -> int | None:
-    """The oldest child: processes that were orphaned in the namespace become later ones."""
+    """The oldest child: orphaned processes of the namespace become later children."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
@@ -68,13 +68,13 @@ def first_child_by_scan(pid: int) -> int | None:
 
 
 def read_parents() -> dict[int, int]:
-    """Parent by process, of all processes that can be seen."""
+    """The parent of each visible process."""
     parents = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
                 with open(f"/proc/{entry.name}/stat", "rb") as stat:
-                    # The name in parentheses may hold anything.
+                    # The name in parentheses may contain any characters.
                     parents[int(entry.name)] = int(stat.read().rpartition(b")")[2].split()[1])
             except OSError:
                 continue

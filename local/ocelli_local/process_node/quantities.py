@@ -28,7 +28,7 @@ QUANTITY = re.compile(r"^([+-]?(?:\d+\.?\d*|\.\d+))(?:[eE]([+-]?\d+)|([numkMGTPE
 
 
 def parse_quantity(text: str | int | float) -> Fraction:
-    """The exact value; raises ValueError for anything that Kubernetes would refuse."""
+    """The exact value; raises ValueError for a text that Kubernetes would refuse."""
     match = QUANTITY.match(str(text))
     if match is None:
         raise ValueError(f"not a quantity: {text!r}")
@@ -39,5 +39,5 @@ def parse_quantity(text: str | int | float) -> Fraction:
 
 
 def divide_rounding_up(value: Fraction, divisor: Fraction) -> int:
-    """What `resourceFieldRef` gives: the value in units of its divisor, never less than asked for."""
+    """The value in units of its divisor, rounded up as in `resourceFieldRef`."""
     return math.ceil(value / divisor)

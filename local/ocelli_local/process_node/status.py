@@ -1,7 +1,6 @@
-"""Pod status as a kubelet writes it. Pure: facts in, a status manifest out.
+"""Pod status as a kubelet writes it. Pure: from facts to a status manifest.
 
-Owns phases, conditions and the quality-of-service class. `lastTransitionTime` moves only when a condition's status
-does.
+Owns phases, conditions and the quality-of-service class. `lastTransitionTime` changes only with a condition's status.
 """
 
 from __future__ import annotations
@@ -9,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
-Manifest = dict[str, Any]
+from ocelli_local.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
 class PodEnd:
-    """Why the node itself ended a Pod."""
+    """Why the node ended a Pod."""
 
     reason: str
     message: str
@@ -24,7 +22,7 @@ class PodEnd:
 
 @dataclass(frozen=True, kw_only=True)
 class PodFacts:
-    """What is known of one Pod at one moment. Container statuses are in the order of the spec."""
+    """What is known about one Pod at one time. Container statuses are in the order of the spec."""
 
     pod: Manifest
     now: datetime
@@ -73,7 +71,7 @@ def build_pod_status(facts: PodFacts) -> Manifest:
         "qosClass": facts.pod.get("status", {}).get("qosClass") or decide_qos_class(facts.pod["spec"]),
         "conditions": build_conditions(facts, phase),
         "containerStatuses": list(facts.container_statuses),
-        # Null takes the field away again: a Pod that recovered has no reason.
+        # Null removes the field: a Pod that recovered has no reason.
         "reason": facts.end.reason if facts.end else None,
         "message": facts.end.message if facts.end else None,
     }
@@ -81,7 +79,7 @@ def build_pod_status(facts: PodFacts) -> Manifest:
         status["initContainerStatuses"] = list(facts.init_statuses)
     if facts.pod_address is not None:
         status["podIP"] = facts.pod_address
-        # `podIPs` merges by address: the one of before a restart of the node must be taken away by name.
+        # `podIPs` merges by address: the address from before a restart of the node must be removed by name.
         former = [entry["ip"] for entry in facts.pod.get("status", {}).get("podIPs", [])]
         status["podIPs"] = [{"ip": facts.pod_address}] + [
             {"$patch": "delete", "ip": ip} for ip in former if ip != facts.pod_address
@@ -98,7 +96,7 @@ def decide_phase(facts: PodFacts) -> str:
         return "Failed"
     codes = [exit_code(status) for status in facts.container_statuses]
     if facts.stopped:
-        # Like the kubelet: a Pod that was stopped is Failed unless every container ended well.
+        # As on a kubelet: a Pod that was stopped is Failed unless all containers succeeded.
         return "Succeeded" if codes and all(code == 0 for code in codes) else "Failed"
     if not all(is_initialized(status, facts.sidecar_names) for status in facts.init_statuses):
         return "Pending"
@@ -118,78 +116,58 @@ def exit_code(status: Manifest) -> int | None:
 
 def is_initialized(status: Manifest, sidecar_names: frozenset[str]) -> bool:
     if status["name"] in sidecar_names:
-        # One that ran and ended had let the others start.
+        # A sidecar that has run has already let the others start.
         return bool(status.get("started") or "terminated" in status["state"] or status["lastState"])
     return exit_code(status) == 0
 
 
 def build_conditions(facts: PodFacts, phase: str) -> list[Manifest]:
+    has_sandbox = facts.pod_address is not None and phase not in ("Succeeded", "Failed")
     conditions = [
-        build_ready_to_start(facts, phase),
+        build_condition("PodReadyToStartContainers", has_sandbox),
         build_initialized(facts, phase),
         *build_readiness(facts, phase),
     ]
     if facts.disruption is not None:
-        conditions.append(
-            {
-                "type": "DisruptionTarget",
-                "status": "True",
-                "reason": "TerminationByKubelet",
-                "message": facts.disruption,
-            }
-        )
+        conditions.append(build_condition("DisruptionTarget", True, "TerminationByKubelet", facts.disruption))
     previous = {condition["type"]: condition for condition in facts.pod.get("status", {}).get("conditions", [])}
     for condition in conditions:
         before = previous.get(condition["type"], {})
         unchanged = before.get("status") == condition["status"] and before.get("lastTransitionTime")
         condition["lastTransitionTime"] = before["lastTransitionTime"] if unchanged else format_time(facts.now)
-        # A merge keeps what is not named.
-        condition.setdefault("reason", None)
-        condition.setdefault("message", None)
         condition["observedGeneration"] = facts.pod["metadata"].get("generation", 1)
     return conditions
 
 
-def build_ready_to_start(facts: PodFacts, phase: str) -> Manifest:
-    has_sandbox = facts.pod_address is not None and phase not in ("Succeeded", "Failed")
-    return {"type": "PodReadyToStartContainers", "status": "True" if has_sandbox else "False"}
+def build_condition(kind: str, status: bool, reason: str | None = None, message: str | None = None) -> Manifest:
+    """Null removes what an earlier status contained: a merge keeps fields that are not named."""
+    return {"type": kind, "status": "True" if status else "False", "reason": reason, "message": message}
 
 
 def build_initialized(facts: PodFacts, phase: str) -> Manifest:
     if phase == "Succeeded":
-        return {"type": "Initialized", "status": "True", "reason": "PodCompleted"}
+        return build_condition("Initialized", True, "PodCompleted")
     incomplete = [s["name"] for s in facts.init_statuses if not is_initialized(s, facts.sidecar_names)]
     if not incomplete:
-        return {"type": "Initialized", "status": "True"}
-    return {
-        "type": "Initialized",
-        "status": "False",
-        "reason": "ContainersNotInitialized",
-        "message": f"containers with incomplete status: [{' '.join(incomplete)}]",
-    }
+        return build_condition("Initialized", True)
+    message = f"containers with incomplete status: [{' '.join(incomplete)}]"
+    return build_condition("Initialized", False, "ContainersNotInitialized", message)
 
 
 def build_readiness(facts: PodFacts, phase: str) -> list[Manifest]:
+    both = ("ContainersReady", "Ready")
     if phase in ("Succeeded", "Failed"):
         reason = "PodCompleted" if phase == "Succeeded" else "PodFailed"
-        return [{"type": name, "status": "False", "reason": reason} for name in ("ContainersReady", "Ready")]
+        return [build_condition(kind, False, reason) for kind in both]
     sidecars = [status for status in facts.init_statuses if status["name"] in facts.sidecar_names]
     unready = [status["name"] for status in [*sidecars, *facts.container_statuses] if not status["ready"]]
     if unready:
         message = f"containers with unready status: [{' '.join(unready)}]"
-        return [
-            {"type": name, "status": "False", "reason": "ContainersNotReady", "message": message}
-            for name in ("ContainersReady", "Ready")
-        ]
-    containers_ready = {"type": "ContainersReady", "status": "True"}
+        return [build_condition(kind, False, "ContainersNotReady", message) for kind in both]
     unmet = find_unmet_gates(facts.pod)
-    if unmet:
-        message = f"the status of pod readiness gates {' '.join(unmet)} is not True"
-        return [
-            containers_ready,
-            {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": message},
-        ]
-    return [containers_ready, {"type": "Ready", "status": "True"}]
+    message = f"the status of pod readiness gates {' '.join(unmet)} is not True"
+    ready = build_condition("Ready", False, "ReadinessGatesNotReady", message) if unmet else build_condition("Ready", True)
+    return [build_condition("ContainersReady", True), ready]
 
 
 def find_unmet_gates(pod: Manifest) -> list[str]:
@@ -216,7 +194,7 @@ def has_cpu_or_memory(resources: Manifest) -> bool:
 
 
 def status_differs(desired: Manifest, actual: Manifest) -> bool:
-    """Whether somebody else changed what the node had reported, node-lifecycle's `Ready=False` for one."""
+    """Whether another client changed the reported status, such as node-lifecycle's `Ready=False`."""
     if desired["phase"] != actual.get("phase") or desired.get("podIP") != actual.get("podIP"):
         return True
     reported = {condition["type"]: condition["status"] for condition in actual.get("conditions", [])}

@@ -1,7 +1,7 @@
-"""A Pod's volumes as folders, filled and kept fresh.
+"""A Pod's volumes as folders, filled and kept up to date.
 
-Owns the folders below one Pod's folder, and when a token is due for renewal. It mounts nothing: containers are given
-paths (`environment.py`).
+Owns the folders below one Pod's folder, and when a token is renewed. It mounts nothing: containers get paths
+(`environment.py`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ocelli_local.process_node.environment import (
-    NamedObjects,
-    PodNetwork,
-    container_of,
-    resolve_field,
-    resolve_resource_field,
-)
+from ocelli_local.manifest import Manifest
+from ocelli_local.process_node.environment import PodNetwork, container_of, resolve_field, resolve_resource_field
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, PodObjects, Token
 
-Manifest = dict[str, Any]
 DEFAULT_MODE = 0o644
 DEFAULT_TOKEN_SECONDS = 3600
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
@@ -36,7 +29,7 @@ class VolumeFile:
 
 
 class PodVolumes:
-    """All volumes of one Pod. `prepare` fills them, `refresh` brings them up to date."""
+    """All volumes of one Pod. `prepare` fills them, `refresh` updates them."""
 
     def __init__(
         self, pod: Manifest, folder: Path, objects: PodObjects, network: PodNetwork, allocatable: Mapping[str, str]
@@ -71,7 +64,7 @@ class PodVolumes:
         }
 
     def make_sub_paths(self, container: Manifest) -> None:
-        """Like a kubelet, a `subPath` that is not there yet becomes a folder."""
+        """As on a kubelet, a `subPath` that does not exist becomes a folder."""
         for mount in container.get("volumeMounts", []):
             path = self.paths[mount["name"]] / mount.get("subPath", "")
             if not path.exists():
@@ -83,7 +76,7 @@ class PodVolumes:
         return token / "token" if token is not None and (token / "token").exists() else None
 
     async def prepare(self) -> None:
-        """Make and fill every volume; raises ObjectUnavailableError if something that is not optional is missing."""
+        """Create and fill all volumes; raises ObjectUnavailableError if an object that is not optional is missing."""
         for volume in self._volumes:
             path = self.paths[volume["name"]]
             path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +84,7 @@ class PodVolumes:
                 self._write(volume["name"], await self._build_files(volume))
 
     async def refresh(self) -> None:
-        """Renew what changed. What has gone meanwhile stays as it was, as on a kubelet."""
+        """Write what has changed. As on a kubelet, the files of deleted objects are kept."""
         for volume in self._volumes:
             if not is_empty_dir(volume):
                 try:
@@ -108,7 +101,7 @@ class PodVolumes:
                 continue
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            # A reader sees the old file or the new one, never half of one.
+            # A reader sees the old file or the new one, never a part of one.
             temporary = target.with_name(f"..{target.name}.new")
             temporary.unlink(missing_ok=True)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, file.mode), "wb") as stream:
@@ -135,13 +128,12 @@ class PodVolumes:
     async def _build_source(self, volume: str, kind: str, source: Manifest, mode: int) -> list[VolumeFile]:
         if kind == "serviceAccountToken":
             token = await self._current_token(volume, source)
-            # Tokens are for the owner alone, whatever the mode of the volume's other files.
+            # Only the owner may read tokens, with any mode of the volume's other files.
             return [VolumeFile(path=source["path"], content=token.value.encode(), mode=0o600)]
         if kind == "downwardAPI":
             return [self._build_downward_file(item, mode) for item in source.get("items", [])]
         name = source.get("secretName") if kind == "secret" and "secretName" in source else source.get("name", "")
-        read = self._objects.read_secret if kind == "secret" else self._objects.read_config_map
-        content = await read(str(name))
+        content = await self._objects.read(kind.lower(), str(name))
         if content is None:
             if source.get("optional"):
                 return []
@@ -160,7 +152,7 @@ class PodVolumes:
         lifetime = source.get("expirationSeconds", DEFAULT_TOKEN_SECONDS)
         key = (volume, source["path"])
         token = self._tokens.get(key)
-        # Like the kubelet, at 80 % of its life.
+        # As on a kubelet, at 80 % of its lifetime.
         if token is None or token.expires - time.time() < 0.2 * lifetime:
             token = await self._objects.request_token(audience=source.get("audience"), expiration_seconds=lifetime)
             self._tokens[key] = token
@@ -172,7 +164,7 @@ def is_empty_dir(volume: Manifest) -> bool:
 
 
 def select_files(volume: str, source: Manifest, content: Mapping[str, bytes], mode: int) -> list[VolumeFile]:
-    """All keys, or the `items` under their own paths."""
+    """All keys, or the `items` at their paths."""
     if not source.get("items"):
         return [VolumeFile(path=key, content=value, mode=mode) for key, value in content.items()]
     files = []
@@ -182,15 +174,3 @@ def select_files(volume: str, source: Manifest, content: Mapping[str, bytes], mo
         elif not source.get("optional"):
             raise ObjectUnavailableError(f"volume {volume}: references non-existent key {item['key']}")
     return files
-
-
-async def read_named_objects(
-    objects: PodObjects, config_maps: list[str] | tuple[str, ...], secrets: list[str] | tuple[str, ...]
-) -> NamedObjects:
-    """What environments refer to; objects that do not exist are left out."""
-    found_maps = {name: await objects.read_config_map(name) for name in config_maps}
-    found_secrets = {name: await objects.read_secret(name) for name in secrets}
-    return NamedObjects(
-        config_maps={name: data for name, data in found_maps.items() if data is not None},
-        secrets={name: data for name, data in found_secrets.items() if data is not None},
-    )

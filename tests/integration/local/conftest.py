@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from ocelli_local import SyncClusterAccess
-from tests.integration.local.pods import Manifest, PodHandle, build_pod
+from ocelli_local.manifest import Manifest
+from tests.integration.local.pods import PodHandle, build_pod
 
 
 @pytest.fixture

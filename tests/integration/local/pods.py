@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ocelli_local import SyncClusterAccess
-
-Manifest = dict[str, Any]
+from ocelli_local.manifest import Manifest
 
 
 def build_container(script: str, *, name: str = "main", **fields: Any) -> Manifest:
@@ -86,7 +85,7 @@ def condition_status(pod: Manifest, kind: str) -> str | None:
 
 
 def container_status(pod: Manifest, name: str = "main") -> Manifest:
-    """The container's status; empty while there is none."""
+    """The container's status; empty if there is none yet."""
     statuses = [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]
     return next((status for status in statuses if status["name"] == name), {"state": {}, "restartCount": 0})
 

@@ -1,4 +1,4 @@
-"""Clusters starting, stopping, being killed, coming back, and living side by side."""
+"""Clusters that start, stop, are killed, start again, and run at the same time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ocelli_local.__main__ import main
 from ocelli_local.child_process import CLUSTER_MARKER, find_marked_processes
 from ocelli_local.cluster import ClusterError, build_marker
 from ocelli_local.cluster_process import ClusterDescription, ClusterProcess, is_locked, stop_running_cluster
-from tests.integration.local.pods import Manifest, PodHandle, build_container, build_pod, container_status, terminated
+from ocelli_local.manifest import Manifest
+from tests.integration.local.pods import PodHandle, build_container, build_pod, container_status, terminated
 
 pytestmark = pytest.mark.cluster
 
@@ -58,7 +59,7 @@ class KilledAndRestarted:
 def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRestarted]:
     process = ClusterProcess(tmp_path_factory.mktemp("killed"), ["--not-durable"])
     access = process.start().open()
-    # `setsid` takes the second process out of every group and session that could be killed as a whole.
+    # `setsid` removes the second process from every group and session that could be killed together.
     job = run_pod(access, "setsid sleep 600 & exec sleep 600", name="job", policy="Never")
     server = run_pod(access, "exec sleep 600", name="server", policy="Always")
     done = run_pod(access, "echo finished; exit 0", name="done", policy="Never")
@@ -87,13 +88,13 @@ def restarted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KilledAndRes
         again.stop()
 
 
-def test_killed_runner_leaves_nothing_behind(restarted: KilledAndRestarted) -> None:
+def test_killed_runner_leaves_no_processes(restarted: KilledAndRestarted) -> None:
     # Four components, and for each running Pod a wrapper, its shell and the command at least.
     assert restarted.processes_before >= 10
     assert restarted.seconds_until_gone < GONE_WITHIN_SECONDS
 
 
-def test_restarted_cluster_answers_at_the_same_address(restarted: KilledAndRestarted) -> None:
+def test_restarted_cluster_has_the_same_address(restarted: KilledAndRestarted) -> None:
     assert restarted.access.url == restarted.address_before
 
 
@@ -114,7 +115,7 @@ def test_pod_that_is_always_restarted_runs_again_in_place(restarted: KilledAndRe
     assert len(running["status"]["podIPs"]) == 1
 
 
-def test_pod_that_was_done_stays_done_with_its_log(restarted: KilledAndRestarted) -> None:
+def test_succeeded_pod_keeps_its_status_and_its_log(restarted: KilledAndRestarted) -> None:
     assert restarted.done_pod.wait_for_phase("Succeeded")["status"]["phase"] == "Succeeded"
     assert restarted.done_pod.log() == "finished\n"
 
@@ -124,15 +125,15 @@ def test_interrupt_stops_everything(tmp_path: Path) -> None:
     access = process.start().open()
     run_pod(access, "trap '' TERM; while true; do sleep 0.1; done", name="stubborn", policy="Always").wait_for_phase("Running")
     access.close()
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout_seconds=15)
+    process.process.send_signal(signal.SIGINT)
+    process.process.wait(15)
     assert find_processes(tmp_path) == []
     assert not is_locked(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def detached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state folder of a cluster that does not end with whoever started it."""
+    """The state folder of a cluster that does not end with the process that started it."""
     folder = tmp_path_factory.mktemp("detached")
     ClusterProcess(folder, ["--not-durable", "--resource", "example.com/gpu=2"], follow_parent=False).start()
     yield folder
@@ -140,7 +141,7 @@ def detached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         stop_running_cluster(folder)
 
 
-def test_two_clusters_live_side_by_side(local_cluster: SyncClusterAccess, namespace: str, detached: Path) -> None:
+def test_two_clusters_run_at_the_same_time(local_cluster: SyncClusterAccess, namespace: str, detached: Path) -> None:
     description = ClusterDescription.load(detached)
     assert description is not None
     access = description.open()
@@ -168,12 +169,15 @@ def test_second_runner_on_one_state_folder_is_refused(local_cluster: SyncCluster
 def test_cluster_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     process = ClusterProcess(tmp_path, ["--not-durable"])
     process.start()
-    process.let_go()
-    process.wait(timeout_seconds=15)
+    assert process.process.stdin is not None
+    process.process.stdin.close()
+    process.process.wait(15)
     assert find_processes(tmp_path) == []
 
 
-def test_status_says_what_runs(local_cluster: SyncClusterAccess, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_status_shows_the_running_cluster(
+    local_cluster: SyncClusterAccess, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     assert main(["status", "--state-dir", str(local_cluster.folder)]) == 0
     assert "kube-apiserver" in capsys.readouterr().out
     assert main(["status", "--state-dir", str(tmp_path)]) == 3

@@ -1,4 +1,4 @@
-"""What a Pod gets from the process node, and what is reported of it: on a real control plane."""
+"""What a Pod gets from the process node, and its reported status, on a real control plane."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ocelli_local import SyncClusterAccess
+from ocelli_local.manifest import Manifest
 from tests.integration.local.pods import (
-    Manifest,
     PodHandle,
     build_container,
     condition_status,
@@ -53,7 +53,7 @@ def test_each_pod_has_a_loopback_address_of_its_own(run_pod: RunPod) -> None:
     assert all(address.startswith("127.") and address != "127.0.0.1" for address in addresses)
 
 
-def test_host_network_pod_is_at_the_machines_own_loopback_address(run_pod: RunPod) -> None:
+def test_host_network_pod_uses_the_loopback_address_of_the_machine(run_pod: RunPod) -> None:
     pod = run_pod(build_container("exec sleep 60"), hostNetwork=True)
     assert pod.wait_for_phase("Running")["status"]["podIP"] == "127.0.0.1"
 
@@ -136,7 +136,7 @@ def test_missing_secret_is_reported_until_it_appears(run_pod: RunPod, local_clus
     assert pod.log() == "here\n"
 
 
-def test_service_account_is_who_the_kubeconfig_speaks_for(run_pod: RunPod, namespace: str) -> None:
+def test_kubeconfig_belongs_to_the_service_account(run_pod: RunPod, namespace: str) -> None:
     pod = run_pod(
         {
             "name": "main",
@@ -156,7 +156,7 @@ print(review.status.user_info.username)
 """
 
 
-def test_init_containers_run_one_after_the_other_before_the_containers(run_pod: RunPod) -> None:
+def test_init_containers_run_one_by_one_before_the_containers(run_pod: RunPod) -> None:
     mounts = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 
     def append(word: str, name: str) -> Manifest:
@@ -178,7 +178,7 @@ def test_failed_init_container_fails_a_pod_that_is_never_restarted(run_pod: RunP
     assert "waiting" in container_status(failed)["state"]
 
 
-def test_sidecar_runs_beside_the_containers_and_ends_after_them(run_pod: RunPod) -> None:
+def test_sidecar_runs_with_the_containers_and_ends_after_them(run_pod: RunPod) -> None:
     sidecar = build_container("echo up; exec sleep 60", name="proxy", restartPolicy="Always")
     pod = run_pod(build_container("sleep 0.2"), initContainers=[sidecar])
     done = pod.wait_for_phase("Succeeded")
@@ -208,7 +208,7 @@ def test_readiness_probe_gates_ready(run_pod: RunPod) -> None:
     assert container_status(pod.wait_until_ready())["ready"]
 
 
-def test_http_probe_asks_at_the_pods_address(run_pod: RunPod) -> None:
+def test_http_probe_uses_the_pods_address(run_pod: RunPod) -> None:
     command = ["sh", "-c", 'exec python -m http.server 8080 --bind "$POD_IP"']
     pod = run_pod(
         {
@@ -255,7 +255,7 @@ def test_termination_message_falls_back_to_the_log(run_pod: RunPod) -> None:
     assert terminated(run_pod(container).wait_for_phase("Failed"))["message"] == "broken\n"
 
 
-def test_command_that_is_not_there_is_a_start_error(run_pod: RunPod) -> None:
+def test_missing_command_is_a_start_error(run_pod: RunPod) -> None:
     container = {"name": "main", "image": "unused", "command": ["no-such-program"]}
     state = terminated(run_pod(container).wait_for_phase("Failed"))
     assert (state["reason"], state["exitCode"]) == ("StartError", 128)
@@ -266,7 +266,7 @@ def test_container_above_its_memory_limit_is_killed(run_pod: RunPod) -> None:
     container = {
         "name": "main",
         "image": "unused",
-        # In a grandchild: the whole tree counts.
+        # In a grandchild: all descendants count.
         "command": ["sh", "-c", "python -c 'import time; held = b\"x\" * 200_000_000; time.sleep(60)'; exit 0"],
         "resources": {"limits": {"memory": "100Mi"}, "requests": {"memory": "1Mi"}},
     }
@@ -281,14 +281,16 @@ def test_second_restart_waits_in_back_off(run_pod: RunPod) -> None:
         lambda pod: container_status(pod)["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff",
     )
     status = container_status(waiting)
-    # The first restart was at once.
+    # The first restart was immediate.
     assert status["restartCount"] == 1
     assert status["lastState"]["terminated"]["exitCode"] == 1
     assert waiting["status"]["phase"] == "Running"
     assert pod.log("--previous") == "run\n"
 
 
-def test_deleted_pod_gets_its_hook_sigterm_and_grace(run_pod: RunPod, local_cluster: SyncClusterAccess, namespace: str) -> None:
+def test_deleted_pod_gets_its_hook_and_sigterm_within_its_grace_period(
+    run_pod: RunPod, local_cluster: SyncClusterAccess, namespace: str
+) -> None:
     script = "trap 'echo term; sleep 0.3; echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done"
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "sleep 0.3"]}}}
     pod = run_pod(build_container(script, lifecycle=hook))
@@ -299,7 +301,7 @@ def test_deleted_pod_gets_its_hook_sigterm_and_grace(run_pod: RunPod, local_clus
     assert follower.communicate(timeout=10)[0] == "up\nterm\nbye\n"
 
 
-def test_process_that_ignores_sigterm_is_killed_after_its_grace(run_pod: RunPod) -> None:
+def test_process_that_ignores_sigterm_is_killed_after_its_grace_period(run_pod: RunPod) -> None:
     pod = run_pod(build_container("trap '' TERM; echo up; while true; do sleep 0.1; done"))
     pod.wait_for_log("up")
     pod.delete("--grace-period=1")
@@ -323,7 +325,7 @@ def test_logs_can_be_followed(run_pod: RunPod, local_cluster: SyncClusterAccess,
     assert follow_log(local_cluster, namespace).communicate(timeout=10)[0] == "line 1\nline 2\nline 3\n"
 
 
-def test_logs_can_be_cut_and_stamped(run_pod: RunPod) -> None:
+def test_logs_can_be_limited_and_have_timestamps(run_pod: RunPod) -> None:
     pod = run_pod(build_container("for i in 1 2 3; do echo line $i; done"))
     pod.wait_for_phase("Succeeded")
     assert pod.log("--tail=1") == "line 3\n"
@@ -340,7 +342,7 @@ def test_logs_can_be_cut_and_stamped(run_pod: RunPod) -> None:
     ],
     ids=["claim", "host path", "privileged", "no command"],
 )
-def test_pod_that_processes_cannot_be_is_refused_by_name(
+def test_pod_with_unsupported_settings_is_refused_by_name(
     run_pod: RunPod, namespace: str, spec: Manifest, container: Manifest, fact: str
 ) -> None:
     pod = run_pod({**build_container("true"), **container}, **spec)

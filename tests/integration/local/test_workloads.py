@@ -1,4 +1,4 @@
-"""Kubernetes' own controllers over the process node: Jobs and Deployments do what they do on a real cluster."""
+"""Kubernetes' controllers with the process node: Jobs and Deployments work as on a real cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ocelli_local import SyncClusterAccess
-from tests.integration.local.pods import Manifest, PodHandle, build_container, condition_status
+from ocelli_local.manifest import Manifest
+from tests.integration.local.pods import PodHandle, build_container, condition_status
 
 pytestmark = pytest.mark.cluster
 
@@ -67,9 +68,7 @@ def test_job_completes(local_cluster: SyncClusterAccess, namespace: str) -> None
     assert wait_for_job(local_cluster, namespace, "Complete")["status"]["succeeded"] == 1
 
 
-def test_exit_code_that_the_failure_policy_names_fails_the_job_at_once(
-    local_cluster: SyncClusterAccess, namespace: str
-) -> None:
+def test_exit_code_of_the_failure_policy_fails_the_job_immediately(local_cluster: SyncClusterAccess, namespace: str) -> None:
     rule = {"action": "FailJob", "onExitCodes": {"containerName": "main", "operator": "In", "values": [42]}}
     job = build_job("exit 42", backoffLimit=6, podFailurePolicy={"rules": [rule]})
     local_cluster.apply(job, namespace=namespace)
@@ -92,7 +91,7 @@ def wait_for_rollout(cluster: SyncClusterAccess, namespace: str) -> None:
 
 
 class ReadyWatch:
-    """Counts again and again how many Pods are Ready and stay, and remembers the least."""
+    """Counts the ready Pods continuously, and keeps the minimum."""
 
     def __init__(self, cluster: SyncClusterAccess, namespace: str) -> None:
         self._cluster = cluster
@@ -114,7 +113,7 @@ class ReadyWatch:
             self._least = min(self._least, len(ready))
 
 
-def test_refused_pods_of_a_deployment_are_not_replaced_for_ever(local_cluster: SyncClusterAccess, namespace: str) -> None:
+def test_refused_pods_of_a_deployment_are_not_replaced_endlessly(local_cluster: SyncClusterAccess, namespace: str) -> None:
     volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
     local_cluster.apply(build_deployment("refused", volumes=volumes), namespace=namespace)
 
@@ -122,7 +121,7 @@ def test_refused_pods_of_a_deployment_are_not_replaced_for_ever(local_cluster: S
         pods = local_cluster.list_objects(f"/api/v1/namespaces/{namespace}/pods")
         return [pod for pod in pods if "persistentVolumeClaim" in str(pod["status"].get("containerStatuses"))]
 
-    local_cluster.wait_for("both Pods say that they are refused", lambda: len(all_refused()) == 2)
+    local_cluster.wait_for("both Pods report the refusal", lambda: len(all_refused()) == 2)
     assert {pod["status"]["phase"] for pod in all_refused()} == {"Pending"}
     assert len(local_cluster.list_objects(f"/api/v1/namespaces/{namespace}/pods")) == 2
 

@@ -1,4 +1,4 @@
-"""Loopback ranges of clusters side by side."""
+"""Loopback ranges of concurrent clusters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 from ocelli_local.addresses import LoopbackRange, find_free_port
 
 
-def test_range_that_is_held_is_not_given_again() -> None:
+def test_claimed_range_is_not_given_again() -> None:
     first, second = LoopbackRange.claim("same"), LoopbackRange.claim("same")
     try:
         assert first.number != second.number
@@ -17,15 +17,15 @@ def test_range_that_is_held_is_not_given_again() -> None:
         second.release()
 
 
-def test_same_preference_gets_the_same_range_back() -> None:
-    first = LoopbackRange.claim("somebody's own folder")
+def test_same_preference_gets_the_same_range_again() -> None:
+    first = LoopbackRange.claim("one folder")
     first.release()
-    second = LoopbackRange.claim("somebody's own folder")
+    second = LoopbackRange.claim("one folder")
     second.release()
     assert first.number == second.number
 
 
-def test_released_address_comes_back_late() -> None:
+def test_released_address_is_reused_late() -> None:
     loopback = LoopbackRange.claim("pods")
     try:
         first = loopback.take_pod_address()
@@ -35,7 +35,7 @@ def test_released_address_comes_back_late() -> None:
         loopback.release()
 
 
-def test_taken_port_is_passed_over() -> None:
+def test_used_port_is_skipped() -> None:
     with socket.socket() as taken:
         taken.bind(("127.15.0.1", 0))
         taken.listen()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ocelli_local.process_node.backoff import RestartBackoff, RestartDelays
 
 
-def test_first_restart_is_at_once_then_delays_double_to_the_limit() -> None:
+def test_first_restart_is_immediate_then_delays_double_up_to_the_limit() -> None:
     delays = RestartDelays(RestartBackoff())
     assert [delays.next_delay(ran_for_seconds=1) for _ in range(8)] == [0, 10, 20, 40, 80, 160, 300, 300]
 

@@ -6,18 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_local.binaries import (
-    MODULE_FOLDER,
-    PROGRAMS,
-    BinariesError,
-    BinaryStore,
-    PinnedVersions,
-    cache_folder,
-    find_go,
-    find_installed_go,
-    parse_version,
-    version_fits,
-)
+from ocelli_local.binaries import BinaryStore, cache_folder
+from ocelli_local.source_build import find_go, find_installed_go
+from ocelli_local.versions import MODULE_FOLDER, PROGRAMS, BinariesError, PinnedVersions, parse_version, version_fits
 
 PINNED = PinnedVersions(kubernetes="1.37.2", etcd="3.7.0", go="1.26.0")
 SAYINGS = {"etcd": "etcd Version: 3.7.1", "kubectl": "Client Version: v1.36.0"}
@@ -58,7 +49,7 @@ def test_staging_modules_are_all_pinned_to_the_same_release() -> None:
     ("text", "version"),
     [("Kubernetes v1.37.2", (1, 37, 2)), ("go1.26", (1, 26, 0)), ("go1.26.8", (1, 26, 8)), ("devel", None)],
 )
-def test_version_is_found_in_what_programs_say(text: str, version: tuple[int, ...] | None) -> None:
+def test_version_is_found_in_the_output_of_programs(text: str, version: tuple[int, ...] | None) -> None:
     assert parse_version(text) == version
 
 
@@ -82,7 +73,7 @@ def test_programs_are_taken_from_path_where_they_fit(tmp_path: Path) -> None:
     make_programs(tmp_path / "bin")
     found = make_store(OCELLI_CACHE_DIR=tmp_path / "cache", PATH=tmp_path / "bin").find()
     assert found is not None
-    assert found.etcd == tmp_path / "bin" / "etcd"
+    assert found["etcd"] == tmp_path / "bin" / "etcd"
 
 
 def test_assets_folder_comes_before_path(tmp_path: Path) -> None:
@@ -91,7 +82,7 @@ def test_assets_folder_comes_before_path(tmp_path: Path) -> None:
     store = make_store(OCELLI_CACHE_DIR=tmp_path, KUBEBUILDER_ASSETS=tmp_path / "assets", PATH=tmp_path / "bin")
     found = store.find()
     assert found is not None
-    assert found.kubectl == tmp_path / "assets" / "kubectl"
+    assert found["kubectl"] == tmp_path / "assets" / "kubectl"
 
 
 def test_cache_comes_first(tmp_path: Path) -> None:
@@ -100,15 +91,15 @@ def test_cache_comes_first(tmp_path: Path) -> None:
     make_programs(store.folder)
     found = store.find()
     assert found is not None
-    assert found.etcd == store.folder / "etcd"
+    assert found["etcd"] == store.folder / "etcd"
 
 
-def test_one_program_of_another_version_is_enough_to_build(tmp_path: Path) -> None:
+def test_one_program_of_another_version_is_not_used(tmp_path: Path) -> None:
     make_programs(tmp_path / "bin", etcd="etcd Version: 3.5.0")
     assert make_store(OCELLI_CACHE_DIR=tmp_path / "cache", PATH=tmp_path / "bin").find() is None
 
 
-def test_cache_folder_is_the_one_asked_for() -> None:
+def test_cache_folder_follows_the_environment() -> None:
     assert cache_folder({"OCELLI_CACHE_DIR": "/a"}) == Path("/a")
     assert cache_folder({"XDG_CACHE_HOME": "/b"}) == Path("/b/ocelli")
 
@@ -118,7 +109,7 @@ def test_newer_go_on_path_is_used(tmp_path: Path) -> None:
     assert find_go({"PATH": str(tmp_path)}, "1.26.0", print) == go
 
 
-def test_an_older_go_is_told_and_not_taken_for_an_installed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_go_is_reported_but_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go = make_program(tmp_path, "go", "go1.19.8")
     monkeypatch.setattr("sys.prefix", str(tmp_path))
     assert find_installed_go({"PATH": str(tmp_path)}, "1.26.0") == (None, [f"{go} is 1.19.8"])

@@ -40,11 +40,11 @@ def make_log(folder: Path, *chunks: bytes) -> ContainerLog:
     ],
     ids=["lines", "pieces", "carriage return", "partial", "long", "bytes"],
 )
-def test_log_gives_back_what_was_written(tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
+def test_log_returns_what_was_written(tmp_path: Path, chunks: tuple[bytes, ...]) -> None:
     assert read(make_log(tmp_path, *chunks)) == b"".join(chunks)
 
 
-def test_tail_gives_the_last_lines(tmp_path: Path) -> None:
+def test_tail_returns_the_last_lines(tmp_path: Path) -> None:
     assert read(make_log(tmp_path, b"1\n2\n3\n"), LogQuery(tail_lines=2)) == b"2\n3\n"
 
 
@@ -58,12 +58,12 @@ def test_timestamps_begin_each_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ago", "expected"), [(60, b"1\n"), (-60, b"")])
-def test_since_leaves_out_what_is_older(tmp_path: Path, ago: int, expected: bytes) -> None:
+def test_since_excludes_older_lines(tmp_path: Path, ago: int, expected: bytes) -> None:
     since = datetime.now(UTC) - timedelta(seconds=ago)
     assert read(make_log(tmp_path, b"1\n"), LogQuery(since=since)) == expected
 
 
-def test_follower_gets_lines_as_they_come_and_ends_with_the_run(tmp_path: Path) -> None:
+def test_follower_gets_new_lines_and_ends_with_the_run(tmp_path: Path) -> None:
     async def scenario() -> list[bytes]:
         log = ContainerLog(tmp_path / "0.log")
         log.write(b"before\n")
@@ -79,7 +79,7 @@ def test_follower_gets_lines_as_they_come_and_ends_with_the_run(tmp_path: Path) 
     assert b"".join(asyncio.run(scenario())) == b"before\nduring\n"
 
 
-def test_log_beyond_its_limit_loses_the_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_above_its_limit_loses_the_oldest_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_log, "LIMIT_BYTES", 1000)
     log = make_log(tmp_path, *[b"line %d\n" % index for index in range(100)])
     text = read(log)
@@ -87,7 +87,7 @@ def test_log_beyond_its_limit_loses_the_oldest(tmp_path: Path, monkeypatch: pyte
     assert len(text) < 1000
 
 
-def test_deleted_log_leaves_nothing_of_its_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deleted_log_leaves_no_rotated_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container_log, "LIMIT_BYTES", 20)
     log = make_log(tmp_path, b"line one\n", b"line two\n")
     assert len(list(tmp_path.iterdir())) == 2
@@ -100,7 +100,7 @@ def test_stored_log_of_an_earlier_run_can_be_read(tmp_path: Path) -> None:
     assert read(ContainerLog.stored(tmp_path / "0.log"), LogQuery(follow=True)) == b"old\n"
 
 
-def test_last_text_keeps_to_its_limits(tmp_path: Path) -> None:
+def test_last_text_stays_within_its_limits(tmp_path: Path) -> None:
     log = make_log(tmp_path, b"".join(b"line %d\n" % index for index in range(100)))
     assert read_last_text(log.path, limit_bytes=2048, limit_lines=2) == "line 98\nline 99\n"
     assert read_last_text(log.path, limit_bytes=4, limit_lines=80) == " 99\n"

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.environment import (
     ContainerConfigError,
     ContainerPaths,
     EnvironmentInput,
-    NamedObjects,
+    Objects,
     PathTranslation,
     PodNetwork,
     build_process_arguments,
@@ -20,11 +21,9 @@ from ocelli_local.process_node.environment import (
     referenced_objects,
 )
 
-Manifest = dict[str, Any]
-
 
 def make_input(
-    container: Manifest, *, objects: NamedObjects | None = None, mounts: dict[str, str] | None = None
+    container: Manifest, *, objects: Objects | None = None, mounts: dict[str, str] | None = None
 ) -> EnvironmentInput:
     container = {"name": "main", "command": ["run"], **container}
     return EnvironmentInput(
@@ -34,7 +33,7 @@ def make_input(
         },
         container=container,
         network=PodNetwork(pod_address="127.5.1.1", host_address="127.5.0.1"),
-        objects=objects or NamedObjects(),
+        objects=objects or {},
         paths=ContainerPaths(
             mounts={path: Path(real) for path, real in (mounts or {}).items()},
             volumes={},
@@ -89,7 +88,7 @@ def test_command_and_args_refer_to_declared_variables_only() -> None:
         ("status.hostIP", "127.5.0.1"),
     ],
 )
-def test_field_reference_gives_the_pods_field(path: str, value: str) -> None:
+def test_field_reference_has_the_value_of_the_pods_field(path: str, value: str) -> None:
     assert env_of({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": path}}})["X"] == value
 
 
@@ -110,12 +109,12 @@ def test_resource_reference_rounds_up_in_units_of_its_divisor(resource: str, div
     assert env["X"] == value
 
 
-def test_missing_limit_is_what_the_node_has() -> None:
+def test_missing_limit_is_the_capacity_of_the_node() -> None:
     assert env_of({"name": "X", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}})["X"] == "4"
 
 
-def test_env_wins_over_env_from() -> None:
-    objects = NamedObjects(config_maps={"c": {"A": b"1", "B": b"2"}})
+def test_env_takes_precedence_over_env_from() -> None:
+    objects = {("configmap", "c"): {"A": b"1", "B": b"2"}}
     given = make_input({"envFrom": [{"configMapRef": {"name": "c"}}], "env": [{"name": "A", "value": "own"}]}, objects=objects)
     env = build_process_arguments(given).env
     assert (env["A"], env["B"]) == ("own", "2")
@@ -131,7 +130,7 @@ def test_env_wins_over_env_from() -> None:
     ],
 )
 def test_reference_that_cannot_be_resolved_is_named(reference: Manifest, message: str) -> None:
-    objects = NamedObjects(config_maps={"c": {"k": b"v", "binary": b"\xff"}})
+    objects = {("configmap", "c"): {"k": b"v", "binary": b"\xff"}}
     given = make_input({"env": [{"name": "X", "valueFrom": reference}]}, objects=objects)
     with pytest.raises(ContainerConfigError, match=message):
         build_process_arguments(given)
@@ -179,4 +178,4 @@ def test_referenced_objects_are_listed_once() -> None:
         "envFrom": [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}],
         "env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
     }
-    assert referenced_objects([container]) == (["c"], ["s"])
+    assert referenced_objects(container) == [("configmap", "c"), ("secret", "s")]

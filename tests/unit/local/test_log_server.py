@@ -1,4 +1,4 @@
-"""The kubelet's query parameters for logs, and how a followed log ends."""
+"""The kubelet's query parameters for logs, and the end of a followed log."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_parameters_become_a_query(values: dict[str, str], query: LogQuery) -> N
     assert parse_log_query(values, NOW) == query
 
 
-def test_what_is_no_number_is_refused() -> None:
+def test_value_that_is_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
         parse_log_query({"tailLines": "many"}, NOW)
 
 
-def test_reader_of_a_followed_log_that_hangs_up_leaves_no_trace(caplog: pytest.LogCaptureFixture) -> None:
+def test_reader_that_closes_a_followed_log_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async def follow() -> None:
         ended = asyncio.Event()
 
@@ -50,7 +50,7 @@ def test_reader_of_a_followed_log_that_hangs_up_leaves_no_trace(caplog: pytest.L
                 ended.set()
 
         pod: Any = Mock(find_log=Mock(return_value=Mock(read=read)))
-        server = LogServer(Mock(), lambda namespace, name: pod)
+        server = LogServer(Mock(), 0, lambda namespace, name: pod)
         app = web.Application()
         app.router.add_get("/{namespace}/{pod}/{container}", server._send_log)
         runner = web.AppRunner(app)

@@ -1,4 +1,4 @@
-"""Thresholds of probes, and what single probes say."""
+"""Thresholds of probes, and the results of single probes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ocelli_local.process_node.probes import ProbeResult, ProbeTarget, ProbeTimes, Thresholds, run_action
+from ocelli_local.process_node.probes import ProbeResult, ProbeTarget, Thresholds, run_action
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from ocelli_local.process_node.probes import ProbeResult, ProbeTarget, ProbeTime
     ],
 )
 def test_verdict_needs_enough_results_in_a_row(results: list[bool], verdicts: list[bool | None]) -> None:
-    thresholds = Thresholds(ProbeTimes.from_probe({"successThreshold": 2, "failureThreshold": 3}))
+    thresholds = Thresholds({"successThreshold": 2, "failureThreshold": 3})
     assert [thresholds.take(result) for result in results] == verdicts
 
 
 def probe(action: dict[str, object], *, exit_code: int = 0) -> ProbeResult:
-    async def run_command(argv: Sequence[str], timeout_seconds: float) -> tuple[int, str]:
+    async def run_command(argv: Sequence[str]) -> tuple[int, str]:
         if argv == ["hang"]:
             await asyncio.Event().wait()
         return exit_code, "said"
@@ -42,7 +42,7 @@ def test_probe_without_an_answer_fails_in_time() -> None:
     assert not probe({"exec": {"command": ["hang"]}}).success
 
 
-def test_port_that_nobody_listens_on_fails() -> None:
+def test_closed_port_fails() -> None:
     assert not probe({"tcpSocket": {"port": 1}}).success
 
 

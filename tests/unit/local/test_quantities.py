@@ -29,7 +29,7 @@ def test_quantity_has_its_exact_value(text: str | int, value: Fraction | int) ->
 
 
 @pytest.mark.parametrize("text", ["", "Mi", "1 Gi", "1KiB", "one"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_text_that_is_not_a_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         parse_quantity(text)
 

@@ -23,15 +23,15 @@ from ocelli_quickstart.run import (
     describe,
     is_rolled_out,
     load_credentials,
-    summarise,
 )
 from ocelli_quickstart.samples import PHOTOGRAPHS, write_samples
 from ocelli_quickstart.state import StateError, StateFolder
+from ocelli_quickstart.summary import summarise
 from ocelli_storage.archives import ImageKind, image_kind
 
 
 @pytest.mark.parametrize("port", ["http", "0", "65536", "-1", "²"])
-def test_what_is_no_port_is_refused(port: str) -> None:
+def test_value_that_is_not_a_port_is_refused(port: str) -> None:
     with pytest.raises(RunError, match="PORT"):
         RunSettings.from_environment({"PORT": port})
 
@@ -57,22 +57,25 @@ def test_the_node_offers_as_many_gpus_as_the_machine_has(tmp_path: Path) -> None
 
 
 def test_an_unknown_built_in_classifier_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(RunError, match="BUILT_INS names 'pets'; name some of default, explicit, food, or none"):
+    with pytest.raises(
+        RunError,
+        match="BUILT_INS names 'pets', which is not a built-in classifier; name some of default, explicit, food, or none",
+    ):
         RunSettings.from_environment({"BUILT_INS": "food pets"})
 
 
 @pytest.mark.parametrize("user", ["apikey", "a:b", "a\nb"])
-def test_user_that_nobody_could_log_in_as_is_refused_by_its_variable(tmp_path: Path, user: str) -> None:
-    with pytest.raises(RunError, match=f"^OCELLI_USER is {re.escape(repr(user))}; choose a name"):
+def test_user_name_that_the_gateway_does_not_allow_is_refused_by_its_variable(tmp_path: Path, user: str) -> None:
+    with pytest.raises(RunError, match=f"^OCELLI_USER is {re.escape(repr(user))}; set a name"):
         load_credentials(tmp_path / "credentials.json", user, "x")
 
 
-def test_password_that_nobody_could_log_in_with_is_refused_by_its_variable(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"^OCELLI_PASSWORD is too long; a password has at most 1,024 bytes$"):
+def test_password_that_the_gateway_does_not_allow_is_refused_by_its_variable(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^OCELLI_PASSWORD is too long; set one of at most 1,024 bytes$"):
         load_credentials(tmp_path / "credentials.json", "a", "x" * 1025)
 
 
-def test_value_that_the_gateway_would_not_start_with_is_refused_before_anything_starts() -> None:
+def test_invalid_setting_of_the_gateway_is_refused_before_anything_starts() -> None:
     with pytest.raises(
         RunError, match="OCELLI_GATEWAY_MAX_CONCURRENT_UPLOADS is 'x'; set it to a whole number from 1 to 10000"
     ):
@@ -100,9 +103,9 @@ def test_misspelt_setting_of_the_gateway_is_refused(name: str, remedy: str) -> N
         ({"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1}, False),
         ({}, False),
     ],
-    ids=["of these settings", "not looked at yet", "an old Pod answers", "the new Pod crashes", "just made"],
+    ids=["current", "not observed", "an old Pod answers", "the new Pod crashes", "just created"],
 )
-def test_gateway_is_up_only_with_the_pod_of_its_settings(status: dict[str, int], rolled_out: bool) -> None:
+def test_gateway_is_ready_only_with_the_pod_of_its_settings(status: dict[str, int], rolled_out: bool) -> None:
     deployment = {"metadata": {"generation": 2}, "spec": {"replicas": 1}, "status": status}
     assert is_rolled_out(deployment) == rolled_out
 
@@ -115,16 +118,16 @@ def test_drawn_password_is_kept_and_private(tmp_path: Path) -> None:
     assert (state.path / "password").stat().st_mode & 0o077 == 0
 
 
-def test_folder_of_somebody_else_is_neither_used_nor_deleted(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_neither_used_nor_deleted(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(StateError, match="not Ocelli's"):
         StateFolder(tmp_path).prepare()
-    with pytest.raises(StateError, match="not made by"):
+    with pytest.raises(StateError, match="not created by"):
         StateFolder(tmp_path).delete()
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_folder_of_a_cluster_that_is_only_starting_is_not_deleted(tmp_path: Path) -> None:
+def test_folder_of_a_cluster_that_is_starting_is_not_deleted(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     state.prepare()
     state.cluster.mkdir()
@@ -134,7 +137,7 @@ def test_folder_of_a_cluster_that_is_only_starting_is_not_deleted(tmp_path: Path
     assert not state.path.exists()
 
 
-def test_service_that_is_gone_is_named() -> None:
+def test_unreachable_service_is_named() -> None:
     async def call() -> None:
         async with aiohttp.ClientSession() as session:
             service = Service(address="http://127.0.0.1:1", user="demo", password="x")
@@ -156,7 +159,7 @@ def test_another_password_replaces_the_kept_one(tmp_path: Path) -> None:
     assert (replaced.password_hash.matches("new"), replaced.password_hash.matches("old")) == (True, False)
 
 
-def test_a_second_run_on_the_same_folder_is_told_what_to_do(tmp_path: Path) -> None:
+def test_second_run_on_the_same_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
     state = StateFolder(tmp_path / "state")
     state.prepare()
     state.cluster.mkdir()
@@ -164,7 +167,7 @@ def test_a_second_run_on_the_same_folder_is_told_what_to_do(tmp_path: Path) -> N
         state.refuse_second_run()
 
 
-def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_folder(tmp_path: Path) -> None:
+def test_printed_command_is_quoted_for_the_shell(tmp_path: Path) -> None:
     service = Service(address="http://127.0.0.1:8080", user="demo", password="a:\"$\u00fc b'")
     picture = tmp_path / "st a te" / "one.png"
     command = service.curl("POST", "/v3/classify", {"images_file": picture, "classifier_ids": "$ID"})
@@ -174,13 +177,13 @@ def test_a_printed_command_survives_the_shell_whatever_the_password_and_the_fold
 
 
 @pytest.mark.parametrize(("path", "named"), [(Path("/cache/kube ctl"), True), (None, False)])
-def test_where_no_kubectl_is_installed_that_of_the_cluster_is_named(tmp_path: Path, path: Path | None, named: bool) -> None:
+def test_kubectl_of_the_cluster_is_named_if_none_is_installed(tmp_path: Path, path: Path | None, named: bool) -> None:
     service = Service(address="http://127.0.0.1:8080", user="demo", password="x")
     assert ("  alias kubectl='/cache/kube ctl'" in describe(service, StateFolder(tmp_path), path)) == named
 
 
 def built_in(name: str, reason: str | None, **weights: str) -> Classifier:
-    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "what is missing, at length"}
+    condition = {"type": "Stalled", "status": "True", "reason": reason, "message": "the missing file, and other details"}
     return parse_classifier(
         {
             "metadata": {"name": name, "namespace": "ocelli-system"},
@@ -190,7 +193,7 @@ def built_in(name: str, reason: str | None, **weights: str) -> Classifier:
     )
 
 
-def test_built_in_classifiers_that_wait_for_weights_are_told_in_one_line() -> None:
+def test_built_in_classifiers_that_wait_for_weights_share_one_line() -> None:
     stalled = [built_in(name, reason) for name, reason in (("food", "TrainingFailed"), ("default", "SourceUnreadable"))]
     said = [text for text in summarise(stalled).values() if text]
     assert len(said) == 1
@@ -198,22 +201,22 @@ def test_built_in_classifiers_that_wait_for_weights_are_told_in_one_line() -> No
     assert "kubectl -n ocelli-system delete clf default food, then start again" in said[0]
 
 
-def test_a_built_in_classifier_without_its_packaged_weights_is_told_in_full() -> None:
+def test_built_in_classifier_without_its_packaged_weights_is_reported_in_full() -> None:
     summaries = summarise([built_in("explicit", "TrainingFailed", packaged="OpenNSFW")])
-    assert "what is missing, at length" in summaries["ocelli-system/explicit"]
+    assert "the missing file, and other details" in summaries["ocelli-system/explicit"]
 
 
-def test_built_in_classifiers_are_told_of_once_all_are_known() -> None:
+def test_built_in_classifiers_are_reported_after_all_were_tried() -> None:
     summaries = summarise([built_in("food", "TrainingFailed"), built_in("default", None)])
-    assert [text for text in summaries.values() if text] == ["seen, not started yet"]
+    assert [text for text in summaries.values() if text] == ["created"]
 
 
-def test_faulty_weights_of_a_built_in_classifier_are_told_in_full() -> None:
-    assert "what is missing, at length" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
+def test_faulty_weights_of_a_built_in_classifier_are_reported_in_full() -> None:
+    assert "the missing file, and other details" in summarise([built_in("food", "InvalidData")])["ocelli-system/food"]
 
 
 def learned(**figures: Any) -> str:
-    """What is said of a classifier that was learned."""
+    """The line about a trained classifier."""
     ready = {"type": "Ready", "status": "True", "reason": "Served"}
     classifier = parse_classifier(
         {
@@ -225,27 +228,27 @@ def learned(**figures: Any) -> str:
     return summarise([classifier])["ocelli-demo/dogs"]
 
 
-def test_the_accuracy_is_told_with_its_interval() -> None:
+def test_accuracy_is_printed_with_its_interval() -> None:
     figures = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
     assert learned(**figures) == "Served, revision 0123456789, accuracy 0.93 (0.87 to 0.97, 100 images)"
 
 
-def test_the_accuracy_that_an_earlier_release_measured_is_told_as_it_is() -> None:
+def test_accuracy_of_an_earlier_release_is_printed_without_an_interval() -> None:
     assert learned(accuracy="0.934") == "Served, revision 0123456789, accuracy 0.934"
 
 
-def test_two_starts_at_the_same_time_take_different_ports() -> None:
+def test_concurrent_starts_use_different_ports() -> None:
     with claim_port(None) as first, claim_port(None) as second:
         assert first != second
 
 
-def test_a_wanted_port_that_is_spoken_for_is_refused() -> None:
-    with claim_port(None) as port, pytest.raises(RunError, match="set PORT to another one"), claim_port(port):
+def test_reserved_port_is_refused() -> None:
+    with claim_port(None) as port, pytest.raises(RunError, match="set PORT to another port"), claim_port(port):
         pass
 
 
 def test_samples_of_an_earlier_version_get_the_photographs(tmp_path: Path) -> None:
-    (tmp_path / "tests.zip").write_bytes(b"what an earlier version wrote last")
+    (tmp_path / "tests.zip").write_bytes(b"the last file of an earlier version")
     write_samples(tmp_path)
     assert all(image_kind((tmp_path / name).read_bytes()) is ImageKind.JPEG for name in PHOTOGRAPHS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["china.jpg", "flower.jpg", "tests.zip"]

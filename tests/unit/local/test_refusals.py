@@ -1,4 +1,4 @@
-"""What a process node refuses, and how it says so."""
+"""What a process node refuses, and the messages."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.refusals import find_refusals
-
-Manifest = dict[str, Any]
 
 
 def make_pod(container: Manifest | None = None, **spec: Any) -> Manifest:
@@ -30,7 +29,7 @@ def test_plain_pod_is_not_refused() -> None:
     [
         (make_pod({"command": []}), "set its command"),
         (make_pod(volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]), "use an emptyDir"),
-        (make_pod(volumes=[{"name": "v", "hostPath": {"path": "/x"}}]), "give the process the path itself"),
+        (make_pod(volumes=[{"name": "v", "hostPath": {"path": "/x"}}]), "pass the path itself"),
         (make_pod(volumes=[{"name": "v", "nfs": {}}]), "of type nfs"),
         (make_pod(volumes=[{"name": "v", "projected": {"sources": [{"clusterTrustBundle": {}}]}}]), "clusterTrust"),
         (make_pod({"securityContext": {"privileged": True}}), "privileged"),
@@ -43,14 +42,14 @@ def test_plain_pod_is_not_refused() -> None:
         (make_pod(initContainers=[{"name": "setup"}]), "container setup has no command"),
     ],
 )
-def test_refusal_says_what_and_what_to_do(pod: Manifest, words: str) -> None:
+def test_refusal_names_the_fact_and_the_remedy(pod: Manifest, words: str) -> None:
     assert any(words in refusal for refusal in find_refusals(pod))
 
 
-def test_every_reason_is_given_at_once() -> None:
+def test_all_reasons_are_reported_together() -> None:
     pod = make_pod({"command": [], "securityContext": {"privileged": True}}, hostIPC=True)
     assert len(find_refusals(pod)) == 3
 
 
-def test_host_port_is_fine_with_the_host_network() -> None:
+def test_host_port_is_allowed_with_the_host_network() -> None:
     assert find_refusals(make_pod({"ports": [{"containerPort": 80, "hostPort": 80}]}, hostNetwork=True)) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.status import (
     PodEnd,
     PodFacts,
@@ -16,7 +17,6 @@ from ocelli_local.process_node.status import (
     status_differs,
 )
 
-Manifest = dict[str, Any]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUNNING: Manifest = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 WAITING: Manifest = {"waiting": {"reason": "ContainerCreating"}}
@@ -104,12 +104,12 @@ def test_running_sidecar_counts_as_initialized() -> None:
 
 
 @pytest.mark.parametrize(("codes", "phase"), [([0, 0], "Succeeded"), ([0, 143], "Failed")])
-def test_stopped_pod_succeeds_only_if_all_ended_well(codes: list[int], phase: str) -> None:
+def test_stopped_pod_succeeds_only_if_all_containers_did(codes: list[int], phase: str) -> None:
     containers = [make_container(ended(code), name=f"c{index}") for index, code in enumerate(codes)]
     assert build_pod_status(make_facts(*containers, stopped=True))["phase"] == phase
 
 
-def test_pod_that_the_node_ended_says_why() -> None:
+def test_pod_that_the_node_ended_has_the_reason() -> None:
     end = PodEnd(reason="DeadlineExceeded", message="too long")
     status = build_pod_status(make_facts(make_container(RUNNING), end=end))
     assert (status["phase"], status["reason"], status["message"]) == ("Failed", "DeadlineExceeded", "too long")
@@ -123,7 +123,7 @@ def test_pod_is_ready_when_all_containers_are() -> None:
     assert condition(status, "Ready")["status"] == "True"
 
 
-def test_readiness_gate_holds_back_ready_alone() -> None:
+def test_readiness_gate_affects_only_ready() -> None:
     gates = {"readinessGates": [{"conditionType": "example.com/open"}]}
     status = build_pod_status(make_facts(make_container(RUNNING, ready=True), spec=gates))
     assert condition(status, "ContainersReady")["status"] == "True"
@@ -147,7 +147,7 @@ def test_transition_time_moves_only_with_the_status() -> None:
     assert condition(status, "Ready")["lastTransitionTime"] == "2026-01-02T03:04:05Z"
 
 
-def test_address_of_before_a_restart_is_taken_away() -> None:
+def test_address_from_before_a_restart_is_removed() -> None:
     facts = make_facts(make_container(RUNNING), status={"podIPs": [{"ip": "127.9.1.1"}]})
     assert build_pod_status(facts)["podIPs"] == [{"ip": "127.5.1.1"}, {"$patch": "delete", "ip": "127.9.1.1"}]
 
@@ -157,7 +157,7 @@ def test_disruption_becomes_a_condition() -> None:
     assert condition(status, "DisruptionTarget")["reason"] == "TerminationByKubelet"
 
 
-def test_foreign_change_of_ready_is_noticed() -> None:
+def test_change_of_ready_by_another_client_is_noticed() -> None:
     desired = build_pod_status(make_facts(make_container(RUNNING, ready=True)))
     changed = {**desired, "conditions": [{**c, "status": "False"} for c in desired["conditions"]]}
     assert status_differs(desired, changed)

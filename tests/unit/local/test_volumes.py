@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from ocelli_local.manifest import Manifest
 from ocelli_local.process_node.environment import PodNetwork
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, Token
 from ocelli_local.process_node.volumes import PodVolumes
-
-Manifest = dict[str, Any]
 
 
 class FakeObjects:
@@ -24,11 +22,8 @@ class FakeObjects:
         self.tokens_asked = 0
         self.token_seconds = 3600.0
 
-    async def read_secret(self, name: str) -> dict[str, bytes] | None:
-        return self.secrets.get(name)
-
-    async def read_config_map(self, name: str) -> dict[str, bytes] | None:
-        return None
+    async def read(self, kind: str, name: str) -> dict[str, bytes] | None:
+        return self.secrets.get(name) if kind == "secret" else None
 
     async def request_token(self, *, audience: str | None, expiration_seconds: int) -> Token:
         self.tokens_asked += 1
@@ -66,7 +61,7 @@ def test_items_choose_keys_and_paths(tmp_path: Path) -> None:
     [{"secretName": "no"}, {"secretName": "key", "items": [{"key": "no", "path": "p"}]}],
     ids=["object", "key"],
 )
-def test_what_is_missing_is_named_unless_it_is_optional(tmp_path: Path, source: Manifest) -> None:
+def test_missing_object_or_key_is_named_unless_it_is_optional(tmp_path: Path, source: Manifest) -> None:
     with pytest.raises(ObjectUnavailableError, match="no"):
         prepare(make_volumes(tmp_path, FakeObjects(), {"name": "v", "secret": source}))
     prepare(make_volumes(tmp_path, FakeObjects(), {"name": "v", "secret": {**source, "optional": True}}))
@@ -81,7 +76,7 @@ def test_refresh_follows_the_object(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "v").iterdir()} == {"a": b"new"}
 
 
-def test_object_that_went_leaves_the_files(tmp_path: Path) -> None:
+def test_deleted_object_leaves_the_files(tmp_path: Path) -> None:
     objects = FakeObjects()
     volumes = make_volumes(tmp_path, objects, {"name": "v", "secret": {"secretName": "key"}})
     prepare(volumes)
