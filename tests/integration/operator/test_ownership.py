@@ -260,10 +260,9 @@ def test_what_admission_rewrites_is_applied_once_and_not_again_by_a_successor(
     second.wait_until_leading()
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
     scene.cluster.wait_for("it was looked at", lambda: is_made(scene, "pdb", "colours"))
-    # The pass that changes the Deployment says so for a moment.
+    # The reconcile that changes the Deployment says so for a moment.
     scene.cluster.wait_for(
-        "nothing is brought up to date any more",
-        lambda: "is brought up to date" not in scene.condition("Ready")["message"],
+        "nothing is being updated any more", lambda: "are being updated" not in scene.condition("Ready")["message"]
     )
     assert [write for write in proxy.writes if "/services" in write] == []
 

@@ -87,7 +87,7 @@ def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_language_asked_f
     assert {"class": "Farbe", "score": 1.0} in predictions
     assert status["backbone"].startswith("ONNX (")
     assert "accuracy" not in status
-    assert scene.condition("DataValid")["message"] == "weights and labels were read, and fit each other"
+    assert scene.condition("DataValid")["message"] == "weights and labels were read, and they match"
 
 
 def test_bad_ones_say_what_is_wrong_while_another_goes_on_answering(scene: Scene) -> None:

@@ -92,7 +92,7 @@ def test_a_training_whose_definition_has_no_room_waits_for_it(scene: Scene, obje
         return message if trained.get("reason") == "Queued" and "no room in the store" in message else None
 
     told = scene.cluster.wait_for("the quota is told", find_message)
-    assert "waits for room" in told
+    assert "waits for quota" in told
     assert "ask the administrator of this installation for a larger quota" in told
     assert scene.condition("Stalled") == {}
     assert scene.jobs() == []

@@ -1,4 +1,4 @@
-"""A status that cannot be written is told and counted: no Classifier waits without a word."""
+"""A status that cannot be written is reported and counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSALS = {
 
 
 def refuse_status(stage: Stage, error: Exception) -> None:
-    """No status is taken, and all else is."""
+    """Every status is refused, and everything else accepted."""
     apply = stage.cluster.apply
 
     async def refuse(resource: Resource, namespace: str, name: str, body: Manifest, **options: Any) -> Manifest:
@@ -35,18 +35,18 @@ def refuse_status(stage: Stage, error: Exception) -> None:
     stage.cluster.apply = refuse  # type: ignore[method-assign]
 
 
-async def wait_until_told(stage: Stage) -> Manifest:
+async def wait_for_event(stage: Stage) -> Manifest:
     async with asyncio.timeout(5):
         while True:
-            told = [event for event in stage.cluster.all(EVENTS, NAMESPACE) if event["reason"] == "ReconcileFailed"]
-            if told:
-                return told[0]
+            events = [event for event in stage.cluster.all(EVENTS, NAMESPACE) if event["reason"] == "ReconcileFailed"]
+            if events:
+                return events[0]
             await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_refused_status_is_told_and_counted(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    # What is captured goes from test worker to test runner, which takes no half of a surrogate pair.
+def test_a_refused_status_is_reported_and_counted(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # Captured output goes from test worker to test runner, which rejects half of a surrogate pair.
     caplog.set_level(logging.CRITICAL)
 
     async def scenario() -> tuple[Manifest, float, float]:
@@ -54,7 +54,7 @@ def test_a_refused_status_is_told_and_counted(name: str, tmp_path: Path, caplog:
         refuse_status(stage, REFUSALS[name])
         async with stage.operator() as running:
             stage.add("dogs")
-            event = await wait_until_told(stage)
+            event = await wait_for_event(stage)
             read = running.metrics.registry.get_sample_value
             return event, read("ocelli_status_refused_total") or 0, read("ocelli_reconciles_total", {"result": "error"}) or 0
 
@@ -66,18 +66,18 @@ def test_a_refused_status_is_told_and_counted(name: str, tmp_path: Path, caplog:
     assert errors >= 1
 
 
-def test_an_unexpected_error_is_told_without_its_text(tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> None:
     async def scenario() -> str:
         stage = Stage(tmp_path)
         refuse_status(stage, RuntimeError("dictionary changed size during iteration"))
         async with stage.operator():
             stage.add("dogs")
-            return str((await wait_until_told(stage))["note"])
+            return str((await wait_for_event(stage))["note"])
 
     assert asyncio.run(scenario()).endswith(" and tries again: an unexpected error; the operator's log has the details")
 
 
-def test_a_conflict_that_does_not_end_is_told_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_conflict_is_reported_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "CONFLICT_DELAY_SECONDS", 0.001)
 
     async def scenario() -> float:
@@ -85,7 +85,7 @@ def test_a_conflict_that_does_not_end_is_told_and_counted(tmp_path: Path, monkey
         refuse_status(stage, ConflictError(409, "metadata.uid: Invalid value", "Conflict"))
         async with stage.operator() as running:
             stage.add("dogs")
-            await wait_until_told(stage)
+            await wait_for_event(stage)
             return running.metrics.registry.get_sample_value("ocelli_reconciles_total", {"result": "error"}) or 0
 
     assert asyncio.run(scenario()) >= 1
