@@ -46,12 +46,11 @@ def find_last_failure(status: ClassifierStatus) -> LastFailure | None:
     stalled = status.condition(ConditionType.STALLED)
     if stalled is None or stalled.status is not ConditionStatus.TRUE or status.failed_revision is None:
         return None
-    plain = failed_training(stalled.message)
-    failure = replace(
-        plain,
+    failure = Failure(
         reason=stalled.reason,
-        data_valid=_find_verdict(status, ConditionType.DATA_VALID) or plain.data_valid,
-        trained=_find_verdict(status, ConditionType.TRAINED) or plain.trained,
+        message=stalled.message,
+        data_valid=_find_verdict(status, ConditionType.DATA_VALID) or NOT_CHECKED,
+        trained=_find_verdict(status, ConditionType.TRAINED) or false(TrainedReason.TRAINING_FAILED, stalled.message),
         rollout_hash=status.failed_rollout_hash,
     )
     return LastFailure(
@@ -76,46 +75,32 @@ def record_last_failure(status: ClassifierStatus, last: LastFailure | None) -> C
 
 
 def _find_verdict(status: ClassifierStatus, condition_type: ConditionType) -> Verdict | None:
-    condition = status.condition(condition_type)
-    return condition and Verdict(status=condition.status, reason=condition.reason, message=condition.message)
+    found = status.condition(condition_type)
+    return None if found is None else Verdict(status=found.status, reason=found.reason, message=found.message)
 
 
-def failed_training(message: str) -> Failure:
-    """A training that ended for a reason other than its examples."""
+def failed_learning(reason: StalledReason, message: str) -> Failure:
+    """A training that failed, or that cannot start. `DataValid` and `Trained` have reasons of the same names."""
+    about_data = reason in (StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE)
     return Failure(
-        reason=StalledReason.TRAINING_FAILED,
+        reason=reason,
         message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.TRAINING_FAILED, message),
+        data_valid=false(DataValidReason(reason), message) if about_data else NOT_CHECKED,
+        trained=false(TrainedReason(reason), message),
     )
 
 
 def failed_outcome(spec: ClassifierSpec, outcome: Outcome) -> Failure:
     """A training whose trainer reported the failure."""
     if outcome.reason not in (OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE):
-        return failed_training(outcome.message)
+        return failed_learning(StalledReason.TRAINING_FAILED, outcome.message)
     message = outcome.message
     # Files behind a URL can be corrected without a change of the spec. An upload can only be replaced, which changes the spec.
     if spec.pretrained is not None:
         message = f"{message.rstrip('.')}; then raise spec.retrainNonce to have it tried again"
     elif any(source.url for source in spec.sources):
         message = f"{message.rstrip('.')}; then raise spec.retrainNonce to read the sources again"
-    return Failure(
-        reason=StalledReason(outcome.reason),
-        message=message,
-        data_valid=false(DataValidReason(outcome.reason), message),
-        trained=false(TrainedReason(outcome.reason), message),
-    )
-
-
-def gpu_not_offered(message: str) -> Failure:
-    """A training that does not start because it requests a GPU and the installation offers none."""
-    return Failure(
-        reason=StalledReason.GPU_NOT_OFFERED,
-        message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.GPU_NOT_OFFERED, message),
-    )
+    return failed_learning(StalledReason(outcome.reason), message)
 
 
 def revision_not_found(classifier: Classifier, revision: str) -> Failure:
@@ -123,9 +108,4 @@ def revision_not_found(classifier: Classifier, revision: str) -> Failure:
     known = ", ".join(entry.revision for entry in classifier.status.history)
     choice = f"pin one of {known}, or remove the pin" if known else "remove the pin"
     message = f"{classifier}: spec.pinnedRevision names revision {revision}, which has no artifact; {choice}"
-    return Failure(
-        reason=StalledReason.REVISION_NOT_FOUND,
-        message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.REVISION_NOT_FOUND, message),
-    )
+    return failed_learning(StalledReason.REVISION_NOT_FOUND, message)

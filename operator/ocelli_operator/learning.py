@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus
+from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionType, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
 from ocelli_api.revision import definition, spec_revision, training_hash
@@ -17,9 +17,8 @@ from ocelli_operator.config import TRAINER_GPU_IMAGE
 from ocelli_operator.failure import (
     TRAINING_FAILURES,
     Failure,
+    failed_learning,
     failed_outcome,
-    failed_training,
-    gpu_not_offered,
     revision_not_found,
 )
 from ocelli_operator.manifests.metadata import job_name
@@ -33,7 +32,6 @@ from ocelli_operator.observed import (
     ObservedJob,
     ObservedPod,
     StartKind,
-    StoredArtifact,
 )
 from ocelli_operator.snapshot import Snapshot
 from ocelli_operator.status import (
@@ -59,7 +57,7 @@ class Learning:
 
     trained: Verdict
     data_valid: Verdict = NOT_CHECKED
-    artifact: StoredArtifact | None = None
+    artifact: HistoryEntry | None = None
     failure: Failure | None = None
     training: bool = False
     """An attempt is in progress, or starts now."""
@@ -135,7 +133,8 @@ def plan_learning(snapshot: Snapshot) -> Learning:
     if reported is not None and not reported.succeeded:
         failure = failed_outcome(spec, reported)
     else:
-        failure = failed_training(f"training Job {name}: {_describe_failure(snapshot, job, trainers, reported)}")
+        message = f"training Job {name}: {_describe_failure(snapshot, job, trainers, reported)}"
+        failure = failed_learning(StalledReason.TRAINING_FAILED, message)
     if failure.data_valid == NOT_CHECKED:
         failure = replace(failure, data_valid=learning.data_valid)
     return _failed(failure, attempt, learning.actions)
@@ -180,7 +179,7 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
     accelerator = _resolve_accelerator(snapshot)
     if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image:
         message = f"{snapshot.classifier}: {gpu_not_offered_message('spec.training', TRAINER_GPU_IMAGE.name)}"
-        return _failed(gpu_not_offered(message), snapshot.status.attempt, learning.actions)
+        return _failed(failed_learning(StalledReason.GPU_NOT_OFFERED, message), snapshot.status.attempt, learning.actions)
     chosen = Attempt(revision=snapshot.current, number=learning.attempt, accelerator=accelerator)
     start = StartTraining(
         revision=snapshot.current,
@@ -192,7 +191,7 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
     refusal = observed.memory.refusals.get(start.manifest_hash)
     if refusal is not None and refusal.invalid:
         message = f"{job}: the API server rejects it as invalid: {refusal.message}; correct spec.training"
-        return _failed(failed_training(message), learning.attempt, learning.actions)
+        return _failed(failed_learning(StalledReason.TRAINING_FAILED, message), learning.attempt, learning.actions)
     if StartKind.TRAINING not in observed.allowed_starts:
         message = turn_message(job, f"starts at most {snapshot.settings.trainings_starting_limit} trainings")
         return replace(learning.because(message), waits=frozenset({StartKind.TRAINING}))

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import Accelerator, AccuracyInterval, Classifier, Manifest
+from ocelli_api.classifier import Accelerator, Classifier, HistoryEntry, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,
@@ -75,7 +75,7 @@ class ChildIdentity:
     name: str
     uid: str
     owner_uid: str
-    """UID of the controlling owner; empty where there is none."""
+    """UID of the controlling owner; otherwise empty."""
     classifier: str
     """Name of the Classifier by its label."""
     revision: str
@@ -236,19 +236,6 @@ class GpuNode:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredArtifact:
-    """What the store holds about the artifact of a revision."""
-
-    revision: str
-    accuracy: str | None
-    accuracy_interval: AccuracyInterval | None = None
-    judged_images: int | None = None
-    digest: str | None
-    backbone: str | None
-    finished_at: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything known of one Classifier at one moment."""
 
@@ -263,8 +250,8 @@ class Observed:
     network_policies: tuple[ObservedChild, ...] = ()
     gpu_nodes: tuple[GpuNode, ...] = ()
     """Nodes that have GPUs, if nodes are watched."""
-    artifact: StoredArtifact | None = None
-    """The artifact of the current revision, if the store holds one."""
+    artifact: HistoryEntry | None = None
+    """The entry of the current revision, if the store holds its artifact; `trained_at` is empty if the time is unknown."""
     artifact_lost: bool = False
     """The artifact of the served revision is missing from the store."""
     store_fault: str = ""

@@ -49,18 +49,17 @@ def keep_own(observed: Observed) -> tuple[Observed, dict[tuple[ChildKind, str], 
         network_policies=own(ChildKind.NETWORK_POLICY, observed.network_policies),
     )
     pods = tuple(pod for pod in observed.pods if _is_own_pod(pod, observed.classifier.name, foreign))
-    conflicts = {key: name_conflict_message(key[0], identity) for key, identity in foreign.items()}
+    conflicts = {(kind, name): f"{kind} {name} {describe_conflict(identity)}" for (kind, name), identity in foreign.items()}
     return replace(observed, pods=pods), conflicts
 
 
-def name_conflict_message(kind: ChildKind, identity: ChildIdentity) -> str:
-    """Why a child cannot be created while this object has its name, with the remedy."""
-    subject = f"{kind} {identity.name}"
+def describe_conflict(identity: ChildIdentity) -> str:
+    """Why a child cannot have this object's name, with the remedy; completes a sentence that begins with the child."""
     if identity.owner_kind == KIND:
-        return f"{subject} belongs to an earlier Classifier of this name; it is recreated after Kubernetes has deleted that one"
+        return "belongs to an earlier Classifier of this name; it is recreated after Kubernetes has deleted that one"
     if identity.deleting:
-        return f"{subject} is being deleted; it is recreated after that"
-    return f"{subject} already exists and does not belong to this Classifier; delete it, or give the Classifier another name"
+        return "is being deleted; it is recreated after that"
+    return "already exists and does not belong to this Classifier; delete it, or give the Classifier another name"
 
 
 def _is_own_pod(pod: ObservedPod, classifier_name: str, foreign: dict[tuple[ChildKind, str], ChildIdentity]) -> bool:

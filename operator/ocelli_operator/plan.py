@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
-from ocelli_api.conditions import ReadyReason, ReconcilingReason, TrainedReason
+from ocelli_api.conditions import ConditionType, ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
@@ -23,7 +23,7 @@ from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.snapshot import Snapshot
 from ocelli_operator.status import NOT_CHECKED, false, true
-from ocelli_operator.verdicts import Verdicts, build_conditions, judge_available, plan_status
+from ocelli_operator.verdicts import build_conditions, judge_available, plan_status
 
 LABEL_DELAY_SECONDS = 1.0
 """The write triggers a reconcile by itself. If a webhook removes the label again, this pause separates the writes."""
@@ -95,14 +95,13 @@ def _plan_adoption(observed: Observed) -> Plan:
     keeps_label = is_classifier_id(label) and not observed.id_taken
     classifier_id = label if keeps_label else observed.fresh_classifier_id
     message = "the operator has accepted the Classifier and starts its training"
-    verdicts = Verdicts(
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.QUEUED, message),
-        available=judge_available(None, 0),
-        ready=false(ReadyReason.TRAINING, message),
-        reconciling=true(ReconcilingReason.TRAINING, message),
-        stalled=None,
-    )
+    verdicts = {
+        ConditionType.READY: false(ReadyReason.TRAINING, message),
+        ConditionType.AVAILABLE: judge_available(None, 0),
+        ConditionType.TRAINED: false(TrainedReason.QUEUED, message),
+        ConditionType.DATA_VALID: NOT_CHECKED,
+        ConditionType.RECONCILING: true(ReconcilingReason.TRAINING, message),
+    }
     return Plan(
         status=replace(
             classifier.status,

@@ -20,7 +20,6 @@ from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
-from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
@@ -38,12 +37,11 @@ from ocelli_operator.observed import (
     Observed,
     ObservedJob,
     ObservedPod,
-    StoredArtifact,
     project_child,
     project_identity,
     project_pod,
 )
-from ocelli_operator.ownership import name_conflict_message
+from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.starts import Starts
 from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, quota_message, refusal_message
@@ -73,33 +71,6 @@ class ReconcilerParts:
     starts: Starts
     settings: ChildSettings
     clock: Callable[[], datetime]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Workloads:
-    """Jobs and Pods at one moment."""
-
-    jobs: tuple[ObservedJob, ...]
-    pods: tuple[ObservedPod, ...]
-
-    def find_job(self, classifier: Classifier) -> ObservedJob | None:
-        """The Job of the attempt that the current revision is in."""
-        current = current_revision(classifier.spec)
-        name = job_name(classifier.name, current, next_attempt(classifier.status, current))
-        return next((job for job in self.jobs if job.identity.name == name), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """What a reconcile read from the store. After a failure `error` says why, and the artifact is the one in status."""
-
-    artifact: StoredArtifact | None = None
-    artifact_lost: bool = False
-    """The artifact of the served revision is missing from the store."""
-    outcome: Outcome | None = None
-    progress: ProgressReport | None = None
-    fault: str = ""
-    error: StoreUnavailableError | None = None
 
 
 class _ActionResult(Enum):
@@ -142,12 +113,14 @@ class Reconciler:
             starts.release(key, self._parts.view.family(key))
 
     async def _reconcile(self, key: ObjectKey, classifier: Classifier) -> float | None:
+        view, memory = self._parts.view, self._memories.setdefault(classifier.uid, Memory())
         # Before the store is read: a Job that has ended by then has stored its artifact. A later change reconciles again.
-        self._memories.setdefault(classifier.uid, Memory())
-        workloads = _Workloads(jobs=self._parts.view.jobs(key), pods=self._parts.view.pods(key))
-        stored = await self._read_store(key, classifier, workloads)
-        observed = await self._observe(key, classifier, workloads, stored)
-        store_error = stored.error
+        observed = Observed(
+            classifier=classifier, now=self._parts.clock(), jobs=view.jobs(key), pods=view.pods(key), memory=memory
+        )
+        observed, read_error = await self._read_store(key, observed)
+        observed = await self._observe(key, observed)
+        store_error = read_error
         # No await from here to the claim, so that no other reconcile can claim the same place.
         observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
         plan = plan_classifier(observed, self._parts.settings)
@@ -165,7 +138,7 @@ class Reconciler:
                 # The next plan takes the refusal into account.
                 return 0.0
             blocked |= result is _ActionResult.BLOCKED
-        if store_error is not stored.error:
+        if store_error is not read_error:
             # The store failed during an action: status has to say so.
             outage = plan_classifier(replace(observed, store_error=str(store_error)), self._parts.settings)
             plan = replace(plan, status=outage.status)
@@ -221,73 +194,71 @@ class Reconciler:
 
     # --- observe
 
-    async def _read_store(self, key: ObjectKey, classifier: Classifier, workloads: _Workloads) -> _Stored:
-        """Read what is needed. What status and the Pods already show is not read: the store may be away."""
+    async def _read_store(self, key: ObjectKey, observed: Observed) -> tuple[Observed, StoreUnavailableError | None]:
+        """Add what is needed from the store. What status and the Pods already show is not read: the store may be away.
+
+        After an error, the artifact is the one in status.
+        """
+        classifier = observed.classifier
         status, current = classifier.status, current_revision(classifier.spec)
         if status.classifier_id is None or classifier.deleted:
-            return _Stored()
+            return observed, None
         recorded = next((entry for entry in status.history if entry.revision == current), None)
         lost = self._is_artifact_lost(key, classifier)
+        observed = replace(observed, artifact_lost=lost)
         is_served = status.served_revision == current
         trains_again = status.observed_retrain_nonce != classifier.spec.retrain_nonce or _has_training(status, current)
         if recorded is not None and is_served and not (lost and trains_again):
-            return _Stored(artifact=_recorded_artifact(recorded), artifact_lost=lost)
+            return replace(observed, artifact=recorded), None
         if lost and is_served:
             # Its entry in the history is outdated: it is trained again, or was restored.
             recorded = None
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=status.classifier_id)
-        attempt = next_attempt(status, current)
-        job = workloads.find_job(classifier)
-        store = self._parts.store
+        attempt, job, store = next_attempt(status, current), _find_job(observed), self._parts.store
         try:
             if job is not None and not job.finished:
-                trainers = [pod for pod in workloads.pods if pod.identity.owner_uid == job.identity.uid]
+                trainers = [pod for pod in observed.pods if pod.identity.owner_uid == job.identity.uid]
                 if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
                     # A trainer that has not started has stored nothing, and a running one only its progress.
                     running = any(pod.phase == "Running" for pod in trainers)
                     progress = await store.load_progress(location, current, attempt) if running else None
-                    return _Stored(progress=progress, artifact_lost=lost)
+                    return replace(observed, progress=progress), None
             artifact = await self._load_artifact(location, recorded, current, attempt)
             if artifact is not None:
                 if lost and is_served and self._lost_artifacts is not None:
                     self._lost_artifacts.pop(key, None)
-                return _Stored(artifact=artifact, artifact_lost=lost and not is_served)
-            return _Stored(
-                artifact_lost=lost,
+                return replace(observed, artifact=artifact, artifact_lost=lost and not is_served), None
+            return replace(
+                observed,
                 outcome=await store.load_outcome(location, current, attempt) if job is None or job.finished else None,
-                fault=store.find_fault(location, current, attempt),
+                store_fault=store.find_fault(location, current, attempt),
                 progress=await store.load_progress(location, current, attempt) if job is not None else None,
-            )
+            ), None
         except StoreUnavailableError as error:
             # An attempt starts only after the store was seen to have no artifact.
-            known = recorded is not None and status.training_revision != current
-            artifact = _recorded_artifact(recorded) if recorded is not None and known else None
-            return _Stored(artifact=artifact, artifact_lost=lost, error=error)
+            known = recorded if status.training_revision != current else None
+            return replace(observed, artifact=known, store_error=str(error)), error
 
     async def _load_artifact(
         self, location: ClassifierLocation, recorded: HistoryEntry | None, revision: str, attempt: int
-    ) -> StoredArtifact | None:
+    ) -> HistoryEntry | None:
         """The artifact of a revision that is not served. The data of one in the history is not read again."""
         if recorded is None:
             return await self._parts.store.load_artifact(location, revision, attempt)
-        return _recorded_artifact(recorded) if await self._parts.store.holds_artifact(location, revision) else None
+        return recorded if await self._parts.store.holds_artifact(location, revision) else None
 
-    async def _observe(self, key: ObjectKey, classifier: Classifier, workloads: _Workloads, stored: _Stored) -> Observed:
-        view = self._parts.view
-        pods = workloads.pods
-        pod_refusal = ""
-        classifier_id = classifier.status.classifier_id
-        if classifier_id is not None and not classifier.deleted and stored.artifact is None:
-            job = workloads.find_job(classifier)
-            if job is not None and job.finished and not job.succeeded:
+    async def _observe(self, key: ObjectKey, observed: Observed) -> Observed:
+        """Add everything else."""
+        view, classifier, pods, pod_refusal = self._parts.view, observed.classifier, observed.pods, ""
+        needs_id = classifier.status.classifier_id is None and not classifier.deleted
+        job = None if needs_id or classifier.deleted or observed.artifact is not None else _find_job(observed)
+        if job is not None:
+            if job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
-            if job is not None:
-                pod_refusal = await self._job_events.find_refusal(job, pods, self._parts.clock())
-        needs_id = classifier_id is None and not classifier.deleted
-        return Observed(
-            classifier=classifier,
+            pod_refusal = await self._job_events.find_refusal(job, pods, self._parts.clock())
+        return replace(
+            observed,
             now=self._parts.clock(),
-            jobs=workloads.jobs,
             pods=pods,
             deployments=view.deployments(key),
             services=view.services(key),
@@ -295,16 +266,9 @@ class Reconciler:
             disruption_budgets=view.disruption_budgets(key),
             network_policies=view.network_policies(key),
             gpu_nodes=view.gpu_nodes(),
-            artifact=stored.artifact,
-            artifact_lost=stored.artifact_lost,
-            outcome=stored.outcome,
-            progress=stored.progress,
-            store_fault=stored.fault,
-            store_error="" if stored.error is None else str(stored.error),
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             pod_refusal=pod_refusal,
-            memory=self._memory(classifier),
         )
 
     async def _fresh_trainers(
@@ -444,7 +408,7 @@ class Reconciler:
             raise error from None
         identity = project_identity(manifest)
         if identity.owner_uid != classifier.uid or identity.deleting:
-            raise _NameConflictError(f"waits for its name: {name_conflict_message(kind, identity)}")
+            raise _NameConflictError(describe_conflict(identity))
         return manifest
 
     async def _change_child(self, action: ApplyChild, uid: str) -> Manifest:
@@ -531,23 +495,17 @@ class Reconciler:
         await self._parts.events.record(classifier, occurrence)
 
 
+def _find_job(observed: Observed) -> ObservedJob | None:
+    """The Job of the attempt that the current revision is in."""
+    classifier, current = observed.classifier, current_revision(observed.classifier.spec)
+    name = job_name(classifier.name, current, next_attempt(classifier.status, current))
+    return next((job for job in observed.jobs if job.identity.name == name), None)
+
+
 def _has_training(status: ClassifierStatus, revision: str) -> bool:
     """Whether the revision is being trained, or failed."""
     last = find_last_failure(status)
     return status.training_revision == revision or (last is not None and last.revision == revision)
-
-
-def _recorded_artifact(entry: HistoryEntry) -> StoredArtifact:
-    """The artifact of a revision from the history: a stored one never changes."""
-    return StoredArtifact(
-        revision=entry.revision,
-        accuracy=entry.accuracy,
-        accuracy_interval=entry.accuracy_interval,
-        judged_images=entry.judged_images,
-        digest=entry.artifact_digest,
-        backbone=entry.backbone,
-        finished_at=entry.trained_at,
-    )
 
 
 def _build_refusal(error: InvalidError | AdmissionError | StoreQuotaError | _NameConflictError) -> Refusal:

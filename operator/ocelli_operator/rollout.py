@@ -76,17 +76,6 @@ class _Step:
     """Why the API server called the manifest invalid."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _NetworkPolicy:
-    """What to do about the NetworkPolicy."""
-
-    actions: tuple[Action, ...] = ()
-    problem: str = ""
-    """Why it cannot be as it should be, with the remedy."""
-    missing: bool = False
-    """It should exist, and cannot be created."""
-
-
 def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
     """Which revision serves from now on, and what to do for that."""
     before = snapshot.status.served_revision
@@ -97,7 +86,8 @@ def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
     wanted = {revision for revision in (before, switch.served_revision) if revision is not None}
     if learning.artifact is not None and switch.failure is None:
         wanted.add(snapshot.current)
-    policy = _plan_network_policy(snapshot) if wanted else _NetworkPolicy()
+    policy = _plan_network_policy(snapshot) if wanted else _Step()
+    policy_missing = bool(policy.blocked_by) and not snapshot.observed.network_policies
     # The order of the steps is the order of the actions.
     steps: list[_Step] = [_Step(actions=switch.actions)]
     begins: set[StartKind] = set()
@@ -108,10 +98,10 @@ def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
             # The existing Deployment stays as it is: it may serve.
             continue
         desired, found = _build_deployment(snapshot, revision), _find_deployment(snapshot, revision)
-        if policy.missing and found is None:
+        if policy_missing and found is None:
             # Every Pod could connect to it. Existing Deployments stay.
             policy_holds_back = True
-            steps.append(_Step(blocked_by=policy.problem))
+            steps.append(_Step(blocked_by=policy.blocked_by))
             continue
         step = _apply(snapshot, ChildKind.DEPLOYMENT, desired, None if found is None else found.child)
         start = _find_start(snapshot, revision, desired) if step.actions else None
@@ -129,14 +119,14 @@ def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
             steps.append(_Step(actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, why)))
     changes = tuple(action for step in steps for action in step.actions)
     notes = [waits[StartKind.UPGRADE]] if StartKind.UPGRADE in waits else []
-    if policy.problem and not policy_holds_back:
-        notes.append(policy.problem)
+    if policy.blocked_by and not policy_holds_back:
+        notes.append(policy.blocked_by)
     rollout = replace(
         switch,
         begins=frozenset(begins),
         waits=frozenset(waits),
         notes=tuple(notes),
-        network_policy_blocked=bool(policy.problem),
+        network_policy_blocked=bool(policy.blocked_by),
         # The NetworkPolicy comes before any server that it protects.
         actions=(*policy.actions, *changes),
     )
@@ -152,19 +142,18 @@ def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
     return replace(rollout, state=state, message=message)
 
 
-def _plan_network_policy(snapshot: Snapshot) -> _NetworkPolicy:
+def _plan_network_policy(snapshot: Snapshot) -> _Step:
     """The NetworkPolicy has the same name for all revisions."""
     name, kind = network_policy_name(snapshot.owner.name), ChildKind.NETWORK_POLICY
     found = next((item for item in snapshot.observed.network_policies if item.identity.name == name), None)
     if snapshot.settings.network_peers is None:
         why = "the installation makes no NetworkPolicies"
-        return _NetworkPolicy(actions=() if found is None else delete_child(kind, found.identity, why))
+        return _Step(actions=() if found is None else delete_child(kind, found.identity, why))
     step = _apply(snapshot, kind, _with_hash(build_network_policy(snapshot.owner, snapshot.settings.network_peers)), found)
-    problem = step.blocked_by
-    if step.invalid:
-        remedy = f"correct {INFERENCE_PEERS.name} or {METRICS_PEERS.name} of the operator"
-        problem = f"{kind} {name}: the API server rejects it as invalid: {step.invalid}; {remedy}"
-    return _NetworkPolicy(actions=step.actions, problem=problem, missing=found is None and bool(problem))
+    if not step.invalid:
+        return step
+    remedy = f"correct {INFERENCE_PEERS.name} or {METRICS_PEERS.name} of the operator"
+    return _Step(blocked_by=f"{kind} {name}: the API server rejects it as invalid: {step.invalid}; {remedy}")
 
 
 def _find_start(snapshot: Snapshot, revision: str, desired: Manifest) -> StartKind | None:

@@ -18,7 +18,6 @@ from ocelli_api.conditions import (
     ReadyReason,
     TrainedReason,
 )
-from ocelli_operator.observed import StoredArtifact
 
 _POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
 """The generated name of a Pod differs at each try and explains nothing."""
@@ -71,7 +70,7 @@ def data_checked(spec: ClassifierSpec) -> Verdict:
     return true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
 
 
-def trained(spec: ClassifierSpec, revision: str, artifact: StoredArtifact | None) -> Verdict:
+def trained(spec: ClassifierSpec, revision: str, artifact: HistoryEntry | None) -> Verdict:
     """`Trained` where the artifact is stored."""
     if spec.pretrained is not None:
         message = f"revision {revision} was prepared from its weights, without a training"
@@ -80,7 +79,7 @@ def trained(spec: ClassifierSpec, revision: str, artifact: StoredArtifact | None
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
 
 
-def _describe_accuracy(artifact: StoredArtifact) -> str:
+def _describe_accuracy(artifact: HistoryEntry) -> str:
     if artifact.accuracy is None:
         return ""
     if artifact.accuracy_interval is None:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ocelli_api.classifier import ClassifierStatus, HistoryEntry, Progress
@@ -23,25 +23,12 @@ from ocelli_api.revision import spec_revision, training_hash
 from ocelli_operator.failure import LastFailure, record_last_failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
-from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.rollout import Rollout, RolloutState, find_pod_problem
 from ocelli_operator.snapshot import Snapshot
 from ocelli_operator.status import Verdict, extend_history, false, format_time, true
 
 MESSAGE_LIMIT = 4096
 PROGRESS_WRITE_INTERVAL = timedelta(seconds=10)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdicts:
-    """One for every condition. `reconciling` and `stalled` are None where the condition is absent."""
-
-    data_valid: Verdict
-    trained: Verdict
-    available: Verdict
-    ready: Verdict
-    reconciling: Verdict | None
-    stalled: Verdict | None
 
 
 def plan_status(snapshot: Snapshot, learning: Learning, rollout: Rollout) -> ClassifierStatus:
@@ -89,16 +76,10 @@ def judge_available(served_revision: str | None, ready_servers: int) -> Verdict:
     return true(AvailableReason.SERVING, f"revision {served_revision} is served: {servers}")
 
 
-def build_conditions(verdicts: Verdicts, before: Iterable[Condition], generation: int, now: datetime) -> tuple[Condition, ...]:
+def build_conditions(
+    verdicts: Mapping[ConditionType, Verdict], before: Iterable[Condition], generation: int, now: datetime
+) -> tuple[Condition, ...]:
     """The list of conditions; `lastTransitionTime` changes only with the condition's status."""
-    verdict_of = {
-        ConditionType.READY: verdicts.ready,
-        ConditionType.AVAILABLE: verdicts.available,
-        ConditionType.TRAINED: verdicts.trained,
-        ConditionType.DATA_VALID: verdicts.data_valid,
-        ConditionType.RECONCILING: verdicts.reconciling,
-        ConditionType.STALLED: verdicts.stalled,
-    }
     conditions = [
         Condition(
             type=str(condition_type),
@@ -107,13 +88,13 @@ def build_conditions(verdicts: Verdicts, before: Iterable[Condition], generation
             message=verdict.message[:MESSAGE_LIMIT],
             observed_generation=generation,
         )
-        for condition_type, verdict in verdict_of.items()
-        if verdict is not None
+        for condition_type, verdict in verdicts.items()
     ]
     return merge_conditions(before, conditions, format_time(now))
 
 
-def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_servers: int) -> Verdicts:
+def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_servers: int) -> dict[ConditionType, Verdict]:
+    """`Reconciling` and `Stalled` are left out where they do not apply."""
     served, current = rollout.served_revision, snapshot.current
     failure = learning.failure or rollout.failure
     reconciling: Verdict | None = None
@@ -152,14 +133,17 @@ def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_serve
             f"the artifact of revision {served} is missing from the object store: running inference servers still serve it "
             f"from memory, but no other can start; restore it from a backup{remedy}",
         )
-    return Verdicts(
-        data_valid=learning.data_valid,
-        trained=learning.trained,
-        available=judge_available(served, ready_servers),
-        ready=ready,
-        reconciling=reconciling,
-        stalled=None if failure is None else true(failure.reason, failure.message),
-    )
+    verdicts = {
+        ConditionType.READY: ready,
+        ConditionType.AVAILABLE: judge_available(served, ready_servers),
+        ConditionType.TRAINED: learning.trained,
+        ConditionType.DATA_VALID: learning.data_valid,
+    }
+    if reconciling is not None:
+        verdicts[ConditionType.RECONCILING] = reconciling
+    if failure is not None:
+        verdicts[ConditionType.STALLED] = true(failure.reason, failure.message)
+    return verdicts
 
 
 def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
@@ -182,20 +166,11 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
     return progress if due else before
 
 
-def _record_artifact(snapshot: Snapshot, status: ClassifierStatus, artifact: StoredArtifact) -> ClassifierStatus:
+def _record_artifact(snapshot: Snapshot, status: ClassifierStatus, artifact: HistoryEntry) -> ClassifierStatus:
     """History gets a revision as soon as its artifact is seen, which is before it serves."""
-    entry = HistoryEntry(
-        revision=artifact.revision,
-        trained_at=artifact.finished_at or format_time(snapshot.observed.now),
-        accuracy=artifact.accuracy,
-        accuracy_interval=artifact.accuracy_interval,
-        judged_images=artifact.judged_images,
-        artifact_digest=artifact.digest,
-        backbone=artifact.backbone,
-    )
-    keep = frozenset(
-        {snapshot.current, status.served_revision, snapshot.status.served_revision, snapshot.classifier.spec.pinned_revision}
-    )
+    entry = replace(artifact, trained_at=artifact.trained_at or format_time(snapshot.observed.now))
+    pinned = snapshot.classifier.spec.pinned_revision
+    keep = frozenset({snapshot.current, status.served_revision, snapshot.status.served_revision, pinned})
     return replace(status, history=extend_history(status.history, entry, keep))
 
 

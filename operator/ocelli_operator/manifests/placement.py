@@ -33,8 +33,6 @@ class GpuOffer:
 class Placement:
     """The fields of a Pod's manifest that decide where it runs."""
 
-    accelerator: Accelerator
-    """Not `Auto`."""
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
     runtime_class_name: str | None
@@ -62,21 +60,14 @@ def resolve_accelerator(wanted: Training | Serving, offer: GpuOffer, kept: Accel
 
 def build_placement(wanted: Training | Serving, gpu: GpuSettings, accelerator: Accelerator) -> Placement:
     """What the Classifier asks for, plus what the installation adds to Pods with a GPU."""
-    if accelerator is not Accelerator.GPU:
-        return Placement(
-            accelerator=accelerator,
-            node_selector=wanted.node_selector,
-            tolerations=wanted.tolerations,
-            runtime_class_name=wanted.runtime_class_name,
-        )
-    # By convention, nodes with GPUs have a taint with the name of the resource that keeps other Pods away.
-    reserved = {"key": gpu.resource, "operator": "Exists"}
-    return Placement(
-        accelerator=accelerator,
-        node_selector={**gpu.node_selector, **wanted.node_selector},
-        tolerations=(*wanted.tolerations, reserved, *gpu.tolerations),
-        runtime_class_name=wanted.runtime_class_name or gpu.runtime_class or None,
-    )
+    selector, tolerations, runtime_class = wanted.node_selector, wanted.tolerations, wanted.runtime_class_name
+    if accelerator is Accelerator.GPU:
+        # By convention, nodes with GPUs have a taint with the name of the resource that keeps other Pods away.
+        reserved = {"key": gpu.resource, "operator": "Exists"}
+        selector = {**gpu.node_selector, **selector}
+        tolerations = (*tolerations, reserved, *gpu.tolerations)
+        runtime_class = runtime_class or gpu.runtime_class or None
+    return Placement(node_selector=selector, tolerations=tolerations, runtime_class_name=runtime_class)
 
 
 def placement_hash(wanted: Training | Serving, gpu: GpuSettings) -> str:

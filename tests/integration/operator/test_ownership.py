@@ -100,7 +100,7 @@ def test_an_object_of_somebody_elses_is_left_as_it_is_and_made_way_for(
     put_served(scene, autoscaling={"minReplicas": 2, "maxReplicas": 3})
     build_operator(**GUARDED).start()
     told = wait_until_told(scene, "does not belong to this Classifier")
-    assert f"{before['kind']} {name} is there already" in told
+    assert f"{before['kind']} {name} already exists" in told
     assert "delete it" in told
     assert scene.condition("Stalled") == {}
     after = read(scene, kind, name)

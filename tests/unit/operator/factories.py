@@ -39,7 +39,6 @@ from ocelli_operator.observed import (
     ObservedDeployment,
     ObservedJob,
     ObservedPod,
-    StoredArtifact,
 )
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.starts import Family, StartLimits, Starts
@@ -140,15 +139,15 @@ def make_outcome(classifier: Classifier, reason: OutcomeReason, message: str, at
     return Outcome(reason=reason, message=message, revision=current_revision(classifier.spec), attempt=attempt)
 
 
-def make_artifact(classifier: Classifier) -> StoredArtifact:
-    return StoredArtifact(
+def make_artifact(classifier: Classifier) -> HistoryEntry:
+    return HistoryEntry(
         revision=current_revision(classifier.spec),
         accuracy="0.934",
         accuracy_interval=AccuracyInterval(lower="0.871", upper="0.967"),
         judged_images=100,
-        digest="d" * 64,
+        artifact_digest="d" * 64,
         backbone="EfficientNetLite0",
-        finished_at="2026-05-04T11:50:00.000Z",
+        trained_at="2026-05-04T11:50:00.000Z",
     )
 
 

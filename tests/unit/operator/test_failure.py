@@ -9,13 +9,15 @@ import pytest
 from ocelli_api.classifier import ClassifierStatus, parse_classifier
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, StalledReason
 from ocelli_operator.actions import StartTraining
-from ocelli_operator.failure import LastFailure, failed_training, find_last_failure, record_last_failure
+from ocelli_operator.failure import LastFailure, failed_learning, find_last_failure, record_last_failure
 from ocelli_operator.observed import Observed
 from ocelli_operator.plan import plan_classifier
 from tests.gitops.states import load_object
 from tests.unit.operator.factories import NOW, make_settings
 
-FAILURE = LastFailure(failure=failed_training("no"), revision="0123456789", retrain_nonce=3, training_hash="ab")
+FAILURE = LastFailure(
+    failure=failed_learning(StalledReason.TRAINING_FAILED, "no"), revision="0123456789", retrain_nonce=3, training_hash="ab"
+)
 STALLED = Condition(type=ConditionType.STALLED, status=ConditionStatus.TRUE, reason=StalledReason.TRAINING_FAILED, message="no")
 
 

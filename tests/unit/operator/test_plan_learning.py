@@ -153,7 +153,7 @@ def test_a_foreign_job_with_the_name_is_kept_and_reported_with_a_remedy() -> Non
 def test_a_foreign_job_of_another_revision_is_kept() -> None:
     world = world_in_training()
     foreign = make_job(world.observed.classifier, revision="0123456789")
-    foreign = replace(foreign, identity=replace(foreign.identity, owner_uid="somebody"))
+    foreign = replace(foreign, identity=replace(foreign.identity, owner_uid="uid-of-another"))
     world.see(jobs=(*world.observed.jobs, foreign))
     assert deleted_jobs(world.plan()) == []
 
@@ -161,14 +161,14 @@ def test_a_foreign_job_of_another_revision_is_kept() -> None:
 @pytest.mark.parametrize("owner", [("", ""), ("Job", "my-copy"), ("ReplicaSet", "dogs-5d4f8c")])
 def test_a_pod_with_copied_labels_does_not_keep_a_training_from_starting(owner: tuple[str, str]) -> None:
     world = World()
-    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+    identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=owner)
     world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
     assert starts_of(world.plan()) == [(world.revision, 1)]
 
 
 def test_a_pod_with_copied_labels_does_not_count_as_the_trainer() -> None:
     world = world_in_training()
-    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=("Job", "my-copy"))
+    identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=("Job", "my-copy"))
     world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
     assert condition_of(world.plan(), ConditionType.TRAINED) == ("False", "Queued")
 

@@ -474,7 +474,7 @@ class TestForeignObjects:
     def test_a_pod_with_copied_labels_makes_nothing_available(self, owner: tuple[str, str]) -> None:
         world = settled_world()
         (pod,) = world.observed.pods
-        identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+        identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=owner)
         world.see(pods=(replace(pod, identity=identity),))
         assert reason_of(world.plan(), ConditionType.AVAILABLE) == "False/NoServerReady"
 
