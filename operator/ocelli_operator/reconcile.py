@@ -248,7 +248,7 @@ class Reconciler:
         return recorded if await self._parts.store.holds_artifact(location, revision) else None
 
     async def _observe(self, key: ObjectKey, observed: Observed) -> Observed:
-        """Add everything else."""
+        """Add the other children, why Kubernetes refuses a Pod, and an id where one is needed."""
         view, classifier, pods, pod_refusal = self._parts.view, observed.classifier, observed.pods, ""
         needs_id = classifier.status.classifier_id is None and not classifier.deleted
         job = None if needs_id or classifier.deleted or observed.artifact is not None else _find_job(observed)
