@@ -1,4 +1,4 @@
-"""What a plan may order: each action can be done again without harm. Pure."""
+"""What a plan can order. Every action is idempotent. Pure."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.classifier import Manifest
-from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION, manifest_hash
+from ocelli_operator.manifests.metadata import hash_annotation, manifest_hash
 from ocelli_operator.observed import ChildIdentity, ChildKind
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreLabel:
-    """Set the label that holds the classifier's id."""
+    """Set the label with the Classifier's id."""
 
     classifier_id: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StartTraining:
-    """Store the definition, then create the Job that learns it."""
+    """Store the definition, then create the Job that trains it."""
 
     revision: str
     attempt: int
@@ -33,23 +33,22 @@ class StartTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class ApplyChild:
-    """Make a child, or bring it to its manifest; the manifest's hash is among its annotations."""
+    """Create a child, or bring it to its manifest, whose hash is among its annotations."""
 
     kind: ChildKind
     manifest: Manifest
     uid: str | None = None
-    """Of the object that is changed, and no other one; None: it is made."""
+    """Of the object to change, so that no other object of the name is; None: create it."""
 
     @property
     def manifest_hash(self) -> str:
-        """Without what an autoscaler sets."""
-        text: str = self.manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
-        return text
+        """Without the fields that an autoscaler sets."""
+        return hash_annotation(self.manifest)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeleteChild:
-    """Delete this very object."""
+    """Delete this object, and no later one of the name."""
 
     kind: ChildKind
     identity: ChildIdentity
@@ -58,7 +57,7 @@ class DeleteChild:
 
 @dataclass(frozen=True, kw_only=True)
 class DropExamples:
-    """Delete the examples that came by REST: they were learned from, and were not given to be kept."""
+    """Delete the examples that were uploaded by REST: their training has ended, and they must not be kept."""
 
     revision: str
 
@@ -67,5 +66,5 @@ Action = RestoreLabel | StartTraining | ApplyChild | DeleteChild | DropExamples
 
 
 def delete_child(kind: ChildKind, identity: ChildIdentity, why: str) -> tuple[Action, ...]:
-    """Delete it, unless it is on its way out already."""
+    """Delete it, unless it is already being deleted."""
     return () if identity.deleting else (DeleteChild(kind=kind, identity=identity, why=why),)

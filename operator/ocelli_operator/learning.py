@@ -1,19 +1,26 @@
-"""Learning: how far the current revision is from having an artifact, and what brings it there. Pure.
+"""Learning: how far the current revision is from having an artifact, and the actions that bring it there. Pure.
 
-It knows nothing of what serves.
+It knows nothing about serving.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus
-from ocelli_api.conditions import Condition, ConditionType, DataValidReason, StalledReason, TrainedReason
-from ocelli_api.outcome import Outcome, OutcomeReason
+from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
+from ocelli_api.conditions import ConditionType, StalledReason, TrainedReason
+from ocelli_api.outcome import Outcome
 from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
-from ocelli_operator.case import Case
-from ocelli_operator.manifests.metadata import job_name, manifest_hash
+from ocelli_operator.failure import (
+    TRAINING_FAILURES,
+    Failure,
+    failed_learning,
+    failed_outcome,
+    revision_not_found,
+)
+from ocelli_operator.manifests.metadata import job_name
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
 from ocelli_operator.observed import (
@@ -24,364 +31,321 @@ from ocelli_operator.observed import (
     ObservedJob,
     ObservedPod,
     StartKind,
-    StoredArtifact,
 )
+from ocelli_operator.snapshot import Snapshot
 from ocelli_operator.status import (
     NOT_CHECKED,
-    Failure,
     Verdict,
     data_checked,
-    failed_data,
-    failed_for_want_of_gpu,
-    failed_source,
-    failed_training,
     false,
-    learned,
-    missing_revision,
-    tell_gpu_not_offered,
-    tell_refusal,
-    waits_for_turn,
+    gpu_not_offered_message,
+    refusal_message,
+    trained,
+    turn_message,
 )
 
+PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
 
-TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
+_BEFORE_TRAINING = frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How far the current revision is from being learned."""
+    """How far the current revision is from being trained."""
 
-    artifact: StoredArtifact | None = None
-    failure: Failure | None = None
+    trained: Verdict
     data_valid: Verdict = NOT_CHECKED
-    trained: Verdict | None = None
-    unschedulable: bool = False
+    artifact: HistoryEntry | None = None
+    failure: Failure | None = None
     training: bool = False
-    """An attempt is under way, or starts now."""
-    running: bool = False
-    """Its trainer runs, and reports progress."""
-    look_again_seconds: float | None = None
-    """When to look again though nothing changes: of a Pod that Kubernetes refuses only Events tell."""
+    """An attempt is in progress, or starts now."""
     attempt: int = 0
     waits: frozenset[StartKind] = frozenset()
-    """What has to wait until it is its turn."""
+    """What has to wait for its turn."""
+    requeue_after_seconds: float | None = None
+    """When to reconcile again although nothing changes: progress is polled, and only Events report a refused Pod."""
     actions: tuple[Action, ...] = ()
+
+    def because(self, message: str, reason: TrainedReason = TrainedReason.QUEUED) -> Learning:
+        """The same, with the reason why it is not trained yet."""
+        return replace(self, trained=false(reason, message))
 
 
 def next_attempt(status: ClassifierStatus, current: str) -> int:
-    """The attempt that the current revision is in, or would begin with.
+    """The attempt that the current revision is in, or would start with.
 
     It follows from status alone, so that a Job created before its status write was lost is found again by its name.
     """
     return status.attempt if status.training_revision == current else status.attempt + 1
 
 
-def plan_learning(case: Case) -> Learning:
-    """How far the current revision is from being learned, and what to do about that."""
-    observed, status, spec = case.observed, case.status, case.classifier.spec
-    under_way = status.training_revision == case.current
-    attempt = next_attempt(status, case.current)
-    if observed.artifact is not None:
-        artifact = observed.artifact
+def plan_learning(snapshot: Snapshot) -> Learning:
+    """How far the current revision is from being trained, and what to do about that."""
+    observed, status, spec = snapshot.observed, snapshot.status, snapshot.classifier.spec
+    artifact, last = observed.artifact, snapshot.last_failure
+    if artifact is not None:
         return Learning(
             artifact=artifact,
             data_valid=data_checked(spec),
-            trained=learned(spec, artifact.revision, artifact),
-            # A Job may have ended before a status write told of it.
+            trained=trained(spec, artifact.revision, artifact),
+            # A Job may have ended before a status write recorded it.
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
-            actions=(*_delete_jobs(case, keep_revision=case.current, keep_attempt=None), *_delete_held_open(case)),
+            actions=(*_delete_jobs(snapshot), *_delete_held_open(snapshot)),
         )
-    if spec.pinned_revision is not None and case.current != spec_revision(spec):
-        if observed.store_trouble:
-            return _wait_for_store(case, status.attempt, f"the artifact of revision {case.current} cannot be looked up")
-        return _failed(case, missing_revision(case.classifier, case.current), status.attempt)
-    if case.is_stalled_by(TRAINING_FAILURES) and status.failed_training_hash == training_hash(spec.training):
-        # Its Job may still be there, where the attempt was given up before Kubernetes saw its end.
-        given_up = _delete_jobs(case, keep_revision="", keep_attempt=None)
-        return _failed(case, _remember_failure(status), status.attempt, given_up)
+    if spec.pinned_revision is not None and snapshot.current != spec_revision(spec):
+        if observed.store_error:
+            return _wait_for_store(snapshot, status.attempt, f"the artifact of revision {snapshot.current} cannot be looked up")
+        return _failed(
+            revision_not_found(snapshot.classifier, snapshot.current),
+            status.attempt,
+            _delete_jobs(snapshot, keep_attempt=status.attempt),
+        )
+    if last is not None and last.failure.reason in TRAINING_FAILURES and last.training_hash == training_hash(spec.training):
+        # Its Job may still exist, if the operator gave up the attempt before Kubernetes ended it.
+        return _failed(last.failure, status.attempt, _delete_jobs(snapshot, keep_revision=""))
 
-    name = job_name(case.owner.name, case.current, attempt)
+    attempt = next_attempt(status, snapshot.current)
+    learning = Learning(
+        training=True,
+        attempt=attempt,
+        actions=_delete_jobs(snapshot, keep_attempt=attempt),
+        data_valid=_judge_running_data(snapshot),
+        trained=false(TrainedReason.QUEUED, ""),
+    )
+    name = job_name(snapshot.owner.name, snapshot.current, attempt)
     job = next((job for job in observed.jobs if job.identity.name == name), None)
-    superseded = _delete_jobs(case, keep_revision=case.current, keep_attempt=attempt)
-    learning = Learning(training=True, attempt=attempt, actions=superseded, data_valid=_judge_running_data(case, under_way))
-    if (ChildKind.JOB, name) in observed.in_the_way:
-        return replace(learning, trained=false(TrainedReason.QUEUED, observed.in_the_way[ChildKind.JOB, name]))
+    conflict = snapshot.name_conflicts.get((ChildKind.JOB, name))
+    if conflict is not None:
+        return learning.because(conflict)
     if job is None:
-        return _plan_start(case, learning, under_way)
+        return _plan_start(snapshot, learning)
     if job.identity.deleting:
-        message = f"Job {job.identity.name} is being deleted; another one will take its place"
-        return replace(learning, trained=false(TrainedReason.QUEUED, message))
+        return learning.because(f"training Job {name} is being deleted; it is recreated after that")
     trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
-    if job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers):
-        if observed.store_trouble and _find_told_failure(case, job, trainers) is None:
-            message = f"training Job {job.identity.name} has ended, but what it stored cannot be read: {observed.store_trouble}"
-            return replace(learning, trained=false(TrainedReason.TRAINING, message))
-        failure = _find_failure(case, job, trainers)
-        if failure.data_valid == NOT_CHECKED:
-            failure = replace(failure, data_valid=learning.data_valid)
-        return _failed(case, failure, attempt, superseded)
-    return _plan_running(case, learning, job, trainers)
+    if not (job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)):
+        return _plan_running(snapshot, learning, job, trainers)
+    reported = _find_outcome(snapshot, job, trainers)
+    if observed.store_error and (reported is None or reported.succeeded):
+        message = f"training Job {name} has ended, but its stored result cannot be read: {observed.store_error}"
+        return learning.because(message, TrainedReason.TRAINING)
+    if reported is not None and not reported.succeeded:
+        failure = failed_outcome(spec, reported)
+    else:
+        message = f"training Job {name}: {_describe_failure(snapshot, job, trainers, reported)}"
+        failure = failed_learning(StalledReason.TRAINING_FAILED, message)
+    if failure.data_valid == NOT_CHECKED:
+        failure = replace(failure, data_valid=learning.data_valid)
+    return _failed(failure, attempt, learning.actions)
 
 
-def _failed(case: Case, failure: Failure, attempt: int, superseded: tuple[Action, ...] | None = None) -> Learning:
-    actions = _delete_jobs(case, keep_revision=case.current, keep_attempt=attempt) if superseded is None else superseded
+def _failed(failure: Failure, attempt: int, actions: tuple[Action, ...]) -> Learning:
     return Learning(failure=failure, data_valid=failure.data_valid, trained=failure.trained, attempt=attempt, actions=actions)
 
 
-def _wait_for_store(case: Case, attempt: int, fact: str) -> Learning:
-    """It is unknown whether the current revision is trained. What stalled before the outage stays stalled."""
-    status = case.status
-    if case.is_stalled_by(frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})):
-        return _failed(case, _remember_failure(status), status.attempt)
-    under_way = status.training_revision == case.current
-    message = f"{fact}: {case.observed.store_trouble}; it is tried again until the store answers"
+def _wait_for_store(snapshot: Snapshot, attempt: int, fact: str) -> Learning:
+    """Whether the current revision is trained is unknown. A failure recorded before the outage stays."""
+    status, last = snapshot.status, snapshot.last_failure
+    if last is not None and last.failure.reason in _BEFORE_TRAINING:
+        return _failed(last.failure, status.attempt, _delete_jobs(snapshot, keep_attempt=status.attempt))
+    training = status.training_revision == snapshot.current
+    message = f"{fact}: {snapshot.observed.store_error}; the operator retries until the store responds"
     return Learning(
-        training=under_way,
-        attempt=attempt if under_way else status.attempt,
-        data_valid=_judge_running_data(case, under_way),
+        training=training,
+        attempt=attempt if training else status.attempt,
+        data_valid=_judge_running_data(snapshot),
         trained=false(TrainedReason.QUEUED, message),
-        actions=_delete_jobs(case, keep_revision=case.current, keep_attempt=attempt),
+        actions=_delete_jobs(snapshot, keep_attempt=attempt),
     )
 
 
-def _plan_start(case: Case, learning: Learning, under_way: bool) -> Learning:
-    """No Job of the attempt is there: it ended and went, it was deleted, or it never was."""
-    attempt = learning.attempt
-    if case.observed.store_trouble:
-        return _wait_for_store(case, attempt, f"the training of revision {case.current} cannot start")
-    outcome = case.observed.outcome if under_way else None
+def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
+    """The attempt has no Job: it ended and was removed, it was deleted, or it was never created."""
+    observed = snapshot.observed
+    if observed.store_error:
+        return _wait_for_store(snapshot, learning.attempt, f"the training of revision {snapshot.current} cannot start")
+    outcome = observed.outcome if snapshot.status.training_revision == snapshot.current else None
     if outcome is not None and not outcome.succeeded:
-        return _failed(case, _failure_of_outcome(case, outcome), attempt, learning.actions)
+        return _failed(failed_outcome(snapshot.classifier.spec, outcome), learning.attempt, learning.actions)
     if outcome is not None:
-        # It succeeded, and its artifact is lost: only another attempt brings it back.
-        attempt += 1
-    lingering = next((pod for pod in case.observed.trainers if pod.identity.revision == case.current and not pod.ended), None)
+        # It succeeded, and its artifact is lost: only another attempt restores it.
+        learning = replace(learning, attempt=learning.attempt + 1)
+    lingering = next((pod for pod in observed.trainers if pod.identity.revision == snapshot.current and not pod.ended), None)
     if lingering is not None:
         # Two trainers of one revision would write to the same keys of the store.
-        message = f"Pod {lingering.identity.name} of an earlier attempt has to end first"
-        return replace(learning, attempt=attempt, trained=false(TrainedReason.QUEUED, message))
-    accelerator = _resolve_accelerator(case)
-    if accelerator is Accelerator.GPU and not case.settings.trainer_gpu_image:
-        message = f"{case.classifier}: {tell_gpu_not_offered('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
-        return _failed(case, failed_for_want_of_gpu(message), case.status.attempt, learning.actions)
-    chosen = Attempt(revision=case.current, number=attempt, accelerator=accelerator)
-    manifest = build_training_job(case.owner, case.settings, chosen)
-    job = f"training Job {manifest['metadata']['name']}"
-    refusal = case.observed.refusals.get(manifest_hash(manifest))
-    if refusal is not None:
-        failure = failed_training(f"{job}: the API server refuses it: {refusal}; correct spec.training")
-        return _failed(case, failure, attempt, learning.actions)
-    if StartKind.TRAINING not in case.observed.allowed_starts:
-        message = waits_for_turn(job, f"{case.settings.trainings_starting_limit} trainings start")
-        return replace(
-            learning, attempt=attempt, waits=frozenset({StartKind.TRAINING}), trained=false(TrainedReason.QUEUED, message)
-        )
+        message = f"the training waits until Pod {lingering.identity.name} of an earlier attempt ends"
+        return learning.because(message)
+    accelerator = _resolve_accelerator(snapshot)
+    if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image:
+        message = f"{snapshot.classifier}: {gpu_not_offered_message('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
+        return _failed(failed_learning(StalledReason.GPU_NOT_OFFERED, message), snapshot.status.attempt, learning.actions)
+    chosen = Attempt(revision=snapshot.current, number=learning.attempt, accelerator=accelerator)
     start = StartTraining(
-        revision=case.current, attempt=attempt, definition=definition(case.classifier.spec), manifest=manifest
+        revision=snapshot.current,
+        attempt=learning.attempt,
+        definition=definition(snapshot.classifier.spec),
+        manifest=build_training_job(snapshot.owner, snapshot.settings, chosen),
     )
-    hindrance = case.observed.hindrances.get(start.manifest_hash)
-    because = f", because an earlier one left nothing usable: {case.observed.store_fault}" if case.observed.store_fault else ""
-    return replace(
-        learning,
-        attempt=attempt,
-        trained=false(TrainedReason.QUEUED, f"{job} was created{because}" if hindrance is None else f"{job} {hindrance}"),
-        actions=(*learning.actions, start),
-    )
+    job = f"training Job {start.manifest['metadata']['name']}"
+    refusal = observed.memory.refusals.get(start.manifest_hash)
+    if refusal is not None and refusal.invalid:
+        message = f"{job}: the API server rejects it as invalid: {refusal.message}; correct spec.training"
+        return _failed(failed_learning(StalledReason.TRAINING_FAILED, message), learning.attempt, learning.actions)
+    if StartKind.TRAINING not in observed.allowed_starts:
+        message = turn_message(job, f"starts at most {snapshot.settings.trainings_starting_limit} trainings")
+        return replace(learning.because(message), waits=frozenset({StartKind.TRAINING}))
+    because = f", because an earlier attempt left nothing usable: {observed.store_fault}" if observed.store_fault else ""
+    message = f"{job} was created{because}" if refusal is None else f"{job} {refusal.message}"
+    return replace(learning.because(message), actions=(*learning.actions, start))
 
 
-def _resolve_accelerator(case: Case) -> Accelerator:
-    """GPU or CPU for a Job that is about to be made; a Job that is there keeps what it has, because Jobs are immutable."""
-    # Where nothing is learned there is nothing for a GPU to do.
-    nodes = case.observed.gpu_nodes if case.classifier.spec.pretrained is None else ()
-    offer = GpuOffer(image=case.settings.trainer_gpu_image, gpu=case.settings.gpu, nodes=nodes)
-    return resolve_accelerator(case.classifier.spec.training, offer)
+def _resolve_accelerator(snapshot: Snapshot) -> Accelerator:
+    """GPU or CPU for a new Job; an existing Job keeps what it has, because Jobs are immutable."""
+    # A pretrained classifier is not trained, so it has no use for a GPU.
+    nodes = snapshot.observed.gpu_nodes if snapshot.classifier.spec.pretrained is None else ()
+    offer = GpuOffer(image=snapshot.settings.trainer_gpu_image, gpu=snapshot.settings.gpu, nodes=nodes)
+    return resolve_accelerator(snapshot.classifier.spec.training, offer)
 
 
-def _plan_running(case: Case, learning: Learning, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Learning:
-    name = job.identity.name
+def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Learning:
+    name = f"training Job {job.identity.name}"
     alive = [pod for pod in trainers if not pod.terminal]
-    running = [pod for pod in alive if pod.phase == "Running"]
-    if not running and job.training_hash != training_hash(case.classifier.spec.training):
-        # Nothing is lost yet, and what was changed may be what it waits for.
-        message = f"training Job {name} is replaced, because spec.training was changed before it began"
-        return replace(
-            learning,
-            attempt=learning.attempt + 1,
-            trained=false(TrainedReason.QUEUED, message),
-            actions=(*learning.actions, *delete_child(ChildKind.JOB, job.identity, message)),
-        )
-    homeless = next((pod for pod in alive if pod.unschedulable), None)
-    if homeless is not None:
+    running = any(pod.phase == "Running" for pod in alive)
+    if not running and job.training_hash != training_hash(snapshot.classifier.spec.training):
+        # No work is lost yet, and the Job may be waiting for exactly what was changed.
+        message = f"{name} is replaced, because spec.training was changed before its trainer started"
+        actions = (*learning.actions, *delete_child(ChildKind.JOB, job.identity, message))
+        return replace(learning.because(message), attempt=learning.attempt + 1, actions=actions)
+    unschedulable = next((pod for pod in alive if pod.unschedulable), None)
+    if unschedulable is not None:
         message = (
-            f"training Job {name}: no node can take its Pod: {homeless.unschedulable.rstrip('.')}; "
+            f"{name}: no node can take its Pod: {unschedulable.unschedulable.rstrip('.')}; "
             "lower spec.training.resources, change its nodeSelector or tolerations, or add a node"
         )
-        if homeless.gpu:
+        if unschedulable.gpu:
             message += ", or set spec.training.accelerator to CPU"
-        return replace(learning, unschedulable=True, trained=false(TrainedReason.UNSCHEDULABLE, message))
+        return learning.because(message, TrainedReason.UNSCHEDULABLE)
     if running:
         retries = sum(pod.phase == "Failed" for pod in trainers)
         again = f", after {retries} that ended unexpectedly" if retries else ""
-        return replace(learning, running=True, trained=false(TrainedReason.TRAINING, f"training Job {name} runs{again}"))
-    if not alive and case.observed.pod_refusal:
-        message = f"training Job {name} {tell_refusal(case.observed.pod_refusal)}"
-        return replace(learning, trained=false(TrainedReason.QUEUED, message), look_again_seconds=REFUSED_POLL_SECONDS)
+        learning = learning.because(f"{name} runs{again}", TrainedReason.TRAINING)
+        return replace(learning, requeue_after_seconds=PROGRESS_POLL_SECONDS)
+    if not alive and snapshot.observed.pod_refusal:
+        message = f"{name} {refusal_message(snapshot.observed.pod_refusal)}"
+        return replace(learning.because(message), requeue_after_seconds=REFUSED_POLL_SECONDS)
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
-    facts = [_tell_ended(case, trainers)]
+    facts = [_describe_failed_pods(snapshot, trainers)]
     if waiting:
         facts.append(f"its container waits: {waiting}")
     elif alive or not facts[0]:
         facts.append("its Pod has not started yet")
-    message = f"training Job {name}: {'; '.join(fact for fact in facts if fact)}"
+    learning = learning.because(f"{name}: {'; '.join(fact for fact in facts if fact)}")
     if alive:
-        return replace(learning, trained=false(TrainedReason.QUEUED, message))
-    is_new = job.age_seconds(case.observed.now) < POD_PATIENCE_SECONDS
-    return replace(
-        learning,
-        trained=false(TrainedReason.QUEUED, message),
-        look_again_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS,
-    )
+        return learning
+    is_new = job.age_seconds(snapshot.observed.now) < POD_PATIENCE_SECONDS
+    return replace(learning, requeue_after_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS)
 
 
-def _tell_ended(case: Case, trainers: tuple[ObservedPod, ...]) -> str:
-    """How the last Pod ended that the Job replaces; empty where none ended."""
-    ended = [pod for pod in trainers if pod.phase == "Failed"]
-    if not ended:
+def _describe_failed_pods(snapshot: Snapshot, trainers: tuple[ObservedPod, ...]) -> str:
+    """How the last Pod failed that the Job replaces; empty if none failed."""
+    failed = [pod for pod in trainers if pod.phase == "Failed"]
+    last = _find_last(failed)
+    if last is None:
         return ""
-    last = max(ended, key=lambda pod: pod.created_at)
     said = last.outcome.message if last.outcome is not None else last.termination_message.strip()
     if not said and last.exit_code is not None:
         said = f"exit code {last.exit_code}"
-    tries = case.classifier.spec.training.backoff_limit + 1
-    fact = f"try {len(ended)} of {max(tries, len(ended))} ended unexpectedly" + (f" ({said})" if said else "")
-    again = len(ended) < tries and last.exit_code not in FINAL_EXIT_CODES
-    return f"{fact}; it is tried again shortly" if again else fact
+    tries = snapshot.classifier.spec.training.backoff_limit + 1
+    fact = f"try {len(failed)} of {max(tries, len(failed))} failed" + (f" ({said})" if said else "")
+    again = len(failed) < tries and last.exit_code not in FINAL_EXIT_CODES
+    return f"{fact}; Kubernetes tries again shortly" if again else fact
 
 
-def _judge_running_data(case: Case, under_way: bool) -> Verdict:
-    if not under_way:
+def _judge_running_data(snapshot: Snapshot) -> Verdict:
+    observed, spec = snapshot.observed, snapshot.classifier.spec
+    if snapshot.status.training_revision != snapshot.current:
         return NOT_CHECKED
-    if case.observed.progress is not None:
-        return data_checked(case.classifier.spec) if case.observed.progress.data_valid else NOT_CHECKED
+    if observed.progress is not None:
+        return data_checked(spec) if observed.progress.data_valid else NOT_CHECKED
     # Between two Pods of one attempt there may be no progress to read.
-    return data_checked(case.classifier.spec) if case.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
+    return data_checked(spec) if snapshot.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
 
 
-def _delete_jobs(case: Case, *, keep_revision: str, keep_attempt: int | None) -> tuple[Action, ...]:
-    """Superseded Jobs go: of several quick retrains the last one takes effect. Ended ones keep their logs for their TTL."""
+def _delete_jobs(
+    snapshot: Snapshot, *, keep_revision: str | None = None, keep_attempt: int | None = None
+) -> tuple[Action, ...]:
+    """Delete superseded Jobs: of several quick retrains the last one takes effect. Ended ones keep their logs for their TTL.
+
+    The default of `keep_revision` is the current one. Without `keep_attempt`, all attempts of that revision are kept.
+    """
+    keep_revision = snapshot.current if keep_revision is None else keep_revision
     return tuple(
         action
-        for job in case.observed.jobs
+        for job in snapshot.observed.jobs
         if not job.finished
         and (job.identity.revision != keep_revision or (keep_attempt is not None and job.attempt != keep_attempt))
-        for action in delete_child(ChildKind.JOB, job.identity, "another revision or attempt is wanted")
+        for action in delete_child(ChildKind.JOB, job.identity, "another revision or attempt replaces it")
     )
 
 
-def _delete_held_open(case: Case) -> tuple[Action, ...]:
-    """Jobs that go on for no other reason than that a sidecar keeps their Pods running."""
-    held = {pod.identity.owner_uid for pod in case.observed.trainers if pod.held_open}
+def _delete_held_open(snapshot: Snapshot) -> tuple[Action, ...]:
+    """Delete Jobs that continue only because a sidecar keeps their Pods running."""
+    held = {pod.identity.owner_uid for pod in snapshot.observed.trainers if pod.held_open}
     return tuple(
         action
-        for job in case.observed.jobs
-        if not job.finished and job.identity.uid in held and job.identity.revision == case.current
+        for job in snapshot.observed.jobs
+        if not job.finished and job.identity.uid in held and job.identity.revision == snapshot.current
         for action in delete_child(ChildKind.JOB, job.identity, "its trainer has ended, and a sidecar keeps its Pod running")
     )
 
 
-def _remember_failure(status: ClassifierStatus) -> Failure:
-    """The failure that status tells of, in its own words."""
-
-    def verdict(condition: Condition | None, otherwise: Verdict) -> Verdict:
-        if condition is None:
-            return otherwise
-        reasons = DataValidReason if condition.type == ConditionType.DATA_VALID else TrainedReason
-        return Verdict(status=condition.status, reason=reasons(condition.reason), message=condition.message)
-
-    stalled = status.condition(ConditionType.STALLED)
-    assert stalled is not None
-    failure = failed_training(stalled.message)
-    return Failure(
-        reason=StalledReason(stalled.reason),
-        message=stalled.message,
-        data_valid=verdict(status.condition(ConditionType.DATA_VALID), failure.data_valid),
-        trained=verdict(status.condition(ConditionType.TRAINED), failure.trained),
-    )
+def _find_last(pods: Iterable[ObservedPod]) -> ObservedPod | None:
+    return max(pods, key=lambda pod: pod.created_at, default=None)
 
 
-def _find_told_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
-    """The outcome that the last Pod of a failed Job left behind; None where it left none."""
-    last = max(trainers, key=lambda pod: pod.created_at, default=None)
-    told = last.outcome if last is not None else None
-    if told is None or told.succeeded or (told.attempt, told.revision) != (job.attempt, case.current):
-        return None
-    return told
+def _find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
+    """The outcome of this attempt: what its last Pod left, otherwise what is stored."""
+    last = _find_last(trainers)
+    outcome = (None if last is None else last.outcome) or snapshot.observed.outcome
+    is_its = outcome is not None and (outcome.attempt, outcome.revision) == (job.attempt, snapshot.current)
+    return outcome if is_its else None
 
 
-def _find_failure(case: Case, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Failure:
-    """Why a finished Job left no artifact."""
-    name = job.identity.name
-    last = max(trainers, key=lambda pod: pod.created_at, default=None)
-    told = last.outcome if last is not None else None
-    outcome = told or case.observed.outcome
-    if outcome is not None and outcome.attempt == job.attempt and outcome.revision == case.current:
-        if not outcome.succeeded:
-            return _failure_of_outcome(case, outcome)
-        if job.succeeded and not case.observed.store_fault:
-            return failed_training(
-                f"training Job {name}: it succeeded, but the store holds no artifact of revision {case.current}; "
-                "raise spec.retrainNonce to train again"
-            )
-    if job.succeeded and case.observed.store_fault:
-        return failed_training(
-            f"training Job {name}: it succeeded, but what it stored cannot be used: {case.observed.store_fault}; "
+def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...], outcome: Outcome | None) -> str:
+    """Why a Job left no artifact that did not report a failure: fact and remedy."""
+    name, last, store_fault = job.identity.name, _find_last(trainers), snapshot.observed.store_fault
+    if job.succeeded and store_fault:
+        return f"it succeeded, but what it stored is unusable: {store_fault}; raise spec.retrainNonce to train again"
+    if job.succeeded and outcome is not None:
+        return (
+            f"it succeeded, but the store holds no artifact of revision {snapshot.current}; "
             "raise spec.retrainNonce to train again"
         )
-    training = case.classifier.spec.training
     if last is not None and last.end_reason == EVICTED:
-        return failed_training(
-            f"training Job {name}: its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
-            "use less, or have the installation's limits raised, then raise spec.retrainNonce to train again"
+        return (
+            f"its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
+            "reduce what it uses, or have the installation's limits raised, then raise spec.retrainNonce to train again"
         )
     killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
     if killed is not None:
-        limit = f" of {killed.memory_limit}" if killed.memory_limit else ""
-        return failed_training(
-            f"training Job {name}: the trainer ran out of memory at its limit{limit}; "
-            "raise spec.training.resources.limits.memory"
-        )
+        limit = f" at its limit of {killed.memory_limit}" if killed.memory_limit else " at its limit"
+        return f"the trainer ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
     # Jobs of earlier releases have a deadline of their own.
     if DEADLINE_EXCEEDED in (job.failure_reason, *(pod.end_reason for pod in trainers)):
-        return failed_training(
-            f"training Job {name}: it did not end within {training.active_deadline_seconds} seconds; "
-            "raise spec.training.activeDeadlineSeconds, or give it more in spec.training.resources"
+        return (
+            f"it timed out after {snapshot.classifier.spec.training.active_deadline_seconds} s; "
+            "raise spec.training.activeDeadlineSeconds, or give the trainer more in spec.training.resources"
         )
     if last is not None and last.exit_code == KILLED_EXIT_CODE:
-        return failed_training(
-            f"training Job {name}: the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran "
-            "out of memory; raise spec.training.resources, then spec.retrainNonce"
+        return (
+            f"the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of memory; "
+            "raise spec.training.resources, then spec.retrainNonce"
         )
     if last is not None and last.exit_code is not None:
-        ended = f"the trainer ended with exit code {last.exit_code}"
-        said = f" and said: {last.termination_message.strip()}" if last.termination_message.strip() else ""
-        return failed_training(
-            f"training Job {name}: {ended}{said}; read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
+        said = f": {last.termination_message.strip()}" if last.termination_message.strip() else ""
+        return (
+            f"the trainer ended with exit code {last.exit_code}{said}; "
+            f"read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
         )
-    told_by_job = job.failure_message or job.failure_reason or "it failed without a message"
-    return failed_training(f"training Job {name}: {told_by_job}; raise spec.retrainNonce to try again")
-
-
-def _failure_of_outcome(case: Case, outcome: Outcome) -> Failure:
-    failures = {OutcomeReason.INVALID_DATA: failed_data, OutcomeReason.SOURCE_UNREADABLE: failed_source}
-    failed = failures.get(outcome.reason)
-    if failed is None:
-        return failed_training(outcome.message)
-    spec = case.classifier.spec
-    # Files can be put where they were missed, without any change of the spec.
-    if spec.pretrained is not None:
-        return failed(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to have it tried again")
-    # An upload can only be replaced by another one, which is another spec; behind an address the file itself can be mended.
-    if any(source.url for source in spec.sources):
-        return failed(f"{outcome.message.rstrip('.')}; then raise spec.retrainNonce to read the sources again")
-    return failed(outcome.message)
+    reported = job.failure_message or job.failure_reason or "it failed without an error message"
+    return f"{reported}; raise spec.retrainNonce to try again"

@@ -1,5 +1,5 @@
-"""What the operator reads: Jobs, Deployments, Pods and other children projected to the fields that decisions rest on, and all
-that is known of one Classifier at one moment. Pure: manifests in, frozen values out.
+"""What the operator reads: Jobs, Deployments, Pods and other children with the fields that decisions need, and everything known
+of one Classifier at one moment. Pure: manifests in, frozen values out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import Accelerator, AccuracyInterval, Classifier, Manifest
+from ocelli_api.classifier import Accelerator, Classifier, HistoryEntry, Manifest
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.pods import (
     ACCELERATOR_LABEL,
@@ -35,18 +35,19 @@ from ocelli_operator.manifests.metadata import (
     TRAINING_HASH_ANNOTATION,
     manifest_hash,
 )
+from ocelli_operator.memory import Memory
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 EVICTED = "Evicted"
 POD_PATIENCE_SECONDS = 5.0
-"""A Job that has no Pod for so long was refused one, or is about to try again."""
+"""A Job without a Pod for this long was refused one, or its controller is about to retry."""
 
 _CHOSEN_ACCELERATORS = {str(item): item for item in (Accelerator.GPU, Accelerator.CPU)}
 _REPELLING_EFFECTS = ("NoSchedule", "NoExecute")
 
 
 class ChildKind(StrEnum):
-    """Kinds of objects that are made for a Classifier."""
+    """Kinds of objects that the operator creates for a Classifier."""
 
     JOB = "Job"
     DEPLOYMENT = "Deployment"
@@ -57,24 +58,24 @@ class ChildKind(StrEnum):
 
 
 class StartKind(StrEnum):
-    """What has to wait for its turn where too much begins at once."""
+    """What has to wait for its turn when too much starts at the same time."""
 
     TRAINING = "Training"
     ROLLOUT = "Rollout"
-    """Servers of a new revision, or a change that a user made, or servers in place of some that are not all ready."""
+    """Inference servers of a new revision, after a user's change, or as replacements where some are not ready."""
     UPGRADE = "Upgrade"
-    """Servers that answer are replaced because the installation changed: its image of inference servers, its defaults."""
+    """Ready inference servers are replaced because the installation changed: their image or its defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChildIdentity:
-    """Which object it is, and whose."""
+    """Which object it is, and who owns it."""
 
     namespace: str
     name: str
     uid: str
     owner_uid: str
-    """UID of the controlling owner; empty where there is none."""
+    """UID of the controlling owner; otherwise empty."""
     classifier: str
     """Name of the Classifier by its label."""
     revision: str
@@ -92,7 +93,7 @@ class ObservedJob:
     attempt: int
     training_hash: str
     finished: bool
-    """It has completed or failed; no Pod of it runs."""
+    """It has completed or failed; none of its Pods runs."""
     succeeded: bool
     failure_reason: str
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
@@ -114,21 +115,21 @@ class ObservedPod:
     ready: bool
     created_at: str
     unschedulable: str
-    """The scheduler's own sentence, where no node can take the Pod; else empty."""
+    """The scheduler's message if no node can take the Pod; otherwise empty."""
     waiting: str
     """Why its container waits, such as `CrashLoopBackOff: back-off 10s …`; empty where it doesn't."""
     exit_code: int | None
-    """Of the container's last end; None where it never ended."""
+    """Of the container's last termination; None if it never terminated."""
     exit_reason: str
-    """Of the container's last end, such as `OOMKilled`."""
+    """Of the container's last termination, such as `OOMKilled`."""
     termination_message: str
     memory_limit: str
     gpu: bool
-    """It asks for a GPU."""
+    """It requests a GPU."""
     program_ended: bool = False
-    """Its program has ended for good, whatever other containers do."""
+    """Its program has ended and is not restarted; other containers may still run."""
     end_reason: str = ""
-    """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; empty where it didn't."""
+    """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
 
     @property
@@ -137,59 +138,56 @@ class ObservedPod:
 
     @property
     def held_open(self) -> bool:
-        """A trainer that has ended, in a Pod that a sidecar keeps running: Kubernetes would wait for ever."""
+        """The trainer has ended, but a sidecar keeps the Pod running: Kubernetes would wait forever."""
         return self.program_ended and self.phase == "Running" and self.component == Component.TRAINING
 
     @property
     def ended(self) -> bool:
-        """Its program writes nothing any more."""
+        """Its program does not write any more."""
         return self.terminal or self.held_open
 
     @property
     def takes_requests(self) -> bool:
-        """Whether somebody may still send it a new request."""
+        """Whether it can still be sent a new request."""
         return self.ready and not self.identity.deleting and not self.terminal
 
     @property
     def outcome(self) -> Outcome | None:
-        """The trainer's outcome, where it left one."""
+        """The trainer's outcome, if it left one."""
         return parse_termination_message(self.termination_message) if self.termination_message else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedChild:
-    """An object that is applied: Service, autoscaler, disruption budget, NetworkPolicy; the part of a Deployment that is
-    desired."""
+    """An object that is applied: Service, autoscaler, disruption budget, NetworkPolicy, or the desired part of a Deployment."""
 
     identity: ChildIdentity
-    generation: int
-    """`metadata.generation`; 0 for kinds that have none."""
     manifest_hash: str
     content: bytes
     """JSON of labels and spec, kept packed because a parsed one takes six times the memory."""
     applied_as: str = ""
-    """Where a webhook rewrote what was applied: what `came_to` was then."""
+    """If a webhook rewrote what was applied: the `applied_hash` after that."""
     template_hash: str = ""
-    """Of the template of Pods that was applied; empty for kinds that have none, and where an earlier release applied it."""
+    """Of the Pod template that was applied; empty for kinds without one, and if an earlier release applied it."""
 
     def matches(self, desired: Manifest) -> bool:
-        """Whether every desired label and field of the spec is as desired; what others added does not count."""
-        return _contains(json.loads(self.content), _wanted(desired))
+        """Whether every desired label and field of the spec is as desired. Fields that others added do not count."""
+        wanted = _desired_content(desired)
+        return bool(_cut_to(json.loads(self.content), wanted) == wanted)
 
-    def came_to(self, desired: Manifest, *, autoscaled: bool = False) -> str:
-        """Hash of what desired labels and fields of the spec are now; what others added elsewhere does not count, nor does what
-        an autoscaler sets."""
-        wanted = _wanted(desired)
+    def applied_hash(self, desired: Manifest, *, autoscaled: bool = False) -> str:
+        """Hash of the current values of the desired labels and fields of the spec, without replicas that an autoscaler sets."""
+        wanted = _desired_content(desired)
         if autoscaled:
             wanted["spec"] = {key: value for key, value in wanted["spec"].items() if key != "replicas"}
         return manifest_hash(_cut_to(json.loads(self.content), wanted))
 
     def has_template(self, desired: Manifest) -> bool:
-        """Whether the template of the Pods is as desired: a change of it replaces every Pod. What a webhook made of it does
-        not count."""
+        """Whether the Pod template is as desired, before any webhook: a change of it replaces every Pod."""
+        template = desired["spec"]["template"]
         if self.template_hash:
-            return self.template_hash == manifest_hash(desired["spec"]["template"])
-        return _contains(json.loads(self.content)["spec"].get("template"), desired["spec"]["template"])
+            return self.template_hash == manifest_hash(template)
+        return bool(_cut_to(json.loads(self.content)["spec"].get("template"), template) == template)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,21 +199,21 @@ class ObservedDeployment:
     up_to_date: bool
     """The Deployment controller has seen the latest spec."""
     complete: bool
-    """Every replica is of the latest template, none of an older one runs, and once all of them were available."""
+    """Every replica has the latest template, and all of them have been available at the same time."""
     replicas_available: int
     """Of the latest template and of older ones."""
     replicas_outdated: int
     """Of older templates."""
     deadline_exceeded: bool
-    """It made no progress for too long, though its Pods could be made."""
+    """It made no progress for too long, although its Pods could be created."""
     accelerator: Accelerator | None
-    """What was chosen for its Pods; None where nothing was."""
+    """What was chosen for its Pods, if anything was."""
     placement_hash: str
-    """Of what was asked when that was chosen."""
+    """Of what the spec asked for when the accelerator was chosen."""
     pod_refusal: str = ""
-    """Kubernetes' sentence where it makes no Pod for it, because of a quota or of what else admission refuses."""
+    """Kubernetes' message if it refuses to create Pods, because of a quota or admission."""
     serving_hash: str = ""
-    """Of the `spec.serving` that it was made from; empty where an earlier release made it."""
+    """Of the `spec.serving` that it was built from; empty if an earlier release built it."""
     created_at: str = ""
 
     @property
@@ -224,7 +222,7 @@ class ObservedDeployment:
 
     @property
     def available(self) -> bool:
-        """Every wanted replica is of the latest template and available."""
+        """Every replica has the latest template and is available."""
         return self.up_to_date and self.complete and self.replicas_available >= self.replicas_wanted
 
 
@@ -234,20 +232,7 @@ class GpuNode:
 
     labels: Mapping[str, str]
     taints: tuple[Mapping[str, str], ...]
-    """Key, value and effect of those that keep Pods away; a node that is not ready has such taints, too."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredArtifact:
-    """What the store says of the artifact of a revision."""
-
-    revision: str
-    accuracy: str | None
-    accuracy_interval: AccuracyInterval | None = None
-    judged_images: int | None = None
-    digest: str | None
-    backbone: str | None
-    finished_at: str | None
+    """Key, value and effect of those that keep Pods away; a node that is not ready has such taints as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,41 +249,29 @@ class Observed:
     disruption_budgets: tuple[ObservedChild, ...] = ()
     network_policies: tuple[ObservedChild, ...] = ()
     gpu_nodes: tuple[GpuNode, ...] = ()
-    """Nodes that have GPUs, as far as nodes are watched."""
-    artifact: StoredArtifact | None = None
-    """The artifact of the current revision; None where the store holds none."""
+    """Nodes that have GPUs, if nodes are watched."""
+    artifact: HistoryEntry | None = None
+    """The entry of the current revision, if the store holds its artifact; `trained_at` is empty if the time is unknown."""
     artifact_lost: bool = False
-    """The artifact of the served revision is not in the store any more."""
+    """The artifact of the served revision is missing from the store."""
     store_fault: str = ""
-    """Why what lies in the place of the artifact's metadata, or of the outcome, counts as absent; empty where nothing does."""
-    store_trouble: str = ""
-    """Why the store could not be asked; empty where it answered or was not needed. `artifact` is as status knows it then, and
-    `outcome` and `progress` are unknown."""
+    """Why stored artifact metadata, or a stored outcome, is unusable and counts as absent; otherwise empty."""
+    store_error: str = ""
+    """Why the store could not be read; empty if it could, or if it was not needed. After an error `artifact` comes from status,
+    and `outcome` and `progress` are unknown."""
     outcome: Outcome | None = None
-    """The stored outcome of the attempt under way; None where the store holds none, or it was not needed."""
+    """The stored outcome of the current attempt; None if the store holds none, or it was not needed."""
     progress: ProgressReport | None = None
-    progress_written_at: datetime | None = None
-    """When status last got a progress by this process; None before."""
     fresh_classifier_id: str = ""
-    """An id that is free in the namespace, for a Classifier that has none."""
+    """An id that is free in the namespace, for a Classifier without one."""
     id_taken: bool = False
-    """Another, older Classifier of the namespace has the id that this one's label names."""
+    """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
-    """What it may start now; for the rest it has to wait until it is its turn."""
-    applied: Mapping[str, str] = field(default_factory=dict)
-    """For each child's UID: what this process's last apply came to, where a webhook rewrote what was applied. It would be
-    applied for ever."""
-    refusals: Mapping[str, str] = field(default_factory=dict)
-    """For the hash of each manifest that the API server called invalid: its sentence. Sending it again is in vain."""
-    dropped_revision: str | None = None
-    """The revision whose examples this process has seen go, where they are not kept."""
-    hindrances: Mapping[str, str] = field(default_factory=dict)
-    """For the hash of each manifest that was refused when it was last sent, by a quota or by admission, or because another
-    object has its name: what it waits for, with the remedy. It is sent again until it is taken."""
-    in_the_way: Mapping[tuple[ChildKind, str], str] = field(default_factory=dict)
-    """By kind and name: objects with the Classifier's label that are not its own, in a sentence with the remedy."""
+    """What it may start now; everything else waits for its turn."""
     pod_refusal: str = ""
-    """Kubernetes' sentence where it makes no Pod for the training Job under way."""
+    """Kubernetes' message if it refuses to create a Pod for the current training Job."""
+    memory: Memory = field(default_factory=Memory)
+    """What earlier reconciles remember."""
 
     @property
     def trainers(self) -> tuple[ObservedPod, ...]:
@@ -329,7 +302,7 @@ def project_job(manifest: Manifest) -> ObservedJob:
 
 
 def project_pod(manifest: Manifest) -> ObservedPod:
-    """Type a Pod. Of its containers only the one that runs our program counts."""
+    """Type a Pod. Only the container that runs our program counts."""
     status = manifest.get("status") or {}
     conditions = {item["type"]: item for item in status.get("conditions") or ()}
     scheduled = conditions.get("PodScheduled") or {}
@@ -367,7 +340,6 @@ def project_child(manifest: Manifest) -> ObservedChild:
     content = {"labels": metadata.get("labels") or {}, "spec": manifest.get("spec") or {}}
     return ObservedChild(
         identity=project_identity(manifest),
-        generation=metadata.get("generation", 0),
         manifest_hash=(metadata.get("annotations") or {}).get(MANIFEST_HASH_ANNOTATION, ""),
         content=json.dumps(content, separators=(",", ":")).encode(),
         applied_as=(metadata.get("annotations") or {}).get(APPLIED_AS_ANNOTATION, ""),
@@ -383,7 +355,7 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
     progressing, failing = conditions.get("Progressing", {}), conditions.get("ReplicaFailure", {})
     updated, replicas = status.get("updatedReplicas", 0), status.get("replicas", 0)
     pod_refusal = failing.get("message", "") if failing.get("status") == "True" else ""
-    # Where Pods are missing, they were refused until a moment ago: the rollout begins when they are there.
+    # Missing Pods were refused until a moment ago: the rollout starts once they exist.
     pods_made = not pod_refusal and updated > 0 and replicas >= wanted
     return ObservedDeployment(
         child=project_child(manifest),
@@ -402,7 +374,7 @@ def project_deployment(manifest: Manifest) -> ObservedDeployment:
 
 
 def project_gpu_node(manifest: Manifest, resource: str) -> GpuNode | None:
-    """Type a Node; None where it has none of the resource or takes no Pods, so that most nodes of a cluster leave nothing."""
+    """Type a Node; None if it has none of the resource or takes no Pods, so that most nodes of a cluster take no memory."""
     allocatable = (manifest.get("status") or {}).get("allocatable") or {}
     spec = manifest.get("spec") or {}
     if spec.get("unschedulable") or str(allocatable.get(resource, "0")) == "0":
@@ -416,7 +388,7 @@ def project_gpu_node(manifest: Manifest, resource: str) -> GpuNode | None:
 
 
 def project_identity(manifest: Manifest) -> ChildIdentity:
-    """Which object it is, and whose."""
+    """Which object it is, and who owns it."""
     metadata = manifest["metadata"]
     labels = metadata.get("labels") or {}
     owner = find_controller(metadata)
@@ -437,22 +409,22 @@ def _find_named(items: Iterable[Manifest] | None, name: str) -> Manifest:
     return next((item for item in items or () if item.get("name") == name), {})
 
 
-def _wanted(desired: Manifest) -> Manifest:
+def _desired_content(desired: Manifest) -> Manifest:
     return {"labels": desired["metadata"]["labels"], "spec": desired["spec"]}
 
 
 def _cut_to(observed: Any, desired: Any) -> Any:
-    """The part of what is observed that is at the places of what is desired."""
+    """The observed values at the places of the desired ones, and a desired value where the observed one means the same."""
     if isinstance(desired, dict) and isinstance(observed, dict):
         return {key: _cut_to(observed[key], value) for key, value in desired.items() if key in observed}
     if isinstance(desired, list) and isinstance(observed, list) and len(observed) == len(desired):
         return [_cut_to(*pair) for pair in zip(observed, desired, strict=True)]
-    return observed
+    return desired if observed == desired or _is_same_quantity(observed, desired) else observed
 
 
 def _waiting_text(waiting: Mapping[str, Any]) -> str:
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    # What every container passes through on its way is nothing to report.
+    # Every container passes through these.
     if reason in ("", "ContainerCreating", "PodInitializing"):
         return ""
     return f"{reason}: {message}" if message else reason
@@ -460,20 +432,6 @@ def _waiting_text(waiting: Mapping[str, Any]) -> str:
 
 def _number(text: str | None) -> int:
     return int(text) if text and text.isdecimal() else 0
-
-
-def _contains(observed: Any, desired: Any) -> bool:
-    if isinstance(desired, dict):
-        return isinstance(observed, dict) and all(
-            key in observed and _contains(observed[key], value) for key, value in desired.items()
-        )
-    if isinstance(desired, list):
-        return (
-            isinstance(observed, list)
-            and len(observed) == len(desired)
-            and all(_contains(*pair) for pair in zip(observed, desired, strict=True))
-        )
-    return bool(observed == desired) or _is_same_quantity(observed, desired)
 
 
 def _is_same_quantity(observed: Any, desired: Any) -> bool:

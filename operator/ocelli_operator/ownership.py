@@ -1,7 +1,7 @@
-"""Ownership: what of all that carries a Classifier's labels is its own, and what is in its way. Pure.
+"""Ownership: which objects with a Classifier's labels are its own, and which others have a name that it needs. Pure.
 
-Labels are copied easily, by `kubectl expose` for one. A child is the Classifier's own where the Classifier's UID is its
-controller; a Pod, where a child's Job or ReplicaSet is. Nothing else is changed or deleted.
+Labels are easily copied, for example by `kubectl expose`. A child is the Classifier's own if its controller has the UID of the
+Classifier; a Pod, if its controller is a child's Job or ReplicaSet. No other object is changed or deleted.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class _Child(Protocol):
 C = TypeVar("C", bound=_Child)
 
 
-def keep_own(observed: Observed) -> Observed:
-    """What was observed without what is not the Classifier's own; `in_the_way` tells of that."""
+def keep_own(observed: Observed) -> tuple[Observed, dict[tuple[ChildKind, str], str]]:
+    """What was observed, without objects that are not the Classifier's own; and by kind and name of those, why a child cannot
+    have the name."""
     uid = observed.classifier.uid
     foreign: dict[tuple[ChildKind, str], ChildIdentity] = {}
 
@@ -47,29 +48,24 @@ def keep_own(observed: Observed) -> Observed:
         disruption_budgets=own(ChildKind.DISRUPTION_BUDGET, observed.disruption_budgets),
         network_policies=own(ChildKind.NETWORK_POLICY, observed.network_policies),
     )
-    return replace(
-        observed,
-        pods=tuple(pod for pod in observed.pods if _is_own_pod(pod, observed.classifier.name, foreign)),
-        in_the_way={key: tell_in_the_way(key[0], identity) for key, identity in foreign.items()},
-    )
+    pods = tuple(pod for pod in observed.pods if _is_own_pod(pod, observed.classifier.name, foreign))
+    conflicts = {(kind, name): f"{kind} {name} {describe_conflict(identity)}" for (kind, name), identity in foreign.items()}
+    return replace(observed, pods=pods), conflicts
 
 
-def tell_in_the_way(kind: ChildKind, identity: ChildIdentity) -> str:
-    """Why a child cannot be had while this object has its name, and what to do."""
-    subject = f"{kind} {identity.name}"
+def describe_conflict(identity: ChildIdentity) -> str:
+    """Why a child cannot have this object's name, with the remedy; completes a sentence that begins with the child."""
     if identity.owner_kind == KIND:
-        return (
-            f"{subject} belongs to an earlier Classifier of this name; it is created again when Kubernetes has deleted that one"
-        )
+        return "belongs to an earlier Classifier of this name; it is recreated after Kubernetes has deleted that one"
     if identity.deleting:
-        return f"{subject} is being deleted; it is created again when that has ended"
-    return f"{subject} is there already and does not belong to this Classifier; delete it, or give the Classifier another name"
+        return "is being deleted; it is recreated after that"
+    return "already exists and does not belong to this Classifier; delete it, or give the Classifier another name"
 
 
 def _is_own_pod(pod: ObservedPod, classifier_name: str, foreign: dict[tuple[ChildKind, str], ChildIdentity]) -> bool:
     identity = pod.identity
     if pod.component == Component.TRAINING:
-        # Where its Job is gone the name has to do: such a Pod may still write to the store.
+        # After its Job is gone only the name is left to go by: such a Pod may still write to the store.
         name = job_name(classifier_name, identity.revision, pod.attempt)
         is_job = identity.owner_kind == str(ChildKind.JOB) and identity.owner_name == name
         return is_job and all(item.uid != identity.owner_uid for item in foreign.values())

@@ -1,8 +1,8 @@
-"""What to do about one Classifier: from everything observed to actions and the status to write. Pure.
+"""What to do about one Classifier: from everything observed to the actions and the status to write. Pure.
 
-Level-triggered: nothing rests on what happened before this moment except what status, the children and the store hold, so that
-an operator killed at any step ends in the same state. Three questions in turn: is the current revision learned (`learning`),
-which Deployments should there be and who answers (`rollout`), what does status say (`judgement`).
+Level-triggered: the plan follows only from what status, the children and the store hold now, so that an operator that is killed
+at any step reaches the same state. It answers three questions in turn: is the current revision trained (`learning`), which
+Deployments should there be and which revision serves (`rollout`), what does status say (`verdicts`).
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
-from ocelli_api.conditions import ReadyReason, ReconcilingReason, TrainedReason
+from ocelli_api.conditions import ConditionType, ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
-from ocelli_operator.case import Case
-from ocelli_operator.judgement import Judgement, build_conditions, judge_available, plan_status
-from ocelli_operator.learning import TRAINING_FAILURES, Learning, plan_learning
+from ocelli_operator.failure import TRAINING_FAILURES
+from ocelli_operator.learning import Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed, StartKind
 from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.settings import ChildSettings
+from ocelli_operator.snapshot import Snapshot
 from ocelli_operator.status import NOT_CHECKED, false, true
+from ocelli_operator.verdicts import build_conditions, judge_available, plan_status
 
-PROGRESS_POLL_SECONDS = 2.0
 LABEL_DELAY_SECONDS = 1.0
-"""The write wakes its Classifier by itself; a webhook that takes the label away again causes no writes without a pause."""
+"""The write triggers a reconcile by itself. If a webhook removes the label again, this pause separates the writes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,77 +36,78 @@ class Plan:
     status: ClassifierStatus
     actions: tuple[Action, ...] = ()
     requeue_after_seconds: float | None = None
-    """When to look again though nothing changes; None: never."""
+    """When to reconcile again although nothing changes; None: never."""
     begins: frozenset[StartKind] = frozenset()
-    """What the actions begin."""
+    """What the actions start."""
     waits: frozenset[StartKind] = frozenset()
-    """What has to wait until it is this Classifier's turn; then it is looked at again."""
+    """What waits for this Classifier's turn, which triggers another reconcile."""
     network_policy_blocked: bool = False
-    """The NetworkPolicy cannot be made, or changed, as it should be."""
+    """The NetworkPolicy cannot be created, or changed, as it should be."""
 
 
 def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
     """Decide about one Classifier."""
     classifier = observed.classifier
     if classifier.deleted:
-        # Whatever was made for it goes by its ownerReferences.
+        # Kubernetes deletes its children by their ownerReferences.
         return Plan(status=classifier.status)
     if classifier.status.classifier_id is None:
         return _plan_adoption(observed)
-    case = Case(
-        observed=keep_own(observed),
+    own, name_conflicts = keep_own(observed)
+    snapshot = Snapshot(
+        observed=own,
+        name_conflicts=name_conflicts,
         settings=settings,
         owner=ChildOwner(classifier=classifier, classifier_id=classifier.status.classifier_id),
         current=current_revision(classifier.spec),
     )
     if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
-        # By itself: this write makes the object another one than the rest was decided about.
+        # Alone: this write changes the object that everything else would be decided about.
         restore = RestoreLabel(classifier_id=classifier.status.classifier_id)
         return Plan(status=classifier.status, actions=(restore,), requeue_after_seconds=LABEL_DELAY_SECONDS)
-    learning = plan_learning(case)
-    rollout = plan_rollout(case, learning)
+    learning = plan_learning(snapshot)
+    rollout = plan_rollout(snapshot, learning)
     actions: tuple[Action, ...] = (*learning.actions, *rollout.actions)
-    if _should_drop_examples(case, learning):
-        actions = (*actions, DropExamples(revision=case.current))
+    if _should_drop_examples(snapshot, learning):
+        actions = (*actions, DropExamples(revision=snapshot.current))
     return Plan(
-        status=plan_status(case, learning, rollout),
+        status=plan_status(snapshot, learning, rollout),
         actions=actions,
-        requeue_after_seconds=PROGRESS_POLL_SECONDS if learning.running else learning.look_again_seconds,
+        requeue_after_seconds=learning.requeue_after_seconds,
         begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},
         waits=learning.waits | rollout.waits,
         network_policy_blocked=rollout.network_policy_blocked,
     )
 
 
-def _should_drop_examples(case: Case, learning: Learning) -> bool:
-    """Whether examples that are not to be kept were learned from, or in vain, and nobody has seen them go yet."""
-    if case.classifier.spec.data_retention is not DataRetention.DROP_AFTER_TRAINING:
+def _should_drop_examples(snapshot: Snapshot, learning: Learning) -> bool:
+    """Whether a training has ended whose examples must not be kept, and this process has not deleted them yet."""
+    if snapshot.classifier.spec.data_retention is not DataRetention.DROP_AFTER_TRAINING:
         return False
     ended = learning.artifact is not None or (learning.failure is not None and learning.failure.reason in TRAINING_FAILURES)
-    return ended and case.observed.dropped_revision != case.current
+    return ended and snapshot.observed.memory.dropped_revision != snapshot.current
 
 
 def _plan_adoption(observed: Observed) -> Plan:
-    """The first write settles the id: everything stored lies under it, and a crash must not draw another one."""
+    """The first write records the id: everything is stored under it, so a crash must not draw another one."""
     classifier = observed.classifier
     label = classifier.labels.get(CLASSIFIER_ID_LABEL, "")
     keeps_label = is_classifier_id(label) and not observed.id_taken
     classifier_id = label if keeps_label else observed.fresh_classifier_id
-    message = "the operator has seen the object and starts its training"
-    judgement = Judgement(
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.QUEUED, message),
-        available=judge_available(None, 0),
-        ready=false(ReadyReason.TRAINING, message),
-        reconciling=true(ReconcilingReason.TRAINING, message),
-        stalled=None,
-    )
+    message = "the operator has accepted the Classifier and starts its training"
+    verdicts = {
+        ConditionType.READY: false(ReadyReason.TRAINING, message),
+        ConditionType.AVAILABLE: judge_available(None, 0),
+        ConditionType.TRAINED: false(TrainedReason.QUEUED, message),
+        ConditionType.DATA_VALID: NOT_CHECKED,
+        ConditionType.RECONCILING: true(ReconcilingReason.TRAINING, message),
+    }
     return Plan(
         status=replace(
             classifier.status,
             observed_generation=classifier.generation,
             classifier_id=classifier_id,
-            conditions=build_conditions(judgement, classifier.status.conditions, classifier.generation, observed.now),
+            conditions=build_conditions(verdicts, classifier.status.conditions, classifier.generation, observed.now),
         ),
         requeue_after_seconds=0.0,
     )

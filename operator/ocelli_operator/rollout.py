@@ -1,14 +1,15 @@
-"""Rollout: which Deployments there should be, who answers, and what stands in the way of the current revision. Pure."""
+"""Rollout: which Deployments there should be, which revision serves, and how far the current revision is. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 
 from ocelli_api.classifier import Accelerator, Manifest
-from ocelli_api.conditions import ConditionType, StalledReason
+from ocelli_api.conditions import StalledReason
 from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
-from ocelli_operator.case import Case
+from ocelli_operator.failure import Failure, find_last_failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
@@ -16,6 +17,7 @@ from ocelli_operator.manifests.inference_deployment import InferenceServers, bui
 from ocelli_operator.manifests.metadata import (
     MANIFEST_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
+    hash_annotation,
     manifest_hash,
     network_policy_name,
     service_name,
@@ -24,256 +26,253 @@ from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.observed import ChildKind, ObservedChild, ObservedDeployment, StartKind
-from ocelli_operator.status import Failure, data_checked, learned, tell_gpu_not_offered, tell_refusal, waits_for_turn
+from ocelli_operator.snapshot import Snapshot
+from ocelli_operator.status import data_checked, gpu_not_offered_message, refusal_message, trained, turn_message
+
+
+class RolloutState(Enum):
+    """How far a rollout is: of the current revision, or of a change to the Deployment that serves."""
+
+    COMPLETE = auto()
+    """Nothing is left to do, or no revision is ready to be rolled out."""
+    PROGRESSING = auto()
+    """Something is still to be done, or has to change outside Ocelli first."""
+    UNSCHEDULABLE = auto()
+    """No node can take a Pod of it."""
+    FAILED = auto()
+    """A person must act."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """Which revision serves, and what stands between it and being settled."""
+    """Which revision serves, and how far the current one is."""
 
     served_revision: str | None
+    state: RolloutState = RolloutState.COMPLETE
+    message: str = ""
+    """Why it is not complete."""
     failure: Failure | None = None
-    failed_hash: str | None = None
-    obstacle: str = ""
-    """Why the rollout is not complete; empty where it is."""
-    unschedulable: bool = False
+    """Why it failed; None in every other state."""
     begins: frozenset[StartKind] = frozenset()
-    """What begins with these actions and counts as under way."""
+    """What starts with these actions."""
     waits: frozenset[StartKind] = frozenset()
-    """What has to wait until it is its turn."""
+    """What has to wait for its turn."""
     notes: tuple[str, ...] = ()
-    """What of the installation's own changes waits; every request is answered meanwhile."""
+    """Changes of the installation that wait while the current revision serves all requests."""
     network_policy_blocked: bool = False
-    """The NetworkPolicy cannot be made, or changed, as it should be."""
+    """The NetworkPolicy cannot be created, or changed, as it should be."""
     actions: tuple[Action, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Guard:
-    """What to do about the NetworkPolicy."""
+class _Step:
+    """What to do about one child."""
 
     actions: tuple[Action, ...] = ()
-    trouble: str = ""
-    """Why it cannot be as it should be, with the remedy; empty where it can."""
-    missing: bool = False
-    """It is wanted, and cannot be made."""
+    blocked_by: str = ""
+    """What has to change outside Ocelli first."""
+    invalid: str = ""
+    """Why the API server called the manifest invalid."""
 
 
-def plan_rollout(case: Case, learning: Learning) -> Rollout:
-    """Which revision serves after this pass, and what to do for that."""
-    served = case.status.served_revision
-    if learning.artifact is None or case.current == served:
-        rollout = Rollout(served_revision=served)
+def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
+    """Which revision serves from now on, and what to do for that."""
+    before = snapshot.status.served_revision
+    if learning.artifact is None or snapshot.current == before:
+        switch = Rollout(served_revision=before)
     else:
-        rollout = _plan_switch(case, served)
-    wanted = {revision for revision in (served, rollout.served_revision) if revision is not None}
-    if learning.artifact is not None and rollout.failure is None:
-        wanted.add(case.current)
-    guard = _plan_guard(case) if wanted else _Guard()
-    holds_back = False
-    actions: list[Action] = []
-    blocked: list[str] = []
+        switch = _plan_switch(snapshot, before)
+    wanted = {revision for revision in (before, switch.served_revision) if revision is not None}
+    if learning.artifact is not None and switch.failure is None:
+        wanted.add(snapshot.current)
+    policy = _plan_network_policy(snapshot) if wanted else _Step()
+    policy_missing = bool(policy.blocked_by) and not snapshot.observed.network_policies
+    # The order of the steps is the order of the actions.
+    steps: list[_Step] = [_Step(actions=switch.actions)]
+    begins: set[StartKind] = set()
+    waits: dict[StartKind, str] = {}
+    policy_holds_back = False
     for revision in sorted(wanted):
-        if _asks_for_more_gpu(case, revision):
-            # What is there stays as it is: it may serve.
+        if _lacks_gpu(snapshot, revision):
+            # The existing Deployment stays as it is: it may serve.
             continue
-        desired = _build_deployment(case, revision)
-        blocked += _find_in_the_way(case, ChildKind.DEPLOYMENT, desired)
-        found_deployment = _find_deployment(case, revision)
-        if guard.missing and found_deployment is None:
-            # It would be open to every Pod. What is there already goes on.
-            holds_back = True
-            blocked.append(guard.trouble)
+        desired, found = _build_deployment(snapshot, revision), _find_deployment(snapshot, revision)
+        if policy_missing and found is None:
+            # Every Pod could connect to it. Existing Deployments stay.
+            policy_holds_back = True
+            steps.append(_Step(blocked_by=policy.blocked_by))
             continue
-        applied = _apply(case, ChildKind.DEPLOYMENT, desired, found_deployment)
-        start = _find_start(case, revision, desired) if any(isinstance(item, ApplyChild) for item in applied) else None
-        if start is None or start in case.observed.allowed_starts:
-            actions += applied
-            rollout = rollout if start is None else replace(rollout, begins=rollout.begins | {start})
+        step = _apply(snapshot, ChildKind.DEPLOYMENT, desired, None if found is None else found.child)
+        start = _find_start(snapshot, revision, desired) if step.actions else None
+        if start is None or start in snapshot.observed.allowed_starts:
+            steps.append(step)
+            begins |= set() if start is None else {start}
         else:
-            rollout = _wait(case, rollout, start, desired["metadata"]["name"])
-    # The address follows status: status says who serves first, and nothing old goes before everybody was sent on.
-    for kind, manifest, found in _plan_address(case, served):
-        if manifest is not None:
-            blocked += _find_in_the_way(case, kind, manifest)
-            actions += _apply(case, kind, manifest, found)
-        elif found is not None:
-            actions += delete_child(kind, found.identity, "spec.serving asks for none")
-    for deployment in case.observed.deployments:
+            limit = f"runs at most {snapshot.settings.rollouts_limit} rollouts"
+            waits[start] = turn_message(f"Deployment {desired['metadata']['name']}", limit)
+    # The address follows status: status first says who serves, and nothing old goes before requests go elsewhere.
+    steps += _plan_address(snapshot, before)
+    for deployment in snapshot.observed.deployments:
         if deployment.identity.revision not in wanted:
-            why = f"revision {deployment.identity.revision} is neither served nor about to be"
-            actions += delete_child(ChildKind.DEPLOYMENT, deployment.identity, why)
-    refusal = next((text for action in actions if (text := _refusal(case, action))), "")
-    sendable = tuple(action for action in actions if not _refusal(case, action))
-    # The guard is not among them: it changes nothing about who answers.
-    changes = (*rollout.actions, *sendable)
-    if guard.trouble and not holds_back:
-        rollout = replace(rollout, notes=(*rollout.notes, guard.trouble))
-    # The NetworkPolicy comes before any server that it is for.
-    rollout = replace(rollout, actions=(*guard.actions, *changes), network_policy_blocked=bool(guard.trouble))
-    if rollout.failure is not None:
+            why = f"revision {deployment.identity.revision} neither serves nor is about to"
+            steps.append(_Step(actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, why)))
+    changes = tuple(action for step in steps for action in step.actions)
+    notes = [waits[StartKind.UPGRADE]] if StartKind.UPGRADE in waits else []
+    if policy.blocked_by and not policy_holds_back:
+        notes.append(policy.blocked_by)
+    rollout = replace(
+        switch,
+        begins=frozenset(begins),
+        waits=frozenset(waits),
+        notes=tuple(notes),
+        network_policy_blocked=bool(policy.blocked_by),
+        # The NetworkPolicy comes before any server that it protects.
+        actions=(*policy.actions, *changes),
+    )
+    if switch.state is RolloutState.FAILED:
         return rollout
-    hindrance = next((text for action in sendable if (text := _find_hindrance(case, action))), "")
-    if hindrance or blocked:
-        return replace(rollout, obstacle=hindrance or blocked[0], unschedulable=False)
-    if rollout.obstacle:
+    blocked_by = next((step.blocked_by for step in steps if step.blocked_by), "") or waits.get(StartKind.ROLLOUT)
+    if blocked_by:
+        return replace(rollout, state=RolloutState.PROGRESSING, message=blocked_by)
+    if switch.state is not RolloutState.COMPLETE or before is None:
         return rollout
-    return _judge_rollout(case, rollout, refusal, changes)
+    invalid = next((step.invalid for step in steps if step.invalid), "")
+    state, message = _judge_served(snapshot, before, invalid, changes)
+    return replace(rollout, state=state, message=message)
 
 
-def _plan_guard(case: Case) -> _Guard:
-    """The NetworkPolicy as it should be: one name for the whole life of the Classifier, whatever it serves."""
-    name, kind = network_policy_name(case.owner.name), ChildKind.NETWORK_POLICY
-    found = next((item for item in case.observed.network_policies if item.identity.name == name), None)
-    if case.settings.network_peers is None:
+def _plan_network_policy(snapshot: Snapshot) -> _Step:
+    """The NetworkPolicy has the same name for all revisions."""
+    name, kind = network_policy_name(snapshot.owner.name), ChildKind.NETWORK_POLICY
+    found = next((item for item in snapshot.observed.network_policies if item.identity.name == name), None)
+    if snapshot.settings.network_peers is None:
         why = "the installation makes no NetworkPolicies"
-        return _Guard(actions=() if found is None else delete_child(kind, found.identity, why))
-    plain = build_network_policy(case.owner, case.settings.network_peers)
-    manifest = _with_hash(plain, plain)
-    blocked = _find_in_the_way(case, kind, manifest)
-    hash_ = manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
-    if refusal := case.observed.refusals.get(hash_):
-        remedy = "correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator"
-        return _Guard(trouble=f"{kind} {name}: the API server refuses it: {refusal}; {remedy}", missing=found is None)
-    actions = _apply(case, kind, manifest, found)
-    hindrances = [text for action in actions if (text := _find_hindrance(case, action))]
-    trouble = next(iter((*blocked, *hindrances)), "")
-    return _Guard(actions=actions, trouble=trouble, missing=found is None and bool(trouble))
+        return _Step(actions=() if found is None else delete_child(kind, found.identity, why))
+    step = _apply(snapshot, kind, _with_hash(build_network_policy(snapshot.owner, snapshot.settings.network_peers)), found)
+    if not step.invalid:
+        return step
+    remedy = "correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator"
+    return _Step(blocked_by=f"{kind} {name}: the API server rejects it as invalid: {step.invalid}; {remedy}")
 
 
-def _find_start(case: Case, revision: str, desired: Manifest) -> StartKind | None:
-    """What begins if a Deployment is applied; None where no Pod is made or replaced for it, but perhaps for its scale."""
-    found = _find_deployment(case, revision)
+def _find_start(snapshot: Snapshot, revision: str, desired: Manifest) -> StartKind | None:
+    """What applying a Deployment starts; None if it creates and replaces no Pod, except perhaps by scaling."""
+    found = _find_deployment(snapshot, revision)
     if found is None:
         return StartKind.ROLLOUT
     if found.child.has_template(desired):
         return None
-    as_before = found.serving_hash in ("", serving_hash(case.classifier.spec.serving))
-    # Servers that are not all ready may be just what the change is to mend.
-    upgrade = revision == case.status.served_revision and as_before and found.available
+    same_spec = found.serving_hash in ("", serving_hash(snapshot.classifier.spec.serving))
+    # If some servers are not ready, the change may be what repairs them.
+    upgrade = revision == snapshot.status.served_revision and same_spec and found.available
     return StartKind.UPGRADE if upgrade else StartKind.ROLLOUT
 
 
-def _wait(case: Case, rollout: Rollout, kind: StartKind, name: str) -> Rollout:
-    message = waits_for_turn(f"Deployment {name}", f"{case.settings.rollouts_limit} rollouts are under way")
-    rollout = replace(rollout, waits=rollout.waits | {kind})
-    if kind is StartKind.UPGRADE:
-        return replace(rollout, notes=(*rollout.notes, message))
-    return rollout if rollout.failure is not None else replace(rollout, obstacle=message, unschedulable=False)
+def _plan_switch(snapshot: Snapshot, served: str | None) -> Rollout:
+    """The current revision is trained and should serve: is its Deployment available, on its way, or past its deadline?"""
+    desired = _build_deployment(snapshot, snapshot.current)
+    name, hash_ = f"Deployment {desired['metadata']['name']}", hash_annotation(desired)
 
+    def progressing(
+        message: str, *, state: RolloutState = RolloutState.PROGRESSING, actions: tuple[Action, ...] = ()
+    ) -> Rollout:
+        return Rollout(served_revision=served, state=state, message=message, actions=actions)
 
-def _plan_switch(case: Case, served: str | None) -> Rollout:
-    """A revision that was learned is to serve: is its Deployment ready for that, on its way, or past its deadline?"""
-    if _asks_for_more_gpu(case, case.current):
-        message = f"Deployment {deployment_name(case.owner.name, case.current)}: {_tell_not_offered()}"
-        failure = replace(_failed_rollout(case, message), reason=StalledReason.GPU_NOT_OFFERED)
-        return Rollout(served_revision=served, failure=failure)
-    desired = _build_deployment(case, case.current)
-    desired_hash = desired["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
-    if case.is_stalled_by(frozenset({StalledReason.ROLLOUT_FAILED})) and case.status.failed_rollout_hash == desired_hash:
-        stalled = case.status.condition(ConditionType.STALLED)
-        assert stalled is not None
-        return Rollout(served_revision=served, failure=_failed_rollout(case, stalled.message), failed_hash=desired_hash)
-    refusal = case.observed.refusals.get(desired_hash)
-    if refusal is not None:
-        message = f"Deployment {desired['metadata']['name']}: the API server refuses it: {refusal}; correct spec.serving"
-        return Rollout(served_revision=served, failure=_failed_rollout(case, message), failed_hash=desired_hash)
-    deployment = _find_deployment(case, case.current)
-    name = desired["metadata"]["name"]
-    if deployment is None:
-        return Rollout(served_revision=served, obstacle=f"Deployment {name} is made")
-    if deployment.child.manifest_hash != desired_hash or deployment.identity.deleting:
-        return Rollout(served_revision=served, obstacle=f"Deployment {name} is brought up to date")
-    if deployment.available:
-        return Rollout(
-            served_revision=case.current, obstacle=f"requests are sent on to the inference servers of revision {case.current}"
+    def failed(message: str, reason: StalledReason = StalledReason.ROLLOUT_FAILED) -> Rollout:
+        spec = snapshot.classifier.spec
+        failure = Failure(
+            reason=reason,
+            message=message,
+            data_valid=data_checked(spec),
+            trained=trained(spec, snapshot.current, snapshot.observed.artifact),
+            rollout_hash=hash_ if reason is StalledReason.ROLLOUT_FAILED else None,
         )
-    trouble, unschedulable = find_trouble(case, case.current)
-    if deployment.up_to_date and deployment.deadline_exceeded and case.observed.store_trouble:
-        # Its servers load from the store: its time begins anew, as often as needed.
-        return Rollout(
-            served_revision=served,
-            obstacle=f"Deployment {name} is created again, because its servers cannot load: {case.observed.store_trouble}",
+        return Rollout(served_revision=served, state=RolloutState.FAILED, failure=failure)
+
+    if _lacks_gpu(snapshot, snapshot.current):
+        return failed(f"{name}: {_describe_missing_gpu()}", StalledReason.GPU_NOT_OFFERED)
+    last = snapshot.last_failure
+    if last is not None and last.failure.reason == StalledReason.ROLLOUT_FAILED and last.failure.rollout_hash == hash_:
+        return failed(last.failure.message)
+    refusal = snapshot.observed.memory.refusals.get(hash_)
+    if refusal is not None and refusal.invalid:
+        return failed(f"{name}: the API server rejects it as invalid: {refusal.message}; correct spec.serving")
+    deployment = _find_deployment(snapshot, snapshot.current)
+    if deployment is None:
+        return progressing(f"{name} is being created")
+    if deployment.child.manifest_hash != hash_ or deployment.identity.deleting:
+        return progressing(f"{name} is being updated")
+    if deployment.available:
+        switched = progressing(f"requests are being moved to the inference servers of revision {snapshot.current}")
+        return replace(switched, served_revision=snapshot.current)
+    state, problem = find_pod_problem(snapshot, snapshot.current)
+    if not (deployment.up_to_date and deployment.deadline_exceeded):
+        return progressing(_describe_ready(deployment, problem), state=state)
+    # A Deployment past its deadline does not get another deadline: it has to be recreated.
+    if snapshot.observed.store_error:
+        return progressing(
+            f"{name} is recreated, because its servers cannot load: {snapshot.observed.store_error}",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "the object store was away during its rollout"),
         )
-    if deployment.up_to_date and deployment.deadline_exceeded and case.status.failed_revision == case.current:
-        # It failed before and is to be tried again: a Deployment past its deadline gets no other one.
-        return Rollout(
-            served_revision=served,
-            obstacle=f"Deployment {name} is created again",
+    recorded = find_last_failure(snapshot.status)
+    if recorded is not None and recorded.revision == snapshot.current:
+        return progressing(
+            f"{name} is recreated",
             actions=delete_child(ChildKind.DEPLOYMENT, deployment.identity, "its rollout is tried again"),
         )
-    if deployment.up_to_date and deployment.deadline_exceeded:
-        told = trouble or "its inference servers did not become ready"
-        seconds = case.settings.rollout_deadline_seconds
-        message = (
-            f"Deployment {name}: not available within {seconds} seconds: {told}; "
-            "change spec.serving, pin an earlier revision, or raise spec.retrainNonce to try again"
-        )
-        return Rollout(served_revision=served, failure=_failed_rollout(case, message), failed_hash=desired_hash)
-    counts = _count_ready(deployment)
-    return Rollout(served_revision=served, obstacle=f"{counts}: {trouble}" if trouble else counts, unschedulable=unschedulable)
-
-
-def _judge_rollout(case: Case, rollout: Rollout, refusal: str, changes: tuple[Action, ...]) -> Rollout:
-    """The served revision is the right one, or nothing newer is ready: is everything about it as it should be?
-
-    `changes` are the actions that change what serves.
-    """
-    served = rollout.served_revision
-    if served is None:
-        return rollout
-    deployment = _find_deployment(case, served)
-    trouble, unschedulable = find_trouble(case, served)
-    old = [pod for pod in case.observed.inference_servers if pod.identity.revision != served and pod.takes_requests]
-    if _asks_for_more_gpu(case, served):
-        obstacle = f"what serves revision {served} stays as it is: {_tell_not_offered()}"
-    elif refusal:
-        obstacle = f"the API server refuses a change: {refusal}; correct spec.serving"
-    elif deployment is None or changes:
-        obstacle = f"what serves revision {served} is brought up to date"
-    elif not (deployment.up_to_date and deployment.complete):
-        counts = _count_ready(deployment)
-        obstacle = f"{counts}: {trouble}" if trouble else counts
-    elif old:
-        obstacle = f"{len(old)} inference servers of earlier revisions still run"
-    else:
-        return rollout
-    return replace(rollout, obstacle=obstacle, unschedulable=unschedulable)
-
-
-def _count_ready(deployment: ObservedDeployment) -> str:
-    """How far a rollout is: those that it replaces are counted apart, for they answer while it lasts."""
-    outdated = deployment.replicas_outdated
-    ready = f"{max(deployment.replicas_available - outdated, 0)} of {deployment.replicas_wanted}"
-    if not outdated:
-        return f"{ready} inference servers of revision {deployment.identity.revision} are ready"
-    return f"{ready} inference servers as spec.serving now asks for are ready; {outdated} earlier ones still run"
-
-
-def _failed_rollout(case: Case, message: str) -> Failure:
-    spec = case.classifier.spec
-    return Failure(
-        reason=StalledReason.ROLLOUT_FAILED,
-        message=message,
-        data_valid=data_checked(spec),
-        trained=learned(spec, case.current, case.observed.artifact),
+    return failed(
+        f"{name}: not available after {snapshot.settings.rollout_deadline_seconds} s: "
+        f"{problem or 'its inference servers did not become ready'}; "
+        "change spec.serving, pin an earlier revision, or raise spec.retrainNonce to try again"
     )
 
 
-def _find_deployment(case: Case, revision: str) -> ObservedDeployment | None:
-    name = deployment_name(case.owner.name, revision)
-    return next((item for item in case.observed.deployments if item.identity.name == name), None)
+def _judge_served(snapshot: Snapshot, served: str, invalid: str, changes: tuple[Action, ...]) -> tuple[RolloutState, str]:
+    """Whether everything about the served revision is as it should be, if no newer one is ready.
+
+    `changes` are the actions that change what serves.
+    """
+    deployment = _find_deployment(snapshot, served)
+    state, problem = find_pod_problem(snapshot, served)
+    old = [pod for pod in snapshot.observed.inference_servers if pod.identity.revision != served and pod.takes_requests]
+    if _lacks_gpu(snapshot, served):
+        return state, f"the inference servers of revision {served} stay as they are: {_describe_missing_gpu()}"
+    if invalid:
+        return state, f"the API server rejects a change as invalid: {invalid}; correct spec.serving"
+    if deployment is None or changes:
+        return state, f"the objects that serve revision {served} are being updated"
+    if not (deployment.up_to_date and deployment.complete):
+        return state, _describe_ready(deployment, problem)
+    if old:
+        return state, f"{len(old)} inference servers of earlier revisions still run"
+    return RolloutState.COMPLETE, ""
 
 
-def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
-    """What keeps an inference server of the revision from being ready, in its own words, and whether that is want of a node."""
-    deployment = _find_deployment(case, revision)
+def _describe_ready(deployment: ObservedDeployment, problem: str) -> str:
+    """How far a rollout is. The servers that it replaces are counted separately, because they serve until it is complete."""
+    outdated = deployment.replicas_outdated
+    ready = f"{max(deployment.replicas_available - outdated, 0)} of {deployment.replicas_wanted}"
+    if outdated:
+        counts = f"{ready} updated inference servers are ready, and {outdated} earlier ones still run"
+    else:
+        counts = f"{ready} inference servers of revision {deployment.identity.revision} are ready"
+    return f"{counts}: {problem}" if problem else counts
+
+
+def _find_deployment(snapshot: Snapshot, revision: str) -> ObservedDeployment | None:
+    name = deployment_name(snapshot.owner.name, revision)
+    return next((item for item in snapshot.observed.deployments if item.identity.name == name), None)
+
+
+def find_pod_problem(snapshot: Snapshot, revision: str) -> tuple[RolloutState, str]:
+    """Why an inference server of the revision is not ready, with the remedy; empty if nothing is known."""
+    deployment = _find_deployment(snapshot, revision)
     if deployment is not None and deployment.pod_refusal:
-        return f"Deployment {deployment.identity.name} {tell_refusal(deployment.pod_refusal)}", False
+        message = f"Deployment {deployment.identity.name} {refusal_message(deployment.pod_refusal)}"
+        return RolloutState.PROGRESSING, message
     pods = [
         pod
-        for pod in case.observed.inference_servers
+        for pod in snapshot.observed.inference_servers
         if pod.identity.revision == revision and not pod.ready and not pod.identity.deleting
     ]
     for pod in pods:
@@ -281,61 +280,63 @@ def find_trouble(case: Case, revision: str) -> tuple[str, bool]:
             remedy = "lower spec.serving.resources, change its nodeSelector or tolerations, or add a node"
             if pod.gpu:
                 remedy += ", or set spec.serving.accelerator to CPU"
-            return f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}; {remedy}", True
+            message = f"no node can take Pod {pod.identity.name}: {pod.unschedulable.rstrip('.')}; {remedy}"
+            return RolloutState.UNSCHEDULABLE, message
     for pod in pods:
         if pod.waiting or pod.exit_code:
             parts = [pod.waiting]
             if pod.exit_reason == "OOMKilled":
-                limit = f" of {pod.memory_limit}" if pod.memory_limit else ""
-                parts.append(f"it ran out of memory at its limit{limit}; raise spec.serving.resources.limits.memory")
+                limit = f" at its limit of {pod.memory_limit}" if pod.memory_limit else " at its limit"
+                parts.append(f"it ran out of memory{limit} (OOMKilled); raise spec.serving.resources.limits.memory")
             elif pod.exit_code:
                 parts.append(f"it ended with exit code {pod.exit_code}")
-            if pod.termination_message.strip():
-                parts.append(pod.termination_message.strip())
-            return f"Pod {pod.identity.name}: " + "; ".join(part for part in parts if part), False
-    return "", False
+            parts.append(pod.termination_message.strip())
+            return RolloutState.PROGRESSING, f"Pod {pod.identity.name}: {'; '.join(part for part in parts if part)}"
+    return RolloutState.PROGRESSING, ""
 
 
-def _resolve_accelerator(case: Case, revision: str) -> Accelerator:
-    """GPU or CPU for the servers of a revision. What `Auto` came to stays, whatever becomes of the nodes."""
-    offer = GpuOffer(image=case.settings.inference_gpu_image, gpu=case.settings.gpu, nodes=case.observed.gpu_nodes)
-    deployment = _find_deployment(case, revision)
-    serving = case.classifier.spec.serving
+def _resolve_accelerator(snapshot: Snapshot, revision: str) -> Accelerator:
+    """GPU or CPU for the servers of a revision. What `Auto` chose stays, even if the nodes change."""
+    offer = GpuOffer(image=snapshot.settings.inference_gpu_image, gpu=snapshot.settings.gpu, nodes=snapshot.observed.gpu_nodes)
+    deployment, serving = _find_deployment(snapshot, revision), snapshot.classifier.spec.serving
     kept = None
-    if deployment is not None:
-        kept = deployment.accelerator if deployment.placement_hash == placement_hash(serving, case.settings.gpu) else None
+    if deployment is not None and deployment.placement_hash == placement_hash(serving, snapshot.settings.gpu):
+        kept = deployment.accelerator
     return resolve_accelerator(serving, offer, kept)
 
 
-def _asks_for_more_gpu(case: Case, revision: str) -> bool:
+def _lacks_gpu(snapshot: Snapshot, revision: str) -> bool:
     """Whether servers of the revision would need a GPU, and the installation offers none."""
-    return not case.settings.inference_gpu_image and _resolve_accelerator(case, revision) is Accelerator.GPU
+    return not snapshot.settings.inference_gpu_image and _resolve_accelerator(snapshot, revision) is Accelerator.GPU
 
 
-def _tell_not_offered() -> str:
-    return tell_gpu_not_offered("spec.serving", "OCELLI_INFERENCE_GPU_IMAGE")
+def _describe_missing_gpu() -> str:
+    return gpu_not_offered_message("spec.serving", "OCELLI_INFERENCE_GPU_IMAGE")
 
 
-def _build_deployment(case: Case, revision: str) -> Manifest:
-    serving = case.classifier.spec.serving
+def _build_deployment(snapshot: Snapshot, revision: str) -> Manifest:
+    serving = snapshot.classifier.spec.serving
     if serving.autoscaling is None:
         replicas = serving.replicas
     else:
-        # The autoscaler decides; a new Deployment starts at what the old one has come to.
-        like = _find_deployment(case, revision) or _find_deployment(case, case.status.served_revision or "")
-        at_hand = like.replicas_wanted if like is not None else serving.autoscaling.min_replicas
-        replicas = min(max(at_hand, serving.autoscaling.min_replicas), serving.autoscaling.max_replicas)
-    servers = InferenceServers(revision=revision, replicas=replicas, accelerator=_resolve_accelerator(case, revision))
-    manifest = build_inference_deployment(case.owner, case.settings, servers)
+        # The autoscaler decides; a new Deployment starts with as many as the old one has now.
+        like = _find_deployment(snapshot, revision) or _find_deployment(snapshot, snapshot.status.served_revision or "")
+        current = like.replicas_wanted if like is not None else serving.autoscaling.min_replicas
+        replicas = min(max(current, serving.autoscaling.min_replicas), serving.autoscaling.max_replicas)
+    servers = InferenceServers(revision=revision, replicas=replicas, accelerator=_resolve_accelerator(snapshot, revision))
+    manifest = build_inference_deployment(snapshot.owner, snapshot.settings, servers)
     hashed = manifest
     if serving.autoscaling is not None:
         hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
-    # Not part of the manifest's hash: Deployments of an earlier release are not written for the sake of this annotation.
-    return _annotate(_with_hash(manifest, hashed), TEMPLATE_HASH_ANNOTATION, manifest_hash(manifest["spec"]["template"]))
+    # Added after hashing, so that Deployments of an earlier release are not rewritten only for this annotation.
+    template_hash = manifest_hash(manifest["spec"]["template"])
+    return _annotate(
+        _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed)), TEMPLATE_HASH_ANNOTATION, template_hash
+    )
 
 
-def _with_hash(manifest: Manifest, hashed: Manifest) -> Manifest:
-    return _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed))
+def _with_hash(manifest: Manifest) -> Manifest:
+    return _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(manifest))
 
 
 def _annotate(manifest: Manifest, name: str, value: str) -> Manifest:
@@ -343,60 +344,59 @@ def _annotate(manifest: Manifest, name: str, value: str) -> Manifest:
     return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
-def _plan_address(case: Case, served: str | None) -> list[tuple[ChildKind, Manifest | None, ObservedChild | None]]:
-    """Service, autoscaler and disruption budget of the revision that status calls served: each as it should be (None: there
-    should be none), and as it is."""
-    observed, serving = case.observed, case.classifier.spec.serving
+def _plan_address(snapshot: Snapshot, served: str | None) -> list[_Step]:
+    """Service, autoscaler and disruption budget of the revision that status says is served."""
+    observed, serving, owner = snapshot.observed, snapshot.classifier.spec.serving, snapshot.owner
     if served is None:
         return []
-    service = build_service(case.owner, served)
-    autoscaler = None if serving.autoscaling is None else build_autoscaler(case.owner, serving.autoscaling, served)
-    budget = build_disruption_budget(case.owner, served) if needs_disruption_budget(serving) else None
-    # Each has one name for the whole life of its Classifier.
-    return [
+    # Each keeps its name for the whole life of its Classifier.
+    children = (
+        (ChildKind.SERVICE, service_name(owner.name), build_service(owner, served), observed.services),
         (
-            kind,
-            None if manifest is None else _with_hash(manifest, manifest),
-            next((child for child in found if child.identity.name == name), None),
-        )
-        for kind, name, manifest, found in (
-            (ChildKind.SERVICE, service_name(case.owner.name), service, observed.services),
-            (ChildKind.AUTOSCALER, case.owner.name, autoscaler, observed.autoscalers),
-            (ChildKind.DISRUPTION_BUDGET, case.owner.name, budget, observed.disruption_budgets),
-        )
-    ]
+            ChildKind.AUTOSCALER,
+            owner.name,
+            None if serving.autoscaling is None else build_autoscaler(owner, serving.autoscaling, served),
+            observed.autoscalers,
+        ),
+        (
+            ChildKind.DISRUPTION_BUDGET,
+            owner.name,
+            build_disruption_budget(owner, served) if needs_disruption_budget(serving) else None,
+            observed.disruption_budgets,
+        ),
+    )
+    steps: list[_Step] = []
+    for kind, name, manifest, candidates in children:
+        found = next((child for child in candidates if child.identity.name == name), None)
+        if manifest is not None:
+            steps.append(_apply(snapshot, kind, _with_hash(manifest), found))
+        elif found is not None:
+            steps.append(_Step(actions=delete_child(kind, found.identity, "spec.serving does not ask for one")))
+    return steps
 
 
-def _find_in_the_way(case: Case, kind: ChildKind, manifest: Manifest) -> tuple[str, ...]:
-    told = case.observed.in_the_way.get((kind, manifest["metadata"]["name"]))
-    return () if told is None else (told,)
+def _apply(snapshot: Snapshot, kind: ChildKind, manifest: Manifest, found: ObservedChild | None) -> _Step:
+    """Create the child, or bring it to its manifest where it differs."""
+    name, memory = manifest["metadata"]["name"], snapshot.observed.memory
+    # The end of an object that has the name, or is being deleted, triggers another reconcile.
+    conflict = snapshot.name_conflicts.get((kind, name))
+    if conflict is not None:
+        return _Step(blocked_by=conflict)
+    if found is not None and (found.identity.deleting or _is_as_desired(snapshot, manifest, found)):
+        return _Step()
+    action = ApplyChild(kind=kind, manifest=manifest, uid=None if found is None else found.identity.uid)
+    refusal = memory.refusals.get(action.manifest_hash)
+    if refusal is None:
+        return _Step(actions=(action,))
+    if refusal.invalid:
+        return _Step(invalid=refusal.message)
+    return _Step(actions=(action,), blocked_by=f"{kind} {name} {refusal.message}")
 
 
-def _apply(
-    case: Case, kind: ChildKind, manifest: Manifest, found: ObservedChild | ObservedDeployment | None
-) -> tuple[Action, ...]:
-    child = found.child if isinstance(found, ObservedDeployment) else found
-    if _find_in_the_way(case, kind, manifest):
-        # Its end wakes this Classifier again.
-        return ()
-    if child is None:
-        return (ApplyChild(kind=kind, manifest=manifest),)
-    if child.identity.deleting:
-        # What is on its way out can't be brought back; its end wakes this Classifier again.
-        return ()
-    if child.manifest_hash == manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]:
-        settled = (child.applied_as, case.observed.applied.get(child.identity.uid))
-        autoscaled = case.classifier.spec.serving.autoscaling is not None
-        if child.matches(manifest) or child.came_to(manifest, autoscaled=autoscaled) in settled:
-            return ()
-    return (ApplyChild(kind=kind, manifest=manifest, uid=child.identity.uid),)
-
-
-def _refusal(case: Case, action: Action) -> str:
-    return case.observed.refusals.get(action.manifest_hash, "") if isinstance(action, ApplyChild) else ""
-
-
-def _find_hindrance(case: Case, action: Action) -> str:
-    if not isinstance(action, ApplyChild) or action.manifest_hash not in case.observed.hindrances:
-        return ""
-    return f"{action.kind} {action.manifest['metadata']['name']} {case.observed.hindrances[action.manifest_hash]}"
+def _is_as_desired(snapshot: Snapshot, manifest: Manifest, child: ObservedChild) -> bool:
+    """Whether the child was applied from this manifest and is unchanged since, except by a webhook during that apply."""
+    if child.manifest_hash != hash_annotation(manifest):
+        return False
+    autoscaled = snapshot.classifier.spec.serving.autoscaling is not None
+    rewritten = (child.applied_as, snapshot.observed.memory.applied.get(child.identity.uid))
+    return child.matches(manifest) or child.applied_hash(manifest, autoscaled=autoscaled) in rewritten

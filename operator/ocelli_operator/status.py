@@ -1,6 +1,6 @@
-"""What status says: conditions and their sentences, the status document, the Events of a transition. Pure.
+"""What status says: conditions and their messages, the status document, the Events of a transition. Pure.
 
-It judges nothing: `judgement` says what is the case, this module words it.
+It decides nothing: `verdicts` decides what is true, this module words it.
 """
 
 from __future__ import annotations
@@ -8,22 +8,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import HISTORY_LIMIT, Classifier, ClassifierSpec, ClassifierStatus, HistoryEntry
+from ocelli_api.classifier import HISTORY_LIMIT, ClassifierSpec, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import (
     ConditionStatus,
     ConditionType,
     DataValidReason,
     ReadyReason,
-    StalledReason,
     TrainedReason,
 )
-from ocelli_operator.observed import StoredArtifact
 
 _POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
-"""Each Pod has another name, and says nothing."""
+"""The generated name of a Pod differs at each try and explains nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +28,13 @@ class Verdict:
     """Status, reason and message of one condition."""
 
     status: ConditionStatus
-    reason: StrEnum
+    reason: str
     message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why a person must act."""
-
-    reason: StalledReason
-    message: str
-    """Object, fact and remedy."""
-    data_valid: Verdict
-    trained: Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Occurrence:
-    """What an Event tells."""
+    """What an Event reports."""
 
     type: str
     """`Normal` or `Warning`."""
@@ -57,15 +43,15 @@ class Occurrence:
     note: str
 
 
-def true(reason: StrEnum, message: str) -> Verdict:
+def true(reason: str, message: str) -> Verdict:
     return Verdict(status=ConditionStatus.TRUE, reason=reason, message=message)
 
 
-def false(reason: StrEnum, message: str) -> Verdict:
+def false(reason: str, message: str) -> Verdict:
     return Verdict(status=ConditionStatus.FALSE, reason=reason, message=message)
 
 
-def unknown(reason: StrEnum, message: str) -> Verdict:
+def unknown(reason: str, message: str) -> Verdict:
     return Verdict(status=ConditionStatus.UNKNOWN, reason=reason, message=message)
 
 
@@ -78,27 +64,26 @@ NOT_CHECKED = unknown(DataValidReason.NOT_CHECKED, "the sources have not been re
 
 
 def data_checked(spec: ClassifierSpec) -> Verdict:
-    """`DataValid` where everything was read and found good."""
+    """`DataValid` after everything was read and accepted."""
     if spec.pretrained is not None:
-        return true(DataValidReason.CHECKED, "weights and labels were read, and fit each other")
+        return true(DataValidReason.CHECKED, "weights and labels were read, and they match")
     return true(DataValidReason.CHECKED, "every source was read, and every class has enough usable examples")
 
 
-def learned(spec: ClassifierSpec, revision: str, artifact: StoredArtifact | None) -> Verdict:
-    """`Trained` where the artifact is there."""
+def trained(spec: ClassifierSpec, revision: str, artifact: HistoryEntry | None) -> Verdict:
+    """`Trained` where the artifact is stored."""
     if spec.pretrained is not None:
-        return true(
-            TrainedReason.ARTIFACT_STORED, f"revision {revision} was made ready from its weights; nothing had to be learned"
-        )
-    measured = "" if artifact is None else _tell_accuracy(artifact)
+        message = f"revision {revision} was prepared from its weights, without a training"
+        return true(TrainedReason.ARTIFACT_STORED, message)
+    measured = "" if artifact is None else _describe_accuracy(artifact)
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
 
 
-def _tell_accuracy(artifact: StoredArtifact) -> str:
+def _describe_accuracy(artifact: HistoryEntry) -> str:
     if artifact.accuracy is None:
         return ""
     if artifact.accuracy_interval is None:
-        # An artifact of an earlier release. The message stays as it was, so that an upgrade rewrites no status.
+        # Artifacts of earlier releases keep their message, so that an upgrade rewrites no status.
         return f" with an accuracy of {artifact.accuracy} on held-out examples"
     interval = artifact.accuracy_interval
     images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"
@@ -108,92 +93,39 @@ def _tell_accuracy(artifact: StoredArtifact) -> str:
     )
 
 
-def failed_training(message: str) -> Failure:
-    """A training that ended for a reason other than its examples."""
-    return Failure(
-        reason=StalledReason.TRAINING_FAILED,
-        message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.TRAINING_FAILED, message),
-    )
+def quota_message(sentence: str) -> str:
+    """What an object waits for that exceeds a quota; the sentence names the quota and the remedy."""
+    return f"waits for quota: {sentence}"
 
 
-def failed_data(message: str) -> Failure:
-    """A training that ended because of its examples."""
-    return Failure(
-        reason=StalledReason.INVALID_DATA,
-        message=message,
-        data_valid=false(DataValidReason.INVALID_DATA, message),
-        trained=false(TrainedReason.INVALID_DATA, message),
-    )
-
-
-def failed_source(message: str) -> Failure:
-    """A training that ended because a source could not be fetched: of its examples nothing is known."""
-    return Failure(
-        reason=StalledReason.SOURCE_UNREADABLE,
-        message=message,
-        data_valid=false(DataValidReason.SOURCE_UNREADABLE, message),
-        trained=false(TrainedReason.SOURCE_UNREADABLE, message),
-    )
-
-
-def tell_no_room(sentence: str) -> str:
-    """What a child waits for that a quota has no room for; the sentence names the quota and what to do."""
-    return f"waits for room: {sentence}"
-
-
-def tell_refusal(sentence: str) -> str:
-    """What a child, or a Pod of it, waits for that Kubernetes refuses for now; the sentence is Kubernetes' own."""
+def refusal_message(sentence: str) -> str:
+    """What an object waits for that Kubernetes refuses for now; the sentence is Kubernetes' own."""
     sentence = _POD_FORBIDDEN.sub("", sentence).rstrip(".")
     if "exceeded quota" in sentence:
-        return tell_no_room(f"{sentence}; raise the quota or delete what uses it")
-    return f"waits to be admitted: {sentence}; have it allowed, or ask for what is allowed"
+        return quota_message(f"{sentence}; raise the quota, or delete objects that count against it")
+    return f"waits for admission: {sentence}; have the policy allow it, or change the spec to what the policy allows"
 
 
-def waits_for_turn(child: str, most: str) -> str:
-    """Why a child is not begun yet, though nothing is wrong. It tells no position: each would be a write."""
-    return f"{child} waits for its turn: at most {most} at once in this installation"
+def turn_message(child: str, limit: str) -> str:
+    """Why a child is not started yet although nothing is wrong. It names no place in the queue: each step would be a write."""
+    return f"{child} waits for its turn: this installation {limit} at the same time"
 
 
-def tell_gpu_not_offered(part: str, setting: str) -> str:
-    """Why a GPU that a part of the spec asks for cannot be had here."""
+def gpu_not_offered_message(part: str, setting: str) -> str:
+    """Why a GPU that a part of the spec requests is not available in this installation."""
     return (
-        f"{part} asks for a GPU, and this installation offers it none: its operator's {setting} is empty; have that set to an "
-        "image with PyTorch for GPUs (in the chart: gpu.enabled), "
-        f"or set {part}.accelerator to CPU and name no GPU in {part}.resources"
-    )
-
-
-def failed_for_want_of_gpu(message: str) -> Failure:
-    """A training that was not begun, because it asks for more than the installation offers."""
-    return Failure(
-        reason=StalledReason.GPU_NOT_OFFERED,
-        message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.GPU_NOT_OFFERED, message),
-    )
-
-
-def missing_revision(classifier: Classifier, revision: str) -> Failure:
-    """A pin that names a revision which was never learned, or is pruned."""
-    known = ", ".join(entry.revision for entry in classifier.status.history)
-    choice = f"pin one of {known}, or remove the pin" if known else "remove the pin"
-    message = f"{classifier}: spec.pinnedRevision names revision {revision}, which has no artifact; {choice}"
-    return Failure(
-        reason=StalledReason.REVISION_NOT_FOUND,
-        message=message,
-        data_valid=NOT_CHECKED,
-        trained=false(TrainedReason.REVISION_NOT_FOUND, message),
+        f"{part} requests a GPU, but this installation offers none: the operator's setting {setting} is empty; set it to an "
+        f"image with PyTorch for GPUs (in the chart: gpu.enabled), or set {part}.accelerator to CPU and remove GPUs from "
+        f"{part}.resources"
     )
 
 
 def extend_history(
     history: tuple[HistoryEntry, ...], entry: HistoryEntry, keep: frozenset[str | None]
 ) -> tuple[HistoryEntry, ...]:
-    """`history` with the entry first; of more than ten the oldest goes that is none of `keep`.
+    """`history` with the entry first. Above ten entries the oldest one goes that is not in `keep`.
 
-    A revision that is there already stays as it is, unless its artifact was lost and learned again.
+    The entry of a revision stays as it is, unless its artifact was lost and trained again.
     """
     known = next((item for item in history if item.revision == entry.revision), None)
     if known is not None and None in (known.artifact_digest, entry.artifact_digest):
@@ -208,7 +140,7 @@ def extend_history(
 
 
 def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
-    """`status` as the CRD has it; what is absent is left out."""
+    """`status` as the CRD has it, without absent fields."""
     progress = status.progress
     document: dict[str, Any] = {
         "observedGeneration": status.observed_generation,
@@ -257,7 +189,7 @@ def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
 
 
 def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
-    """The Events of a status write: one for each transition that somebody who looks on wants to know."""
+    """The Events of a status write: one for each transition that matters to a user."""
     found: list[Occurrence] = []
 
     def add(occurrence_type: str, condition_type: ConditionType, action: str) -> None:
@@ -274,7 +206,7 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
     if after.served_revision != before.served_revision and after.served_revision is not None:
         note = f"revision {after.served_revision} is served"
         if before.served_revision is not None:
-            note += f" in place of {before.served_revision}"
+            note += f" instead of {before.served_revision}"
         found.append(Occurrence(type="Normal", reason="Switched", action="Serve", note=note))
     if became(ConditionType.READY, ConditionStatus.TRUE):
         add("Normal", ConditionType.READY, "Serve")

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ocelli_api.classifier import AccuracyInterval
+from ocelli_api.classifier import AccuracyInterval, HistoryEntry
 from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
 from ocelli_api.texts import usable_text
-from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.status import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
@@ -66,8 +65,8 @@ class TrainingStore:
         """The outcome of an attempt; None if there is none."""
         return await self._load(location.training_key(revision, attempt, OUTCOME), Outcome.parse)
 
-    async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:
-        """The artifact of a revision, completed by the outcome of that attempt; None if there is no artifact."""
+    async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> HistoryEntry | None:
+        """The artifact of a revision, with what the outcome of that attempt adds; None where there is no artifact."""
         key = location.artifact_key(revision, ARTIFACT_METADATA)
         content = await self._read(key)
         if content is None:
@@ -84,14 +83,14 @@ class TrainingStore:
         if outcome is not None:
             figures = _parse_figures(outcome.accuracy, outcome.accuracy_interval, outcome.judged_images)
             backbone = outcome.backbone
-        return StoredArtifact(
+        return HistoryEntry(
             revision=revision,
+            trained_at=(outcome.finished_at if outcome is not None else await self._written_at(key)) or "",
             accuracy=figures.accuracy,
             accuracy_interval=figures.interval,
             judged_images=figures.judged_images,
-            digest=hashlib.sha256(content).hexdigest(),
+            artifact_digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
-            finished_at=outcome.finished_at if outcome is not None else await self._written_at(key),
         )
 
     def find_fault(self, location: ClassifierLocation, revision: str, attempt: int) -> str:

@@ -1,4 +1,4 @@
-"""Everything that is made for a Classifier, as YAML beside this file. `make golden` rewrites it; the diff is for review."""
+"""Every manifest that the operator builds for a Classifier, as YAML next to this file. `make golden` rewrites it for review."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def build_placed_job() -> Manifest:
 
 
 def build_gpu_job() -> Manifest:
-    """`Auto` that came to a GPU."""
+    """`Auto` that chose a GPU."""
     attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
     return build_training_job(make_owner(training={"tolerations": PLACED["tolerations"]}), GPU, attempt)
 
 
 def build_gpu_deployment() -> Manifest:
-    """A GPU that was asked for, with a RuntimeClass and a number of GPUs of the Classifier's own."""
+    """A requested GPU, with a RuntimeClass and a number of GPUs from the Classifier."""
     limits = {"memory": "8Gi", "nvidia.com/gpu": 2}
     serving = {"accelerator": "GPU", "runtimeClassName": "nvidia-legacy", "resources": {"limits": limits}}
     servers = InferenceServers(revision=REVISION, replicas=1, accelerator=Accelerator.GPU)

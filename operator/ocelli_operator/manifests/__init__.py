@@ -1,1 +1,1 @@
-"""Pure builders of everything that the operator makes for a Classifier. Each returns a fresh dict, ready to be sent."""
+"""Pure builders of everything that the operator creates for a Classifier. Each returns a new dict, ready to be sent."""

@@ -1,4 +1,4 @@
-"""The autoscaler of a Classifier; at a switch its target changes to the Deployment of the revision that serves."""
+"""The autoscaler of a Classifier. Its target is the Deployment of the served revision, and changes with it."""
 
 from __future__ import annotations
 

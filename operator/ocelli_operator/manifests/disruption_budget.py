@@ -1,4 +1,4 @@
-"""The disruption budget of a Classifier: a drain takes its inference servers one at a time."""
+"""The disruption budget of a Classifier: a node drain evicts its inference servers one at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ocelli_operator.manifests.metadata import ChildOwner, build_labels, build_m
 
 
 def needs_disruption_budget(serving: Serving) -> bool:
-    """Above one replica only: a budget over a single server would either protect nothing or block every drain."""
+    """Only above one replica: a budget for a single server would either protect nothing or block every drain."""
     least = serving.autoscaling.min_replicas if serving.autoscaling is not None else serving.replicas
     return least > 1
 

@@ -44,7 +44,7 @@ STARTUP_LIMIT_SECONDS = 300
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceServers:
-    """How many servers of which revision, and what computes in each."""
+    """How many servers of which revision, and whether they run on a GPU."""
 
     revision: str
     replicas: int
@@ -53,7 +53,7 @@ class InferenceServers:
 
 
 def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, servers: InferenceServers) -> Manifest:
-    """The Deployment of a revision. Readiness means that this revision answered a real prediction."""
+    """The Deployment of a revision. A ready Pod has answered a real prediction with this revision."""
     serving = owner.classifier.spec.serving
     labels = {
         **build_labels(owner, Component.INFERENCE, servers.revision),
@@ -105,7 +105,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
     serving = owner.classifier.spec.serving
     image = settings.inference_gpu_image if servers.accelerator is Accelerator.GPU else settings.inference_image
     resources = serving.resources or settings.inference_resources
-    # Whether `Auto` or the user chose it is not told: servers would be replaced for a change of that alone.
+    # Without whether `Auto` or the user chose it: a change of only that would replace the servers.
     own: dict[str, str] = {Environment.ACCELERATOR: str(servers.accelerator)}
     return {
         **build_program(INFERENCE_CONTAINER, "ocelli_inference", image, settings),

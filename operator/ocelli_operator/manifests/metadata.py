@@ -1,4 +1,4 @@
-"""Names, labels and owners of a Classifier's children: the one place that makes them."""
+"""Names, labels, annotations and owners of a Classifier's children."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ FIELD_MANAGER = "ocelli-operator"
 MANAGED_BY = "ocelli-operator"
 
 MANIFEST_HASH_ANNOTATION = f"{GROUP}/manifest-hash"
-"""Hash of the manifest as it was last applied: what differs from it is applied again."""
+"""Hash of the manifest that was last applied: a child whose manifest has another hash is applied again."""
 APPLIED_AS_ANNOTATION = f"{GROUP}/applied-as"
-"""Where a webhook rewrote what was applied: hash of what it came to. While it is that, nothing has to be applied again."""
+"""If a webhook rewrote what was applied: hash of the result. While the child is unchanged, it is not applied again."""
 TEMPLATE_HASH_ANNOTATION = f"{GROUP}/template-hash"
-"""On a Deployment: hash of the template of Pods as it was last applied, whatever a webhook made of it. While it is the same, no
-Pod is replaced."""
+"""On a Deployment: hash of the Pod template that was last applied, before any webhook. While it is the same, no Pod is
+replaced."""
 TRAINING_HASH_ANNOTATION = f"{GROUP}/training-hash"
-"""On a Job: hash of the `spec.training` that it was made from."""
+"""On a Job: hash of the `spec.training` that it was built from."""
 PLACEMENT_HASH_ANNOTATION = f"{GROUP}/placement-hash"
-"""On a Deployment: hash of what was asked when its accelerator was chosen. While that is asked, the choice stays."""
+"""On a Deployment: hash of what the spec asked for when its accelerator was chosen. While it is the same, the choice stays."""
 SERVING_HASH_ANNOTATION = f"{GROUP}/serving-hash"
-"""On a Deployment: hash of the `spec.serving` that it was made from. While that is the same, only the installation can have
-changed what is desired."""
+"""On a Deployment: hash of the `spec.serving` that it was built from. While it is the same, only the installation can
+have changed what is desired."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
 JOB_NAME_LIMIT = 63
-"""A Job's Pods carry its name as the value of a label."""
+"""The Pods of a Job carry its name as the value of a label."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChildOwner:
-    """The Classifier that children are made for, and the id under which the store knows it."""
+    """The Classifier that owns the children, and its id in the store."""
 
     classifier: Classifier
     classifier_id: str
@@ -51,8 +51,8 @@ class ChildOwner:
 def job_name(classifier_name: str, revision: str, attempt: int) -> str:
     """Jobs are immutable: each revision and attempt needs a name of its own.
 
-    Attempts count on for as long as a Classifier lives; where the number gets too long for a long name, a digest stands for the
-    end of the name.
+    Attempts are counted as long as a Classifier lives. If number and name together get too long, a digest replaces the end of
+    the name.
     """
     suffix = f"-{revision}-{attempt}"
     if len(classifier_name) + len(suffix) > JOB_NAME_LIMIT:
@@ -62,12 +62,12 @@ def job_name(classifier_name: str, revision: str, attempt: int) -> str:
 
 
 def service_name(classifier_name: str) -> str:
-    """A Service's name must not begin with a digit, a Classifier's may."""
+    """The name of a Service must not begin with a digit; the name of a Classifier may."""
     return f"clf-{classifier_name}"
 
 
 def network_policy_name(classifier_name: str) -> str:
-    """A prefix, because people have policies such as `default` or `food` of their own."""
+    """With a prefix, because users have policies of their own with names such as `default`."""
     return f"clf-{classifier_name}"
 
 
@@ -82,7 +82,7 @@ def selector_labels(classifier_name: str, component: Component, revision: str) -
 
 
 def build_labels(owner: ChildOwner, component: Component, revision: str | None = None) -> dict[str, str]:
-    """Labels of a child and, where it has Pods, of these. None: the child is for every revision."""
+    """Labels of a child, and of its Pods if it has any. `revision` is None for a child that serves all revisions."""
     program = "ocelli-trainer" if component is Component.TRAINING else "ocelli-inference"
     return {
         CLASSIFIER_LABEL: owner.name,
@@ -98,7 +98,7 @@ def build_labels(owner: ChildOwner, component: Component, revision: str | None =
 
 
 def build_owner_reference(classifier: Classifier) -> Manifest:
-    """`blockOwnerDeletion` is false: setting it needs a right on finalizers, and nobody waits for the children."""
+    """`blockOwnerDeletion` is false: setting it requires a permission on finalizers, and no deletion waits for children."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -123,3 +123,9 @@ def manifest_hash(manifest: Manifest) -> str:
     """Sixteen hex digits over a manifest."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_annotation(manifest: Manifest) -> str:
+    """The hash that a child's manifest carries."""
+    text: str = manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
+    return text

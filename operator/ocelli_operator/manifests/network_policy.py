@@ -1,4 +1,4 @@
-"""The NetworkPolicy of a Classifier: who may connect to its inference servers, which ask for no credentials."""
+"""The NetworkPolicy of a Classifier: who may connect to its inference servers, which have no authentication."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocelli_operator.settings import NetworkPeers
 
 
 def build_network_policy(owner: ChildOwner, peers: NetworkPeers) -> Manifest:
-    """One for the servers of all revisions, so that it is there before the first of them."""
+    """One policy covers the servers of all revisions, so that it can exist before the first of them."""
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -30,7 +30,7 @@ def build_network_policy(owner: ChildOwner, peers: NetworkPeers) -> Manifest:
 
 
 def _build_rule(port_name: str, peers: Iterable[Mapping[str, Any]]) -> Manifest:
-    """Never without a peer, which would let everybody in: Pods of the Classifier's own namespace always may."""
+    """Pods of the Classifier's own namespace may always connect. A rule without peers would admit every Pod."""
     own_namespace: Manifest = {"podSelector": {}}
     return {
         "ports": [{"port": port_name, "protocol": "TCP"}],

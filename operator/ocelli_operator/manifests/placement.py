@@ -1,6 +1,6 @@
-"""Placement: whether a Pod gets a GPU and which nodes may take it, by what Classifier, installation and nodes say. Pure.
+"""Placement: whether a Pod gets a GPU and which nodes can take it, from what Classifier, installation and nodes say. Pure.
 
-It decides anew each time; what `Auto` came to is kept with the child that it was decided for.
+It keeps nothing: what `Auto` chose is stored with the child that it was chosen for.
 """
 
 from __future__ import annotations
@@ -16,35 +16,33 @@ from ocelli_operator.observed import GpuNode
 from ocelli_operator.settings import GpuSettings
 
 _ZERO = re.compile(r"[-+]?[0.]+([^0-9.].*)?")
-"""Quantities of nothing, whatever their unit."""
+"""A quantity of zero in any unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuOffer:
-    """What trainers, or inference servers, may get."""
+    """What the installation offers to trainers, or to inference servers."""
 
     image: str
-    """Empty: the installation offers them no GPU."""
+    """The image for GPUs; empty: the installation offers them no GPU."""
     gpu: GpuSettings
     nodes: tuple[GpuNode, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """What a Pod's manifest says of where it runs, and on what."""
+    """The fields of a Pod's manifest that decide where it runs."""
 
-    accelerator: Accelerator
-    """Not `Auto`."""
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, Any], ...]
     runtime_class_name: str | None
 
 
 def resolve_accelerator(wanted: Training | Serving, offer: GpuOffer, kept: Accelerator | None = None) -> Accelerator:
-    """GPU or CPU; `kept` is what `Auto` came to before, where that is to stay.
+    """GPU or CPU; `kept` is what `Auto` chose before, if that should stay.
 
-    What `resources` names holds, whatever `accelerator` says. GPU though the offer has no image means that more is asked for
-    than there is.
+    GPUs in `resources` override `accelerator`. The result may be GPU although the offer has no image: then the spec requests
+    more than the installation offers.
     """
     named = _find_named(wanted, offer.gpu)
     if named is not None:
@@ -56,34 +54,27 @@ def resolve_accelerator(wanted: Training | Serving, offer: GpuOffer, kept: Accel
     if kept is not None:
         return kept
     placement = build_placement(wanted, offer.gpu, Accelerator.GPU)
-    # Whether one is free at this moment is not asked: that is the scheduler's to know, and to wait for.
+    # Whether a GPU is free right now does not matter: the scheduler knows, and waits for one.
     return Accelerator.GPU if any(_may_take(node, placement) for node in offer.nodes) else Accelerator.CPU
 
 
 def build_placement(wanted: Training | Serving, gpu: GpuSettings, accelerator: Accelerator) -> Placement:
-    """What the Classifier asks for, with what the installation adds to Pods with a GPU."""
-    if accelerator is not Accelerator.GPU:
-        return Placement(
-            accelerator=accelerator,
-            node_selector=wanted.node_selector,
-            tolerations=wanted.tolerations,
-            runtime_class_name=wanted.runtime_class_name,
-        )
-    # Nodes with GPUs are kept free for those who ask for one by a taint of the resource's name.
-    reserved = {"key": gpu.resource, "operator": "Exists"}
-    return Placement(
-        accelerator=accelerator,
-        node_selector={**gpu.node_selector, **wanted.node_selector},
-        tolerations=(*wanted.tolerations, reserved, *gpu.tolerations),
-        runtime_class_name=wanted.runtime_class_name or gpu.runtime_class or None,
-    )
+    """What the Classifier asks for, plus what the installation adds to Pods with a GPU."""
+    selector, tolerations, runtime_class = wanted.node_selector, wanted.tolerations, wanted.runtime_class_name
+    if accelerator is Accelerator.GPU:
+        # By convention, nodes with GPUs have a taint with the name of the resource that keeps other Pods away.
+        reserved = {"key": gpu.resource, "operator": "Exists"}
+        selector = {**gpu.node_selector, **selector}
+        tolerations = (*tolerations, reserved, *gpu.tolerations)
+        runtime_class = runtime_class or gpu.runtime_class or None
+    return Placement(node_selector=selector, tolerations=tolerations, runtime_class_name=runtime_class)
 
 
 def placement_hash(wanted: Training | Serving, gpu: GpuSettings) -> str:
-    """Sixteen hex digits over what `Auto` is judged by: an answer is good for as long as they are the same.
+    """Sixteen hex digits over everything that `Auto` depends on: a choice is valid while they are the same.
 
-    Where `resources` names GPUs the answer is not `Auto`'s, and is gone with the name. That came later, so that it is left out
-    where none is named: an upgrade judges no server anew.
+    GPUs in `resources` override `Auto`, so a choice ends when they are removed. Without GPUs there the hash is the same as in
+    earlier releases, so that an upgrade does not choose again for running servers.
     """
     asked: dict[str, Any] = {
         "accelerator": str(wanted.accelerator),
@@ -97,7 +88,7 @@ def placement_hash(wanted: Training | Serving, gpu: GpuSettings) -> str:
 
 
 def _find_named(wanted: Training | Serving, gpu: GpuSettings) -> Accelerator | None:
-    """What `resources` says by itself: `CPU` where it says 0 of all GPUs that it names, None where it names none."""
+    """What `resources` requests: `CPU` if it names GPUs and all amounts are 0, None if it names none."""
     amounts = [
         str(amount) for quantities in wanted.resources.values() for name, amount in quantities.items() if gpu.is_gpu(name)
     ]

@@ -1,4 +1,4 @@
-"""What trainers and inference servers have in common: a Pod of one program, without rights, that writes to scratch only."""
+"""What trainers and inference servers share: a Pod of one program, without permissions, that writes only to its scratch."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _EMBEDDED_STORE_SCHEMES = ("http://", "https://")
 
 @dataclass(frozen=True, kw_only=True)
 class PodNeeds:
-    """In what the Pods of the programs differ."""
+    """How the Pods of the programs differ."""
 
     store_audience: str
-    """What the token is made for that the embedded store is shown."""
+    """Audience of the token for the embedded store."""
     scratch_size: str
-    """A Pod that writes more to its scratch folder is evicted: it would fill its node's disk for everybody."""
+    """A Pod that writes more to its scratch volume is evicted, so that it does not fill the disk of its node."""
     grace_seconds: int = 30
-    """How long the Pod has to end."""
+    """How long the Pod may take to terminate."""
 
 
 def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSettings, needs: PodNeeds) -> Manifest:
-    """A Pod as the `restricted` Pod Security Standard asks for it, where the Classifier wants it.
+    """The spec of a Pod that meets the `restricted` Pod Security Standard.
 
-    Its ServiceAccount has no rights in the cluster.
+    Its ServiceAccount has no permissions in the cluster.
     """
     spec: Manifest = {
         "automountServiceAccountToken": False,
@@ -58,7 +58,7 @@ def build_pod_spec(container: Manifest, placement: Placement, settings: ChildSet
 
 
 def build_program(name: str, package: str, image: str, settings: ChildSettings) -> Manifest:
-    """The container of a program, as the `restricted` Pod Security Standard asks for it, with a read-only root file system."""
+    """The container of a program that meets the `restricted` Pod Security Standard, with a read-only root file system."""
     container: Manifest = {
         "name": name,
         "image": image,
@@ -80,7 +80,7 @@ def build_program(name: str, package: str, image: str, settings: ChildSettings) 
 
 
 def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str, own: Mapping[str, str]) -> list[Manifest]:
-    """The variables of a program, `own` among them; what is empty is left out."""
+    """The environment variables of a program, including `own`, without empty ones."""
     values: dict[str, str] = {
         Environment.STORE_URL: settings.store_url,
         Environment.STORE_TOKEN_FILE: STORE_TOKEN_FILE if _is_embedded_store(settings) else "",
@@ -99,9 +99,9 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
 
 
 def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Accelerator) -> Manifest:
-    """Requests and limits of a program, with one GPU where it gets one and the Classifier names none."""
+    """Requests and limits of a program, with one GPU added if it gets one and the Classifier names none."""
     built: Manifest = {kind: dict(quantities) for kind, quantities in resources.items()}
-    # Such resources cannot be overcommitted: the API server makes a request of a limit, and refuses a request without one.
+    # Such resources cannot be overcommitted: the API server copies a limit to the request, and rejects requests without limits.
     named = {name: amount for name, amount in built.get("requests", {}).items() if gpu.is_gpu(name)}
     if named:
         built["limits"] = {**named, **built.get("limits", {})}
@@ -111,7 +111,7 @@ def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Acceler
 
 
 def build_cpu_limit() -> Manifest:
-    """The variable that tells a program how many cores it may use."""
+    """The variable with the number of cores that a program may use."""
     return {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}}
 
 

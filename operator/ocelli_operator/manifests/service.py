@@ -1,4 +1,4 @@
-"""The Service of a Classifier: a stable address for everybody but the gateway, which finds Pods by itself."""
+"""The Service of a Classifier: a stable address for clients other than the gateway, which finds Pods by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_service(owner: ChildOwner, served_revision: str) -> Manifest:
             "selector": selector_labels(owner.name, Component.INFERENCE, served_revision),
             "ports": [
                 {"name": name, "port": port, "targetPort": name, "protocol": "TCP"}
-                # The second one is for Prometheus, which finds servers by their Service.
+                # The second one is for Prometheus, which discovers servers through their Service.
                 for name, port in ((INFERENCE_PORT_NAME, INFERENCE_PORT), (INTERNAL_PORT_NAME, INTERNAL_PORT))
             ],
         },

@@ -1,4 +1,4 @@
-"""The Job that learns one revision, in one attempt."""
+"""The Job that trains one revision, in one attempt."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from ocelli_operator.manifests.pod import (
 from ocelli_operator.settings import ChildSettings
 
 KILLED_EXIT_CODE = 137
-"""128 + SIGKILL: with a memory limit nearly always want of memory, which another attempt would meet again."""
+"""128 + SIGKILL: with a memory limit nearly always out of memory, which another try would be as well."""
 FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KILLED_EXIT_CODE)
-"""The Job does not try again after one of these."""
+"""The Job does not retry after one of these."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """Which attempt at which revision, and what computes it."""
+    """Which attempt at which revision, and whether it runs on a GPU."""
 
     revision: str
     number: int
@@ -47,8 +47,8 @@ class Attempt:
 def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:
     """The Job of an attempt at a revision.
 
-    Its Pods are not tried again after bad data, a missing backbone or a kill (exit codes 64, 65, 137), and for free after a
-    disruption: the rules are read in their order, so that a Pod killed by a drain counts as disrupted.
+    Kubernetes does not retry after invalid data, a missing backbone or a kill (exit codes 64, 65, 137). Retries after a
+    disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -63,7 +63,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     needs = PodNeeds(store_audience=STORE_AUDIENCE, scratch_size=settings.trainer_scratch_size)
     pod_spec = build_pod_spec(container, placement, settings, needs)
     pod_spec["restartPolicy"] = "Never"
-    # Of the Pod, not of the Job: it begins when a node has taken the Pod, so that waiting for room costs no training time.
+    # On the Pod, not on the Job: it starts when a node has accepted the Pod, so waiting for a GPU or a quota does not count.
     pod_spec["activeDeadlineSeconds"] = training.active_deadline_seconds
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
@@ -98,7 +98,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     training = owner.classifier.spec.training
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
-        Environment.ACCELERATOR: str(_tell_accelerator(training.accelerator, attempt.accelerator)),
+        Environment.ACCELERATOR: str(_requested_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BACKBONES: settings.backbones,
         Environment.FILE_SOURCES_FOLDER: settings.file_sources_folder,
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
@@ -117,7 +117,6 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     }
 
 
-def _tell_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
-    """What the trainer is told: to touch no GPU that is not its own, and to use its own, which it may do without only where
-    `Auto` chose it."""
+def _requested_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:
+    """What the trainer has to use. `Auto` allows it to continue without its GPU; `CPU` keeps it from a GPU of another Pod."""
     return asked if asked is Accelerator.AUTO and accelerator is Accelerator.GPU else accelerator

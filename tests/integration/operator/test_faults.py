@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -24,7 +25,9 @@ def test_a_trainer_that_runs_out_of_memory_is_not_retried_until_it_gets_more(sce
     scene.apply(scene.build(training={"resources": {"limits": {"memory": "8Mi"}, "requests": {"memory": "8Mi"}}}))
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
     assert "training Job colours-" in stalled["message"]
-    assert "ran out of memory at its limit of 8Mi; raise spec.training.resources.limits.memory" in stalled["message"]
+    assert (
+        "ran out of memory at its limit of 8Mi (OOMKilled); raise spec.training.resources.limits.memory" in stalled["message"]
+    )
     assert len(scene.pods("training")) == 1
     scene.sources.release()
     scene.patch('{"spec": {"training": {"resources": null}}}')
@@ -58,8 +61,8 @@ def test_a_training_job_waits_for_a_quota(scene: Scene) -> None:
         "the quota is counted", lambda: scene.kubectl("get", "quota", "none", "-o", "jsonpath={.status.hard}") or None
     )
     scene.apply(scene.build())
-    told = scene.cluster.wait_for("the quota is reported", lambda: find_quota_message(scene))
-    assert "raise the quota or delete what uses it" in told
+    told = scene.cluster.wait_for("the quota is told", lambda: find_quota_message(scene))
+    assert "raise the quota, or delete objects that count against it" in told
     assert scene.condition("Stalled") == {}
     scene.kubectl("delete", "quota", "none")
     scene.wait_until_ready()
@@ -81,13 +84,32 @@ def test_a_training_whose_pod_exceeds_a_quota_waits(scene: Scene) -> None:
         message = str(scene.condition("Ready").get("message"))
         return message if "exceeded quota: no-pods" in message else None
 
-    told = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=40)
-    assert "waits for room: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in told
+    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=40)
+    assert "waits for quota: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in told
     assert scene.condition("Stalled") == {}
     assert "error" not in scene.kubectl("get", "events", "--field-selector=reason=ReconcileFailed", "-o", "name")
 
 
-def test_a_rollout_whose_pods_exceed_a_quota_outlasts_its_deadline(
+@pytest.mark.usefixtures("operator")
+def test_the_deadline_of_a_training_starts_when_a_node_takes_its_pod(scene: Scene) -> None:
+    scene.sources.hold()
+    scene.apply(scene.build(training={"nodeSelector": {"test": scene.namespace}, "activeDeadlineSeconds": 2}))
+    scene.wait_for_condition("Ready", "Unschedulable")
+    (pod,) = scene.pods("training")
+    created_at = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+    scene.cluster.wait_for(
+        "the Pod waits for longer than its deadline", lambda: datetime.now(UTC) - created_at > timedelta(seconds=5)
+    )
+    assert scene.condition("Ready")["reason"] == "Unschedulable"
+    assert scene.condition("Stalled") == {}
+    scene.kubectl("label", "node", "--all", f"test={scene.namespace}")
+    stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
+    assert "timed out after 2 s; raise spec.training.activeDeadlineSeconds" in stalled["message"]
+    scene.cluster.wait_for("its Job is gone", lambda: not scene.jobs())
+    scene.kubectl("label", "node", "--all", "test-")
+
+
+def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     operator = build_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="10")

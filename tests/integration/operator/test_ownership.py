@@ -99,9 +99,9 @@ def test_a_foreign_object_is_unchanged_and_replaced_after_its_deletion(
     before = read(scene, kind, name)
     put_served(scene, autoscaling={"minReplicas": 2, "maxReplicas": 3})
     build_operator(**GUARDED).start()
-    told = wait_for_message(scene, "does not belong to this Classifier")
-    assert f"{before['kind']} {name} is there already" in told
-    assert "delete it" in told
+    message = wait_for_message(scene, "does not belong to this Classifier")
+    assert f"{before['kind']} {name} already exists" in message
+    assert "delete it" in message
     assert scene.condition("Stalled") == {}
     after = read(scene, kind, name)
     assert (after["spec"], after["metadata"]["uid"]) == (before["spec"], before["metadata"]["uid"])
@@ -259,11 +259,10 @@ def test_what_admission_rewrites_is_applied_once_and_not_again_by_a_successor(
     second.start()
     second.wait_until_leading()
     scene.patch('{"spec": {"serving": {"replicas": 2}}}')
-    scene.cluster.wait_for("it was reconciled", lambda: exists(scene, "pdb", "colours"))
-    # The reconcile that changes the Deployment reports this for a moment.
+    scene.cluster.wait_for("it was looked at", lambda: exists(scene, "pdb", "colours"))
+    # The reconcile that changes the Deployment says so for a moment.
     scene.cluster.wait_for(
-        "nothing is brought up to date any more",
-        lambda: "is brought up to date" not in scene.condition("Ready")["message"],
+        "nothing is being updated any more", lambda: "are being updated" not in scene.condition("Ready")["message"]
     )
     assert [write for write in proxy.writes if "/services" in write] == []
 

@@ -87,7 +87,7 @@ def test_it_becomes_ready_and_answers_with_its_hierarchy_in_the_requested_langua
     assert {"class": "Farbe", "score": 1.0} in predictions
     assert status["backbone"].startswith("ONNX (")
     assert "accuracy" not in status
-    assert scene.condition("DataValid")["message"] == "weights and labels were read, and fit each other"
+    assert scene.condition("DataValid")["message"] == "weights and labels were read, and they match"
 
 
 def test_invalid_ones_report_why_while_another_serves(scene: Scene) -> None:

@@ -93,8 +93,8 @@ def test_a_training_whose_definition_exceeds_the_quota_waits(scene: Scene, objec
         message = str(trained.get("message"))
         return message if trained.get("reason") == "Queued" and "no room in the store" in message else None
 
-    told = scene.cluster.wait_for("the quota is reported", find_message)
-    assert "waits for room" in told
+    told = scene.cluster.wait_for("the quota is told", find_message)
+    assert "waits for quota" in told
     assert "ask the administrator of this installation for a larger quota" in told
     assert scene.condition("Stalled") == {}
     assert scene.jobs() == []

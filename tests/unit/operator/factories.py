@@ -1,4 +1,4 @@
-"""What the operator may observe, made from what a test cares about: everything else is as it is for a healthy Classifier."""
+"""What the operator can observe, built from what a test cares about: the rest is as for a healthy Classifier."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ocelli_api.classifier import (
     Manifest,
     parse_spec,
 )
+from ocelli_api.conditions import ConditionType
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_api.revision import current_revision, training_hash
@@ -29,6 +30,7 @@ from ocelli_operator.manifests.metadata import (
     TEMPLATE_HASH_ANNOTATION,
     job_name,
 )
+from ocelli_operator.memory import Refusal
 from ocelli_operator.observed import (
     ChildIdentity,
     ChildKind,
@@ -37,7 +39,6 @@ from ocelli_operator.observed import (
     ObservedDeployment,
     ObservedJob,
     ObservedPod,
-    StoredArtifact,
 )
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
@@ -63,7 +64,7 @@ def make_spec(**fields: Any) -> Manifest:
 
 
 def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str, str] | None = None, **spec: Any) -> Classifier:
-    """One that the operator adopted already, unless a status says otherwise."""
+    """One that the operator has already adopted, unless a status is given."""
     return Classifier(
         namespace="team-a",
         name="dogs",
@@ -82,7 +83,7 @@ def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str,
 def make_identity(
     name: str, revision: str, *, owner_uid: str = UID, deleting: bool = False, owner: tuple[str, str] = ("Classifier", "dogs")
 ) -> ChildIdentity:
-    """`owner` is kind and name of the controller."""
+    """`owner` has kind and name of the controller."""
     return ChildIdentity(
         namespace="team-a",
         name=name,
@@ -139,16 +140,22 @@ def make_outcome(classifier: Classifier, reason: OutcomeReason, message: str, at
     return Outcome(reason=reason, message=message, revision=current_revision(classifier.spec), attempt=attempt)
 
 
-def make_artifact(classifier: Classifier) -> StoredArtifact:
-    return StoredArtifact(
+def make_artifact(classifier: Classifier) -> HistoryEntry:
+    return HistoryEntry(
         revision=current_revision(classifier.spec),
         accuracy="0.934",
         accuracy_interval=AccuracyInterval(lower="0.871", upper="0.967"),
         judged_images=100,
-        digest="d" * 64,
+        artifact_digest="d" * 64,
         backbone="EfficientNetLite0",
-        finished_at="2026-05-04T11:50:00.000Z",
+        trained_at="2026-05-04T11:50:00.000Z",
     )
+
+
+def message_of(plan: Plan, condition_type: ConditionType) -> str:
+    condition = plan.status.condition(condition_type)
+    assert condition is not None
+    return condition.message
 
 
 def find_applied(plan: Plan, kind: ChildKind) -> list[Manifest]:
@@ -159,7 +166,6 @@ def as_child(manifest: Manifest) -> ObservedChild:
     """The manifest as the API server would hold it."""
     return ObservedChild(
         identity=make_identity(manifest["metadata"]["name"], manifest["metadata"]["labels"].get("ocelli.dev/revision", "")),
-        generation=1,
         manifest_hash=manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION],
         content=json.dumps({"labels": manifest["metadata"]["labels"], "spec": manifest["spec"]}).encode(),
         template_hash=manifest["metadata"]["annotations"].get(TEMPLATE_HASH_ANNOTATION, ""),
@@ -185,7 +191,7 @@ def as_deployment(manifest: Manifest, **fields: Any) -> ObservedDeployment:
 
 
 class World:
-    """A Classifier and all around it; `step` plans, and does what the plan says as the API server would."""
+    """A Classifier and everything around it; `step` plans, and carries out the plan as the API server would."""
 
     def __init__(self, **spec: Any) -> None:
         self.settings = make_settings()
@@ -200,8 +206,13 @@ class World:
         return current_revision(self.observed.classifier.spec)
 
     def see(self, **fields: Any) -> None:
-        """Something else is observed from now on."""
+        """From now on these values are observed."""
         self.observed = replace(self.observed, **fields)
+
+    def refuse(self, manifest_hash: str, message: str, *, invalid: bool = False) -> None:
+        """The manifest was refused when it was last sent."""
+        memory = self.observed.memory.with_refusal(manifest_hash, Refusal(message=message, invalid=invalid))
+        self.see(memory=memory)
 
     def edit(self, **spec: Any) -> None:
         """A user changes the spec."""
@@ -213,7 +224,7 @@ class World:
         return plan_classifier(self.observed, self.settings)
 
     def step(self, *, available: bool = True) -> Plan:
-        """One pass. New Deployments are available at once, unless said otherwise, and have their Pods."""
+        """One reconcile. New Deployments have their Pods, and are available at once by default."""
         plan = self.plan()
         deployments = {item.identity.name: item for item in self.observed.deployments}
         children = {
@@ -255,14 +266,14 @@ class World:
         """The training of the current revision succeeds."""
         self.see(artifact=make_artifact(self.observed.classifier))
 
-    def settle(self, passes: int = 8) -> None:
-        """Passes until nothing is left to do."""
-        for _ in range(passes):
+    def settle(self, reconciles: int = 8) -> None:
+        """Reconcile until nothing is left to do."""
+        for _ in range(reconciles):
             before = self.status
             plan = self.step()
             if not plan.actions and plan.status == before:
                 return
-        raise AssertionError(f"not settled after {passes} passes: {plan}")
+        raise AssertionError(f"not settled after {reconciles} reconciles: {plan}")
 
 
 def settled_world(**spec: Any) -> World:
@@ -279,5 +290,5 @@ def make_history(count: int) -> tuple[HistoryEntry, ...]:
 
 
 def make_starts() -> Starts:
-    """With room for more than any test starts."""
+    """With limits above what any test starts."""
     return Starts(StartLimits(trainings=100, rollouts=20, upgrade_counted_for=timedelta(minutes=11)), lambda: NOW)

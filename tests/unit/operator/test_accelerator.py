@@ -1,4 +1,4 @@
-"""Who gets a GPU: what is asked for, what the installation and its nodes offer, and what stays chosen when nodes change."""
+"""Which Pods get a GPU: by the spec, by what the installation and its nodes offer, and when nodes change."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def resolve(
         ([NODE], {"accelerator": "GPU"}, {"kept": Accelerator.CPU}, "GPU"),
     ],
 )
-def test_who_gets_a_gpu(nodes: list[GpuNode], training: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
+def test_which_pods_get_a_gpu(nodes: list[GpuNode], training: dict[str, Any], settings: dict[str, Any], expected: str) -> None:
     assert resolve(*nodes, training=training, **settings) == expected
 
 
@@ -93,7 +93,7 @@ def test_how_many_gpus_a_program_gets(resources: dict[str, Any], accelerator: st
     assert built.get("limits", {}) == limits
 
 
-def test_servers_that_name_no_gpu_have_the_hash_that_they_had() -> None:
+def test_servers_without_a_gpu_keep_the_hash_of_earlier_releases() -> None:
     gpu = make_settings().gpu
     plain = parse_spec(make_spec()).serving
     sent = {"accelerator": "Auto", "nodeSelector": {"zone": "a"}, "resources": {"limits": {"cpu": 2}}}
@@ -115,7 +115,7 @@ def test_which_nodes_have_gpus(allocatable: dict[str, str], spec: dict[str, Any]
     assert (project_gpu_node(manifest, "nvidia.com/gpu") is not None) is counts
 
 
-def test_a_taint_that_only_advises_does_not_keep_a_pod_away() -> None:
+def test_a_taint_with_prefer_no_schedule_does_not_repel_a_pod() -> None:
     manifest = {
         "metadata": {"name": "node-1"},
         "spec": {"taints": [{"key": "a", "effect": "PreferNoSchedule"}, {"key": "b", "effect": "NoSchedule"}]},
@@ -154,7 +154,7 @@ def message_of(plan: Plan, condition_type: ConditionType) -> str:
 
 
 def started_on(plan: Plan) -> str | None:
-    """Image and resources of the Job that is started."""
+    """Image and GPUs of the Job that starts."""
     for action in plan.actions:
         if isinstance(action, StartTraining):
             (container,) = action.manifest["spec"]["template"]["spec"]["containers"]
@@ -168,30 +168,30 @@ def accelerators(world: World) -> list[str | None]:
 
 
 class TestTraining:
-    def test_auto_takes_a_gpu_where_there_is_one(self) -> None:
+    def test_auto_uses_a_gpu_if_a_node_has_one(self) -> None:
         assert started_on(make_world(NODE).plan()) == "trainer:cuda, 1 GPU"
         assert started_on(make_world().plan()) == "ocelli-trainer:latest, no GPU"
 
-    def test_a_pretrained_classifier_takes_none_unasked(self) -> None:
+    def test_auto_uses_no_gpu_for_a_pretrained_classifier(self) -> None:
         world = make_world(NODE)
         pretrained = parse_spec({"pretrained": {"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}}})
         world.see(classifier=replace(world.observed.classifier, spec=pretrained))
         assert started_on(world.plan()) == "ocelli-trainer:latest, no GPU"
 
     @pytest.mark.parametrize("nodes", [(), (NODE,)])
-    def test_a_job_that_is_there_is_left_alone_when_nodes_come_and_go(self, nodes: tuple[GpuNode, ...]) -> None:
+    def test_an_existing_job_is_kept_when_nodes_change(self, nodes: tuple[GpuNode, ...]) -> None:
         world = make_world(*nodes)
         world.step()
         world.see(jobs=(make_job(world.observed.classifier),), gpu_nodes=() if nodes else (NODE,))
         assert world.plan().actions == ()
 
-    def test_a_gpu_that_is_not_offered_names_the_setting_and_goes_on_once_it_is_set(self) -> None:
+    def test_a_missing_gpu_names_the_setting_and_trains_once_it_is_set(self) -> None:
         world = make_world(offered=False, training={"accelerator": "GPU"})
         plan = world.step()
         assert started_on(plan) is None
-        told = message_of(plan, ConditionType.STALLED)
-        assert told.startswith("GPUNotOffered: Classifier team-a/dogs: spec.training asks for a GPU")
-        assert "OCELLI_TRAINER_GPU_IMAGE" in told
+        message = message_of(plan, ConditionType.STALLED)
+        assert message.startswith("GPUNotOffered: Classifier team-a/dogs: spec.training requests a GPU")
+        assert "OCELLI_TRAINER_GPU_IMAGE" in message
         assert lifecycle(world.observed.classifier) is Lifecycle.FAILED
         before = world.status
         assert world.step().status == before
@@ -200,30 +200,30 @@ class TestTraining:
         assert started_on(plan) == "trainer:cuda, 1 GPU"
         assert (plan.status.condition(ConditionType.STALLED), plan.status.attempt) == (None, 1)
 
-    def test_want_of_a_gpu_is_told_in_the_schedulers_words_with_a_remedy(self) -> None:
+    def test_a_pod_that_waits_for_a_gpu_quotes_the_scheduler_with_a_remedy(self) -> None:
         world = make_world(NODE)
         world.step()
         sentence = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
         waiting = make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence, gpu=True)
         world.see(jobs=(make_job(world.observed.classifier),), pods=(waiting,))
-        told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith("Unschedulable: ")
-        assert "1 Insufficient nvidia.com/gpu; " in told
-        assert told.endswith(", or set spec.training.accelerator to CPU")
+        message = message_of(world.plan(), ConditionType.READY)
+        assert message.startswith("Unschedulable: ")
+        assert "1 Insufficient nvidia.com/gpu; " in message
+        assert message.endswith(", or set spec.training.accelerator to CPU")
 
 
 class TestServing:
-    def test_no_server_takes_a_gpu_unasked(self) -> None:
+    def test_servers_use_no_gpu_by_default(self) -> None:
         assert accelerators(serve(make_world(NODE))) == ["CPU"]
 
     @pytest.mark.parametrize(("nodes", "chosen"), [((), "CPU"), ((NODE,), "GPU")])
-    def test_what_auto_came_to_stays_when_nodes_come_and_go(self, nodes: tuple[GpuNode, ...], chosen: str) -> None:
+    def test_the_choice_of_auto_stays_when_nodes_change(self, nodes: tuple[GpuNode, ...], chosen: str) -> None:
         world = serve(make_world(*nodes, serving={"accelerator": "Auto"}))
         assert accelerators(world) == [chosen]
         world.see(gpu_nodes=() if nodes else (NODE,))
         assert world.plan().actions == ()
 
-    def test_the_next_revision_is_judged_anew(self) -> None:
+    def test_auto_chooses_again_for_the_next_revision(self) -> None:
         world = serve(make_world(serving={"accelerator": "Auto"}))
         world.see(gpu_nodes=(NODE,))
         world.edit(model={"seed": 1}, serving={"accelerator": "Auto"})
@@ -235,7 +235,7 @@ class TestServing:
         assert sorted(str(item) for item in accelerators(world)) == ["CPU", "GPU"]
 
     @pytest.mark.parametrize("serving", [{"accelerator": "Auto"}, {"accelerator": "GPU"}])
-    def test_asking_for_it_rolls_out_without_a_training(self, serving: dict[str, str]) -> None:
+    def test_requesting_a_gpu_rolls_out_without_a_training(self, serving: dict[str, str]) -> None:
         world = serve(make_world(NODE))
         world.edit(serving=serving)
         world.learn()
@@ -245,7 +245,7 @@ class TestServing:
         assert applied["spec"]["template"]["spec"]["containers"][0]["image"] == "inference:cuda"
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
-    def test_auto_is_judged_anew_where_the_user_sends_the_servers_elsewhere(self) -> None:
+    def test_auto_chooses_again_if_the_placement_changes(self) -> None:
         world = serve(make_world(NODE, serving={"accelerator": "Auto"}))
         world.edit(serving={"accelerator": "Auto", "nodeSelector": {"zone": "a"}})
         world.learn()
@@ -253,7 +253,7 @@ class TestServing:
         assert accelerators(world) == ["CPU"]
 
     @pytest.mark.parametrize(("named", "nodes", "before", "after"), [(2, (), "GPU", "CPU"), (0, (NODE,), "CPU", "GPU")])
-    def test_auto_is_judged_anew_where_the_user_names_no_number_any_more(
+    def test_auto_chooses_again_if_resources_name_no_gpus_any_more(
         self, named: int, nodes: tuple[GpuNode, ...], before: str, after: str
     ) -> None:
         resources = {"limits": {"nvidia.com/gpu": named}}
@@ -264,14 +264,14 @@ class TestServing:
         world.settle()
         assert accelerators(world) == [after]
 
-    def test_asking_for_the_gpu_that_auto_chose_replaces_no_server(self) -> None:
+    def test_requesting_the_gpu_that_auto_chose_replaces_no_server(self) -> None:
         (before,), (after,) = (
             find_applied(make_first_rollout(accelerator).plan(), ChildKind.DEPLOYMENT) for accelerator in ("Auto", "GPU")
         )
         assert before["metadata"]["labels"][ACCELERATOR_LABEL] == "GPU"
         assert before["spec"] == after["spec"]
 
-    def test_a_gpu_that_is_not_offered_leaves_what_serves_as_it_is(self) -> None:
+    def test_a_missing_gpu_keeps_the_running_servers(self) -> None:
         world = serve(make_world(offered=False))
         world.edit(serving={"accelerator": "GPU", "replicas": 2})
         world.learn()
@@ -281,7 +281,7 @@ class TestServing:
         assert plan.status.is_true(ConditionType.AVAILABLE)
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
-    def test_a_first_rollout_to_a_gpu_that_is_not_offered_stalls_until_it_is(self) -> None:
+    def test_a_first_rollout_stalls_until_a_gpu_is_offered(self) -> None:
         world = make_world(offered=False, serving={"accelerator": "GPU"})
         world.step()
         world.learn()
@@ -294,7 +294,7 @@ class TestServing:
         world.settle()
         assert accelerators(world) == ["GPU"]
 
-    def test_a_rollout_that_failed_for_want_of_a_gpu_is_tried_on_a_cpu_once_no_node_has_one(self) -> None:
+    def test_a_rollout_without_a_free_gpu_is_retried_on_a_cpu_once_no_node_has_gpus(self) -> None:
         world = make_world(NODE, serving={"accelerator": "Auto"})
         world.step()
         world.learn()
@@ -306,14 +306,14 @@ class TestServing:
         world.settle()
         assert accelerators(world) == ["CPU"]
 
-    def test_want_of_a_gpu_is_told_in_the_schedulers_words_with_a_remedy(self) -> None:
+    def test_a_pod_that_waits_for_a_gpu_quotes_the_scheduler_with_a_remedy(self) -> None:
         world = make_world(NODE, serving={"accelerator": "GPU"})
         world.step()
         world.learn()
         world.step(available=False)
         sentence = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."
         world.see(pods=(make_pod(Component.INFERENCE, world.revision, ready=False, unschedulable=sentence, gpu=True),))
-        told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith("Unschedulable: ")
-        assert "1 Insufficient nvidia.com/gpu; " in told
-        assert told.endswith(", or set spec.serving.accelerator to CPU")
+        message = message_of(world.plan(), ConditionType.READY)
+        assert message.startswith("Unschedulable: ")
+        assert "1 Insufficient nvidia.com/gpu; " in message
+        assert message.endswith(", or set spec.serving.accelerator to CPU")

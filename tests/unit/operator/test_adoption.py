@@ -1,4 +1,4 @@
-"""The first pass over a Classifier: which id it gets, and that this takes no look at all the others."""
+"""The first reconcile of a Classifier: which id it gets, without reading all the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.unit.operator.factories import NOW, make_classifier, make_settings
 
 
 class IndexedView:
-    """Finds Classifiers by key and by id, and nothing else of them."""
+    """Finds Classifiers only by key and by id."""
 
     def __init__(self, *classifiers: Classifier) -> None:
         self._classifiers = {ObjectKey(item.namespace, item.name): item for item in classifiers}
@@ -40,7 +40,7 @@ class IndexedView:
 
 
 class StatusWrites:
-    """Stands for the API server."""
+    """A stand-in for the API server."""
 
     def __init__(self) -> None:
         self.written: list[Manifest] = []
@@ -62,7 +62,7 @@ def make_unseen(name: str, *, label: str | None = None, created_at: str = "2026-
 
 
 def adopt(*classifiers: Classifier) -> str:
-    """The id that the first of them is given."""
+    """The id that the first of them gets."""
     client = StatusWrites()
     parts: dict[str, Any] = {
         "client": client,
@@ -81,15 +81,15 @@ def adopt(*classifiers: Classifier) -> str:
     return classifier_id
 
 
-def test_an_id_is_drawn_where_there_is_none() -> None:
+def test_a_classifier_without_an_id_gets_one() -> None:
     assert adopt(make_unseen("dogs"), make_unseen("cats")).startswith("dogs_")
 
 
-def test_an_id_by_label_is_kept() -> None:
+def test_an_id_in_a_label_is_kept() -> None:
     assert adopt(make_unseen("dogs", label="dogs_7"), make_unseen("cats", label="cats_7")) == "dogs_7"
 
 
-def test_of_two_with_one_id_the_newer_is_given_another() -> None:
+def test_the_newer_of_two_with_the_same_id_gets_another() -> None:
     older = make_unseen("cats", label="dogs_7", created_at="2026-05-04T10:00:00Z")
     assert adopt(make_unseen("dogs", label="dogs_7"), older) != "dogs_7"
     assert adopt(older, make_unseen("dogs", label="dogs_7")) == "dogs_7"

@@ -1,4 +1,4 @@
-"""What a pass makes of a served artifact that has vanished from the store."""
+"""What happens when the served artifact is missing from the store."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FIELD_OF_KIND = {
 
 
 class WorldView:
-    """The cluster, as a world has it."""
+    """The cluster of a world."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -70,7 +70,7 @@ class WorldView:
 
 
 class Scene:
-    """A settled Classifier whose artifact has vanished, and the operator's passes over it."""
+    """A settled Classifier whose artifact is missing, and the reconciles of it."""
 
     def __init__(self, folder: Path) -> None:
         self.world = settled_world()
@@ -80,7 +80,7 @@ class Scene:
         self.start()
 
     def start(self) -> None:
-        """An operator that has not looked through the store yet."""
+        """An operator before its first sweep."""
 
         async def create(_resource: object, _namespace: str, body: dict[str, Any], **_: object) -> dict[str, Any]:
             self.jobs.append(body["metadata"]["name"])
@@ -125,11 +125,11 @@ class Scene:
         return Counted()
 
     def lose(self) -> None:
-        """The sweep misses the artifact."""
+        """The sweep does not find the artifact."""
         self.reconciler.note_lost_artifacts({KEY: self.world.revision})
 
     def run(self) -> str:
-        """One pass; the reason of `Ready` that it would write."""
+        """One reconcile; the reason of `Ready` that it would write."""
 
         async def write_status(_classifier: Classifier, plan: Any) -> None:
             self.world.see(classifier=replace(self.world.observed.classifier, status=plan.status))
@@ -140,7 +140,7 @@ class Scene:
 
     @property
     def ready(self) -> Condition:
-        """`Ready`, as it was written last."""
+        """The last written `Ready`."""
         ready = self.world.status.condition(ConditionType.READY)
         assert ready is not None
         return ready
@@ -151,20 +151,20 @@ def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path / "store")
 
 
-def test_it_is_told_and_nothing_is_trained_by_itself(scene: Scene) -> None:
+def test_it_is_reported_and_not_trained_automatically(scene: Scene) -> None:
     scene.lose()
     assert scene.run() == "ArtifactLost"
     assert scene.jobs == []
 
 
-def test_no_pass_asks_the_store_for_it(scene: Scene) -> None:
+def test_the_store_is_not_asked_for_it(scene: Scene) -> None:
     scene.lose()
     for _ in range(3):
         scene.run()
     assert scene.reads == []
 
 
-def test_a_successor_tells_the_same_before_it_has_looked_through_the_store(scene: Scene) -> None:
+def test_a_successor_reports_it_before_its_first_sweep(scene: Scene) -> None:
     scene.lose()
     scene.run()
     scene.start()
@@ -179,24 +179,24 @@ def test_a_raised_nonce_trains_it_again(scene: Scene) -> None:
     assert len(scene.jobs) == 1
 
 
-def test_it_is_told_while_the_revision_is_trained_again(scene: Scene) -> None:
+def test_it_is_reported_while_the_revision_is_trained_again(scene: Scene) -> None:
     scene.lose()
     scene.run()
     scene.world.edit(retrainNonce=1)
     assert scene.run() == "ArtifactLost"
-    assert "put it back from a backup; training Job" in scene.ready.message
+    assert "restore it from a backup; training Job" in scene.ready.message
 
 
-def test_it_is_told_while_another_revision_is_trained(scene: Scene) -> None:
+def test_it_is_reported_while_another_revision_is_trained(scene: Scene) -> None:
     scene.lose()
     served = scene.world.revision
     scene.world.edit(model={"seed": 7})
     assert scene.run() == "ArtifactLost"
-    assert f"the artifact of revision {served} is not in the object store any more" in scene.ready.message
+    assert f"the artifact of revision {served} is missing from the object store" in scene.ready.message
 
 
 @pytest.mark.parametrize("edit", [{"retrainNonce": 1}, {"model": {"seed": 7}}], ids=["the same", "another"])
-def test_it_is_told_after_a_failed_training_of_a_revision(scene: Scene, edit: dict[str, Any]) -> None:
+def test_it_is_reported_after_a_failed_training(scene: Scene, edit: dict[str, Any]) -> None:
     scene.lose()
     scene.run()
     scene.world.edit(**edit)
@@ -205,11 +205,11 @@ def test_it_is_told_after_a_failed_training_of_a_revision(scene: Scene, edit: di
     job = make_job(classifier, classifier.status.attempt, finished=True, failure_reason="BackoffLimitExceeded")
     scene.world.see(jobs=(job,))
     assert scene.run() == "ArtifactLost"
-    assert "put it back from a backup; training Job" in scene.ready.message
+    assert "restore it from a backup; training Job" in scene.ready.message
     assert scene.world.status.condition(ConditionType.STALLED) is not None
 
 
-def test_a_successor_goes_on_with_the_training_of_a_lost_artifact(scene: Scene) -> None:
+def test_a_successor_continues_the_training_of_a_lost_artifact(scene: Scene) -> None:
     scene.lose()
     scene.run()
     scene.world.edit(retrainNonce=1)
@@ -219,7 +219,7 @@ def test_a_successor_goes_on_with_the_training_of_a_lost_artifact(scene: Scene) 
     assert scene.world.status.training_revision == scene.world.revision
 
 
-def test_one_that_was_put_back_is_ready_after_the_next_sweep(scene: Scene) -> None:
+def test_a_restored_one_is_ready_after_the_next_sweep(scene: Scene) -> None:
     scene.lose()
     scene.run()
     assert scene.reconciler.note_lost_artifacts({}) == {KEY}
@@ -227,7 +227,7 @@ def test_one_that_was_put_back_is_ready_after_the_next_sweep(scene: Scene) -> No
     assert scene.run() == "Served"
 
 
-def test_what_was_known_before_wakes_nobody(scene: Scene) -> None:
+def test_a_known_loss_triggers_no_reconcile(scene: Scene) -> None:
     lost = {KEY: scene.world.revision}
     assert scene.reconciler.note_lost_artifacts(lost) == {KEY}
     assert scene.reconciler.note_lost_artifacts(lost) == set()

@@ -16,7 +16,7 @@ def test_a_job_is_named_after_classifier_revision_and_attempt() -> None:
 
 
 @pytest.mark.parametrize("attempt", [1000, 10**6, 2**31])
-def test_a_job_keeps_to_the_limit_at_every_attempt(attempt: int) -> None:
+def test_a_job_name_stays_within_the_limit_at_every_attempt(attempt: int) -> None:
     name = job_name(LONGEST, REVISION, attempt)
     assert len(name) <= JOB_NAME_LIMIT
     assert name.endswith(f"-{REVISION}-{attempt}")
@@ -26,5 +26,5 @@ def test_shortened_names_of_two_classifiers_differ() -> None:
     assert job_name(LONGEST[:-1] + "b", REVISION, 1000) != job_name(LONGEST, REVISION, 1000)
 
 
-def test_other_children_of_the_longest_name_keep_to_the_limit() -> None:
+def test_other_children_of_the_longest_name_stay_within_the_limit() -> None:
     assert max(len(deployment_name(LONGEST, REVISION)), len(service_name(LONGEST))) <= 63

@@ -1,4 +1,4 @@
-"""An operator that may not make the NetworkPolicies that it should: who sees that, and what goes on."""
+"""An operator that cannot create NetworkPolicies: how it is reported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PEERS = '[{"podSelector": {}}]'
 METRIC = "ocelli_network_policies_blocked"
 
 
-def leave_no_room(stage: Stage) -> None:
-    """A quota of the namespace has no room for NetworkPolicies."""
+def exceed_quota(stage: Stage) -> None:
+    """A quota of the namespace allows no NetworkPolicies."""
     create = stage.cluster.create
 
     async def refuse(resource: Resource, namespace: str, body: Manifest, **options: Any) -> Manifest:
@@ -28,19 +28,19 @@ def leave_no_room(stage: Stage) -> None:
     stage.cluster.create = refuse  # type: ignore[method-assign]
 
 
-def test_after_an_upgrade_what_serves_stays_ready_without_room_for_its_network_policy_and_is_counted(tmp_path: Path) -> None:
+def test_after_an_upgrade_a_blocked_network_policy_is_reported_and_counted(tmp_path: Path) -> None:
     async def scenario() -> tuple[dict[str, Any], float | None]:
         stage = Stage(tmp_path)
         stage.add("dogs")
         async with stage.operator():
             await stage.wait_for("its Job", lambda: stage.find(JOBS, "dogs"))
             await stage.serve("dogs")
-        leave_no_room(stage)
+        exceed_quota(stage)
         async with stage.operator(OCELLI_INFERENCE_PEERS=PEERS) as operation:
-            await stage.wait_for("it is told", lambda: "NetworkPolicy" in stage.condition("dogs", "Ready")["message"])
+            await stage.wait_for("it is reported", lambda: "NetworkPolicy" in stage.condition("dogs", "Ready")["message"])
             return stage.condition("dogs", "Ready"), operation.metrics.registry.get_sample_value(METRIC)
 
     ready, blocked = asyncio.run(scenario())
     assert (ready["status"], ready["reason"]) == ("True", "Served")
-    assert "NetworkPolicy clf-dogs waits for room: exceeded quota: team" in ready["message"]
+    assert "NetworkPolicy clf-dogs waits for quota: exceeded quota: team" in ready["message"]
     assert blocked == 1.0

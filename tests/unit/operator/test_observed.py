@@ -1,4 +1,4 @@
-"""Projections: what is read of the API's objects."""
+"""Projections of objects of the API."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def make_pod(**status: Any) -> dict[str, Any]:
     return {"metadata": METADATA, "spec": {"containers": containers}, "status": status}
 
 
-def test_the_schedulers_sentence_is_read_from_an_unschedulable_pod_only() -> None:
+def test_only_an_unschedulable_pod_has_a_message_of_the_scheduler() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no node"}
     assert project_pod(make_pod(conditions=[condition])).unschedulable == "no node"
     assert project_pod(make_pod(conditions=[{**condition, "reason": "SchedulingGated"}])).unschedulable == ""
 
 
 @pytest.mark.parametrize("place", ["state", "lastState"])
-def test_the_last_end_is_read_from_a_container_that_is_dead_or_restarts(place: str) -> None:
+def test_the_last_termination_is_read_from_a_dead_or_restarting_container(place: str) -> None:
     ended = {"exitCode": 137, "reason": "OOMKilled", "message": "bye"}
-    # A sidecar that was injected stands before it.
+    # An injected sidecar comes first.
     sidecar = {"name": "proxy", "state": {"terminated": {"exitCode": 1, "message": "no proxy"}}}
     pod = project_pod(make_pod(containerStatuses=[sidecar, {"name": "trainer", place: {"terminated": ended}}]))
     assert (pod.exit_code, pod.exit_reason, pod.termination_message, pod.memory_limit) == (137, "OOMKilled", "bye", "1Gi")
 
 
-def test_a_container_on_its_way_is_no_trouble() -> None:
+def test_a_starting_container_does_not_count_as_waiting() -> None:
     assert (
         project_pod(
             make_pod(containerStatuses=[{"name": "trainer", "state": {"waiting": {"reason": "ContainerCreating"}}}])
@@ -47,7 +47,7 @@ def test_a_container_on_its_way_is_no_trouble() -> None:
     )
 
 
-def test_a_trainer_that_ended_beside_a_running_sidecar_is_held_open() -> None:
+def test_an_ended_trainer_with_a_running_sidecar_is_held_open() -> None:
     statuses = [
         {"name": "proxy", "state": {"running": {}}},
         {"name": "trainer", "state": {"terminated": {"exitCode": 0}}},
@@ -56,7 +56,7 @@ def test_a_trainer_that_ended_beside_a_running_sidecar_is_held_open() -> None:
     assert (pod.held_open, pod.ended, pod.terminal) == (True, True, False)
 
 
-def test_the_end_of_a_sidecar_ends_no_trainer() -> None:
+def test_the_end_of_a_sidecar_is_not_the_end_of_the_trainer() -> None:
     statuses = [
         {"name": "proxy", "state": {"terminated": {"exitCode": 0}}},
         {"name": "trainer", "state": {"running": {}}},
@@ -74,11 +74,13 @@ def test_a_fresh_pod_without_a_status_is_pending() -> None:
         ([], False, False),
         ([{"type": "Complete", "status": "True"}], True, True),
         ([{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}], True, False),
-        # The Job controller announces an end while Pods still run.
+        # The Job controller sets this while Pods still run.
         ([{"type": "FailureTarget", "status": "True"}], False, False),
     ],
 )
-def test_a_job_has_finished_when_no_pod_of_it_runs(conditions: list[dict[str, str]], finished: bool, succeeded: bool) -> None:
+def test_a_job_is_finished_when_none_of_its_pods_runs(
+    conditions: list[dict[str, str]], finished: bool, succeeded: bool
+) -> None:
     job = project_job({"metadata": METADATA, "status": {"conditions": conditions}})
     assert (job.finished, job.succeeded) == (finished, succeeded)
 
@@ -119,21 +121,21 @@ REFUSED = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
     [
         ({"conditions": [LATE]}, True),
         ({"conditions": [LATE, REFUSED]}, False),
-        # The quota has room since a moment ago, and the controller has not counted the first Pod.
+        # The quota was raised a moment ago, and the controller has not counted the first Pod.
         ({"conditions": [LATE], "replicas": 0, "updatedReplicas": 0}, False),
         ({"conditions": [LATE], "replicas": 1, "updatedReplicas": 1}, False),
     ],
 )
-def test_a_deadline_counts_only_where_pods_could_be_made(status: dict[str, Any], exceeded: bool) -> None:
+def test_a_deadline_counts_only_if_pods_could_be_created(status: dict[str, Any], exceeded: bool) -> None:
     assert project_deployment(make_deployment(**status)).deadline_exceeded is exceeded
 
 
-def test_why_no_pods_are_made_is_read_from_a_deployment() -> None:
+def test_the_refusal_of_pods_is_read_from_a_deployment() -> None:
     assert project_deployment(make_deployment(conditions=[REFUSED])).pod_refusal == "exceeded quota: team"
     assert project_deployment(make_deployment(conditions=[{**REFUSED, "status": "False"}])).pod_refusal == ""
 
 
-def test_a_deployment_says_what_was_chosen_for_its_pods() -> None:
+def test_the_chosen_accelerator_is_read_from_a_deployment() -> None:
     manifest = make_deployment()
     metadata = {**METADATA, "labels": {"ocelli.dev/accelerator": "GPU"}, "annotations": {"ocelli.dev/placement-hash": "ab"}}
     chosen = project_deployment({**manifest, "metadata": metadata})
@@ -141,7 +143,7 @@ def test_a_deployment_says_what_was_chosen_for_its_pods() -> None:
     assert project_deployment(manifest).accelerator is None
 
 
-def test_a_server_that_died_does_not_make_a_deployment_incomplete() -> None:
+def test_a_dead_server_does_not_make_a_deployment_incomplete() -> None:
     assert project_deployment(make_deployment(availableReplicas=1)).complete
 
 

@@ -1,4 +1,4 @@
-"""Is the current revision learned? Every reason of `Trained`, `DataValid` and `Stalled` is reached here."""
+"""Is the current revision trained? Every reason of `Trained`, `DataValid` and `Stalled` is reached here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import DeleteChild, DropExamples, RestoreLabel, StartTraining
-from ocelli_operator.manifests.metadata import manifest_hash
+from ocelli_operator.memory import Memory
 from ocelli_operator.observed import ChildKind, Observed, ObservedJob, ObservedPod
 from ocelli_operator.plan import LABEL_DELAY_SECONDS, Plan, plan_classifier
 from tests.unit.operator.factories import (
@@ -26,6 +26,7 @@ from tests.unit.operator.factories import (
     make_outcome,
     make_pod,
     make_settings,
+    message_of,
     settled_world,
 )
 
@@ -33,12 +34,6 @@ from tests.unit.operator.factories import (
 def condition_of(plan: Plan, condition_type: ConditionType) -> tuple[str, str] | None:
     condition = plan.status.condition(condition_type)
     return None if condition is None else (str(condition.status), condition.reason)
-
-
-def message_of(plan: Plan, condition_type: ConditionType) -> str:
-    condition = plan.status.condition(condition_type)
-    assert condition is not None
-    return condition.message
 
 
 def starts_of(plan: Plan) -> list[tuple[str, int]]:
@@ -62,7 +57,7 @@ class TestAdoption:
         classifier = make_classifier(ClassifierStatus(), labels=labels)
         return Observed(classifier=classifier, now=NOW, fresh_classifier_id="dogs_77", id_taken=taken)
 
-    def test_an_id_is_drawn_where_there_is_none(self) -> None:
+    def test_a_classifier_without_an_id_gets_one(self) -> None:
         assert plan_classifier(self.observe({}), make_settings()).status.classifier_id == "dogs_77"
 
     def test_the_id_in_the_label_is_kept(self) -> None:
@@ -73,11 +68,11 @@ class TestAdoption:
         observed = self.observe({CLASSIFIER_ID_LABEL: "birds_5"}, taken=True)
         assert plan_classifier(observed, make_settings()).status.classifier_id == "dogs_77"
 
-    def test_a_label_that_is_no_id_is_replaced(self) -> None:
+    def test_a_label_that_is_not_an_id_is_replaced(self) -> None:
         observed = self.observe({CLASSIFIER_ID_LABEL: "not-an-id"})
         assert plan_classifier(observed, make_settings()).status.classifier_id == "dogs_77"
 
-    def test_nothing_is_made_before_the_id_is_written(self) -> None:
+    def test_nothing_is_created_before_the_id_is_written(self) -> None:
         plan = plan_classifier(self.observe({}), make_settings())
         assert (plan.actions, plan.requeue_after_seconds) == ((), 0.0)
 
@@ -86,7 +81,7 @@ class TestAdoption:
         world.see(classifier=replace(world.observed.classifier, labels={CLASSIFIER_ID_LABEL: "cats_1"}))
         assert world.plan().actions == (RestoreLabel(classifier_id="dogs_19"),)
 
-    def test_nothing_else_is_written_in_the_pass_that_restores_a_label(self) -> None:
+    def test_restoring_a_label_is_the_only_write_of_its_reconcile(self) -> None:
         world = settled_world()
         world.edit(serving={"replicas": 2})
         world.see(classifier=replace(world.observed.classifier, labels={}))
@@ -110,7 +105,7 @@ def test_a_job_that_exists_is_not_created_again_after_its_status_write_was_lost(
     assert (plan.status.training_revision, plan.status.attempt) == (world.revision, 1)
 
 
-def test_an_artifact_in_the_store_makes_a_job_needless() -> None:
+def test_no_job_starts_if_the_artifact_is_stored() -> None:
     world = World()
     world.learn()
     plan = world.plan()
@@ -118,20 +113,20 @@ def test_an_artifact_in_the_store_makes_a_job_needless() -> None:
     assert condition_of(plan, ConditionType.TRAINED) == ("True", "ArtifactStored")
 
 
-def test_a_job_that_somebody_deleted_is_created_again_under_its_name() -> None:
+def test_a_deleted_job_is_recreated_under_its_name() -> None:
     world = world_in_training()
     world.step()
     world.see(jobs=())
     assert starts_of(world.plan()) == [(world.revision, 1)]
 
 
-def test_no_second_trainer_of_a_revision_starts_while_one_lives() -> None:
+def test_no_second_trainer_of_a_revision_starts_while_one_runs() -> None:
     world = world_in_training()
     world.step()
     world.see(jobs=(), pods=(make_pod(Component.TRAINING, world.revision),))
     plan = world.plan()
     assert starts_of(plan) == []
-    assert "has to end first" in message_of(plan, ConditionType.TRAINED)
+    assert "of an earlier attempt ends" in message_of(plan, ConditionType.TRAINED)
 
 
 def test_a_job_of_an_earlier_object_of_the_name_is_waited_for() -> None:
@@ -145,7 +140,7 @@ def test_a_job_of_an_earlier_object_of_the_name_is_waited_for() -> None:
     assert condition_of(plan, ConditionType.STALLED) is None
 
 
-def test_a_foreign_job_of_the_name_is_left_alone_and_told_with_a_remedy() -> None:
+def test_a_foreign_job_with_the_name_is_kept_and_reported_with_a_remedy() -> None:
     world = World()
     job = make_job(world.observed.classifier)
     world.see(jobs=(replace(job, identity=replace(job.identity, owner_uid="", owner_kind="")),))
@@ -155,10 +150,10 @@ def test_a_foreign_job_of_the_name_is_left_alone_and_told_with_a_remedy() -> Non
     assert "does not belong to this Classifier; delete it" in message_of(plan, ConditionType.READY)
 
 
-def test_a_foreign_job_of_another_revision_survives() -> None:
+def test_a_foreign_job_of_another_revision_is_kept() -> None:
     world = world_in_training()
     foreign = make_job(world.observed.classifier, revision="0123456789")
-    foreign = replace(foreign, identity=replace(foreign.identity, owner_uid="somebody"))
+    foreign = replace(foreign, identity=replace(foreign.identity, owner_uid="uid-of-another"))
     world.see(jobs=(*world.observed.jobs, foreign))
     assert deleted_jobs(world.plan()) == []
 
@@ -166,55 +161,58 @@ def test_a_foreign_job_of_another_revision_survives() -> None:
 @pytest.mark.parametrize("owner", [("", ""), ("Job", "my-copy"), ("ReplicaSet", "dogs-5d4f8c")])
 def test_a_pod_with_copied_labels_does_not_keep_a_training_from_starting(owner: tuple[str, str]) -> None:
     world = World()
-    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+    identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=owner)
     world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
     assert starts_of(world.plan()) == [(world.revision, 1)]
 
 
 def test_a_pod_with_copied_labels_does_not_count_as_the_trainer() -> None:
     world = world_in_training()
-    identity = make_identity("copy", world.revision, owner_uid="somebody", owner=("Job", "my-copy"))
+    identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=("Job", "my-copy"))
     world.see(pods=(make_pod(Component.TRAINING, world.revision, identity=identity),))
     assert condition_of(world.plan(), ConditionType.TRAINED) == ("False", "Queued")
 
 
 class TestRefusedPod:
-    """The Job is there, and Kubernetes makes no Pod for it."""
+    """The Job exists, and Kubernetes refuses to create its Pod."""
 
     QUOTA = (
         'Error creating: pods "dogs-1-x7f2k" is forbidden: '
         "exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3"
     )
 
-    def test_a_quota_is_told_in_kubernetes_own_words_with_a_remedy(self) -> None:
+    def test_an_exceeded_quota_is_quoted_with_a_remedy(self) -> None:
         world = world_in_training()
         world.see(pod_refusal=self.QUOTA)
         plan = world.plan()
         assert message_of(plan, ConditionType.READY).endswith(
-            "-1 waits for room: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3; "
-            "raise the quota or delete what uses it"
+            "-1 waits for quota: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3; "
+            "raise the quota, or delete objects that count against it"
         )
         assert condition_of(plan, ConditionType.STALLED) is None
 
-    def test_a_webhook_is_told_in_its_own_words(self) -> None:
+    def test_a_webhook_is_quoted(self) -> None:
         world = world_in_training()
         world.see(pod_refusal='Error creating: admission webhook "no.test" denied the request: not today')
-        told = message_of(world.plan(), ConditionType.READY)
-        assert '-1 waits to be admitted: admission webhook "no.test" denied the request: not today; have it allowed' in told
+        message = message_of(world.plan(), ConditionType.READY)
+        assert (
+            '-1 waits for admission: admission webhook "no.test" denied the request: not today; have the policy allow it'
+            in message
+        )
 
-    def test_it_is_looked_at_again_though_nothing_is_heard_of_it(self) -> None:
+    def test_it_is_reconciled_again_without_a_change(self) -> None:
         world = world_in_training()
         world.see(pod_refusal=self.QUOTA)
         assert world.plan().requeue_after_seconds == 30.0
 
-    def test_a_pod_that_is_there_now_counts_more(self) -> None:
+    def test_an_existing_pod_overrides_the_refusal(self) -> None:
         world = world_in_training()
         world.see(pod_refusal=self.QUOTA, pods=(make_pod(Component.TRAINING, world.revision),))
         assert condition_of(world.plan(), ConditionType.TRAINED) == ("False", "Training")
 
 
 class TestSidecar:
-    """An injected container goes on when the trainer has ended, so that its Pod, hence its Job, never ends."""
+    """An injected container continues after the trainer has ended, so that its Pod and its Job never end."""
 
     def world(self, **pod: object) -> World:
         world = world_in_training()
@@ -227,10 +225,10 @@ class TestSidecar:
         world.learn()
         assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
 
-    def test_a_trainer_that_failed_is_told_first_and_its_job_deleted_then(self) -> None:
+    def test_a_failed_trainer_is_reported_before_its_job_is_deleted(self) -> None:
         world = self.world(exit_code=3, termination_message="Traceback: boom")
         plan = world.step()
-        assert "exit code 3 and said: Traceback: boom" in message_of(plan, ConditionType.STALLED)
+        assert "exit code 3: Traceback: boom" in message_of(plan, ConditionType.STALLED)
         assert deleted_jobs(plan) == []
         assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
 
@@ -242,6 +240,19 @@ class TestSidecar:
         assert starts_of(world.plan()) == [(world.revision, 2)]
 
 
+def test_a_pod_may_wait_for_a_node_longer_than_its_deadline() -> None:
+    world = world_in_training(training={"activeDeadlineSeconds": 60})
+    created_at = (NOW - timedelta(days=2)).isoformat()
+    waiting = make_pod(
+        Component.TRAINING, world.revision, phase="Pending", unschedulable="0/1 nodes are available.", created_at=created_at
+    )
+    world.see(jobs=(make_job(world.observed.classifier, created_at=created_at),), pods=(waiting,))
+    plan = world.step()
+    assert condition_of(plan, ConditionType.TRAINED) == ("False", "Unschedulable")
+    assert condition_of(plan, ConditionType.STALLED) is None
+    assert world.plan().actions == ()
+
+
 def test_a_pod_past_its_deadline_fails_the_training_without_another_try() -> None:
     world = world_in_training()
     world.step()
@@ -249,18 +260,19 @@ def test_a_pod_past_its_deadline_fails_the_training_without_another_try() -> Non
         pods=(make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=143, end_reason="DeadlineExceeded"),)
     )
     plan = world.step()
-    assert "did not end within 3600 seconds" in message_of(plan, ConditionType.STALLED)
+    assert "timed out after 3600 s" in message_of(plan, ConditionType.STALLED)
     assert deleted_jobs(world.plan()) == [f"dogs-{world.revision}-1"]
 
 
-def test_an_evicted_trainer_is_told_in_kubernetes_own_words() -> None:
+def test_an_eviction_is_quoted() -> None:
     world = world_in_training()
     world.step()
     said = 'Usage of EmptyDir volume "scratch" exceeds the limit "32Gi". '
     pod = make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=137, end_reason="Evicted", end_message=said)
     world.see(jobs=(make_job(world.observed.classifier, finished=True, failure_reason="PodFailurePolicy"),), pods=(pod,))
-    assert 'its Pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "32Gi"; use less' in message_of(
-        world.plan(), ConditionType.STALLED
+    assert (
+        'its Pod was evicted: Usage of EmptyDir volume "scratch" exceeds the limit "32Gi"; reduce what it uses'
+        in message_of(world.plan(), ConditionType.STALLED)
     )
 
 
@@ -274,7 +286,7 @@ def test_an_edit_while_a_job_runs_replaces_the_job() -> None:
     assert starts_of(plan) == [(world.revision, 2)]
 
 
-def test_an_ended_job_of_an_earlier_revision_stays_for_its_time() -> None:
+def test_an_ended_job_of_an_earlier_revision_is_kept_until_its_ttl() -> None:
     world = world_in_training()
     world.step()
     ended: ObservedJob = make_job(world.observed.classifier, finished=True, succeeded=True)
@@ -322,25 +334,25 @@ class TestDataRetention:
         world.learn()
         assert self.drops(world.plan()) == []
 
-    def test_examples_stay_while_they_are_learned_from(self) -> None:
+    def test_examples_are_kept_during_the_training(self) -> None:
         assert self.drops(world_in_training(dataRetention="DropAfterTraining").plan()) == []
 
-    def test_examples_are_dropped_once_they_were_learned_from(self) -> None:
+    def test_examples_are_dropped_after_the_training(self) -> None:
         world = World(dataRetention="DropAfterTraining")
         world.learn()
         assert self.drops(world.plan()) == [world.revision]
 
     @pytest.mark.parametrize("reason", [OutcomeReason.INVALID_DATA, OutcomeReason.BACKBONE_UNAVAILABLE])
-    def test_examples_are_dropped_after_a_training_in_vain(self, reason: OutcomeReason) -> None:
+    def test_examples_are_dropped_after_a_failed_training(self, reason: OutcomeReason) -> None:
         world = World(dataRetention="DropAfterTraining")
         outcome = make_outcome(world.observed.classifier, reason, "it says why")
         world.see(jobs=(make_job(world.observed.classifier, finished=True),), outcome=outcome)
         assert self.drops(world.plan()) == [world.revision]
 
-    def test_examples_that_were_seen_to_go_are_not_dropped_again(self) -> None:
+    def test_examples_are_not_dropped_twice(self) -> None:
         world = World(dataRetention="DropAfterTraining")
         world.learn()
-        world.see(dropped_revision=world.revision)
+        world.see(memory=Memory(dropped_revision=world.revision))
         assert self.drops(world.plan()) == []
 
 
@@ -348,22 +360,22 @@ class TestRunning:
     def test_a_job_without_a_pod_is_queued(self) -> None:
         assert condition_of(world_in_training().plan(), ConditionType.TRAINED) == ("False", "Queued")
 
-    def test_a_waiting_container_is_told(self) -> None:
+    def test_the_reason_of_a_waiting_container_is_reported(self) -> None:
         world = world_in_training()
         pod = make_pod(Component.TRAINING, world.revision, phase="Pending", waiting="ImagePullBackOff: no such image")
         world.see(pods=(pod,))
         assert "ImagePullBackOff: no such image" in message_of(world.plan(), ConditionType.TRAINED)
 
-    def test_a_try_that_ended_is_told_until_the_next_one_starts(self) -> None:
+    def test_a_failed_try_is_reported_until_the_next_one_starts(self) -> None:
         world = world_in_training()
         dead = make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=1, termination_message="boom")
         world.see(pods=(dead,))
         plan = world.plan()
         assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
-        said = "try 1 of 3 ended unexpectedly (boom); it is tried again shortly"
+        said = "try 1 of 3 failed (boom); Kubernetes tries again shortly"
         assert message_of(plan, ConditionType.TRAINED).endswith(f"-1: {said}")
 
-    def test_no_other_try_is_promised_after_a_final_exit_code(self) -> None:
+    def test_no_retry_is_announced_after_a_final_exit_code(self) -> None:
         world = world_in_training()
         world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Failed", exit_code=64),))
         assert "tried again" not in message_of(world.plan(), ConditionType.TRAINED)
@@ -384,13 +396,13 @@ class TestRunning:
         assert world.plan().requeue_after_seconds == 2.0
 
     @pytest.mark.parametrize(("age_seconds", "requeue_after_seconds"), [(0, 5.0), (60, 30.0)])
-    def test_a_job_without_a_pod_is_looked_at_again(self, age_seconds: int, requeue_after_seconds: float) -> None:
+    def test_a_job_without_a_pod_is_reconciled_again(self, age_seconds: int, requeue_after_seconds: float) -> None:
         world = world_in_training()
         created_at = (NOW - timedelta(seconds=age_seconds)).isoformat()
         world.see(jobs=(make_job(world.observed.classifier, created_at=created_at),))
         assert world.plan().requeue_after_seconds == requeue_after_seconds
 
-    def test_the_schedulers_own_sentence_is_told_with_a_remedy(self) -> None:
+    def test_the_scheduler_is_quoted_with_a_remedy(self) -> None:
         world = world_in_training()
         sentence = "0/1 nodes are available: 1 Insufficient memory."
         world.see(pods=(make_pod(Component.TRAINING, world.revision, phase="Pending", unschedulable=sentence),))
@@ -401,7 +413,7 @@ class TestRunning:
         assert "lower spec.training.resources" in message_of(plan, ConditionType.READY)
         assert condition_of(plan, ConditionType.STALLED) is None
 
-    def test_checked_data_is_told_before_the_training_ends(self) -> None:
+    def test_checked_data_is_reported_before_the_training_ends(self) -> None:
         world = world_in_training()
         world.step()
         world.see(progress=ProgressReport(stage=Stage.FITTING, percent=60, data_valid=True))
@@ -415,7 +427,9 @@ class TestProgress:
     def world(self) -> World:
         world = world_in_training()
         world.step()
-        world.see(progress=ProgressReport(stage=Stage.READING, percent=10, data_valid=False), progress_written_at=NOW)
+        world.see(
+            progress=ProgressReport(stage=Stage.READING, percent=10, data_valid=False), memory=Memory(progress_written_at=NOW)
+        )
         world.step()
         return world
 
@@ -440,14 +454,14 @@ class TestProgress:
         assert self.percent(world) == 20
 
     @pytest.mark.parametrize(("percent", "shown"), [(0, None), (40, 40)])
-    def test_fetching_weights_shows_no_number_that_stands_still(self, percent: int, shown: int | None) -> None:
+    def test_a_download_of_weights_without_progress_shows_no_percentage(self, percent: int, shown: int | None) -> None:
         world = world_in_training(classes=[], pretrained=PRETRAINED)
         world.step()
         world.see(progress=ProgressReport(stage=Stage.READING, percent=percent, data_valid=False))
         progress = world.plan().status.progress
         assert (None if progress is None else progress.percent) == shown
 
-    def test_it_goes_when_the_training_ends(self) -> None:
+    def test_it_is_removed_when_the_training_ends(self) -> None:
         world = self.world()
         world.learn()
         assert world.plan().status.progress is None
@@ -468,7 +482,7 @@ class TestFailure:
     def dead_trainer(self, **fields: object) -> ObservedPod:
         return make_pod(Component.TRAINING, self.revision(), phase="Failed", **fields)
 
-    def test_bad_data_is_told_in_the_trainers_words(self) -> None:
+    def test_invalid_data_is_reported_in_every_condition(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')
         plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
         assert condition_of(plan, ConditionType.DATA_VALID) == ("False", "InvalidData")
@@ -477,14 +491,14 @@ class TestFailure:
         assert condition_of(plan, ConditionType.READY) == ("False", "InvalidData")
         assert condition_of(plan, ConditionType.RECONCILING) is None
 
-    def test_bad_data_behind_an_address_is_read_again_when_the_nonce_is_raised(self) -> None:
+    def test_the_message_for_invalid_data_behind_a_url_names_the_nonce(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')
         plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
         said = 'class "cat" has 3 examples; add at least 7; then raise spec.retrainNonce to read the sources again'
-        told = (ConditionType.DATA_VALID, ConditionType.TRAINED, ConditionType.STALLED, ConditionType.READY)
-        assert [message_of(plan, condition_type) for condition_type in told] == [said] * 4
+        reported = (ConditionType.DATA_VALID, ConditionType.TRAINED, ConditionType.STALLED, ConditionType.READY)
+        assert [message_of(plan, condition_type) for condition_type in reported] == [said] * 4
 
-    def test_uploads_are_not_read_again(self) -> None:
+    def test_the_message_for_invalid_uploads_does_not_name_the_nonce(self) -> None:
         uploads = [{"name": name, "examples": [{"upload": digest * 64}]} for name, digest in (("cat", "c"), ("dog", "d"))]
         world = World(classes=uploads)
         world.step()
@@ -492,7 +506,7 @@ class TestFailure:
         world.see(jobs=(), outcome=outcome)
         assert message_of(world.plan(), ConditionType.STALLED) == "3 examples; add at least 7"
 
-    def test_an_unreadable_source_is_told(self) -> None:
+    def test_an_unreadable_source_is_reported_in_every_condition(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
         plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))
         assert condition_of(plan, ConditionType.DATA_VALID) == ("False", "SourceUnreadable")
@@ -500,7 +514,7 @@ class TestFailure:
         assert condition_of(plan, ConditionType.STALLED) == ("True", "SourceUnreadable")
         assert condition_of(plan, ConditionType.READY) == ("False", "SourceUnreadable")
 
-    def test_an_unreadable_source_is_not_tried_again_unasked(self) -> None:
+    def test_an_unreadable_source_is_not_retried_automatically(self) -> None:
         world = world_in_training()
         world.step()
         outcome = make_outcome(world.observed.classifier, OutcomeReason.SOURCE_UNREADABLE, "https://data.test/cat.zip: 404")
@@ -509,7 +523,7 @@ class TestFailure:
         world.see(outcome=None)
         assert (world.plan().actions, world.plan().status) == ((), world.status)
 
-    def test_the_store_tells_where_the_pod_is_gone(self) -> None:
+    def test_the_stored_outcome_counts_after_the_pod_is_gone(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.BACKBONE_UNAVAILABLE, "backbone resnet50 is not installed")
         plan = self.failed(outcome=outcome)
         assert condition_of(plan, ConditionType.STALLED) == ("True", "TrainingFailed")
@@ -526,19 +540,19 @@ class TestFailure:
             (
                 {"exit_code": 137, "exit_reason": "OOMKilled", "memory_limit": "64Mi"},
                 {},
-                "the trainer ran out of memory at its limit of 64Mi; raise spec.training.resources.limits.memory",
+                "the trainer ran out of memory at its limit of 64Mi (OOMKilled); raise spec.training.resources.limits.memory",
             ),
             ({"exit_code": 137}, {}, "was killed (exit code 137)"),
-            ({"exit_code": 3, "termination_message": "Traceback: boom"}, {}, "exit code 3 and said: Traceback: boom"),
+            ({"exit_code": 3, "termination_message": "Traceback: boom"}, {}, "exit code 3: Traceback: boom"),
             ({"exit_code": None}, {"failure_message": "Job was odd"}, "Job was odd; raise spec.retrainNonce"),
             (
                 {"exit_code": None},
                 {"failure_reason": "DeadlineExceeded"},
-                "did not end within 3600 seconds; raise spec.training.activeDeadlineSeconds",
+                "timed out after 3600 s; raise spec.training.activeDeadlineSeconds",
             ),
         ],
     )
-    def test_every_other_end_names_the_job_the_fact_and_the_remedy(
+    def test_every_other_failure_names_the_job_the_fact_and_the_remedy(
         self, pod: dict[str, object], job: dict[str, object], said: str
     ) -> None:
         reason = {"failure_reason": "PodFailurePolicy", **job}
@@ -563,13 +577,13 @@ class TestFailure:
         plan = self.failed(pod, job={"succeeded": True, "failure_reason": ""})
         assert "holds no artifact" in message_of(plan, ConditionType.STALLED)
 
-    def test_a_job_whose_artifact_cannot_be_used_says_why(self) -> None:
+    def test_an_unusable_artifact_is_reported_with_the_reason(self) -> None:
         world = world_in_training()
         fault = "object store: 'k' has 9 bytes, and at most 8 are read"
         world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),), store_fault=fault)
-        told = message_of(world.plan(), ConditionType.STALLED)
-        assert fault in told
-        assert told.endswith("; raise spec.retrainNonce to train again")
+        message = message_of(world.plan(), ConditionType.STALLED)
+        assert fault in message
+        assert message.endswith("; raise spec.retrainNonce to train again")
 
 
 class TestAfterAFailure:
@@ -619,28 +633,28 @@ PRETRAINED = {"weights": {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"}}
 
 
 class TestAPretrainedClassifier:
-    """It has no examples, and no condition speaks of any."""
+    """It has no examples, and no condition mentions any."""
 
     def world(self) -> World:
         world = World(classes=[], pretrained=PRETRAINED)
         world.step()
         return world
 
-    def test_it_is_made_ready_by_a_job_as_any_revision(self) -> None:
+    def test_it_is_prepared_by_a_job_like_any_revision(self) -> None:
         world = World(classes=[], pretrained=PRETRAINED)
         assert starts_of(world.plan()) == [(world.revision, 1)]
 
-    def test_what_was_checked_and_made_is_told_in_words_of_its_own(self) -> None:
+    def test_its_conditions_do_not_mention_examples(self) -> None:
         world = self.world()
         world.learn()
-        told = [message_of(world.plan(), kind) for kind in (ConditionType.DATA_VALID, ConditionType.TRAINED)]
-        assert told == [
-            "weights and labels were read, and fit each other",
-            f"revision {world.revision} was made ready from its weights; nothing had to be learned",
+        messages = [message_of(world.plan(), kind) for kind in (ConditionType.DATA_VALID, ConditionType.TRAINED)]
+        assert messages == [
+            "weights and labels were read, and they match",
+            f"revision {world.revision} was prepared from its weights, without a training",
         ]
 
     @pytest.mark.parametrize("reason", [OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE])
-    def test_what_was_wrong_is_told_with_how_to_have_it_tried_again(self, reason: OutcomeReason) -> None:
+    def test_a_failure_is_reported_with_how_to_try_again(self, reason: OutcomeReason) -> None:
         world = self.world()
         world.see(outcome=make_outcome(world.observed.classifier, reason, "labels has 3 lines; give 4"))
         plan = world.plan()
@@ -650,7 +664,7 @@ class TestAPretrainedClassifier:
         )
 
     @pytest.mark.parametrize("reason", [OutcomeReason.SOURCE_UNREADABLE, OutcomeReason.BACKBONE_UNAVAILABLE])
-    def test_a_raised_nonce_tries_again_though_the_revision_stays(self, reason: OutcomeReason) -> None:
+    def test_a_raised_nonce_tries_the_same_revision_again(self, reason: OutcomeReason) -> None:
         world = self.world()
         world.see(outcome=make_outcome(world.observed.classifier, reason, "it is not there"))
         world.step()
@@ -662,16 +676,16 @@ class TestAPretrainedClassifier:
 def test_a_manifest_that_the_api_server_calls_invalid_fails_the_training() -> None:
     world = World(training={"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}})
     (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
-    world.see(refusals={manifest_hash(start.manifest): "requests must be at most limits"})
+    world.refuse(start.manifest_hash, "requests must be at most limits", invalid=True)
     plan = world.plan()
     assert starts_of(plan) == []
     assert "requests must be at most limits; correct spec.training" in message_of(plan, ConditionType.STALLED)
 
 
-def test_a_job_that_a_quota_has_no_room_for_is_queued_and_sent_again() -> None:
+def test_a_job_that_exceeds_a_quota_is_queued_and_sent_again() -> None:
     world = World()
     (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
-    world.see(hindrances={start.manifest_hash: "exceeded quota: jobs; raise the quota"})
+    world.refuse(start.manifest_hash, "exceeded quota: jobs; raise the quota")
     plan = world.step()
     assert condition_of(plan, ConditionType.TRAINED) == ("False", "Queued")
     assert "exceeded quota: jobs; raise the quota" in message_of(plan, ConditionType.TRAINED)
@@ -702,7 +716,7 @@ def test_a_deleted_classifier_is_left_alone() -> None:
     assert (plan.actions, plan.status) == ((), world.status)
 
 
-def test_a_superseded_job_that_is_going_already_is_not_deleted_twice() -> None:
+def test_a_superseded_job_is_not_deleted_twice() -> None:
     world = World()
     going = make_job(
         world.observed.classifier,
@@ -713,14 +727,14 @@ def test_a_superseded_job_that_is_going_already_is_not_deleted_twice() -> None:
     assert deleted_jobs(world.plan()) == []
 
 
-def test_unknown_is_not_ready() -> None:
+def test_data_that_is_not_checked_yet_is_unknown() -> None:
     plan = world_in_training().plan()
     condition = plan.status.condition(ConditionType.DATA_VALID)
     assert condition is not None
     assert condition.status is ConditionStatus.UNKNOWN
 
 
-def test_a_job_that_ended_before_a_status_write_told_of_it_is_counted() -> None:
+def test_a_job_that_ended_before_status_recorded_it_is_counted() -> None:
     world = World()
     world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),))
     world.learn()

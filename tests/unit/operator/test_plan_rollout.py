@@ -1,4 +1,4 @@
-"""Which Deployments should there be, and who answers? The switch between revisions, and what may go wrong with it."""
+"""Which Deployments should there be, and which revision serves? The switch between revisions, and its failures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.pods import Component
 from ocelli_operator.actions import ApplyChild, DeleteChild
+from ocelli_operator.manifests.metadata import hash_annotation
+from ocelli_operator.memory import Memory
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
 from ocelli_operator.status import find_occurrences
@@ -22,6 +24,7 @@ from tests.unit.operator.factories import (
     make_identity,
     make_pod,
     make_settings,
+    message_of,
     settled_world,
 )
 
@@ -29,12 +32,6 @@ from tests.unit.operator.factories import (
 def reason_of(plan: Plan, condition_type: ConditionType) -> str | None:
     condition = plan.status.condition(condition_type)
     return None if condition is None else f"{condition.status}/{condition.reason}"
-
-
-def message_of(plan: Plan, condition_type: ConditionType) -> str:
-    condition = plan.status.condition(condition_type)
-    assert condition is not None
-    return condition.message
 
 
 def deletions(plan: Plan) -> list[tuple[ChildKind, str]]:
@@ -49,7 +46,7 @@ def learned_world(**spec: object) -> World:
 
 
 def retrained_world(**spec: object) -> World:
-    """Settled, then edited and learned again; nothing of the new revision is rolled out yet."""
+    """Settled, then edited and trained again; nothing of the new revision is rolled out yet."""
     world = settled_world(**spec)
     world.edit(model={"seed": 1}, **spec)
     world.step()
@@ -91,16 +88,16 @@ class TestFirstRollout:
         assert world.status.trained_at == "2026-05-04T11:50:00.000Z"
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
-    def test_the_figures_of_what_is_served_are_those_of_its_artifact(self) -> None:
+    def test_accuracy_in_status_is_that_of_the_served_artifact(self) -> None:
         status = settled_world().status
         for measured in (status, status.history[0]):
             assert (measured.accuracy, measured.judged_images) == ("0.934", 100)
             assert measured.accuracy_interval == AccuracyInterval(lower="0.871", upper="0.967")
 
-    def test_a_first_training_is_no_retraining(self) -> None:
+    def test_a_first_training_is_not_a_retraining(self) -> None:
         assert settled_world().status.retrained_at is None
 
-    def test_a_settled_pass_does_nothing(self) -> None:
+    def test_a_settled_classifier_needs_no_action(self) -> None:
         world = settled_world()
         world.see(now=LATER)
         plan = world.plan()
@@ -108,7 +105,7 @@ class TestFirstRollout:
 
 
 class TestNextRevision:
-    def test_the_old_revision_goes_on_serving_while_the_new_one_comes_up(self) -> None:
+    def test_the_old_revision_serves_while_the_new_one_starts(self) -> None:
         world = retrained_world()
         old = world.status.served_revision
         plan = world.step(available=False)
@@ -117,14 +114,14 @@ class TestNextRevision:
         assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
         assert lifecycle(world.observed.classifier) is Lifecycle.RETRAINING
 
-    def test_nothing_old_goes_in_the_pass_of_the_switch(self) -> None:
+    def test_the_switch_itself_deletes_nothing(self) -> None:
         world = retrained_world()
         world.step()
         plan = world.step()
         assert plan.status.served_revision == world.revision
         assert deletions(plan) == []
 
-    def test_the_address_moves_before_the_old_deployment_goes(self) -> None:
+    def test_the_address_moves_before_the_old_deployment_is_deleted(self) -> None:
         world = retrained_world()
         old = world.status.served_revision
         world.step()
@@ -151,7 +148,7 @@ class TestNextRevision:
         )
         assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
 
-    def test_a_retraining_is_noted_when_it_is_ready(self) -> None:
+    def test_a_retraining_is_recorded_when_it_is_ready(self) -> None:
         world = retrained_world()
         world.see(now=LATER)
         world.settle()
@@ -159,7 +156,7 @@ class TestNextRevision:
         assert world.status.history[0].revision == world.revision
         assert len(world.status.history) == 2
 
-    def test_a_revision_that_is_wanted_no_more_while_it_comes_up_is_removed(self) -> None:
+    def test_a_revision_that_is_superseded_while_it_starts_is_removed(self) -> None:
         world = retrained_world()
         world.step(available=False)
         unwanted = world.revision
@@ -174,14 +171,14 @@ class TestNextRevision:
         world.settle()
         assert (world.status.served_revision, world.status.attempt) == (world.revision, 2)
 
-    def test_a_pin_that_keeps_spec_from_being_followed_is_told(self) -> None:
+    def test_ready_mentions_a_pin_that_overrides_the_spec(self) -> None:
         world = settled_world()
         served = world.revision
         world.edit(model={"seed": 1}, pinnedRevision=served)
         world.learn()
         world.settle()
-        told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith(f"revision {served} answers every request (pinned by spec.pinnedRevision; ")
+        message = message_of(world.plan(), ConditionType.READY)
+        assert message.startswith(f"revision {served} serves all requests (pinned by spec.pinnedRevision; ")
 
     def test_a_raised_nonce_on_pinned_data_is_a_retraining_without_a_job(self) -> None:
         world = settled_world()
@@ -207,7 +204,7 @@ class TestFailedRollout:
         world.see(deployments=(*others, dead), pods=(*pods, trouble))
         return world
 
-    def test_it_stalls_with_the_pods_own_words(self) -> None:
+    def test_it_stalls_and_quotes_the_pod(self) -> None:
         world = self.failing(
             waiting="CrashLoopBackOff: back-off 10s", exit_code=3, termination_message="the artifact is broken"
         )
@@ -215,16 +212,16 @@ class TestFailedRollout:
         assert reason_of(plan, ConditionType.STALLED) == "True/RolloutFailed"
         message = message_of(plan, ConditionType.STALLED)
         assert "CrashLoopBackOff: back-off 10s; it ended with exit code 3; the artifact is broken" in message
-        assert "not available within 600 seconds" in message
+        assert "not available after 600 s" in message
         assert "change spec.serving" in message
 
-    def test_want_of_memory_is_told_with_its_remedy(self) -> None:
+    def test_out_of_memory_is_reported_with_a_remedy(self) -> None:
         world = self.failing(waiting="CrashLoopBackOff", exit_code=137, exit_reason="OOMKilled", memory_limit="32Mi")
-        assert "at its limit of 32Mi; raise spec.serving.resources.limits.memory" in message_of(
+        assert "at its limit of 32Mi (OOMKilled); raise spec.serving.resources.limits.memory" in message_of(
             world.plan(), ConditionType.STALLED
         )
 
-    def test_the_old_revision_goes_on_serving(self) -> None:
+    def test_the_old_revision_still_serves(self) -> None:
         world = self.failing()
         old = world.status.served_revision
         world.settle()
@@ -233,7 +230,7 @@ class TestFailedRollout:
         assert [item.identity.revision for item in world.observed.deployments] == [old]
         assert lifecycle(world.observed.classifier) is Lifecycle.FAILED
 
-    def test_nothing_restarts_for_ever(self) -> None:
+    def test_it_is_not_retried_forever(self) -> None:
         world = self.failing()
         failed = world.revision
         plan = world.step()
@@ -250,11 +247,11 @@ class TestFailedRollout:
         assert f"dogs-{world.revision}" in [item["metadata"]["name"] for item in find_applied(plan, ChildKind.DEPLOYMENT)]
         assert reason_of(plan, ConditionType.STALLED) is None
 
-    def test_a_deployment_past_its_deadline_is_made_anew_when_it_is_tried_again(self) -> None:
+    def test_a_deployment_past_its_deadline_is_recreated_for_the_next_try(self) -> None:
         world = self.failing()
         kept = world.observed.deployments
         world.step()
-        # The operator was killed before it removed the failed one, and the nonce was raised meanwhile.
+        # The operator was killed before it deleted the failed one, and the nonce was raised since.
         world.see(deployments=kept)
         world.edit(model={"seed": 1}, retrainNonce=1)
         world.learn()
@@ -262,7 +259,7 @@ class TestFailedRollout:
         assert (ChildKind.DEPLOYMENT, f"dogs-{world.revision}") in deletions(plan)
         assert reason_of(plan, ConditionType.STALLED) is None
 
-    def test_a_pod_without_a_node_is_told_before_the_deadline(self) -> None:
+    def test_an_unschedulable_pod_is_reported_before_the_deadline(self) -> None:
         world = retrained_world()
         world.step(available=False)
         pods = tuple(item for item in world.observed.pods if item.identity.revision != world.revision)
@@ -278,7 +275,7 @@ class TestFailedRollout:
         (desired,) = [
             item for item in find_applied(world.plan(), ChildKind.DEPLOYMENT) if world.revision in item["metadata"]["name"]
         ]
-        world.see(refusals={desired["metadata"]["annotations"]["ocelli.dev/manifest-hash"]: "must be less than its limit"})
+        world.refuse(hash_annotation(desired), "must be less than its limit", invalid=True)
         plan = world.plan()
         assert reason_of(plan, ConditionType.STALLED) == "True/RolloutFailed"
         assert "must be less than its limit; correct spec.serving" in message_of(plan, ConditionType.STALLED)
@@ -294,7 +291,7 @@ class TestServingChanges:
         assert [item["spec"]["replicas"] for item in find_applied(plan, ChildKind.DEPLOYMENT)] == [3]
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
-    def test_servers_of_before_are_counted_apart_while_new_ones_find_no_node(self) -> None:
+    def test_earlier_servers_are_counted_separately_while_new_ones_are_unschedulable(self) -> None:
         world = settled_world(serving={"replicas": 2})
         (deployment,) = world.observed.deployments
         waiting = make_pod(
@@ -302,27 +299,25 @@ class TestServingChanges:
         )
         rolling = replace(deployment, complete=False, replicas_available=2, replicas_outdated=2)
         world.see(deployments=(rolling,), pods=(*world.observed.pods, waiting))
-        told = message_of(world.plan(), ConditionType.READY)
-        assert told.startswith(
-            "0 of 2 inference servers as spec.serving now asks for are ready; 2 earlier ones still run: no node"
-        )
-        assert told.endswith("; lower spec.serving.resources, change its nodeSelector or tolerations, or add a node")
+        message = message_of(world.plan(), ConditionType.READY)
+        assert message.startswith("0 of 2 updated inference servers are ready, and 2 earlier ones still run: no node")
+        assert message.endswith("; lower spec.serving.resources, change its nodeSelector or tolerations, or add a node")
 
-    def test_a_disruption_budget_is_there_above_one_replica_only(self) -> None:
+    def test_a_disruption_budget_exists_only_above_one_replica(self) -> None:
         world = settled_world(serving={"replicas": 2})
         assert len(world.observed.disruption_budgets) == 1
         world.edit(serving={"replicas": 1})
         world.learn()
         assert (ChildKind.DISRUPTION_BUDGET, "dogs") in deletions(world.plan())
 
-    def test_an_autoscaler_is_there_where_it_is_asked_for_only(self) -> None:
+    def test_an_autoscaler_exists_only_if_the_spec_has_one(self) -> None:
         world = settled_world(serving={"autoscaling": {"maxReplicas": 4}})
         assert len(world.observed.autoscalers) == 1
         world.edit()
         world.learn()
         assert (ChildKind.AUTOSCALER, "dogs") in deletions(world.plan())
 
-    def test_what_the_autoscaler_decided_is_left_alone(self) -> None:
+    def test_replicas_set_by_the_autoscaler_are_kept(self) -> None:
         world = settled_world(serving={"autoscaling": {"maxReplicas": 4}})
         (deployment,) = world.observed.deployments
         content = deployment.child.content.replace(b'"replicas": 1', b'"replicas": 3')
@@ -344,14 +339,14 @@ class TestServingChanges:
 
 
 class TestDrift:
-    def test_a_deployment_that_somebody_scaled_is_repaired(self) -> None:
+    def test_a_deployment_scaled_by_hand_is_repaired(self) -> None:
         world = settled_world()
         (deployment,) = world.observed.deployments
         changed = deployment.child.content.replace(b'"replicas": 1', b'"replicas": 0')
         world.see(deployments=(replace(deployment, replicas_wanted=0, child=replace(deployment.child, content=changed)),))
         assert len(find_applied(world.plan(), ChildKind.DEPLOYMENT)) == 1
 
-    def test_what_a_webhook_rewrites_is_not_applied_for_ever(self) -> None:
+    def test_a_child_that_a_webhook_rewrites_is_not_applied_forever(self) -> None:
         world = settled_world()
         (deployment,) = world.observed.deployments
         changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
@@ -359,48 +354,48 @@ class TestDrift:
         assert len(world.plan().actions) == 1
         (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
         (rewritten,) = world.observed.deployments
-        world.see(applied={deployment.identity.uid: rewritten.child.came_to(apply.manifest)})
+        world.see(memory=Memory(applied={deployment.identity.uid: rewritten.child.applied_hash(apply.manifest)}))
         assert world.plan().actions == ()
 
-    def test_what_a_webhook_rewrote_is_known_after_a_restart_by_its_annotation(self) -> None:
+    def test_after_a_restart_the_annotation_shows_what_a_webhook_rewrote(self) -> None:
         world = settled_world()
         (service,) = world.observed.services
-        rewritten = replace(service, content=service.content.replace(b"ClusterIP", b"NodePort"), generation=0)
+        rewritten = replace(service, content=service.content.replace(b"ClusterIP", b"NodePort"))
         world.see(services=(rewritten,))
         (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-        world.see(services=(replace(rewritten, applied_as=rewritten.came_to(apply.manifest)),))
+        world.see(services=(replace(rewritten, applied_as=rewritten.applied_hash(apply.manifest)),))
         assert world.plan().actions == ()
         assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
 
-    def test_what_is_changed_after_a_webhook_rewrote_it_is_repaired(self) -> None:
+    def test_a_change_after_a_webhook_is_repaired(self) -> None:
         world = settled_world()
         (service,) = world.observed.services
         rewritten = replace(service, content=service.content.replace(b"ClusterIP", b"NodePort"))
         world.see(services=(rewritten,))
         (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
         changed = replace(rewritten, content=rewritten.content.replace(b"8080", b"9090"))
-        world.see(services=(replace(changed, applied_as=rewritten.came_to(apply.manifest)),))
+        world.see(services=(replace(changed, applied_as=rewritten.applied_hash(apply.manifest)),))
         assert len(world.plan().actions) == 1
 
-    def test_steps_of_an_autoscaler_cause_no_writes_where_a_webhook_rewrites_the_pods(self) -> None:
+    def test_autoscaling_causes_no_writes_if_a_webhook_rewrites_the_pods(self) -> None:
         world = settled_world(serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 9}})
         (deployment,) = world.observed.deployments
         changed = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
         rewritten = replace(deployment.child, content=changed)
         world.see(deployments=(replace(deployment, child=rewritten),))
         (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-        rewritten = replace(rewritten, applied_as=rewritten.came_to(apply.manifest, autoscaled=True))
+        rewritten = replace(rewritten, applied_as=rewritten.applied_hash(apply.manifest, autoscaled=True))
         scaled = replace(rewritten, content=changed.replace(b'"replicas": 1', b'"replicas": 4'))
         world.see(deployments=(replace(deployment, child=scaled, replicas_wanted=4, replicas_available=4),))
         assert world.plan().actions == ()
 
     @pytest.mark.parametrize("kind", ["deployments", "services"])
-    def test_what_somebody_deleted_comes_back(self, kind: str) -> None:
+    def test_a_deleted_child_is_recreated(self, kind: str) -> None:
         world = settled_world()
         world.see(**{kind: ()})
         assert len(world.plan().actions) == 1
 
-    def test_a_change_names_the_object_that_it_is_meant_for(self) -> None:
+    def test_a_change_names_the_uid_of_its_object(self) -> None:
         world = settled_world()
         world.edit(serving={"replicas": 3})
         world.learn()
@@ -410,7 +405,7 @@ class TestDrift:
 
 
 class TestForeignObjects:
-    """Objects that carry the Classifier's labels and are not its own."""
+    """Objects with the Classifier's labels that are not its own."""
 
     def test_a_child_of_an_earlier_object_of_the_name_is_waited_for(self) -> None:
         world = settled_world()
@@ -421,7 +416,7 @@ class TestForeignObjects:
         assert "belongs to an earlier Classifier of this name" in message_of(plan, ConditionType.READY)
         assert reason_of(plan, ConditionType.STALLED) is None
 
-    def test_a_service_that_copies_the_labels_survives(self) -> None:
+    def test_a_service_with_copied_labels_is_kept(self) -> None:
         world = settled_world()
         (service,) = world.observed.services
         exposed = replace(service, identity=make_identity("a-copy", world.revision, owner_uid="", owner=("", "")))
@@ -430,7 +425,7 @@ class TestForeignObjects:
         assert plan.actions == ()
         assert reason_of(plan, ConditionType.READY) == "True/Served"
 
-    def test_a_deployment_of_another_revision_survives(self) -> None:
+    def test_a_foreign_deployment_of_another_revision_is_kept(self) -> None:
         world = settled_world()
         (deployment,) = world.observed.deployments
         identity = make_identity("canary", "0123456789", owner_uid="", owner=("", ""))
@@ -445,17 +440,17 @@ class TestForeignObjects:
             (ChildKind.DISRUPTION_BUDGET, "dogs", "disruption_budgets"),
         ],
     )
-    def test_one_of_the_name_that_is_needed_is_left_alone_and_told(self, kind: ChildKind, name: str, field: str) -> None:
+    def test_one_with_a_needed_name_is_kept_and_reported(self, kind: ChildKind, name: str, field: str) -> None:
         world = settled_world(serving={"autoscaling": {"minReplicas": 2, "maxReplicas": 4}})
         (child,) = getattr(world.observed, field)
         world.see(**{field: (replace(child, identity=make_identity(name, world.revision, owner_uid="", owner=("", ""))),)})
         plan = world.plan()
         assert plan.actions == ()
-        assert message_of(plan, ConditionType.READY).startswith(f"{kind} {name} is there already and does not belong to this")
+        assert message_of(plan, ConditionType.READY).startswith(f"{kind} {name} already exists and does not belong to this")
         assert "delete it" in message_of(plan, ConditionType.READY)
         assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
 
-    def test_one_that_is_not_wanted_is_not_deleted(self) -> None:
+    def test_one_with_an_unneeded_name_is_kept(self) -> None:
         world = settled_world(serving={"replicas": 2})
         (budget,) = world.observed.disruption_budgets
         foreign = replace(budget, identity=make_identity("dogs", world.revision, owner_uid="", owner=("", "")))
@@ -464,7 +459,7 @@ class TestForeignObjects:
         world.see(disruption_budgets=(foreign,))
         assert deletions(world.plan()) == []
 
-    def test_a_deployment_of_the_name_that_is_needed_is_told(self) -> None:
+    def test_a_deployment_with_a_needed_name_is_reported(self) -> None:
         world = learned_world()
         world.step()
         (deployment,) = world.observed.deployments
@@ -479,13 +474,13 @@ class TestForeignObjects:
     def test_a_pod_with_copied_labels_makes_nothing_available(self, owner: tuple[str, str]) -> None:
         world = settled_world()
         (pod,) = world.observed.pods
-        identity = make_identity("copy", world.revision, owner_uid="somebody", owner=owner)
+        identity = make_identity("copy", world.revision, owner_uid="uid-of-another", owner=owner)
         world.see(pods=(replace(pod, identity=identity),))
         assert reason_of(world.plan(), ConditionType.AVAILABLE) == "False/NoServerReady"
 
 
 class TestRefusedPods:
-    """The Deployment is there, and Kubernetes makes no Pods for it."""
+    """The Deployment exists, and Kubernetes refuses to create its Pods."""
 
     def world(self, refusal: str) -> World:
         world = retrained_world()
@@ -500,20 +495,23 @@ class TestRefusedPods:
         )
         return world
 
-    def test_a_quota_is_told_in_kubernetes_own_words_with_a_remedy(self) -> None:
+    def test_an_exceeded_quota_is_quoted_with_a_remedy(self) -> None:
         world = self.world('pods "dogs-x" is forbidden: exceeded quota: team, requested: pods=1, used: pods=3, limited: pods=3')
         plan = world.plan()
         assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
         assert message_of(plan, ConditionType.READY).endswith(
-            f": Deployment dogs-{world.revision} waits for room: exceeded quota: team, requested: pods=1, used: pods=3, "
-            "limited: pods=3; raise the quota or delete what uses it"
+            f": Deployment dogs-{world.revision} waits for quota: exceeded quota: team, requested: pods=1, used: pods=3, "
+            "limited: pods=3; raise the quota, or delete objects that count against it"
         )
         assert reason_of(plan, ConditionType.STALLED) is None
 
-    def test_a_webhook_is_told_in_its_own_words(self) -> None:
+    def test_a_webhook_is_quoted(self) -> None:
         world = self.world('admission webhook "no.test" denied the request: not today')
-        told = message_of(world.plan(), ConditionType.READY)
-        assert 'waits to be admitted: admission webhook "no.test" denied the request: not today; have it allowed' in told
+        message = message_of(world.plan(), ConditionType.READY)
+        assert (
+            'waits for admission: admission webhook "no.test" denied the request: not today; have the policy allow it'
+            in message
+        )
 
 
 class TestOutage:
@@ -526,7 +524,7 @@ class TestOutage:
         assert reason_of(plan, ConditionType.STALLED) is None
         assert lifecycle(world.observed.classifier) is Lifecycle.READY
 
-    def test_it_recovers_without_a_new_retraining_time(self) -> None:
+    def test_recovery_does_not_count_as_a_retraining(self) -> None:
         world = settled_world()
         pods = world.observed.pods
         world.see(pods=tuple(replace(pod, ready=False) for pod in pods))
@@ -537,20 +535,20 @@ class TestOutage:
         assert plan.status.retrained_at is None
 
 
-def test_a_deployment_that_a_quota_has_no_room_for_is_told_and_sent_again() -> None:
+def test_a_deployment_that_exceeds_a_quota_is_reported_and_sent_again() -> None:
     world = retrained_world()
     served = world.status.served_revision
     (apply,) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-    world.see(hindrances={apply.manifest_hash: "exceeded quota: deployments; raise the quota"})
+    world.refuse(apply.manifest_hash, "exceeded quota: deployments")
     plan = world.plan()
     assert apply in plan.actions
     assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
-    assert "exceeded quota: deployments; raise the quota" in message_of(plan, ConditionType.READY)
+    assert "exceeded quota: deployments" in message_of(plan, ConditionType.READY)
     assert plan.status.served_revision == served
     assert reason_of(plan, ConditionType.STALLED) is None
 
 
-def test_the_transition_time_moves_only_with_the_status() -> None:
+def test_the_transition_time_changes_only_with_the_status() -> None:
     world = settled_world()
     before = world.status.condition(ConditionType.AVAILABLE)
     world.see(now=LATER)
@@ -561,14 +559,14 @@ def test_the_transition_time_moves_only_with_the_status() -> None:
     assert after.last_transition_time == before.last_transition_time
 
 
-def test_history_keeps_what_is_served() -> None:
+def test_history_keeps_the_served_revision() -> None:
     world = settled_world()
     served = world.revision
     for seed in range(1, 14):
         world.edit(model={"seed": seed})
         world.step()
         world.learn()
-        # Each is learned and never comes up, so that the first goes on serving.
+        # Each is trained and never becomes ready, so that the first still serves.
         world.step(available=False)
     revisions = [entry.revision for entry in world.status.history]
     assert len(revisions) == 10
@@ -577,14 +575,14 @@ def test_history_keeps_what_is_served() -> None:
 
 
 class TestLostArtifact:
-    def test_ready_says_so_with_the_remedy(self) -> None:
+    def test_ready_reports_it_with_a_remedy(self) -> None:
         world = settled_world()
         world.see(artifact_lost=True)
         plan = world.plan()
         assert reason_of(plan, ConditionType.READY) == "False/ArtifactLost"
         assert "raise spec.retrainNonce to train it again" in message_of(plan, ConditionType.READY)
 
-    def test_the_servers_that_run_go_on_answering(self) -> None:
+    def test_running_servers_stay_available(self) -> None:
         world = settled_world()
         world.see(artifact_lost=True)
         plan = world.plan()
@@ -592,16 +590,16 @@ class TestLostArtifact:
         assert plan.actions == ()
         assert lifecycle(replace(world.observed.classifier, status=plan.status)) is Lifecycle.READY
 
-    def test_it_is_told_by_an_event_once(self) -> None:
+    def test_one_event_reports_it(self) -> None:
         world = settled_world()
         world.see(artifact_lost=True)
         before = world.status
         world.step()
-        told = [occurrence.reason for occurrence in find_occurrences(before, world.status)]
-        assert told == ["ArtifactLost"]
+        reported = [occurrence.reason for occurrence in find_occurrences(before, world.status)]
+        assert reported == ["ArtifactLost"]
         assert find_occurrences(world.status, world.plan().status) == ()
 
-    def test_an_artifact_that_is_put_back_makes_it_ready(self) -> None:
+    def test_a_restored_artifact_makes_it_ready(self) -> None:
         world = settled_world()
         world.see(artifact_lost=True)
         world.step()
@@ -613,35 +611,35 @@ GUARDED = make_settings(OCELLI_INFERENCE_PEERS='[{"namespaceSelector": {"matchLa
 
 
 def guarded_world(**spec: object) -> World:
-    """Learned, in an installation that makes NetworkPolicies; nothing is rolled out yet."""
+    """Trained, in an installation with NetworkPolicies; nothing is rolled out yet."""
     world = learned_world(**spec)
     world.settings = GUARDED
     return world
 
 
-POLICY_TROUBLES = {
-    "quota": " waits for room: exceeded quota; raise the quota",
-    "foreign": " is there already and does not belong to this Classifier; delete it",
-    "invalid": ": the API server refuses it: spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS",
+POLICY_PROBLEMS = {
+    "quota": " waits for quota: exceeded quota; raise the quota",
+    "foreign": " already exists and does not belong to this Classifier; delete it",
+    "invalid": ": the API server rejects it as invalid: spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS",
 }
-"""What keeps a NetworkPolicy from being made, and how that is told."""
+"""What blocks a NetworkPolicy, and how it is reported."""
 
 
-def block_network_policy(world: World, trouble: str) -> None:
-    """From now on the NetworkPolicy cannot be made or changed."""
+def block_network_policy(world: World, problem: str) -> None:
+    """From now on the NetworkPolicy cannot be created or changed."""
     kind = ChildKind.NETWORK_POLICY
     (policy,) = [item for item in world.plan().actions if isinstance(item, ApplyChild) and item.kind is kind]
-    if trouble == "quota":
-        world.see(hindrances={policy.manifest_hash: "waits for room: exceeded quota; raise the quota"})
-    elif trouble == "invalid":
-        world.see(refusals={policy.manifest_hash: "spec.ingress: Invalid value"})
+    if problem == "quota":
+        world.refuse(policy.manifest_hash, "waits for quota: exceeded quota; raise the quota")
+    elif problem == "invalid":
+        world.refuse(policy.manifest_hash, "spec.ingress: Invalid value", invalid=True)
     else:
         identity = make_identity("clf-dogs", "", owner_uid="", owner=("", ""))
         world.see(network_policies=(replace(as_child(policy.manifest), identity=identity),))
 
 
 class TestNetworkPolicy:
-    def test_it_is_made_before_the_first_inference_server(self) -> None:
+    def test_it_is_created_before_the_first_inference_server(self) -> None:
         plan = guarded_world().plan()
         kinds = [action.kind for action in plan.actions if isinstance(action, ApplyChild)]
         assert kinds == [ChildKind.NETWORK_POLICY, ChildKind.DEPLOYMENT]
@@ -652,30 +650,30 @@ class TestNetworkPolicy:
         assert {"podSelector": {}} in peers
         assert {"namespaceSelector": {"matchLabels": {"team": "gateways"}}} in peers
 
-    def test_an_installation_without_peers_makes_none(self) -> None:
+    def test_an_installation_without_peers_creates_none(self) -> None:
         assert find_applied(learned_world().plan(), ChildKind.NETWORK_POLICY) == []
 
-    def test_it_goes_when_the_installation_makes_none_any_more(self) -> None:
+    def test_it_is_deleted_when_the_installation_has_no_peers_any_more(self) -> None:
         world = guarded_world()
         world.settle()
         world.settings = make_settings()
         assert deletions(world.plan()) == [(ChildKind.NETWORK_POLICY, "clf-dogs")]
 
-    def test_one_that_is_served_without_gets_one(self) -> None:
+    def test_a_served_classifier_without_one_gets_one(self) -> None:
         world = settled_world()
         world.settings = GUARDED
         (action,) = world.plan().actions
         assert isinstance(action, ApplyChild)
         assert (action.kind, action.uid) == (ChildKind.NETWORK_POLICY, None)
 
-    def test_one_that_somebody_opened_is_repaired(self) -> None:
+    def test_one_opened_by_hand_is_repaired(self) -> None:
         world = guarded_world()
         world.settle()
         (policy,) = world.observed.network_policies
         world.see(network_policies=(replace(policy, content=policy.content.replace(b'"ingress": [', b'"ingress": [{}, ')),))
         assert len(find_applied(world.plan(), ChildKind.NETWORK_POLICY)) == 1
 
-    def test_a_foreign_one_of_the_name_is_left_alone_and_told_and_no_server_starts_without(self) -> None:
+    def test_a_foreign_one_with_the_name_is_kept_and_reported_and_blocks_new_servers(self) -> None:
         world = guarded_world()
         world.settle()
         (policy,) = world.observed.network_policies
@@ -684,57 +682,57 @@ class TestNetworkPolicy:
         world.see(network_policies=(foreign,))
         plan = world.plan()
         assert plan.actions == ()
-        told = message_of(plan, ConditionType.READY)
-        assert told.startswith("NetworkPolicy clf-dogs is there already and does not belong to this Classifier; delete it")
+        message = message_of(plan, ConditionType.READY)
+        assert message.startswith("NetworkPolicy clf-dogs already exists and does not belong to this Classifier; delete it")
 
-    def test_making_one_for_what_serves_already_is_no_rollout(self) -> None:
+    def test_creating_one_for_running_servers_is_not_a_rollout(self) -> None:
         world = settled_world()
         world.settings = GUARDED
         plan = world.plan()
         assert len(plan.actions) == 1
         assert plan.status == world.status
 
-    @pytest.mark.parametrize("trouble", sorted(POLICY_TROUBLES))
-    def test_while_one_is_blocked_what_serves_already_stays_ready_and_says_so(self, trouble: str) -> None:
+    @pytest.mark.parametrize("problem", sorted(POLICY_PROBLEMS))
+    def test_while_one_is_blocked_the_served_revision_stays_ready_and_reports_it(self, problem: str) -> None:
         world = settled_world()
         world.settings = GUARDED
-        block_network_policy(world, trouble)
+        block_network_policy(world, problem)
         plan = world.plan()
         assert deletions(plan) == []
         assert reason_of(plan, ConditionType.READY) == "True/Served"
-        assert f"; NetworkPolicy clf-dogs{POLICY_TROUBLES[trouble]}" in message_of(plan, ConditionType.READY)
+        assert f"; NetworkPolicy clf-dogs{POLICY_PROBLEMS[problem]}" in message_of(plan, ConditionType.READY)
         assert plan.network_policy_blocked
 
-    @pytest.mark.parametrize("trouble", sorted(POLICY_TROUBLES))
-    def test_while_one_is_blocked_no_server_of_another_revision_starts(self, trouble: str) -> None:
+    @pytest.mark.parametrize("problem", sorted(POLICY_PROBLEMS))
+    def test_while_one_is_blocked_no_server_of_another_revision_starts(self, problem: str) -> None:
         world = retrained_world()
         world.settings = GUARDED
-        block_network_policy(world, trouble)
+        block_network_policy(world, problem)
         plan = world.plan()
         assert find_applied(plan, ChildKind.DEPLOYMENT) == []
         assert reason_of(plan, ConditionType.READY) == "False/RollingOut"
-        assert message_of(plan, ConditionType.READY).startswith(f"NetworkPolicy clf-dogs{POLICY_TROUBLES[trouble]}")
+        assert message_of(plan, ConditionType.READY).startswith(f"NetworkPolicy clf-dogs{POLICY_PROBLEMS[problem]}")
         assert reason_of(plan, ConditionType.AVAILABLE) == "True/Serving"
 
-    def test_one_that_cannot_be_changed_holds_nothing_back(self) -> None:
+    def test_one_that_cannot_be_changed_blocks_nothing(self) -> None:
         world = guarded_world()
         world.settle()
         world.settings = make_settings(OCELLI_INFERENCE_PEERS='[{"podSelector": {}}]')
         block_network_policy(world, "quota")
         assert reason_of(world.plan(), ConditionType.READY) == "True/Served"
 
-    def test_an_upgrade_that_waits_is_told_with_it(self) -> None:
+    def test_a_waiting_upgrade_is_reported_with_it(self) -> None:
         world = settled_world()
         world.settings = make_settings(
             OCELLI_INFERENCE_PEERS='[{"podSelector": {}}]', OCELLI_INFERENCE_IMAGE="registry.test/inference:next"
         )
         block_network_policy(world, "quota")
         world.see(allowed_starts=frozenset())
-        told = message_of(world.plan(), ConditionType.READY)
-        assert "; NetworkPolicy clf-dogs waits for room" in told
-        assert f"; Deployment dogs-{world.revision} waits for its turn" in told
+        message = message_of(world.plan(), ConditionType.READY)
+        assert "; NetworkPolicy clf-dogs waits for quota" in message
+        assert f"; Deployment dogs-{world.revision} waits for its turn" in message
 
-    def test_none_is_blocked_where_it_is_as_it_should_be(self) -> None:
+    def test_an_up_to_date_one_is_not_blocked(self) -> None:
         world = guarded_world()
         world.settle()
         assert not world.plan().network_policy_blocked
@@ -742,8 +740,8 @@ class TestNetworkPolicy:
     def test_one_that_the_api_server_calls_invalid_names_the_settings(self) -> None:
         world = guarded_world()
         (policy, _) = [action for action in world.plan().actions if isinstance(action, ApplyChild)]
-        world.see(refusals={policy.manifest_hash: "spec.ingress: Invalid value"})
+        world.refuse(policy.manifest_hash, "spec.ingress: Invalid value", invalid=True)
         plan = world.plan()
         assert plan.actions == ()
-        told = message_of(plan, ConditionType.READY)
-        assert "spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator" in told
+        message = message_of(plan, ConditionType.READY)
+        assert "spec.ingress: Invalid value; correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator" in message

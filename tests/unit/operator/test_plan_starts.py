@@ -1,4 +1,4 @@
-"""What a Classifier does and says while it waits for its turn to train or to roll out."""
+"""What a Classifier does and reports while it waits for its turn to train or to roll out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def condition(plan: Plan, condition_type: ConditionType) -> Condition:
 
 
 def upgraded_world(**spec: object) -> World:
-    """A Classifier that is served, under an operator with another image of inference servers."""
+    """A served Classifier, after an upgrade to another image of inference servers."""
     world = settled_world(**spec)
     world.settings = make_settings(OCELLI_INFERENCE_IMAGE="ocelli-inference:next")
     return world
 
 
-def test_a_training_that_has_to_wait_makes_no_job_and_says_so() -> None:
+def test_a_waiting_training_creates_no_job_and_reports_it() -> None:
     world = World()
     world.see(allowed_starts=NONE)
     plan = world.step()
@@ -39,10 +39,10 @@ def test_a_training_that_has_to_wait_makes_no_job_and_says_so() -> None:
     assert plan.waits == {StartKind.TRAINING}
     trained = condition(plan, ConditionType.TRAINED)
     assert trained.reason == TrainedReason.QUEUED
-    assert "waits for its turn: at most 100 trainings start at once" in trained.message
+    assert "waits for its turn: this installation starts at most 100 trainings at the same time" in trained.message
 
 
-def test_a_training_that_goes_on_waiting_writes_nothing() -> None:
+def test_a_training_that_still_waits_writes_nothing() -> None:
     world = World()
     world.see(allowed_starts=NONE)
     world.step()
@@ -51,7 +51,7 @@ def test_a_training_that_goes_on_waiting_writes_nothing() -> None:
     assert plan.status == world.status
 
 
-def test_a_training_whose_turn_it_is_begins_with_the_attempt_that_waited() -> None:
+def test_a_training_starts_with_the_attempt_that_waited() -> None:
     world = World()
     world.see(allowed_starts=NONE)
     world.step()
@@ -61,7 +61,7 @@ def test_a_training_whose_turn_it_is_begins_with_the_attempt_that_waited() -> No
     assert (plan.begins, plan.waits) == ({StartKind.TRAINING}, NONE)
 
 
-def test_a_new_image_waits_and_nothing_is_missing_meanwhile() -> None:
+def test_a_waiting_upgrade_leaves_it_ready() -> None:
     world = upgraded_world()
     world.see(allowed_starts=ALL - {StartKind.UPGRADE})
     plan = world.step()
@@ -69,18 +69,18 @@ def test_a_new_image_waits_and_nothing_is_missing_meanwhile() -> None:
     assert plan.waits == {StartKind.UPGRADE}
     ready = condition(plan, ConditionType.READY)
     assert (ready.status, ready.reason) == (ConditionStatus.TRUE, ReadyReason.SERVED)
-    assert "waits for its turn: at most 20 rollouts are under way at once" in ready.message
+    assert "waits for its turn: this installation runs at most 20 rollouts at the same time" in ready.message
     assert world.step().status == world.status
 
 
-def test_a_new_image_is_rolled_out_when_it_is_its_turn() -> None:
+def test_an_upgrade_is_rolled_out_at_its_turn() -> None:
     world = upgraded_world()
     plan = world.plan()
     assert len(find_applied(plan, ChildKind.DEPLOYMENT)) == 1
     assert plan.begins == {StartKind.UPGRADE}
 
 
-def test_a_change_of_the_user_does_not_wait_behind_upgrades() -> None:
+def test_a_users_change_does_not_wait_behind_upgrades() -> None:
     world = upgraded_world()
     world.see(allowed_starts=frozenset({StartKind.ROLLOUT}))
     world.edit(serving={"resources": {"limits": {"memory": "4Gi"}}})
@@ -90,7 +90,7 @@ def test_a_change_of_the_user_does_not_wait_behind_upgrades() -> None:
     assert plan.begins == {StartKind.ROLLOUT}
 
 
-def test_a_change_of_the_user_that_has_to_wait_says_so() -> None:
+def test_a_users_change_that_has_to_wait_is_reported() -> None:
     world = settled_world()
     world.see(allowed_starts=NONE)
     world.edit(serving={"resources": {"limits": {"memory": "4Gi"}}})
@@ -112,7 +112,7 @@ def test_scaling_never_waits() -> None:
     assert manifest["spec"]["replicas"] == 3
 
 
-def test_scaling_does_not_wait_where_a_webhook_rewrites_the_pods() -> None:
+def test_scaling_does_not_wait_if_a_webhook_rewrites_the_pods() -> None:
     world = settled_world()
     (deployment,) = world.observed.deployments
     rewritten = deployment.child.content.replace(b"ocelli-inference:latest", b"mirror/ocelli-inference:latest")
@@ -124,7 +124,7 @@ def test_scaling_does_not_wait_where_a_webhook_rewrites_the_pods() -> None:
     assert deployed["spec"]["replicas"] == 3
 
 
-def test_a_new_revision_that_has_to_wait_says_so_and_the_old_one_serves_on() -> None:
+def test_a_new_revision_that_has_to_wait_is_reported_while_the_old_one_serves() -> None:
     world = settled_world()
     served = world.status.served_revision
     world.edit(model={"seed": 1})
@@ -137,13 +137,13 @@ def test_a_new_revision_that_has_to_wait_says_so_and_the_old_one_serves_on() -> 
     assert plan.waits == {StartKind.ROLLOUT}
 
 
-def test_servers_that_are_not_ready_get_a_new_image_before_those_that_answer() -> None:
+def test_upgrading_servers_that_are_not_ready_counts_as_a_rollout() -> None:
     world = upgraded_world()
     world.see(deployments=tuple(replace(item, replicas_available=0) for item in world.observed.deployments))
     assert world.plan().begins == {StartKind.ROLLOUT}
 
 
-def test_a_deployment_of_an_earlier_release_waits_as_every_upgrade_does() -> None:
+def test_a_deployment_of_an_earlier_release_waits_like_any_upgrade() -> None:
     world = upgraded_world()
     world.see(deployments=tuple(replace(item, serving_hash="") for item in world.observed.deployments))
     assert world.plan().begins == {StartKind.UPGRADE}

@@ -1,4 +1,4 @@
-"""One pass, with the API server and the store as stand-ins that say no: what is remembered, told and counted."""
+"""One reconcile, with stand-ins for the API server and the store that refuse: what is remembered, reported and counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest
 from ocelli_operator.actions import StartTraining
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION
-from ocelli_operator.memory import ClassifierMemory
+from ocelli_operator.memory import Memory
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind, Observed
 from ocelli_operator.plan import LABEL_DELAY_SECONDS, plan_classifier
@@ -38,7 +38,7 @@ QUOTA = QuotaError(403, 'jobs.batch "dogs" is forbidden: exceeded quota: team, r
 
 
 class StandInClient:
-    """Answers what it is told to, and keeps what it was asked."""
+    """Answers as configured, and records the requests."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
@@ -167,7 +167,7 @@ class Stage:
         )
 
     @property
-    def memories(self) -> dict[str, ClassifierMemory]:
+    def memories(self) -> dict[str, Memory]:
         return self.reconciler._memories
 
     def act(self) -> float | None:
@@ -197,16 +197,16 @@ def learned_stage() -> Stage:
         AdmissionError(403, 'admission webhook "no.test" denied the request: not today', "Forbidden"),
     ],
 )
-def test_waiting_for_a_tenants_quota_or_webhook_is_no_error(refusal: ApiError) -> None:
+def test_waiting_for_a_tenants_quota_or_webhook_is_not_an_error(refusal: ApiError) -> None:
     stage = Stage()
     stage.client.refuse["jobs"] = refusal
-    assert stage.act() == 0.0, "the plan has to hear of it first"
+    assert stage.act() == 0.0, "the plan has to learn of it first"
     assert stage.act() == 1.0
     assert stage.act() == 2.0, "ever less often"
     assert (stage.count("waiting"), stage.count("error")) == (2.0, 0.0)
 
 
-def test_a_job_of_somebody_else_is_waited_for_and_told() -> None:
+def test_a_foreign_job_is_waited_for_and_reported() -> None:
     stage = Stage()
     stage.client.existing["jobs"] = {"metadata": {"name": stage.start().manifest["metadata"]["name"], "namespace": "team-a"}}
     stage.act()
@@ -215,7 +215,7 @@ def test_a_job_of_somebody_else_is_waited_for_and_told() -> None:
     assert ("apply", "status") in stage.client.requests
 
 
-def test_a_deployment_of_somebody_else_is_not_changed() -> None:
+def test_a_foreign_deployment_is_not_changed() -> None:
     stage = learned_stage()
     stage.client.existing["deployments"] = {"metadata": {"name": "any", "namespace": "team-a", "uid": "theirs"}}
     stage.act()
@@ -224,7 +224,7 @@ def test_a_deployment_of_somebody_else_is_not_changed() -> None:
     assert ("patch", "deployments") not in stage.client.requests
 
 
-def test_a_deployment_of_its_own_that_a_lost_answer_left_is_brought_up_to_date() -> None:
+def test_its_own_deployment_from_a_lost_response_is_updated() -> None:
     stage = learned_stage()
     owner = {"controller": True, "kind": "Classifier", "name": "dogs", "uid": "uid-dogs"}
     metadata = {"name": "any", "namespace": "team-a", "uid": "ours", "resourceVersion": "1", "ownerReferences": [owner]}
@@ -236,7 +236,7 @@ def test_a_deployment_of_its_own_that_a_lost_answer_left_is_brought_up_to_date()
     ]
 
 
-def test_what_a_webhook_made_of_a_child_is_noted_on_it() -> None:
+def test_a_child_rewritten_by_a_webhook_is_annotated() -> None:
     stage = learned_stage()
     stage.client.rewrite = lambda manifest: manifest["spec"].update(revisionHistoryLimit=7)
     stage.act()
@@ -246,20 +246,20 @@ def test_what_a_webhook_made_of_a_child_is_noted_on_it() -> None:
     assert manifest["metadata"]["annotations"][MANIFEST_HASH_ANNOTATION]
 
 
-def test_what_nobody_rewrote_is_written_once() -> None:
+def test_a_child_that_no_webhook_rewrites_is_written_once() -> None:
     stage = learned_stage()
     stage.act()
     assert [item for item in stage.client.requests if item[1] == "deployments"] == [("create", "deployments")]
 
 
-def test_a_restored_label_and_the_status_are_written_in_passes_of_their_own() -> None:
+def test_a_restored_label_and_the_status_are_written_by_separate_reconciles() -> None:
     status = ClassifierStatus(classifier_id=CLASSIFIER_ID, observed_generation=1)
     stage = Stage(make_classifier(status, labels={}))
     assert stage.act() == LABEL_DELAY_SECONDS
     assert stage.client.requests == [("apply", "classifiers")]
 
 
-def test_nothing_is_remembered_of_a_classifier_that_is_gone() -> None:
+def test_a_deleted_classifier_is_forgotten() -> None:
     stage = Stage()
     stage.client.refuse["jobs"] = QUOTA
     stage.act()
@@ -269,7 +269,7 @@ def test_nothing_is_remembered_of_a_classifier_that_is_gone() -> None:
     assert stage.memories == {}
 
 
-def test_what_is_remembered_of_one_classifier_is_bounded() -> None:
+def test_the_memory_of_one_classifier_is_bounded() -> None:
     stage = Stage()
     stage.client.refuse["jobs"] = InvalidError(422, "no", "Invalid")
     known = stage.view.known
@@ -282,9 +282,9 @@ def test_what_is_remembered_of_one_classifier_is_bounded() -> None:
     assert len(memory.refusals) == 50
 
 
-def test_a_job_that_has_a_pod_soon_is_asked_nothing_about() -> None:
+def test_events_of_a_new_job_are_not_read() -> None:
     stage = Stage()
     assert stage.view.known is not None
-    # The stand-in knows no list: asking for Events would fail.
+    # The stand-in has no list: reading Events would fail.
     stage.view.jobs_seen = (make_job(stage.view.known, created_at=NOW.isoformat()),)
     assert stage.act() == 5.0

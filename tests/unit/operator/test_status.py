@@ -20,7 +20,7 @@ def test_a_status_survives_its_document() -> None:
 
 
 def world_of_earlier_release() -> World:
-    """A Classifier whose served revision was learned before accuracies had intervals."""
+    """A Classifier whose served revision was trained before accuracies had intervals."""
     world = World()
     world.step()
     world.see(artifact=replace(make_artifact(world.observed.classifier), accuracy_interval=None, judged_images=None))
@@ -28,7 +28,7 @@ def world_of_earlier_release() -> World:
     return world
 
 
-def told_of_training(world: World) -> str:
+def training_message(world: World) -> str:
     condition = world.status.condition(ConditionType.TRAINED)
     assert condition is not None
     return condition.message.removeprefix(f"revision {world.revision} ")
@@ -41,15 +41,15 @@ def test_the_document_has_the_figures_as_the_resource_does() -> None:
     assert figures.items() <= document["history"][0].items()
 
 
-def test_the_accuracy_is_told_with_its_interval() -> None:
-    assert told_of_training(settled_world()) == (
+def test_the_accuracy_is_reported_with_its_interval() -> None:
+    assert training_message(settled_world()) == (
         "was learned with an accuracy of 0.934, balanced over the classes (95 % interval 0.871 to 0.967, 100 images judged)"
     )
 
 
 def test_a_status_of_an_earlier_release_stays_as_it_is() -> None:
     world = world_of_earlier_release()
-    assert told_of_training(world) == "was learned with an accuracy of 0.934 on held-out examples"
+    assert training_message(world) == "was learned with an accuracy of 0.934 on held-out examples"
     document = build_status_document(world.status)
     assert not {"accuracyInterval", "judgedImages"} & (document.keys() | document["history"][0].keys())
     world.see(classifier=replace(world.observed.classifier, status=parse_status(document)))
@@ -57,7 +57,7 @@ def test_a_status_of_an_earlier_release_stays_as_it_is() -> None:
     assert (plan.actions, plan.status) == ((), world.status)
 
 
-def test_what_was_learned_anew_after_an_upgrade_has_an_interval_and_a_pin_to_the_earlier_one_has_none() -> None:
+def test_only_revisions_trained_after_the_upgrade_have_an_interval() -> None:
     world = world_of_earlier_release()
     earlier = world.revision
     world.edit(model={"seed": 1})
@@ -79,12 +79,12 @@ def test_history_has_no_revision_twice() -> None:
     assert extend_history((NEW,), NEW, frozenset()) == (NEW,)
 
 
-def test_an_artifact_that_was_learned_again_replaces_the_lost_one_in_history() -> None:
+def test_a_retrained_artifact_replaces_the_lost_one_in_history() -> None:
     lost, again = replace(NEW, artifact_digest="1" * 64, accuracy="0.900"), replace(NEW, artifact_digest="2" * 64)
     assert extend_history((lost,), again, frozenset()) == (again,)
 
 
-def test_the_oldest_revision_goes_that_nobody_needs() -> None:
+def test_the_oldest_unneeded_revision_is_removed_from_history() -> None:
     history = make_history(10)
     revisions = [entry.revision for entry in extend_history(history, NEW, frozenset({history[-1].revision}))]
     assert revisions == [NEW.revision, *(entry.revision for entry in history[:8]), history[-1].revision]
@@ -92,17 +92,17 @@ def test_the_oldest_revision_goes_that_nobody_needs() -> None:
 
 def test_each_transition_of_a_first_training_has_its_event_once() -> None:
     world = World()
-    told: list[str] = []
+    reported: list[str] = []
     for number in range(8):
         before = world.status
         world.step()
-        told += [occurrence.reason for occurrence in find_occurrences(before, world.status)]
+        reported += [occurrence.reason for occurrence in find_occurrences(before, world.status)]
         if number == 1:
             world.learn()
-    assert told == ["ArtifactStored", "Switched", "Served"]
+    assert reported == ["ArtifactStored", "Switched", "Served"]
 
 
-def test_the_same_stall_is_told_once() -> None:
+def test_a_stall_is_reported_once() -> None:
     world = settled_world()
     world.edit(pinnedRevision="0123456789")
     before = world.status

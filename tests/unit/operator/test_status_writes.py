@@ -1,4 +1,4 @@
-"""A status that cannot be written is reported by an Event and counted."""
+"""A status that cannot be written is reported and counted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REFUSALS = {
 
 
 def refuse_status(stage: Stage, error: Exception) -> None:
-    """Reject every status write, and accept all other requests."""
+    """Every status is refused, and everything else accepted."""
     apply = stage.cluster.apply
 
     async def refuse(resource: Resource, namespace: str, name: str, body: Manifest, **options: Any) -> Manifest:
@@ -45,8 +45,8 @@ async def wait_for_event(stage: Stage) -> Manifest:
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_rejected_status_is_reported_and_counted(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    # Captured logs are sent to the test runner, which rejects lone surrogates.
+def test_a_refused_status_is_reported_and_counted(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # Captured output goes from test worker to test runner, which rejects half of a surrogate pair.
     caplog.set_level(logging.CRITICAL)
 
     async def scenario() -> tuple[Manifest, float, float]:
@@ -77,7 +77,7 @@ def test_an_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> Non
     assert asyncio.run(scenario()).endswith("the operator retries: an unexpected error; the operator's log has the details")
 
 
-def test_a_conflict_that_does_not_end_is_reported_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_permanent_conflict_is_reported_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "CONFLICT_DELAY_SECONDS", 0.001)
 
     async def scenario() -> float:

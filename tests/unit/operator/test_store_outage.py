@@ -199,7 +199,7 @@ def test_a_running_training_does_not_report_an_outage() -> None:
     world.see(jobs=(make_job(classifier),), pods=(trainer,))
     world.step()
     before = world.status
-    world.see(store_trouble=DOWN)
+    world.see(store_error=DOWN)
     assert world.plan().status == before
 
 
@@ -209,7 +209,7 @@ def test_a_job_that_succeeded_during_an_outage_has_not_failed() -> None:
     outcome = make_outcome(classifier, OutcomeReason.SUCCEEDED, "learned")
     message = json.dumps(outcome.to_json())
     trainer = make_pod(Component.TRAINING, world.revision, phase="Succeeded", exit_code=0, termination_message=message)
-    world.see(jobs=(make_job(classifier, finished=True, succeeded=True),), pods=(trainer,), store_trouble=DOWN)
+    world.see(jobs=(make_job(classifier, finished=True, succeeded=True),), pods=(trainer,), store_error=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     trained = plan.status.condition(ConditionType.TRAINED)
@@ -221,16 +221,16 @@ def test_a_job_that_succeeded_during_an_outage_has_not_failed() -> None:
 def test_a_job_that_failed_without_a_message_during_an_outage_is_judged_afterwards() -> None:
     world = make_world()
     classifier = world.observed.classifier
-    world.see(jobs=(make_job(classifier, finished=True, failure_reason="BackoffLimitExceeded"),), store_trouble=DOWN)
+    world.see(jobs=(make_job(classifier, finished=True, failure_reason="BackoffLimitExceeded"),), store_error=DOWN)
     assert world.plan().status.condition(ConditionType.STALLED) is None
-    world.see(store_trouble="")
+    world.see(store_error="")
     assert world.plan().status.condition(ConditionType.STALLED) is not None
 
 
 def test_a_pin_that_cannot_be_looked_up_is_not_reported_as_missing() -> None:
     world = settled_world()
     world.edit(pinnedRevision="0123456789")
-    world.see(store_trouble=DOWN)
+    world.see(store_error=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     ready = plan.status.condition(ConditionType.READY)
@@ -244,7 +244,7 @@ def test_a_missing_revision_is_still_reported_during_an_outage() -> None:
     world.edit(pinnedRevision="0123456789")
     world.step()
     before = world.status
-    world.see(store_trouble=DOWN)
+    world.see(store_error=DOWN)
     assert world.plan().status == before
 
 
@@ -254,7 +254,7 @@ def test_a_superseded_job_is_deleted_during_an_outage() -> None:
     world.see(jobs=(job,))
     world.step()
     world.edit(model={"seed": 1})
-    world.see(store_trouble=DOWN)
+    world.see(store_error=DOWN)
     assert [action.identity for action in world.plan().actions if hasattr(action, "identity")] == [job.identity]
 
 
@@ -263,19 +263,19 @@ def test_a_rollout_past_its_deadline_restarts_during_an_outage() -> None:
     world.learn()
     world.step(available=False)
     late = tuple(replace(deployment, deadline_exceeded=True) for deployment in world.observed.deployments)
-    world.see(deployments=late, store_trouble=DOWN)
+    world.see(deployments=late, store_error=DOWN)
     plan = world.plan()
     assert plan.status.condition(ConditionType.STALLED) is None
     assert [action.identity for action in plan.actions if hasattr(action, "identity")] == [late[0].identity]
-    world.see(store_trouble="")
+    world.see(store_error="")
     assert world.plan().status.condition(ConditionType.STALLED) is not None
 
 
 def test_the_attempt_is_the_same_before_and_after_an_outage() -> None:
     world = World()
-    world.see(store_trouble=DOWN)
+    world.see(store_error=DOWN)
     world.step()
     assert world.status.training_revision is None
-    world.see(store_trouble="")
+    world.see(store_error="")
     world.step()
     assert (world.status.training_revision, world.status.attempt) == (world.revision, 1)

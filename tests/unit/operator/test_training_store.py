@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_api.classifier import AccuracyInterval
-from ocelli_operator.observed import StoredArtifact
+from ocelli_api.classifier import AccuracyInterval, HistoryEntry
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
@@ -29,7 +28,7 @@ FIGURES = {"accuracy": 0.93412, "accuracyInterval": [0.87049, 0.96661]}
 def figures_of(folder: Path, metrics: dict[str, object], outcome: dict[str, object] | None = None) -> tuple[object, ...]:
     """Accuracy, interval and number of images that the operator reads from stored documents."""
 
-    async def scenario() -> StoredArtifact | None:
+    async def scenario() -> HistoryEntry | None:
         store = open_store(folder.as_uri())
         await store.put(KEY, json.dumps({"metrics": metrics}).encode())
         if outcome is not None:
