@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION
-from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
+from ocelli_gateway.credential_sets import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
 from ocelli_local.api_client import ApiError

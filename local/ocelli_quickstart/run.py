@@ -22,7 +22,7 @@ import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, Classifier, ClassifierStatus, parse_classifier
 from ocelli_api.conditions import ConditionType, StalledReason
-from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
+from ocelli_gateway.credential_sets import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings, SettingsError, environment_variables
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError

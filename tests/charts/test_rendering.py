@@ -20,8 +20,8 @@ from ocelli_api.prediction import CONNECTIONS_LIMIT, GATEWAY_CONNECTIONS_LIMIT
 from ocelli_api.quantities import parse_quantity
 from ocelli_gateway import __main__ as gateway_program
 from ocelli_gateway import operations
-from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.http_protocol import LIVE_PATH
+from ocelli_gateway.routing import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.settings import GatewaySettings, environment_variables
 from ocelli_operator.config import SETTINGS as OPERATOR_SETTINGS
 from ocelli_operator.config import parse_config

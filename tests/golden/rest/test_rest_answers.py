@@ -24,24 +24,11 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_api.export import ExportFormat
 from tests.contract.test_v3_create import REFUSALS, Refusal
 from tests.contract.test_v3_downloads import store_exports
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    OTHER_KEY,
-    TWO_SETS,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    build_zip,
-    connect,
-    examples,
-    exchange,
-    head,
-    multipart,
-    plain,
-    png,
-)
-from tests.unit.gateway.web import Web
+from tests.gateway_harness.images import build_zip, examples, plain, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, exchange, head, multipart
+from tests.gateway_harness.stage import OTHER_KEY, GatewayInstance, Stage
+from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, connect
+from tests.gateway_harness.web import Web
 
 GOLDEN = Path(__file__).parent / "answers.yaml"
 QUERY = "?version=2018-03-19"

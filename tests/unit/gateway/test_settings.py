@@ -50,7 +50,7 @@ def test_no_replica_delay_is_allowed() -> None:
     assert settings.replica_delay_seconds == 0
 
 
-def test_every_setting_says_what_it_means() -> None:
+def test_every_setting_has_a_description() -> None:
     assert all(
         variable.startswith(("OCELLI_", "POD_")) and len(meaning) > 20 for variable, meaning in environment_variables().items()
     )
