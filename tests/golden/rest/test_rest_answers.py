@@ -455,6 +455,7 @@ def normalize(scene: Scene, text: str) -> str:
     text = re.sub(r"\b([A-Za-z0-9]{1,40})_(\d{2,10})\b", r"\1_N", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", text)
     text = text.replace(scene.web, "http://WEB").replace(scene.web.rpartition(":")[0], "http://WEB")
+    text = re.sub(r"revision [0-9a-f]{10}", "revision R", text)
     text = re.sub(r'"(access_token|refresh_token)":\s?"[^"]+"', r'"\1": "TOKEN"', text)
     text = re.sub(r'"expiration":\s?\d+', '"expiration": 0', text)
     return re.sub(r"Try again in \d+ seconds", "Try again in N seconds", text)
