@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION
-from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
+from ocelli_gateway.credential_sets import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
 from ocelli_local.api_client import ApiError

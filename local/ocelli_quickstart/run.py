@@ -21,7 +21,7 @@ import aiohttp
 
 from ocelli_api.classifier import GROUP, PLURAL, VERSION, parse_classifier
 from ocelli_api.settings import SettingsError, list_settings, load_settings
-from ocelli_gateway.credentials import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
+from ocelli_gateway.credential_sets import PASSWORD_BYTES_LIMIT, CredentialSet, CredentialSetError, build_credential_set
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_local import ClusterOptions, LocalCluster
 from ocelli_local.api_client import ApiError

@@ -1,4 +1,4 @@
-"""`python -m ocelli_gateway`: serves until SIGTERM, then finishes what it has begun."""
+"""`python -m ocelli_gateway`: serves until SIGTERM, then finishes the requests in flight."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.settings import SettingsError, load_settings
-from ocelli_gateway.app import Dependencies, build_app, build_internal_app, running_gateway
+from ocelli_gateway.app import build_app, build_internal_app
+from ocelli_gateway.gateway import running_gateway
 from ocelli_gateway.http_protocol import build_protocol
-from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_http.freed_memory import given_back_regularly, keep_little
 from ocelli_http.internal_server import internal_server
@@ -23,30 +23,27 @@ from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
 
 LAST_ANSWERS_SECONDS = 7
-"""For what is still worked on when the drain is over. The chart's grace period is these, the drain and the preStop hook."""
+"""For requests still in flight after the drain. The chart's grace period is the sum of this, the drain and the preStop hook."""
 
 
 async def serve(settings: GatewaySettings) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal ends the process.
 
     Raises:
         StoreConfigurationError, CredentialsError, BindError: store, cluster or address cannot be used as set.
     """
     objects = open_store(settings.store_url)
-    metrics = Metrics()
-    async with await ClusterClient.connect() as client:
-        dependencies = Dependencies(settings=settings, client=client, objects=objects, metrics=metrics)
-        async with running_gateway(dependencies) as gateway:
-            config = build_config(
-                build_app(gateway, metrics),
-                http=build_protocol(stall_seconds=settings.body_timeout_seconds),
-                limit_concurrency=settings.connections,
-                timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
-            )
-            server = Server(config, drain_seconds=settings.drain_seconds)
-            internal = internal_server(build_internal_app(gateway, metrics), settings.host, settings.internal_port)
-            async with given_back_regularly(), internal:
-                await server.serve(sockets=[bind(settings.host, settings.port)])
+    async with await ClusterClient.connect() as client, running_gateway(settings, client, objects) as gateway:
+        config = build_config(
+            build_app(gateway),
+            http=build_protocol(stall_seconds=settings.body_timeout_seconds),
+            limit_concurrency=settings.connections,
+            timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
+        )
+        server = Server(config, drain_seconds=settings.drain_seconds)
+        internal = internal_server(build_internal_app(gateway), settings.host, settings.internal_port)
+        async with given_back_regularly(), internal:
+            await server.serve(sockets=[bind(settings.host, settings.port)])
 
 
 def main() -> int:
@@ -57,9 +54,9 @@ def main() -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
     keep_little()
-    # uvicorn says nothing that the access log does not.
+    # uvicorn logs nothing that the access log does not have.
     configure_logging(settings.log_level, talkative=("uvicorn",))
-    # A client that breaks off is no news of the multipart parser's.
+    # Warnings of the multipart parser about clients that disconnect are noise.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,5 +1,5 @@
-"""The built-in classifiers: ids that are always valid. What they see beside the colours of `default` comes from pretrained
-Classifiers of these names, where the installation has them.
+"""The built-in classifiers: ids that are always valid. Except for the colours of `default`, their classes come from pretrained
+Classifiers of these names, if the installation has them.
 """
 
 from __future__ import annotations
@@ -17,28 +17,26 @@ NON_FOOD = "non-food"
 
 
 def score_colors(classifier_id: str, pixels: npt.NDArray[np.uint8]) -> list[ScoredClass]:
-    """The colour classes of a built-in classifier for an image, uint8 of shape (height, width, 3): only `default` has some."""
-    if classifier_id != DEFAULT:
-        return []
-    return [ScoredClass(class_name=item.class_name, score=item.score) for item in name_colors(pixels)]
+    """The colour classes of a built-in classifier for an image, uint8 of shape (height, width, 3); only `default` has any."""
+    return name_colors(pixels) if classifier_id == DEFAULT else []
 
 
 def classes_without_model(classifier_id: str) -> list[ScoredClass]:
     """The classes of a built-in classifier whose model is missing or does not answer, except colours.
 
-    Clients of v3 read the first class of `food` without checking that there is one, so there always is.
+    Clients of v3 read the first class of `food` without checking that it exists, so there is always one.
     """
     return [ScoredClass(class_name=NON_FOOD, score=1.0)] if classifier_id == FOOD else []
 
 
 def complete_classes(classifier_id: str, classes: tuple[ScoredClass, ...], threshold: float) -> tuple[ScoredClass, ...]:
-    """The classes of a built-in classifier that reach the threshold; where none of `food` does, nothing edible was seen."""
+    """The classes of a built-in classifier that reach the threshold; `non-food` where no class of `food` does."""
     if classes or classifier_id != FOOD:
         return classes
     return (ScoredClass(class_name=NON_FOOD, score=threshold),)
 
 
 def describe_unavailable(classifier_id: str, why: str) -> str:
-    """What a warning says of a built-in classifier that has no model, or whose model does not answer now."""
+    """The warning about a built-in classifier that has no model, or whose model does not answer."""
     what = {DEFAULT: "colors only", FOOD: f"{NON_FOOD} only"}.get(classifier_id, "no classes")
     return f"The built-in classifier {classifier_id} {why}; it answers with {what}."

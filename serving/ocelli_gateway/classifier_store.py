@@ -1,62 +1,68 @@
-"""Classifiers and their inference servers as the Kubernetes API holds them: read from watch caches, written with preconditions.
+"""Classifiers and their inference servers in the Kubernetes API: read from watch caches, written with preconditions.
 
-Reads for classify come from the caches; a miss, a classifier that answers nothing yet, and a broken watch are settled by one
-live read. Whoever polls the details causes one live read a second, and is told from memory in between. What a live read or a
-write of one's own brought is never forgotten in favour of something older. It must not know HTTP.
+Classify reads from the caches. A miss, a classifier that does not answer yet, and a broken watch cause one live read. Clients
+that poll the details cause one live read a second, and get answers from memory in between. Results of live reads and of own
+writes are never replaced by older ones. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeGuard
+from collections.abc import Iterable, Sequence
 
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
-from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_AT_ANNOTATION, Classifier, Manifest, parse_classifier
-from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.names import STEM_LIMIT, build_object_name, is_classifier_id
-from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component, is_inference_server
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
+from ocelli_api.names import build_object_name
+from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_gateway import refusals
+from ocelli_gateway.known_classifiers import (
+    BriefClassifier,
+    InferenceServer,
+    KnownClassifier,
+    is_alive,
+    may_exist,
+    project_classifier,
+    project_server,
+)
+from ocelli_gateway.namespace_watch import NamespaceWatch, select_servers
+from ocelli_gateway.recent import Recent
+from ocelli_storage.archives import shown_name
 
 logger = logging.getLogger(__name__)
 
 FIELD_MANAGER = "ocelli-gateway"
-GONE_SECONDS = 600.0
-"""A deleted object is remembered for so long: longer than a cache may lag and still count as fresh."""
 LIST_PATIENCE_SECONDS = 2.0
 SINGLE_READS_LIMIT = 8
-"""Of more classifiers than these the whole namespace is read in one go."""
+"""For more classifiers than this the whole namespace is listed once."""
 CONFIRMED_SECONDS = 1.0
-"""For so long a live read is repeated from memory while the watch says that nothing changed: at most the time that answers
-which other replicas must know are held back.
-"""
+"""For so long a live read is repeated from memory while the watch shows no change: at most the delay for other replicas."""
 ABSENT_SECONDS = 1.0
-"""For so long an id that there was no classifier of is not looked up again. Numbers are drawn at random: nobody asks for an id
-before it was given out."""
+"""For so long an unknown id is not looked up again. Ids are random: none is requested before create has returned it."""
 BRIEFS_LIMIT = 20_000
 _CONFIRMED_LIMIT = 2000
 _ABSENT_LIMIT = 10_000
-_NUMBER_DIGITS = 10
+_SHOWN_ID_CHARACTERS = 64
 
 
 class ClassifierStoreError(Exception):
     """A Classifier could not be read or written."""
 
 
-class ClassifierNotFoundError(ClassifierStoreError):
-    """No such classifier in the namespace."""
+class ClassifierNotFoundError(refusals.NotFoundError):
+    """There is no such classifier in the namespace."""
+
+    def __init__(self, classifier_id: str) -> None:
+        super().__init__(f"Cannot find the classifier {shown_name(classifier_id, _SHOWN_ID_CHARACTERS)}.")
 
 
 class ClassifierChangedError(ClassifierStoreError):
-    """Somebody else changed the object since it was read."""
+    """The object was changed since it was read."""
 
 
 class UnreadableClassifierError(ClassifierStoreError):
@@ -79,108 +85,25 @@ class NamespaceMissingError(ClassifierStoreError):
         self.namespace = namespace
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownClassifier:
-    """What classify needs of a Classifier."""
-
-    namespace: str
-    name: str
-    uid: str
-    resource_version: str
-    classifier_id: str
-    display_name: str
-    age_order: str
-    """What is smaller is older."""
-    served_revision: str | None
-    ready_reason: str
-    """The reason of its condition `Ready`: its state in one word. Empty where nobody has looked at it yet."""
-    deleted: bool
-    stalled: bool = False
-    """A person must act: waiting is in vain."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BriefClassifier:
-    """What the brief list needs of a Classifier: small, and dear to find out, since it takes the revision of a whole spec."""
-
-    uid: str
-    resource_version: str
-    name: str
-    classifier_id: str
-    display_name: str
-    age_order: str
-    lifecycle: Lifecycle
-    settled_revision: str
-    retrain_nonce: int
-    deleted: bool
-
-    @classmethod
-    def of(cls, classifier: Classifier) -> BriefClassifier:
-        return cls(
-            uid=classifier.uid,
-            resource_version=classifier.resource_version,
-            name=classifier.name,
-            classifier_id=classifier.classifier_id or "",
-            display_name=classifier.display_name,
-            age_order=classifier.age_order,
-            lifecycle=lifecycle(classifier),
-            settled_revision=classifier.status.settled_revision or "",
-            retrain_nonce=classifier.spec.retrain_nonce,
-            deleted=classifier.deleted,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class InferenceServer:
-    """One Pod that answers predictions."""
-
-    uid: str
-    address: str
-    """Its own IP."""
-    classifier_id: str
-    revision: str
-    takes_requests: bool
-    """It is Ready and not terminating."""
-
-
-@dataclass(kw_only=True)
-class _NamespaceWatch:
-    classifiers: ResourceCache[KnownClassifier | None]
-    servers: ResourceCache[InferenceServer | None]
-    tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    started_at: float = field(default_factory=time.monotonic)
-    gone: dict[str, float] = field(default_factory=dict)
-    """UIDs of objects that were deleted here, and when: the cache may have them a little longer."""
-
-    def is_synced(self) -> bool:
-        """Whether a complete list of both was read."""
-        return self.classifiers.synced.is_set() and self.servers.synced.is_set()
-
-    def bury(self, uid: str) -> None:
-        now = time.monotonic()
-        self.gone = {key: at for key, at in self.gone.items() if now - at < GONE_SECONDS}
-        self.gone[uid] = now
-
-
 class ClassifierStore:
-    """The Classifiers of the namespaces that credentials name, and of the one that has the built-in ones."""
+    """The Classifiers of the namespaces in the credential sets, and of the namespace with the built-in ones."""
 
     def __init__(self, client: ClusterClient, built_in_namespace: str) -> None:
         self._client = client
-        self._watches: dict[str, _NamespaceWatch] = {}
+        self._watches: dict[str, NamespaceWatch] = {}
         self._built_in_namespace = built_in_namespace
         self._confirmed: OrderedDict[tuple[str, str], tuple[float, Classifier]] = OrderedDict()
         """By namespace and id: the latest live read, and when it began."""
-        self._briefs: OrderedDict[str, BriefClassifier] = OrderedDict()
-        """By UID, the last ones listed."""
-        self._absent: OrderedDict[tuple[str, str], float] = OrderedDict()
-        """By namespace and id: when it began to be looked up in vain."""
+        self._briefs: Recent[str, BriefClassifier] = Recent(BRIEFS_LIMIT)
+        """By UID, those listed last."""
+        self._absent: Recent[tuple[str, str], float] = Recent(_ABSENT_LIMIT)
+        """By namespace and id: when the last look-up began that found nothing."""
 
     def watch_namespaces(self, namespaces: Iterable[str]) -> None:
-        """Watch these namespaces, that of the built-in classifiers, and no others."""
+        """Watch these namespaces, the namespace of the built-in classifiers, and no others."""
         wanted = {*namespaces, self._built_in_namespace}
         for namespace in wanted - self._watches.keys():
-            self._watches[namespace] = self._start(namespace)
+            self._watches[namespace] = NamespaceWatch(self._client, namespace)
         for namespace in self._watches.keys() - wanted:
             for task in self._watches.pop(namespace).tasks:
                 task.cancel()
@@ -191,13 +114,13 @@ class ClassifierStore:
         self._watches.clear()
         for task in tasks:
             task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def unsynced(self) -> list[str]:
-        """The namespaces of which no complete list was read yet. Any one is waited for only a moment where a tenant's was read,
-        and that of the built-in ones in any case: it may be absent, or closed to the gateway.
+        """The namespaces that were not listed completely yet.
+
+        Once one tenant's namespace was listed, the others count for a moment only. So does the built-in namespace in any case:
+        it may not exist, or be forbidden to the gateway.
         """
         patient_until = time.monotonic() - LIST_PATIENCE_SECONDS
         one_is_synced = any(watch.is_synced() for key, watch in self._watches.items() if key != self._built_in_namespace)
@@ -209,30 +132,28 @@ class ClassifierStore:
         )
 
     async def find(self, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
-        """The classifiers of these ids as classify needs them; ids that there are none of are left out.
+        """The classifiers of these ids as classify needs them; unknown ids are left out.
 
         Raises:
             ClusterError: a live read was needed and failed.
         """
-        found: dict[str, KnownClassifier] = {}
-        missing: list[str] = []
         watch = self._watches.get(namespace)
         wanted = [classifier_id for classifier_id in classifier_ids if may_exist(classifier_id)]
-        cached = _find_cached(watch, namespace, wanted) if watch is not None and watch.classifiers.is_fresh() else {}
-        for classifier_id in wanted:
-            known = cached.get(classifier_id)
-            # One that serves nothing may have begun to: another replica may have shown it as ready already.
-            if known is not None and known.served_revision is not None:
-                found[classifier_id] = known
-            else:
-                missing.append(classifier_id)
-        # Who asks again and again for what was not there a moment ago causes no call.
-        missing = [key for key in missing if key in cached or not self._was_absent(namespace, key, time.monotonic())]
+        cached = watch.find(wanted) if watch is not None and watch.classifiers.is_fresh() else {}
+        # A classifier that serves nothing is read: another replica may already have shown it as ready.
+        found = {key: cached[key] for key in wanted if key in cached and cached[key].served_revision is not None}
+        started_at = time.monotonic()
+        # Clients that ask repeatedly for an unknown id cause no call.
+        missing = [
+            key for key in wanted if key not in found and (key in cached or not self._was_absent(namespace, key, started_at))
+        ]
         if len(missing) > SINGLE_READS_LIMIT:
-            started_at = time.monotonic()
             everything = {known.classifier_id: known for known in await self._list_live(namespace)}
-            found.update({key: everything[key] for key in missing if key in everything})
-            self._note_absent(namespace, [key for key in missing if key not in everything], started_at)
+            for key in missing:
+                if key in everything:
+                    found[key] = everything[key]
+                else:
+                    self._absent.remember((namespace, key), started_at)
         else:
             for classifier_id in missing:
                 live = await self.find_live(namespace, classifier_id)
@@ -241,36 +162,34 @@ class ClassifierStore:
         return found
 
     def knows_built_in(self) -> bool:
-        """Whether it is known which built-in classifiers there are."""
+        """Whether the list of built-in classifiers was read."""
         watch = self._watches.get(self._built_in_namespace)
         return watch is not None and watch.is_synced()
 
     def find_built_in(self, name: str) -> KnownClassifier | None:
-        """The built-in classifier of that name, as far as the cache knows; None where there is none."""
+        """The built-in classifier of that name in the cache; None where there is none."""
         watch = self._watches.get(self._built_in_namespace)
         found = None if watch is None else watch.classifiers.get(self._built_in_namespace, name)
         return None if found is None or found.deleted else found
 
     async def find_live(self, namespace: str, classifier_id: str) -> KnownClassifier | None:
-        """The same, read from the API server. Raises ClusterError."""
+        """The same as `find`, read from the API server. Raises ClusterError."""
         try:
-            return _project(await self._read(namespace, classifier_id))
+            return project_classifier(await self._read(namespace, classifier_id))
         except ClassifierNotFoundError:
             return None
 
     async def find_all(self, namespace: str) -> list[KnownClassifier]:
         """Every classifier of a namespace, oldest first. Raises ClusterError."""
         watch = self._watches.get(namespace)
-        if watch is not None and watch.classifiers.is_fresh():
-            found = [item for item in watch.classifiers.values() if item is not None and item.uid not in watch.gone]
-        else:
-            found = await self._list_live(namespace)
-        return sorted((item for item in found if not item.deleted), key=lambda item: (item.age_order, item.name))
+        fresh = watch is not None and watch.classifiers.is_fresh()
+        found = watch.living() if watch is not None and fresh else await self._list_live(namespace)
+        return sorted(found, key=lambda item: (item.age_order, item.name))
 
     def servers(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
-        """The inference servers of a revision that take requests, as far as the cache knows."""
+        """The inference servers of a revision in the cache that take requests."""
         watch = self._watches.get(namespace)
-        return [] if watch is None else _serving(watch.servers.values(), classifier_id, revision)
+        return [] if watch is None else select_servers(watch.servers.values(), classifier_id, revision)
 
     async def servers_live(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
         """The same, read from the API server. Raises ClusterError."""
@@ -280,7 +199,7 @@ class ClassifierStore:
         if watch is not None:
             for item in listing.items:
                 watch.servers.take(item)
-        return _serving((_project_server(item) for item in listing.items), classifier_id, revision)
+        return select_servers((project_server(item) for item in listing.items), classifier_id, revision)
 
     async def read(self, namespace: str, classifier_id: str) -> Classifier:
         """The Classifier as the API server has it now; classify on this replica is at least as new from then on.
@@ -288,13 +207,13 @@ class ClassifierStore:
         Raises:
             ClassifierNotFoundError: there is none.
             UnreadableClassifierError: it was written by a later release.
-            ClusterError: the API server cannot be asked.
+            ClusterError: the API server did not answer.
         """
         started_at = time.monotonic()
         classifier = _parse(await self._read(namespace, classifier_id))
         self._confirmed[namespace, classifier_id] = started_at, classifier
         self._confirmed.move_to_end((namespace, classifier_id))
-        # Whole specs may have a megabyte: those that nobody may be told any more go at once.
+        # A spec may have a megabyte: those that are too old to be used are dropped at once.
         while (
             len(self._confirmed) > _CONFIRMED_LIMIT or next(iter(self._confirmed.values()))[0] < started_at - CONFIRMED_SECONDS
         ):
@@ -302,32 +221,26 @@ class ClassifierStore:
         return classifier
 
     async def read_polled(self, namespace: str, classifier_id: str) -> Classifier:
-        """The Classifier as it was within the last second, and since then has not changed as far as the watch knows.
+        """The Classifier as it was within the last second, if the watch has shown no change since then.
 
         Raises: as `read`.
         """
         read_at, confirmed = self._confirmed.get((namespace, classifier_id), (-math.inf, None))
         watch = self._watches.get(namespace)
-        if confirmed is not None and watch is not None and time.monotonic() - read_at < CONFIRMED_SECONDS:
-            known = watch.classifiers.get(namespace, confirmed.name)
-            if (
-                watch.classifiers.is_fresh()
-                and known is not None
-                and known.resource_version == confirmed.resource_version
-                and known.uid not in watch.gone
-            ):
-                return confirmed
+        if (
+            confirmed is not None
+            and watch is not None
+            and time.monotonic() - read_at < CONFIRMED_SECONDS
+            and watch.is_unchanged(confirmed.name, confirmed.resource_version)
+        ):
+            return confirmed
         return await self.read(namespace, classifier_id)
 
-    async def read_all(self, namespace: str) -> list[Classifier]:
+    async def read_all(self, namespace: str) -> tuple[list[Classifier], list[UnreadableClassifierError]]:
         """Every Classifier of a namespace that has an id, oldest first, as the API server has them now. Raises ClusterError.
 
-        One that cannot be read is left out: it must not hide the others.
+        Those that cannot be read come apart: one of them must not hide the others.
         """
-        return (await self.read_all_but(namespace))[0]
-
-    async def read_all_but(self, namespace: str) -> tuple[list[Classifier], list[UnreadableClassifierError]]:
-        """The same, and those that cannot be read."""
         listing = await self._client.list_objects(CLASSIFIERS, namespace)
         found: list[Classifier] = []
         unreadable: list[UnreadableClassifierError] = []
@@ -336,13 +249,13 @@ class ClassifierStore:
             try:
                 found.append(_parse(item))
             except UnreadableClassifierError as error:
-                logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
+                _log_unreadable(error)
                 unreadable.append(error)
         living = [item for item in found if item.classifier_id and not item.deleted]
         return sorted(living, key=lambda item: (item.age_order, item.name)), unreadable
 
     async def list_brief(self, namespace: str) -> list[BriefClassifier]:
-        """The same as the brief list needs them. Only what has changed since the last list is parsed. Raises ClusterError."""
+        """The same for the brief list. Only objects that changed since the last list are parsed. Raises ClusterError."""
         listing = await self._client.list_objects(CLASSIFIERS, namespace)
         found: list[BriefClassifier] = []
         for item in listing.items:
@@ -353,18 +266,14 @@ class ClassifierStore:
                 try:
                     brief = BriefClassifier.of(_parse(item))
                 except UnreadableClassifierError as error:
-                    logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})
+                    _log_unreadable(error)
                     continue
-                # One of the largest takes milliseconds: others have their turn between two of them.
+                # Parsing one of the largest takes milliseconds: other tasks run between two of them.
                 await asyncio.sleep(0)
-            self._briefs[brief.uid] = brief
-            self._briefs.move_to_end(brief.uid)
+            self._briefs.remember(brief.uid, brief)
             found.append(brief)
-        while len(self._briefs) > BRIEFS_LIMIT:
-            self._briefs.popitem(last=False)
-        return sorted(
-            (item for item in found if item.classifier_id and not item.deleted), key=lambda item: (item.age_order, item.name)
-        )
+        living = [item for item in found if item.classifier_id and not item.deleted]
+        return sorted(living, key=lambda item: (item.age_order, item.name))
 
     async def create(self, manifest: Manifest, *, dry_run: bool = False) -> Classifier:
         """Create a Classifier.
@@ -372,7 +281,7 @@ class ClassifierStore:
         Raises:
             NameTakenError: the name is in use.
             NamespaceMissingError: there is no such namespace.
-            ClusterError: it was refused, or nobody knows.
+            ClusterError: it was refused, or the result is unknown.
         """
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         try:
@@ -387,19 +296,19 @@ class ClassifierStore:
                 raise NamespaceMissingError(namespace) from error
             raise
         except UnreachableError:
-            created = await self._created_unheard(manifest)
+            created = await self._find_created(manifest)
         if not dry_run:
             self._take(created)
             self._absent.pop((namespace, created["metadata"].get("labels", {}).get(CLASSIFIER_ID_LABEL, "")), None)
         return parse_classifier(created)
 
     async def change(self, classifier: Classifier, patch: Manifest) -> Classifier:
-        """Merge a patch into a Classifier, if it is still as it was read.
+        """Merge a patch into a Classifier, if it has not changed since it was read.
 
         Raises:
-            ClassifierChangedError: it is not.
+            ClassifierChangedError: it has.
             ClassifierNotFoundError: it is gone.
-            ClusterError: the change was refused, or nobody knows.
+            ClusterError: the change was refused, or the result is unknown.
         """
         guarded = {**patch, "metadata": {"resourceVersion": classifier.resource_version}}
         try:
@@ -409,7 +318,7 @@ class ClassifierStore:
         except ConflictError as error:
             raise ClassifierChangedError(f"{classifier} was changed meanwhile") from error
         except NotFoundError as error:
-            raise ClassifierNotFoundError(f"{classifier} is gone") from error
+            raise ClassifierNotFoundError(classifier.classifier_id or classifier.name) from error
         self._take(changed)
         return parse_classifier(changed)
 
@@ -418,18 +327,18 @@ class ClassifierStore:
 
         Raises:
             ClassifierNotFoundError: it is gone already.
-            ClusterError: it was refused, or nobody knows.
+            ClusterError: it was refused, or the result is unknown.
         """
         try:
             await self._client.delete(CLASSIFIERS, classifier.namespace, classifier.name, uid=classifier.uid)
         except (NotFoundError, ConflictError) as error:
-            raise ClassifierNotFoundError(f"{classifier} is gone") from error
+            raise ClassifierNotFoundError(classifier.classifier_id or classifier.name) from error
         watch = self._watches.get(classifier.namespace)
         if watch is not None:
-            watch.bury(classifier.uid)
+            watch.mark_deleted(classifier.uid)
 
-    async def _created_unheard(self, manifest: Manifest) -> Manifest:
-        """The object of a create whose answer was lost. Raises UnreachableError where it is not there, or still unknown."""
+    async def _find_created(self, manifest: Manifest) -> Manifest:
+        """The object of a create whose answer was lost. Raises UnreachableError where it does not exist, or cannot be read."""
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
         try:
             found = await self._client.get(CLASSIFIERS, namespace, name)
@@ -442,41 +351,33 @@ class ClassifierStore:
     def _was_absent(self, namespace: str, classifier_id: str, now: float) -> bool:
         return now - self._absent.get((namespace, classifier_id), -math.inf) < ABSENT_SECONDS
 
-    def _note_absent(self, namespace: str, classifier_ids: Iterable[str], now: float) -> None:
-        for classifier_id in classifier_ids:
-            self._absent[namespace, classifier_id] = now
-            self._absent.move_to_end((namespace, classifier_id))
-        while len(self._absent) > _ABSENT_LIMIT:
-            self._absent.popitem(last=False)
-
     async def _list_live(self, namespace: str) -> list[KnownClassifier]:
         listing = await self._client.list_objects(CLASSIFIERS, namespace)
         for item in listing.items:
             self._take(item)
-        found = (_project(item) for item in listing.items)
+        found = (project_classifier(item) for item in listing.items)
         return [known for known in found if known is not None and not known.deleted]
 
     async def _read(self, namespace: str, classifier_id: str) -> Manifest:
         if not may_exist(classifier_id):
-            raise ClassifierNotFoundError(f"no classifier has an id of the form {classifier_id[:64]!r}")
+            raise ClassifierNotFoundError(classifier_id)
         watch = self._watches.get(namespace)
-        cached = None if watch is None else _find_cached(watch, namespace, [classifier_id]).get(classifier_id)
-        absent = f"namespace {namespace} has no classifier {classifier_id}"
+        cached = None if watch is None else watch.find([classifier_id]).get(classifier_id)
         started_at = time.monotonic()
         if cached is None and self._was_absent(namespace, classifier_id, started_at):
-            raise ClassifierNotFoundError(absent)
+            raise ClassifierNotFoundError(classifier_id)
         name = build_object_name(classifier_id) if cached is None else cached.name
         try:
             found = [await self._client.get(CLASSIFIERS, namespace, name)]
         except NotFoundError:
             found = []
-        if not any(_is_alive(item, classifier_id) for item in found):
-            # One that a manifest made has any name.
+        if not any(is_alive(item, classifier_id) for item in found):
+            # A classifier that was created from a manifest may have any name.
             listing = await self._client.list_objects(CLASSIFIERS, namespace, f"{CLASSIFIER_ID_LABEL}={classifier_id}")
-            found = [item for item in listing.items if _is_alive(item, classifier_id)]
+            found = [item for item in listing.items if is_alive(item, classifier_id)]
         if not found:
-            self._note_absent(namespace, [classifier_id], started_at)
-            raise ClassifierNotFoundError(absent)
+            self._absent.remember((namespace, classifier_id), started_at)
+            raise ClassifierNotFoundError(classifier_id)
         self._take(found[0])
         return found[0]
 
@@ -484,20 +385,6 @@ class ClassifierStore:
         watch = self._watches.get(manifest["metadata"]["namespace"])
         if watch is not None:
             watch.classifiers.take(manifest)
-
-    def _start(self, namespace: str) -> _NamespaceWatch:
-        watch = _NamespaceWatch(
-            classifiers=ResourceCache(self._client, CLASSIFIERS, project=_project, namespace=namespace),
-            servers=ResourceCache(
-                self._client,
-                PODS,
-                project=_project_server,
-                namespace=namespace,
-                label_selector=f"{COMPONENT_LABEL}={Component.INFERENCE}",
-            ),
-        )
-        watch.tasks = [asyncio.create_task(watch.classifiers.run()), asyncio.create_task(watch.servers.run())]
-        return watch
 
 
 def _parse(manifest: Manifest) -> Classifier:
@@ -509,82 +396,5 @@ def _parse(manifest: Manifest) -> Classifier:
         raise UnreadableClassifierError(f"Classifier {metadata['namespace']}/{metadata['name']}") from error
 
 
-def may_exist(classifier_id: str) -> bool:
-    """Whether any classifier may have this id: only such ids are looked up."""
-    return is_classifier_id(classifier_id) and len(classifier_id) <= STEM_LIMIT + 1 + _NUMBER_DIGITS
-
-
-def _find_cached(watch: _NamespaceWatch, namespace: str, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
-    """Those of the ids that the cache has, found in one pass over it at most: requests may name thousands."""
-
-    def lives(item: KnownClassifier | None, classifier_id: str) -> TypeGuard[KnownClassifier]:
-        return item is not None and item.classifier_id == classifier_id and not item.deleted and item.uid not in watch.gone
-
-    likely = {
-        classifier_id: watch.classifiers.get(namespace, build_object_name(classifier_id)) for classifier_id in classifier_ids
-    }
-    found = {classifier_id: item for classifier_id, item in likely.items() if lives(item, classifier_id)}
-    # One that a manifest made has any name.
-    missing = likely.keys() - found.keys()
-    for item in watch.classifiers.values() if missing else ():
-        if item is not None and item.classifier_id in missing and lives(item, item.classifier_id):
-            found.setdefault(item.classifier_id, item)
-    return found
-
-
-def _is_alive(manifest: Manifest, classifier_id: str) -> bool:
-    known = _project(manifest)
-    return known is not None and known.classifier_id == classifier_id and not known.deleted
-
-
-def _project(manifest: Manifest) -> KnownClassifier | None:
-    """None for one that has no id yet: nobody can ask for it."""
-    metadata: Mapping[str, object] = manifest["metadata"]
-    status = manifest.get("status") or {}
-    labels = metadata.get("labels")
-    classifier_id = status.get("classifierID") or (labels.get(CLASSIFIER_ID_LABEL) if isinstance(labels, Mapping) else None)
-    if not classifier_id:
-        return None
-    annotations = metadata.get("annotations")
-    created_at = annotations.get(CREATED_AT_ANNOTATION) if isinstance(annotations, Mapping) else None
-    return KnownClassifier(
-        namespace=manifest["metadata"]["namespace"],
-        name=manifest["metadata"]["name"],
-        uid=manifest["metadata"]["uid"],
-        resource_version=manifest["metadata"]["resourceVersion"],
-        classifier_id=classifier_id,
-        display_name=manifest["spec"].get("displayName") or manifest["metadata"]["name"],
-        age_order=manifest["metadata"]["creationTimestamp"] + (created_at if isinstance(created_at, str) else ""),
-        served_revision=status.get("servedRevision"),
-        ready_reason=next((item["reason"] for item in status.get("conditions") or () if item["type"] == "Ready"), ""),
-        deleted=bool(metadata.get("deletionTimestamp")),
-        stalled=any(item["type"] == "Stalled" and item["status"] == "True" for item in status.get("conditions") or ()),
-    )
-
-
-def _project_server(manifest: Manifest) -> InferenceServer | None:
-    """None for a Pod that has no address yet, or is none of ours: what is sent to it are users' pictures."""
-    metadata, status = manifest["metadata"], manifest.get("status") or {}
-    labels = metadata.get("labels") or {}
-    address, classifier_id, revision = status.get("podIP"), labels.get(CLASSIFIER_ID_LABEL), labels.get(REVISION_LABEL)
-    if not (address and classifier_id and revision and is_inference_server(metadata)):
-        return None
-    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in status.get("conditions") or ())
-    return InferenceServer(
-        uid=metadata["uid"],
-        address=address,
-        classifier_id=classifier_id,
-        revision=revision,
-        takes_requests=ready and not metadata.get("deletionTimestamp"),
-    )
-
-
-def _serving(servers: Iterable[InferenceServer | None], classifier_id: str, revision: str) -> list[InferenceServer]:
-    return [
-        server
-        for server in servers
-        if server is not None
-        and server.takes_requests
-        and server.classifier_id == classifier_id
-        and server.revision == revision
-    ]
+def _log_unreadable(error: UnreadableClassifierError) -> None:
+    logger.warning("a Classifier is left out: %s", error, extra={"problem": str(error.__cause__)})

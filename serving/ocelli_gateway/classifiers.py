@@ -7,63 +7,52 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 import time
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ocelli_api.classifier import (
-    API_VERSION,
-    CLASS_SOURCES_LIMIT,
-    CLASSES_LIMIT,
-    CLASSIFIER_ID_LABEL,
-    CREATED_AT_ANNOTATION,
-    CREATED_BY_GATEWAY,
-    CREATED_BY_LABEL,
-    CUSTOMER_LABEL,
-    KIND,
     REST_WRITES_ALLOWED,
     REST_WRITES_ANNOTATION,
-    SOURCES_LIMIT,
-    SPEC_BYTES_LIMIT,
     Classifier,
     ClassifierSpec,
     ClassifierStatus,
     DataRetention,
-    ExampleClass,
-    Manifest,
-    Source,
 )
 from ocelli_api.conditions import ConditionType
 from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.names import NUMBER_LIMIT, build_classifier_id, build_object_name, customer_key
+from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import (
-    BriefClassifier,
     ClassifierChangedError,
-    ClassifierNotFoundError,
     ClassifierStore,
     NameTakenError,
 )
 from ocelli_gateway.definitions import DamagedArtifactError, Definitions
-from ocelli_gateway.errors import (
+from ocelli_gateway.example_sets import ExampleSet
+from ocelli_gateway.known_classifiers import BriefClassifier
+from ocelli_gateway.manifests import (
+    ExampleTerms,
+    build_classifier,
+    build_retrain_patch,
+    check_size,
+    count_bytes,
+    grow_definition,
+)
+from ocelli_gateway.recent import Recent
+from ocelli_gateway.refusals import (
     ClassifierNotReadyError,
     ConflictError,
-    LimitExceededError,
     NotFoundError,
     ParameterError,
     UnavailableError,
 )
-from ocelli_gateway.example_sets import ExampleSet
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
-from ocelli_storage.archives import shown_name
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -71,28 +60,12 @@ logger = logging.getLogger(__name__)
 
 WRITE_ATTEMPTS = 10
 _MAX_CONCURRENT_DESCRIPTIONS = 8
-_SHOWN_PARTS = 5
 _ANNOUNCED_LIMIT = 10_000
 _SETTLED = (Lifecycle.READY, Lifecycle.FAILED)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExampleTerms:
-    """On which terms examples were sent."""
-
-    opt_out: bool = False
-    """They are used for one training and dropped."""
-    customer_id: str | None = None
-    """Whose data they are."""
-
-    @property
-    def customer(self) -> str | None:
-        """The key of the customer."""
-        return None if self.customer_id is None else customer_key(self.customer_id)
-
-
 class Classifiers:
-    """The operations on classifiers, for whoever proved who they are."""
+    """The operations on classifiers, for authenticated callers."""
 
     def __init__(
         self,
@@ -108,12 +81,10 @@ class Classifiers:
         self._definitions = definitions
         self._usage = usage
         self._replica_delay_seconds = replica_delay_seconds
-        self._announced: OrderedDict[tuple[str, Lifecycle, str, int], float] = OrderedDict()
+        self._announced: Recent[tuple[str, Lifecycle, str, int], float] = Recent(_ANNOUNCED_LIMIT)
 
-    async def create(
-        self, caller: Caller, name: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
-    ) -> ClassifierDetails:
-        """Create a classifier of a checked name and checked example sets; its training goes on in the background.
+    async def create(self, caller: Caller, name: str, sets: Sequence[ExampleSet], terms: ExampleTerms) -> ClassifierDetails:
+        """Create a classifier from a checked name and checked example sets; its training runs in the background.
 
         Raises:
             LimitExceededError, TooManyRequestsError, TooLargeError: it would be too large, or exceed a quota.
@@ -121,9 +92,9 @@ class Classifiers:
         """
         retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
         empty = ClassifierSpec(display_name=name, data_retention=retention)
-        spec = _grow(empty, sets, round_number=1, customer=terms.customer)
-        _check_size(spec)
-        async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, _count_bytes(sets)):
+        spec = grow_definition(empty, sets, round_number=1, customer=terms.customer)
+        check_size(spec)
+        async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
             for _ in range(WRITE_ATTEMPTS):
                 classifier_id = build_classifier_id(name, 1 + secrets.randbelow(NUMBER_LIMIT))
                 location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
@@ -141,15 +112,13 @@ class Classifiers:
         raise UnavailableError("No free classifier_id was found; try again.")
 
     async def check_create(self, caller: Caller) -> None:
-        """Find out before an upload is read whether it would be in vain. Raises TooManyRequestsError where it would."""
+        """Refuse a create before its upload is read, where it cannot succeed. Raises TooManyRequestsError."""
         await self._usage.check_create(caller)
 
     async def list_brief(self, caller: Caller) -> list[ClassifierSummary]:
-        """Every classifier of the caller's, oldest first, each with the promises of its details. Raises ClusterError."""
+        """Every classifier of the caller, oldest first, as up to date as its details. Raises ClusterError."""
         found = await self._store.list_brief(caller.namespace)
-        settled = [item for item in found if item.lifecycle in _SETTLED]
-        # The first time that many are shown one waiting is enough for all.
-        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
+        await self._let_replicas_follow(found)
         return [
             ClassifierSummary(classifier_id=item.classifier_id, name=item.display_name, status=item.lifecycle) for item in found
         ]
@@ -160,7 +129,8 @@ class Classifiers:
         Raises:
             ClusterError, ObjectStoreError: cluster or store cannot be read.
         """
-        found = await self._read_all(caller)
+        found, _ = await self._store.read_all(caller.namespace)
+        await self._let_replicas_follow(map(BriefClassifier.of, found))
         turns = asyncio.Semaphore(_MAX_CONCURRENT_DESCRIPTIONS)
 
         async def describe(classifier: Classifier) -> ClassifierDetails:
@@ -168,7 +138,7 @@ class Classifiers:
                 try:
                     return await self._describe(caller, classifier)
                 except DamagedArtifactError as error:
-                    # One that cannot be read must not hide all others.
+                    # One damaged artifact must not hide all other classifiers.
                     logger.warning("artifact is damaged", extra={"classifier": str(classifier), "problem": str(error)})
                     class_names = tuple(item.name for item in classifier.spec.classes)
                     return _build_details(caller, classifier, class_names, core_ml_enabled=False)
@@ -178,34 +148,30 @@ class Classifiers:
         return [task.result() for task in tasks]
 
     async def details(self, caller: Caller, classifier_id: str) -> ClassifierDetails:
-        """The classifier as it is now. A `ready` is told when every replica can act on it, a `failed` when every one knows.
+        """The classifier as it is now. `ready` and `failed` are returned only once every replica knows them.
 
         Raises:
             NotFoundError: there is none.
         """
-        try:
-            classifier = await self._store.read_polled(caller.namespace, classifier_id)
-        except ClassifierNotFoundError as error:
-            raise _unknown(classifier_id) from error
-        if lifecycle(classifier) in _SETTLED:
-            await self._let_replicas_follow(BriefClassifier.of(classifier))
+        classifier = await self._store.read_polled(caller.namespace, classifier_id)
+        await self._let_replicas_follow([BriefClassifier.of(classifier)])
         return await self._describe(caller, classifier)
 
     async def check_retrain(self, caller: Caller, classifier_id: str) -> None:
-        """Find out before an upload is read whether it would be in vain.
+        """Refuse a retrain before its upload is read, where it cannot succeed.
 
         Raises:
-            NotFoundError, ConflictError, ClassifierNotReadyError: it would.
+            NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError: it cannot.
         """
-        _check_retrainable(await self._read(caller, classifier_id))
+        _check_retrainable(await self._store.read(caller.namespace, classifier_id))
 
     async def find_export(self, caller: Caller, classifier_id: str, export: ExportFormat) -> StoredExport:
-        """Where an export of what is served lies.
+        """The keys of an export of the served revision.
 
         Raises:
-            NotFoundError: there is no such classifier, it serves nothing yet, or it cannot be exported so.
+            NotFoundError: there is no such classifier, it serves nothing yet, or it has no export of this format.
         """
-        classifier = await self._read(caller, classifier_id)
+        classifier = await self._store.read(caller.namespace, classifier_id)
         revision = classifier.status.served_revision
         if revision is None:
             if lifecycle(classifier) is Lifecycle.FAILED:
@@ -220,8 +186,8 @@ class Classifiers:
             kind = {ExportFormat.CORE_ML: "Core ML", ExportFormat.ONNX: "ONNX"}[export]
             if classifier.spec.pretrained is not None:
                 raise NotFoundError(
-                    f"The classifier {classifier_id} was made from weights given to it and has no {kind} export; use the file "
-                    "it was made from."
+                    f"The classifier {classifier_id} comes from published weights and has no {kind} export; use the original "
+                    "file."
                 )
             why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
             raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
@@ -229,10 +195,11 @@ class Classifiers:
         return StoredExport(parts=parts, keys=keys)
 
     async def retrain(
-        self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms = ExampleTerms()
+        self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
     ) -> ClassifierDetails:
-        """Add checked example sets to the definition that is served, replacing a retraining under way; told when every replica
-        knows.
+        """Add checked example sets to the served definition, and replace a retraining in progress.
+
+        It returns once every replica knows.
 
         Raises:
             NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError, LimitExceededError, TooLargeError: it is
@@ -243,7 +210,7 @@ class Classifiers:
             raise ParameterError(
                 "No examples were specified; send at least one part CLASS_positive_examples or negative_examples."
             )
-        async with self._usage.adding_bytes(caller, _count_bytes(sets)):
+        async with self._usage.adding_bytes(caller, count_bytes(sets)):
             return await self._retrain(caller, classifier_id, sets, terms)
 
     async def _retrain(
@@ -251,67 +218,52 @@ class Classifiers:
     ) -> ClassifierDetails:
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         for _ in range(WRITE_ATTEMPTS):
-            classifier = await self._read(caller, classifier_id)
+            classifier = await self._store.read(caller.namespace, classifier_id)
             _check_retrainable(classifier)
             served = await self._served_definition(classifier)
             if served is None:
                 raise UnavailableError(
                     f"The object store has no artifact of revision {classifier.status.served_revision}, which the classifier "
-                    f"{classifier_id} serves: what to start from is unknown."
+                    f"{classifier_id} serves, so it cannot be retrained; create another."
                 )
             round_number = 1 + max((source.round for source in served.sources), default=0)
-            spec = _grow(served, sets, round_number=round_number, customer=terms.customer)
-            _check_size(spec)
-            # At each attempt: whatever changed the object may have erased the same zip. Bytes that end up unused are left to
-            # the next erasure and to the operator's sweep: the same zip may belong to an earlier round.
+            spec = grow_definition(served, sets, round_number=round_number, customer=terms.customer)
+            check_size(spec)
+            # At each attempt: another change of the object may have erased the same zip. Unused zips are left to the next
+            # erasure and to the operator's sweep: the same zip may belong to an earlier round.
             await self._store_uploads(location, sets)
             try:
                 changed = await self._store.change(classifier, build_retrain_patch(classifier, spec, terms))
             except ClassifierChangedError:
                 continue
-            except ClassifierNotFoundError as error:
-                raise _unknown(classifier_id) from error
-            # Whoever polls another replica shall not take what was served before for the outcome.
+            # Clients that poll another replica must not take the earlier revision for the outcome.
             await asyncio.sleep(self._replica_delay_seconds)
             await self._restore_uploads(caller, location, sets)
             return await self._describe(caller, changed)
         raise UnavailableError(f"The classifier {classifier_id} changes too fast to be retrained; try again.")
 
     async def delete(self, caller: Caller, classifier_id: str) -> None:
-        """Delete a classifier; told when every replica knows.
+        """Delete a classifier; returns once every replica knows.
 
         Raises:
             NotFoundError, ConflictError: there is none, or REST may not delete it.
         """
-        classifier = await self._read(caller, classifier_id)
+        classifier = await self._store.read(caller.namespace, classifier_id)
         _check_writable(classifier)
-        try:
-            await self._store.delete(classifier)
-        except ClassifierNotFoundError as error:
-            raise _unknown(classifier_id) from error
+        await self._store.delete(classifier)
         await asyncio.sleep(self._replica_delay_seconds)
 
-    async def _read(self, caller: Caller, classifier_id: str) -> Classifier:
-        try:
-            return await self._store.read(caller.namespace, classifier_id)
-        except ClassifierNotFoundError as error:
-            raise _unknown(classifier_id) from error
-
-    async def _read_all(self, caller: Caller) -> list[Classifier]:
-        found = await self._store.read_all(caller.namespace)
-        briefs = [BriefClassifier.of(item) for item in found]
-        settled = [item for item in briefs if item.lifecycle in _SETTLED]
-        # As for a brief list.
-        await asyncio.gather(*(self._let_replicas_follow(item) for item in settled))
-        return found
-
-    async def _let_replicas_follow(self, classifier: BriefClassifier) -> None:
-        key = (classifier.uid, classifier.lifecycle, classifier.settled_revision, classifier.retrain_nonce)
+    async def _let_replicas_follow(self, classifiers: Iterable[BriefClassifier]) -> None:
+        """Wait until every replica knows the outcome of those that are ready or failed. All of them share one delay."""
         now = time.monotonic()
-        first_seen = self._announced.setdefault(key, now)
-        while len(self._announced) > _ANNOUNCED_LIMIT:
-            self._announced.popitem(last=False)
-        await asyncio.sleep(max(0.0, first_seen + self._replica_delay_seconds - now))
+        shown_at = now
+        for item in classifiers:
+            if item.lifecycle in _SETTLED:
+                key = (item.uid, item.lifecycle, item.settled_revision, item.retrain_nonce)
+                first_seen = self._announced.get(key, now)
+                self._announced.remember(key, first_seen)
+                shown_at = max(shown_at, first_seen + self._replica_delay_seconds)
+        await asyncio.sleep(shown_at - now)
 
     async def _describe(self, caller: Caller, classifier: Classifier) -> ClassifierDetails:
         revision = classifier.status.served_revision
@@ -322,16 +274,16 @@ class Classifiers:
             promised = False
         else:
             class_names = await self._shown_class_names(classifier)
-            # Until something was learned it is a promise, which every backbone that comes with Ocelli keeps.
+            # Before the first training it is a promise, which every backbone of Ocelli keeps.
             promised = True
         core_ml_enabled = promised if summary is None else ExportFormat.CORE_ML in summary.exports
         return _build_details(caller, classifier, class_names, core_ml_enabled=core_ml_enabled)
 
     async def _shown_class_names(self, classifier: Classifier) -> tuple[str, ...]:
-        """While work is under way of what is being learned, else of what is served; of the spec as it stands where nothing ever
-        was, or the store has lost it.
+        """The classes of the training revision while it is trained, else of the served one; those of the spec where nothing
+        was ever served, or the store has lost the definition.
         """
-        is_settled = lifecycle(classifier) in (Lifecycle.READY, Lifecycle.FAILED)
+        is_settled = lifecycle(classifier) in _SETTLED
         revision = classifier.status.served_revision if is_settled else current_revision(classifier.spec)
         if revision is not None and revision != spec_revision(classifier.spec):
             class_names = await self._definitions.class_names(_location(classifier), revision)
@@ -340,7 +292,7 @@ class Classifiers:
         return tuple(item.name for item in classifier.spec.classes)
 
     async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
-        """What is served; where nothing ever was, the spec as it stands. None where the store has lost it."""
+        """The served definition; the spec where nothing was ever served; None where the store has lost the definition."""
         revision = classifier.status.served_revision
         if revision is None or revision == spec_revision(classifier.spec):
             return classifier.spec
@@ -351,84 +303,26 @@ class Classifiers:
             await self._objects.put(location.upload_key(digest), path)
 
     async def _restore_uploads(self, caller: Caller, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
-        """Store again what an erasure took between upload and write, when nothing named it yet; not what was erased since."""
+        """Store uploads again that an erasure deleted before the object referred to them; not those that were erased since."""
         missing = [item for item in sets if not await self._objects.exists(location.upload_key(item.file.sha256))]
         if missing:
-            named = find_upload_digests(definition((await self._read(caller, location.classifier_id)).spec))
+            named = find_upload_digests(definition((await self._store.read(caller.namespace, location.classifier_id)).spec))
             await self._store_uploads(location, [item for item in missing if item.file.sha256 in named])
 
     async def _remove_uploads(self, location: ClassifierLocation, sets: Sequence[ExampleSet]) -> None:
-        """Take back what a create has stored; nothing else below the id, which a classifier may have by the same draw."""
-        # What is left after this fails, too, belongs to no Classifier: the operator's sweep takes it.
+        """Delete the uploads of a failed create, and only those: another classifier may have drawn the same id."""
+        # If this fails as well, the uploads are orphans, which the operator's sweep deletes.
         with contextlib.suppress(ObjectStoreError):
             for digest in {item.file.sha256 for item in sets}:
                 await asyncio.shield(self._objects.delete(location.upload_key(digest)))
 
 
-def check_create(sets: Sequence[ExampleSet], ignored: Sequence[str] = ()) -> None:
-    """Refuse what does not suffice for a first training; `ignored` are names of parts that mean nothing.
-
-    Raises:
-        ParameterError: fewer than two example sets, or none of them positive.
-    """
-    positive = sum(item.class_name is not None for item in sets)
-    if positive == 0 or len(sets) < 2:
-        raise ParameterError(
-            "A classifier needs at least two example sets: two parts CLASS_positive_examples, "
-            f"or one and the part negative_examples; this request has {_list_names([item.file.part_name for item in sets])}."
-            + (f" Not understood: {_list_names(ignored)}; names of example sets end in _examples as above." if ignored else "")
-        )
-
-
-def _list_names(part_names: Sequence[str]) -> str:
-    shown = [shown_name(name) for name in part_names[:_SHOWN_PARTS]]
-    more = len(part_names) - len(shown)
-    return (", ".join(shown) or "none") + (f" and {more} more" if more else "")
-
-
 @dataclass(frozen=True, kw_only=True)
 class StoredExport:
-    """An export by its parts, and the keys that they lie under."""
+    """The parts of an export, and their keys."""
 
     parts: tuple[ExportPart, ...]
     keys: tuple[str, ...]
-
-
-def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *, customer: str | None = None) -> Manifest:
-    """The object of a new classifier; `customer` is the key of the one that it was made for."""
-    labels = {CLASSIFIER_ID_LABEL: classifier_id, CREATED_BY_LABEL: CREATED_BY_GATEWAY}
-    if customer is not None:
-        labels[CUSTOMER_LABEL] = customer
-    retention = {} if spec.data_retention is DataRetention.KEEP else {"dataRetention": str(spec.data_retention)}
-    return {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {
-            "namespace": namespace,
-            "name": build_object_name(classifier_id),
-            "labels": labels,
-            "annotations": {CREATED_AT_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")},
-        },
-        "spec": {"displayName": spec.display_name, **definition(spec), **retention},
-    }
-
-
-def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: ExampleTerms) -> Manifest:
-    """The merge patch that makes a classifier learn the definition in `spec`."""
-    learned = definition(spec)
-    retention = {"dataRetention": str(DataRetention.DROP_AFTER_TRAINING)} if terms.opt_out else {}
-    return {
-        "spec": {
-            "classes": learned["classes"],
-            "negativeExamples": learned.get("negativeExamples"),
-            "model": {"backbone": spec.model.backbone, "strategy": spec.model.strategy, "seed": spec.model.seed},
-            "evaluation": {"holdoutFraction": spec.evaluation.holdout_fraction},
-            "retrainNonce": classifier.spec.retrain_nonce + 1,
-            # The definition starts from what is served; a pin would keep it from ever being served itself.
-            "pinnedRevision": None,
-            **retention,
-        }
-    }
 
 
 def _location(classifier: Classifier) -> ClassifierLocation:
@@ -447,7 +341,7 @@ def _build_details(
         class_names=class_names,
         created_at=classifier.created_at,
         retrained_at=classifier.status.retrained_at,
-        # Who asks by REST knows no names of objects.
+        # REST users do not know the names of objects.
         explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
@@ -455,54 +349,17 @@ def _build_details(
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
-    """That of what is served; None for what an earlier release learned, whose accuracy is not balanced, and has no interval."""
+    """The accuracy of the served revision; None if an earlier release trained it, without balancing and without an interval."""
     interval = status.accuracy_interval
     if status.served_revision is None or status.accuracy is None or interval is None:
         return None
     return MeasuredAccuracy(accuracy=float(status.accuracy), lower=float(interval.lower), upper=float(interval.upper))
 
 
-def _count_bytes(sets: Sequence[ExampleSet]) -> int:
-    """What is stored: the same zip twice lies there once."""
-    return sum({item.file.sha256: item.file.size_bytes for item in sets}.values())
-
-
-def _grow(base: ClassifierSpec, sets: Sequence[ExampleSet], *, round_number: int, customer: str | None) -> ClassifierSpec:
-    """The definition with the example sets added: to the classes that exist, new ones behind them, negatives to negatives."""
-    examples: dict[str, tuple[Source, ...]] = {item.name: item.examples for item in base.classes}
-    negatives = base.negative_examples
-    for example_set in sets:
-        source = Source(upload=example_set.file.sha256, round=round_number, customer=customer)
-        if example_set.class_name is None:
-            negatives = (*negatives, source)
-        else:
-            examples[example_set.class_name] = (*examples.get(example_set.class_name, ()), source)
-    classes = tuple(ExampleClass(name=name, examples=sources) for name, sources in examples.items())
-    return replace(base, classes=classes, negative_examples=negatives)
-
-
-def _check_size(spec: ClassifierSpec) -> None:
-    if len(spec.classes) > CLASSES_LIMIT:
-        raise LimitExceededError(f"The classifier would have {len(spec.classes)} classes; at most {CLASSES_LIMIT} are allowed.")
-    if len(spec.sources) > SOURCES_LIMIT:
-        raise LimitExceededError(
-            f"The classifier would have {len(spec.sources)} example sets in all; at most {SOURCES_LIMIT} are allowed."
-        )
-    largest = max([len(spec.negative_examples), *(len(item.examples) for item in spec.classes)])
-    if largest > CLASS_SOURCES_LIMIT:
-        raise LimitExceededError(f"One class would have {largest} example sets; at most {CLASS_SOURCES_LIMIT} are allowed.")
-    size_bytes = len(json.dumps(definition(spec), ensure_ascii=False).encode())
-    if size_bytes > SPEC_BYTES_LIMIT:
-        raise LimitExceededError(
-            f"The classes and example sets would take {size_bytes} bytes to describe; at most {SPEC_BYTES_LIMIT} are allowed. "
-            "Use fewer classes or shorter names."
-        )
-
-
 def _check_writable(classifier: Classifier) -> None:
     if not classifier.rest_may_write:
         raise ConflictError(
-            f"{classifier} was made by a manifest and does not allow writes by REST; change the manifest, or allow them: "
+            f"{classifier} was created from a manifest and does not allow changes by REST; change the manifest, or allow them: "
             f"kubectl -n {classifier.namespace} annotate clf {classifier.name} {REST_WRITES_ANNOTATION}={REST_WRITES_ALLOWED}"
         )
 
@@ -511,7 +368,7 @@ def _check_retrainable(classifier: Classifier) -> None:
     _check_writable(classifier)
     if classifier.spec.pretrained is not None:
         raise ParameterError(
-            f"The classifier {classifier.classifier_id} was made of published weights and cannot be retrained; create another."
+            f"The classifier {classifier.classifier_id} comes from published weights and cannot be retrained; create another."
         )
     if classifier.spec.data_retention is DataRetention.DROP_AFTER_TRAINING:
         raise ParameterError(
@@ -520,9 +377,5 @@ def _check_retrainable(classifier: Classifier) -> None:
         )
     if lifecycle(classifier) is Lifecycle.TRAINING:
         raise ClassifierNotReadyError(
-            f"The classifier {classifier.classifier_id} is in its first training; retrain it when that has ended."
+            f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )
-
-
-def _unknown(classifier_id: str) -> NotFoundError:
-    return NotFoundError(f"Cannot find the classifier {shown_name(classifier_id, 64)}.")

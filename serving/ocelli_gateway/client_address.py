@@ -1,4 +1,4 @@
-"""Whose address a request comes from, as far as that can be believed. It must not know what the address is needed for."""
+"""The client's address of a request, as far as it can be trusted. It must not know what the address is used for."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _SUBSCRIBER_BITS = 64
 def find_client_address(peer: str | None, forwarded: Iterable[str], trusted: Sequence[Network]) -> str:
     """The address of a client behind proxies.
 
-    `peer` is who opened the connection; `forwarded` are the values of the header `X-Forwarded-For`. Each proxy appends whom it
-    was asked by, so the last address that no trusted proxy has is the client's: what is left of it anybody may have written.
+    `peer` opened the connection; `forwarded` are the values of the header `X-Forwarded-For`. Each proxy appends the address of
+    its client, so the last address that is not a trusted proxy is the client's. Any client can write the addresses before it.
     """
     address = _parse(peer or "")
     if address is None:
@@ -31,7 +31,7 @@ def find_client_address(peer: str | None, forwarded: Iterable[str], trusted: Seq
 
 
 def subscriber_of(address: str) -> str:
-    """What one client has many of counts as one: the network of an IPv6 address; others are themselves."""
+    """The network of an IPv6 address, since one client has many addresses in it; other addresses are returned as they are."""
     parsed = _parse(address)
     if isinstance(parsed, IPv6Address):
         return str(ipaddress.ip_network((parsed, _SUBSCRIBER_BITS), strict=False))
@@ -39,7 +39,7 @@ def subscriber_of(address: str) -> str:
 
 
 def _parse(text: str) -> Address | None:
-    """An address, with or without a port and brackets; that of an IPv4 client in IPv6 form is its own."""
+    """An address, with or without a port and brackets; an IPv4 address in IPv6 form becomes IPv4."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

@@ -1,27 +1,28 @@
-"""The colours that `default` names, computed from the pixels of an image.
+"""The colour classes of `default`, computed from the pixels of an image.
 
-The palette is a choice from the XKCD colour survey (over 200,000 people named colours on screens; public domain, CC0 1.0,
-https://xkcd.com/color/rgb.txt): its 48 most common names, and further ones where the space between them was wide. Nearness is
-that of CIE L*a*b* under D65, in which equal distances look about equally different. The eleven basic colour terms (Berlin and
-Kay, 1969) reach further than others, and have several centres: what anybody calls red is not to be coral.
+The palette is a selection from the XKCD colour survey (over 200,000 people named colours on screens; public domain, CC0 1.0,
+https://xkcd.com/color/rgb.txt): its 48 most common names, and more where the distances between them were large. Distances are
+those of CIE L*a*b* under D65, in which equal distances look about equally different. The eleven basic colour terms (Berlin and
+Kay, 1969) reach further than others and have several centres: red must not become coral.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from ocelli_gateway.wire import ScoredClass
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 NAME_SUFFIX = " color"
 SCORE_DECIMALS = 6
 LEAST_SHARE = 0.01
-"""A colour that covers less of the image is not named."""
+"""Colours with a smaller share of the image are left out."""
 _HALF_SCORE_SHARE = 0.1
-"""A colour that covers so much of the image reaches a score of 0.5."""
+"""The share of the image at which a colour has a score of 0.5."""
 
 PALETTE: dict[str, str] = {
     "amber": "#feb308",
@@ -117,23 +118,15 @@ _FURTHER_CENTRES: dict[str, tuple[str, ...]] = {
     "gray": ("#808080", "#a9a9a9"),
     "navy blue": ("#000080",),
 }
-"""The same colours as style sheets and drawing programs have them."""
+"""The same colours in style sheets and drawing programs."""
 _BASIC_REACH = 1.5
-"""A basic term is taken so much further from its centres than another."""
+"""How much further a basic term reaches from its centres than others."""
 
 _SRGB_TO_XYZ = np.array(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
 """IEC 61966-2-1, D65."""
 _WHITE = _SRGB_TO_XYZ.sum(axis=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ColorScore:
-    """A colour class and its score, 0 to 1."""
-
-    class_name: str
-    score: float
 
 
 def to_lab(pixels: npt.NDArray[np.uint8]) -> FloatArray:
@@ -153,20 +146,20 @@ _CENTRE_LAB = to_lab(np.array([list(bytes.fromhex(value[1:])) for _, value in _C
 _CENTRE_REACH = np.array([_BASIC_REACH if name in BASIC else 1.0 for name, _ in _CENTRES])
 
 
-def name_colors(pixels: npt.NDArray[np.uint8]) -> list[ColorScore]:
-    """The colours of an image, uint8 of shape (height, width, 3), falling by the share of the pixels nearest to each.
+def name_colors(pixels: npt.NDArray[np.uint8]) -> list[ScoredClass]:
+    """The colours of an image, uint8 of shape (height, width, 3), by descending share of the pixels nearest to each.
 
-    The score is share^0.301, so that a tenth of the image is 0.5 and the whole of it 1: what one sees at once is what covers a
-    good part. One plain colour, noise and all, is nearest to so few names that the first of them has a tenth at least.
+    The score is share^0.301: a tenth of the image gives 0.5, the whole image 1. A plain colour with noise is nearest to so few
+    names that the first of them has a share of at least a tenth.
     """
     lab = to_lab(pixels.reshape(-1, 3))
     squares = (lab**2).sum(axis=1)[:, None] - 2 * lab @ _CENTRE_LAB.T + (_CENTRE_LAB**2).sum(axis=1)[None, :]
-    # Rounding may leave a colour a little less than nothing away from itself.
+    # Rounding may make the distance of a colour to itself negative.
     nearest = _CENTRE_NAMES[np.argmin(np.maximum(squares, 0) / _CENTRE_REACH**2, axis=1)]
     shares = np.bincount(nearest, minlength=len(_NAMES)) / len(nearest)
     exponent = np.log(0.5) / np.log(_HALF_SCORE_SHARE)
     return [
-        ColorScore(class_name=_NAMES[index] + NAME_SUFFIX, score=round(float(shares[index] ** exponent), SCORE_DECIMALS))
+        ScoredClass(class_name=_NAMES[index] + NAME_SUFFIX, score=round(float(shares[index] ** exponent), SCORE_DECIMALS))
         for index in np.argsort(-shares, kind="stable")
         if shares[index] >= LEAST_SHARE
     ]

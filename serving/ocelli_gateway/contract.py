@@ -1,12 +1,7 @@
-"""What holds for every answer, whatever it is about: JSON errors, a transaction id, one line in the log, and a quiet end.
-
-An answer that is given before the request's body was read is followed by reading on for a moment: a connection closed over
-unread bytes is reset, and the client would never see the answer.
-"""
+"""What applies to every answer: JSON errors, a transaction id, one line in the log, and time to read an early answer."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -15,10 +10,12 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ocelli_gateway.errors import GatewayError, InternalError, translate_error
+from ocelli_gateway.errors import INTERNAL_ERROR, ErrorAnswer, answer_error
 from ocelli_gateway.http_protocol import CALLER_KEY, KNOWN_METHODS, LIVE_PATH, new_transaction_id
 from ocelli_gateway.metrics import Metrics
+from ocelli_gateway.refusals import GatewayError
 from ocelli_gateway.wire import TRANSACTION_HEADER
+from ocelli_http.early_answer import linger
 from ocelli_storage.archives import shown_name
 
 access_logger = logging.getLogger("ocelli_gateway.access")
@@ -26,14 +23,14 @@ logger = logging.getLogger(__name__)
 
 LINGER_SECONDS = 5.0
 ROUTE_KEY = "ocelli.route"
-"""Key of the scope under which the pattern of the address is kept, for metrics."""
+"""Key of the scope that holds the pattern of the address, for metrics."""
 UNKNOWN_ROUTE = "unknown"
 _SHOWN_PATH_CHARACTERS = 200
 
 
 @dataclass(kw_only=True)
 class _Exchange:
-    """One request and its answer, as far as they have come."""
+    """One request and its answer while it is in flight."""
 
     scope: Scope
     receive: Receive
@@ -64,25 +61,17 @@ class _Exchange:
         last = not message.get("more_body", False)
         if last and not self.body_read:
             await self.send({**message, "more_body": True})
-            await self._linger()
+            await linger(self.receive_message, LINGER_SECONDS)
             message = {"type": "http.response.body", "body": b"", "more_body": False}
         await self.send(message)
         self.answered = self.answered or last
 
-    async def send_error(self, error: GatewayError) -> None:
+    async def send_error(self, error: ErrorAnswer) -> None:
         body = json.dumps(error.body(), ensure_ascii=False, separators=(",", ":")).encode("utf-8", errors="replace")
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
         await self.send_message({"type": "http.response.start", "status": error.status, "headers": headers})
         await self.send_message({"type": "http.response.body", "body": body, "more_body": False})
-
-    async def _linger(self) -> None:
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while not self.body_read:
-                    await self.receive_message()
-        except TimeoutError:
-            pass
 
 
 class ContractMiddleware:
@@ -101,28 +90,28 @@ class ContractMiddleware:
         try:
             await self._app(scope, exchange.receive_message, exchange.send_message)
         except Exception as error:
-            refusal = self._refusal(error, exchange)
+            answer = self._answer_error(error, exchange)
             if exchange.status:
-                # Half an answer is out: only a broken connection tells the client that it is none.
+                # Part of an answer is sent: only a broken connection shows the client that it is incomplete.
                 raise
-            await exchange.send_error(refusal)
+            await exchange.send_error(answer)
         finally:
             self._record(exchange, time.monotonic() - started)
 
-    def _refusal(self, error: Exception, exchange: _Exchange) -> GatewayError:
-        refusal = translate_error(error)
+    def _answer_error(self, error: Exception, exchange: _Exchange) -> ErrorAnswer:
+        answer = answer_error(error)
         fields = {"transaction": exchange.transaction_id}
-        if refusal is None:
+        if answer is None:
             logger.error("request failed", exc_info=error, extra=fields)
-            return InternalError("Something went wrong in the service; it has been logged.")
+            return INTERNAL_ERROR
         if not isinstance(error, GatewayError):
-            logger.warning("request refused", extra={**fields, "code": refusal.status, "cause": str(error)})
-        return refusal
+            logger.warning("request refused", extra={**fields, "code": answer.status, "cause": str(error)})
+        return answer
 
     def _record(self, exchange: _Exchange, seconds: float) -> None:
         scope = exchange.scope
         route = scope.get(ROUTE_KEY, UNKNOWN_ROUTE)
-        # There is no end of words that a client may send as method.
+        # Clients can send any word as method.
         method = scope["method"] if route != UNKNOWN_ROUTE and scope["method"].encode() in KNOWN_METHODS else ""
         self._metrics.requests.labels(route, method, str(exchange.status)).inc()
         self._metrics.request_seconds.labels(route, method).observe(seconds)

@@ -1,7 +1,7 @@
-"""What the store says of learned revisions: their definitions, and the summaries of their artifacts.
+"""Definitions of trained revisions and summaries of their artifacts, read from the store.
 
-Class names and summaries never change, so that both are read once, as long as there is room for them. Sources change where
-something is erased: whoever starts from a definition reads it anew.
+Class names and summaries never change, so both are cached, up to a limit. Sources change when user data is erased, so
+definitions are always read again.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoreUnavailableError
 
 KEPT_NAMES_LIMIT = 100_000
-"""Class names in all that are kept: some 20 MB, and 60 MB where all of them are as long as they may be."""
+"""Cached class names in total: about 20 MB, or 60 MB if all of them have the greatest length."""
 
 T = TypeVar("T")
 
 
 class DamagedArtifactError(StoreUnavailableError):
-    """What the store holds in the place of an artifact's metadata or definition is neither."""
+    """The metadata or the definition of an artifact cannot be parsed."""
 
 
 class _Kept(Generic[T]):
-    """Values by revision; the last ones asked for, as many as there is room for."""
+    """Values by revision; those used last, up to a total of class names."""
 
     def __init__(self) -> None:
         self._values: OrderedDict[tuple[ClassifierLocation, str], tuple[T, int]] = OrderedDict()
@@ -39,7 +39,7 @@ class _Kept(Generic[T]):
         return self._values[key][0]
 
     def keep(self, key: tuple[ClassifierLocation, str], value: T, *, names: int) -> None:
-        """Keep a value that holds so many class names."""
+        """Keep a value; `names` is the number of class names in it."""
         self._names += names - self._values.pop(key, (value, 0))[1]
         self._values[key] = value, names
         while self._names > KEPT_NAMES_LIMIT:
@@ -48,7 +48,7 @@ class _Kept(Generic[T]):
 
 
 class Definitions:
-    """Learned definitions by revision."""
+    """Definitions of trained revisions."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
@@ -56,11 +56,11 @@ class Definitions:
         self._summaries: _Kept[ArtifactSummary] = _Kept()
 
     async def read_summary(self, location: ClassifierLocation, revision: str) -> ArtifactSummary | None:
-        """Class names and exports of a learned revision, or None where it has no artifact.
+        """Class names and exports of a trained revision, or None where it has no artifact.
 
         Raises:
             StoreUnavailableError: the store cannot be read.
-            DamagedArtifactError: it holds no artifact's metadata there.
+            DamagedArtifactError: the metadata cannot be parsed.
         """
         kept = self._summaries.find((location, revision))
         if kept is not None:
@@ -76,7 +76,7 @@ class Definitions:
         return summary
 
     async def class_names(self, location: ClassifierLocation, revision: str) -> tuple[str, ...] | None:
-        """The classes of a learned revision, or None where it has no artifact. Raises as `read`."""
+        """The classes of a trained revision, or None where it has no artifact. Raises as `read`."""
         kept = self._class_names.find((location, revision))
         if kept is not None:
             return kept
@@ -88,11 +88,11 @@ class Definitions:
         return class_names
 
     async def read(self, location: ClassifierLocation, revision: str) -> ClassifierSpec | None:
-        """Classes, sources and recipe of a learned revision as the store has them now, or None where it has no artifact.
+        """The definition of a trained revision as it is stored now, or None where it has no artifact.
 
         Raises:
             StoreUnavailableError: the store cannot be read.
-            DamagedArtifactError: it holds no definition there.
+            DamagedArtifactError: the definition cannot be parsed.
         """
         stored = location.definition_key(revision)
         try:

@@ -1,4 +1,4 @@
-"""What the gateway answers when it does not do what was asked. Only this module knows HTTP status codes of refusals.
+"""Errors as answers: the only module that knows which HTTP status, headers and body an error has.
 
 Every refusal has the body of the contract, `{"code", "error", "error_id"}`; those of classify hold `images` as well.
 """
@@ -6,167 +6,116 @@ Every refusal has the body of the contract, `{"code", "error", "error_id"}`; tho
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ocelli_cluster.client import ClusterError, InvalidError, QuotaError
 
 from ocelli_gateway.classifier_store import NamespaceMissingError, UnreadableClassifierError
-from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
-
-ERROR_IDS = (
-    "parameter_error",
-    "input_error",
-    "limit_exceeded",
-    "classifier_not_ready",
-    "not_found",
-    "conflict",
-    "unavailable",
-    "unauthorized",
-    "internal_error",
+from ocelli_gateway.refusals import (
+    ClassifierNotReadyError,
+    ConflictError,
+    GatewayError,
+    InputError,
+    LimitExceededError,
+    NotFoundError,
+    ParameterError,
+    TooLargeError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnavailableError,
 )
-"""Every `error_id` that there is."""
-
-
-class GatewayError(Exception):
-    """A refusal: `message` is the one human sentence that the client shows."""
-
-    status = 500
-    error_id = "internal_error"
-
-    def __init__(
-        self, message: str, *, headers: Mapping[str, str] | None = None, fields: Mapping[str, Any] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.headers = dict(headers or {})
-        self.fields = dict(fields or {})
-
-    def body(self) -> dict[str, Any]:
-        """The JSON body of the answer."""
-        return {"code": self.status, "error": self.message, "error_id": self.error_id, **self.fields}
-
-
-class ParameterError(GatewayError):
-    """A field is missing or has a value that it may not have."""
-
-    status = 400
-    error_id = "parameter_error"
-
-
-class InputError(GatewayError):
-    """The data that was sent cannot be used."""
-
-    status = 400
-    error_id = "input_error"
-
-
-class LimitExceededError(GatewayError):
-    """More than is allowed, though small enough to be read."""
-
-    status = 400
-    error_id = "limit_exceeded"
-
-
-class TooLargeError(GatewayError):
-    """More bytes than are read."""
-
-    status = 413
-    error_id = "limit_exceeded"
-
-
-class ClassifierNotReadyError(GatewayError):
-    """The classifier is in a state that does not allow this."""
-
-    status = 400
-    error_id = "classifier_not_ready"
-
-
-class UnauthorizedError(GatewayError):
-    """No credentials, or wrong ones."""
-
-    status = 401
-    error_id = "unauthorized"
-
-    def __init__(self, message: str = "Unauthorized") -> None:
-        super().__init__(message, headers={"WWW-Authenticate": 'Basic realm="Ocelli", charset="UTF-8"'})
+from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 
 
 class UnknownApiKeyError(ParameterError):
-    """An API key that is nobody's was to be swapped for a token: the body is that of the identity service."""
+    """The API key in a token request belongs to no credential set."""
 
     def __init__(self) -> None:
-        message = "Provided API key could not be found"
-        super().__init__(message, fields={"errorCode": "BXNIM0415E", "errorMessage": message})
+        super().__init__("Provided API key could not be found")
 
 
 class RefreshTokenError(ParameterError):
-    """What was to be swapped for another pair of tokens is not good: the body is that of the identity service."""
+    """The refresh token in a token request is not valid."""
 
     def __init__(self) -> None:
-        message = "Provided refresh_token is not valid, or its credentials have changed; ask with the API key"
-        super().__init__(message, fields={"errorCode": "BXNIM0407E", "errorMessage": message})
-
-
-class NotFoundError(GatewayError):
-    """Nothing of that name, or nothing that these credentials may see."""
-
-    status = 404
-    error_id = "not_found"
+        super().__init__("Provided refresh_token is not valid, or its credentials have changed; ask with the API key")
 
 
 class MethodNotAllowedError(GatewayError):
     """The address exists, but not with this method."""
 
-    status = 405
-    error_id = "not_found"
-
     def __init__(self, method: str, allowed: list[str]) -> None:
-        allow = ", ".join(allowed)
-        super().__init__(f"This address does not know the method {method}; it knows {allow}.", headers={"Allow": allow})
+        self.allowed = ", ".join(allowed)
+        super().__init__(f"The method {method} is not allowed at this address; use {self.allowed}.")
 
 
-class ConflictError(GatewayError):
-    """The object does not allow the change."""
+@dataclass(frozen=True, kw_only=True)
+class ErrorAnswer:
+    """The answer to a request that failed."""
 
-    status = 409
-    error_id = "conflict"
+    status: int
+    error_id: str
+    message: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
-
-class TooManyRequestsError(GatewayError):
-    """A queue is full, or a quota used up."""
-
-    status = 429
-    error_id = "limit_exceeded"
-
-    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
-        super().__init__(message, headers={"Retry-After": str(retry_after_seconds)})
+    def body(self) -> dict[str, Any]:
+        """The JSON body."""
+        return {"code": self.status, "error": self.message, "error_id": self.error_id, **self.fields}
 
 
-class UnavailableError(GatewayError):
-    """Something that the gateway rests on does not answer."""
+_CODES: Mapping[type[GatewayError], tuple[int, str]] = {
+    ParameterError: (400, "parameter_error"),
+    InputError: (400, "input_error"),
+    LimitExceededError: (400, "limit_exceeded"),
+    TooLargeError: (413, "limit_exceeded"),
+    TooManyRequestsError: (429, "limit_exceeded"),
+    ClassifierNotReadyError: (400, "classifier_not_ready"),
+    NotFoundError: (404, "not_found"),
+    MethodNotAllowedError: (405, "not_found"),
+    ConflictError: (409, "conflict"),
+    UnavailableError: (503, "unavailable"),
+    UnauthorizedError: (401, "unauthorized"),
+    GatewayError: (500, "internal_error"),
+}
+ERROR_IDS = tuple(dict.fromkeys(error_id for _, error_id in _CODES.values()))
+"""Every `error_id` that there is."""
+_IDENTITY_CODES: Mapping[type[GatewayError], str] = {UnknownApiKeyError: "BXNIM0415E", RefreshTokenError: "BXNIM0407E"}
+"""Codes of IBM's identity service, which clients of its token endpoint read."""
+INTERNAL_ERROR = ErrorAnswer(
+    status=500, error_id="internal_error", message="The service failed to answer the request; its log has the details."
+)
 
-    status = 503
-    error_id = "unavailable"
 
-    def __init__(self, message: str, *, retry_after_seconds: int = 2) -> None:
-        super().__init__(message, headers={"Retry-After": str(retry_after_seconds)})
+def answer_refusal(error: GatewayError) -> ErrorAnswer:
+    """The answer of a refusal."""
+    status, error_id = next(_CODES[kind] for kind in type(error).__mro__ if kind in _CODES)
+    headers: dict[str, str] = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = 'Basic realm="Ocelli", charset="UTF-8"'
+    if isinstance(error, MethodNotAllowedError):
+        headers["Allow"] = error.allowed
+    code = _IDENTITY_CODES.get(type(error))
+    fields = error.fields if code is None else {"errorCode": code, "errorMessage": error.message}
+    return ErrorAnswer(status=status, error_id=error_id, message=error.message, headers=headers, fields=fields)
 
 
-class InternalError(GatewayError):
-    """A fault of the gateway itself."""
+def answer_error(error: BaseException) -> ErrorAnswer | None:
+    """The answer of a refusal, or of a failure of what the gateway depends on; None for a fault of the gateway."""
+    refusal = _find_refusal(error)
+    return None if refusal is None else answer_refusal(refusal)
 
-    status = 500
-    error_id = "internal_error"
 
-
-def translate_error(error: BaseException) -> GatewayError | None:
-    """The refusal that a fault of what the gateway rests on turns into, or None where it is a fault of the gateway."""
+def _find_refusal(error: BaseException) -> GatewayError | None:
     match error:
         case GatewayError():
             return error
         case BaseExceptionGroup(exceptions=(first, *_)):
-            # What the images of one request met: the first says enough.
-            return translate_error(first)
+            # Errors of several images of one request: the first one is enough.
+            return _find_refusal(first)
         case InvalidError():
             return InputError(f"Kubernetes refuses the classifier: {error.message}")
         case QuotaError():
@@ -186,18 +135,18 @@ def translate_error(error: BaseException) -> GatewayError | None:
                 retry_after_seconds=60,
             )
         case ClusterError():
-            return UnavailableError("The Kubernetes API does not answer as it should; try again.")
+            return UnavailableError("The Kubernetes API did not answer as expected; try again.")
         case TimeoutError():
-            return UnavailableError("The request takes too long now; try again.")
+            return UnavailableError("The request timed out; try again.")
         case ConnectionError():
-            return UnavailableError("A connection that the request needs broke off; try again.")
+            return UnavailableError("A connection that the request needs was closed; try again.")
         case OSError():
-            # A full disk, or too many open files: it says nothing about the request.
-            return UnavailableError("The service cannot keep the upload now; try again.")
+            # A full disk or too many open files: the request did not cause it.
+            return UnavailableError("The service cannot store the upload at the moment; try again.")
         case StoreQuotaError():
-            # As the gateway's own quota of stored examples is answered.
+            # The same answer as for the gateway's own quota of stored examples.
             return TooLargeError(f"{error.message[:1].upper()}{error.message[1:]}.")
         case ObjectStoreError():
-            return UnavailableError("The object store does not answer as it should; try again.")
+            return UnavailableError("The object store did not answer as expected; try again.")
         case _:
             return None

@@ -1,7 +1,7 @@
-"""Example sets as they come by REST: which parts of a form they are, and whether their zips may be learned from.
+"""Example sets of REST requests: which parts of a form they are, and whether their zips can be used for training.
 
-Decoding is left to the trainer: here entries are judged by their signatures, and by whether they are whole. It must not know
-where the zips go.
+The trainer decodes the images; here only signatures and completeness of the entries are checked. It must not know where the
+zips are stored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocelli_api.names import class_name_fault
-from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, ParameterError
+from ocelli_gateway.refusals import GatewayError, InputError, LimitExceededError, ParameterError
 from ocelli_gateway.uploads import Form, SpooledFile
 from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.archive_inspection import ZipReport
@@ -44,7 +44,7 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
     """The example sets of a form, in their order.
 
     Raises:
-        ParameterError: a class has a name that it may not have, or comes twice.
+        ParameterError: the name of a class is not allowed, or a class is in the form twice.
     """
     sets: list[ExampleSet] = []
     seen: set[str] = set()
@@ -68,11 +68,11 @@ def parse_example_sets(form: Form) -> tuple[ExampleSet, ...]:
 async def check_archives(
     sets: Sequence[ExampleSet], tenant: str, zips: ZipInspector, *, left: asyncio.Event | None = None
 ) -> None:
-    """Look into every zip. `left` is set when the client has left.
+    """Check every zip. `left` is set when the client has left.
 
     Raises:
-        InputError, LimitExceededError: one cannot be learned from, or the client has left.
-        UnavailableError: too many are looked into already.
+        InputError, LimitExceededError: a zip cannot be used, or the client has left.
+        UnavailableError: too many zips are being checked.
     """
     reports = await zips.inspect([example_set.file.path for example_set in sets], tenant, left=left)
     for example_set, report in zip(sets, reports, strict=True):
@@ -95,7 +95,7 @@ def _check_archive(file: SpooledFile, report: ZipReport) -> None:
 
 
 def _describe_text(path: Path) -> str:
-    """What curl sends where the @ was forgotten is the name of the file."""
+    """A hint for the content that curl sends if the @ is missing: the name of the file."""
     data = path.read_bytes() if path.stat().st_size <= _FILE_NAME_BYTES else b""
     try:
         text = data.decode().strip()

@@ -1,7 +1,4 @@
-"""Exports as one file: their parts one behind the other, read from the store as they are sent.
-
-It must not know what is in them.
-"""
+"""Exports as one file: their parts in order, read from the store while they are sent. It must not know what they contain."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from ocelli_gateway.classifiers import StoredExport
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore
 
 CHUNK_BYTES = 128 * 1024
-"""A few of these lie in memory for each download, however slowly its client reads."""
+"""Each download has a few of these in memory, however slowly its client reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +22,7 @@ class ExportFile:
 
 
 async def open_export(objects: ObjectStore, export: StoredExport) -> ExportFile:
-    """The file of an export; every part is there, as large as it should be, before the first byte is sent.
+    """The file of an export. Presence and size of every part are checked before the first byte is sent.
 
     Raises:
         UnavailableError: a part is missing or cut off.

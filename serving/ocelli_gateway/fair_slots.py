@@ -1,7 +1,7 @@
-"""Slots that tenants share: so many in all, a part of what is free for each tenant, and turns among those who wait.
+"""Slots that tenants share: a total, a part of the free slots for each tenant, and turns among waiting tenants.
 
-A tenant that floods waits for itself; whoever comes with one request finds a slot, or is next when one is free. It must not
-know what the slots are for.
+A tenant with many requests waits for its own; a tenant with one request gets a free slot, or the next one. It must not know
+what the slots are for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from ocelli_gateway.errors import InputError, TooManyRequestsError, UnavailableError
+from ocelli_gateway.refusals import InputError, TooManyRequestsError, UnavailableError
 
 RETRY_AFTER_SECONDS = 10
 
@@ -20,11 +20,11 @@ class FairSlots:
     """Belongs to one event loop."""
 
     def __init__(self, what: str, *, total: int, share: int, timeout_seconds: float, waiting_limit: int | None = None) -> None:
-        """`what` waits is said by the refusal, such as `uploads are being read`; `share` is what one tenant may hold alone.
+        """The refusal names `what` is limited, such as `uploads are being read`; `share` is what one tenant may hold alone.
 
-        Where others hold slots it is the same part of what is left: with a share of a half, one tenant holds a half, a second
-        one a quarter, and so on: of four slots and more, no two tenants hold everything. So many of one tenant may wait; None:
-        any number, where what waits is bounded elsewhere.
+        Where others hold slots, a tenant may hold the same part of the rest: with a share of a half, one tenant holds a half, a
+        second one a quarter, and so on. Of four slots or more, two tenants never hold all. At most `waiting_limit` requests of
+        one tenant wait; None: any number, where the number is limited elsewhere.
         """
         self._what = what
         self._total = total
@@ -38,12 +38,12 @@ class FairSlots:
 
     @asynccontextmanager
     async def slot(self, tenant: str, *, left: asyncio.Event | None = None) -> AsyncIterator[None]:
-        """Hold a slot. `left` is set when nobody waits for it any more.
+        """Hold a slot. `left` is set when the client has left.
 
         Raises:
-            TooManyRequestsError: as many of the tenant wait as may.
+            TooManyRequestsError: too many requests of the tenant wait already.
             UnavailableError: none became free in time.
-            InputError: nobody waits for it any more.
+            InputError: the client has left.
         """
         await self.acquire(tenant, left=left)
         try:
@@ -66,11 +66,11 @@ class FairSlots:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                # The slot came in the very moment that nobody wanted it any more.
+                # The slot was assigned while the wait was being cancelled.
                 self.release(tenant)
             else:
                 self._forget(tenant, turn)
-                # Free slots may have passed this turn over while others queued behind it.
+                # Free slots may have skipped this turn while others queued behind it.
                 self._hand_out()
             if isinstance(error, TimeoutError):
                 raise UnavailableError(self._too_many(), retry_after_seconds=RETRY_AFTER_SECONDS) from error
@@ -80,7 +80,7 @@ class FairSlots:
                 watch.cancel()
 
     def release(self, tenant: str) -> None:
-        """Give a slot back, to whoever's turn it is."""
+        """Give a slot back; the next turn gets it."""
         self._free += 1
         self._held[tenant] -= 1
         if not self._held[tenant]:
@@ -88,7 +88,7 @@ class FairSlots:
         self._hand_out()
 
     def _may_take(self, tenant: str) -> bool:
-        # What the tenant would hold is to what would be left as its share is to the rest.
+        # Held slots relate to the free ones as the share relates to the rest of the total.
         return self._free > 0 and self._held[tenant] * (self._total - self._share) < self._free * self._share
 
     def _take(self, tenant: str) -> None:
@@ -96,7 +96,7 @@ class FairSlots:
         self._held[tenant] += 1
 
     def _too_many(self) -> str:
-        return f"Too many {self._what} at the same time; try again."
+        return f"Too many {self._what}; try again."
 
     def _hand_out(self) -> None:
         for tenant in list(self._waiting):
@@ -105,11 +105,11 @@ class FairSlots:
             if not self._may_take(tenant):
                 continue
             turns = self._waiting[tenant]
-            # One that was cancelled a moment ago forgets itself later.
+            # A cancelled turn is removed later.
             turn = next((turn for turn in turns if not turn.done()), None)
             if turn is None:
                 continue
-            # Behind all others: the next slot is theirs.
+            # Behind all other tenants: the next slot is theirs.
             self._waiting.move_to_end(tenant)
             self._forget(tenant, turn)
             self._take(tenant)

@@ -1,7 +1,7 @@
-"""Threads that tenants share, for what takes seconds of one thread: so many in all, a part of them for each tenant, and turns.
+"""Threads that tenants share, for work that takes seconds: a total, a part of it for each tenant, and turns.
 
-A thread cannot be ended: it stays its tenant's until its work is done, whoever has gone meanwhile. Short file operations are
-left to asyncio's own threads. It must not know what the work is.
+A thread cannot be stopped: it counts for its tenant until its work is done, even if the client has left. Short file operations
+use asyncio's own threads. It must not know what the work is.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class FairThreads:
     """Belongs to one event loop."""
 
     def __init__(self, what: str, *, threads: int, share: int, timeout_seconds: float) -> None:
-        """`what` waits is said by the refusal, such as `zips are opened`; `share` is how many threads one tenant may hold."""
+        """The refusal names `what` is limited, such as `zips are being opened`; one tenant may hold `share` threads."""
         self._slots = FairSlots(what, total=threads, share=share, timeout_seconds=timeout_seconds)
         self._executor = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=what.partition(" ")[0])
 
     async def run(self, tenant: str, function: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T:
-        """What the function returns or raises, called in a thread.
+        """Call the function in a thread, and return its result.
 
         Raises:
             UnavailableError: no thread became free in time.
@@ -38,5 +38,5 @@ class FairThreads:
         return await asyncio.shield(work)
 
     def close(self) -> None:
-        """Begin no more work."""
+        """Start no more work."""
         self._executor.shutdown(wait=False, cancel_futures=True)

@@ -1,8 +1,7 @@
-"""Fields: the single values that requests bring. Each says where it may stand, what it may be, and how it is read.
+"""Fields: the single values of requests. Each has the places where it may be, its schema, and its parser.
 
-A field is read by one function and shown to the world by its schema, both here, side by side. To add one: write its `parse`,
-which gets every value that is not blank, in their order, and raises `ParameterError` for what may not be; then the `Field`; and
-name it in its operations (`operations`). It must not know what the values are used for.
+To add one: write its `parse`, which gets every value that is not blank, in order, and raises `ParameterError` for values that
+are not allowed; then the `Field`; and name it in its operations (`operations`). It must not know what the values are used for.
 """
 
 from __future__ import annotations
@@ -16,9 +15,9 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from ocelli_api.classifier import DISPLAY_NAME_LIMIT
 from ocelli_api.names import STEM_LIMIT, control_character_fault
-from ocelli_gateway.errors import ParameterError
 from ocelli_gateway.languages import choose_language
 from ocelli_gateway.parameters import parse_parameters
+from ocelli_gateway.refusals import ParameterError
 from ocelli_storage.archives import shown_name
 
 T = TypeVar("T")
@@ -37,7 +36,7 @@ REFRESH_TOKEN_GRANT = "refresh_token"
 
 
 class Place(StrEnum):
-    """Where a field may stand, as OpenAPI calls it."""
+    """Where a field may be, in the words of OpenAPI."""
 
     PATH = "path"
     QUERY = "query"
@@ -55,14 +54,14 @@ class Field(Generic[T]):
     schema: Schema
     description: str
     parse: Callable[[Sequence[str]], T]
-    """From all values that are not blank; there are none where the field was left out. Raises ParameterError."""
+    """Gets all values that are not blank; there are none where the field was left out. Raises ParameterError."""
     required: bool = False
     example: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SentFields:
-    """All that a request says outside of its files."""
+    """All values of a request except its files."""
 
     path: Mapping[str, str]
     query: Pairs
@@ -70,13 +69,11 @@ class SentFields:
     """Names in lower case."""
     form: Pairs = ()
     older: Pairs = ()
-    """What an older document of several fields holds: it counts as if it stood in the place of the document, behind fields of
-    their own there.
-    """
+    """The fields of the older document `parameters`: they count in the place of the document, after separate fields there."""
     older_place: Place | None = None
 
     def read(self, field: Field[T]) -> T:
-        """The value of a field. Raises ParameterError where it may not be."""
+        """The value of a field. Raises ParameterError where it is not allowed."""
         return field.parse(self.texts(field.name, field.places))
 
     def texts(self, name: str, places: Iterable[Place]) -> list[str]:
@@ -90,11 +87,11 @@ class SentFields:
         return []
 
     def with_form(self, form: Pairs) -> SentFields:
-        """The same, with the texts of a form."""
+        """The same fields with the texts of a form."""
         return replace(self, form=form)
 
     def with_older(self, document: Field[Pairs]) -> SentFields:
-        """The same, with the fields that an older document holds. Raises ParameterError where it is none."""
+        """The same fields with those of an older document. Raises ParameterError if it cannot be read."""
         for place in document.places:
             texts = self.texts(document.name, (place,))
             if texts:
@@ -114,7 +111,7 @@ class SentFields:
 
 
 def plain_name(name: str) -> str:
-    """The name of a field without what PHP, Rails and some libraries write behind the names of lists: `[]`, or `[0]`."""
+    """The name of a field without the `[]` or `[0]` that PHP, Rails and some libraries append to the names of lists."""
     return _LIST_SUFFIX.sub("", name)
 
 
@@ -156,7 +153,7 @@ def parse_name(texts: Sequence[str]) -> str:
         raise ParameterError('The field "name" is missing or blank; name the classifier.')
     if len(name) > DISPLAY_NAME_LIMIT:
         raise ParameterError(f'The field "name" has {len(name)} characters; at most {DISPLAY_NAME_LIMIT} are allowed.')
-    # The contract allows white space in it, tabs and line breaks included: ids leave it out.
+    # The contract allows white space, including tabs and line breaks; ids leave it out.
     fault = control_character_fault("".join(name.split()))
     if fault is not None:
         raise ParameterError(f'The field "name" {fault}.')
@@ -164,7 +161,7 @@ def parse_name(texts: Sequence[str]) -> str:
 
 
 def parse_owners(texts: Sequence[str]) -> tuple[str, ...]:
-    """`me` and `IBM`, in the order asked for; `IBM` where nothing is."""
+    """`me` and `IBM`, in the order of the request; the default is `IBM`."""
     items = split_list(texts)
     known = {"ibm": "IBM", "me": "me"}
     wrong = next((item for item in items if item.lower() not in known), None)
@@ -195,12 +192,14 @@ def parse_customer_id(texts: Sequence[str]) -> str:
     """Not blank."""
     customer_id = parse_last(texts)
     if not customer_id:
-        raise ParameterError('The query parameter "customer_id" is missing or blank; say whose data is to be deleted.')
+        raise ParameterError(
+            'The query parameter "customer_id" is missing or blank; name the customer whose data should be deleted.'
+        )
     return customer_id
 
 
 def parse_opt_out(texts: Sequence[str]) -> bool:
-    """`true` and `1` opt out; nothing else does."""
+    """True for `true` and `1` only."""
     return parse_last(texts).lower() in ("true", "1")
 
 
@@ -214,7 +213,7 @@ def parse_metadata(texts: Sequence[str]) -> str | None:
 
 
 def parse_grant_type(texts: Sequence[str]) -> str:
-    """What is given for a token."""
+    """The kind of credentials in a token request."""
     grant_type = parse_last(texts)
     if grant_type not in (API_KEY_GRANT, REFRESH_TOKEN_GRANT):
         raise ParameterError(f'The field "grant_type" must be {API_KEY_GRANT} or {REFRESH_TOKEN_GRANT}.')
@@ -228,7 +227,7 @@ VERSION = Field(
     name="version",
     places=(Place.QUERY,),
     schema={"type": "string", "format": "date"},
-    description="A date, `YYYY-MM-DD`. Any real date is accepted, and all get the same behaviour.",
+    description="A date, `YYYY-MM-DD`. Any valid date is accepted, with the same behaviour.",
     parse=parse_version,
     required=True,
     example="2018-03-19",
@@ -237,8 +236,8 @@ CLASSIFIER_ID = Field(
     name="classifier_id",
     places=(Place.PATH,),
     schema={"type": "string", "pattern": rf"^[A-Za-z0-9]{{1,{STEM_LIMIT}}}_[0-9]{{1,10}}$"},
-    description="Id of a classifier, as create answered it. Ids are case-sensitive; any that there is none of is 404.",
-    # Not trimmed: an id with blanks is another one.
+    description="Id of a classifier, as create returned it. Ids are case-sensitive; the answer to unknown ids is 404.",
+    # Not trimmed: an id with blanks is a different id.
     parse=lambda texts: texts[-1] if texts else "",
     required=True,
     example="birds_1471823042",
@@ -247,7 +246,7 @@ NAME = Field(
     name="name",
     places=(Place.FORM,),
     schema={"type": "string", "minLength": 1, "maxLength": DISPLAY_NAME_LIMIT, "pattern": _NOT_BLANK},
-    description="Name of the classifier, for people. It need not be unique; blanks around it are trimmed.",
+    description="Name of the classifier, for display. It need not be unique; surrounding blanks are trimmed.",
     parse=parse_name,
     required=True,
     example="birds",
@@ -256,7 +255,7 @@ VERBOSE = Field(
     name="verbose",
     places=(Place.QUERY,),
     schema={"type": "boolean", "default": False},
-    description="Whether each classifier comes with everything that its details hold.",
+    description="Whether the list has the details of each classifier.",
     parse=parse_verbose,
 )
 URL = Field(
@@ -265,7 +264,7 @@ URL = Field(
     schema={"type": "string"},
     description=(
         "`http` or `https` address of one image of at most 10 MB: GIF, JPEG, PNG or TIFF. Addresses in private networks are "
-        "not fetched. What goes wrong is the image's error, not the request's."
+        "not fetched. A failure is an error of the image, not of the request."
     ),
     parse=parse_last,
     example="https://example.org/owl.jpg",
@@ -282,14 +281,14 @@ OWNERS = Field(
     name="owners",
     places=_FORM_OR_QUERY,
     schema={"type": "array", "items": {"type": "string", "enum": ["IBM", "me"]}, "default": ["IBM"]},
-    description="Comma-separated: `IBM` means `default`, `me` all own classifiers that can answer.",
+    description="Comma-separated: `IBM` means `default`, `me` means all own classifiers that can answer.",
     parse=parse_owners,
 )
 THRESHOLD = Field(
     name="threshold",
     places=_FORM_OR_QUERY,
     schema={"type": "number", "minimum": 0, "maximum": 1, "default": DEFAULT_THRESHOLD},
-    description="Classes of at least this score are answered.",
+    description="Classes with at least this score are returned.",
     parse=parse_threshold,
 )
 ACCEPT_LANGUAGE = Field(
@@ -298,7 +297,7 @@ ACCEPT_LANGUAGE = Field(
     schema=_TEXT,
     description=(
         "Language of the class names of built-in classifiers: `en`, `ar`, `de`, `es`, `fr`, `it`, `ja`, `ko`, `pt-br`, `zh-cn` "
-        "or `zh-tw`, or a list of languages as browsers send it. English where there is no translation."
+        "or `zh-tw`, or a list of languages as browsers send it. Without a translation the names are English."
     ),
     parse=lambda texts: choose_language(",".join(texts)),
     example="de",
@@ -307,7 +306,7 @@ LEARNING_OPT_OUT = Field(
     name="X-Watson-Learning-Opt-Out",
     places=(Place.HEADER,),
     schema=_TEXT,
-    description="`true` or `1`: the images are used for this training and dropped; retraining is refused.",
+    description="`true` or `1`: the images are used for this training and then deleted; retraining is refused.",
     parse=parse_opt_out,
 )
 METADATA = Field(
@@ -333,7 +332,7 @@ GRANT_TYPE = Field(
     name="grant_type",
     places=(Place.FORM,),
     schema={"type": "string", "enum": [API_KEY_GRANT, REFRESH_TOKEN_GRANT]},
-    description="What is given for the tokens: an API key, or a refresh token.",
+    description="The credentials in the request: an API key, or a refresh token.",
     parse=parse_grant_type,
     required=True,
     example=API_KEY_GRANT,
@@ -342,7 +341,7 @@ API_KEY = Field(
     name="apikey",
     places=(Place.FORM,),
     schema=_TEXT,
-    description="The API key, where that is given.",
+    description="The API key, for that grant type.",
     parse=parse_last,
     example="the-api-key",
 )
@@ -350,7 +349,7 @@ REFRESH_TOKEN = Field(
     name="refresh_token",
     places=(Place.FORM,),
     schema=_TEXT,
-    description="The refresh token, where that is given.",
+    description="The refresh token, for that grant type.",
     parse=parse_last,
 )
 PARAMETERS = Field(
@@ -358,8 +357,8 @@ PARAMETERS = Field(
     places=_FORM_OR_QUERY,
     schema={"type": "string", "contentMediaType": "application/json"},
     description=(
-        "Older form of `url`, `classifier_ids`, `owners` and `threshold`: one JSON object. A field of its own wins over the "
-        "same one in here."
+        "Older form of `url`, `classifier_ids`, `owners` and `threshold`: one JSON object. A separate field overrides "
+        "the same one in it."
     ),
     parse=parse_parameters,
     example='{"classifier_ids": ["birds_1471823042"], "threshold": 0.1}',

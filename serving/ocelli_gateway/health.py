@@ -1,9 +1,7 @@
-"""Whether a create would succeed now, found out by trying what it rests on, and whether requests should come at all.
+"""Whether a create would succeed now, checked by trying what it depends on, and whether the gateway should get requests.
 
-It must not know HTTP.
-
-What all tenants share decides: the API server, the object store, the folder of uploads. A namespace that is missing, closed to
-the gateway or full is its tenant's affair, which the log names, as long as a create would succeed in another one.
+Health depends on what all tenants share: the API server, the object store, the folder of uploads. If one namespace is missing,
+forbidden to the gateway or full, only the log names it, as long as a create would succeed in another. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -22,9 +20,9 @@ from ocelli_cluster.client import ApiError, ClusterError, QuotaError
 
 from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
 from ocelli_api.names import build_classifier_id
-from ocelli_gateway.auth import Authenticator, CredentialsFolder
 from ocelli_gateway.classifier_store import ClassifierStore, ClassifierStoreError, NameTakenError
-from ocelli_gateway.classifiers import build_classifier
+from ocelli_gateway.credentials_folder import CredentialsFolder
+from ocelli_gateway.manifests import build_classifier
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -33,9 +31,9 @@ HEALTHY_LIFE_SECONDS = 5.0
 UNHEALTHY_LIFE_SECONDS = 0.1
 TIMEOUT_SECONDS = 3.0
 NAMESPACE_TIMEOUT_SECONDS = 1.0
-"""What checks creates in one namespace alone, such as a webhook, may hang."""
+"""Checks of one namespace alone, such as a webhook, may hang."""
 MAX_CONCURRENT_NAMESPACES = 8
-"""So many namespaces are tried at a time, and no more in one check once a create would succeed in one of them."""
+"""So many namespaces are tried concurrently; a check ends once a create would succeed in one of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,51 +44,45 @@ class Health:
     reason: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class Foundations:
-    """What a create rests on."""
-
-    authenticator: Authenticator
-    credentials: CredentialsFolder
-    store: ClassifierStore
-    objects: ObjectStore
-    upload_folder: Path
-
-
 class HealthCheck:
-    """Finds out anew at most once in five seconds while a create would succeed, and much sooner while it would not."""
+    """Checks at most every five seconds while a create would succeed, and more often while it would not."""
 
-    def __init__(self, foundations: Foundations) -> None:
-        self._foundations = foundations
+    def __init__(
+        self, credentials: CredentialsFolder, store: ClassifierStore, objects: ObjectStore, upload_folder: Path
+    ) -> None:
+        self._credentials = credentials
+        self._store = store
+        self._objects = objects
+        self._upload_folder = upload_folder
         self._creatable: set[str] = set()
         self._problems: dict[str, str] = {}
-        """By namespace: why a create would not succeed in it. The one tried longest ago comes first."""
+        """By namespace: why a create would fail in it. The one tried longest ago is first."""
         self._health = Health(healthy=False, reason="not checked yet")
         self._health_until = 0.0
-        self._check = asyncio.Lock()
+        self._checking = asyncio.Lock()
         self._was_healthy = False
 
     async def readiness(self) -> Health:
-        """Whether requests should come.
+        """Whether the gateway should get requests.
 
-        What was healthy once stays ready while anybody can log in: predictions, by far the most requests, need neither object
-        store nor upload folder, and no other gateway has better ones.
+        A gateway that was healthy once stays ready while any user can log in: predictions, by far the most requests, need
+        neither the object store nor the upload folder, and other gateways share both.
         """
-        if self._was_healthy and self._foundations.authenticator.has_sets:
+        if self._was_healthy and self._credentials.namespaces:
             return Health(healthy=True, reason="")
         return await self.health()
 
     async def watch(self) -> None:
-        """Find out regularly, though nobody asks: what changes is logged."""
+        """Check regularly, so that changes are logged without a probe."""
         while True:
             await self.health()
             await asyncio.sleep(HEALTHY_LIFE_SECONDS)
 
     async def health(self) -> Health:
         """The answer, at most `HEALTHY_LIFE_SECONDS` old."""
-        async with self._check:
+        async with self._checking:
             if time.monotonic() > self._health_until:
-                before, self._health = self._health, await self._find_out()
+                before, self._health = self._health, await self._check_all()
                 if self._was_healthy and self._health.reason != before.reason:
                     logger.warning("health changed", extra={"healthy": self._health.healthy, "reason": self._health.reason})
                 self._was_healthy = self._was_healthy or self._health.healthy
@@ -98,40 +90,38 @@ class HealthCheck:
                 self._health_until = time.monotonic() + life_seconds
             return self._health
 
-    async def _find_out(self) -> Health:
-        foundations = self._foundations
-        if not foundations.authenticator.has_sets:
-            problems = "; ".join(foundations.credentials.problems) or "the credentials folder holds no credential set"
+    async def _check_all(self) -> Health:
+        namespaces = self._credentials.namespaces
+        if not namespaces:
+            problems = "; ".join(self._credentials.problems) or "the credentials folder has no credential set"
             return Health(healthy=False, reason=problems)
-        namespaces = foundations.authenticator.namespaces
         self._creatable &= namespaces
         self._problems = {key: problem for key, problem in self._problems.items() if key in namespaces}
-        # Reads from the API server stand in for what is not listed yet: a new tenant takes nobody's gateway away.
-        unsynced = [] if self._creatable else foundations.store.unsynced()
+        # Live reads replace lists that are not complete yet: a new tenant does not make the gateway unhealthy.
+        unsynced = [] if self._creatable else self._store.unsynced()
         if unsynced:
-            return Health(healthy=False, reason=f"Classifiers and Pods of namespace {unsynced[0]} have not been listed yet")
+            return Health(healthy=False, reason=f"Classifiers and Pods of namespace {unsynced[0]} are not listed yet")
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                asked = "Kubernetes API"
+                probed = "Kubernetes API"
                 await self._probe_cluster()
-                asked = "Object store"
+                probed = "Object store"
                 await self._probe_objects()
-                asked = f"Upload folder {foundations.upload_folder}"
-                await asyncio.to_thread(_probe_folder, foundations.upload_folder)
+                probed = f"Upload folder {self._upload_folder}"
+                await asyncio.to_thread(_probe_folder, self._upload_folder)
         except TimeoutError:
-            return Health(healthy=False, reason=f"{asked}: no answer in time")
+            return Health(healthy=False, reason=f"{probed}: no answer in time")
         except (ClusterError, ObjectStoreError) as error:
             return Health(healthy=False, reason=str(error))
         except OSError as error:
-            folder = foundations.upload_folder
-            return Health(healthy=False, reason=f"Upload folder {folder}: cannot be written: {error.strerror}; make room in it")
+            return Health(healthy=False, reason=f"{probed}: cannot be written: {error.strerror}; make room in it")
         return Health(healthy=True, reason="")
 
     async def _probe_cluster(self) -> None:
-        """Raises ClusterError where a create would succeed in no namespace."""
-        # A create that is only tried shows at once whether namespace, rights and schema are there. Later a read is enough.
+        """Raises ClusterError if a create would not succeed in any namespace."""
+        # A dry-run create checks namespace, rights and schema. After the first success a read is enough.
         answers = await self._can_read()
-        untried = self._foundations.authenticator.namespaces - self._creatable - self._problems.keys()
+        untried = self._credentials.namespaces - self._creatable - self._problems.keys()
         waiting = [*sorted(untried), *self._problems]
         for start in range(0, len(waiting), MAX_CONCURRENT_NAMESPACES):
             await asyncio.gather(*map(self._try_create, waiting[start : start + MAX_CONCURRENT_NAMESPACES]))
@@ -141,10 +131,10 @@ class HealthCheck:
             raise ClusterError("; ".join(itertools.islice(self._problems.values(), MAX_CONCURRENT_NAMESPACES)))
 
     async def _can_read(self) -> bool:
-        """Whether Classifiers can be read in a namespace in which a create would have succeeded earlier."""
+        """Whether Classifiers can be read in a namespace where a create would have succeeded earlier."""
         for namespace in sorted(self._creatable):
             try:
-                await self._foundations.store.find_live(namespace, build_classifier_id("probe", 1))
+                await self._store.find_live(namespace, build_classifier_id("probe", 1))
             except ApiError as error:
                 if error.status >= 500:
                     raise
@@ -162,14 +152,14 @@ class HealthCheck:
         )
         manifest = build_classifier(namespace, build_classifier_id("probe", 1), probe)
         try:
-            # A namespace that is full is as it should be: its tenant is told at a create.
+            # A full namespace is not a problem of the gateway: the answer to a create reports it.
             with contextlib.suppress(NameTakenError, QuotaError):
                 async with asyncio.timeout(NAMESPACE_TIMEOUT_SECONDS):
-                    await self._foundations.store.create(manifest, dry_run=True)
+                    await self._store.create(manifest, dry_run=True)
         except (ApiError, ClassifierStoreError) as error:
             self._note(namespace, str(error))
         except TimeoutError:
-            self._note(namespace, f"Creating a Classifier in namespace {namespace} takes too long; look at its webhooks")
+            self._note(namespace, f"Creating a Classifier in namespace {namespace} takes too long; check its webhooks")
         else:
             self._problems.pop(namespace, None)
             self._creatable.add(namespace)
@@ -181,8 +171,8 @@ class HealthCheck:
 
     async def _probe_objects(self) -> None:
         key = f"probes/gateway-{os.uname().nodename}-{os.getpid()}"
-        await self._foundations.objects.put(key, b"")
-        await self._foundations.objects.delete(key)
+        await self._objects.put(key, b"")
+        await self._objects.delete(key)
 
 
 def _probe_folder(folder: Path) -> None:

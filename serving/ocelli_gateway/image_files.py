@@ -1,4 +1,4 @@
-"""The images that a classify request brings: single files and zips of them, found by content and read one at a time."""
+"""The images of a classify request: single files and zips, recognised by content and read one at a time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ocelli_api.prediction import ImageFault
-from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError, TooLargeError
+from ocelli_gateway.refusals import GatewayError, InputError, LimitExceededError, TooLargeError
 from ocelli_gateway.uploads import SpooledFile
 from ocelli_gateway.wire import ImageOrigin
 from ocelli_storage.archives import (
@@ -25,33 +25,24 @@ from ocelli_storage.archives import (
     is_zip_file,
     shown_name,
 )
+from ocelli_storage.image_file import INVALID_IMAGE, TOO_SMALL
 
 IMAGES_LIMIT = 20
-INVALID_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
-TOO_SMALL = "Image resolution is smaller than the minimum limit"
 TOO_MANY_PIXELS = "The image has more than 100 megapixels; scale it down."
 TOO_LARGE = f"The image is larger than {IMAGE_BYTES_LIMIT // MEGABYTE} MB; scale it down or compress it more."
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadImage:
-    """One image: its bytes, or why it cannot be used."""
+    """One image: its bytes, or the error why it cannot be used."""
 
     origin: ImageOrigin
     data: bytes = b""
     error: GatewayError | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class InvalidZip:
-    """A zip of which nothing can be read."""
-
-    name: str
-    error: GatewayError
-
-
 def image_error(fault: ImageFault) -> GatewayError:
-    """What is said of an image that has this fault."""
+    """The error of an image with this fault."""
     match fault:
         case ImageFault.TOO_SMALL:
             return InputError(TOO_SMALL)
@@ -64,7 +55,7 @@ def image_error(fault: ImageFault) -> GatewayError:
 
 
 def has_zip(files: Sequence[SpooledFile]) -> bool:
-    """Whether there is a zip among the files. It blocks."""
+    """Whether one of the files is a zip. It blocks."""
     return any(_is_zip(file) for file in files)
 
 
@@ -72,9 +63,9 @@ class ImageFiles:
     """The images of all files of one request. It blocks: use it in a thread, one at a time."""
 
     def __init__(self, files: Sequence[SpooledFile]) -> None:
-        self.invalid_zips: list[InvalidZip] = []
+        self.invalid_zips: list[ReadImage] = []
         self.count = 0
-        """Images in all the files, those beyond the limit too."""
+        """Images in all files, including those beyond the limit."""
         self._sources: list[tuple[str, SpooledFile | ImageArchive]] = []
         try:
             for file in files:
@@ -101,7 +92,7 @@ class ImageFiles:
         return any(isinstance(source, ImageArchive) for _, source in self._sources)
 
     def origins(self) -> list[ImageOrigin]:
-        """Where those images come from; none of them is read."""
+        """The origins of these images. It reads none of them."""
         origins: list[ImageOrigin] = []
         for name, source in self._sources:
             if isinstance(source, ImageArchive):
@@ -127,7 +118,8 @@ class ImageFiles:
             archive = ImageArchive(file.path, kinds=CLASSIFY_KINDS, limits=CLASSIFY_LIMITS)
         except ArchiveError as error:
             kind = LimitExceededError if error.fault is ArchiveFault.TOO_MANY_ENTRIES else InputError
-            self.invalid_zips.append(InvalidZip(name=name, error=kind(f"{INVALID_IMAGE} {shown_name(name)}: {error}.")))
+            refusal = kind(f"{INVALID_IMAGE} {shown_name(name)}: {error}.")
+            self.invalid_zips.append(ReadImage(origin=ImageOrigin(name=name), error=refusal))
             return
         self._sources.append((name, archive))
         self.count += archive.candidates

@@ -1,4 +1,4 @@
-"""Languages of class names, and which one a client wants. It must not know where translations are kept."""
+"""Languages of class names, and the choice of one for a client. It must not know where translations are stored."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ ENGLISH = "en"
 _KNOWN = (ENGLISH, *LANGUAGES)
 _RANGES_LIMIT = 50
 _QUALITY = re.compile(r"\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*", re.IGNORECASE | re.ASCII)
-# Whoever names a language without a country, or with one that has no translation of its own, gets the one that they can read.
+# A language without a country, or with a country that has no translation, gets the nearest translation.
 _NEAREST = {"pt": "pt-br", "zh": "zh-cn"}
 _TRADITIONAL_CHINESE = {"hant", "hk", "mo", "tw"}
 
 
 def choose_language(accepted: str) -> str:
-    """The language that an `Accept-Language` header asks for first among those that there are; English where it asks for none.
+    """The preferred language of an `Accept-Language` header among the available ones; English where there is none.
 
-    Lists and weights are those of RFC 9110, section 12.5.4. What is malformed asks for nothing.
+    Lists and weights follow RFC 9110, section 12.5.4. Malformed items are ignored.
     """
     ranges: list[tuple[float, str]] = []
     for item in accepted.split(",")[:_RANGES_LIMIT]:
@@ -28,7 +28,7 @@ def choose_language(accepted: str) -> str:
         language = _match(tag.strip().lower().replace("_", "-"))
         if language is not None and weight > 0:
             ranges.append((weight, language))
-    # Of equal weights the first one counts.
+    # The first of equal weights wins.
     return max(ranges, key=lambda item: item[0], default=(1.0, ENGLISH))[1]
 
 

@@ -1,8 +1,8 @@
 """Reading `multipart/form-data` as it streams in, as real clients send it.
 
-`python-multipart` finds the boundaries; this module names the parts and hands their bytes on. What a part is follows from its
-name alone: clients put file names on text, leave them off files of megabytes, and declare any media type. It must not know what
-the parts mean.
+`python-multipart` finds the boundaries; this module names the parts and passes their bytes on. Only the name says what a part
+is: clients add file names to text, leave them off large files, and declare any media type. It must not know what the parts
+mean.
 """
 
 from __future__ import annotations
@@ -18,45 +18,39 @@ from urllib.parse import unquote_to_bytes
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser
 
+from ocelli_gateway.refusals import InputError, LimitExceededError
+
 PARTS_LIMIT = 1000
 _PART_HEADER_BYTES_LIMIT = 8 * 1024
 _PARAMETERS_LIMIT = 8
 _AFTER_BOUNDARY = b"\r\n- \t"
-_LEAVE_IT = "leave this header to the HTTP library"
-"""It makes up the boundary: who writes the header as well can only get it wrong."""
+_LEAVE_IT = "let the HTTP library write this header"
+"""The library chooses the boundary: a header written by hand cannot match it."""
 _NAME_IT = 'send one such as Content-Disposition: form-data; name="url"'
-_OTHER_BODY = f"The body is not what its Content-Type promises: it is damaged, or has another boundary; {_LEAVE_IT}"
+_OTHER_BODY = f"The body does not match its Content-Type: it is damaged or has another boundary; {_LEAVE_IT}."
 _EXTENDED_CHARSETS = ("utf-8", "iso-8859-1")
-# It begins with the semicolon, and runs of blanks are never given back: else a header of blanks costs the square of its length.
+# It begins with the semicolon, and blanks are matched possessively: else a header of blanks takes quadratic time.
 _PARAMETER = re.compile(r""";\s*+([^\s=;]++)\s*+=\s*+(?:"((?:[^"\\]|\\.|"(?!\s*(?:;|$)))*)"|([^;]*))""", re.DOTALL)
 # HTML escapes exactly these three in names; the SDKs' HTTP libraries follow it.
 _HTML_ESCAPES = (("%22", '"'), ("%0D", "\r"), ("%0A", "\n"))
 
 
-class MultipartError(Exception):
-    """The body is not a complete multipart message. The message is fact and remedy, a sentence without a full stop."""
-
-
-class TooManyPartsError(MultipartError):
-    """The message has more parts than are read."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class PartHead:
-    """What a part says of itself."""
+    """The names in the head of a part."""
 
     name: str
     filename: str | None
 
 
 class PartSink(Protocol):
-    """Takes the bytes of one part."""
+    """Receives the bytes of one part."""
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
 
     async def close(self) -> None:
-        """There are no more bytes."""
+        """End the part."""
 
 
 class _EventKind(Enum):
@@ -70,28 +64,29 @@ OpenSink = Callable[[PartHead], Coroutine[Any, Any, PartSink]]
 
 
 def parse_boundary(content_type: str | None) -> bytes:
-    """The boundary that a `Content-Type` header names.
+    """The boundary in a `Content-Type` header.
 
     Raises:
-        MultipartError: it is not that of a multipart form, or names no boundary.
+        InputError: it is not a multipart form, or has no boundary.
     """
     media_type, _, parameters = (content_type or "").partition(";")
     if media_type.strip().lower() != "multipart/form-data":
-        raise MultipartError("The body must be multipart/form-data")
+        raise InputError("The body must be multipart/form-data.")
     boundary = _parse_parameters(";" + parameters).get("boundary", "")
     if not boundary:
-        raise MultipartError(f"The Content-Type multipart/form-data lacks its boundary; {_LEAVE_IT}")
+        raise InputError(f"The Content-Type multipart/form-data lacks its boundary; {_LEAVE_IT}.")
     try:
         return boundary.encode("latin-1")
     except UnicodeEncodeError as error:
-        raise MultipartError("The boundary in Content-Type has characters outside Latin-1; use letters and digits") from error
+        raise InputError("The boundary in Content-Type has characters outside Latin-1; use letters and digits.") from error
 
 
 async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: OpenSink) -> None:
-    """Read a multipart message; the bytes of each part go to the sink that `open_sink` gives for it.
+    """Read a multipart message; the bytes of each part go to the sink that `open_sink` returns for it.
 
     Raises:
-        MultipartError: the message is malformed or cut off.
+        InputError: the message is malformed or cut off.
+        LimitExceededError: it has too many parts.
     """
     reader = _Reader(boundary)
     sink: PartSink | None = None
@@ -105,9 +100,9 @@ async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: O
                 await sink.close()
                 sink = None
     if reader.found_nothing:
-        raise MultipartError(_OTHER_BODY)
+        raise InputError(_OTHER_BODY)
     if not reader.ended:
-        raise MultipartError("The multipart body is cut off before its closing boundary; send it again")
+        raise InputError("The multipart body is cut off before its closing boundary; send it again.")
 
 
 class _Reader:
@@ -121,7 +116,7 @@ class _Reader:
         self._value = b""
         self._disposition: bytes | None = None
         self._delimiter = b"\n--" + boundary
-        # What stands before the first boundary means nothing (RFC 2046, 5.1.1). The boundary may be the first line.
+        # Bytes before the first boundary are ignored (RFC 2046, 5.1.1). The boundary may be the first line.
         self._preamble: bytearray | None = bytearray(b"\n")
         try:
             self._parser = MultipartParser(
@@ -139,11 +134,11 @@ class _Reader:
                 max_header_size=_PART_HEADER_BYTES_LIMIT,
             )
         except FormParserError as error:
-            raise MultipartError("The boundary in Content-Type is too long; use one of at most 70 characters") from error
+            raise InputError("The boundary in Content-Type is too long; use one of at most 70 characters.") from error
 
     @property
     def found_nothing(self) -> bool:
-        """Whether bytes came, but no boundary."""
+        """Whether there were bytes, but no boundary."""
         return self._preamble is not None and self._preamble != b"\n"
 
     def feed(self, data: bytes) -> list[_Event]:
@@ -153,7 +148,7 @@ class _Reader:
         try:
             self._parser.write(data)
         except FormParserError as error:
-            raise MultipartError(_OTHER_BODY) from error
+            raise InputError(_OTHER_BODY) from error
         events, self._events = self._events, []
         return events
 
@@ -177,7 +172,7 @@ class _Reader:
     def _on_part_begin(self) -> None:
         self._parts += 1
         if self._parts > PARTS_LIMIT:
-            raise TooManyPartsError(f"The request has more than {PARTS_LIMIT} parts")
+            raise LimitExceededError(f"The request has more than {PARTS_LIMIT} parts; send fewer.")
         self._disposition = None
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -205,27 +200,27 @@ class _Reader:
 
 
 def parse_part_head(disposition: bytes | None) -> PartHead:
-    """What a part's `Content-Disposition` says.
+    """The head of a part from its `Content-Disposition`.
 
     Raises:
-        MultipartError: there is none, it names no part, or the name is not UTF-8.
+        InputError: the header or the name is missing, or the name is not UTF-8.
     """
     if disposition is None:
-        raise MultipartError(f"A part of the form lacks its Content-Disposition header; {_NAME_IT}")
+        raise InputError(f"A part of the form lacks its Content-Disposition header; {_NAME_IT}.")
     try:
         text = disposition.decode("utf-8")
     except UnicodeDecodeError:
-        # A file's name is only shown, a part's name has a meaning: a lone surrogate in the latter is refused below.
+        # The name of a file is only shown. The name of a part matters: a lone surrogate in it is refused below.
         text = disposition.decode("utf-8", errors="surrogateescape")
     kind, separator, rest = text.partition(";")
     parameters = _parse_parameters(separator + rest)
     name = parameters.get("name")
     if kind.strip().lower() != "form-data" or name is None:
-        raise MultipartError(f"A part of the form lacks its name; {_NAME_IT}")
+        raise InputError(f"A part of the form lacks its name; {_NAME_IT}.")
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise MultipartError("The name of a part is not UTF-8; encode it as UTF-8") from error
+        raise InputError("The name of a part is not UTF-8; encode it as UTF-8.") from error
     filename = parameters.get("filename")
     if filename is not None:
         filename = filename.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="replace")
@@ -236,7 +231,7 @@ def _parse_parameters(text: str) -> dict[str, str]:
     """The parameters of a header; an extended one (`filename*=UTF-8''…`) wins over the plain one."""
     plain: dict[str, str] = {}
     extended: dict[str, str] = {}
-    # A few are enough for every client; a header made of thousands would cost the square of its length.
+    # Every client sends a few; thousands would take quadratic time.
     for match in islice(_PARAMETER.finditer(text), _PARAMETERS_LIMIT):
         key, quoted, bare = match[1].lower(), match[2], match[3]
         value = _unescape(quoted) if quoted is not None else (bare or "").strip()

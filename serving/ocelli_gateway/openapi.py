@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ocelli_gateway.fields import Field, Place
-from ocelli_gateway.operations import Answer, FilePart, FormType, Operation
+from ocelli_gateway.operation import Answer, FilePart, FormType, Operation
 from ocelli_gateway.schemas import SCHEMAS, reference
 from ocelli_gateway.wire import TRANSACTION_HEADER
 

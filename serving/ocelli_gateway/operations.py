@@ -1,177 +1,83 @@
 """The operations of the API, as a table: what each may be sent and what it answers. Requests are read by it, and the OpenAPI
-document is written from it, so that neither can say what the other does not.
+document is written from it, so that the two cannot differ.
 
 To add an operation:
 
 1. Its values: a `Field` in `fields` for each query parameter, header and text of the form that it reads.
-2. Its bodies: a JSON Schema in `schemas` for each kind of answer that there is none for yet.
-3. Itself: an `Operation` here.
-4. Its handler in `app`: `handlers[OPERATION] = gateway.method`. What has no handler is neither routed nor documented.
+2. Its bodies: a JSON Schema in `schemas` for each kind of answer that has none yet.
+3. The operation: an `Operation` here.
+4. Its handler: a method of `Handlers` in `handlers`, and a row in `Handlers.by_operation`. An operation without a handler is
+   neither routed nor documented.
 
-A handler gets a `V3Request`: `v3.read(FIELD)` for a value (KeyError where the operation does not declare the field),
-`space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.caller.namespace)` for a form, then
-`v3.with_form(form).read(FIELD)`. It returns a response of Starlette, or raises what `errors` can translate. An operation that
-is `open` needs no credentials; its handler gets an `OpenRequest`, which has no caller, and belongs to `open_handlers`.
+A handler gets a `V3Request`: `v3.read(FIELD)` returns a value (KeyError where the operation does not declare the field),
+`space.receive_form(v3.request, v3.operation, EXAMPLES_LIMITS, tenant=v3.tenant)` a form, then `v3.with_form(form).read(FIELD)`
+a value of the form. It returns a response of Starlette, or raises an error that `errors` can answer. An operation that is
+`open` needs no credentials: its handler gets an `OpenRequest`, which has no caller, and its row is in `Handlers.open`.
 
-This module must not know how operations are carried out.
+It must not know how operations are carried out.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import cached_property
-from typing import Any
 
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_gateway import fields
-from ocelli_gateway.fields import Field, Place, SentFields, T
+from ocelli_gateway.errors import UnknownApiKeyError, answer_refusal
+from ocelli_gateway.image_files import TOO_LARGE as IMAGE_TOO_LARGE
+from ocelli_gateway.operation import FILE_TYPE, Answer, FilePart, FormType, Operation
+from ocelli_gateway.refusals import (
+    ConflictError,
+    GatewayError,
+    InputError,
+    NotFoundError,
+    ParameterError,
+    TooLargeError,
+    TooManyRequestsError,
+    UnauthorizedError,
+    UnavailableError,
+)
 from ocelli_gateway.uploads import UploadLimits
 from ocelli_storage.archives import MEGABYTE
-
-JSON_TYPE = "application/json"
-FILE_TYPE = "application/octet-stream"
-_PLACEHOLDER = re.compile(r"\\\{[a-z_]+\\\}")
-
-
-class FormType(StrEnum):
-    """Media types of forms."""
-
-    MULTIPART = "multipart/form-data"
-    URLENCODED = "application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilePart:
-    """Parts of a form that are files."""
-
-    name: str
-    """The part's name; `{…}` stands for any text."""
-    description: str
-    names: str | None = None
-    """Pattern (ECMA-262) of the names that are allowed, where `name` stands for many."""
-    media_types: tuple[str, ...] = ("application/zip",)
-    repeats: bool = False
-
-    def matches(self, part_name: str) -> bool:
-        """Whether a part of that name is one of these."""
-        return self._pattern.fullmatch(part_name) is not None
-
-    @cached_property
-    def _pattern(self) -> re.Pattern[str]:
-        return re.compile(_PLACEHOLDER.sub(".*", re.escape(self.name)), re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One kind of answer of an operation."""
-
-    status: int
-    description: str
-    schema: str | None = None
-    """Name of the body's schema in `schemas`; None: bytes."""
-    media_type: str = JSON_TYPE
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers that it has beside those of every answer, with what they say."""
-    example: Any = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Operation:
-    """One operation. It also says which parts of its form are files and which are text."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    description: str = ""
-    fields: tuple[Field[Any], ...]
-    files: tuple[FilePart, ...] = ()
-    forms: tuple[FormType, ...] = ()
-    needs_form: bool = True
-    answers: tuple[Answer, ...]
-    open: bool = False
-    """It takes no credentials and no version."""
-
-    def is_file(self, name: str) -> bool:
-        """Whether a part of the form is a file."""
-        return any(part.matches(name) for part in self.files)
-
-    def is_text(self, name: str) -> bool:
-        """Whether a part of the form is a text field."""
-        return any(item.name == fields.plain_name(name) and Place.FORM in item.places for item in self.fields)
-
-    def read(self, sent: SentFields, field: Field[T]) -> T:
-        """The value of one of its fields.
-
-        Raises:
-            ParameterError: it is missing or may not be so.
-            KeyError: the operation declares no such field.
-        """
-        if field not in self.fields:
-            raise KeyError(f"operation {self.name} declares no field {field.name}")
-        return sent.read(field)
-
-    def match(self, path: str) -> Mapping[str, str] | None:
-        """The values in a path of this operation; None where the path is another one."""
-        parts, sent = self.path.split("/"), path.split("/")
-        if len(parts) != len(sent):
-            return None
-        values: dict[str, str] = {}
-        for part, text in zip(parts, sent, strict=True):
-            if part.startswith("{"):
-                values[part.strip("{}")] = text
-            elif part != text:
-                return None
-        return values
-
+from ocelli_storage.image_file import INVALID_IMAGE
 
 EXAMPLES_LIMITS = UploadLimits(body_bytes=256 * MEGABYTE, file_bytes=100 * MEGABYTE)
 CLASSIFY_LIMITS = UploadLimits(body_bytes=110 * MEGABYTE, file_bytes=100 * MEGABYTE, drops_others=True)
-RETRY_AFTER = {"Retry-After": "Seconds after which to try again."}
+_HEADERS = {"Retry-After": "Seconds after which to try again.", "WWW-Authenticate": "How to authenticate."}
 
 
-def _refusal(status: int, error: str, error_id: str, description: str, headers: Mapping[str, str] | None = None) -> Answer:
-    example = {"code": status, "error": error, "error_id": error_id}
-    return Answer(status=status, description=description, schema="Error", headers=headers or {}, example=example)
+def _refusal(error: GatewayError, description: str, *, schema: str = "Error") -> Answer:
+    answer = answer_refusal(error)
+    headers = {name: _HEADERS[name] for name in answer.headers}
+    return Answer(status=answer.status, description=description, schema=schema, headers=headers, example=answer.body())
 
 
-UNAUTHORIZED = _refusal(
-    401, "Unauthorized", "unauthorized", "No or wrong credentials.", {"WWW-Authenticate": "How to authenticate."}
-)
+UNAUTHORIZED = _refusal(UnauthorizedError(), "No or wrong credentials.")
 BAD_REQUEST = _refusal(
-    400,
-    'The query parameter "version" is missing; give a date such as 2018-03-19.',
-    "parameter_error",
-    "A field is missing or wrong, or what was sent cannot be used.",
+    ParameterError('The query parameter "version" is missing; give a date such as 2018-03-19.'),
+    "A field is missing or wrong, or the data cannot be used.",
 )
-NOT_FOUND = _refusal(404, "Cannot find the classifier birds_1471823042.", "not_found", "There is no such classifier.")
+NOT_FOUND = _refusal(NotFoundError("Cannot find the classifier birds_1471823042."), "There is no such classifier.")
 CONFLICT = _refusal(
-    409,
-    "Classifier team-a/birds was made by a manifest and does not allow writes by REST; change the manifest.",
-    "conflict",
-    "The classifier was made by a manifest and does not allow writes by REST.",
+    ConflictError(
+        "Classifier team-a/birds was created from a manifest and does not allow changes by REST; change the manifest."
+    ),
+    "The classifier was created from a manifest and does not allow changes by REST.",
 )
 TOO_LARGE = _refusal(
-    413,
-    "The request body is larger than 256 MB; send a smaller one.",
-    "limit_exceeded",
-    "More bytes than are read, or may be stored.",
+    TooLargeError("The request body is larger than 256 MB; send a smaller one."),
+    "The request has more bytes than are read, or may be stored.",
 )
 TOO_MANY = _refusal(
-    429, "Too many requests; try again in a second.", "limit_exceeded", "A limit is reached, or a queue is full.", RETRY_AFTER
+    TooManyRequestsError("Too many requests; try again in a second."), "A limit is reached, or a queue is full."
 )
 UNAVAILABLE = _refusal(
-    503,
-    "The Kubernetes API does not answer as it should; try again.",
-    "unavailable",
-    "Something that the service rests on does not answer.",
-    RETRY_AFTER,
+    UnavailableError("The Kubernetes API did not answer as expected; try again."),
+    "Something that the service depends on does not answer.",
 )
 ALWAYS = (UNAUTHORIZED, BAD_REQUEST, TOO_MANY, UNAVAILABLE)
-"""Refusals that every operation with credentials may answer."""
+"""Refusals of every operation with credentials."""
 
 CLASSIFIER_EXAMPLE = {
     "classifier_id": "birds_1471823042",
@@ -199,29 +105,14 @@ _CLASSIFY_EXAMPLE = {
     "images_processed": 1,
     "custom_classes": 1,
 }
-_BAD_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
 
 
-def _image_refusal(status: int, error: str, error_id: str, description: str) -> Answer:
-    return Answer(
-        status=status,
-        description=description,
-        schema="ClassifyError",
-        example={
-            "code": status,
-            "error": error,
-            "error_id": error_id,
-            "images": [
-                {
-                    "classifiers": [],
-                    "image": "notes.txt",
-                    "error": {"code": status, "description": error, "error_id": error_id},
-                }
-            ],
-            "images_processed": 1,
-            "custom_classes": 0,
-        },
-    )
+def _image_refusal(error: GatewayError, description: str) -> Answer:
+    code, message, error_id = answer_refusal(error).body().values()
+    image_error = {"code": code, "description": message, "error_id": error_id}
+    images = [{"classifiers": [], "image": "notes.txt", "error": image_error}]
+    shown = type(error)(error.message, fields={"images": images, "images_processed": 1, "custom_classes": 0})
+    return _refusal(shown, description, schema="ClassifyError")
 
 
 _POSITIVE_EXAMPLES = FilePart(
@@ -254,29 +145,20 @@ _CLASSIFY_FIELDS = (
 _CLASSIFY_ANSWERS = (
     Answer(
         status=200,
-        description="What the classifiers say of each image; images that cannot be used have an error instead.",
+        description="The classes of each image; images that cannot be used have an error instead.",
         schema="ClassifiedImages",
         example=_CLASSIFY_EXAMPLE,
     ),
     UNAUTHORIZED,
     _image_refusal(
-        400,
-        _BAD_IMAGE,
-        "input_error",
+        InputError(INVALID_IMAGE),
         "A field is wrong, there is no image, none of the images can be used, or none of the classifiers is ready yet.",
     ),
     _image_refusal(
-        404,
-        "None of the requested classifier ids were found: birds_1",
-        "not_found",
-        "None of the classifiers is known, or no own one can answer.",
+        NotFoundError("None of the requested classifier ids were found: birds_1"),
+        "None of the classifiers is known, or none of the own ones can answer.",
     ),
-    _image_refusal(
-        413,
-        "The image is larger than 10 MB; scale it down or compress it more.",
-        "limit_exceeded",
-        "The request or every image is too large.",
-    ),
+    _image_refusal(TooLargeError(IMAGE_TOO_LARGE), "The request or every image is too large."),
     TOO_MANY,
     UNAVAILABLE,
 )
@@ -286,7 +168,7 @@ CREATE_CLASSIFIER = Operation(
     method="POST",
     path="/v3/classifiers",
     summary="Create a classifier",
-    description="Takes at least two example sets, one of them positive. The training goes on in the background.",
+    description="Takes at least two example sets, one of them positive. The training runs in the background.",
     fields=(fields.VERSION, fields.NAME, fields.LEARNING_OPT_OUT, fields.METADATA),
     files=(_POSITIVE_EXAMPLES, _NEGATIVE_EXAMPLES),
     forms=(FormType.MULTIPART,),
@@ -301,7 +183,7 @@ LIST_CLASSIFIERS = Operation(
     method="GET",
     path="/v3/classifiers",
     summary="List the classifiers",
-    description="All own ones, in any status, oldest first. Built-in classifiers are not listed.",
+    description="All classifiers of the caller, in any status, oldest first. Built-in classifiers are not listed.",
     fields=(fields.VERSION, fields.VERBOSE),
     answers=(
         Answer(
@@ -318,7 +200,7 @@ GET_CLASSIFIER = Operation(
     method="GET",
     path="/v3/classifiers/{classifier_id}",
     summary="Get a classifier",
-    description="Cheap enough to be called every few seconds. Once it says `ready`, every replica uses what it shows.",
+    description="Can be called every few seconds. Once the status is `ready`, every replica uses what the answer shows.",
     fields=(fields.VERSION, fields.CLASSIFIER_ID),
     answers=(
         Answer(
@@ -341,7 +223,7 @@ UPDATE_CLASSIFIER = Operation(
     method="POST",
     path="/v3/classifiers/{classifier_id}",
     summary="Retrain a classifier",
-    description="Adds classes or images. What is served answers until the retraining is done; a later call replaces this one.",
+    description="Adds classes or images. The served model answers until the retraining is done; a later call replaces this.",
     fields=(fields.VERSION, fields.CLASSIFIER_ID, fields.LEARNING_OPT_OUT, fields.METADATA),
     files=(_POSITIVE_EXAMPLES, _NEGATIVE_EXAMPLES),
     forms=(FormType.MULTIPART,),
@@ -363,10 +245,10 @@ DELETE_CLASSIFIER = Operation(
     method="DELETE",
     path="/v3/classifiers/{classifier_id}",
     summary="Delete a classifier",
-    description="Its images and models go too; a training under way is cancelled.",
+    description="Its images and models are deleted too; a training in progress is cancelled.",
     fields=(fields.VERSION, fields.CLASSIFIER_ID),
     answers=(
-        Answer(status=200, description="It is unknown from now on, on every replica.", schema="Empty", example={}),
+        Answer(status=200, description="Every replica treats it as unknown from now on.", schema="Empty", example={}),
         *ALWAYS,
         NOT_FOUND,
         CONFLICT,
@@ -377,7 +259,7 @@ CLASSIFY = Operation(
     method="POST",
     path="/v3/classify",
     summary="Classify images",
-    description="Images come as files, in zips, by URL, or all of these. Fields of the form win over those of the query.",
+    description="Images can be files, zips, a URL, or all of these. Fields of the form override those of the query.",
     fields=_CLASSIFY_FIELDS,
     files=_IMAGES_FILES,
     forms=(FormType.MULTIPART, FormType.URLENCODED),
@@ -392,48 +274,46 @@ CLASSIFY_URL = Operation(
     fields=_CLASSIFY_FIELDS,
     answers=_CLASSIFY_ANSWERS,
 )
-GET_CORE_ML_MODEL = Operation(
-    name="getCoreMlModel",
-    method="GET",
-    path="/v3/classifiers/{classifier_id}/core_ml_model",
-    summary="Download a classifier as a Core ML model",
-    description="What is served, as a model specification with one image input; preprocessing is part of it.",
-    fields=(fields.VERSION, fields.CLASSIFIER_ID),
-    answers=(
-        Answer(
-            status=200,
-            description="The file `{classifier_id}.mlmodel`.",
-            media_type=FILE_TYPE,
-            headers={"Content-Disposition": "Name of the file."},
-        ),
-        *ALWAYS,
-        NOT_FOUND,
-    ),
+
+
+def _download(name: str, address: str, suffix: str, summary: str, description: str) -> Operation:
+    file = Answer(
+        status=200,
+        description=f"The file `{{classifier_id}}{suffix}`.",
+        media_type=FILE_TYPE,
+        headers={"Content-Disposition": "Name of the file."},
+    )
+    return Operation(
+        name=name,
+        method="GET",
+        path=f"/v3/classifiers/{{classifier_id}}/{address}",
+        summary=summary,
+        description=description,
+        fields=(fields.VERSION, fields.CLASSIFIER_ID),
+        answers=(file, *ALWAYS, NOT_FOUND),
+    )
+
+
+GET_CORE_ML_MODEL = _download(
+    "getCoreMlModel",
+    "core_ml_model",
+    ".mlmodel",
+    "Download a classifier as a Core ML model",
+    "The served model, as a model specification with one image input; it includes the preprocessing.",
 )
-GET_ONNX_MODEL = Operation(
-    name="getOnnxModel",
-    method="GET",
-    path="/v3/classifiers/{classifier_id}/onnx_model",
-    summary="Download a classifier as an ONNX model",
-    description="An addition to v3. What is served, with one image input; preprocessing is part of it.",
-    fields=(fields.VERSION, fields.CLASSIFIER_ID),
-    answers=(
-        Answer(
-            status=200,
-            description="The file `{classifier_id}.onnx`.",
-            media_type=FILE_TYPE,
-            headers={"Content-Disposition": "Name of the file."},
-        ),
-        *ALWAYS,
-        NOT_FOUND,
-    ),
+GET_ONNX_MODEL = _download(
+    "getOnnxModel",
+    "onnx_model",
+    ".onnx",
+    "Download a classifier as an ONNX model",
+    "An addition to v3. The served model, with one image input; it includes the preprocessing.",
 )
 DELETE_USER_DATA = Operation(
     name="deleteUserData",
     method="DELETE",
     path="/v3/user_data",
     summary="Delete the data of a customer",
-    description="Classifiers that were created for the customer, and images that came for them, also where there are none.",
+    description="Classifiers that were created for the customer, and the customer's images. It also succeeds without any.",
     fields=(fields.VERSION, fields.CUSTOMER_ID),
     answers=(Answer(status=202, description="It is deleted within a minute.", schema="Empty", example={}), *ALWAYS),
 )
@@ -442,19 +322,20 @@ WITHDRAWN: Mapping[str, str] = {
     "/v3/collections": "Collections and similarity search",
     "/v3/recognize_text": "Text recognition",
 }
-"""Addresses of v3 that IBM withdrew, with what was there."""
+"""Addresses of v3 that IBM withdrew, and their services."""
 
+_TOKEN_ERROR = answer_refusal(UnknownApiKeyError()).body()
 CREATE_TOKEN = Operation(
     name="createToken",
     method="POST",
     path="/identity/token",
-    summary="Swap an API key, or a refresh token, for a bearer token",
+    summary="Exchange an API key, or a refresh token, for a bearer token",
     fields=(fields.GRANT_TYPE, fields.API_KEY, fields.REFRESH_TOKEN),
     forms=(FormType.URLENCODED,),
     answers=(
         Answer(
             status=200,
-            description="A token for the header `Authorization: Bearer`, and one that is swapped for the next pair.",
+            description="A token for the header `Authorization: Bearer`, and a refresh token for the next pair.",
             schema="Token",
             example={
                 "access_token": "eyJ...",
@@ -469,12 +350,7 @@ CREATE_TOKEN = Operation(
             status=400,
             description="The key is unknown, the refresh token not valid (`BXNIM0407E`), or the form is wrong.",
             schema="TokenError",
-            example={
-                "errorCode": "BXNIM0415E",
-                "errorMessage": "Provided API key could not be found",
-                "code": 400,
-                "error": "Provided API key could not be found",
-            },
+            example=_TOKEN_ERROR,
         ),
         TOO_LARGE,
         TOO_MANY,

@@ -9,35 +9,35 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ocelli_gateway.errors import ParameterError
+from ocelli_gateway.refusals import ParameterError
 
 _NAMES = {"url": "url", "classifier_ids": "classifier_ids", "owners": "owners", "owner": "owners", "threshold": "threshold"}
-"""Keys of the document, and the fields that they stand for."""
+"""Keys of the document, and their fields."""
 _TEXTS = "a text or a list of texts"
 _KINDS = {"url": "a text", "classifier_ids": _TEXTS, "owners": _TEXTS, "threshold": "a number, or a text that holds one"}
-"""What a value of a field may be."""
+"""The allowed values of each field."""
 _REMEDY = 'give an object such as {"threshold": 0.5}'
 _WRAPPER = "parameters"
 _BYTE_ORDER_MARK = "\ufeff"
-"""Editors on Windows write it before a text."""
+"""Editors on Windows write it at the beginning of a text."""
 
 
 class _Number(str):
-    """A number as it was written: what it may be is for the field to say."""
+    """A number as text: the field checks its value."""
 
 
 def parse_parameters(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """The fields in the last document, as names and texts; none where there is no document.
+    """The names and texts of the fields in the last document; empty where there is no document.
 
     Raises:
-        ParameterError: it is no JSON object, or a field has a value of another kind.
+        ParameterError: it is not a JSON object, or a value has the wrong type.
     """
     return tuple(_read_fields(_parse_object(texts[-1]))) if texts else ()
 
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
-        # The last of a key that comes twice counts, as in every JSON parser.
+        # The last value of a repeated key counts, as in every JSON parser.
         text = text.removeprefix(_BYTE_ORDER_MARK)
         document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
     except RecursionError as error:
@@ -63,14 +63,12 @@ def _read_fields(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         is_list = isinstance(value, list) and name in ("classifier_ids", "owners")
         for item in value if is_list else [value]:
             if not isinstance(item, str) or (isinstance(item, _Number) and name != "threshold"):
-                raise ParameterError(
-                    f'The field "parameters" holds a value for "{key}" that is of another kind; give {_KINDS[name]}.'
-                )
+                raise ParameterError(f'The field "parameters" has a value of the wrong type for "{key}"; give {_KINDS[name]}.')
             try:
                 item.encode()
             except UnicodeEncodeError as error:
                 message = (
-                    f'The field "parameters" holds a value for "{key}" that is not Unicode text; remove the lone surrogates.'
+                    f'The field "parameters" has a value for "{key}" that is not Unicode text; remove the lone surrogates.'
                 )
                 raise ParameterError(message) from error
             yield name, str(item)

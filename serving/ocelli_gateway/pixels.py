@@ -1,7 +1,4 @@
-"""Pixels of an uploaded image, small, for the built-in classifiers. Custom ones leave decoding to their inference servers.
-
-It must not know what the pixels are for.
-"""
+"""Pixels of an uploaded image at a small size, for the built-in classifiers. It must not know what the pixels are for."""
 
 from __future__ import annotations
 
@@ -17,18 +14,18 @@ SAMPLE_SIDE_PIXELS = 64
 _LARGE_PIXELS = 8_000_000
 _DECODERS = 2
 _LARGE_DECODERS = 1
-"""Of 100 megapixels one takes 400 MB."""
+"""An image of 100 megapixels takes 400 MB."""
 _REDUCING_GAP = 4.0
 _LEAST = (SAMPLE_SIDE_PIXELS, SAMPLE_SIDE_PIXELS)
 
 
 class PixelReader:
-    """Decodes images in threads, few at a time; large ones one after the other, in a thread of their own."""
+    """Decodes images in a few threads; large ones one after the other, in a separate thread."""
 
     def __init__(self, *, timeout_seconds: float) -> None:
         """`timeout_seconds` is how long an image waits for its turn."""
-        what = "images are decoded"
-        # Small ones take turns quickly enough.
+        what = "images are being decoded"
+        # Small images are fast enough that tenants need no shares.
         self._threads = FairThreads(what, threads=_DECODERS, share=_DECODERS, timeout_seconds=timeout_seconds)
         self._large = FairThreads(what, threads=_LARGE_DECODERS, share=1, timeout_seconds=timeout_seconds)
 
@@ -36,13 +33,13 @@ class PixelReader:
         """The image scaled to at most 64 pixels a side, sRGB uint8 of shape (height, width, 3), transparent parts white.
 
         Raises:
-            ImageError: it is no image, cannot be decoded, or has too few or too many pixels.
-            UnavailableError: too many are decoded already.
+            ImageError: it is not an image, cannot be decoded, or has too few or too many pixels.
+            UnavailableError: too many images are being decoded.
         """
         try:
             return await self._threads.run(tenant, _decode, data, _LARGE_PIXELS)
         except _LargeImageError:
-            # What is decoded small takes some more than its pixels.
+            # Decoding at a smaller size takes a little more than its pixels.
             try:
                 return await self._large.run(tenant, _decode, data, 2 * PIXELS_LIMIT)
             except _LargeImageError:
@@ -56,7 +53,7 @@ class PixelReader:
 
 
 class _LargeImageError(Exception):
-    """It takes more memory than shall be taken here."""
+    """Decoding takes more memory than is allowed here."""
 
 
 def _decode(data: bytes, largest_pixels: int) -> npt.NDArray[np.uint8]:

@@ -1,8 +1,7 @@
-"""Asking inference servers for predictions: always the served revision, balanced over the Pods that are Ready.
+"""Calls to inference servers: always for the served revision, balanced over the Pods that are Ready.
 
-What a Pod refuses or does not answer is asked of another one, then of what the API server says now: a switch to another
-revision thereby leaves no gap. Tenants share the calls: servers that hang keep nobody else waiting. It must not know the public
-API.
+If a Pod refuses or does not answer, another one is tried, then the Pods that the API server lists now. So a switch to another
+revision leaves no gap. Tenants share the calls: servers that hang do not delay other tenants. It must not know the public API.
 """
 
 from __future__ import annotations
@@ -28,25 +27,26 @@ from ocelli_api.prediction import (
     Prediction,
     Refusal,
 )
-from ocelli_gateway.classifier_store import ClassifierStore, InferenceServer, KnownClassifier
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.classifier_store import ClassifierStore
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.known_classifiers import InferenceServer, KnownClassifier
 from ocelli_gateway.metrics import Metrics
+from ocelli_gateway.refusals import TooManyRequestsError, UnavailableError
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 KEEP_ALIVE_SECONDS = 30.0
-"""Less than the servers keep an idle connection, lest a request meets its closing."""
+"""Shorter than the servers keep an idle connection, so that they do not close one while a request is sent."""
 LIVE_READS = 3
 LIVE_READ_PAUSE_SECONDS = 0.2
 UNREACHABLE = "Unreachable"
 
 
 class PredictionError(Exception):
-    """There is no prediction. The message is one sentence."""
+    """A prediction failed. The message is one sentence."""
 
 
 class ImageFaultError(PredictionError):
-    """This image cannot be predicted, by any server."""
+    """No server can predict this image."""
 
     def __init__(self, fault: ImageFault, message: str) -> None:
         super().__init__(message)
@@ -54,38 +54,34 @@ class ImageFaultError(PredictionError):
 
 
 class ClassifierGoneError(PredictionError):
-    """The classifier was deleted meanwhile."""
+    """The classifier was deleted in the meantime."""
 
 
-class NoServerError(PredictionError):
+class NoServerError(PredictionError, UnavailableError):
     """No inference server answers."""
 
 
-class QueueFullError(PredictionError):
-    """Every inference server has as much work as it takes."""
-
-    def __init__(self, message: str, retry_after_seconds: int) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
+class QueueFullError(PredictionError, TooManyRequestsError):
+    """The queues of all inference servers are full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What an inference server is asked."""
+    """A request for a prediction."""
 
     tenant: str
-    """Who asks."""
+    """The tenant of the request."""
     image: bytes
-    """As it came."""
+    """The bytes of the upload."""
     threshold: float
     """Classes below it may be left out."""
     language: str | None = None
-    """Of the class names; None: as they are."""
+    """Of the class names; None: untranslated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Refused:
-    """Why one server did not answer."""
+    """Why one server did not predict."""
 
     refusal: str
     retry_after_seconds: int = 1
@@ -103,7 +99,7 @@ class PredictionClient:
         calls: FairSlots,
         port: int = INFERENCE_PORT,
     ) -> None:
-        """`calls` bounds how many servers are asked at the same time."""
+        """`calls` limits the number of concurrent calls."""
         self._store = store
         self._metrics = metrics
         self._timeout_seconds = timeout_seconds
@@ -114,7 +110,7 @@ class PredictionClient:
             connector=aiohttp.TCPConnector(
                 limit=0, limit_per_host=GATEWAY_CONNECTIONS_LIMIT, keepalive_timeout=KEEP_ALIVE_SECONDS
             ),
-            # Half of the whole, so that a server which hangs leaves time for another one.
+            # Half of the total, so that a server that hangs leaves time for another one.
             timeout=aiohttp.ClientTimeout(total=timeout_seconds / 2, sock_connect=CONNECT_TIMEOUT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -125,12 +121,12 @@ class PredictionClient:
         await self._session.close()
 
     async def predict(self, classifier: KnownClassifier, question: Question) -> Prediction:
-        """The scores of one image by the definition that is served.
+        """The scores of one image by the served revision.
 
         Raises:
             ImageFaultError: the image cannot be predicted.
             ClassifierGoneError: the classifier was deleted.
-            NoServerError, QueueFullError: nobody answers, or nobody can now.
+            NoServerError, QueueFullError: no server answers, or all queues are full.
             ClusterError: the API server was needed and did not answer.
         """
         try:
@@ -146,9 +142,8 @@ class PredictionClient:
         reads = 0
         while isinstance(answer, _Refused):
             if answer.refusal == Refusal.QUEUE_FULL:
-                raise QueueFullError(
-                    f"Every server of the classifier {classifier.classifier_id} is busy; try again.", answer.retry_after_seconds
-                )
+                message = f"All inference servers of the classifier {classifier.classifier_id} are busy; try again."
+                raise QueueFullError(message, retry_after_seconds=answer.retry_after_seconds)
             if reads == LIVE_READS:
                 raise NoServerError(_no_server(classifier))
             if reads:
@@ -165,7 +160,7 @@ class PredictionClient:
     async def _ask_any(
         self, servers: Iterable[InferenceServer], classifier_id: str, revision: str, question: Question
     ) -> Prediction | _Refused:
-        """Ask one after the other, the least busy first; where all refuse, a full queue counts more than a silent server."""
+        """Try one server after the other, the least busy first; if all fail, a full queue counts more than no answer."""
         untried = list(servers)
         refused = _Refused(refusal=UNREACHABLE)
         while untried:
@@ -221,7 +216,7 @@ class PredictionClient:
         if status != 200:
             self._metrics.predictions.labels(str(refusal)).inc()
             return _Refused(refusal=refusal, retry_after_seconds=int(retry_after) if retry_after.isdigit() else 1)
-        # An address may have passed to another Pod since it was read.
+        # The address may belong to another Pod by now.
         if prediction.revision != revision or prediction.classifier_id != classifier_id:
             self._metrics.predictions.labels(str(Refusal.OTHER_REVISION)).inc()
             return _Refused(refusal=Refusal.OTHER_REVISION)
@@ -240,4 +235,4 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _no_server(classifier: KnownClassifier) -> str:
-    return f"No server of the classifier {classifier.classifier_id} answers now; try again."
+    return f"No inference server of the classifier {classifier.classifier_id} is reachable; try again."

@@ -1,22 +1,23 @@
-"""Quotas: how much one tenant may have and how fast it may send, so that none can exhaust what all share.
+"""Quotas: how much one tenant may have and how fast it may send, so that no tenant can exhaust shared resources.
 
-A tenant is a namespace. What is stored is counted in cluster and store, alike for every replica; rates are counted by each
-replica for itself. It must not know HTTP.
+A tenant is a namespace. Classifiers and stored bytes are counted in cluster and store, so every replica gets the same number;
+each replica counts rates for itself. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ocelli_gateway.errors import TooLargeError, TooManyRequestsError
+from ocelli_gateway.refusals import TooLargeError, TooManyRequestsError
 from ocelli_storage.archives import MEGABYTE
 
 QUOTA_LIMIT = 10**9
 CLASSIFIERS_RETRY_SECONDS = 60
-"""Room for another classifier is made by deleting one: soon enough to look again."""
+"""A classifier has to be deleted first: retrying sooner makes no sense."""
 _KEYS = {
     "classifiers": "classifiers",
     "stored_megabytes": "storedMegabytes",
@@ -26,12 +27,12 @@ _KEYS = {
 
 
 class QuotaValueError(Exception):
-    """A quota is written wrongly. The message is the end of a sentence."""
+    """A quota is not valid. The message is the end of a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
-    """What a tenant may use; None: the installation's own quota holds; 0: as much as it likes."""
+    """The limits of a tenant; None: the installation's quota applies; 0: no limit."""
 
     classifiers: int | None = None
     stored_megabytes: int | None = None
@@ -44,7 +45,7 @@ class Quota:
         """Type the `quota` of a credential set.
 
         Raises:
-            QuotaValueError: it is none.
+            QuotaValueError: it is not valid.
         """
         if document is None:
             return cls()
@@ -64,12 +65,12 @@ class Quota:
         return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
-        """As a credential set holds it; what is not set is left out."""
+        """The document in a credential set, without unset values."""
         values = {key: getattr(self, name) for name, key in _KEYS.items()}
         return {key: value for key, value in values.items() if value is not None}
 
     def over(self, installation: Quota) -> Quota:
-        """This quota where it is set, else the installation's."""
+        """This quota with unset values from the installation's."""
         unset = [item.name for item in fields(self) if getattr(self, item.name) is None]
         return replace(self, **{name: getattr(installation, name) for name in unset})
 
@@ -79,14 +80,14 @@ NO_QUOTA = Quota()
 
 @dataclass(kw_only=True)
 class _Bucket:
-    """What is left of a tenant's allowance at a moment."""
+    """The rest of a tenant's allowance at a moment."""
 
     level: float
     updated_at: float
 
 
 class Rates:
-    """How fast tenants use up an allowance that fills again all the time, up to what `period_seconds` bring."""
+    """Token buckets: the allowance of each tenant refills continuously, up to the amount of `period_seconds`."""
 
     def __init__(self, *, period_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._period_seconds = period_seconds
@@ -94,9 +95,9 @@ class Rates:
         self._buckets: dict[str, _Bucket] = {}
 
     def spend(self, tenant: str, amount: float, limit: float) -> float:
-        """Take an amount; 0, or the seconds until it could be taken: then nothing was. `limit` is what a period brings.
+        """Take an amount. Returns 0, or the seconds until it can be taken: then nothing was. `limit` is the amount of a period.
 
-        An amount above the limit itself is taken when the allowance is full.
+        An amount above the limit is taken when the allowance is full.
         """
         bucket = self._fill(tenant, limit)
         missing = min(amount, limit) - bucket.level
@@ -106,9 +107,9 @@ class Rates:
         return 0.0
 
     def reserve(self, tenant: str, most: float, limit: float) -> tuple[float, float]:
-        """Take what is left, up to `most`, for an amount that is not known yet: how much was taken, and 0.
+        """Take the rest, up to `most`, for an amount that is not known yet. Returns the amount taken, and 0.
 
-        Where nothing is left: 0, and the seconds until something is.
+        Where nothing is left it returns 0, and the seconds until there is an allowance again.
         """
         bucket = self._fill(tenant, limit)
         reserved = min(most, bucket.level)
@@ -118,7 +119,7 @@ class Rates:
         return reserved, 0.0
 
     def give_back(self, tenant: str, amount: float, limit: float) -> None:
-        """Undo a part of what was taken; a negative amount takes more, even what is not left."""
+        """Return a part of an amount that was taken; a negative amount takes more, even below zero."""
         bucket = self._buckets.get(tenant)
         if bucket is not None:
             bucket.level = min(limit, bucket.level + amount)
@@ -146,62 +147,56 @@ class RateQuotas:
         wait_seconds = self._requests.spend(tenant, 1, limit)
         if wait_seconds:
             raise TooManyRequestsError(
-                f"The quota of requests is used up: {limit} a second; try again.", retry_after_seconds=_whole(wait_seconds)
+                f"The quota of requests is used up: {limit} per second; try again.", retry_after_seconds=_whole(wait_seconds)
             )
 
-    def count_upload(self, tenant: str, quota: Quota, size_bytes: int) -> None:
-        """Raises TooManyRequestsError where the tenant uploads too much."""
-        limit = quota.upload_megabytes_per_hour
-        if not limit:
+    @contextmanager
+    def counting_upload(
+        self, tenant: str, quota: Quota, declared_bytes: int | None, *, limit_bytes: int, received_bytes: Callable[[], int]
+    ) -> Iterator[None]:
+        """Count an upload while it is received: its declared length, or else the bytes that were received in the end.
+
+        `limit_bytes` is the greatest length of an upload. Raises TooManyRequestsError where the quota is used up.
+        """
+        quota_bytes = (quota.upload_megabytes_per_hour or 0) * MEGABYTE
+        if not quota_bytes:
+            yield
             return
-        wait_seconds = self._uploads.spend(tenant, size_bytes, limit * MEGABYTE)
+        if declared_bytes is None:
+            reserved_bytes, wait_seconds = self._uploads.reserve(tenant, limit_bytes, quota_bytes)
+        else:
+            reserved_bytes, wait_seconds = declared_bytes, self._uploads.spend(tenant, declared_bytes, quota_bytes)
         if wait_seconds:
+            size = "" if declared_bytes is None else f"; this one has {declared_bytes / MEGABYTE:.1f} MB"
             raise TooManyRequestsError(
-                f"The quota of uploads is used up: {limit} MB an hour; this one has {size_bytes / MEGABYTE:.1f} MB. "
+                f"The quota of uploads is used up: {quota.upload_megabytes_per_hour} MB per hour{size}. "
                 f"Try again in {_whole(wait_seconds)} seconds.",
                 retry_after_seconds=_whole(wait_seconds),
             )
-
-    def reserve_upload(self, tenant: str, quota: Quota, most_bytes: int) -> float:
-        """Count an upload of unknown size as what is left of the quota; the answer, in bytes, is for `correct_upload`.
-
-        Raises TooManyRequestsError where nothing is left.
-        """
-        limit = quota.upload_megabytes_per_hour
-        if not limit:
-            return 0.0
-        reserved, wait_seconds = self._uploads.reserve(tenant, most_bytes, limit * MEGABYTE)
-        if wait_seconds:
-            raise TooManyRequestsError(
-                f"The quota of uploads is used up: {limit} MB an hour. Try again in {_whole(wait_seconds)} seconds.",
-                retry_after_seconds=_whole(wait_seconds),
-            )
-        return reserved
-
-    def correct_upload(self, tenant: str, quota: Quota, *, reserved: float, came_bytes: int) -> None:
-        """Count what came instead of what was reserved."""
-        limit = quota.upload_megabytes_per_hour
-        if limit:
-            self._uploads.give_back(tenant, reserved - came_bytes, limit * MEGABYTE)
+        try:
+            yield
+        finally:
+            if declared_bytes is None:
+                self._uploads.give_back(tenant, reserved_bytes - received_bytes(), quota_bytes)
 
 
 def check_classifiers(quota: Quota, count: int) -> None:
-    """Raises TooManyRequestsError where a tenant that has so many classifiers may not create another."""
+    """Raises TooManyRequestsError where a tenant with this number of classifiers may not create another."""
     limit = quota.classifiers
     if limit and count >= limit:
         raise TooManyRequestsError(
-            f"The quota of classifiers is used up: {count} of {limit}; delete one that is not needed any more.",
+            f"The quota of classifiers is used up: {count} of {limit}; delete one that you no longer need.",
             retry_after_seconds=CLASSIFIERS_RETRY_SECONDS,
         )
 
 
 def check_stored(quota: Quota, stored_bytes: int, added_bytes: int) -> None:
-    """Raises TooLargeError where a tenant that stores so many bytes may not add these."""
+    """Raises TooLargeError where a tenant with this number of stored bytes may not add these."""
     limit = quota.stored_megabytes
     if limit and stored_bytes + added_bytes > limit * MEGABYTE:
         raise TooLargeError(
             f"The quota of stored examples would be exceeded: {stored_bytes / MEGABYTE:.1f} MB of {limit} MB are used and "
-            f"{added_bytes / MEGABYTE:.1f} MB would be added; delete classifiers that are not needed any more."
+            f"{added_bytes / MEGABYTE:.1f} MB would be added; delete classifiers that you no longer need."
         )
 
 

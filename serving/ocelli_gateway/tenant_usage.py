@@ -1,6 +1,6 @@
-"""How much a tenant has: its classifiers and its stored examples, counted where they are, with what is being added just now.
+"""The usage of a tenant: its classifiers and its stored examples, counted in cluster and store, with those being added.
 
-Only tenants that have a quota are counted. It must not know HTTP.
+Only tenants with a quota are counted. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocelli_storage.object_store import ObjectStore
 
 
 class TenantUsage:
-    """Counts against quotas. What this replica is adding counts from the moment it is checked."""
+    """Counts against quotas. Additions of this replica count from the moment they are checked."""
 
     def __init__(self, store: ClassifierStore, objects: ObjectStore) -> None:
         self._store = store
@@ -26,11 +26,11 @@ class TenantUsage:
         self._storing_bytes: Counter[str] = Counter()
 
     async def check_create(self, caller: Caller) -> None:
-        """Find out before an upload is read whether there is room for another classifier.
+        """Check before an upload is read whether the quota allows another classifier.
 
         Raises:
-            TooManyRequestsError: there is none.
-            ClusterError: nobody knows.
+            TooManyRequestsError: it does not.
+            ClusterError: the classifiers cannot be counted.
         """
         if caller.quota.classifiers:
             known = await self._store.find_all(caller.namespace)
@@ -38,13 +38,13 @@ class TenantUsage:
 
     @asynccontextmanager
     async def adding_classifier(self, caller: Caller) -> AsyncIterator[None]:
-        """Make room for a classifier while it is created; see `check_create`."""
+        """Count a classifier while it is created; see `check_create`."""
         tenant = caller.namespace
         self._creating[tenant] += 1
         try:
             if caller.quota.classifiers:
-                living, unreadable = await self._store.read_all_but(tenant)
-                # The one that is being created is none yet.
+                living, unreadable = await self._store.read_all(tenant)
+                # The classifier that is being created does not count for itself.
                 check_classifiers(caller.quota, len(living) + len(unreadable) + self._creating[tenant] - 1)
             yield
         finally:
@@ -52,11 +52,11 @@ class TenantUsage:
 
     @asynccontextmanager
     async def adding_bytes(self, caller: Caller, added_bytes: int) -> AsyncIterator[None]:
-        """Make room for examples while they are stored.
+        """Count examples while they are stored.
 
         Raises:
-            TooLargeError: there is none.
-            ObjectStoreError: nobody knows.
+            TooLargeError: the quota does not allow them.
+            ObjectStoreError: the stored bytes cannot be counted.
         """
         tenant = caller.namespace
         if not caller.quota.stored_megabytes:
@@ -65,7 +65,7 @@ class TenantUsage:
         self._storing_bytes[tenant] += added_bytes
         try:
             stored_bytes = sum(item.size_bytes for item in await self._objects.list_objects(uploads_prefix(tenant)))
-            # Of others that are being stored some bytes count twice: rather a refusal too early than too much.
+            # Bytes that are being stored may count twice: refusing too early is better than exceeding the quota.
             check_stored(caller.quota, stored_bytes + self._storing_bytes[tenant] - added_bytes, added_bytes)
             yield
         finally:

@@ -1,9 +1,8 @@
-"""The keys that tokens are signed with: in a Secret that the gateways themselves keep, the same for every replica.
+"""The signing keys of tokens, in a Secret that the gateways rotate, shared by all replicas.
 
-A key that is new signs only once every replica has had time to read it, and an old one is kept until the last token that it
-signed has expired: rotating keys logs nobody out. Refresh tokens live for days and have keys of their own, so that those of
-bearer tokens need not. Replicas that write at the same time are told apart by the Secret's
-resourceVersion. It must not know what tokens say.
+A new key signs only once every replica has had time to read it. An old key is kept until the last token that it signed has
+expired, so rotation does not log users out. Refresh tokens live for days and have separate keys, so that those of bearer tokens
+can be dropped sooner. The Secret's resourceVersion detects concurrent writes. It must not know the content of tokens.
 """
 
 from __future__ import annotations
@@ -24,42 +23,42 @@ from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError, No
 from ocelli_cluster.resources import SECRETS, ObjectKey
 
 from ocelli_api.classifier import Manifest
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.refusals import UnavailableError
 
 logger = logging.getLogger(__name__)
 
 TOKEN_LIFE_SECONDS = 3600
 REFRESH_LIFE_SECONDS = TOKEN_LIFE_SECONDS + 8 * 24 * 3600
-"""Some clients send a refresh token for seven days after the expiry of the bearer token that came with it."""
+"""Some clients use a refresh token for seven days after its bearer token has expired."""
 POLL_SECONDS = 10.0
 SETTLE_SECONDS = 30.0
-"""So long after it was made a key begins to sign: three polls of every replica."""
+"""The age at which a key begins to sign: three polls of every replica."""
 ROTATION_SECONDS = 24 * 3600.0
 RETIRED_SLACK_SECONDS = SETTLE_SECONDS + 600.0
-"""So long after its successor was made, and the life of a token, a key is forgotten."""
+"""A key is dropped so long after its successor was made, plus the life of a token."""
 LEAST_REREAD_SECONDS = 1.0
-"""Tokens of unknown keys cause a read at most this often: anybody can send them."""
+"""Tokens with unknown keys, which any client can send, cause at most one read in this time."""
 WRITE_ATTEMPTS = 5
 _KEY_BYTES = 32
 _ENTRY_SUFFIX = ".json"
 
 
 class TokenUse(StrEnum):
-    """What a token is for."""
+    """The use of a token."""
 
     ACCESS = "access"
     """It logs in."""
     REFRESH = "refresh"
-    """It is swapped for another pair."""
+    """It is exchanged for a new pair."""
 
     @property
     def life_seconds(self) -> int:
-        """For how long a token of this use is good."""
+        """How long a token of this use is valid."""
         return TOKEN_LIFE_SECONDS if self is TokenUse.ACCESS else REFRESH_LIFE_SECONDS
 
     @property
     def entry(self) -> str:
-        """The field of an entry that holds the key. Earlier releases sign bearer tokens with every `key` that they find."""
+        """The field of an entry that holds the key. Earlier releases sign bearer tokens with every field `key`."""
         return "key" if self is TokenUse.ACCESS else "refreshKey"
 
 
@@ -68,7 +67,7 @@ class TokenKey:
     """A key for HMAC-SHA-256."""
 
     use: TokenUse
-    """Of the tokens that it signs."""
+    """The use of the tokens that it signs."""
     identity: str
     """The `kid` of tokens."""
     secret: bytes
@@ -77,7 +76,7 @@ class TokenKey:
 
 
 class TokenKeys:
-    """The keys as they were read last."""
+    """The keys of the last read."""
 
     def __init__(self, client: ClusterClient, place: ObjectKey, *, clock: Callable[[], float] = time.time) -> None:
         self._client = client
@@ -91,15 +90,15 @@ class TokenKeys:
         """The newest key for tokens of this use that every replica knows.
 
         Raises:
-            UnavailableError: none could be read or made.
+            UnavailableError: no key could be read or made.
         """
         keys = _of_use(self._keys, use)
         if not keys:
-            raise UnavailableError(f"The signing keys in Secret {self._place} cannot be read now; try again.")
+            raise UnavailableError(f"The signing keys in Secret {self._place} cannot be read at the moment; try again.")
         return _find_signing(keys, self._clock())
 
     async def find(self, identity: str, use: TokenUse) -> TokenKey | None:
-        """The key of a `kid`, if it is for this use; one that another replica has just made is read. Never raises."""
+        """The key of a `kid`, if it is for this use; unknown keys are read first. Never raises."""
         if identity not in self._keys:
             async with self._reading:
                 if identity not in self._keys and time.monotonic() - self._read_at >= LEAST_REREAD_SECONDS:
@@ -108,12 +107,12 @@ class TokenKeys:
         return key if key is not None and key.use is use else None
 
     async def refresh(self) -> None:
-        """Read the keys, make one where there is none or the newest is a day old, and forget those that are of no more use."""
+        """Read the keys, add one where there is none or the newest is a day old, and drop expired ones."""
         async with self._reading:
             await self._refresh()
 
     async def keep(self) -> None:
-        """Refresh again and again, until cancelled."""
+        """Refresh periodically, until cancelled."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             await self.refresh()
@@ -127,7 +126,7 @@ class TokenKeys:
                 "the Secret of the signing keys is missing; apply the gateway's manifests", extra={"secret": self._place}
             )
         except ClusterError as error:
-            # The keys at hand go on.
+            # The keys of the last read stay in use.
             logger.warning("signing keys could not be refreshed", extra={"secret": self._place, "cause": str(error)})
         except Exception:
             logger.exception("signing keys could not be refreshed", extra={"secret": self._place})
@@ -144,7 +143,7 @@ class TokenKeys:
             try:
                 await self._client.replace(SECRETS, self._place.namespace, self._place.name, body)
             except ConflictError:
-                # Another replica was first: its keys are as good.
+                # Another replica was first: its keys are used.
                 continue
             self._keys = wanted
             logger.info("signing keys rotated", extra={"secret": self._place, "keys": len(wanted)})
@@ -152,7 +151,7 @@ class TokenKeys:
 
 
 def plan_keys(keys: Mapping[str, TokenKey], now: float) -> dict[str, TokenKey]:
-    """The keys that there should be now: pure but for the secret of a new one."""
+    """The keys that should exist now. Pure, except for the secret of a new one."""
     return {key.identity: key for use in TokenUse for key in _plan_keys_of_use(_of_use(keys, use), use, now)}
 
 
@@ -169,12 +168,12 @@ def _plan_keys_of_use(keys: list[TokenKey], use: TokenUse, now: float) -> list[T
 
 
 def _of_use(keys: Mapping[str, TokenKey], use: TokenUse) -> list[TokenKey]:
-    """In the order in which they were made."""
+    """Oldest first."""
     return sorted((key for key in keys.values() if key.use is use), key=lambda key: (key.created_at, key.identity))
 
 
 def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
-    """The keys in a Secret; entries that are none are passed over, and go with the next write."""
+    """The keys in a Secret; other entries are ignored, and dropped by the next write."""
     found: dict[str, TokenKey] = {}
     for name, text in (manifest.get("data") or {}).items():
         try:
@@ -196,7 +195,7 @@ def parse_keys(manifest: Manifest) -> dict[str, TokenKey]:
 
 def _find_signing(in_order: list[TokenKey], now: float) -> TokenKey:
     settled = [key for key in in_order if now - key.created_at >= SETTLE_SECONDS]
-    # At the first start there is no other one: replicas that do not know it yet read it when they meet it.
+    # At the first start there is no older key: replicas read an unknown key when a token uses it.
     return settled[-1] if settled else in_order[0]
 
 

@@ -1,6 +1,6 @@
-"""Bearer tokens and the refresh tokens that come with them: JWTs that say whose API key they were given for.
+"""Bearer tokens and their refresh tokens: JWTs that name the user.
 
-It must not know how keys are kept, nor HTTP.
+It must not know how keys are stored, nor HTTP.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ ALGORITHM = "HS256"
 ISSUER = "ocelli"
 TOKEN_CHARACTERS_LIMIT = 4096
 SKEW_SECONDS = 60
-"""Clocks of two replicas may differ by so much."""
+"""The greatest difference between the clocks of two replicas."""
 _FINGERPRINT_CLAIM = "set"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenSubject:
-    """Whom a token is for."""
+    """The user of a token."""
 
     user: str
     fingerprint: str
-    """Of the credential set: with another password or key the token is worth nothing."""
+    """Of the credential set: a token is not valid any more once its password or key has changed."""
 
 
 class Tokens:
-    """Issues tokens, and reads those that come back."""
+    """Issues and checks tokens."""
 
     def __init__(self, keys: TokenKeys, *, clock: Callable[[], float] = time.time) -> None:
         self._keys = keys
         self._clock = clock
 
     def issue(self, subject: TokenSubject) -> dict[str, Any]:
-        """The body of the answer that brings a new pair of tokens.
+        """The body of an answer with a new pair of tokens.
 
         Raises:
             UnavailableError: there is no key to sign with.
@@ -55,11 +55,11 @@ class Tokens:
         }
 
     async def read(self, token: str) -> TokenSubject | None:
-        """Whom a bearer token is for; None where it is expired, altered, or none of ours."""
+        """The user of a bearer token; None where it is expired, altered, or not issued here."""
         return await self._read(token, TokenUse.ACCESS)
 
     async def read_refresh(self, token: str) -> TokenSubject | None:
-        """The same of a refresh token."""
+        """The user of a refresh token; None as for `read`."""
         return await self._read(token, TokenUse.REFRESH)
 
     def _sign(self, subject: TokenSubject, use: TokenUse, now: int) -> str:
@@ -86,7 +86,7 @@ class Tokens:
                 key.secret,
                 algorithms=[ALGORITHM],
                 issuer=ISSUER,
-                # The clock is ours, for tests; PyJWT checks the rest.
+                # Expiry is checked below, with the injected clock; PyJWT checks the rest.
                 options={"require": ["exp", "iat", "sub"], "verify_exp": False, "verify_iat": False},
             )
             if not claims["iat"] - SKEW_SECONDS <= self._clock() < claims["exp"]:

@@ -1,7 +1,6 @@
-"""Request bodies: read once, in bounded time, with files on disk and never in memory.
+"""Request bodies: read once, in limited time, with files on disk and never in memory.
 
-A `BodyReader` gives the bytes of one request within its limits, a `Spool` keeps the files that came in it, and both vanish with
-the request. It must not know what the files mean.
+The files of a request are deleted with it. It must not know what the files mean.
 """
 
 from __future__ import annotations
@@ -18,52 +17,50 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect, Request
 
-from ocelli_gateway.errors import InputError, LimitExceededError, ParameterError, TooLargeError
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.http_protocol import CUT_OFF_KEY, LEFT_KEY
 from ocelli_gateway.multipart import (
     PARTS_LIMIT,
-    MultipartError,
     PartHead,
     PartSink,
-    TooManyPartsError,
     parse_boundary,
     read_parts,
 )
+from ocelli_gateway.refusals import InputError, LimitExceededError, ParameterError, TooLargeError
 from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
 from ocelli_storage.archives import MEGABYTE, SIGNATURE_BYTES, is_zip, shown_name
 
 TEXT_BYTES_LIMIT = MEGABYTE
 RECEIVED_KEY = "ocelli.received"
-"""Of an ASGI scope: how many bytes of the body were read."""
+"""Key of the scope that holds the number of bytes of the body that were read."""
 _WRITE_BYTES = 256 * 1024
 _LENGTH_DIGITS = 18
 
 
 class PartUse(Protocol):
-    """Decides by a part's name what it is."""
+    """Decides by its name what a part is."""
 
     def is_file(self, name: str) -> bool:
-        """Whether the part is a file, to be kept on disk."""
+        """Whether the part is a file, which is written to disk."""
 
     def is_text(self, name: str) -> bool:
-        """Whether the part is a text field. What is neither is read and dropped."""
+        """Whether the part is a text field. Parts that are neither are read and dropped."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
-    """Bounds of one kind of request."""
+    """Limits of one kind of request."""
 
     body_bytes: int
     file_bytes: int
-    """Of a zip, and of any other file, unless `drops_others`."""
+    """For zips, and for any other file unless `drops_others`."""
     drops_others: bool = False
-    """A larger file that is no zip has its size kept, and no more bytes: it is refused as the image that it should be."""
+    """Of a larger file that is not a zip only the size is kept: it is refused later as a too large image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpooledFile:
-    """One file part, on disk for as long as its request lives."""
+    """One file part, on disk until the end of its request."""
 
     part_name: str
     filename: str | None
@@ -74,7 +71,7 @@ class SpooledFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A form as it was sent: files and texts in their order."""
+    """A form: files and texts in their order."""
 
     files: tuple[SpooledFile, ...] = ()
     texts: tuple[tuple[str, str], ...] = ()
@@ -84,7 +81,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class UploadSpace:
-    """Where uploads lie while they are checked, and how many requests may use it at a time."""
+    """The folder for uploads in flight, and the slots of the requests that use it."""
 
     folder: Path
     slots: FairSlots
@@ -92,23 +89,19 @@ class UploadSpace:
 
     @asynccontextmanager
     async def receive_form(self, request: Request, use: PartUse, limits: UploadLimits, *, tenant: str) -> AsyncIterator[Form]:
-        """The form in the body of a tenant's request; its files vanish when the context is left.
+        """The form in the body of a tenant's request; its files are deleted when the context is left.
 
         Raises:
             InputError, ParameterError, LimitExceededError, TooLargeError: it cannot be read as a form within the limits.
         """
         check_declared_length(request.headers, limits.body_bytes)
-        boundary = _boundary(request.headers)
+        boundary = parse_boundary(request.headers.get("content-type"))
         async with self.slots.slot(tenant, left=request.scope.get(LEFT_KEY)):
             folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="ocelli-upload-", dir=self.folder)
             try:
                 collector = _FormCollector(folder=Path(folder.name), use=use, limits=limits)
                 try:
                     await read_parts(self.read_body(request, limits.body_bytes), boundary, collector.open_sink)
-                except TooManyPartsError as error:
-                    raise LimitExceededError(f"{error}; send fewer.") from error
-                except MultipartError as error:
-                    raise InputError(f"{error}.") from error
                 finally:
                     await collector.close()
                 yield Form(files=tuple(collector.files), texts=tuple(collector.texts), ignored=tuple(collector.ignored))
@@ -125,7 +118,7 @@ class UploadSpace:
         body = bytearray()
         async for chunk in self.read_body(request, limit_bytes):
             body += chunk
-        # A megabyte of escapes takes long enough to hold up everybody else.
+        # A megabyte of escapes takes long enough to block other requests.
         return Form(texts=await asyncio.to_thread(parse_urlencoded, body.decode("utf-8", errors="replace")))
 
     async def read_body(self, request: Request, limit_bytes: int) -> AsyncIterator[bytes]:
@@ -152,9 +145,9 @@ class UploadSpace:
             raise InputError("The connection was closed before the request body was complete; send it again.") from error
         declared = declared_length(request.headers)
         if declared is not None and received < declared:
-            raise InputError(f"The request body is cut off: {received} of {declared} bytes came; send it again.")
+            raise InputError(f"The request body is cut off: {received} of {declared} bytes arrived; send it again.")
         if request.scope.get(CUT_OFF_KEY):
-            raise InputError(f"The request body is cut off: {received} bytes came, and not its last chunk; send it again.")
+            raise InputError(f"The request body is cut off: {received} bytes arrived, but not the last chunk; send it again.")
 
 
 def parse_urlencoded(text: str) -> tuple[tuple[str, str], ...]:
@@ -166,42 +159,35 @@ def parse_urlencoded(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def declared_length(headers: Mapping[str, str]) -> int | None:
-    """How many bytes the body has, as the request says; None where it says nothing. Raises InputError for what is no number."""
+    """The `Content-Length` of a request; None where there is none. Raises InputError if it is not a number."""
     declared = headers.get("content-length")
     if declared is None:
         return None
     if not (declared.isascii() and declared.isdigit()):
         raise InputError("The header Content-Length is not a number; give the number of bytes in the body.")
-    # Python reads no number of thousands of digits, and the first few tell that it is above every limit.
+    # Python does not parse thousands of digits, and the first ones show that it is above every limit.
     return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
 
 def check_declared_length(headers: Mapping[str, str], limit_bytes: int) -> None:
-    """Refuse a body that says it is too large.
+    """Refuse a body with a declared length above the limit.
 
     Raises:
         TooLargeError: its declared length is above the limit.
-        InputError: the declared length is no number.
+        InputError: the declared length is not a number.
     """
     if (declared_length(headers) or 0) > limit_bytes:
         raise _body_too_large(limit_bytes)
 
 
 def has_body(headers: Mapping[str, str]) -> bool:
-    """Whether the request brings a body of at least one byte, or of unknown length."""
+    """Whether the request has a body of at least one byte, or of unknown length."""
     return headers.get("content-length", "0").lstrip("0") != "" or "transfer-encoding" in headers
 
 
 def media_type(headers: Mapping[str, str]) -> str:
     """The media type of the body, lower case, without parameters; empty where none is declared."""
     return headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _boundary(headers: Mapping[str, str]) -> bytes:
-    try:
-        return parse_boundary(headers.get("content-type"))
-    except MultipartError as error:
-        raise InputError(f"{error}.") from error
 
 
 def _body_too_large(limit_bytes: int) -> TooLargeError:
@@ -218,7 +204,7 @@ class _FormCollector:
     texts: list[tuple[str, str]] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     text_bytes: int = 0
-    """Of all text fields: these lie in memory."""
+    """Of all text fields, which are kept in memory."""
     _open: _FileSink | None = None
 
     async def open_sink(self, head: PartHead) -> PartSink:
@@ -233,7 +219,7 @@ class _FormCollector:
         return _NullSink()
 
     async def close(self) -> None:
-        """Close the file of a part that did not come to its end."""
+        """Close the file of an incomplete part."""
         if self._open is not None:
             await asyncio.to_thread(self._open.file.close)
 
@@ -300,7 +286,7 @@ class _TextSink:
 
     async def close(self) -> None:
         try:
-            # Editors on Windows write a byte order mark before it.
+            # Editors on Windows write a byte order mark at the beginning.
             text = self._data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text; save it as UTF-8.') from error

@@ -1,8 +1,8 @@
-"""Images by URL: fetched for a user who must not thereby reach what only the gateway can reach.
+"""Images by URL: fetched for a user, who must not reach addresses that only the gateway can reach.
 
-An address is checked where it is connected to, at the socket, for every connection and so for every redirect: between the check
-and the connection there is no name left that could come to mean something else. Nor does an answer tell which names there are
-inside the cluster. What was fetched lies on disk. It must not know what the image is for.
+Addresses are checked at the socket, for every connection and so for every redirect: between check and connection no name is
+resolved again. Answers do not show which names exist inside the cluster. Fetched images are on disk. It must not know what the
+image is used for.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from ocelli_api.network_addresses import NetworkRules, is_internal_name
-from ocelli_gateway.errors import GatewayError, InputError, LimitExceededError
 from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.image_files import TOO_LARGE
+from ocelli_gateway.refusals import GatewayError, InputError, LimitExceededError
 from ocelli_storage.archives import IMAGE_BYTES_LIMIT, SIGNATURE_BYTES, image_kind, is_zip
 
 TIMEOUT_SECONDS = 20.0
 CONNECT_TIMEOUT_SECONDS = 5.0
-"""Of one address of a host: where it has several, the next one still has its chance."""
+"""For one address of a host: if it has several, there is time for the next one."""
 REDIRECTS_LIMIT = 10
 URL_CHARACTERS_LIMIT = 8192
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -40,17 +40,17 @@ _CHUNK_BYTES = 256 * 1024
 _PREFIX = "URL Fetcher error: "
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WRITTEN_OUT = re.compile(r"[!-~]+")
-"""Nothing in it that would have to be escaped."""
+"""Only characters that need no escaping."""
 _LOOKUPS: ContextVar[list[asyncio.Future[Any]]] = ContextVar("lookups")
-"""Of the fetch that is going on: its resolver is called by the HTTP client, in a task of its own."""
+"""The look-ups of the current fetch: the HTTP client calls the resolver in a separate task."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchedImage:
-    """What came of a URL: the image in a file, or why there is none."""
+    """The outcome of a URL: the image in a file, or the error."""
 
     source_url: str
-    """As it was given."""
+    """The URL in the request."""
     resolved_url: str | None = None
     """After redirects; None where no server answered."""
     file: IO[bytes] | None = None
@@ -61,19 +61,11 @@ class _AddressNotAllowedError(Exception):
     pass
 
 
-class _FetchError(Exception):
-    """There is no image. The message says why, as a sentence without a full stop."""
-
-    def __init__(self, message: str, kind: type[GatewayError] = InputError) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
 class UrlFetcher:
-    """Fetches images over connections of its own, one for each request, without proxies, cookies or credentials."""
+    """Fetches images over a new connection for each request, without proxies, cookies or credentials."""
 
     def __init__(self, *, folder: Path, slots: FairSlots, resolver: AbstractResolver, rules: NetworkRules) -> None:
-        """`slots` bounds how many fetch, and look up a name, at the same time."""
+        """`slots` limits the number of concurrent fetches and look-ups."""
         self._folder = folder
         self._slots = slots
         self._rules = rules
@@ -84,7 +76,7 @@ class UrlFetcher:
                 force_close=True,
                 use_dns_cache=False,
                 resolver=self._resolver,
-                # One after the other: an address that may not be connected to ends the attempt, whichever comes first.
+                # One after the other: the first forbidden address ends the attempt.
                 happy_eyeballs_delay=None,
                 socket_factory=self._open_socket,
             ),
@@ -101,10 +93,10 @@ class UrlFetcher:
 
     @asynccontextmanager
     async def fetch(self, url: str, tenant: str) -> AsyncIterator[FetchedImage]:
-        """What a URL leads to; its file vanishes when the context is left.
+        """The image at a URL; its file is deleted when the context is left.
 
         Raises:
-            GatewayError: too many fetch already.
+            TooManyRequestsError, UnavailableError: too many images are being fetched.
             OSError: the file cannot be written.
         """
         file = await asyncio.to_thread(self._open_file)
@@ -121,7 +113,7 @@ class UrlFetcher:
             return await self._fetch(url, file)
         finally:
             if lookups and not lookups[-1].done():
-                # Nothing ends a look-up of the system's. Its thread stays the tenant's until it ends by itself.
+                # A look-up of the system cannot be cancelled. Its thread counts for the tenant until it ends.
                 lookups[-1].add_done_callback(lambda _: self._slots.release(tenant))
             else:
                 self._slots.release(tenant)
@@ -136,11 +128,11 @@ class UrlFetcher:
             if failure is None:
                 raise
             shown = str(visited[-1]) if visited else None
-            return FetchedImage(source_url=source_url, resolved_url=shown, error=failure.kind(f"{_PREFIX}{failure}"))
+            return FetchedImage(source_url=source_url, resolved_url=shown, error=failure)
         return FetchedImage(source_url=source_url, resolved_url=str(visited[-1]), file=file)
 
     async def _follow(self, source_url: str, file: IO[bytes], visited: list[URL]) -> None:
-        """Write the image to the file; `visited` grows by every URL that a server answered for."""
+        """Write the image to the file, and add every URL that a server has answered to `visited`."""
         url = _parse_url(source_url)
         for _ in range(REDIRECTS_LIMIT + 1):
             async with self._session.get(url, allow_redirects=False) as response:
@@ -150,7 +142,7 @@ class UrlFetcher:
                     await _save(response, file)
                     return
             url = _parse_url(location, url)
-        raise _FetchError(f"Could not fetch URL: More than {REDIRECTS_LIMIT} redirects")
+        raise _not_fetched(f"More than {REDIRECTS_LIMIT} redirects")
 
     def _open_file(self) -> IO[bytes]:
         return tempfile.TemporaryFile("w+b", prefix="ocelli-url-", dir=self._folder)
@@ -163,10 +155,10 @@ class UrlFetcher:
 
 
 class _GuardedResolver(AbstractResolver):
-    """Looks names up so that nobody learns which there are in the cluster.
+    """Looks up names without showing which names exist in the cluster.
 
-    Where no network is allowed, internal names are not looked up; else only those in allowed networks are told from those that
-    do not exist. All others are taken as whole: the search domains of the Pod would make internal ones of them.
+    Where no network is allowed, internal names are not looked up. Otherwise a name outside the allowed networks gets the same
+    answer as an unknown name. Other names are looked up as absolute: the search domains of the Pod could make them internal.
     """
 
     def __init__(self, resolver: AbstractResolver, *, internal_names: bool) -> None:
@@ -192,7 +184,7 @@ class _GuardedResolver(AbstractResolver):
 
 
 class ThreadedResolver(AbstractResolver):
-    """The system's resolver in threads of its own: names that take long to resolve keep nothing else waiting."""
+    """The system's resolver in separate threads: slow names do not delay other work."""
 
     def __init__(self, threads: int) -> None:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="resolver")
@@ -214,32 +206,32 @@ def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[tuple[s
 
 
 def _parse_url(text: str, base: URL | None = None) -> URL:
-    """The URL, absolute, an IPv4 address in it spelt with four numbers.
+    """The absolute URL, with an IPv4 address as four numbers.
 
     Raises:
-        _FetchError: it is none that is fetched.
+        InputError: it cannot be fetched.
     """
     text = text.strip()
     if len(text) > URL_CHARACTERS_LIMIT or _CONTROL.search(text):
-        raise _FetchError("Could not fetch URL: Bad URL; it is too long or has characters that it may not have")
+        raise _not_fetched("Bad URL; it is too long or has characters that are not allowed")
     try:
-        # What is escaped already must stay as it is: signatures are made over it.
+        # Escapes must not change: signatures cover them.
         url = URL(text, encoded=_WRITTEN_OUT.fullmatch(text) is not None)
         if base is not None:
             url = base.join(url)
         if url.scheme not in ("http", "https"):
-            raise _FetchError("Could not fetch URL: Bad URL; only http and https addresses are fetched")
+            raise _not_fetched("Bad URL; only http and https addresses are fetched")
         host = url.host
-        # Reading the port is what checks it.
+        # Reading the port validates it.
         if not host or not url.port:
             raise ValueError
-        return url.with_host(_spell_out(host))
+        return url.with_host(_normalize_address(host))
     except ValueError as error:
-        raise _FetchError("Could not fetch URL: Bad URL; give one such as https://example.org/owl.jpg") from error
+        raise _not_fetched("Bad URL; give one such as https://example.org/owl.jpg") from error
 
 
-def _spell_out(host: str) -> str:
-    """`127.1`, `2130706433` and `0x7f000001` as C's library reads them: 127.0.0.1."""
+def _normalize_address(host: str) -> str:
+    """`127.1`, `2130706433` and `0x7f000001` as the C library reads them: 127.0.0.1."""
     try:
         return str(ipaddress.IPv4Address(socket.inet_aton(host)))
     except (OSError, UnicodeEncodeError):
@@ -248,44 +240,48 @@ def _spell_out(host: str) -> str:
 
 async def _save(response: aiohttp.ClientResponse, file: IO[bytes]) -> None:
     if response.status != 200:
-        raise _FetchError(f"Could not fetch URL: The server answered with status {response.status}")
+        raise _not_fetched(f"The server answered with status {response.status}")
     size_bytes = 0
     head = bytearray()
     pending = bytearray()
     async for chunk in response.content.iter_any():
         size_bytes += len(chunk)
         if size_bytes > IMAGE_BYTES_LIMIT:
-            raise _FetchError(TOO_LARGE.removesuffix("."), LimitExceededError)
+            raise LimitExceededError(_PREFIX + TOO_LARGE.removesuffix("."))
         head += chunk[: SIGNATURE_BYTES - len(head)]
         pending += chunk
         if len(pending) >= _CHUNK_BYTES:
             await asyncio.to_thread(file.write, bytes(pending))
             pending.clear()
     if is_zip(bytes(head)):
-        raise _FetchError("A zip is not fetched; send it as images_file")
+        raise InputError(f"{_PREFIX}A zip is not fetched; send it as images_file")
     if image_kind(bytes(head)) is None:
-        raise _FetchError("Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF")
+        raise InputError(f"{_PREFIX}Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF")
     await asyncio.to_thread(file.write, bytes(pending))
 
 
-def _describe(error: Exception) -> _FetchError | None:
-    """What the user is told; None where the fault is not the URL's."""
+def _not_fetched(why: str) -> InputError:
+    return InputError(f"{_PREFIX}Could not fetch URL: {why}")
+
+
+def _describe(error: Exception) -> GatewayError | None:
+    """The error of the image; None where the URL is not the cause."""
     match error:
-        case _FetchError():
+        case GatewayError():
             return error
         case _AddressNotAllowedError():
-            return _FetchError("Could not fetch URL: Address not allowed")
+            return _not_fetched("Address not allowed")
         case TimeoutError():
-            return _FetchError(f"Could not fetch URL: No image came within {TIMEOUT_SECONDS:.0f} seconds")
+            return _not_fetched(f"No image arrived within {TIMEOUT_SECONDS:.0f} seconds")
         case aiohttp.ClientConnectorDNSError():
-            return _FetchError("Could not fetch URL: The host's name cannot be resolved")
+            return _not_fetched("The host's name cannot be resolved")
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return _FetchError("Could not fetch URL: The host's certificate or encryption cannot be trusted")
+            return _not_fetched("The host's certificate or encryption is not trusted")
         case aiohttp.ClientConnectorError():
-            return _FetchError("Could not fetch URL: The host cannot be connected to")
+            return _not_fetched("The connection to the host failed")
         case aiohttp.InvalidURL() | UnicodeError():
-            return _FetchError("Could not fetch URL: Bad URL; its host is not a name")
+            return _not_fetched("Bad URL; its host is not a name")
         case aiohttp.ClientError():
-            return _FetchError("Could not fetch URL: The server's answer is cut off or malformed")
+            return _not_fetched("The server's answer is cut off or malformed")
         case _:
             return None

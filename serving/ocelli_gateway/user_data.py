@@ -1,9 +1,9 @@
-"""User data: everything that came for one customer of a tenant goes.
+"""User data: deletes all data of one customer of a tenant.
 
-Classifiers that were made for the customer are deleted. Of others the sources that came for the customer turn `erased`, in the
-object and in every stored definition, and their bytes go: no later training learns from them, and what was learned stays. With
-them goes every stored zip that nothing names any more: of a retrain that was replaced or refused nobody can tell whose it was.
-It can be begun again wherever it was cut short. It must not know HTTP.
+Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
+object and in every stored definition, and their bytes are deleted: later trainings do not use them, and existing models stay.
+Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
+deletion that was interrupted can be repeated. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocelli_api.names import customer_key
 from ocelli_api.revision import definition, definition_sources, find_upload_digests
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
@@ -28,22 +28,22 @@ WRITE_ATTEMPTS = 10
 
 
 class UserData:
-    """Deletes what belongs to customers."""
+    """Deletes the data of customers."""
 
     def __init__(self, store: ClassifierStore, objects: ObjectStore) -> None:
         self._store = store
         self._objects = objects
 
     async def delete(self, caller: Caller, customer_id: str) -> None:
-        """Delete everything that came for a customer of the caller's; nothing there is no error.
+        """Delete the data of a customer of the caller; it is not an error if there is none.
 
         Classifiers that REST may not write are left alone: only their manifests can change them.
 
         Raises:
-            ClusterError, ObjectStoreError, UnavailableError, UnreadableClassifierError: something of it may be left; ask again.
+            ClusterError, ObjectStoreError, UnavailableError, UnreadableClassifierError: some data may be left; try again.
         """
         customer = customer_key(customer_id)
-        classifiers, unreadable = await self._store.read_all_but(caller.namespace)
+        classifiers, unreadable = await self._store.read_all(caller.namespace)
         for classifier in classifiers:
             if not classifier.rest_may_write:
                 continue
@@ -59,20 +59,20 @@ class UserData:
 
     async def _erase(self, classifier: Classifier, customer: str) -> None:
         location = ClassifierLocation(namespace=classifier.namespace, classifier_id=classifier.classifier_id or "")
-        # First: what is stored from now on is nothing that came before.
+        # First: anything stored later is newer than this request.
         stored = await self._objects.list_objects(location.uploads_prefix)
         spec = await self._erase_in_spec(classifier, customer)
         named = _upload_keys(location, spec)
         named |= {location.upload_key(digest) for digest in await self._erase_in_definitions(location, customer)}
         deleted = 0
         for key in sorted({item.key for item in stored} - named):
-            # Right before each: a retrain may have brought the same zip meanwhile. One that has it stored and not written yet
-            # stores it again.
+            # Right before each: a retrain may have stored the same zip in the meantime. A retrain that has not written its
+            # object yet stores the zip again.
             now = await self._store.read(location.namespace, location.classifier_id)
             if key not in _upload_keys(location, now.spec):
                 await self._objects.delete(key)
                 deleted += 1
-        # A trainer that has just ended may have stored a definition that it had read before.
+        # A trainer that has just ended may have stored a definition that it read earlier.
         await self._erase_in_definitions(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
@@ -91,7 +91,7 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """The uploads that the stored definitions still name."""
+        """The uploads that the stored definitions still refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
             for item in await self._objects.list_objects(prefix):
@@ -105,7 +105,7 @@ class UserData:
         except ObjectNotFoundError:
             return frozenset()
         except (ObjectTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            # The operator writes no such definition, hence nobody learns from it.
+            # The operator does not write such definitions, so no training uses it.
             logger.warning(
                 "a stored definition cannot be read, and is left as it is", extra={"key": key, "problem": str(error)}
             )
@@ -116,10 +116,10 @@ class UserData:
 
 
 def _erase_in_document(content: bytes, customer: str) -> tuple[bytes | None, frozenset[str]]:
-    """What a stored definition becomes (None: it stays as it is), and the uploads that it names then.
+    """The new content of a stored definition (None: unchanged), and the uploads that it refers to afterwards.
 
     Raises:
-        ValueError, TypeError, AttributeError, RecursionError: it is none.
+        ValueError, TypeError, AttributeError, RecursionError: it is not a definition.
     """
     document = parse_document(content)
     sources = definition_sources(document)
@@ -141,7 +141,7 @@ def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:
 
 
 def _upload_keys(location: ClassifierLocation, spec: ClassifierSpec) -> set[str]:
-    """Where the uploads lie that a spec names."""
+    """The keys of the uploads that a spec refers to."""
     return {location.upload_key(digest) for digest in find_upload_digests(definition(spec))}
 
 

@@ -1,4 +1,4 @@
-"""The public bodies of v3, field for field, and the header of all answers. It must not know where their values come from."""
+"""The public bodies of v3, and the header of all answers. It must not know where the values come from."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from enum import StrEnum
 from typing import Any
 
 from ocelli_api.lifecycle import Lifecycle
-from ocelli_gateway.errors import GatewayError
+from ocelli_gateway.errors import answer_refusal
+from ocelli_gateway.refusals import GatewayError
 
 TRANSACTION_HEADER = "X-Global-Transaction-Id"
-"""Every answer carries it: it names the exchange in the log."""
+"""Every answer has it: it names the exchange in the log."""
 
 
 def wire_time(timestamp: str) -> str:
-    """An RFC 3339 time as v3 writes it: UTC with milliseconds and `Z`."""
+    """An RFC 3339 time in the format of v3: UTC with milliseconds and `Z`."""
     moment = datetime.fromisoformat(timestamp).astimezone(UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierSummary:
-    """A classifier as the brief list shows it."""
+    """A classifier in the brief list."""
 
     classifier_id: str
     name: str
@@ -43,7 +44,7 @@ class MeasuredAccuracy:
     upper: float
 
     def to_json(self) -> dict[str, Any]:
-        """The fields of it that details have."""
+        """The fields of the details."""
         return {
             "accuracy": round(self.accuracy, 3),
             "accuracy_interval": {"lower": round(self.lower, 3), "upper": round(self.upper, 3)},
@@ -52,7 +53,7 @@ class MeasuredAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierDetails:
-    """A classifier as create, retrain and details show it."""
+    """A classifier in the answers of create, retrain and details."""
 
     classifier_id: str
     name: str
@@ -105,7 +106,7 @@ class ScoredClass:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierAnswer:
-    """What one classifier says of one image: the classes that reach the threshold."""
+    """The answer of one classifier for one image: the classes that reach the threshold."""
 
     classifier_id: str
     name: str
@@ -135,7 +136,7 @@ class ImageOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAnswer:
-    """What is said of one image: answers, or an error."""
+    """The answer for one image: classifiers with their classes, or an error."""
 
     origin: ImageOrigin
     classifiers: tuple[ClassifierAnswer, ...] = ()
@@ -144,11 +145,8 @@ class ImageAnswer:
     def to_json(self) -> dict[str, Any]:
         body: dict[str, Any] = {"classifiers": [item.to_json() for item in self.classifiers], **self.origin.to_json()}
         if self.error is not None:
-            body["error"] = {
-                "code": self.error.status,
-                "description": self.error.message,
-                "error_id": self.error.error_id,
-            }
+            answer = answer_refusal(self.error)
+            body["error"] = {"code": answer.status, "description": answer.message, "error_id": answer.error_id}
         return body
 
 
@@ -164,7 +162,7 @@ class WarningId(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifyWarning:
-    """Something that the caller should know though there is an answer."""
+    """A problem that did not prevent the answer."""
 
     warning_id: WarningId
     description: str

@@ -1,4 +1,4 @@
-"""Zips of examples looked into by other processes, few at a time, tenants in turns. It must not know what is judged by it."""
+"""Zips of examples, inspected by a few other processes, with turns for tenants. It must not know what the reports decide."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocelli_gateway.errors import InputError, UnavailableError
 from ocelli_gateway.fair_slots import RETRY_AFTER_SECONDS, FairSlots
+from ocelli_gateway.refusals import InputError, UnavailableError
 from ocelli_storage import archive_inspection
 from ocelli_storage.archive_inspection import Turn, TurnResult, ZipReport
 from ocelli_storage.archives import MEGABYTE
@@ -19,22 +19,22 @@ from ocelli_storage.archives import MEGABYTE
 PROCESSES = 2
 """One tenant may hold one of them, for one turn."""
 CPU_SECONDS = 60
-"""For all the zips of one request. A hundred megabytes of photographs take about one."""
+"""For all zips of one request. A hundred megabytes of photographs take about one second."""
 _WALL_SECONDS = 3 * CPU_SECONDS
-"""For the same, with what it waits for its turns."""
+"""For the same, including the time that it waits for its turns."""
 _TURN_WALL_SECONDS = 60
-"""A turn takes about a second of the processor: a process that is silent for longer hangs."""
+"""A turn takes about one second of CPU time: a process that does not answer for so long hangs."""
 _TURNS_OF_A_PROCESS = 500
-"""Then another one takes its place, and what memory it has kept is free."""
+"""Then a new process replaces it, which frees its memory."""
 _LINE_BYTES = 16 * MEGABYTE
 
 
 class ZipInspector:
-    """Belongs to one event loop. A process stays for many requests: to start one takes longer than most zips do."""
+    """Belongs to one event loop. Processes are kept: starting one takes longer than inspecting most zips."""
 
     def __init__(self, *, timeout_seconds: float) -> None:
         """`timeout_seconds` is how long a request waits for one of its turns."""
-        self._slots = FairSlots("zips are opened", total=PROCESSES, share=1, timeout_seconds=timeout_seconds)
+        self._slots = FairSlots("zips are being opened", total=PROCESSES, share=1, timeout_seconds=timeout_seconds)
         self._idle: list[_Worker] = []
         self._turns: set[asyncio.Task[TurnResult]] = set()
         self._closed = False
@@ -43,18 +43,18 @@ class ZipInspector:
         """A report for each zip. `left` is set when the client has left.
 
         Raises:
-            InputError: it takes too much work, or the client has left.
+            InputError: the zips take too much work, or the client has left.
             UnavailableError: it takes too long now, or no process can be started.
         """
         try:
             async with asyncio.timeout(_WALL_SECONDS):
                 return await self._inspect([str(path) for path in paths], tenant, left)
         except TimeoutError as error:
-            message = "Reading the zips of the request takes too long now; try again."
+            message = "Reading the zips of the request timed out; try again."
             raise UnavailableError(message, retry_after_seconds=RETRY_AFTER_SECONDS) from error
 
     async def close(self) -> None:
-        """End the processes, and begin no more."""
+        """End the processes, and start no more."""
         self._closed = True
         for turn in self._turns:
             turn.cancel()
@@ -70,7 +70,7 @@ class ZipInspector:
             turn = asyncio.create_task(self._take_turn(Turn(paths=tuple(paths[len(reports) :]), begun=begun)))
             self._turns.add(turn)
             turn.add_done_callback(lambda turn: self._end_turn(turn, tenant))
-            # A turn is short. Who leaves meanwhile shall not cost a process.
+            # A turn is short: it is finished even if the client leaves, so that the process can be kept.
             result = await asyncio.shield(turn)
             *_, last = result.reports
             reports += [report for report in result.reports if report.complete]
@@ -106,12 +106,12 @@ class ZipInspector:
 
     async def _find_worker(self) -> _Worker:
         if self._closed:
-            raise UnavailableError("The server is ending; try again.")
+            raise UnavailableError("The server is shutting down; try again.")
         while self._idle:
             worker = self._idle.pop()
             if worker.lives:
                 return worker
-        # What this process can import that one must find, too.
+        # The other process must find the same modules.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         try:
             process = await asyncio.create_subprocess_exec(
@@ -123,12 +123,12 @@ class ZipInspector:
                 limit=_LINE_BYTES,
             )
         except OSError as error:
-            raise UnavailableError("No process can be started that reads the zips of the request; try again.") from error
+            raise UnavailableError("The process that reads the zips of the request cannot be started; try again.") from error
         return _Worker(process)
 
 
 class _Worker:
-    """A process that looks into zips, one turn after the other."""
+    """A process that inspects zips, one turn after the other."""
 
     def __init__(self, process: Process) -> None:
         self.turns = 0
@@ -139,7 +139,7 @@ class _Worker:
         return self._process.returncode is None
 
     async def take_turn(self, turn: Turn) -> TurnResult | None:
-        """None where a zip is not there any more. Raises OSError, ValueError or KeyError where the process fails."""
+        """None if a zip was deleted. Raises OSError, ValueError or KeyError if the process fails."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.turns += 1
@@ -155,7 +155,7 @@ class _Worker:
 
 
 def _unreadable() -> UnavailableError:
-    return UnavailableError("The zips of the request cannot be read now; try again.")
+    return UnavailableError("The zips of the request cannot be read at the moment; try again.")
 
 
 def _too_much_work() -> InputError:

@@ -6,7 +6,6 @@ It must not know what is served, nor what an error looks like there: `build_erro
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,9 +17,9 @@ from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ocelli_http.early_answer import LINGER_SECONDS, linger
+
 HEAD_LIMIT_BYTES = 64 * 1024
-LINGER_SECONDS = 2.0
-"""How long a refused client may go on sending: closing over what it has sent resets the connection, and loses the answer."""
 STALL_SECONDS = 60.0
 """A connection whose client takes nothing of what is sent for so long is broken off."""
 SPARED_STALL_SECONDS = 5.0
@@ -259,11 +258,7 @@ class LimitedProtocol(HttpToolsProtocol):
             }
         )
         await send({"type": "http.response.body", "body": body, "more_body": True})
-        # Closing over what it has sent resets the connection, and loses the answer.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (await receive()).get("more_body"):
-                    pass
+        await linger(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def send_400_response(self, msg: str) -> None:

@@ -5,7 +5,6 @@ The prediction call and the Open Inference Protocol share the codes and differ i
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from ocelli_api.prediction import ImageFault, Refusal
 from ocelli_http.body_pace import BodyStalledError, BodyTooSlowError
+from ocelli_http.early_answer import linger
 from ocelli_inference.admission import QueueFullError
 from ocelli_inference.batching import BatcherClosedError
 from ocelli_inference.metrics import RequestOutcome
@@ -23,7 +23,6 @@ from ocelli_inference.service import NotReadyError
 from ocelli_storage.image_file import ImageError
 
 RETRY_AFTER_SECONDS = 1
-_LINGER_SECONDS = 2.0
 _CLIENT_CLOSED_REQUEST = 499
 
 
@@ -89,10 +88,7 @@ def build_error_response(request: Request, answer: ErrorAnswer, body: object) ->
 
 
 class _LingeringResponse(JSONResponse):
-    """An answer before the end of the body, then a moment of listening before the connection closes.
-
-    A server that closes with unread bytes resets the connection, and the client may never see the answer.
-    """
+    """An answer before the end of the request's body."""
 
     def __init__(self, body: object, receive: Receive, *, status_code: int, headers: dict[str, str]) -> None:
         super().__init__(body, status_code=status_code, headers=headers)
@@ -101,11 +97,5 @@ class _LingeringResponse(JSONResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        try:
-            async with asyncio.timeout(_LINGER_SECONDS):
-                message = await self._receive()
-                while message["type"] == "http.request" and message.get("more_body", False):
-                    message = await self._receive()
-        except TimeoutError:
-            pass
+        await linger(self._receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

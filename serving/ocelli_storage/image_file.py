@@ -34,8 +34,8 @@ Image.MAX_IMAGE_PIXELS = PIXELS_LIMIT
 # It warns of every flaw in a TIFF: that would be a line in the log per image.
 warnings.filterwarnings("ignore", module="PIL")
 
-_NOT_AN_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
-_TOO_SMALL = "Image resolution is smaller than the minimum limit"
+INVALID_IMAGE = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
+TOO_SMALL = "Image resolution is smaller than the minimum limit"
 _ORIENTATION_TAG = 0x0112
 _BAND_PIXELS = 1_000_000
 # What Pillow's readers raise over damaged bytes, found by reading them and by fuzzing.
@@ -83,7 +83,7 @@ def open_image(data: bytes, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> It
         )
     kind = image_kind(data)
     if kind is None or kind not in kinds:
-        raise ImageError(ImageFault.NOT_AN_IMAGE, _NOT_AN_IMAGE)
+        raise ImageError(ImageFault.NOT_AN_IMAGE, INVALID_IMAGE)
     if kind is ImageKind.PNG:
         data = _without_large_texts(data)
     try:
@@ -252,7 +252,7 @@ class DecodedImage:
 
 def _check_size(width: int, height: int) -> None:
     if min(width, height) < SIDE_LIMIT_PIXELS:
-        raise ImageError(ImageFault.TOO_SMALL, _TOO_SMALL)
+        raise ImageError(ImageFault.TOO_SMALL, TOO_SMALL)
     if width * height > PIXELS_LIMIT:
         raise ImageError(ImageFault.TOO_MANY_PIXELS, _too_many_pixels(width * height))
 
@@ -263,7 +263,7 @@ def _too_many_pixels(pixels: int | None = None) -> str:
 
 
 def _corrupt() -> ImageError:
-    return ImageError(ImageFault.CORRUPT, _NOT_AN_IMAGE)
+    return ImageError(ImageFault.CORRUPT, INVALID_IMAGE)
 
 
 def _finite(values: NDArray[Any]) -> NDArray[np.float32]:

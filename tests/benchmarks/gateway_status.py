@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks.trainer_process import TrainerProcess
+from tests.gateway_harness.v3_client import basic
 from tests.product.instance import running_ocelli, wait_for
-from tests.unit.gateway.harness import basic
 
 REQUESTS_PER_SECOND = 200
 SECONDS = 20

@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.benchmarks.processes import find_processes, memory_megabytes
+from tests.gateway_harness.v3_client import basic
 from tests.integration.gateway.mutations import Mutator, send_all
 from tests.product.instance import connect, start_ocelli, stop_ocelli
-from tests.unit.gateway.harness import basic
 
 REQUESTS = 6_000
 STEPS = 6

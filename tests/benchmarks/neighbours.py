@@ -26,8 +26,9 @@ from typing import Any
 
 import httpx
 
-from ocelli_gateway.credentials import build_credential_set, build_credentials_secret
+from ocelli_gateway.credential_sets import build_credential_set, build_credentials_secret
 from tests.benchmarks.processes import find_processes, memory_megabytes
+from tests.gateway_harness.v3_client import basic
 from tests.hostile.pictures import hundred_megapixels
 from tests.hostile.zips import many_entries, pack
 from tests.product.instance import (
@@ -37,7 +38,6 @@ from tests.product.instance import (
     running_ocelli,
     wait_for,
 )
-from tests.unit.gateway.harness import basic
 from tests.unit.inference.artifacts import make_jpeg
 
 REQUESTS = 2_000

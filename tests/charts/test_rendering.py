@@ -20,8 +20,8 @@ from ocelli_api.quantities import parse_quantity
 from ocelli_api.settings import list_settings, load_settings
 from ocelli_gateway import __main__ as gateway_program
 from ocelli_gateway import operations
-from ocelli_gateway.app import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.http_protocol import LIVE_PATH
+from ocelli_gateway.routing import DOCUMENT_PATH, PREFIX
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_operator.settings import ChildSettings, OperatorSettings
 from ocelli_store import __main__ as store_program

@@ -21,19 +21,9 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from ocelli_gateway.fields import THRESHOLD, SentFields
 from ocelli_gateway.operations import CLASSIFY, GET_CLASSIFIER
 from tests.contract.contract_rows import CONTRACT
-from tests.unit.gateway.harness import (
-    OTHER_KEY,
-    PASSWORD,
-    TWO_SETS,
-    USER,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    basic,
-    connect,
-    png,
-)
+from tests.gateway_harness.images import png
+from tests.gateway_harness.stage import OTHER_KEY, PASSWORD, USER, GatewayInstance, Stage
+from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, basic, connect
 
 EXAMPLES_AN_OPERATION = 60
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")

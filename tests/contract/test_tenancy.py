@@ -24,23 +24,10 @@ from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.archive_inspection import Turn, TurnResult
 from ocelli_storage.archives import ImageArchive
 from ocelli_storage.object_store import StoreQuotaError
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    OTHER_KEY,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    basic,
-    build_zip,
-    connect,
-    examples,
-    head,
-    multipart,
-    png,
-    wait_for,
-)
+from tests.gateway_harness.images import build_zip, examples, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, head, multipart
+from tests.gateway_harness.stage import OTHER_KEY, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, basic, connect
 
 QUERY = "?version=2018-03-19"
 
@@ -94,9 +81,9 @@ CALLS: dict[str, Callable[[V3Client, str], httpx.Response]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 def test_classifier_of_another_tenant_is_answered_as_one_that_is_not_there(tenants: Tenants, call: str) -> None:
-    of_another, of_nobody = CALLS[call](tenants.bert, tenants.annas), CALLS[call](tenants.bert, "annas_1")
-    assert of_another.status_code == of_nobody.status_code == 404
-    assert of_another.text.replace(tenants.annas, "ID") == of_nobody.text.replace("annas_1", "ID")
+    of_another, of_unknown = CALLS[call](tenants.bert, tenants.annas), CALLS[call](tenants.bert, "annas_1")
+    assert of_another.status_code == of_unknown.status_code == 404
+    assert of_another.text.replace(tenants.annas, "ID") == of_unknown.text.replace("annas_1", "ID")
 
 
 def test_calls_of_another_tenant_change_nothing(tenants: Tenants) -> None:
@@ -217,11 +204,11 @@ def test_quota_of_uploads_is_429_before_the_body_is_read(tmp_path_factory: pytes
         large = padded_sets(450_000)
         assert client.create("first", large).status_code == 200
         response = client.create("second", large)
-        assert_error(response, 429, "limit_exceeded", "quota of uploads", "1 MB an hour")
+        assert_error(response, 429, "limit_exceeded", "quota of uploads", "1 MB per hour")
         assert int(response.headers["retry-after"]) > 60
 
 
-def test_upload_of_undeclared_length_counts_as_what_came(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_upload_of_undeclared_length_counts_its_received_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("chunked"))) as own:
         client = limited(own, quota_upload_megabytes_per_hour=1)
         disposition = 'Content-Disposition: form-data; name="{}"; filename="a.zip"'
@@ -239,18 +226,18 @@ def test_quota_of_requests_is_429_that_says_so(tmp_path_factory: pytest.TempPath
         responses = [client.get("none_1") for _ in range(10)]
         refused = [response for response in responses if response.status_code == 429]
         assert refused
-        assert_error(refused[0], 429, "limit_exceeded", "quota of requests", "3 a second")
+        assert_error(refused[0], 429, "limit_exceeded", "quota of requests", "3 per second")
         assert int(refused[0].headers["retry-after"]) >= 1
 
 
-def test_quota_of_one_tenant_is_not_anothers(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_quota_of_one_tenant_does_not_limit_another(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("apart"))) as own:
         gateway = own.start_gateway(quota_classifiers=1)
         anna, bert = connect(gateway, own), connect(gateway, own, "bert", "other")
         assert [client.create().status_code for client in (anna, bert, anna)] == [200, 200, 429]
 
 
-def test_credential_set_may_carry_a_quota_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_credential_set_may_have_its_own_quota(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("own-quota"))) as own:
         own.write_credentials(
             "bert.json", user="bert", password="other", namespace="team-b", owner="b", quota={"classifiers": 0}
@@ -289,7 +276,7 @@ def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Ten
     bert = connect(gateway, tenants.stage, "bert", "other")
     held = hold_uploads(gateway, 20)
     try:
-        assert bert.create("beside a flood").status_code == 200
+        assert bert.create("next to a flood").status_code == 200
     finally:
         for connection in held:
             connection.close()
@@ -315,14 +302,14 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
         flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
         try:
             wait_for(lambda: bool(turns), "one is looked into")
-            assert tenants.bert.create("beside slow zips").status_code == 200
+            assert tenants.bert.create("next to slow zips").status_code == 200
             assert not any(future.done() for future in flood)
         finally:
             may_check.set()
         assert {future.result().status_code for future in flood} == {200}
 
 
-def assert_a_flood_of_zips_delays_nobody_else(tenants: Tenants, may_go_on: threading.Event) -> None:
+def assert_a_flood_of_zips_does_not_delay_others(tenants: Tenants, may_go_on: threading.Event) -> None:
     """One tenant's `slow.zip`s, which wait for the event, keep no image of the other one waiting."""
     slow = ("slow.zip", build_zip({"a.png": png()}))
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
@@ -346,7 +333,7 @@ def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying
         return ImageFiles(files)
 
     monkeypatch.setattr("ocelli_gateway.classify.ImageFiles", open_when_it_may)
-    assert_a_flood_of_zips_delays_nobody_else(tenants, may_open)
+    assert_a_flood_of_zips_does_not_delay_others(tenants, may_open)
 
 
 def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying(
@@ -359,11 +346,11 @@ def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying
         yield from _read_archive(name, archive)
 
     monkeypatch.setattr("ocelli_gateway.image_files._read_archive", read_when_it_may)
-    assert_a_flood_of_zips_delays_nobody_else(tenants, may_read)
+    assert_a_flood_of_zips_does_not_delay_others(tenants, may_read)
 
 
 def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocelli_gateway.app.MAX_CONCURRENT_PREDICTIONS", 4)
+    monkeypatch.setattr("ocelli_gateway.gateway.MAX_CONCURRENT_PREDICTIONS", 4)
     stage = tenants.stage
     gateway = stage.start_gateway(prediction_timeout_seconds=60)
     anna, bert = connect(gateway, stage), connect(gateway, stage, "bert", "other")
@@ -415,4 +402,4 @@ def test_flood_of_one_tenant_does_not_slow_another(tenants: Tenants, flood: str)
             thread.join()
     # Clients and gateway share one process here, so that both sides wait for it: the ratio is far below what a queue behind
     # the flood would cost.
-    assert flooded < max(40 * quiet, 0.5), f"{flooded * 1000:.1f} ms beside the flood, {quiet * 1000:.1f} ms without"
+    assert flooded < max(40 * quiet, 0.5), f"{flooded * 1000:.1f} ms during the flood, {quiet * 1000:.1f} ms without"

@@ -11,7 +11,9 @@ from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_gateway.languages import choose_language
-from tests.unit.gateway.harness import SYSTEM_NAMESPACE, Stage, StubInferenceServer, V3Client, connect, plain, png
+from tests.gateway_harness.images import plain, png
+from tests.gateway_harness.stage import SYSTEM_NAMESPACE, Stage, StubInferenceServer
+from tests.gateway_harness.v3_client import V3Client, connect
 
 REVISION = "0123456789"
 
@@ -125,8 +127,8 @@ def test_food_whose_model_sees_something_answers_that_alone(own_stage: Stage) ->
     [
         ("absent", "no model installed"),
         ("training", "not ready yet (Training)"),
-        ("dead", "no server that answers"),
-        ("busy", "more to do than it can do"),
+        ("dead", "no reachable server"),
+        ("busy", "busy"),
     ],
 )
 def test_warning_says_why_there_is_no_answer(own_stage: Stage, state: str, why: str) -> None:
@@ -166,7 +168,7 @@ def test_gateway_without_rights_in_the_built_in_namespace_is_healthy_and_says_so
 
 
 @pytest.mark.parametrize("name", ["default", "food"])
-def test_what_is_no_image_is_refused_though_no_model_answers(own_stage: Stage, name: str) -> None:
+def test_file_that_is_not_an_image_is_refused_without_a_model(own_stage: Stage, name: str) -> None:
     server = install(own_stage, name)
     assert server is not None
     server.refusal = (503, "NotReady")

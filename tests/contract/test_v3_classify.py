@@ -17,23 +17,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
-from ocelli_gateway import classify
+from ocelli_gateway import classify, classify_plan
 from ocelli_storage.archives import ImageArchive
-from tests.unit.gateway.harness import (
-    NAMESPACE,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    StubInferenceServer,
-    V3Client,
-    assert_error,
-    basic,
-    build_zip,
-    connect,
-    encode,
-    plain,
-    png,
-)
+from tests.gateway_harness.images import build_zip, encode, plain, png
+from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage, StubInferenceServer
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, basic, connect
 from tests.unit.model.tiffs import HEIGHT, WHITE_IS_ZERO, WIDTH, TiffKind, make_tiff
 
 INVALID = "Invalid/corrupted image data. Supported: GIF, JPEG, PNG, TIFF, and ZIP."
@@ -129,7 +117,7 @@ def test_classes_that_reach_the_threshold_come_sorted(
     assert [item["class"] for item in classes(body)] == expected
 
 
-def test_server_is_told_the_threshold_so_that_it_need_not_answer_what_nobody_sees(stage: Stage, client: V3Client) -> None:
+def test_server_gets_the_threshold_and_can_leave_out_classes_below_it(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready("told", SCORES)
     body = client.classify(("a.png", png()), classifier_ids=classifier_id, threshold=".6").json()
     (server,) = (item for item in stage.servers if item.classifier_id == classifier_id)
@@ -138,7 +126,7 @@ def test_server_is_told_the_threshold_so_that_it_need_not_answer_what_nobody_see
 
 
 @pytest.mark.parametrize("threshold", ["high", "nan", "inf", "-0.1", "1.0001", "0,5", "0x1", "1_0", "٠", "1e999", "0.5.5"])
-def test_threshold_that_is_no_number_from_0_to_1_is_400(client: V3Client, birds: str, threshold: str) -> None:
+def test_threshold_that_is_not_a_number_from_0_to_1_is_400(client: V3Client, birds: str, threshold: str) -> None:
     response = client.classify(("a.png", png()), classifier_ids=birds, threshold=threshold)
     assert_error(response, 400, "parameter_error", "threshold")
 
@@ -224,7 +212,7 @@ def test_without_ids_and_owners_default_answers(client: V3Client) -> None:
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["default"]
 
 
-def test_last_of_a_key_that_comes_twice_in_parameters_counts(client: V3Client) -> None:
+def test_last_value_of_a_repeated_key_in_parameters_counts(client: V3Client) -> None:
     document = '{"threshold": 2, "classifier_ids": ["default"], "threshold": 0.99, "threshold": 1.0}'
     assert client.classify(("a.png", png()), parameters=document).status_code == 200
 
@@ -268,7 +256,7 @@ def test_owner_me_means_all_that_can_answer_oldest_first(stage: Stage, tmp_path:
 def test_more_classifiers_than_answer_one_request_are_warned_of(
     stage: Stage, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(classify, "CLASSIFIERS_LIMIT", 1)
+    monkeypatch.setattr(classify_plan, "CLASSIFIERS_LIMIT", 1)
     own = Stage(folder=tmp_path / "own")
     try:
         mine = connect(own.start_gateway(), own)
@@ -317,7 +305,7 @@ def test_zip_gives_one_item_for_each_image_in_its_order(client: V3Client, birds:
 
 
 @pytest.mark.contract_row("A5/images[].error", "A5/One image failed, others did not")
-def test_bad_images_of_a_zip_have_errors_of_their_own(client: V3Client, birds: str) -> None:
+def test_bad_images_of_a_zip_have_separate_errors(client: V3Client, birds: str) -> None:
     archive = build_zip(
         {
             "good.png": png(),
@@ -352,7 +340,7 @@ def test_several_files_are_all_classified_20_in_total(client: V3Client, birds: s
     assert [item["warning_id"] for item in body["warnings"]] == ["limit_reached"]
 
 
-def test_damaged_zip_beside_a_good_image_is_a_warning(client: V3Client, birds: str) -> None:
+def test_damaged_zip_next_to_a_good_image_is_a_warning(client: V3Client, birds: str) -> None:
     body = client.classify(("z.zip", b"PK\x03\x04garbage"), ("a.png", png()), classifier_ids=birds).json()
     assert ([image["image"] for image in body["images"]], body["warnings"][0]["warning_id"]) == (["a.png"], "invalid_zip")
 
@@ -516,7 +504,7 @@ def test_zip_of_more_than_2000_entries_is_400(client: V3Client, birds: str) -> N
     assert "more than 2000 entries" in response.json()["error"]
 
 
-def test_entry_of_another_compression_is_told_its_name(client: V3Client, birds: str) -> None:
+def test_error_of_an_entry_names_its_unknown_compression(client: V3Client, birds: str) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("a.png", png())
@@ -552,7 +540,7 @@ def test_unknown_ids_alone_are_404_for_every_image(client: V3Client) -> None:
 
 
 @pytest.mark.contract_row("A5/Unknown classifier IDs")
-def test_unknown_ids_beside_known_ones_are_a_warning(client: V3Client) -> None:
+def test_unknown_ids_next_to_known_ones_are_a_warning(client: V3Client) -> None:
     # The tutorial's own command misspells its id.
     response = client.classify(("dogs.jpg", png()), classifier_ids="dogs__1941945966,default")
     body = response.json()
@@ -596,7 +584,7 @@ def test_waiting_for_a_failed_classifier_is_not_advised(stage: Stage, client: V3
     assert_error(response, 400, "classifier_not_ready", facts)
 
 
-def test_classifier_that_never_served_beside_others_is_a_warning(client: V3Client, birds: str) -> None:
+def test_classifier_that_never_served_next_to_others_is_a_warning(client: V3Client, birds: str) -> None:
     young = client.created("young")
     body = client.classify(("a.png", png()), classifier_ids=f"{young},{birds}").json()
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == [birds]
@@ -637,7 +625,7 @@ def test_full_queue_is_429_with_the_servers_retry_after(stage: Stage, client: V3
 @pytest.mark.parametrize(
     "refusal", [(429, "QueueFull"), (503, "QueueFull"), (503, "NotReady"), (421, "OtherRevision"), (500, "?")]
 )
-def test_what_one_server_refuses_another_one_answers(stage: Stage, client: V3Client, refusal: tuple[int, str]) -> None:
+def test_another_server_answers_if_one_refuses(stage: Stage, client: V3Client, refusal: tuple[int, str]) -> None:
     classifier_id, servers = served(stage, client, replicas=2)
     servers[0].refusal = refusal
     statuses = {client.classify(("a.png", png()), classifier_ids=classifier_id).status_code for _ in range(6)}

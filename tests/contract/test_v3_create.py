@@ -14,20 +14,9 @@ from ocelli_cluster.client import InvalidError, QuotaError, UnreachableError
 from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_BY_LABEL
-from tests.unit.gateway.harness import (
-    NAMESPACE,
-    OWNER,
-    TWO_SETS,
-    Files,
-    Stage,
-    V3Client,
-    assert_error,
-    build_zip,
-    connect,
-    encode,
-    examples,
-    png,
-)
+from tests.gateway_harness.images import build_zip, encode, examples, png
+from tests.gateway_harness.stage import NAMESPACE, OWNER, Stage
+from tests.gateway_harness.v3_client import TWO_SETS, Files, V3Client, assert_error, connect
 
 GOOD = examples(7)
 
@@ -125,7 +114,7 @@ def test_one_positive_and_one_negative_set_make_one_class(client: V3Client) -> N
     assert client.create("one", [positive("owl"), NEGATIVE]).json()["classes"] == [{"class": "owl"}]
 
 
-def test_object_carries_what_the_operator_and_rest_need(stage: Stage, client: V3Client) -> None:
+def test_object_has_the_metadata_that_operator_and_rest_need(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created("Big Birds", [positive("owl"), NEGATIVE])
     manifest = stage.classifier(classifier_id)
     assert manifest["metadata"]["labels"] == {CLASSIFIER_ID_LABEL: classifier_id, CREATED_BY_LABEL: "gateway"}
@@ -209,7 +198,7 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "equal base names",
         "paths that climb out",
         "skipped without a word",
-        "unusable beside ten",
+        "unusable next to ten",
         "no image suffix",
         "behind a program",
         "a name in another encoding",
@@ -365,9 +354,9 @@ def test_create_that_kubernetes_does_not_take_leaves_nothing(
     assert stage.stored_uploads() == before
 
 
-def test_refusal_names_the_sets_that_came_and_the_parts_that_mean_nothing(client: V3Client) -> None:
+def test_refusal_names_the_example_sets_and_the_unknown_parts(client: V3Client) -> None:
     response = client.create("cars", [positive("car"), part("truck_positve_examples", GOOD)])
-    words = "this request has car_positive_examples. Not understood: truck_positve_examples; names"
+    words = "this request has car_positive_examples. Unknown parts: truck_positve_examples; names"
     assert_error(response, 400, "parameter_error", words)
 
 

@@ -1,4 +1,4 @@
-"""Downloads of what was learned (section B6 of the REST contract, and the ONNX file beside it)."""
+"""Downloads of trained models (section B6 of the REST contract, and the ONNX file)."""
 
 from __future__ import annotations
 
@@ -17,17 +17,10 @@ from ocelli_api.export import ExportFormat, ExportPart, PartPlace
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
-from tests.unit.gateway.harness import (
-    NAMESPACE,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    connect,
-    examples,
-    head,
-    wait_for,
-)
+from tests.gateway_harness.images import examples
+from tests.gateway_harness.raw_http import head
+from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import V3Client, assert_error, connect
 
 DIGEST = "ab" * 32
 BODY = b"the backbone's part, shared by many"
@@ -129,7 +122,7 @@ def test_pretrained_classifier_has_no_exports_and_says_why(stage: Stage, client:
         "status": {"classifierID": "given_7", "servedRevision": "abc"},
     }
     stage.put_classifier(manifest)
-    words = f"was made from weights given to it and has no {kind} export; use the file"
+    words = f"comes from published weights and has no {kind} export; use the original"
     assert_error(client.http.get(f"/v3/classifiers/given_7/{path}"), 404, "not_found", words)
 
 
@@ -149,7 +142,7 @@ def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
     assert (response.content, int(response.headers["content-length"])) == (b"", len(BODY) + len(b" and a head"))
 
 
-# Downloads that nobody reads
+# Downloads whose clients do not read
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,9 @@ from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_api.classifier import REST_WRITES_ANNOTATION, parse_classifier
 from ocelli_api.names import build_stem
 from ocelli_gateway.classifier_store import CONFIRMED_SECONDS
-from tests.unit.gateway.harness import (
-    NAMESPACE,
-    TWO_SETS,
-    Files,
-    Stage,
-    V3Client,
-    assert_error,
-    connect,
-    examples,
-    png,
-    wait_for,
-)
+from tests.gateway_harness.images import examples, png
+from tests.gateway_harness.stage import NAMESPACE, Stage, wait_for
+from tests.gateway_harness.v3_client import TWO_SETS, Files, V3Client, assert_error, connect
 
 STORK: Files = [("stork_positive_examples", ("stork.zip", examples(3)))]
 CRANE: Files = [("crane_positive_examples", ("crane.zip", examples(4)))]
@@ -92,7 +83,7 @@ def shown_figures(body: dict[str, object]) -> dict[str, object]:
 
 
 @pytest.mark.contract_row("A1/Accuracy", "A1/accuracy", "A1/accuracy_interval")
-def test_the_accuracy_is_that_of_what_is_served(stage: Stage, client: V3Client) -> None:
+def test_accuracy_is_that_of_the_served_revision(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
     told = [shown_figures(client.get(classifier_id).json())]
     stage.finish_training(classifier_id, figures=FIGURES)
@@ -113,7 +104,7 @@ def test_the_accuracy_stays_after_a_failed_retraining(stage: Stage, client: V3Cl
 
 
 @pytest.mark.contract_row("A1/Accuracy")
-def test_what_an_earlier_release_learned_shows_no_accuracy(stage: Stage, client: V3Client) -> None:
+def test_revision_of_an_earlier_release_shows_no_accuracy(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
     stage.finish_training(classifier_id, figures={"accuracy": "0.934"})
     assert shown_figures(client.get(classifier_id).json()) == {}
@@ -207,7 +198,7 @@ def test_polling_asks_the_api_server_once_a_second(stage: Stage, client: V3Clien
     assert stage.cluster.reads_by_id - before <= 1 + seconds
 
 
-def test_polling_tells_within_a_second_what_the_watch_has_lost(stage: Stage, client: V3Client) -> None:
+def test_polling_shows_within_a_second_what_the_watch_has_lost(stage: Stage, client: V3Client) -> None:
     classifier_id = client.create().json()["classifier_id"]
     assert client.get(classifier_id).json()["status"] == "training"
     stage.call(lambda: setattr(stage.cluster, "watching", False))
@@ -227,7 +218,7 @@ def test_replica_whose_watch_is_broken_reads_live(tmp_path: Path) -> None:
         client.retrain(classifier_id, STORK)
         stage.call(stage.cluster.break_watches)
         stage.finish_training(classifier_id, {"stork": 0.9})
-        # The old servers still answer: only who asks the API server knows better.
+        # The old servers still answer: only a read from the API server shows the change.
 
         def answers_with_the_new_definition() -> bool:
             body = client.classify(("a.png", png()), classifier_ids=classifier_id).json()
@@ -290,7 +281,7 @@ def test_finished_retraining_is_ready_with_its_time(stage: Stage, client: V3Clie
 
 
 @pytest.mark.contract_row("A4/Overlapping retrains")
-def test_overlapping_retrain_replaces_the_one_under_way(stage: Stage, client: V3Client) -> None:
+def test_overlapping_retrain_replaces_the_one_in_progress(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
     body = client.retrain(classifier_id, CRANE).json()
@@ -311,7 +302,7 @@ def test_failed_retraining_goes_back_to_the_old_classes(stage: Stage, client: V3
     assert class_names(body) == ["heron", "owl", "stork"]
 
 
-def test_retrain_after_a_failed_one_starts_from_what_is_served(stage: Stage, client: V3Client) -> None:
+def test_retrain_after_a_failed_one_starts_from_the_served_revision(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
     stage.fail_training(classifier_id, "bad data")

@@ -11,7 +11,8 @@ import pytest
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import StoreUnavailableError
-from tests.unit.gateway.harness import NAMESPACE, VERSION, Stage, V3Client, assert_error, connect
+from tests.gateway_harness.stage import NAMESPACE, Stage
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, connect
 
 FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
 

@@ -18,28 +18,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    PASSWORD,
-    TWO_SETS,
-    USER,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    basic,
-    body_of,
-    build_zip,
-    connect,
-    encode,
-    examples,
-    exchange,
-    head,
-    multipart,
-    png,
-    status_of,
-)
+from tests.gateway_harness.images import build_zip, encode, examples, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, body_of, exchange, head, multipart, status_of
+from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance, Stage
+from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, assert_error, basic, connect
 
 MEGABYTE = 1024 * 1024
 QUERY = "?version=2018-03-19"

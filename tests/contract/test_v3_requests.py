@@ -9,29 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    NAMESPACE,
-    OTHER_KEY,
-    OTHER_USER,
-    PASSWORD,
-    TWO_SETS,
-    USER,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    basic,
-    body_of,
-    connect,
-    exchange,
-    head,
-    multipart,
-    png,
-    status_of,
-    wait_for,
-)
+from tests.gateway_harness.images import png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, body_of, exchange, head, multipart, status_of
+from tests.gateway_harness.stage import NAMESPACE, OTHER_KEY, OTHER_USER, PASSWORD, USER, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, assert_error, basic, connect
 
 QUERY = "?version=2018-03-19"
 
@@ -121,20 +102,20 @@ def test_empty_multipart_body_is_a_form_without_parts(client: V3Client, path: st
 
 @pytest.mark.contract_row("0.1")
 @pytest.mark.parametrize("method", ["BREW", "PROPFINDER", "X", "brew", "get", "M-SEARCH", "GET2", "b.R_e~w!#$%&'*+^`|"])
-def test_method_that_nobody_knows_is_405_with_allow(gateway: GatewayInstance, method: str) -> None:
+def test_unknown_method_is_405_with_allow(gateway: GatewayInstance, method: str) -> None:
     answer = exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))
     assert status_of(answer) == 405
     assert b"allow: GET, HEAD, POST\r\n" in answer
     assert f"the method {method};" in body_of(answer)["error"]
 
 
-def test_method_that_nobody_knows_tells_nothing_without_credentials(gateway: GatewayInstance) -> None:
+def test_unknown_method_without_credentials_is_401(gateway: GatewayInstance) -> None:
     answer = exchange(gateway, head("BREW", "/v3/classifiers" + QUERY, "Connection: close", password="wrong"))
     assert status_of(answer) == 401
 
 
 @pytest.mark.parametrize("method", ["B=W", "B(W)", "\x00", "A" * 40])
-def test_what_is_no_method_is_400(gateway: GatewayInstance, method: str) -> None:
+def test_invalid_method_is_400(gateway: GatewayInstance, method: str) -> None:
     assert status_of(exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))) == 400
 
 
@@ -200,7 +181,7 @@ def test_any_real_date_is_a_version(client: V3Client, version: str) -> None:
     "version",
     ["", "2018-13-45", "2018-02-30", "20180319", "2018-3-19", "latest", "0000-01-01", "2018-03-19T00:00:00", "٢٠١٨-٠٣-١٩"],
 )
-def test_no_date_is_no_version(client: V3Client, version: str) -> None:
+def test_version_that_is_not_a_date_is_400(client: V3Client, version: str) -> None:
     assert_error(client.http.get("/v3/classifiers/none_1", params={"version": version}), 400, "parameter_error", "version")
 
 
@@ -245,7 +226,7 @@ def test_no_or_wrong_credentials_are_401(gateway: GatewayInstance, authorization
 @pytest.mark.parametrize(
     ("user", "password"),
     [("anna", PASSWORD), ("apikey", PASSWORD), (OTHER_USER, "other"), ("apikey", OTHER_KEY)],
-    ids=["password with a colon", "password as api key", "password beside a key", "separate api key"],
+    ids=["password with a colon", "password as api key", "password next to a key", "separate api key"],
 )
 def test_basic_credentials_are_accepted(gateway: GatewayInstance, user: str, password: str) -> None:
     headers = {"Authorization": basic(user, password)}
@@ -253,7 +234,7 @@ def test_basic_credentials_are_accepted(gateway: GatewayInstance, user: str, pas
     assert response.status_code == 404
 
 
-def test_password_beside_a_separate_key_is_no_api_key(gateway: GatewayInstance) -> None:
+def test_password_next_to_a_separate_key_is_not_an_api_key(gateway: GatewayInstance) -> None:
     headers = {"Authorization": basic("apikey", "other")}
     assert httpx.get(f"{gateway.address}/v3/classifiers/none_1", params=VERSION, headers=headers).status_code == 401
 
@@ -301,7 +282,7 @@ def test_classifiers_of_another_owner_are_absent(stage: Stage, gateway: GatewayI
 
 
 @pytest.mark.contract_row("0.4/Every answer, errors too, carries X-Global-Transaction-Id")
-def test_every_answer_has_a_transaction_id_of_its_own(client: V3Client) -> None:
+def test_every_answer_has_a_different_transaction_id(client: V3Client) -> None:
     responses = [client.get("none_1"), client.http.get("/v3/nothing"), client.http.get("/livez"), client.create()]
     seen = [response.headers["x-global-transaction-id"] for response in responses]
     assert len(set(filter(None, seen))) == len(seen)
@@ -378,7 +359,7 @@ def test_unknown_parameters_fields_and_headers_are_ignored(client: V3Client) -> 
         "broken header",
     ],
 )
-def test_body_that_is_no_multipart_form_is_400(client: V3Client, path: str, content_type: str, body: bytes) -> None:
+def test_body_that_is_not_a_multipart_form_is_400(client: V3Client, path: str, content_type: str, body: bytes) -> None:
     assert_error(client.http.post(path, content=body, headers={"Content-Type": content_type}), 400)
 
 
@@ -425,7 +406,7 @@ def test_declared_length_above_the_limit_is_413_without_reading_on(
 
 def test_body_of_undeclared_length_that_grows_past_the_limit_is_413(gateway: GatewayInstance, client: V3Client) -> None:
     def body() -> Any:
-        # Parts that are nobody's: only the body as a whole is too large.
+        # Unknown parts: only the body as a whole is too large.
         for index in range(4):
             yield f'--BOUNDARY\r\nContent-Disposition: form-data; name="other{index}"\r\n\r\n'.encode()
             for _ in range(40):
@@ -479,9 +460,9 @@ def test_body_that_stops_arriving_is_400(stage: Stage) -> None:
         b"GET " + b"/" + b"x" * 100_000,
         b"GET /v3 HTTP/1.1\r\nContent-Length: x\r\n\r\n",
     ],
-    ids=["no HTTP", "broken header", "endless address", "length that is no number"],
+    ids=["no HTTP", "broken header", "endless address", "length that is not a number"],
 )
-def test_what_is_no_http_request_is_a_json_400(gateway: GatewayInstance, request_bytes: bytes) -> None:
+def test_bytes_that_are_not_http_get_a_json_400(gateway: GatewayInstance, request_bytes: bytes) -> None:
     answer = exchange(gateway, request_bytes)
     assert status_of(answer) == 400
     assert body_of(answer)["code"] == 400
@@ -537,7 +518,7 @@ def test_metrics_count_answers_by_route_and_code(gateway: GatewayInstance, clien
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
 @pytest.mark.parametrize("prefix", ["", "/visual-recognition/api"])
-def test_what_is_for_the_cluster_is_not_at_the_public_port(client: V3Client, prefix: str, path: str) -> None:
+def test_probes_and_metrics_are_not_at_the_public_port(client: V3Client, prefix: str, path: str) -> None:
     assert_error(client.http.get(prefix + path), 404, "not_found")
 
 
@@ -553,6 +534,6 @@ def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> N
     assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, tokens are at /identity/token")
 
 
-def test_methods_that_nobody_knows_make_no_metrics(gateway: GatewayInstance) -> None:
+def test_unknown_methods_do_not_create_metrics(gateway: GatewayInstance) -> None:
     exchange(gateway, head("BREWED", "/v3/classifiers" + QUERY, "Connection: close"))
     assert "BREWED" not in httpx.get(f"{gateway.internal_address}/metrics").text

@@ -15,18 +15,8 @@ import pytest
 from ocelli_cluster.resources import SECRETS
 
 from ocelli_gateway.token_keys import TokenKey, TokenUse, parse_keys
-from tests.unit.gateway.harness import (
-    OTHER_KEY,
-    PASSWORD,
-    SYSTEM_NAMESPACE,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    connect,
-    wait_for,
-)
+from tests.gateway_harness.stage import OTHER_KEY, PASSWORD, SYSTEM_NAMESPACE, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, connect
 
 GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 
@@ -120,7 +110,7 @@ def test_tokens_count_among_the_requests_of_the_tenant(stage: Stage) -> None:
     assert_error(refused[0], 429, "limit_exceeded", "quota of requests")
 
 
-def test_body_that_is_no_form_is_400(gateway: GatewayInstance) -> None:
+def test_body_that_is_not_a_form_is_400(gateway: GatewayInstance) -> None:
     assert_error(httpx.post(f"{gateway.address}/identity/token", json={"apikey": PASSWORD}), 400, "parameter_error")
 
 
@@ -235,7 +225,7 @@ def test_refresh_without_a_token_is_400(gateway: GatewayInstance) -> None:
     assert response.json()["errorCode"] == "BXNIM0407E"
 
 
-def test_refresh_token_is_no_bearer_token(gateway: GatewayInstance) -> None:
+def test_refresh_token_is_not_a_bearer_token(gateway: GatewayInstance) -> None:
     assert status_with(gateway, pair_of(gateway)[1]) == 401
 
 
@@ -302,7 +292,7 @@ def test_api_key_in_the_query_is_never_logged(
 
 
 @pytest.mark.parametrize("parameter", ["api_key", "apikey"])
-def test_api_key_that_is_no_text_is_401(gateway: GatewayInstance, parameter: str) -> None:
+def test_api_key_that_is_not_text_is_401(gateway: GatewayInstance, parameter: str) -> None:
     assert_error(httpx.get(f"{gateway.address}/v3/classifiers?version=2018-03-19&{parameter}=%ED%A0%BD%00"), 401)
 
 

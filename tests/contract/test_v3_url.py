@@ -16,20 +16,10 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ocelli_api.network_addresses import NetworkRules
-from tests.unit.gateway.harness import (
-    OTHER_USER,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    build_zip,
-    connect,
-    plain,
-    png,
-    wait_for,
-)
-from tests.unit.gateway.web import Web
+from tests.gateway_harness.images import build_zip, plain, png
+from tests.gateway_harness.stage import OTHER_USER, GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, connect
+from tests.gateway_harness.web import Web
 
 NOT_ALLOWED = "URL Fetcher error: Could not fetch URL: Address not allowed"
 
@@ -135,7 +125,7 @@ def test_bad_zip_and_bad_url_are_400_that_names_the_url(scene: Scene) -> None:
     assert response.json()["images_processed"] == 1
 
 
-def test_bad_url_beside_a_good_image_is_an_error_of_its_own(scene: Scene) -> None:
+def test_bad_url_next_to_a_good_image_has_a_separate_error(scene: Scene) -> None:
     response = scene.client.classify(("a.png", png()), url=f"{scene.address}/page", classifier_ids=scene.birds)
     assert (response.status_code, response.json()["images_processed"]) == (200, 2)
     assert [bool(item.get("error")) for item in response.json()["images"]] == [False, True]
@@ -187,7 +177,7 @@ def test_every_kind_of_redirect_is_followed(scene: Scene, status: int) -> None:
     ],
     ids=lambda value: value[:28] if isinstance(value, str) else None,
 )
-def test_what_cannot_be_fetched_is_an_error_of_the_image(scene: Scene, path: str, words: str, error_id: str) -> None:
+def test_failed_fetch_is_an_error_of_the_image(scene: Scene, path: str, words: str, error_id: str) -> None:
     url = path.replace("HOST", f"http://{urlsplit(scene.address).hostname}")
     assert_url_error(scene.classify(url), words, error_id)
 
@@ -196,7 +186,7 @@ def test_image_that_was_compressed_on_its_way_is_inflated(scene: Scene) -> None:
     assert scene.classify("WEB/gzip").status_code == 200
 
 
-def test_what_inflates_to_more_than_10_mb_is_too_large(scene: Scene) -> None:
+def test_image_that_inflates_to_more_than_10_mb_is_too_large(scene: Scene) -> None:
     assert_url_error(scene.classify("WEB/bomb"), "10 MB", "limit_exceeded")
 
 
@@ -332,7 +322,7 @@ class _Rebinding(AbstractResolver):
 
 
 @pytest.mark.contract_row("B2/Private networks")
-def test_name_that_comes_to_mean_another_address_reaches_nothing(stage: Stage, scene: Scene) -> None:
+def test_name_whose_address_changes_reaches_nothing(stage: Stage, scene: Scene) -> None:
     allowed = str(urlsplit(scene.address).hostname)
     resolver = _Rebinding(allowed, "127.0.0.1")
     gateway = stage.start_gateway(url_allowed_networks=f"{allowed}/32", resolver=resolver)
@@ -483,7 +473,7 @@ def test_document_of_every_form_is_read_from_every_place(scene: Scene, document:
 
 
 @pytest.mark.contract_row("B3", 'D/File names on text parts. -F "parameters=@p.json" sends a')
-def test_part_of_its_own_wins_over_the_document(scene: Scene) -> None:
+def test_separate_part_overrides_the_document(scene: Scene) -> None:
     parameters = json.dumps({"classifier_ids": ["food"], "threshold": 1})
     body = scene.client.classify(("a.png", png()), parameters=parameters, classifier_ids=scene.birds, threshold="0").json()
     assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
@@ -496,7 +486,7 @@ def test_document_in_the_form_wins_over_the_query(scene: Scene) -> None:
     assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
 
 
-def test_field_of_its_own_in_the_query_wins_over_the_document_there(scene: Scene) -> None:
+def test_separate_query_field_overrides_the_document_in_the_query(scene: Scene) -> None:
     params = {"classifier_ids": scene.birds, "parameters": '{"classifier_ids": "food", "threshold": 0}'}
     body = scene.client.classify(("a.png", png()), params=params).json()
     assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]

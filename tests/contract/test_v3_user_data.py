@@ -15,17 +15,9 @@ from ocelli_api.names import build_object_name, customer_key
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import StoredObject
-from tests.unit.gateway.harness import (
-    NAMESPACE,
-    TWO_SETS,
-    VERSION,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    connect,
-    examples,
-)
+from tests.gateway_harness.images import examples
+from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage
+from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, assert_error, connect
 
 CUSTOMER = "customer@example.org"
 METADATA = {"X-Watson-Metadata": f"customer_id={CUSTOMER}"}
@@ -159,7 +151,7 @@ def test_images_of_the_customer_go_from_object_store_and_definitions(stage: Stag
 @pytest.mark.parametrize(
     "content", [b"[" * 50_000, b" " * (LIMITS_BYTES["definition.json"] + 1), b"7"], ids=["deep", "large", "7"]
 )
-def test_definition_that_a_tenants_pod_wrote_keeps_nobody_from_erasing(stage: Stage, client: V3Client, content: bytes) -> None:
+def test_definition_that_a_tenants_pod_wrote_does_not_prevent_erasing(stage: Stage, client: V3Client, content: bytes) -> None:
     identity = client.ready("mixed")
     retrain_for_customer(client, identity)
     stage.finish_training(identity)
@@ -192,7 +184,7 @@ def test_retrain_never_brings_an_erased_source_back(stage: Stage, client: V3Clie
     assert [source.get("erased") for source in sources_of(stage, identity) if source.get("customer")] == [True]
 
 
-def test_zip_that_came_for_somebody_else_too_is_kept(stage: Stage, client: V3Client) -> None:
+def test_zip_of_another_customer_too_is_kept(stage: Stage, client: V3Client) -> None:
     identity = client.ready("shared", files=[*TWO_SETS, *STORK])
     before = uploads_of(stage, identity)
     retrain_for_customer(client, identity)
@@ -201,7 +193,7 @@ def test_zip_that_came_for_somebody_else_too_is_kept(stage: Stage, client: V3Cli
     assert uploads_of(stage, identity) == before
 
 
-def test_what_was_cut_short_is_finished_by_the_next_call(stage: Stage, client: V3Client) -> None:
+def test_interrupted_deletion_is_finished_by_the_next_call(stage: Stage, client: V3Client) -> None:
     identity = client.ready("cut short")
     retrain_for_customer(client, identity)
     stage.finish_training(identity)
@@ -264,7 +256,7 @@ def test_bytes_of_a_retrain_whose_write_was_refused_go_too(stage: Stage, client:
 
 
 @pytest.mark.parametrize("object_changes", [True, False])
-def test_retrain_stores_again_what_an_erasure_took_before_its_write(
+def test_retrain_stores_a_zip_again_that_was_erased_before_its_write(
     stage: Stage, client: V3Client, object_changes: bool
 ) -> None:
     identity = client.ready("taken")
@@ -291,7 +283,7 @@ def test_erasure_keeps_the_zip_of_a_retrain_that_is_written_meanwhile(
     list_objects = stage.objects.list_objects
 
     async def retrain_once_listed(prefix: str) -> list[StoredObject]:
-        """The last definitions are listed when somebody else's retrain with the same zip is written."""
+        """The last definitions are listed when another retrain with the same zip is written."""
         found = await list_objects(prefix)
         if f"/artifacts/{identity}" in prefix:
             manifest = stage.cluster.find(CLASSIFIERS, NAMESPACE, build_object_name(identity))

@@ -9,21 +9,10 @@ import time
 import httpx
 import pytest
 
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    USER,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    assert_error,
-    build_zip,
-    examples,
-    head,
-    multipart,
-    png,
-    read_answer,
-    status_of,
-)
+from tests.gateway_harness.images import build_zip, examples, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, head, multipart, read_answer, status_of
+from tests.gateway_harness.stage import USER, GatewayInstance, Stage
+from tests.gateway_harness.v3_client import V3Client, assert_error
 
 QUERY = "?version=2018-03-19"
 POSITIVE = 'Content-Disposition: form-data; name="{}_positive_examples"'
@@ -162,7 +151,7 @@ def test_text_before_the_first_boundary_is_passed_over(client: V3Client, preambl
     assert (response.status_code, response.json()["images"][0]["image"]) == (200, "a.png")
 
 
-def test_body_of_another_boundary_is_told_so(client: V3Client) -> None:
+def test_message_about_another_boundary_says_so(client: V3Client) -> None:
     response = client.http.post("/v3/classify", content=b"--OTHER\r\n" * 1000, headers={"Content-Type": MULTIPART_TYPE})
 
     assert_error(response, 400, "input_error", "has another boundary")
@@ -197,7 +186,7 @@ def test_byte_order_mark_in_the_query_is_passed_over(client: V3Client) -> None:
         (b'{"threshold": NaN}', "NaN is not a number in JSON"),
     ],
 )
-def test_parameters_that_are_no_json_are_told_without_an_exception(client: V3Client, text: bytes, words: str) -> None:
+def test_message_about_parameters_that_are_not_json_has_no_exception_text(client: V3Client, text: bytes, words: str) -> None:
     response = post(client, "/v3/classify", [('Content-Disposition: form-data; name="parameters"', text)])
 
     assert_error(response, 400, "parameter_error", words)
@@ -303,7 +292,7 @@ def test_upload_cut_off_at_any_place_leaves_nothing(
     assert client.http.get("/v3/classifiers").json() == classifiers
 
 
-def test_client_that_sends_much_that_is_no_http_gets_the_answer(gateway: GatewayInstance) -> None:
+def test_client_that_sends_much_without_http_gets_the_answer(gateway: GatewayInstance) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(b"\x16\x03\x01" + bytes(3_000_000))
         assert status_of(read_answer(connection)) == 400

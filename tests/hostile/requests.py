@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from ocelli_gateway.colors import name_colors
+from tests.gateway_harness.v3_client import basic
 from tests.hostile.pictures import Picture, draw_colour, draw_picture, encode, hundred_megapixels
 from tests.hostile.zips import draw_zip, pack
 from tests.integration.gateway.gateway_process import PASSWORD, USER
 from tests.integration.gateway.mutations import Mutator
-from tests.unit.gateway.harness import basic
 
 VERSION = "version=2018-03-19"
 BOUNDARY = b"BOUNDARY"
@@ -580,10 +580,10 @@ def good_list(draw: random.Random) -> Hostile:
     )
 
 
-def user_data_of_nobody(draw: random.Random) -> Hostile:
+def user_data_of_unknown(draw: random.Random) -> Hostile:
     customer = draw.choice([b"nobody", "😀".encode(), b"\xff", b"\0", b"x" * 3000, b"a;b", b"\xed\xa0\x80"])
     return Hostile(
-        kind="user data of nobody",
+        kind="user data of an unknown customer",
         request=ask("DELETE", f"/v3/user_data?{VERSION}&customer_id=".encode() + _quoted(customer)),
         statuses=frozenset({202}),
     )
@@ -752,7 +752,7 @@ KINDS: dict[Callable[[random.Random], Hostile], int] = {
     strange_id: 2,
     bad_query: 2,
     good_list: 1,
-    user_data_of_nobody: 1,
+    user_data_of_unknown: 1,
     bad_credentials: 2,
     bogus_log_in: 1,
     bad_token_request: 1,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_gateway.credentials import build_credential_set
+from ocelli_gateway.credential_sets import build_credential_set
 from ocelli_local import SyncClusterAccess
 from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
 from tests.shipped_rights import NAMESPACE_FILE, load_rights

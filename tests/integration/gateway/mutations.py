@@ -8,8 +8,10 @@ import random
 import re
 from collections.abc import Callable
 
+from tests.gateway_harness.images import build_zip, examples, plain, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, multipart
+from tests.gateway_harness.v3_client import basic
 from tests.integration.gateway.gateway_process import PASSWORD, USER
-from tests.unit.gateway.harness import MULTIPART_TYPE, basic, build_zip, examples, multipart, plain, png
 
 QUERY = "?version=2018-03-19"
 EVIL_NAMES = ("../../../../tmp/escaped.png", "/etc/passwd.png", "..\\x.png", "a\0b.png", "\u202egnp.x", "C:\\x.png", "x" * 5000)

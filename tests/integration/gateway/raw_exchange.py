@@ -9,7 +9,7 @@ async def exchange(port: int, request: bytes, *, finish: bool = True, timeout_se
     """What comes back until the gateway closes the connection. `finish` closes the sending half behind the request.
 
     Raises:
-        TimeoutError, OSError: there is no end of it, or the connection broke with nothing sent back.
+        TimeoutError, OSError: the answer has no end, or the connection broke before an answer.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     answer = bytearray()

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 REQUESTS = 10_000
 WARM_UP_REQUESTS = 3_000
 GROWTH_MEGABYTES = 15
-"""Far less than a leak of a kilobyte a request would cost beside what allocators keep."""
+"""Far less than a leak of a kilobyte a request would cost, and more than allocators keep."""
 
 
 def resident_megabytes(gateway: GatewayProcess) -> float:

@@ -1,4 +1,4 @@
-"""The gateway on a real API server, with the rights that it has in a cluster; nobody trains here."""
+"""The gateway on a real API server, with the rights that it has in a cluster; without training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pytest
 
 from ocelli_local import SyncClusterAccess
 from ocelli_local.pytest_plugin import fresh_namespace
+from tests.gateway_harness.images import examples, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, head, multipart, read_answer, status_of
 from tests.integration.gateway.conftest import StartGateway, starting_gateways
 from tests.integration.gateway.gateway_process import PASSWORD, USER
-from tests.unit.gateway.harness import MULTIPART_TYPE, examples, head, multipart, png, read_answer, status_of
 
 pytestmark = pytest.mark.cluster
 
@@ -97,7 +98,7 @@ def fail(cluster: SyncClusterAccess, namespace: str, classifier_id: str) -> None
     write_status(cluster, namespace, classifier_id, status)
 
 
-def test_what_one_replica_creates_every_replica_finds(replicas: tuple[httpx.Client, httpx.Client]) -> None:
+def test_every_replica_finds_a_new_classifier(replicas: tuple[httpx.Client, httpx.Client]) -> None:
     first, second = replicas
     for _ in range(5):
         created = first.post("/v3/classifiers", data={"name": "birds"}, files=TWO_SETS).json()
@@ -214,7 +215,7 @@ def test_gateway_is_healthy_as_soon_as_its_namespace_exists(
             create(client)
 
 
-def test_sigterm_lets_an_upload_under_way_finish(start_gateway: StartGateway, namespace: str) -> None:
+def test_upload_in_flight_finishes_after_sigterm(start_gateway: StartGateway, namespace: str) -> None:
     gateway = start_gateway(namespace)
     gateway.wait_until_healthy()
     body = multipart(

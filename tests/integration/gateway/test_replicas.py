@@ -17,8 +17,9 @@ from ocelli_api.classifier import parse_classifier
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
 from ocelli_local import SyncClusterAccess
+from tests.gateway_harness.images import examples, png
+from tests.gateway_harness.v3_client import basic
 from tests.integration.gateway.gateway_process import PASSWORD, USER, GatewayProcess
-from tests.unit.gateway.harness import basic, examples, png
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(280)]
 
@@ -124,7 +125,7 @@ def live_many(kubeconfig: Path, namespace: str, gateways: Sequence[GatewayProces
     return asyncio.run(run())
 
 
-def test_what_one_replica_has_answered_the_other_knows(
+def test_other_replica_knows_each_answer(
     local_cluster: SyncClusterAccess, namespace: str, start_gateway: Callable[..., GatewayProcess]
 ) -> None:
     gateways = [start_gateway(namespace), start_gateway(namespace)]

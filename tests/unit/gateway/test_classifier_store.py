@@ -13,7 +13,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, par
 from ocelli_api.names import build_object_name
 from ocelli_gateway import classifier_store
 from ocelli_gateway.classifier_store import ClassifierNotFoundError, ClassifierStore
-from tests.unit.gateway.in_memory_cluster import InMemoryCluster
+from tests.gateway_harness.in_memory_cluster import InMemoryCluster
 
 
 def put(cluster: InMemoryCluster, identity: str, **status: Any) -> None:
@@ -35,7 +35,7 @@ def count_parsings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return parsed
 
 
-def test_brief_list_parses_what_has_changed_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brief_list_parses_only_changed_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = count_parsings(monkeypatch)
     cluster = InMemoryCluster()
     for number in range(5):
@@ -121,7 +121,7 @@ def test_unknown_id_is_found_as_soon_as_this_replica_has_made_it() -> None:
     assert asyncio.run(scenario()) == "owl_1"
 
 
-def test_whole_classifier_is_forgotten_once_it_is_too_old_to_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_classifier_is_dropped_once_it_is_too_old_to_be_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier_store, "CONFIRMED_SECONDS", 0.0)
     cluster = InMemoryCluster()
     for identity in ("heron_1", "owl_2"):

@@ -29,7 +29,7 @@ def test_address_is_the_last_one_that_no_trusted_proxy_has(peer: str | None, for
     assert find_client_address(peer, forwarded, TRUSTED) == address
 
 
-def test_nobody_is_believed_where_no_proxy_is_trusted() -> None:
+def test_header_is_ignored_where_no_proxy_is_trusted() -> None:
     assert find_client_address("10.0.0.1", ["203.0.113.7"], ()) == "10.0.0.1"
 
 

@@ -55,12 +55,12 @@ def test_each_color_of_the_palette_has_its_own_name_first(name: str) -> None:
         ((248, 248, 248), "white"),
     ],
 )
-def test_plain_colors_have_the_names_that_anybody_gives_them(color: tuple[int, int, int], name: str) -> None:
+def test_plain_colors_have_their_common_names(color: tuple[int, int, int], name: str) -> None:
     assert name_colors(np.full((5, 5, 3), color, dtype=np.uint8))[0].class_name == f"{name} color"
 
 
 @pytest.mark.parametrize("name", BASIC)
-def test_a_basic_term_names_what_is_near_its_centre(name: str) -> None:
+def test_basic_term_names_colors_near_its_centre(name: str) -> None:
     centre = np.array(list(bytes.fromhex(PALETTE[name][1:])))
     noise = np.random.default_rng(0).integers(-10, 11, (40, 40, 3))
     pixels = np.clip(centre + noise, 0, 255).astype(np.uint8)
@@ -87,7 +87,7 @@ def test_a_tenth_of_the_image_is_a_score_of_one_half() -> None:
     assert list(scores) == ["black color", "red color"]
 
 
-def test_specks_have_no_name() -> None:
+def test_specks_are_left_out() -> None:
     pixels = np.zeros((100, 100, 3), dtype=np.uint8)
     pixels[0, : int(LEAST_SHARE * 10_000) - 1] = (229, 0, 0)
     assert [item.class_name for item in name_colors(pixels)] == ["black color"]

@@ -20,9 +20,9 @@ import pytest
 from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.log_lines import JsonFormatter
-from ocelli_gateway import auth, credentials
+from ocelli_gateway import auth, credentials, login_turns
 from ocelli_gateway.auth import Authenticator, Caller
-from ocelli_gateway.credentials import (
+from ocelli_gateway.credential_sets import (
     CredentialSet,
     CredentialSetError,
     PasswordHash,
@@ -31,11 +31,12 @@ from ocelli_gateway.credentials import (
     hash_api_key,
     read_credentials,
 )
-from ocelli_gateway.errors import TooManyRequestsError, UnauthorizedError
+from ocelli_gateway.login_turns import FREE_FAILURES
+from ocelli_gateway.refusals import TooManyRequestsError, UnauthorizedError
 from ocelli_gateway.token_keys import TokenKeys
 from ocelli_gateway.tokens import Tokens
-from tests.unit.gateway.harness import basic
-from tests.unit.gateway.in_memory_cluster import InMemoryCluster
+from tests.gateway_harness.in_memory_cluster import InMemoryCluster
+from tests.gateway_harness.v3_client import basic
 
 GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="team-a", owner="owner-a")
 
@@ -43,7 +44,7 @@ GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="t
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Floods of wrong passwords are answered in no time."""
-    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.2)
+    monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.2)
 
 
 def write(folder: Path, name: str, document: Any) -> None:
@@ -119,7 +120,7 @@ def test_missing_folder_is_a_problem_and_no_crash(tmp_path: Path) -> None:
     assert "cannot be read" in read_credentials(tmp_path / "none").problems[0]
 
 
-def test_secret_holds_what_the_gateway_reads(tmp_path: Path) -> None:
+def test_gateway_reads_the_secret_of_the_command(tmp_path: Path) -> None:
     secret = build_credentials_secret([GOOD])
     for name, text in secret["stringData"].items():
         write(tmp_path, name, text)
@@ -137,7 +138,7 @@ def test_command_prints_a_secret_without_the_password(tmp_path: Path) -> None:
     [found] = read_credentials(tmp_path).sets
     assert (found.user, found.password_hash.matches("pass word")) == ("jürgen", True)
     api_key = done.stderr.split()[-1]
-    assert found.api_key_sha256 == credentials.hash_api_key(api_key)
+    assert found.api_key_sha256 == hash_api_key(api_key)
 
 
 def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +157,7 @@ def test_command_makes_a_set_with_an_api_key_alone(tmp_path: Path, capsys: pytes
     [(name, text)] = json.loads(printed.out)["stringData"].items()
     write(tmp_path, name, text)
     [found] = read_credentials(tmp_path).sets
-    assert (found.password_hash, found.api_key_sha256) == (None, credentials.hash_api_key(printed.err.split()[-1]))
+    assert (found.password_hash, found.api_key_sha256) == (None, hash_api_key(printed.err.split()[-1]))
 
 
 def test_command_without_a_terminal_names_the_way_out() -> None:
@@ -180,7 +181,7 @@ def test_command_writes_the_quotas_it_is_given(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("quota", "words"), [("classifiers", "is not NAME=NUMBER"), ("images=3", "has the unknown key 'images'; use classifiers")]
 )
-def test_command_refuses_what_is_no_quota(capsys: pytest.CaptureFixture[str], quota: str, words: str) -> None:
+def test_command_refuses_wrong_quotas(capsys: pytest.CaptureFixture[str], quota: str, words: str) -> None:
     assert credentials.main([*ADD, "--quota", quota]) == 1
     assert words in capsys.readouterr().err
 
@@ -256,7 +257,7 @@ def test_an_api_key_alone_doubles_as_password(user: str) -> None:
     run(body, KEY_ONLY)
 
 
-def test_the_api_key_of_another_user_is_no_password() -> None:
+def test_api_key_of_another_user_is_not_a_password() -> None:
     bert = CredentialSet(user="bert", password_hash=None, api_key_sha256=hash_api_key("key-of-bert"), namespace="n", owner="o")
 
     async def body(authenticator: Authenticator) -> None:
@@ -291,7 +292,7 @@ def test_many_connections_at_once_are_hashed_once() -> None:
     run(test, item)
 
 
-def test_changed_password_ends_what_was_remembered() -> None:
+def test_changed_password_invalidates_the_cached_login() -> None:
     item, _ = counted()
 
     async def test(authenticator: Authenticator) -> None:
@@ -305,21 +306,21 @@ def test_changed_password_ends_what_was_remembered() -> None:
 
 def test_unknown_user_costs_a_hashing_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(authenticator: Authenticator) -> None:
-        nobody = CountedHash("none")
-        monkeypatch.setattr(authenticator, "_nobody", nobody)
+        decoy = CountedHash("none")
+        monkeypatch.setattr(authenticator, "_decoy", decoy)
         with pytest.raises(UnauthorizedError):
             await log_in(authenticator, "nobody", "right")
-        assert nobody.count == 1
+        assert decoy.count == 1
 
     run(test, counted()[0])
 
 
-def test_unknown_user_costs_what_the_hashes_in_use_cost() -> None:
+def test_unknown_user_costs_as_much_as_the_hashes_in_use() -> None:
     cheap = replace(PasswordHash.of("x"), cost=2**4)
 
     async def test(authenticator: Authenticator) -> None:
-        nobody = authenticator._nobody
-        assert (nobody.cost, nobody.matches("x")) == (cheap.cost, False)
+        decoy = authenticator._decoy
+        assert (decoy.cost, decoy.matches("x")) == (cheap.cost, False)
 
     run(test, replace(GOOD, password_hash=cheap))
 
@@ -333,7 +334,7 @@ def test_flood_of_logins_is_turned_away_not_queued() -> None:
     run(test, counted()[0])
 
 
-def test_flood_for_one_user_turns_nobody_else_away() -> None:
+def test_flood_for_one_user_does_not_refuse_other_users() -> None:
     async def test(authenticator: Authenticator) -> None:
         flood = [log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT + 10)]
         *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
@@ -342,7 +343,7 @@ def test_flood_for_one_user_turns_nobody_else_away() -> None:
     run(test, counted()[0], counted("bert")[0])
 
 
-def test_flood_of_names_that_nobody_has_turns_nobody_away() -> None:
+def test_flood_of_unknown_names_does_not_refuse_other_users() -> None:
     async def test(authenticator: Authenticator) -> None:
         flood = [log_in(authenticator, f"nobody{index}", "wrong") for index in range(100)]
         *_, bert = await asyncio.gather(*flood, log_in(authenticator, "bert", "right"), return_exceptions=True)
@@ -351,7 +352,7 @@ def test_flood_of_names_that_nobody_has_turns_nobody_away() -> None:
     run(test, counted("bert")[0])
 
 
-def test_flood_for_many_users_turns_nobody_else_away() -> None:
+def test_flood_for_many_users_does_not_refuse_other_users() -> None:
     users = [f"user{index}" for index in range(20)]
 
     async def test(authenticator: Authenticator) -> None:
@@ -379,7 +380,7 @@ def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -
 
 
 def test_wrong_passwords_push_no_right_one_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.0)
     item, password_hash = counted()
 
     async def test(authenticator: Authenticator) -> None:
@@ -405,7 +406,7 @@ def test_separate_api_key_is_found_while_others_are_guessed() -> None:
     run(test, counted()[0], key)
 
 
-def test_set_without_a_key_of_its_own_is_found_by_its_password() -> None:
+def test_set_without_a_separate_key_is_found_by_its_password() -> None:
     async def test(authenticator: Authenticator) -> None:
         assert (await log_in(authenticator, "apikey", "right")).user == "anna"
         with pytest.raises(UnauthorizedError):
@@ -418,7 +419,7 @@ async def outcomes(*attempts: Awaitable[Caller]) -> list[type]:
     return [type(item) for item in await asyncio.gather(*attempts, return_exceptions=True)]
 
 
-def test_change_of_one_set_makes_nobody_else_log_in_anew() -> None:
+def test_change_of_one_set_does_not_log_other_users_out() -> None:
     item, password_hash = counted()
 
     async def test(authenticator: Authenticator) -> None:
@@ -430,7 +431,7 @@ def test_change_of_one_set_makes_nobody_else_log_in_anew() -> None:
     run(test, item)
 
 
-def test_bogus_api_keys_from_one_address_lock_nobody_out_at_another() -> None:
+def test_wrong_api_keys_from_one_address_do_not_lock_out_others() -> None:
     async def test(authenticator: Authenticator) -> None:
         flood = [log_in(authenticator, "apikey", f"wrong{index}", "198.51.100.1") for index in range(200)]
         *_, anna = await outcomes(*flood, log_in(authenticator, "apikey", "right", "192.0.2.1"))
@@ -464,8 +465,8 @@ async def guess_on(authenticator: Authenticator, guesser: int, under_way: asynci
 
 def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a proxy that is not trusted everybody has one address."""
-    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.5)
-    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
     item, password_hash = counted()
     password_hash.seconds = 0.005
 
@@ -486,16 +487,16 @@ def test_a_wrong_password_is_refused_at_once_where_too_many_wait_for_their_answe
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(auth, "DELAYED_FAILURES_LIMIT", 3)
-    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.5)
-    monkeypatch.setattr(auth, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
 
     async def test(authenticator: Authenticator) -> None:
-        found = await outcomes(*(log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.FREE_FAILURES + 4)))
-        assert [found.count(UnauthorizedError), found.count(auth.TooManyFailuresError)] == [auth.FREE_FAILURES + 3, 1]
+        found = await outcomes(*(log_in(authenticator, "anna", f"wrong{index}") for index in range(FREE_FAILURES + 4)))
+        assert [found.count(UnauthorizedError), found.count(auth.TooManyFailuresError)] == [FREE_FAILURES + 3, 1]
 
     with caplog.at_level(logging.WARNING, logger="ocelli_gateway.auth"):
         run(test, counted()[0])
-    assert [record.msg for record in caplog.records].count("login failed") == auth.FREE_FAILURES + 4
+    assert [record.msg for record in caplog.records].count("login failed") == FREE_FAILURES + 4
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
@@ -537,13 +538,13 @@ def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_
     password_hash.seconds = 0.1
 
     async def test(authenticator: Authenticator) -> None:
-        nobody = password_hash.unmatchable()
-        monkeypatch.setattr(authenticator, "_nobody", nobody)
+        decoy = password_hash.unmatchable()
+        monkeypatch.setattr(authenticator, "_decoy", decoy)
         flood = [asyncio.ensure_future(log_in(authenticator, f"nobody{index}", "wrong")) for index in range(20)]
         # One turn of theirs has begun, and another is in line.
         await asyncio.sleep(0.03)
         await outcomes(log_in(authenticator, user, "wrong"))
-        assert nobody.count + password_hash.count == 3
+        assert decoy.count + password_hash.count == 3
         await outcomes(*flood)
 
     run(test, known)
@@ -551,18 +552,18 @@ def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
 def test_wrong_passwords_are_answered_later_and_later(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "FAILURE_DELAY_SECONDS", 0.1)
+    monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.1)
 
     async def test(authenticator: Authenticator) -> None:
         began = time.monotonic()
-        for index in range(auth.FREE_FAILURES + 2):
+        for index in range(FREE_FAILURES + 2):
             assert await outcomes(log_in(authenticator, user, f"wrong{index}")) == [UnauthorizedError]
         assert time.monotonic() - began >= 0.3
 
     run(test, counted()[0])
 
 
-def test_failed_log_in_is_logged_with_address_and_name_and_without_what_was_shown(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_login_is_logged_with_address_and_name_without_the_secret(caplog: pytest.LogCaptureFixture) -> None:
     async def test(authenticator: Authenticator) -> None:
         await outcomes(
             log_in(authenticator, "nobody", "secret-1", "198.51.100.1"),

@@ -83,7 +83,7 @@ def test_sources_are_not_kept(store: CountingStore) -> None:
 
 
 @pytest.mark.parametrize("content", [b"[" * 50_000, b" " * (max(LIMITS_BYTES.values()) + 1), b"7"], ids=["deep", "large", "7"])
-def test_what_is_no_document_is_a_damaged_artifact(store: CountingStore, content: bytes) -> None:
+def test_metadata_that_is_not_a_document_is_a_damaged_artifact(store: CountingStore, content: bytes) -> None:
     for key in (LOCATION.definition_key(REVISIONS[0]), LOCATION.artifact_key(REVISIONS[0], ARTIFACT_METADATA)):
         asyncio.run(store.objects.put(key, content))
     read = Definitions(store)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What faults of the gateway's surroundings are told as."""
+"""Answers to failures of what the gateway depends on."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import errno
 
 import pytest
 
-from ocelli_gateway.errors import translate_error
+from ocelli_gateway.errors import answer_error
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "The service cannot keep the upload now; try again."),
-        (TimeoutError(), "The request takes too long now; try again."),
-        (ConnectionResetError(errno.ECONNRESET, "reset"), "A connection that the request needs broke off; try again."),
+        (OSError(errno.ENOSPC, "No space left on device"), "The service cannot store the upload at the moment; try again."),
+        (TimeoutError(), "The request timed out; try again."),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "A connection that the request needs was closed; try again."),
     ],
 )
-def test_a_fault_is_told_as_what_happened(error: OSError, told: str) -> None:
-    refusal = translate_error(error)
+def test_answer_says_what_failed(error: OSError, message: str) -> None:
+    answer = answer_error(error)
 
-    assert refusal is not None
-    assert (refusal.status, refusal.message) == (503, told)
+    assert answer is not None
+    assert (answer.status, answer.message) == (503, message)

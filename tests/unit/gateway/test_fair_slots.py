@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from ocelli_gateway.errors import InputError, TooManyRequestsError, UnavailableError
 from ocelli_gateway.fair_slots import FairSlots
+from ocelli_gateway.refusals import InputError, TooManyRequestsError, UnavailableError
 
 
 def test_who_queued_behind_a_waiter_that_was_cancelled_gets_the_free_slot() -> None:

@@ -9,7 +9,8 @@ import httpx
 import pytest
 from ocelli_cluster.client import ApiError, NotFoundError, QuotaError
 
-from tests.unit.gateway.harness import GatewayInstance, Stage, assert_error, connect, wait_for
+from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import assert_error, connect
 
 MISSING = NotFoundError(404, 'namespaces "team-b" not found', "NotFound")
 FULL = QuotaError(403, "exceeded quota: tenants, used: 5, limited: 5", "Forbidden")
@@ -39,7 +40,7 @@ def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored
     assert readiness(instance).status_code == 200
 
 
-def test_the_log_tells_what_keeps_a_ready_gateway_from_storing(own_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_says_why_a_ready_gateway_cannot_store(own_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     own_stage.start_gateway()
     own_stage.upload_folder.rmdir()
     wait_for(lambda: any(record.message == "health changed" for record in caplog.records), "nothing is logged", 15)
@@ -50,7 +51,7 @@ def test_a_gateway_that_was_never_healthy_is_not_ready(own_stage: Stage) -> None
     assert readiness(own_stage.start_gateway(healthy=False)).status_code == 503
 
 
-def test_a_gateway_that_knows_nobody_is_not_ready(own_stage: Stage) -> None:
+def test_gateway_without_credential_sets_is_not_ready(own_stage: Stage) -> None:
     instance = own_stage.start_gateway()
     for file in own_stage.credentials_folder.iterdir():
         file.unlink()

@@ -8,7 +8,9 @@ import pytest
 from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.names import build_object_name
-from tests.unit.gateway.harness import NAMESPACE, VERSION, Stage, V3Client, assert_error, png
+from tests.gateway_harness.images import png
+from tests.gateway_harness.stage import NAMESPACE, Stage
+from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def later(stage: Stage, client: V3Client) -> Iterator[str]:
     stage.call(lambda: stage.cluster.remove(CLASSIFIERS, NAMESPACE, build_object_name(identity)))
 
 
-def test_it_goes_on_classifying(client: V3Client, later: str) -> None:
+def test_it_still_classifies(client: V3Client, later: str) -> None:
     response = client.classify(("a.png", png()), classifier_ids=later)
     assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == later
 

@@ -10,20 +10,10 @@ from contextlib import ExitStack, suppress
 import httpx
 import pytest
 
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    GatewayInstance,
-    Stage,
-    V3Client,
-    body_of,
-    connect,
-    head,
-    multipart,
-    png,
-    read_answer,
-    status_of,
-    wait_for,
-)
+from tests.gateway_harness.images import png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, body_of, head, multipart, read_answer, status_of
+from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
+from tests.gateway_harness.v3_client import V3Client, connect
 
 TOKEN_HEAD = (
     b"POST /identity/token HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n"
@@ -100,11 +90,11 @@ def test_client_that_left_gives_up_its_place_in_the_queue(stage: Stage) -> None:
                 except TimeoutError:
                     return 0
 
-        # It waits for its turn, behind nobody.
+        # It waits for its turn, and no other request is before it.
         wait_for(lambda: patient_status() == 0, "there is a place in the queue")
 
 
-def test_classify_whose_client_left_asks_no_more_servers(stage: Stage, client: V3Client) -> None:
+def test_classify_stops_calling_servers_once_its_client_has_left(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     server.may_answer = stage.call(asyncio.Event)
@@ -124,7 +114,7 @@ def test_classify_whose_client_has_said_its_last_is_answered(stage: Stage, clien
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     gateway = stage.start_gateway()
-    # Longer than the gateway takes to ask whether anybody listens.
+    # Longer than the gateway takes to probe the client.
     server.delay_seconds = 2.0
     form = multipart(
         [

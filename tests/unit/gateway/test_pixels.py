@@ -17,7 +17,7 @@ from PIL import Image
 from ocelli_gateway import pixels
 from ocelli_gateway.pixels import PixelReader
 from ocelli_storage.image_file import ImageFile
-from tests.unit.gateway.harness import png
+from tests.gateway_harness.images import png
 
 LARGE, SMALL = png(size=(40, 40)), png(size=(12, 12))
 

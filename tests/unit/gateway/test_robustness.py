@@ -10,22 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.gateway.harness import (
-    MULTIPART_TYPE,
-    PASSWORD,
-    USER,
-    GatewayInstance,
-    V3Client,
-    build_zip,
-    encode,
-    examples,
-    exchange,
-    multipart,
-    plain,
-    png,
-    status_of,
-    wait_for,
-)
+from tests.gateway_harness.images import build_zip, encode, examples, plain, png
+from tests.gateway_harness.raw_http import MULTIPART_TYPE, exchange, multipart, status_of
+from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance, wait_for
+from tests.gateway_harness.v3_client import V3Client
 
 ZIP = build_zip({"a.png": png(), "b/c.jpg": plain((1, 2, 3), format_name="JPEG"), "t.txt": b"text"})
 EXAMPLES = examples(1)
@@ -119,7 +107,7 @@ def percent_encoded(path: str) -> bytes:
 @given(data=st.binary(min_size=1, max_size=300))
 def test_any_bytes_on_a_connection_get_an_answer(gateway: GatewayInstance, data: bytes) -> None:
     answer = exchange(gateway, data + b"\r\n\r\n\r\n\r\n", finish=True)
-    # Line breaks alone are no request yet.
+    # Line breaks alone are not a request yet.
     assert answer or not data.strip(b"\r\n")
     assert not answer or status_of(answer) < 500
 

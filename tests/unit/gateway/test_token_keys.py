@@ -12,7 +12,7 @@ import pytest
 from ocelli_cluster.resources import SECRETS, ObjectKey
 
 from ocelli_gateway import token_keys
-from ocelli_gateway.errors import UnavailableError
+from ocelli_gateway.refusals import UnavailableError
 from ocelli_gateway.token_keys import (
     REFRESH_LIFE_SECONDS,
     ROTATION_SECONDS,
@@ -24,7 +24,7 @@ from ocelli_gateway.token_keys import (
     parse_keys,
 )
 from ocelli_gateway.tokens import Tokens, TokenSubject
-from tests.unit.gateway.in_memory_cluster import InMemoryCluster
+from tests.gateway_harness.in_memory_cluster import InMemoryCluster
 
 PLACE = ObjectKey("ocelli-system", "ocelli-token-keys")
 ANNA = TokenSubject(user="anna", fingerprint="0123456789abcdef")
@@ -70,7 +70,7 @@ def test_first_replica_makes_a_key_and_the_others_use_it() -> None:
     run(test)
 
 
-def test_rotation_logs_nobody_out() -> None:
+def test_rotation_does_not_log_users_out() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         first, second = replica(), replica()
         signers, readers = Tokens(first, clock=clock), Tokens(second, clock=clock)
@@ -177,7 +177,7 @@ def test_without_the_secret_nothing_is_signed_and_the_error_names_it() -> None:
     run(test)
 
 
-def test_entry_that_is_no_key_is_passed_over() -> None:
+def test_entry_that_is_not_a_key_is_ignored() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         cluster.put(SECRETS, PLACE.namespace, {"metadata": {"name": PLACE.name}, "data": {"x.json": "bm9uZQ=="}})
         keys = replica()

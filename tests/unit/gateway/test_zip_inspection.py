@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from ocelli_gateway import zip_inspection
-from ocelli_gateway.errors import InputError, UnavailableError
+from ocelli_gateway.refusals import InputError, UnavailableError
 from ocelli_gateway.zip_inspection import ZipInspector
 from ocelli_storage.archives import ArchiveFault, EntryFault
-from tests.unit.gateway.harness import build_zip, png
+from tests.gateway_harness.images import build_zip, png
 
 TIMEOUT_SECONDS = 30
 
@@ -129,14 +129,14 @@ async def test_a_zip_that_has_gone_costs_no_process(
 ) -> None:
     stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
 
-    with pytest.raises(UnavailableError, match=r"cannot be read now; try again\."):
+    with pytest.raises(UnavailableError, match=r"cannot be read at the moment; try again\."):
         await zips.inspect([tmp_path / "gone"], "anna")
 
     await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna")
     assert len(read(tmp_path / "pids").splitlines()) == 1
 
 
-async def test_what_one_turn_does_not_finish_goes_on_in_the_next(zips: ZipInspector, tmp_path: Path) -> None:
+async def test_unfinished_turn_continues_in_the_next_one(zips: ZipInspector, tmp_path: Path) -> None:
     slow = write_slow_zip(tmp_path / "slow")
     turns = []
     take_turn = zips._take_turn
@@ -182,7 +182,7 @@ async def test_waiting_for_turns_counts_towards_the_time_limit(
     await asyncio.sleep(0)
     monkeypatch.setattr(zip_inspection, "_WALL_SECONDS", 0.1)
 
-    with pytest.raises(UnavailableError, match="takes too long now; try again"):
+    with pytest.raises(UnavailableError, match="timed out; try again"):
         await zips.inspect([tmp_path], "anna")
     held.cancel()
     await asyncio.wait([held])
@@ -204,12 +204,12 @@ async def test_a_process_that_hangs_is_ended_and_replaced(
     assert (await zips.inspect([write(tmp_path / "good", build_zip({"a.png": png()}))], "anna"))[0].usable == 1
 
 
-async def test_a_process_that_died_is_told_as_a_passing_fault(
+async def test_process_that_died_is_answered_as_a_temporary_failure(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, tmp_path, "import os; os._exit(9)")
 
-    with pytest.raises(UnavailableError, match=r"cannot be read now; try again\."):
+    with pytest.raises(UnavailableError, match=r"cannot be read at the moment; try again\."):
         await zips.inspect([tmp_path], "anna")
 
 

@@ -22,8 +22,8 @@ from ocelli_operator.settings import OperatorSettings
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, StoredObject, StoreUnreachableError
 from ocelli_storage.store_url import open_store
+from tests.gateway_harness.in_memory_cluster import InMemoryCluster
 from tests.integration.operator.operator_process import find_free_port
-from tests.unit.gateway.in_memory_cluster import InMemoryCluster
 from tests.unit.operator.factories import make_spec
 
 T = TypeVar("T")

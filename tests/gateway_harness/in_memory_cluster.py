@@ -29,11 +29,11 @@ class InMemoryCluster:
         self.forbidden_namespace: str | None = None
         """The gateway has no rights in it."""
         self.reads_by_id = 0
-        """Reads of one object or of what a label selects; watches list whole namespaces whenever they like."""
+        """Reads of one Classifier or of those with a label, except by health probes. Watches list whole namespaces."""
         self.watching = True
         """While False no watch delivers anything: a replica that lags behind."""
         self.before_patch: Callable[[], None] | None = None
-        """Called once before the next patch is applied: somebody else writes in between."""
+        """Called once before the next patch is applied, for a write in between."""
         self.create_error: Exception | None = None
         """Raised by the next create."""
         self.create_errors: dict[str, Exception] = {}
@@ -46,7 +46,7 @@ class InMemoryCluster:
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         self._check_reachable()
-        self.reads_by_id += resource == CLASSIFIERS
+        self.reads_by_id += resource == CLASSIFIERS and not name.startswith("probe")
         return copy.deepcopy(self._find(resource, namespace, name))
 
     async def list_objects(
@@ -58,7 +58,7 @@ class InMemoryCluster:
         field_selector: str | None = None,
     ) -> Listing:
         self._check_reachable()
-        self.reads_by_id += resource == CLASSIFIERS and label_selector is not None
+        self.reads_by_id += resource == CLASSIFIERS and label_selector is not None and "=probe" not in label_selector
         if namespace is not None and namespace == self.forbidden_namespace:
             raise ApiError(403, f"{resource.plural} is forbidden in the namespace {namespace}", "Forbidden")
         items = tuple(
@@ -152,7 +152,7 @@ class InMemoryCluster:
             self._watchers.remove(watcher)
 
     def put(self, resource: Resource, namespace: str, body: Manifest) -> Manifest:
-        """Store an object as the API server would, and tell the watches."""
+        """Store an object as the API server would, and notify the watches."""
         stored = copy.deepcopy(body)
         key = (resource.plural, namespace, stored["metadata"]["name"])
         before = self._objects.get(key)
@@ -163,7 +163,7 @@ class InMemoryCluster:
         metadata.setdefault("uid", str(uuid.uuid4()))
         metadata.setdefault("creationTimestamp", datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         self._objects[key] = stored
-        self._tell(resource, "ADDED" if before is None else "MODIFIED", stored)
+        self._notify(resource, "ADDED" if before is None else "MODIFIED", stored)
         return copy.deepcopy(stored)
 
     def remove(self, resource: Resource, namespace: str, name: str) -> None:
@@ -171,7 +171,7 @@ class InMemoryCluster:
         self._version += 1
         gone = copy.deepcopy(stored)
         gone["metadata"]["resourceVersion"] = str(self._version)
-        self._tell(resource, "DELETED", gone)
+        self._notify(resource, "DELETED", gone)
 
     def find(self, resource: Resource, namespace: str, name: str) -> Manifest | None:
         return copy.deepcopy(self._objects.get((resource.plural, namespace, name)))
@@ -184,7 +184,7 @@ class InMemoryCluster:
         ]
 
     def break_watches(self) -> None:
-        """End every watch, and open no new one; everything else goes on answering."""
+        """End every watch, and open no new one; everything else still answers."""
         self._watches_broken = True
         for *_, queue in self._watchers:
             queue.put_nowait(None)
@@ -196,7 +196,7 @@ class InMemoryCluster:
         for plural, kind, stored in held:
             self._send(plural, kind, stored)
 
-    def _tell(self, resource: Resource, kind: str, stored: Manifest) -> None:
+    def _notify(self, resource: Resource, kind: str, stored: Manifest) -> None:
         if self.watching:
             self._send(resource.plural, kind, stored)
         else:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import itertools
 import json
 import os
 import random
-import re
-import socket
 import threading
 import time
-import zipfile
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
-import numpy as np
 import uvicorn
 from aiohttp.abc import AbstractResolver
 from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
@@ -36,17 +30,16 @@ from ocelli_api.names import build_object_name
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
-from ocelli_gateway.app import Dependencies, Gateway, build_app, build_internal_app, running_gateway
-from ocelli_gateway.credentials import build_credential_set
+from ocelli_gateway.app import build_app, build_internal_app
+from ocelli_gateway.credential_sets import build_credential_set
+from ocelli_gateway.gateway import Gateway, running_gateway
 from ocelli_gateway.http_protocol import build_protocol
-from ocelli_gateway.metrics import Metrics
 from ocelli_gateway.settings import GatewaySettings
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.store_url import open_store
-from tests.unit.gateway.in_memory_cluster import InMemoryCluster
+from tests.gateway_harness.in_memory_cluster import InMemoryCluster
 
 T = TypeVar("T")
-
 NAMESPACE = "team-a"
 SYSTEM_NAMESPACE = "ocelli-system"
 OWNER = "7d9f0c5e-33c1-4f0e-9a6c-0b6a6f1d2c11"
@@ -54,42 +47,13 @@ USER = "anna"
 PASSWORD = "pass:word"
 OTHER_USER = "bert"
 OTHER_KEY = "the-key-of-bert"
-VERSION = {"version": "2018-03-19"}
 START_TIMEOUT_SECONDS = 20.0
 _STAGE_NUMBERS = itertools.count(random.randrange(250))
 
 
-def png(seed: int = 0, size: tuple[int, int] = (32, 32)) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return encode(Image.fromarray(noise), "PNG")
-
-
-def plain(color: tuple[int, ...], *, mode: str = "RGB", format_name: str = "PNG", size: tuple[int, int] = (64, 48)) -> bytes:
-    return encode(Image.new(mode, size, color if len(color) > 1 else color[0]), format_name)
-
-
-def encode(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format_name, **options)
-    return buffer.getvalue()
-
-
-def build_zip(entries: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def examples(seed: int = 0, count: int = 10) -> bytes:
-    """A zip that may be learned from."""
-    return build_zip({f"{index}.png": png(seed * 1000 + index, (12, 12)) for index in range(count)})
-
-
 @dataclass(kw_only=True)
 class StubInferenceServer:
-    """Answers the prediction call as a Pod does, without a model: the scores are those it is given."""
+    """Answers the prediction call like a Pod, without a model: with the given scores."""
 
     classifier_id: str
     revision: str
@@ -102,13 +66,13 @@ class StubInferenceServer:
     languages: list[str | None] = field(default_factory=list)
     """Of each question."""
     thresholds: list[str | None] = field(default_factory=list)
-    """Of each question. It answers every class all the same, as a server of an older version does."""
+    """Of each question. It returns every class nevertheless, like a server of an older version."""
     hierarchies: dict[str, str] = field(default_factory=dict)
-    """By class: where it stands."""
+    """The type hierarchy of classes."""
     namespace: str = NAMESPACE
     delay_seconds: float = 0.0
     may_answer: asyncio.Event | None = None
-    """Where there is one it hangs until that is set."""
+    """If present, it hangs until the event is set."""
 
     async def predict(self, request: Request) -> Response:
         image = await request.body()
@@ -173,7 +137,7 @@ async def _start_server(app: Any, host: str, port: int, **options: Any) -> _Runn
 
 @dataclass(kw_only=True)
 class GatewayInstance:
-    """One gateway. `folder` is the store's."""
+    """One running gateway."""
 
     address: str
     port: int
@@ -185,7 +149,7 @@ class GatewayInstance:
 
 @dataclass(kw_only=True)
 class Stage:
-    """A cluster with gateways, in a thread of its own. Every method may be called from the test's thread."""
+    """A cluster with gateways, in a separate thread. Every method may be called from the test's thread."""
 
     folder: Path
     cluster: InMemoryCluster = field(default_factory=InMemoryCluster)
@@ -269,26 +233,19 @@ class Stage:
     async def _start_gateway(
         self, settings: GatewaySettings, resolver: AbstractResolver | None, healthy: bool
     ) -> GatewayInstance:
-        metrics = Metrics()
-        dependencies = Dependencies(
-            settings=settings,
-            client=self.cluster,  # type: ignore[arg-type]
-            objects=self.objects,
-            metrics=metrics,
-            resolver=resolver,
-        )
-        gateway = await self._resources.enter_async_context(running_gateway(dependencies))
-        app, internal_app = build_app(gateway, metrics), build_internal_app(gateway, metrics)
+        running = running_gateway(settings, self.cluster, self.objects, resolver=resolver)  # type: ignore[arg-type]
+        gateway = await self._resources.enter_async_context(running)
+        app, internal_app = build_app(gateway), build_internal_app(gateway)
         http = build_protocol(stall_seconds=settings.body_timeout_seconds)
-        running = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
-        self._resources.push_async_callback(running.stop)
+        public = await _start_server(app, "127.0.0.1", 0, http=http, ws="none", server_header=False)
+        self._resources.push_async_callback(public.stop)
         internal = await _start_server(internal_app, "127.0.0.1", 0, ws="none")
         self._resources.push_async_callback(internal.stop)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while healthy and not (health := await gateway.health()).healthy:
+        while healthy and not (health := await gateway.health.health()).healthy:
             assert time.monotonic() < deadline, health.reason
             await asyncio.sleep(0.01)
-        port, internal_port = (item.server.servers[0].sockets[0].getsockname()[1] for item in (running, internal))
+        port, internal_port = (item.server.servers[0].sockets[0].getsockname()[1] for item in (public, internal))
         return GatewayInstance(
             address=f"http://127.0.0.1:{port}",
             port=port,
@@ -317,7 +274,7 @@ class Stage:
         namespace: str = NAMESPACE,
         figures: Mapping[str, Any] | None = None,
     ) -> list[StubInferenceServer]:
-        """The spec as it stands was learned and is served, by stubs that give these scores. `figures` of it go into status."""
+        """Mark the current spec as trained and served, by stubs with these scores. `figures` are added to status."""
         manifest = self.classifier(classifier_id, namespace)
         spec = parse_classifier(manifest).spec
         revision = spec_revision(spec)
@@ -388,7 +345,7 @@ class Stage:
         self.call(lambda: self.cluster.put(PODS, server.namespace, pod))
 
     def start_web_server(self, app: Starlette) -> str:
-        """A web server on an address of its own; returns its address, `http://127.x.y.z:port`."""
+        """Start a web server on a new address, and return it: `http://127.x.y.z:port`."""
         number = next(self._numbers)
         host = f"{self._network}.{number}"
 
@@ -407,143 +364,8 @@ class Stage:
         self.call(lambda: self.cluster.remove(PODS, namespace, server.name))
 
 
-ERROR_IDS = {
-    "parameter_error",
-    "input_error",
-    "limit_exceeded",
-    "classifier_not_ready",
-    "not_found",
-    "conflict",
-    "unavailable",
-    "unauthorized",
-    "internal_error",
-}
-
-
-def assert_error(response: httpx.Response, status: int, error_id: str | None = None, *words: str) -> None:
-    """The body of section 0.5, whole, with these words in its sentence."""
-    assert response.status_code == status, response.text[:500]
-    body = response.json()
-    assert body["code"] == status
-    assert isinstance(body["error"], str)
-    assert body["error_id"] in ERROR_IDS
-    assert error_id in (None, body["error_id"])
-    assert [word for word in words if word not in body["error"]] == [], body["error"]
-    assert response.headers["content-type"].startswith("application/json")
-    assert response.headers["x-global-transaction-id"]
-
-
-Files = Iterable[tuple[str, tuple[str, bytes] | bytes]]
-
-
-@dataclass(kw_only=True)
-class V3Client:
-    """Calls of one user."""
-
-    http: httpx.Client
-    stage: Stage
-
-    def create(self, name: str | None = "birds", files: Files | None = None, **options: Any) -> httpx.Response:
-        parts = files if files is not None else TWO_SETS
-        data = {} if name is None else {"name": name}
-        return self.http.post("/v3/classifiers", data=data, files=list(parts), **options)
-
-    def created(self, name: str = "birds", files: Files | None = None) -> str:
-        response = self.create(name, files)
-        assert response.status_code == 200, response.text[:500]
-        classifier_id: str = response.json()["classifier_id"]
-        return classifier_id
-
-    def ready(self, name: str = "birds", scores: Mapping[str, float] | None = None, files: Files | None = None) -> str:
-        """The id of a classifier that answers."""
-        classifier_id = self.created(name, files)
-        self.stage.finish_training(classifier_id, scores)
-        return classifier_id
-
-    def get(self, classifier_id: str) -> httpx.Response:
-        return self.http.get(f"/v3/classifiers/{classifier_id}")
-
-    def retrain(self, classifier_id: str, files: Files) -> httpx.Response:
-        return self.http.post(f"/v3/classifiers/{classifier_id}", files=list(files))
-
-    def delete(self, classifier_id: str) -> httpx.Response:
-        return self.http.delete(f"/v3/classifiers/{classifier_id}")
-
-    def classify(
-        self, *images: tuple[str, bytes], part: str = "images_file", params: Mapping[str, str] | None = None, **fields: str
-    ) -> httpx.Response:
-        files = [(part, image) for image in images]
-        return self.http.post("/v3/classify", data=fields, files=files, params={**VERSION, **(params or {})})
-
-
-TWO_SETS: list[tuple[str, tuple[str, bytes]]] = [
-    ("heron_positive_examples", ("heron.zip", examples(1))),
-    ("owl_positive_examples", ("owl.zip", examples(2))),
-]
-
-
-def basic(user: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-def connect(instance: GatewayInstance, stage: Stage, user: str = USER, password: str = PASSWORD) -> V3Client:
-    headers = {"Authorization": basic(user, password)}
-    return V3Client(http=httpx.Client(base_url=instance.address, headers=headers, params=VERSION, timeout=30), stage=stage)
-
-
 def wait_for(condition: Callable[[], bool], what: str, timeout_seconds: float = 10.0) -> None:
     deadline = time.monotonic() + timeout_seconds
     while not condition():
         assert time.monotonic() < deadline, f"not in time: {what}"
         time.sleep(0.01)
-
-
-def exchange(instance: GatewayInstance, request: bytes, *, finish: bool = False, timeout_seconds: float = 10.0) -> bytes:
-    """Send bytes over a connection of their own and read until the gateway closes it, or the answer is whole.
-
-    `finish` closes the sending half afterwards, as a client that was cut off.
-    """
-    with socket.create_connection(("127.0.0.1", instance.port), timeout=timeout_seconds) as connection:
-        connection.sendall(request)
-        if finish:
-            connection.shutdown(socket.SHUT_WR)
-        return read_answer(connection)
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    """One answer, or what came of it before the gateway closed the connection."""
-    answer = b""
-    while not _is_whole(answer):
-        chunk = connection.recv(65536)
-        if not chunk:
-            break
-        answer += chunk
-    return answer
-
-
-def _is_whole(answer: bytes) -> bool:
-    head, separator, body = answer.partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head.lower())
-    return bool(separator) and length is not None and len(body) >= int(length[1])
-
-
-def status_of(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
-def body_of(answer: bytes) -> Any:
-    return json.loads(answer.partition(b"\r\n\r\n")[2])
-
-
-def head(method: str, target: str, *headers: str, user: str = USER, password: str = PASSWORD) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", "Host: gateway", f"Authorization: {basic(user, password)}", *headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode()
-
-
-def multipart(parts: Iterable[tuple[str, bytes]], *, boundary: str = "BOUNDARY", closed: bool = True) -> bytes:
-    """A body of parts, each given by its raw headers and its bytes."""
-    body = b"".join(f"--{boundary}\r\n{headers}\r\n\r\n".encode() + data + b"\r\n" for headers, data in parts)
-    return body + (f"--{boundary}--\r\n".encode() if closed else b"")
-
-
-MULTIPART_TYPE = "multipart/form-data; boundary=BOUNDARY"

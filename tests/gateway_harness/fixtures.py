@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.gateway.harness import GatewayInstance, Stage, V3Client, connect
+from tests.gateway_harness.stage import GatewayInstance, Stage
+from tests.gateway_harness.v3_client import V3Client, connect
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.unit.gateway.harness import build_zip, png
+from tests.gateway_harness.images import build_zip, png
 
 MEGABYTE = 1024 * 1024
 

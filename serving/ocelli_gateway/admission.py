@@ -1,0 +1,55 @@
+"""Admission: whose request it is, which quota applies, and whether the tenant sends too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from starlette.requests import Request
+
+from ocelli_api.network_addresses import parse_networks
+from ocelli_gateway.auth import Authenticator, Caller
+from ocelli_gateway.client_address import FORWARDED_HEADER, find_client_address
+from ocelli_gateway.errors import RefreshTokenError, UnknownApiKeyError
+from ocelli_gateway.quotas import RateQuotas
+from ocelli_gateway.settings import GatewaySettings
+
+
+class Admission:
+    """Every method returns the caller with the quota that applies.
+
+    All of them raise TooManyRequestsError where the tenant sends too many requests, or too many logins wait.
+    """
+
+    def __init__(self, authenticator: Authenticator, rates: RateQuotas, settings: GatewaySettings) -> None:
+        self._authenticator = authenticator
+        self._rates = rates
+        self._quota = settings.quota
+        self._trusted_proxies = parse_networks(settings.trusted_proxies)
+
+    async def authenticate(self, request: Request, query: Mapping[str, str]) -> Caller:
+        """The caller of a request. Raises UnauthorizedError where the credentials are missing or wrong."""
+        return self._admit(await self._authenticator.authenticate(request.headers, query, self._find_address(request)))
+
+    async def admit_api_key(self, request: Request, api_key: str) -> Caller:
+        """The caller whose API key it is. Raises UnknownApiKeyError."""
+        caller = await self._authenticator.find_api_key(api_key, self._find_address(request))
+        if caller is None:
+            raise UnknownApiKeyError
+        return self._admit(caller)
+
+    async def admit_refresh_token(self, request: Request, token: str) -> Caller:
+        """The caller whose refresh token it is. Raises RefreshTokenError."""
+        caller = await self._authenticator.find_refresh_token(token, self._find_address(request))
+        if caller is None:
+            raise RefreshTokenError
+        return self._admit(caller)
+
+    def _find_address(self, request: Request) -> str:
+        peer = None if request.client is None else request.client.host
+        return find_client_address(peer, request.headers.getlist(FORWARDED_HEADER), self._trusted_proxies)
+
+    def _admit(self, caller: Caller) -> Caller:
+        caller = replace(caller, quota=caller.quota.over(self._quota))
+        self._rates.count_request(caller.namespace, caller.quota)
+        return caller
