@@ -32,11 +32,11 @@ from ocelli_storage.archives import (
     ImageArchive,
     SkippedEntry,
     image_kind,
-    is_hidden,
     shown_name,
 )
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, StoreUnavailableError
+from ocelli_storage.zip_directory import is_hidden
 
 if TYPE_CHECKING:
     import aiohttp
