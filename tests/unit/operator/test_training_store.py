@@ -118,7 +118,7 @@ def test_a_document_that_is_too_large_is_told_and_logged_once_until_another_one_
 
     with caplog.at_level(logging.WARNING):
         told = asyncio.run(scenario())
-    assert told == [f"object store: {KEY!r} has 4,194,305 bytes, and at most 4,194,304 are read", ""]
+    assert told == [f"object store: {KEY!r} has 4,194,305 bytes; the limit is 4,194,304", ""]
     assert len(caplog.records) == 1
 
 
