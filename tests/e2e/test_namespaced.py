@@ -205,4 +205,4 @@ def test_a_node_that_offers_one_takes_the_training(messages: dict[str, str]) -> 
 
 
 def test_a_trainer_that_finds_no_gpu_where_one_was_promised_says_so(messages: dict[str, str]) -> None:
-    assert "a GPU is asked for, but PyTorch finds none here" in messages["after"]
+    assert "the accelerator is GPU, but PyTorch finds no GPU" in messages["after"]

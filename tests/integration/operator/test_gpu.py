@@ -87,7 +87,7 @@ def test_a_training_that_asks_for_a_gpu_waits_for_one_in_the_schedulers_words(
     gpus.offer(1)
     # The node has one by name only: a trainer that was promised a GPU does not go on without.
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
-    assert "a GPU is asked for, but PyTorch finds none here" in stalled["message"]
+    assert "the accelerator is GPU, but PyTorch finds no GPU" in stalled["message"]
     scene.patch('{"spec": {"training": {"accelerator": "CPU"}}}')
     assert scene.wait_until_ready()["attempt"] == 2
 
@@ -103,7 +103,7 @@ def test_a_node_that_comes_or_goes_moves_nothing_and_counts_for_the_next_revisio
     gpus.offer(2)
     scene.sources.release()
     # The node has GPUs by name only: a server that holds one does not go on without, whoever chose it.
-    scene.cluster.wait_for("it says so", lambda: "PyTorch finds none here" in scene.condition("Ready").get("message", ""))
+    scene.cluster.wait_for("it says so", lambda: "PyTorch finds no GPU" in scene.condition("Ready").get("message", ""))
     # Nothing was known of the node's GPUs when the Job was made, but when the Deployment was.
     assert [item["metadata"]["uid"] for item in scene.jobs()] == [job["metadata"]["uid"]]
     assert RESOURCE not in limits(job)
