@@ -16,7 +16,7 @@ from ocelli_gateway.app import build_app, build_internal_app
 from ocelli_gateway.gateway import running_gateway
 from ocelli_gateway.http_protocol import build_protocol
 from ocelli_gateway.settings import GatewaySettings
-from ocelli_http.freed_memory import given_back_regularly, keep_little
+from ocelli_http.freed_memory import limit_kept_memory, trimmed_regularly
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_storage.object_store import StoreConfigurationError
@@ -42,7 +42,7 @@ async def serve(settings: GatewaySettings) -> None:
         )
         server = Server(config, drain_seconds=settings.drain_seconds)
         internal = internal_server(build_internal_app(gateway), settings.host, settings.internal_port)
-        async with given_back_regularly(), internal:
+        async with trimmed_regularly(), internal:
             await server.serve(sockets=[bind(settings.host, settings.port)])
 
 
@@ -53,7 +53,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 1
-    keep_little()
+    limit_kept_memory()
     # uvicorn logs nothing that the access log does not have.
     configure_logging(settings.log_level, talkative=("uvicorn",))
     # Warnings of the multipart parser about clients that disconnect are noise.

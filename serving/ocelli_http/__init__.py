@@ -1,1 +1,1 @@
-"""HTTP servers, as gateway, embedded store and inference server run them."""
+"""HTTP servers: what gateway, embedded store and inference server share."""

@@ -1,6 +1,6 @@
-"""How slowly the body of a request may come: a client that sends one byte a minute would hold its place for days.
+"""How slowly the body of a request may arrive: a client that sends one byte a minute would hold its connection for days.
 
-It must not know what the body means, nor how a refusal is answered.
+It must not know what the body means, or how the error is answered.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from dataclasses import dataclass
 
 
 class BodyStalledError(Exception):
-    """Nothing of the body came for too long."""
+    """No data of the body arrived for too long."""
 
     def __init__(self, stall_seconds: float) -> None:
-        super().__init__(f"nothing of the body came for {stall_seconds:g} seconds")
+        super().__init__(f"received no data of the body for {stall_seconds:g} seconds")
 
 
 class BodyTooSlowError(Exception):
-    """The body comes below the least rate."""
+    """The body arrives more slowly than the minimum rate."""
 
     def __init__(self, *, received_bytes: int, waited_seconds: float, least_bytes_per_second: int) -> None:
         super().__init__(
-            f"{received_bytes} bytes of the body came in {waited_seconds:.0f} seconds; "
+            f"received {received_bytes} bytes of the body in {waited_seconds:.0f} seconds; "
             f"send at least {least_bytes_per_second // 1024} KB a second"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class BodyPace:
-    """A body may be waited for `stall_seconds` and, with what has come of it, as long as the least rate gives in addition.
+    """A body may take `stall_seconds`, plus the time that the received bytes take at the minimum rate.
 
-    Only the waiting counts: how long the server takes over a piece is not its client's fault.
+    Only the time spent waiting counts: the time that the server takes to handle a chunk is not the client's fault.
     """
 
     stall_seconds: float
     least_bytes_per_second: int
 
     def longest_seconds(self, size_bytes: int) -> float:
-        """How long a body, or an answer, of so many bytes may take."""
+        """The time that a body, or an answer, of this size may take."""
         return self.stall_seconds + size_bytes / self.least_bytes_per_second
 
     async def read(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

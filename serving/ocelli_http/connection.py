@@ -1,6 +1,6 @@
-"""uvicorn's HTTP protocol with limits on what a connection may cost before anything is known of who has it.
+"""uvicorn's HTTP protocol with limits on what a connection can cost before its client is known.
 
-It must not know what is served, nor what an error looks like there: `build_error` is the one thing that a server gives it.
+It must not know what is served. A server defines the form of its errors with `build_error`.
 """
 
 from __future__ import annotations
@@ -12,38 +12,35 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-import httptools
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ocelli_http.early_answer import LINGER_SECONDS, linger
+from ocelli_http.refused_request import describe_parse_error
 
 HEAD_LIMIT_BYTES = 64 * 1024
 STALL_SECONDS = 60.0
-"""A connection whose client takes nothing of what is sent for so long is broken off."""
+"""A connection is aborted if its client reads nothing for this long."""
 SPARED_STALL_SECONDS = 5.0
-"""A client that has taken nothing of its answer for longer makes room where others need it."""
+"""A client that has not read from its answer for longer can lose its connection to a new one."""
 PROBE_CONNECTIONS = 16
-"""So many connections above the limit may show that they bring a probe."""
+"""The number of connections above the limit that are accepted in case they send a probe."""
 PROBE_HEAD_SECONDS = 2.0
-"""How long such a connection may take to show it."""
-_FULL = "The server has as many connections as it takes; try again in a moment."
+"""How long such a connection may take to send its request."""
+_FULL = "The server has reached its limit of connections; try again in a moment."
 DRAINING = "draining"
-"""Attribute of uvicorn's state of a server, true from the signal to stop."""
+"""An attribute of uvicorn's server state; true from the signal to stop."""
 _PLACES = "places"
-"""Attribute of uvicorn's state of a server, see `_Places`."""
+"""An attribute of uvicorn's server state, see `_Places`."""
 _END_OF_HEAD = b"\r\n\r\n"
 _LEAST_PIECE_BYTES = 64
-"""Of a body whose length is not known: smaller pieces would cost more than they bound."""
+"""For a body of unknown length. Smaller pieces would take more time than they save memory."""
 _LENGTH_DIGITS = 20
-_OVERFLOWS = ("Content-Length overflow", "Chunk size overflow")
-"""What the parser says of a number that does not fit into 64 bits."""
-_FRAMING_HEADERS = ("Content-Length", "Transfer-Encoding")
 
 
 class _Flow(FlowControl):
-    """Leaves reading paused while the connection holds enough, whoever asks for more."""
+    """Keeps reading paused while the connection holds enough, also when uvicorn resumes it."""
 
     full = False
 
@@ -54,50 +51,50 @@ class _Flow(FlowControl):
 
 @dataclass(kw_only=True)
 class _Places:
-    """The connections of one server that are not ending, by what they are at; each the longer so, the further in front.
+    """The open connections of one server by their state, those that have been in it longest first.
 
-    So that a new one need not look at each: where many come, that would keep the event loop busy.
+    A new connection therefore does not search all others, which would block the event loop when many connections arrive.
     """
 
     refused: dict[LimitedProtocol, None] = field(default_factory=dict)
     idle: dict[LimitedProtocol, None] = field(default_factory=dict)
-    """Without a request."""
+    """Without a request in flight."""
     running: dict[LimitedProtocol, None] = field(default_factory=dict)
     extra: dict[LimitedProtocol, None] = field(default_factory=dict)
-    """Above the limit, so that they may bring a probe only."""
+    """Above the limit: they can only send a probe."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Until the head of a request is whole it may take as long as uvicorn's `timeout_keep_alive`, and no more.
+    """One connection. The head of a request must be complete within uvicorn's `timeout_keep_alive`.
 
-    What a client sends behind a request that has no answer yet is not parsed before there is one, and read up to a bound only:
-    uvicorn would keep all of it as requests, each of which takes a hundred times its bytes.
+    Data that a client sends after a request without an answer is parsed only after that answer, and is read up to a limit.
+    uvicorn would parse all of it into requests, each of which takes a hundred times its bytes.
 
-    Where `limit_concurrency` connections are open, a new one takes the place of another, in this order: of those that have had
-    their answer and go on sending, of those without a request, of those whose request is of somebody unknown (see `is_known`),
-    and of those that do not read their answers; among these of the one that has been so for longest. Where there is none, a few
-    may bring a probe (see `probe_paths`); whatever else they bring is refused.
+    When `limit_concurrency` connections are open, a new one replaces another, in this order: one that has its answer and keeps
+    sending; one without a request; one whose client is unknown (see `is_known`); one that does not read its answer. Within each
+    group the oldest is replaced. If there is none, a few more connections are accepted for probes (see `probe_paths`), and any
+    other request on them is refused.
     """
 
     probe_paths: frozenset[str] = frozenset()
-    """What is answered above the limit on connections."""
+    """Paths that are answered above the limit on connections."""
     _stall_seconds = STALL_SECONDS
     _stall: asyncio.TimerHandle | None = None
     _idle: asyncio.TimerHandle | None = None
-    """Runs while there is no request: from the first moment, and from each answer, to the end of a request's head."""
+    """Runs while there is no request: from the start, and from each answer, to the end of the next head."""
     _unread_bytes = 0
-    """What came since the last head, or piece of a body, was complete: the parser keeps it in memory."""
+    """Bytes received since the last complete head or piece of a body. The parser keeps them in memory."""
     _reads_head = True
     _between_requests = True
     _refused = False
     _tail = b""
-    """The last bytes that were parsed."""
+    """The last parsed bytes."""
     _unparsed = b""
-    """What came behind a request that has no answer yet."""
+    """Data received after a request that has no answer yet."""
     _body_left_bytes = 0
-    """Of a body whose length is known."""
+    """Remaining bytes of a body of known length."""
     _running: RequestResponseCycle | None = None
-    """The request that is worked on, or was last; uvicorn's `cycle` is the last one whose head is whole."""
+    """The current or the last request; uvicorn's `cycle` is the last one whose head is complete."""
     _running_since = 0.0
     _is_extra = False
     _place: dict[LimitedProtocol, None] | None = None
@@ -105,7 +102,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # uvicorn would only count connections once the head of a request has come, and refuse probes with the rest.
+        # uvicorn would count connections only after the head of a request, and refuse probes like all other requests.
         self._connection_limit, self.limit_concurrency = self.limit_concurrency, None
         places = getattr(self.server_state, _PLACES, None)
         if not isinstance(places, _Places):
@@ -114,15 +111,15 @@ class LimitedProtocol(HttpToolsProtocol):
         self._places = places
 
     def build_error(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of an answer that no application gave."""
+        """Headers and body of an error that does not come from the application."""
         return {"content-type": "text/plain; charset=utf-8"}, message.encode()
 
     def is_known(self, scope: Scope) -> bool:
-        """Whether it is known who sends the request, so that its connection is spared where others need room."""
+        """Whether the client of the request is known. Its connection is then not replaced by a new one."""
         return True
 
     def begin_drain(self) -> None:
-        """From now on each answer says that it is its connection's last; one that has begun said otherwise, which holds."""
+        """From now on each answer closes its connection, unless its headers were already sent."""
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
 
@@ -136,14 +133,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._unparsed = b""
-        self._tell_gone()
+        self._mark_disconnected()
         self._end_stall()
         self._end_idle()
         self._move_to(None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        # Closing would wait for the client to take what lies in memory for it.
+        # Closing would wait until the client has read the buffered data.
         self._stall = self.loop.call_later(self._stall_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -175,12 +172,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._body_left_bytes = 0
         super().on_message_complete()
         self._between_requests = True
-        # Whoever was answered early has as long after its body as others have after their answer.
+        # A client that was answered early has as much time after its body as others have after their answer.
         self._await_head()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        # uvicorn's own timer would also cut off the beginning of a next head.
+        # uvicorn's own timer would also interrupt a client that has begun to send its next head.
         self._unset_keepalive_if_required()
         self._await_head()
         self._parse_on()
@@ -190,7 +187,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._parse_on()
 
     def parse(self, data: bytes) -> None:
-        """Parse what comes next: at most one head comes to its end in it."""
+        """Parse data that completes at most one head."""
         self._unread_bytes += len(data)
         super().data_received(data)
         if self._unread_bytes > HEAD_LIMIT_BYTES and not self._refused:
@@ -198,7 +195,7 @@ class LimitedProtocol(HttpToolsProtocol):
                 kilobytes = HEAD_LIMIT_BYTES // 1024
                 self._refuse(HTTPStatus.BAD_REQUEST, f"The request's address and headers exceed {kilobytes} KB; send fewer.")
             else:
-                # What stands between the pieces of a body, or after its last. There may be an answer already.
+                # Chunk headers, or trailers after the body. An answer may have been sent already.
                 self.transport.abort()
 
     def _parse_on(self) -> None:
@@ -227,7 +224,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._body_left_bytes > 0:
             return start + self._body_left_bytes
         if self._is_in_head():
-            # Its end may have come in two pieces.
+            # The end of the head may be split between two pieces.
             across = (self._tail + data[start : start + len(_END_OF_HEAD) - 1]).find(_END_OF_HEAD)
             if across >= 0:
                 return start + across + len(_END_OF_HEAD) - len(self._tail)
@@ -236,7 +233,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return len(data) if found < 0 else found + len(_END_OF_HEAD)
 
     def _declared_bytes(self) -> int:
-        """What the parser has found to be a number already; 0 where nothing is declared."""
+        """The Content-Length, which the parser has already validated; 0 if there is none."""
         declared = next((value for name, value in self.headers if name == b"content-length"), b"0")
         return int(declared.lstrip(b"0")[:_LENGTH_DIGITS] or b"0")
 
@@ -247,8 +244,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     async def _answer_full(self, _scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        own_headers, body = self.build_error(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
-        headers = {**own_headers, "content-length": str(len(body)), "connection": "close"}
+        headers, body = self._build_last_answer(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
         await send(
             {
                 "type": "http.response.start",
@@ -262,18 +258,17 @@ class LimitedProtocol(HttpToolsProtocol):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def send_400_response(self, msg: str) -> None:
-        # uvicorn says the same of everything that its parser refuses, and calls this while it handles the refusal.
-        self._refuse(*_describe_refusal(sys.exc_info()[1], reads_head=self._reads_head))
+        # uvicorn has one text for every error of its parser, and calls this while it handles the error.
+        self._refuse(*describe_parse_error(sys.exc_info()[1], reads_head=self._reads_head))
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
-        own_headers, body = self.build_error(status, message)
-        headers = {**own_headers, "content-length": str(len(body)), "connection": "close"}
+        headers, body = self._build_last_answer(status, message)
         head = f"HTTP/1.1 {status} {status.phrase}\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self._refused = True
         self._end_idle()
         if not self._is_extra:
             self._move_to(self._places.refused)
-        self._tell_gone()
+        self._mark_disconnected()
         self.transport.write(head.encode() + b"\r\n" + body)
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -281,7 +276,11 @@ class LimitedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _tell_gone(self) -> None:
+    def _build_last_answer(self, status: int, message: str) -> tuple[Mapping[str, str], bytes]:
+        headers, body = self.build_error(status, message)
+        return {**headers, "content-length": str(len(body)), "connection": "close"}, body
+
+    def _mark_disconnected(self) -> None:
         for cycle in (self._running, self.cycle):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
@@ -301,7 +300,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
         elif self._is_in_head():
             self._refuse(
-                HTTPStatus.REQUEST_TIMEOUT, "The request's address and headers did not come in time; send them at once."
+                HTTPStatus.REQUEST_TIMEOUT,
+                "Timed out waiting for the request's address and headers; send them without a pause.",
             )
         else:
             self.transport.close()
@@ -311,7 +311,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _make_room(self, limit: int) -> None:
         places = self._places
-        # Those that end have a place until the loop's next turn, and must not be chosen again.
+        # Connections that are closing stay listed until the loop's next turn, and must not be chosen again.
         running = [item for item in places.running if not item.transport.is_closing()]
         if len(places.refused) + len(places.idle) + len(running) - 1 < limit:
             return
@@ -319,33 +319,33 @@ class LimitedProtocol(HttpToolsProtocol):
         if first is None:
             self._become_extra()
         else:
-            first._make_way()
+            first._give_way()
 
     def _choose_to_end(self, running: list[LimitedProtocol]) -> LimitedProtocol | None:
         if self._places.refused:
             return next(iter(self._places.refused))
         ranks = [(rank, item) for item in running if (rank := item._rank_to_end()) is not None]
         (order, _), first = min(ranks, key=lambda pair: pair[0], default=((1, 0.0), None))
-        # This connection has come last.
+        # If the oldest idle connection is this one, there is no other.
         idle = next(iter(self._places.idle))
         return first if order == 0 or idle is self else idle
 
     def _become_extra(self) -> None:
         extra = self._places.extra
         if len(extra) >= PROBE_CONNECTIONS:
-            next(iter(extra))._make_way()
+            next(iter(extra))._give_way()
         self._end_idle()
         self._is_extra = True
         self._move_to(extra)
         self._await_head()
 
-    def _make_way(self) -> None:
+    def _give_way(self) -> None:
         self._end_idle()
         self._move_to(None)
         self.transport.abort()
 
     def _rank_to_end(self) -> tuple[int, float] | None:
-        """Of a connection with a request; the least is the first to make room for another one. None: it is spared."""
+        """The rank of a connection with a request; the lowest is replaced first. None: it is not replaced."""
         cycle = self._running
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started and cycle.more_body:
@@ -376,33 +376,3 @@ class LimitedProtocol(HttpToolsProtocol):
         self._place = place
         if place is not None:
             place[self] = None
-
-
-def _describe_refusal(error: BaseException | None, *, reads_head: bool) -> tuple[HTTPStatus, str]:
-    """Status and sentence for what the parser refuses."""
-    fact = str(error)
-    if fact in _OVERFLOWS:
-        return (
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            "The request body is declared longer than any that is read; send a shorter one.",
-        )
-    if any(name in fact for name in _FRAMING_HEADERS):
-        return HTTPStatus.BAD_REQUEST, (
-            "The headers Content-Length and Transfer-Encoding do not tell where the request body ends; send one of them, once: "
-            "a number of bytes, or chunked."
-        )
-    # The one callback that can fail is uvicorn's for the end of the head, over an address that cannot be taken apart.
-    if isinstance(error, httptools.HttpParserInvalidURLError | httptools.HttpParserCallbackError):
-        return HTTPStatus.BAD_REQUEST, (
-            "The address in the request's first line is not valid; send a path that begins with / and has all but letters, "
-            "digits and common punctuation percent-encoded."
-        )
-    if reads_head:
-        return HTTPStatus.BAD_REQUEST, (
-            "The request's first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1, and each header "
-            "on a line of its own as NAME: VALUE."
-        )
-    return HTTPStatus.BAD_REQUEST, (
-        "The chunks of the request body are not valid HTTP; send each as its length in hexadecimal digits, its bytes, and a "
-        "line end after both."
-    )

@@ -1,6 +1,6 @@
-"""Freed memory goes back to the system: glibc keeps it, in an arena for each few threads, and the peak would stay resident.
+"""Returns freed memory to the system. glibc keeps it, in an arena for every few threads, so the peak would stay resident.
 
-It must not know what the memory was for.
+It must not know what the memory was used for.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ _ARENAS = 2
 _LARGE_BLOCK_BYTES = 1024 * 1024
 
 
-def keep_little() -> None:
-    """Before there are threads: few arenas, and blocks of a megabyte and more that go back when they are freed."""
+def limit_kept_memory() -> None:
+    """Use few arenas, and return blocks of a megabyte and more when they are freed. Call it before threads are started."""
     _set(_M_ARENA_MAX, _ARENAS)
     return_large_blocks(_LARGE_BLOCK_BYTES)
 
 
 def return_large_blocks(least_bytes: int) -> None:
-    """Blocks of so many bytes and more go back when they are freed.
+    """Return blocks of this size and more to the system when they are freed.
 
-    By default glibc raises its threshold with every large block that is freed, up to 32 MB.
+    By default glibc raises this threshold with each freed block, up to 32 MB.
     """
     _set(_M_MMAP_THRESHOLD, least_bytes)
 
 
-def give_back() -> None:
-    """Give back what was freed in the midst of what is still used. Takes milliseconds, without the interpreter's lock."""
+def trim() -> None:
+    """Return freed memory that lies between used memory. Takes milliseconds, and does not hold the GIL."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set(option: int, value: int) -> None:
-    with contextlib.suppress(AttributeError, OSError):  # another C library
+    with contextlib.suppress(AttributeError, OSError):  # not glibc
         ctypes.CDLL(None).mallopt(option, value)
 
 
 @contextlib.asynccontextmanager
-async def given_back_regularly(period_seconds: float = PERIOD_SECONDS) -> AsyncIterator[None]:
-    """While the context is open, freed memory is given back now and then."""
-    task = asyncio.create_task(_give_back_regularly(period_seconds), name="freed memory")
+async def trimmed_regularly(period_seconds: float = PERIOD_SECONDS) -> AsyncIterator[None]:
+    """Trim freed memory periodically while the context is open."""
+    task = asyncio.create_task(_trim_regularly(period_seconds), name="freed memory")
     try:
         yield
     finally:
@@ -55,7 +55,7 @@ async def given_back_regularly(period_seconds: float = PERIOD_SECONDS) -> AsyncI
             await task
 
 
-async def _give_back_regularly(period_seconds: float) -> None:
+async def _trim_regularly(period_seconds: float) -> None:
     while True:
         await asyncio.sleep(period_seconds)
-        await asyncio.to_thread(give_back)
+        await asyncio.to_thread(trim)

@@ -1,7 +1,7 @@
-"""A second server in a process, for probes and metrics, on a port of its own.
+"""A second server in the process, for probes and metrics, on its own port.
 
-Clients of the first port can't read them, and however many connections these hold, a probe is answered. It must not know what
-is served.
+Clients of the first port cannot read them, and probes are answered however many connections the first port has. It must not
+know what is served.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ocelli_http.connection import LimitedProtocol
 from ocelli_http.server import bind, build_config
 
 INTERNAL_CONNECTIONS = 64
-"""Probes and readers of metrics are few."""
+"""Few clients send probes or read metrics."""
 
 
 @contextlib.asynccontextmanager
 async def internal_server(app: ASGIApp, address: str, port: int) -> AsyncIterator[None]:
-    """Serves while the block runs, the drain of the other server included.
+    """Serves while the context is open, including the drain of the other server.
 
     Raises:
         BindError: the address cannot be used.
@@ -43,7 +43,7 @@ class _InternalProtocol(LimitedProtocol):
 
 
 class _InternalServer(uvicorn.Server):
-    """Signals belong to the other server."""
+    """The other server handles the signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

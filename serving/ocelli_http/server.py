@@ -1,4 +1,4 @@
-"""uvicorn with the settings that all of Ocelli's servers share, and with signals that leave the process to its owner.
+"""uvicorn with the settings that all of Ocelli's servers share. A signal stops the server, not the process.
 
 It must not know what is served.
 """
@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 from ocelli_http.connection import DRAINING, LimitedProtocol
 
 KEEP_ALIVE_SECONDS = 75
-"""Longer than who calls keeps an idle connection, load balancers with their minute among them: else a request may meet a
-connection that just closed."""
+"""Longer than clients keep an idle connection, including load balancers with their 60 seconds. Otherwise a request could arrive
+on a connection that has just been closed."""
 
 
 BACKLOG = 2048
@@ -30,36 +30,38 @@ _DRAIN_POLL_SECONDS = 0.05
 
 
 class BindError(Exception):
-    """The address cannot be bound. The message says which, why, and what to do."""
+    """The address cannot be bound. The message has the address, the reason and the remedy."""
 
 
 def bind(address: str, port: int) -> socket.socket:
-    """A listening socket at an address of IPv4 or IPv6, or at all of both (`*`). Raises BindError."""
+    """A listening socket at an IPv4 or IPv6 address, or at all addresses (`*`). Raises BindError."""
     try:
         if address != EVERY_ADDRESS:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             return socket.create_server((address, port), family=family, backlog=BACKLOG)
         if socket.has_dualstack_ipv6():
-            # IPv6 may be compiled in and switched off.
+            # IPv6 may be supported by the kernel and disabled.
             with contextlib.suppress(OSError):
                 return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)
         return socket.create_server(("", port), backlog=BACKLOG)
     except OSError as error:
-        raise BindError(f"cannot listen on {address} port {port}: {error.strerror}; free the address") from error
+        raise BindError(
+            f"cannot listen on {address} port {port}: {error.strerror}; free the port, or set another address"
+        ) from error
 
 
 class ServerSettings(TypedDict, total=False):
-    """What differs from server to server, by uvicorn's names."""
+    """The settings that differ between servers, by uvicorn's names."""
 
     http: type[LimitedProtocol]
     limit_concurrency: int
-    """How many connections may be open, see `LimitedProtocol`."""
+    """The limit on open connections, see `LimitedProtocol`."""
     timeout_keep_alive: float
     timeout_graceful_shutdown: int
 
 
 def build_config(app: ASGIApp, **own: Unpack[ServerSettings]) -> uvicorn.Config:
-    """The settings of a server: those that all share, and its own."""
+    """The shared settings, and those of this server."""
     shared: dict[str, Any] = {
         "http": LimitedProtocol,
         "ws": "none",
@@ -75,11 +77,12 @@ def build_config(app: ASGIApp, **own: Unpack[ServerSettings]) -> uvicorn.Config:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server would end the process by the same signal once it has stopped, before anything else is closed.
+    """A server that drains when it is stopped, and leaves the process running.
 
-    uvicorn also closes idle connections at once, and a request that is on its way just then is lost. This one drains first: it
-    goes on answering, each answer says that it is the last of its connection, and idle connections stay open until their
-    clients have used them once more, for so many seconds at most. SIGINT, the interrupt of a person who waits, ends the drain.
+    uvicorn's own server sends itself the signal again once it has stopped, before anything else is closed. It also closes idle
+    connections immediately, so a request that is being sent at that moment is lost. This server keeps answering for up to
+    `drain_seconds`: each answer closes its connection, and idle connections stay open until their clients have used them once
+    more. SIGINT, which a person sends, ends the drain.
     """
 
     def __init__(self, config: uvicorn.Config, *, drain_seconds: float = 0.0) -> None:
@@ -92,16 +95,16 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await self._use_up_connections()
+        await self._drain_connections()
         await super().shutdown(sockets)
 
-    async def _use_up_connections(self) -> None:
+    async def _drain_connections(self) -> None:
         setattr(self.server_state, DRAINING, True)
         for connection in list(self.server_state.connections):
             if isinstance(connection, LimitedProtocol):
                 connection.begin_drain()
         deadline = time.monotonic() + self._drain_seconds
-        # uvicorn keeps a set of connections, and no event of its change.
+        # uvicorn has no event for a change of its set of connections.
         while self.server_state.connections and time.monotonic() < deadline:
             if self._interrupted or self.force_exit:
                 return

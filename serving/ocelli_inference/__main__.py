@@ -1,6 +1,6 @@
-"""`python -m ocelli_inference`: serve the revision that the environment names until a signal ends it.
+"""`python -m ocelli_inference`: serves the revision that the environment names until a signal stops it.
 
-Exit code 0 after a drain. 1 where it could not begin: the log and the termination message then say why.
+Exit code 0 after a drain; 1 if it could not start, with the reason in the log and in the termination message.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ocelli_inference.settings import InferenceSettings
 _log = logging.getLogger("ocelli_inference")
 
 _TALKATIVE = ("uvicorn",)
-"""Its start and stop lines say nothing that ours do not."""
+"""Its start and stop lines repeat ours."""
 
 _LARGE_BLOCK_BYTES = 8 * 1024 * 1024
-"""Typical images stay below it, where malloc is faster; after a few of 100 megapixels hundreds of megabytes would stay."""
+"""Typical images stay below it, where malloc is faster. Without it, a few images of 100 megapixels would keep hundreds of
+MB."""
 
 
 def main() -> int:
@@ -48,13 +49,13 @@ def main() -> int:
         return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {error}")
     except Exception:
         _log.exception("unexpected error")
-        fact = "the server failed through a fault of its own"
-        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {fact}; report it with its log")
+        fact = "the server failed because of an internal error"
+        return _fail(f"Classifier {settings.classifier}, revision {settings.revision}: {fact}; report it with the server's log")
     return 0
 
 
 def _limit_numpy_threads() -> None:
-    """Products with a head are small, and OpenBLAS would start a thread for every core of the node. Read at NumPy's import."""
+    """OpenBLAS would start a thread per core of the node for small products with a head. NumPy reads this on import."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

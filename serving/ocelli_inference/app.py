@@ -18,9 +18,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, THRESHOLD_HEADER, Prediction
+from ocelli_http.metrics import metrics_route
 from ocelli_inference import open_inference
 from ocelli_inference.errors import ErrorAnswer, OtherRevisionError, answer_error, build_error_response, internal_error
-from ocelli_inference.metrics import CONTENT_TYPE, RequestOutcome
+from ocelli_inference.metrics import RequestOutcome
 from ocelli_inference.open_inference import UnknownModelError
 from ocelli_inference.request_body import ClientGoneError, read_body, wait_for_disconnect
 from ocelli_inference.service import InferenceService
@@ -35,7 +36,7 @@ _VERSION_PATH = _MODEL_PATH + "/versions/{revision}"
 
 
 def build_app(service: InferenceService) -> Starlette:
-    """The ASGI application over a service that may still be loading."""
+    """The ASGI application for a service that may still be loading."""
     routes = _Routes(service)
     open_inference_routes = [
         Route(prefix + path, endpoint, methods=[method])
@@ -66,7 +67,7 @@ def build_internal_app(service: InferenceService) -> Starlette:
         routes=[
             Route("/healthz", routes.healthz),
             Route("/readyz", routes.readyz),
-            Route("/metrics", routes.metrics),
+            metrics_route(service.metrics.registry),
         ]
     )
 
@@ -87,7 +88,7 @@ class _Routes:
                 prediction = await _unless_client_gone(request, predictor.predict(body, language=language, threshold=threshold))
             return JSONResponse(prediction.to_json())
 
-        return await self._observed(request, answer, lambda error: {"error": {"kind": error.kind, "message": error.message}})
+        return await self._observed(answer, lambda error: {"error": {"kind": error.kind, "message": error.message}})
 
     async def infer(self, request: Request) -> Response:
         async def answer() -> Response:
@@ -101,7 +102,7 @@ class _Routes:
                 predictions = await _unless_client_gone(request, _predict_all(predictor.predict, document.images))
             return JSONResponse(open_inference.infer_response(document, predictions))
 
-        return await self._observed(request, answer, _open_inference_error)
+        return await self._observed(answer, _open_inference_error)
 
     async def healthz(self, request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -110,9 +111,6 @@ class _Routes:
         if self._service.ready:
             return PlainTextResponse("ready\n")
         return PlainTextResponse("draining\n" if self._service.draining else "loading\n", status_code=503)
-
-    async def metrics(self, request: Request) -> Response:
-        return Response(self._service.metrics.render(), media_type=CONTENT_TYPE)
 
     async def server_metadata(self, request: Request) -> Response:
         return JSONResponse(open_inference.server_metadata(version("ocelli")))
@@ -127,7 +125,7 @@ class _Routes:
         try:
             self._check_model(request)
         except UnknownModelError as error:
-            return self._told(request, error, _open_inference_error)
+            return self._error_response(error, _open_inference_error)
         ready = self._service.ready
         return JSONResponse({"name": self._service.classifier_id, "ready": ready}, status_code=200 if ready else 503)
 
@@ -136,7 +134,7 @@ class _Routes:
             self._check_model(request)
             predictor = self._service.predictor
         except Exception as error:
-            return self._told(request, error, _open_inference_error)
+            return self._error_response(error, _open_inference_error)
         return JSONResponse(
             open_inference.model_metadata(
                 classifier_id=self._service.classifier_id,
@@ -149,46 +147,42 @@ class _Routes:
     def _check_revision(self, expected: str | None) -> None:
         if expected is not None and expected != self._service.revision:
             raise OtherRevisionError(
-                f"this server answers for revision {self._service.revision}, not {expected[:64]!r}; ask another one"
+                f"this server serves revision {self._service.revision}, not {expected[:64]!r}; use another server"
             )
 
     def _check_model(self, request: Request) -> None:
         name = request.path_params["name"]
         if name != self._service.classifier_id:
-            raise UnknownModelError(f"model {name!r} is not known; this server's model is {self._service.classifier_id!r}")
+            raise UnknownModelError(f"model {name!r} is not known; use this server's model, {self._service.classifier_id!r}")
         revision = request.path_params.get("revision", self._service.revision)
         if revision != self._service.revision:
             raise UnknownModelError(
-                f"model {name!r} has no version {revision!r} here; this server's version is {self._service.revision!r}"
+                f"model {name!r} has no version {revision!r} here; use this server's version, {self._service.revision!r}"
             )
 
-    async def _observed(
-        self, request: Request, answer: Callable[[], Awaitable[Response]], body_of: Callable[[ErrorAnswer], object]
-    ) -> Response:
-        """The answer, or the error as an answer, counted either way."""
+    async def _observed(self, answer: Callable[[], Awaitable[Response]], body_of: Callable[[ErrorAnswer], object]) -> Response:
+        """The answer, or the response for its error. Either is counted."""
         started = time.perf_counter()
         try:
             response = await answer()
         except Exception as error:
-            return self._told(request, error, body_of, counted=True)
+            return self._error_response(error, body_of, counted=True)
         self._service.metrics.requests.labels(RequestOutcome.PREDICTED).inc()
         self._service.metrics.request_seconds.observe(time.perf_counter() - started)
         return response
 
-    def _told(
-        self, request: Request, error: Exception, body_of: Callable[[ErrorAnswer], object], *, counted: bool = False
-    ) -> Response:
+    def _error_response(self, error: Exception, body_of: Callable[[ErrorAnswer], object], *, counted: bool = False) -> Response:
         answer = answer_error(error)
         if answer is None:
             _log.error("prediction failed", exc_info=error)
             answer = internal_error()
         if counted:
             self._service.metrics.requests.labels(answer.kind).inc()
-        return build_error_response(request, answer, body_of(answer))
+        return build_error_response(answer, body_of(answer))
 
 
 class _RequestCounting:
-    """Counts predictions until their answer is sent, and takes leave of clients while the server drains."""
+    """Counts predictions until their answer is sent, and closes connections while the server drains."""
 
     def __init__(self, app: ASGIApp, service: InferenceService) -> None:
         self._app = app
@@ -199,17 +193,17 @@ class _RequestCounting:
             await self._app(scope, receive, send)
             return
 
-        async def send_and_take_leave(message: Message) -> None:
+        async def send_and_close(message: Message) -> None:
             if message["type"] == "http.response.start" and self._service.draining:
                 message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         with self._service.count_request():
-            await self._app(scope, receive, send_and_take_leave)
+            await self._app(scope, receive, send_and_close)
 
 
 def _parse_threshold(header: str | None) -> float:
-    """The least score that is answered; 0 where the header is left out or no number."""
+    """The lowest score that is returned; 0 if the header is missing or not a number."""
     try:
         return float(header or 0)
     except ValueError:
@@ -229,7 +223,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 async def _predict_all(
     predict: Callable[[bytes], Coroutine[Any, Any, Prediction]], images: Sequence[bytes]
 ) -> list[Prediction]:
-    """All predictions, or the error of the first image that has one, which the message then names."""
+    """All predictions; or the error of the first image that has one, with the image's position in the message."""
 
     async def predict_one(position: int, image: bytes) -> Prediction:
         try:
@@ -247,7 +241,7 @@ async def _predict_all(
 
 
 async def _unless_client_gone(request: Request, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of the work, which is cancelled when the client hangs up. Raises ClientGoneError then."""
+    """The result of the work. If the client disconnects, cancels the work and raises ClientGoneError."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(wait_for_disconnect(request))
     try:

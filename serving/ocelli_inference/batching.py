@@ -1,9 +1,9 @@
-"""Dynamic batching: images of many requests go through the backbone together.
+"""Dynamic batching: the backbone processes images of several requests together.
 
-Decoding runs in a few threads next to the one thread that runs the backbone; large images have threads of their own, so that
-small ones never wait for them. A batch leaves when it is full, when nothing else is being decoded, or when its oldest image has
-waited for the deadline. So a lone image never waits, and under load the time that the backbone is busy gathers the next batch.
-This module knows nothing of HTTP, nor of classes: what it gives is features, which any number of heads can score.
+A few threads decode images while one thread runs the backbone. Large images have their own threads, so that small ones never
+wait for them. A batch is started when it is full, when no other image is being decoded, or when its oldest image has waited
+until the deadline. So a single image never waits, and under load the next batch fills while the backbone is busy. This module
+must not know HTTP or classes: it returns features, for any number of heads.
 """
 
 from __future__ import annotations
@@ -26,16 +26,8 @@ from ocelli_inference.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 
-class FeatureEngine(Protocol):
-    """What runs a backbone."""
-
-    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features of shape [N, D] of images of shape [N, H, W, 3]; each row depends on its own image alone."""
-        ...
-
-
 class PendingImage(Protocol):
-    """An image that is not decoded yet."""
+    """An opened image."""
 
     @property
     def is_large(self) -> bool:
@@ -47,16 +39,8 @@ class PendingImage(Protocol):
         ...
 
 
-class Decoder(Protocol):
-    """Opens images, in any number of threads."""
-
-    def open(self, data: bytes, /) -> PendingImage:
-        """The image in the bytes of a file."""
-        ...
-
-
 class BatcherClosedError(Exception):
-    """The batcher takes no more images."""
+    """The batcher accepts no more images."""
 
 
 class BatchFailedError(Exception):
@@ -65,11 +49,11 @@ class BatchFailedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRules:
-    """When a batch leaves."""
+    """When a batch is started."""
 
     limit_images: int = 8
     wait_seconds: float = 0.005
-    """How long a decoded image waits, at most, for others that are being decoded, while the backbone is idle."""
+    """The maximum time that a decoded image waits for others that are being decoded while the backbone is idle."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -85,14 +69,19 @@ class FeatureBatcher:
     def __init__(
         self,
         *,
-        decoder: Decoder,
-        engine: FeatureEngine,
+        open_image: Callable[[bytes], PendingImage],
+        compute_features: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
         decode_threads: int,
         rules: BatchRules,
         metrics: Metrics,
     ) -> None:
-        self._decoder = decoder
-        self._engine = engine
+        """`open_image` is called in any number of threads.
+
+        `compute_features` runs the backbone: images of shape [N, H, W, 3] to features of shape [N, D], where each row depends
+        only on its own image.
+        """
+        self._open_image = open_image
+        self._compute_features = compute_features
         self._rules = rules
         self._metrics = metrics
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
@@ -108,7 +97,7 @@ class FeatureBatcher:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop at once: who still waits gets BatcherClosedError."""
+        """Stop immediately: waiting callers get BatcherClosedError."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.cancel()
@@ -120,7 +109,7 @@ class FeatureBatcher:
         self._backbone.shutdown(wait=False, cancel_futures=True)
 
     async def features(self, data: bytes) -> NDArray[np.float32]:
-        """Features of shape [D] of the bytes of an image file. Cancelling the call takes the image out of the queue.
+        """Features of shape [D] of an image file. Cancelling the call removes the image from the queue.
 
         Raises:
             BatcherClosedError, BatchFailedError, and what the decoder raises.
@@ -151,15 +140,15 @@ class FeatureBatcher:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._worker is None and task is not None and not task.cancelling():
-                raise BatcherClosedError from None  # the pool dropped what it had not begun; nobody cancelled the caller
+                raise BatcherClosedError from None  # the pool dropped a job; the caller was not cancelled
             raise
         finally:
             self._decoding -= 1
-            # Fewer images on their way may be what the next batch waits for, also where this one could not be decoded.
+            # The next batch may wait for this, also if the image could not be decoded.
             self._changed.set()
 
     def _decode_small(self, data: bytes) -> NDArray[np.uint8] | PendingImage:
-        image = self._decoder.open(data)
+        image = self._open_image(data)
         return image if image.is_large else self._timed_decode(image)
 
     def _timed_decode(self, image: PendingImage) -> NDArray[np.uint8]:
@@ -179,7 +168,7 @@ class FeatureBatcher:
                 raise
             except Exception:
                 _log.exception("the backbone failed", extra={"batch_images": len(batch)})
-                message = f"the backbone failed on a batch of {len(batch)} images; the log says more"
+                message = f"the backbone failed on a batch of {len(batch)} images; see the log of the server"
                 _fail(batch, partial(BatchFailedError, message))
             else:
                 for item, row in zip(batch, features, strict=True):
@@ -188,7 +177,7 @@ class FeatureBatcher:
 
     def _timed_features(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         started = time.perf_counter()
-        features = self._engine.features(np.stack(images))
+        features = self._compute_features(np.stack(images))
         self._metrics.batch_seconds.observe(time.perf_counter() - started)
         self._metrics.batch_images.observe(len(images))
         return features
@@ -217,5 +206,5 @@ class FeatureBatcher:
 def _fail(batch: Iterable[_Decoded], build_error: Callable[[], Exception]) -> None:
     for item in batch:
         if not item.features.done():
-            # An error of its own for each: raising one adds to its traceback.
+            # A new error for each: raising one extends its traceback.
             item.features.set_exception(build_error())

@@ -1,13 +1,12 @@
-"""Errors as answers: the only module that knows HTTP status codes.
+"""Errors as HTTP answers. No other module of the server knows status codes.
 
-The prediction call and the Open Inference Protocol share the codes and differ in their bodies.
+The prediction call and the Open Inference Protocol have the same status codes and different bodies.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
@@ -27,12 +26,12 @@ _CLIENT_CLOSED_REQUEST = 499
 
 
 class OtherRevisionError(Exception):
-    """The caller wants another revision than the one that is served here."""
+    """The caller requests a revision that is not served here."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorAnswer:
-    """How an error is told."""
+    """The answer to an error."""
 
     status: int
     kind: str
@@ -43,7 +42,7 @@ class ErrorAnswer:
 
 
 def answer_error(error: Exception) -> ErrorAnswer | None:
-    """How to tell an error, or None for one that nobody expected."""
+    """The answer to an error; None for an unexpected one."""
     match error:
         case ImageError():
             return ErrorAnswer(status=400, kind=error.kind, message=str(error))
@@ -61,13 +60,17 @@ def answer_error(error: Exception) -> ErrorAnswer | None:
         case NotReadyError():
             return ErrorAnswer(status=503, kind=Refusal.NOT_READY, message=str(error), retry=True)
         case BatcherClosedError():
-            return ErrorAnswer(status=503, kind=Refusal.NOT_READY, message="the server is ending", retry=True)
+            return ErrorAnswer(
+                status=503, kind=Refusal.NOT_READY, message="the server is stopping; use another server", retry=True
+            )
         case InvalidRequestError():
             return ErrorAnswer(status=400, kind=RequestOutcome.INVALID_REQUEST, message=str(error))
         case UnknownModelError():
             return ErrorAnswer(status=404, kind=RequestOutcome.INVALID_REQUEST, message=str(error))
         case ClientGoneError():
-            return ErrorAnswer(status=_CLIENT_CLOSED_REQUEST, kind=RequestOutcome.CLIENT_GONE, message="the client hung up")
+            return ErrorAnswer(
+                status=_CLIENT_CLOSED_REQUEST, kind=RequestOutcome.CLIENT_GONE, message="the client disconnected"
+            )
     return None
 
 
@@ -75,27 +78,23 @@ def internal_error() -> ErrorAnswer:
     return ErrorAnswer(
         status=500,
         kind=RequestOutcome.INTERNAL_ERROR,
-        message="the prediction failed; the server's log says why",
+        message="the prediction failed; see the log of the server",
     )
 
 
-def build_error_response(request: Request, answer: ErrorAnswer, body: object) -> Response:
-    """The answer with its headers; `body` is the JSON document."""
+def build_error_response(answer: ErrorAnswer, body: object) -> Response:
+    """The response with its headers; `body` is the JSON document."""
     headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if answer.retry else {}
     if answer.body_unread:
-        return _LingeringResponse(body, request.receive, status_code=answer.status, headers=headers | {"Connection": "close"})
+        return _EarlyResponse(body, status_code=answer.status, headers=headers | {"Connection": "close"})
     return JSONResponse(body, status_code=answer.status, headers=headers)
 
 
-class _LingeringResponse(JSONResponse):
-    """An answer before the end of the request's body."""
-
-    def __init__(self, body: object, receive: Receive, *, status_code: int, headers: dict[str, str]) -> None:
-        super().__init__(body, status_code=status_code, headers=headers)
-        self._receive = receive
+class _EarlyResponse(JSONResponse):
+    """An answer that is sent before the end of the body, see `ocelli_http.early_answer`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        await linger(self._receive)
+        await linger(receive)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""The inference server's connections: what is refused before the application sees it is told as the prediction call tells it.
+"""The inference server's connections. Errors that occur before the application have the form of the prediction call.
 
 It must not know what the requests mean.
 """

@@ -1,4 +1,4 @@
-"""From the store to a predictor that has answered: artifact, backbone, engine, warm-up."""
+"""Loads a revision from the store: artifact, backbone, engine, warm-up."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from ocelli_storage.store_url import open_store
 
 _log = logging.getLogger(__name__)
 
-# An engine on the CPU runs the images of a batch side by side, one on each thread: a few rounds keep the threads busy, and a
-# larger batch would only make its first image wait for its last. On a GPU a batch runs as one.
+# On a CPU the engine runs the images of a batch in parallel, one per thread. A few rounds keep the threads busy; in a larger
+# batch the first image would only wait for the last. On a GPU a batch runs as one.
 _ROUNDS_IN_A_BATCH = 4
 _BATCH_ON_GPU = 32
 
@@ -44,18 +44,18 @@ class LoadError(Exception):
 
 @asynccontextmanager
 async def open_predictor(settings: InferenceSettings, metrics: Metrics) -> AsyncIterator[Predictor]:
-    """The revision of the settings, loaded, verified and warm: its predictor has answered a real prediction.
+    """The revision of the settings, loaded, verified and warm: its predictor has made a real prediction.
 
     Raises:
-        LoadError: artifact or backbone are missing or damaged, or do not work.
+        LoadError: artifact or backbone is missing or damaged, or does not work.
     """
     try:
         artifact, engine, rules = await _load(settings)
     except (ObjectStoreError, ArtifactError, BackboneError) as error:
         raise LoadError(str(error)) from error
     batcher = FeatureBatcher(
-        decoder=ImageDecoder(artifact.preprocessing),
-        engine=engine,
+        open_image=ImageDecoder(artifact.preprocessing).open,
+        compute_features=engine.features,
         decode_threads=settings.cpu_count,
         rules=rules,
         metrics=metrics,
@@ -83,7 +83,7 @@ async def _load(settings: InferenceSettings) -> tuple[Artifact, Engine, BatchRul
     prefix = location.network_prefix(settings.revision) if own else None
     metadata = await load_backbone_metadata(store, artifact.backbone_digest, prefix=prefix)
     device = device_for(metadata, await asyncio.to_thread(available_device, settings.accelerator))
-    # Nothing of a backbone is read after it was loaded, so that no cache has to be found, shared and cleaned.
+    # The files of a backbone are not needed after it was loaded, so there is no cache to share and to clean up.
     with tempfile.TemporaryDirectory(prefix="ocelli-backbone-") as folder:
         files = needed_files(device)
         backbone = await load_backbone(store, artifact.backbone_digest, cache=Path(folder), files=files, prefix=prefix)
@@ -95,13 +95,15 @@ async def _load(settings: InferenceSettings) -> tuple[Artifact, Engine, BatchRul
 
 
 async def _warm_up(predictor: Predictor) -> Prediction:
-    """Predict a picture of noise along the way that every image takes."""
+    """Predict an image of noise, in the same way as every image."""
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     try:
         prediction = await predictor.predict(simplejpeg.encode_jpeg(noise))
     except Exception as error:
         _log.exception("the first prediction failed")
-        raise LoadError("the first prediction failed; see the log of the server, and train again if it stays") from error
+        raise LoadError(
+            "the first prediction failed; see the log of the server, and train again if it fails repeatedly"
+        ) from error
     if not all(math.isfinite(item.score) for item in prediction.scores):
-        raise LoadError("the first prediction has scores that are not numbers; train again")
+        raise LoadError("the first prediction has scores that are not finite numbers; train again")
     return prediction

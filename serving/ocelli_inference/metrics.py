@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from ocelli_http.metrics import build_registry
 
 _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -17,35 +14,31 @@ _STEP_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1
 
 
 class RequestOutcome(StrEnum):
-    """How a request ended, beside the faults and refusals of the prediction call."""
+    """How a request ended, in addition to the faults and refusals of the prediction call."""
 
     PREDICTED = "Predicted"
     INVALID_REQUEST = "InvalidRequest"
-    """It is no request of the Open Inference Protocol."""
+    """It is not a request of the Open Inference Protocol."""
     CLIENT_GONE = "ClientGone"
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
     INTERNAL_ERROR = "InternalError"
 
 
 class Metrics:
-    """All metrics, on a registry of their own."""
+    """All metrics, on their own registry."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self.registry = build_registry()
         self.info = Gauge(
             "ocelli_inference_info",
-            "Constant 1, labelled with what is served.",
+            "Always 1; the labels name what is served.",
             ["classifier_id", "revision", "engine"],
             registry=self.registry,
         )
-        self.ready = Gauge(
-            "ocelli_inference_ready", "1 while the server asks for new predictions, else 0.", registry=self.registry
-        )
+        self.ready = Gauge("ocelli_inference_ready", "1 while the server accepts new traffic, else 0.", registry=self.registry)
         self.load_seconds = Gauge(
             "ocelli_inference_load_seconds",
-            "Seconds that loading the revision and its first prediction, the one of the warm-up, took.",
+            "Seconds to load the revision and to make its first prediction, the warm-up.",
             registry=self.registry,
         )
         self.requests = Counter(
@@ -64,13 +57,13 @@ class Metrics:
         )
         self.decode_seconds = Histogram(
             "ocelli_inference_decode_duration_seconds",
-            "Seconds to decode and resize one image, without waiting.",
+            "Seconds to decode and resize one image, without the time that it waits.",
             buckets=_STEP_BUCKETS,
             registry=self.registry,
         )
         self.batch_seconds = Histogram(
             "ocelli_inference_batch_duration_seconds",
-            "Seconds that the backbone took for one batch.",
+            "Seconds that the backbone takes for one batch.",
             buckets=_STEP_BUCKETS,
             registry=self.registry,
         )
@@ -82,15 +75,11 @@ class Metrics:
         )
         self.queued_images = Gauge(
             "ocelli_inference_queued_images",
-            "Images that are in the server: being decoded, waiting, or in the batch that runs.",
+            "Images in the server: being decoded, waiting, or in the running batch.",
             registry=self.registry,
         )
         self.queued_bytes = Gauge(
             "ocelli_inference_queued_bytes",
-            "Bytes of image files that are held for requests.",
+            "Bytes of image files held in memory for requests.",
             registry=self.registry,
         )
-
-    def render(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self.registry)

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol, version 2, over REST: its documents, typed.
+"""The documents of the Open Inference Protocol, version 2, over REST.
 
-One model, the classifier; its one version is the revision. Input `image`: files of images as base64. Outputs `scores` and
-`classes`. Source: the protocol's `inference_rest.md`.
+There is one model, the classifier, with one version, the revision. The input `image` has image files in base64; the outputs are
+`scores` and `classes`. Source: the protocol's `inference_rest.md`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ocelli_api.prediction import Prediction
 from ocelli_storage.archives import IMAGE_BYTES_LIMIT, shown_name
 
 IMAGES_LIMIT = 64
-"""Images in one request."""
+"""The maximum number of images in one request."""
 BODY_BYTES_LIMIT = 16 * 1024 * 1024
-"""Bytes of one request: one image of the largest size fits, as base64."""
+"""The maximum size of one request: one image of the largest size fits in base64."""
 PARSED_BYTES_FACTOR = 2
-"""Parsing holds, beside the body, at most so many times its bytes for long: its text and the images."""
+"""In addition to the body, parsing holds up to this many times its bytes: its text, and the images."""
 
 _INPUT = "image"
 _SCORES = "scores"
@@ -30,11 +30,11 @@ _OUTPUTS = (_SCORES, _CLASSES)
 
 
 class InvalidRequestError(Exception):
-    """The document is no request for this model."""
+    """The document is not a request for this model."""
 
 
 class UnknownModelError(Exception):
-    """Another model, or another version of it, than the one that is served here."""
+    """The model, or the version of it, is not served here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +44,14 @@ class InferRequest:
     id: str | None
     images: tuple[bytes, ...]
     outputs: tuple[str, ...]
-    """Names of the outputs that were asked for, in that order."""
+    """Names of the requested outputs, in order."""
 
 
 def parse_infer_request(body: bytes) -> InferRequest:
     """Type a request.
 
     Raises:
-        InvalidRequestError: it is none; the message names the field.
+        InvalidRequestError: it is not a request; the message names the field.
     """
     try:
         document = json.loads(body)
@@ -71,7 +71,7 @@ def parse_infer_request(body: bytes) -> InferRequest:
 
 
 def infer_response(request: InferRequest, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """The answer: one prediction for each image of the request, in its order."""
+    """The answer, with one prediction for each image of the request, in order."""
     first = predictions[0]
     outputs = {
         _SCORES: {

@@ -1,6 +1,6 @@
-"""One revision of one classifier: bytes of an image in, a `Prediction` out.
+"""One revision of one classifier: from the bytes of an image to a `Prediction`.
 
-The engine's features and the classifier's head are apart: the batcher in front of the engine knows no classifier.
+The batcher computes features and must not know classifiers; the classifier's head turns features into scores.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Head(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ServedClassifier:
-    """What one head answers for."""
+    """A classifier's head, and the names of its classes."""
 
     classifier_id: str
     revision: str
     class_names: tuple[str, ...]
     head: Head
     type_hierarchies: tuple[str | None, ...] | None = None
-    """Of each class, where a pretrained classifier has them."""
+    """Of each class, if a pretrained classifier has them."""
     wordings: Mapping[str, Wording] = field(default_factory=dict)
-    """The same in other languages."""
+    """Class names and type hierarchies in other languages."""
 
     def wording(self, language: str | None) -> Wording:
-        """What the classes are called in a language, or as the definition calls them where it is not known."""
+        """The names of the classes in a language; the names in the definition if the language is not known."""
         known = self.wordings.get((language or "").casefold())
         hierarchies = self.type_hierarchies or (None,) * len(self.class_names)
         return known or Wording(class_names=self.class_names, type_hierarchies=hierarchies)
@@ -54,16 +54,16 @@ class Predictor:
         self._batcher = batcher
 
     async def predict(self, data: bytes, *, language: str | None = None, threshold: float = 0.0) -> Prediction:
-        """The scores of the bytes of an image file, classes in the order of the definition and called as in the language.
+        """The scores of an image file, with classes in the order of the definition and named in the language.
 
-        Classes whose score, as it is answered, is below the threshold are left out.
+        Classes whose rounded score is below the threshold are left out.
 
         Raises:
             ImageError: this image cannot be predicted.
             BatcherClosedError, BatchFailedError: see there.
         """
         features = await self._batcher.features(data)
-        # One row at a time: a product over a whole batch may round differently than one over a single image.
+        # One row at a time: a matrix product of a whole batch may round differently.
         scores = self.classifier.head.scores(features[np.newaxis])[0]
         rounded = [round(score, SCORE_DECIMALS) for score in scores.tolist()]
         wording = self.classifier.wording(language)

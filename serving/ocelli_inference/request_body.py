@@ -1,4 +1,4 @@
-"""Reading the body of a request: bounded in size and time, and counted while it is in memory."""
+"""Reads the body of a request, with limits on size and time. Its bytes are counted while they are in memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ocelli_http.body_pace import BodyPace
 from ocelli_inference.admission import Ticket
 
 PACE = BodyPace(stall_seconds=30.0, least_bytes_per_second=512 * 1024)
-"""Bodies come from the same cluster, and are counted while they come."""
+"""Bodies come from the same cluster, and count against the limits while they arrive."""
 
 
 class BodyTooLargeError(Exception):
-    """The body is, or says it is, larger than allowed. The rest of it was not read."""
+    """The size or the declared size of the body exceeds the limit. The rest of it was not read."""
 
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the body is larger than {limit_bytes:,} bytes")
@@ -20,15 +20,15 @@ class BodyTooLargeError(Exception):
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client has disconnected."""
 
 
 async def read_body(request: Request, ticket: Ticket, *, limit_bytes: int) -> bytes:
-    """The whole body, its bytes added to the ticket as they come: who is slow holds only what was sent.
+    """The whole body. Bytes are added to the ticket as they arrive, so a slow client holds only what it has sent.
 
     Raises:
         BodyTooLargeError, BodyStalledError, BodyTooSlowError, ClientGoneError: see there.
-        QueueFullError: the server holds too many bytes already.
+        QueueFullError: the server already holds too many bytes.
     """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit_bytes:
@@ -48,6 +48,6 @@ async def read_body(request: Request, ticket: Ticket, *, limit_bytes: int) -> by
 
 
 async def wait_for_disconnect(request: Request) -> None:
-    """Returns when the client hangs up. Only after the body was read."""
+    """Returns when the client disconnects. Call it only after the body was read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -28,10 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 async def run_server(settings: InferenceSettings) -> None:
-    """Serve until a signal and its drain end it.
+    """Serve until a signal arrives and the drain is over.
 
     Raises:
-        BindError, LoadError: it could not begin.
+        BindError, LoadError: the server could not start.
     """
     metrics = Metrics()
     service = InferenceService(
@@ -48,7 +48,7 @@ async def run_server(settings: InferenceSettings) -> None:
         timeout_graceful_shutdown=INFERENCE_LAST_ANSWERS_SECONDS,
     )
     server = _DrainingServer(config, service, DrainRules())
-    # The probes are answered while the revision loads: alive, not ready.
+    # Probes are answered while the revision loads: alive, but not ready.
     async with internal_server(build_internal_app(service), settings.bind_address, INTERNAL_PORT):
         serving = asyncio.create_task(server.serve(sockets=[listener]), name="serving")
         loading = asyncio.create_task(_load_and_serve(settings, service, serving), name="loading")
@@ -87,7 +87,7 @@ async def _load_and_serve(settings: InferenceSettings, service: InferenceService
 
 
 class _DrainingServer(Server):
-    """A signal begins a drain; uvicorn's own handler would close the door at once."""
+    """A signal begins a drain; uvicorn's own handler would stop accepting requests immediately."""
 
     def __init__(self, config: uvicorn.Config, service: InferenceService, rules: DrainRules) -> None:
         super().__init__(config, drain_seconds=INFERENCE_IDLE_SECONDS)

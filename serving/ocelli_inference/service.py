@@ -1,7 +1,7 @@
-"""What the routes share: the predictor once there is one, and whether the server asks for new predictions.
+"""The state that the routes share: the predictor, once it is loaded, and whether the server is ready.
 
-Two questions that a Pod's life keeps apart. *Ready* asks for traffic: true from the first real prediction to the signal that
-ends the process. *Serving* answers what comes: it goes on through the drain, because callers learn of the end a moment late.
+*Ready* means that the server should get traffic: from the first real prediction to the signal that stops the process. It
+answers longer than that, through the drain, because callers notice a moment late that it is no longer ready.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from ocelli_inference.predictor import Predictor
 
 
 class NotReadyError(Exception):
-    """The revision is not loaded yet, or the process is about to end."""
+    """The revision is not loaded yet, or the process is stopping."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrainRules:
-    """How long a server that was told to stop still answers."""
+    """How long a server still answers after the signal to stop."""
 
     quiet_seconds: float = 3.0
-    """It stops after so long without a new request: gateways and kube-proxies take a moment to look elsewhere."""
+    """It stops after this time without a new request: gateways and kube-proxies take a moment to notice."""
     limit_seconds: float = INFERENCE_DRAIN_SECONDS
-    """It stops after so long in any case."""
+    """It stops after this time in any case."""
 
 
 class InferenceService:
@@ -50,27 +50,27 @@ class InferenceService:
         self.metrics = metrics
         self._clock = clock
         self._predictor: Predictor | None = None
-        self._draining = False
+        self.draining = False
         self._in_flight = 0
         self._last_request_at = clock()
 
     @property
     def ready(self) -> bool:
-        return self._predictor is not None and not self._draining
-
-    @property
-    def draining(self) -> bool:
-        return self._draining
+        return self._predictor is not None and not self.draining
 
     @property
     def predictor(self) -> Predictor:
-        """Raises NotReadyError while there is none."""
+        """Raises NotReadyError if there is none."""
         if self._predictor is None:
-            raise NotReadyError("the server is ending" if self._draining else "the revision is not loaded yet")
+            raise NotReadyError(
+                "the server is stopping; use another server"
+                if self.draining
+                else "the revision is not loaded yet; try again in a moment"
+            )
         return self._predictor
 
     def begin_serving(self, predictor: Predictor) -> None:
-        """The predictor has answered a real prediction: ask for traffic."""
+        """The predictor has made a real prediction: become ready."""
         self._predictor = predictor
         self.metrics.info.labels(self.classifier_id, self.revision, predictor.engine_name).set(1)
         self.metrics.ready.set(int(self.ready))
@@ -80,8 +80,8 @@ class InferenceService:
         self.metrics.ready.set(0)
 
     async def drain(self, rules: DrainRules) -> None:
-        """Stop asking for traffic, and return once none comes any more."""
-        self._draining = True
+        """Stop being ready, and return when no more requests arrive."""
+        self.draining = True
         self.metrics.ready.set(0)
         begun = self._last_request_at = self._clock()
         while self._predictor is not None and self._clock() - begun < rules.limit_seconds:

@@ -1,14 +1,14 @@
 """The artifact of a revision: what was learned, with everything that is needed to use it.
 
-    model.safetensors   the heads, where they were learned
+    model.safetensors   the heads, if they were learned
     head.json           the head of a pretrained classifier
-    network/            its network, as a backbone
+    network/            its network, in the form of a backbone
     …                   the artifact's parts of exports
-    artifact.json       all else, with the digest of every other file; written last: with it the artifact exists
+    artifact.json       everything else, with the digest of every other file; written last: it completes the artifact
 
-`artifact.json` holds nothing that differs between two trainings of the same revision on one kind of machine, such as times,
-so its digest, the artifact's digest, is reproducible. Never a pickle. The definition and reports lie beside the artifact and
-are not part of it: a source that is erased later changes the definition and nothing that was learned.
+`artifact.json` has nothing that differs between two trainings of the same revision on one kind of machine, such as times, so
+its digest, the artifact's digest, is reproducible. No file is a pickle. The definition and reports are stored next to the
+artifact and are not part of it: erasing a source changes the definition, and nothing that was learned.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
-"""Version 1 does not say with which precision features were made."""
+"""Version 1 does not record the precision of features."""
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
     **LIMITS_BYTES,
-    # 500 heads over the longest features that torchvision's networks have, with their rejection, are 32 MB.
+    # 500 heads for the longest features of torchvision's networks take 32 MB with their rejection.
     HEADS_FILE: 64 * MEGABYTE,
-    # Labels, hierarchy and translations, which have 5 MB each where they come from, and paths that say names again.
+    # Labels, hierarchy and translations of up to 5 MB each, and paths that repeat names.
     OUTPUT_HEAD_FILE: 64 * MEGABYTE,
 }
 
 _REJECTION = "rejection."
-"""Before the names of a rejection's arrays among those of the heads."""
+"""Prefix of the names of a rejection's arrays in the file of the heads."""
 _LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
 
 
 class ArtifactError(Exception):
-    """What lies in the store is no artifact that this program can use."""
+    """The artifact is missing or damaged, or this program cannot use it."""
 
 
 def library_versions() -> Mapping[str, str]:
@@ -62,32 +62,32 @@ def library_versions() -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Artifact:
-    """What a training learned."""
+    """The result of a training."""
 
     classifier_id: str
     revision: str
     class_names: tuple[str, ...]
-    """In the definition's order, which is that of the heads."""
+    """In the order of the definition, which is also that of the heads."""
     heads: Heads | OutputHead
     backbone_name: str
     backbone_digest: str
     backbone_place: PartPlace = PartPlace.BACKBONE
-    """`ARTIFACT`: the artifact has a network of its own."""
+    """`ARTIFACT`: the artifact has its own network."""
     precision: Precision | None
-    """With which features were made; None: that of the backbone (format version 1)."""
+    """The precision of features; None: that of the backbone (format version 1)."""
     preprocessing: Preprocessing
     metrics: Mapping[str, Any]
     """A summary of the evaluation, as JSON."""
     exports: Mapping[ExportFormat, tuple[ExportPart, ...]] = field(default_factory=dict)
-    """What each export consists of."""
+    """The parts of each export."""
     export_files: Mapping[str, bytes] = field(default_factory=dict)
-    """The parts of exports that lie beside the artifact, by file name; empty where the artifact was loaded."""
+    """The artifact's own parts of exports, by file name; empty after loading."""
     library_versions: Mapping[str, str] = field(default_factory=library_versions)
 
     def __post_init__(self) -> None:
         if len(self.class_names) != self.heads.class_count:
             raise ValueError(
-                f"artifact: {len(self.class_names)} class names do not fit heads of {self.heads.class_count} classes"
+                f"artifact: it has {len(self.class_names)} class names and heads for {self.heads.class_count} classes"
             )
 
     def to_files(self) -> tuple[bytes, Mapping[str, bytes]]:
@@ -99,7 +99,7 @@ class Artifact:
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
         document: dict[str, Any] = {
-            # An artifact that was read keeps its version, and with it its digest.
+            # A loaded artifact keeps its version, and so its digest.
             "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
             "classifierID": self.classifier_id,
             "revision": self.revision,
@@ -117,7 +117,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of `artifact.json`; it pins every other file."""
+        """SHA-256 (hex) of `artifact.json`, which pins every other file."""
         return sha256_hex(self.to_files()[0])
 
 
@@ -137,35 +137,35 @@ async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifa
 async def load_artifact(
     store: ObjectStore, location: ClassifierLocation, revision: str, *, expected_digest: str | None = None
 ) -> Artifact:
-    """Read the artifact of a revision and verify every digest; the artifact's own too, where it is given.
+    """Read the artifact of a revision and verify every digest, including the artifact's own if it is given.
 
     Raises:
-        ArtifactError: there is none, it is damaged or another one, or this program cannot read its version.
+        ArtifactError: there is none, it is damaged or the wrong one, or this program cannot read its version.
         StoreUnavailableError: see there.
     """
     what = f"artifact of {location.classifier_id}, revision {revision}"
     metadata = await _get(store, location.artifact_key(revision, ARTIFACT_METADATA), what)
     digest = sha256_hex(metadata)
     if expected_digest is not None and digest != expected_digest:
-        raise ArtifactError(f"{what}: its digest is {digest}, expected is {expected_digest}; train the revision again")
+        raise ArtifactError(f"{what}: its digest is {digest}, not {expected_digest}; train the revision again")
     try:
         document = parse_document(metadata)
         version = document["formatVersion"]
         if version not in READ_VERSIONS:
             raise ArtifactError(
-                f"{what}: {ARTIFACT_METADATA} has format version {version}, this program reads "
-                f"{' and '.join(map(str, READ_VERSIONS))}; use one version of Ocelli for all its parts"
+                f"{what}: {ARTIFACT_METADATA} has format version {version}; this program reads versions "
+                f"{' and '.join(map(str, READ_VERSIONS))}. Use one version of Ocelli for all its parts"
             )
         file = OUTPUT_HEAD_FILE if OUTPUT_HEAD_FILE in document["files"] else HEADS_FILE
         data = await _get(store, location.artifact_key(revision, file), what)
         if sha256_hex(data) != document["files"][file]:
-            raise ArtifactError(f"{what}: {file} has another digest than {ARTIFACT_METADATA} says; train again")
+            raise ArtifactError(f"{what}: {file} does not have the digest in {ARTIFACT_METADATA}; train the revision again")
         classes, summary = document["classes"], ArtifactSummary.parse(document)
         if file == HEADS_FILE and any(item["threshold"] != DECISION_THRESHOLD for item in classes):
-            raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train again")
+            raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train the revision again")
         if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
             raise ArtifactError(
-                f"{what}: it says it is revision {document['revision']} of {document['classifierID']}; train again"
+                f"{what}: it is revision {document['revision']} of {document['classifierID']}; train the revision again"
             )
         return Artifact(
             classifier_id=document["classifierID"],
@@ -188,14 +188,14 @@ async def load_artifact(
 
 
 def _describe_heads(class_names: tuple[str, ...], heads: Heads | OutputHead) -> tuple[list[dict[str, Any]], str, bytes]:
-    """What `artifact.json` says of the classes, and the name and the bytes of the file with the rest."""
+    """The classes in `artifact.json`, and the name and the bytes of the file of the heads."""
     if isinstance(heads, OutputHead):
         return [{"name": name} for name in class_names], OUTPUT_HEAD_FILE, canonical_bytes(heads.to_json())
     classes = [
         {"name": name, "threshold": DECISION_THRESHOLD, "calibration": {"slope": float(slope), "offset": float(offset)}}
         for name, slope, offset in zip(class_names, heads.slope, heads.offset, strict=True)
     ]
-    # safetensors writes the memory as it lies, but notes the shape: a transposed array would come back scrambled.
+    # safetensors writes the memory as it is, with the shape: a transposed array would be read back scrambled.
     arrays = {"weights": heads.weights, "bias": heads.bias}
     if heads.rejection is not None:
         arrays |= {f"{_REJECTION}{name}": array for name, array in heads.rejection.arrays().items()}

@@ -1,8 +1,8 @@
-"""A backbone as installed: what is known of it, and its files below `backbones/<digest>/` in the object store.
+"""An installed backbone: its metadata, and its files below `backbones/<digest>/` in the object store.
 
-`backbone.json` names every other file with its digest, and the digest of `backbone.json` names the backbone: it pins all.
-The network of a pretrained classifier is kept in the same form, beside the classifier's artifact. Nothing here runs a network
-or knows PyTorch.
+`backbone.json` lists every other file with its digest, and the digest of `backbone.json` names the backbone, so it pins all
+files. The network of a pretrained classifier is stored in the same form, with the classifier's artifact. This module must not
+run a network or need PyTorch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,17 +27,17 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 FORMAT_VERSION = 1
 METADATA_FILE = "backbone.json"
 ONNX_FILE = "model.onnx"
-"""The network: uint8[N, height, width, 3] to float32[N, features], normalisation included."""
+"""The network: uint8[N, height, width, 3] to float32[N, features], including normalisation."""
 ONNX_BODY_FILE = "body.onnx"
-"""Its part of ONNX exports, see `ocelli_model.exports`."""
+"""The backbone's part of ONNX exports, see `ocelli_model.exports`."""
 CORE_ML_BODY_FILE = "body.mlmodel"
-"""Its part of Core ML exports; absent where Core ML cannot express the network."""
+"""The backbone's part of Core ML exports; absent if Core ML cannot express the network."""
 WEIGHTS_FILE = "model.safetensors"
-"""The weights for PyTorch; absent where the network has none."""
+"""The weights for PyTorch; absent if the network has none."""
 
 METADATA_LIMIT_BYTES = 1 * MEGABYTE
 FILE_LIMIT_BYTES = 4096 * MEGABYTE
-"""torchvision's largest networks have 2.5 GB. Trainers and inference servers read them, each for its own tenant only."""
+"""torchvision's largest networks have 2.5 GB. Each trainer and inference server reads them for one tenant only."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _PUBLISH_AGAIN = "publish the backbone again"
@@ -49,28 +49,28 @@ class BackboneError(Exception):
 
 
 class BackboneUnavailableError(BackboneError):
-    """A backbone cannot be had: its name is unknown, or its published weights are not at hand."""
+    """A backbone cannot be published: its name is unknown, or its published weights are not available."""
 
 
 class NetworkKind(StrEnum):
-    """What a network answers, and which code of ours knows it."""
+    """What a network computes, and which code of Ocelli can rebuild it."""
 
     BODY = "Body"
-    """Features, for heads that are learned: a network without its last layer."""
+    """Features for learned heads: a network without its last layer."""
     CLASSIFIER = "Classifier"
-    """The outputs of a whole network of torchvision's."""
+    """The outputs of a whole network."""
     ONNX = "ONNX"
-    """The outputs of a network that came as ONNX: no code here could run it in PyTorch."""
+    """The outputs of a network that was imported as ONNX: it cannot run in PyTorch."""
 
 
 class Precision(StrEnum):
-    """With which numbers an engine may compute."""
+    """The number formats that an engine may use."""
 
     FLOAT32 = "Float32"
-    """Only with 32 bits: the same scores on every node."""
+    """Only 32 bits: the same scores on every node."""
     FASTEST = "Fastest"
-    """With bfloat16 too, where the processor has it. Nothing new is learned or published with it, because scores depend on
-    the node; what was learned with it is served with it.
+    """Also bfloat16, if the processor supports it. Scores then depend on the node, so nothing new is learned or published with
+    it; older artifacts are served with it.
     """
 
 
@@ -82,40 +82,40 @@ class Weights:
     """The file's name or URL, without credentials."""
     sha256: str
     provenance: str | None = None
-    """Who made them, and from what they were converted; where it is known."""
+    """Who trained them, and what they were converted from, if known."""
 
     def to_json(self) -> dict[str, Any]:
         document = {"origin": self.origin, "sha256": self.sha256}
-        # Left out where it is not known: older digests were made without it.
+        # Left out if unknown, to keep older digests.
         return document if self.provenance is None else {**document, "provenance": self.provenance}
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Weights:
-        """Type what `to_json` gives. Raises KeyError, TypeError."""
+        """Type what `to_json` returns. Raises KeyError, TypeError."""
         return cls(origin=document["origin"], sha256=document["sha256"], provenance=document.get("provenance"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneMetadata:
-    """What `backbone.json` says."""
+    """The contents of `backbone.json`."""
 
     name: str
-    """Such as `EfficientNetLite0`, or the name of a torchvision classification model; `ocelli_model.backbones.families`."""
+    """Such as `EfficientNetLite0`, or the name of a torchvision classification model; see `ocelli_model.backbones.families`."""
     version: str
-    """Of the code that made the files."""
+    """Version of the code that built the files."""
     preprocessing: Preprocessing
     feature_count: int
     precision: Precision
     weights: Weights | None
-    """None: the backbone needs none."""
+    """None: the backbone has no weights."""
     licence: str | None
-    """SPDX identifier, where it is known."""
+    """SPDX identifier, if known."""
     files: Mapping[str, str]
     """SHA-256 (hex) by file name."""
     kind: NetworkKind = NetworkKind.BODY
 
     def to_json(self) -> dict[str, Any]:
-        # Left out for bodies: their digests are older than the other kinds.
+        # Left out for bodies, to keep their digests, which are older than the other kinds.
         kind = {} if self.kind is NetworkKind.BODY else {"kind": str(self.kind)}
         return {
             **kind,
@@ -131,7 +131,7 @@ class BackboneMetadata:
         }
 
     def to_bytes(self) -> bytes:
-        """The contents of `backbone.json`."""
+        """The bytes of `backbone.json`."""
         return canonical_bytes(self.to_json())
 
     @property
@@ -141,22 +141,22 @@ class BackboneMetadata:
 
     @classmethod
     def parse(cls, data: bytes, *, digest: str, remedy: str = _PUBLISH_AGAIN) -> BackboneMetadata:
-        """Type the contents of `backbone.json` and check that they have the digest that they were asked for by.
+        """Type the contents of `backbone.json` and check that they have the requested digest.
 
-        `remedy` is what to do where they have not.
+        `remedy` is the remedy in error messages.
 
         Raises:
-            BackboneError: they are no metadata of this version, or others than the digest names.
+            BackboneError: they are not metadata of this version, or do not have the digest.
         """
         if sha256_hex(data) != digest:
-            raise BackboneError(f"backbone {digest}: {METADATA_FILE} has another digest; {remedy}")
+            raise BackboneError(f"backbone {digest}: {METADATA_FILE} does not have this digest; {remedy}")
         try:
             document = json.loads(data)
             version = document["formatVersion"]
             if version != FORMAT_VERSION:
                 raise BackboneError(
-                    f"backbone {digest}: {METADATA_FILE} has format version {version}, this program reads {FORMAT_VERSION}; "
-                    "use one version of Ocelli for all its parts"
+                    f"backbone {digest}: {METADATA_FILE} has format version {version}; this program reads version "
+                    f"{FORMAT_VERSION}. Use one version of Ocelli for all its parts"
                 )
             weights = document["weights"]
             return cls(
@@ -176,7 +176,7 @@ class BackboneMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A backbone whose files, those that were asked for, lie in a local folder, verified."""
+    """A backbone whose requested files are in a local folder, verified."""
 
     metadata: BackboneMetadata
     folder: Path
@@ -190,21 +190,30 @@ class Backbone:
         return self.metadata.digest
 
 
+@dataclass(frozen=True, kw_only=True)
+class BackboneSource:
+    """A backbone that can be built: its weights are available, and their digest is known."""
+
+    weights: Weights
+    build: Callable[[], tuple[BackboneMetadata, Mapping[str, bytes]]]
+    """Its metadata, and its files by name. Takes seconds. Raises BackboneUnavailableError if the weights cannot be used."""
+
+
 async def load_backbone(
     store: ObjectStore, digest: str, *, cache: Path, files: Iterable[str] = (ONNX_FILE,), prefix: str | None = None
 ) -> Backbone:
-    """Bring files of a backbone to `<cache>/<digest>/`; those that lie there undamaged are not fetched again.
+    """Download files of a backbone to `<cache>/<digest>/`. Undamaged files that exist there are not downloaded again.
 
-    `prefix` is where it lies; None: among the installed ones. Several processes may share the cache: a file appears complete
-    or not at all. Of `files`, those that this backbone does not have are passed over; `ocelli_model.engine.needed_files` says
-    which an engine needs.
+    `prefix` is its place in the store; None: it is an installed backbone. Several processes can share the cache: files are
+    written atomically. `files` that this backbone does not have are skipped; `ocelli_model.engine.needed_files` returns those
+    that an engine needs.
 
     Raises:
-        BackboneError: there is no such backbone, or what lies there is damaged.
+        BackboneError: there is no such backbone, or it is damaged.
         StoreUnavailableError: see there.
     """
     if not _DIGEST.fullmatch(digest):
-        raise BackboneError(f"backbone {digest!r}: a digest has 64 hex digits; take it from the output of ocelli_model.publish")
+        raise BackboneError(f"backbone {digest!r}: a digest has 64 hex digits; use the one that ocelli_model.publish prints")
     folder = cache / digest
     metadata = await load_backbone_metadata(store, digest, prefix=prefix)
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +233,7 @@ async def load_backbone(
 
 
 async def load_backbone_metadata(store: ObjectStore, digest: str, *, prefix: str | None = None) -> BackboneMetadata:
-    """What is known of a backbone. Raises as `load_backbone`."""
+    """The metadata of a backbone. Raises as `load_backbone`."""
     remedy = _PUBLISH_AGAIN if prefix is None else _TRAIN_AGAIN
     return BackboneMetadata.parse(await _get(store, digest, METADATA_FILE, prefix), digest=digest, remedy=remedy)
 
@@ -232,16 +241,16 @@ async def load_backbone_metadata(store: ObjectStore, digest: str, *, prefix: str
 async def save_backbone(
     store: ObjectStore, metadata: BackboneMetadata, files: Mapping[str, bytes], *, prefix: str | None = None
 ) -> str:
-    """Store a backbone and return its digest. `backbone.json` comes last: with it the backbone exists.
+    """Store a backbone and return its digest. `backbone.json` is written last: it completes the backbone.
 
-    `prefix` is where it shall lie; None: among the installed ones.
+    `prefix` is its place in the store; None: it is an installed backbone.
 
     Raises:
-        ValueError: the files are not those that the metadata name.
+        ValueError: the files are not those in the metadata.
         StoreUnavailableError: see there.
     """
     if {name: sha256_hex(data) for name, data in files.items()} != dict(metadata.files):
-        raise ValueError(f"backbone {metadata.name}: files and digests differ")
+        raise ValueError(f"backbone {metadata.name}: the files do not have the digests in the metadata")
     digest = metadata.digest
     for name, data in files.items():
         await store.put(_key(digest, name, prefix), data)

@@ -1,7 +1,7 @@
-"""Engines: what runs a backbone. OpenVINO on a CPU, PyTorch on a GPU; trainer and inference server use the same ones.
+"""Engines run backbones: OpenVINO on a CPU, PyTorch on a GPU. Trainer and inference server use the same ones.
 
-An image's features do not depend on what else is computed with it: OpenVINO gets every image alone, on one thread, as many
-images at a time as there are threads; PyTorch gets batches of one size, filled up. Importing this module imports no torch.
+The features of an image do not depend on the other images of a batch: OpenVINO computes each image separately, one per thread;
+PyTorch gets padded batches of one size. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """A backbone, ready to run."""
+    """A backbone that is ready to run."""
 
     @property
     def name(self) -> str:
@@ -33,27 +33,27 @@ class Engine(Protocol):
 
     @property
     def metadata(self) -> BackboneMetadata:
-        """The backbone that it runs."""
+        """Metadata of the backbone."""
         ...
 
     def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Compute uint8[N, height, width, 3] to float32[N, features]; N may be 0. Blocks; one call at a time runs, others wait.
+        """From uint8[N, height, width, 3] to float32[N, features]; N may be 0. Blocks; calls run one after another.
 
-        A row depends on its image only, to the bit.
+        A row is bit-identical for the same image.
 
         Raises:
-            ValueError: the images have another shape or dtype than the backbone's preprocessing gives.
+            ValueError: the images do not have the shape or dtype of the backbone's preprocessing.
         """
         ...
 
 
 def available_device(device: Accelerator = Accelerator.AUTO) -> Accelerator:
-    """CPU or GPU: what `device` comes to on this machine; `Auto` to a GPU if there is one that PyTorch can use.
+    """The device for a setting: CPU or GPU. `Auto` is a GPU if there is one that PyTorch can use.
 
-    Imports torch only where an NVIDIA driver is present.
+    Imports torch only if an NVIDIA driver is present.
 
     Raises:
-        BackboneError: a GPU is asked for and there is none that PyTorch can use.
+        BackboneError: the setting is a GPU, and there is none that PyTorch can use.
     """
     if device is Accelerator.CPU:
         return device
@@ -64,35 +64,35 @@ def available_device(device: Accelerator = Accelerator.AUTO) -> Accelerator:
             return Accelerator.GPU
     if device is Accelerator.GPU:
         raise BackboneError(
-            "engine: a GPU is asked for, but PyTorch finds none here; use an image with PyTorch for GPUs on a node with one, "
-            "or ask for the CPU"
+            "engine: the accelerator is GPU, but PyTorch finds no GPU; use an image with PyTorch for GPUs on a GPU node, "
+            "or set the accelerator to CPU"
         )
     return Accelerator.CPU
 
 
 def device_for(metadata: BackboneMetadata, device: Accelerator) -> Accelerator:
-    """The device that `available_device` named; the CPU for a network that no code here could run in PyTorch."""
+    """The device returned by `available_device`, or the CPU for a network that cannot run in PyTorch."""
     runs_in_pytorch = metadata.kind is not NetworkKind.ONNX and find_family(metadata.name) is not None
     return device if runs_in_pytorch else Accelerator.CPU
 
 
 def needed_files(device: Accelerator) -> Sequence[str]:
-    """The files of a backbone that `load_engine` needs on a device that `device_for` named."""
+    """The files of a backbone that `load_engine` needs on a device returned by `device_for`."""
     return (WEIGHTS_FILE,) if device is Accelerator.GPU else (ONNX_FILE,)
 
 
 def load_engine(
     backbone: Backbone, *, threads: int, device: Accelerator = Accelerator.AUTO, precision: Precision | None = None
 ) -> Engine:
-    """Load a backbone and run it once, so that the first image is not the slow one.
+    """Load a backbone, and run it once so that the first image is not slow.
 
-    `precision` is the one that an artifact's features were made with; None: that of the backbone.
+    `precision` is that of the artifact's features; None: that of the backbone.
 
     Raises:
-        BackboneError: the files cannot be run, or no such device is here.
+        BackboneError: the files cannot be run, or there is no such device.
     """
     if threads < 1:
-        raise ValueError(f"engine: {threads} threads are asked for; ask for 1 at least")
+        raise ValueError(f"engine: the number of threads is {threads}; it must be at least 1")
     engine: Engine
     if device_for(backbone.metadata, available_device(device)) is Accelerator.GPU:
         engine = TorchEngine(backbone, torch_device="cuda", threads=threads, precision=precision)
@@ -104,7 +104,7 @@ def load_engine(
 
 
 class OpenVinoEngine:
-    """A backbone's ONNX file in OpenVINO on the CPU."""
+    """A backbone's ONNX file in OpenVINO, on a CPU."""
 
     def __init__(self, backbone: Backbone, *, threads: int, precision: Precision | None = None) -> None:
         """`precision`: see `load_engine`."""
@@ -123,11 +123,11 @@ class OpenVinoEngine:
                 model,
                 "CPU",
                 {
-                    # Without the hint OpenVINO takes bfloat16 wherever the processor has it.
+                    # Without the hint OpenVINO uses bfloat16 if the processor supports it.
                     "INFERENCE_PRECISION_HINT": "bf16" if in_bfloat16 else "f32",
                     "INFERENCE_NUM_THREADS": threads,
                     "NUM_STREAMS": threads,
-                    # Pods share a node's cores: pinned to them, two servers would queue on one core beside an idle one.
+                    # Pods share the cores of a node. With pinning, two servers could wait for one core while another is idle.
                     "ENABLE_CPU_PINNING": False,
                 },
             )
@@ -150,7 +150,7 @@ class OpenVinoEngine:
 
 
 class TorchEngine:
-    """A backbone's PyTorch network, with float32 or, on a GPU and where the precision allows it, bfloat16."""
+    """A backbone's PyTorch network, with float32, or with bfloat16 on a GPU if the precision allows it."""
 
     def __init__(self, backbone: Backbone, *, torch_device: str, threads: int, precision: Precision | None = None) -> None:
         """`precision`: see `load_engine`."""
@@ -163,13 +163,13 @@ class TorchEngine:
         on_gpu = self._device.type == "cuda"
         if not on_gpu:
             torch.set_num_threads(threads)
-        # TensorFloat-32 keeps 10 bits of a float32's mantissa; PyTorch takes it for convolutions unless told not to.
+        # TensorFloat-32 keeps 10 bits of a float32's mantissa. By default PyTorch uses it for convolutions.
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         fastest = (precision or self.metadata.precision) is Precision.FASTEST
         self._autocast = on_gpu and fastest and torch.cuda.is_bf16_supported()
         self.name = f"PyTorch {'GPU' if on_gpu else 'CPU'} {'bfloat16' if self._autocast else 'float32'}"
-        # One size for all batches: libraries choose their algorithms, and with them the rounding, by the batch's size.
+        # All batches have one size: libraries choose algorithms by the batch size, and these round differently.
         self._batch_size = 32 if on_gpu else 4
         self._network = load_network(backbone).to(self._device)
         self._lock = threading.Lock()
@@ -204,6 +204,6 @@ def _refuse_images(images: NDArray[np.uint8], metadata: BackboneMetadata) -> Non
     wanted = (metadata.preprocessing.height, metadata.preprocessing.width, 3)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != wanted:
         raise ValueError(
-            f"backbone {metadata.name}: images are {images.dtype}{list(images.shape)}, not uint8{['N', *wanted]}; "
+            f"backbone {metadata.name}: the images are {images.dtype}{list(images.shape)}, not uint8{['N', *wanted]}; "
             "decode them with this backbone's preprocessing"
         )

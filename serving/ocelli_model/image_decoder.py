@@ -1,4 +1,4 @@
-"""Decoding in several threads with bounded memory. What decoding is, `preprocessing` says."""
+"""Decodes images in several threads with bounded memory, as `preprocessing` defines."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ocelli_storage.archives import CLASSIFY_KINDS, ImageKind
 from ocelli_storage.image_file import PIXELS_LIMIT
 
 LARGE_PIXELS = 4_000_000
-"""What takes more memory than so many pixels to decode waits for room."""
+"""An image that takes more memory than this many pixels may have to wait for others."""
 
 
 class PendingImage:
-    """An image that may have to wait for room before it is decoded, once."""
+    """An opened image, which may have to wait before it is decoded, once."""
 
     def __init__(self, image: OpenedImage, room: AbstractContextManager[None], *, is_large: bool) -> None:
         self.is_large = is_large
-        """Whether it may have to wait, and takes long."""
+        """Whether it may have to wait, and takes long to decode."""
         self._image = image
         self._room = room
 
     def decode(self) -> NDArray[np.uint8]:
-        """uint8[height, width, 3], once there is room. Raises ImageError."""
+        """uint8[height, width, 3], once there is enough memory. Raises ImageError."""
         with self._room:
             return self._image.decode()
 
 
 class ImageDecoder:
-    """Decodes for one backbone, in any number of threads.
+    """Decodes images for one backbone, in any number of threads.
 
-    The large images that are being decoded have at most `PIXELS_LIMIT` pixels in all, so that many of them at a time take no
-    more memory than the largest alone: 4 bytes a pixel, up to 12 with what some decoders need. What counts is what is decoded:
-    a photograph in JPEG, scaled down by its decoder, is small. Small ones wait for nobody: their number of threads bounds them.
+    All large images that are being decoded have at most `PIXELS_LIMIT` pixels in total, so together they take no more memory
+    than the largest one: 4 bytes a pixel, and up to 12 in some decoders. The decoded size counts: a JPEG photograph that its
+    decoder scales down is small. Small images never wait; the number of threads limits them.
     """
 
     def __init__(self, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> None:
-        """`kinds` are those accepted."""
+        """`kinds` are the accepted kinds."""
         self._preprocessing = preprocessing
         self._kinds = kinds
         self._pixels = 0
@@ -49,11 +49,11 @@ class ImageDecoder:
         self._freed = threading.Condition()
 
     def __call__(self, data: bytes) -> NDArray[np.uint8]:
-        """uint8[height, width, 3] of the bytes of an image file; waits until there is room for it. Raises ImageError."""
+        """uint8[height, width, 3] of an image file; waits until there is enough memory. Raises ImageError."""
         return self.open(data).decode()
 
     def open(self, data: bytes) -> PendingImage:
-        """The image in the bytes of a file, of which only the header is read. Raises ImageError."""
+        """Open an image file, reading only its header. Raises ImageError."""
         image = OpenedImage(data, self._preprocessing, self._kinds)
         return PendingImage(image, self._room(min(image.pixels, PIXELS_LIMIT)), is_large=image.pixels > LARGE_PIXELS)
 
@@ -62,7 +62,7 @@ class ImageDecoder:
         if pixels <= LARGE_PIXELS:
             yield
             return
-        # Who waits holds up those behind it: else smaller images would keep a large one waiting for ever.
+        # A waiting image blocks those after it: otherwise smaller images could keep a large one waiting forever.
         with self._turn, self._freed:
             self._freed.wait_for(lambda: self._pixels + pixels <= PIXELS_LIMIT)
             self._pixels += pixels

@@ -1,7 +1,7 @@
 """From the bytes of an image to the pixels that a backbone takes.
 
-The one description, `Preprocessing`, travels with backbone and artifact, so that trainer, inference server and exports cannot
-differ. Scaling happens here; normalisation (`mean`, `standard_deviation`) is part of the network. Nothing here knows networks.
+Its description, `Preprocessing`, is stored with backbone and artifact, so that trainer, inference server and exports cannot
+differ. Scaling is done here; normalisation (`mean`, `standard_deviation`) is part of the network. It must not know networks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ocelli_storage.archives import CLASSIFY_KINDS, ImageKind
-from ocelli_storage.image_file import Box, DecodedImage, ImageFile, open_image
+from ocelli_storage.decoded_image import Box, DecodedImage
+from ocelli_storage.image_file import ImageFile, open_image
 
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,32 +30,33 @@ _TRANSPOSITIONS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDES_SWAPPED = frozenset({5, 6, 7, 8})
-# Where an image is longer than this times its breadth, what a centre crop cannot show is cut off before scaling: scaled to 256
-# pixels of breadth a strip of 10 x 100,000 would have 655 megapixels.
+# If an image is longer than this times its width, the parts outside the centre crop are cut off before scaling: a strip of
+# 10 x 100,000 pixels, scaled to 256 pixels of width, would have 655 megapixels.
 STRIP_RATIO = 16
 ENLARGED_PART = 0.8
-# Before the filter, a decoder may scale a JPEG down to so many times the wanted size, and any image may be shrunk by whole
-# factors down to so many times it. This bounds the work for large images, and features hardly notice.
+# Before the filter, a decoder may scale a JPEG down to this multiple of the target size, and any image may be shrunk by integer
+# factors to the other multiple. This limits the work for large images, and hardly changes features.
 _DECODER_HEADROOM, _REDUCING_GAP = 2, 3.0
-# Some networks do notice, and must answer as their makers' code does: up to 3,000 pixels a side are left to the filter.
+# Some networks are sensitive to it, and must give the same results as their original code: for these, the filter alone scales
+# images of up to 3,000 pixels a side.
 _EXACT_DECODER_HEADROOM, _EXACT_REDUCING_GAP = 12, 6.0
 
 
 class ResizeMode(StrEnum):
-    """How an image of any shape comes to the backbone's shape."""
+    """How an image of any shape is brought to the backbone's shape."""
 
     SQUASH = "Squash"
-    """Scaled to height and width, each on its own."""
+    """Scaled to height and width independently."""
     SHORT_SIDE_CROP = "ShortSideCrop"
-    """Scaled so that the shorter side is `short_side_pixels`, then the centre is cut out."""
+    """Scaled so that the shorter side is `short_side_pixels`, then the centre is cropped."""
     SQUASH_CROP = "SquashCrop"
-    """Both sides scaled to `short_side_pixels`, each on its own, then the centre is cut out. To the bit what Pillow's `resize`
-    and `crop` give, for images of up to 3,000 pixels a side.
+    """Both sides scaled to `short_side_pixels` independently, then the centre is cropped. Bit-identical to Pillow's `resize`
+    and `crop` for images of up to 3,000 pixels a side.
     """
 
 
 class Interpolation(StrEnum):
-    """The filter of the resize; all of them average over the source pixels when they shrink (antialiasing)."""
+    """The filter for scaling; all filters average over the source pixels when they shrink an image (antialiasing)."""
 
     BILINEAR = "Bilinear"
     BICUBIC = "Bicubic"
@@ -74,14 +76,14 @@ class Preprocessing:
     width: int
     resize: ResizeMode = ResizeMode.SQUASH
     short_side_pixels: int | None = None
-    """Of the scaled image before the centre is cut out; None for `SQUASH`, which cuts nothing."""
+    """Of the scaled image before it is cropped; None for `SQUASH`, which does not crop."""
     interpolation: Interpolation = Interpolation.BILINEAR
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     standard_deviation: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         if (self.resize is ResizeMode.SQUASH) != (self.short_side_pixels is None):
-            raise ValueError(f"preprocessing: short_side_pixels is for modes that crop: all but {ResizeMode.SQUASH}")
+            raise ValueError(f"preprocessing: short_side_pixels is for modes that crop, all except {ResizeMode.SQUASH}")
         if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
             raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
 
@@ -103,7 +105,7 @@ class Preprocessing:
         """Type a stored description.
 
         Raises:
-            KeyError, ValueError, TypeError: it is none.
+            KeyError, ValueError, TypeError: it is not one.
         """
         red, green, blue = (float(value) for value in document["mean"])
         deviations = tuple(float(value) for value in document["standardDeviation"])
@@ -126,14 +128,16 @@ class Preprocessing:
         return _EXACT_REDUCING_GAP if self.resize is ResizeMode.SQUASH_CROP else _REDUCING_GAP
 
     def _kept_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the middle part that is scaled, for an upright image of that size: all of it but for strips."""
+        """Height and width of the middle part that is scaled, for an upright image of this size: the whole image, except for
+        strips.
+        """
         if self.resize is not ResizeMode.SHORT_SIDE_CROP:
             return height, width
         limit = STRIP_RATIO * min(height, width)
         return min(height, limit), min(width, limit)
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width after scaling and before cropping, for an upright part of that size."""
+        """Height and width after scaling and before cropping, for an upright part of this size."""
         if self.short_side_pixels is None:
             return self.height, self.width
         if self.resize is ResizeMode.SQUASH_CROP:
@@ -145,17 +149,17 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """How one image comes to the backbone's size. All sizes are heights and widths."""
+    """How one image is brought to the backbone's size. All sizes are heights and widths."""
 
     orientation: int
     scaled: tuple[int, int]
     """After scaling and before cropping, upright."""
     stored: tuple[int, int]
-    """The same, turned as the file is."""
+    """The same, in the orientation of the file."""
     parts: tuple[float, float]
-    """The middle part that is scaled, 0 to 1 of height and width, turned as the file is."""
+    """The middle part that is scaled, 0 to 1 of height and width, in the orientation of the file."""
     least: tuple[int, int]
-    """The decoder may scale the image down to this."""
+    """The minimum size to which the decoder may scale the image down."""
 
 
 def _plan(image: ImageFile, preprocessing: Preprocessing) -> _Plan:
@@ -174,18 +178,18 @@ class OpenedImage:
     """An image file whose header has been read, to be decoded once. From one thread at a time."""
 
     def __init__(self, data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> None:
-        """`kinds` are those accepted. Raises ImageError where the header shows that it is none, or too large or too small."""
+        """`kinds` are the accepted kinds. Raises ImageError if the header is not that of an accepted image."""
         self._preprocessing = preprocessing
         with ExitStack() as context:
             self._image = context.enter_context(open_image(data, kinds))
-            # Of others the orientation may stand behind the pixels.
+            # In other kinds the orientation may be stored after the pixels.
             is_jpeg = self._image.kind is ImageKind.JPEG
             self.pixels = self._image.decoding_pixels(_plan(self._image, preprocessing).least if is_jpeg else (1, 1))
-            """How much memory `decode` takes, in pixels of 4 bytes."""
+            """The memory that `decode` takes, in pixels of 4 bytes."""
             self._context = context.pop_all()
 
     def decode(self) -> NDArray[np.uint8]:
-        """What `decode_image` returns, and raises."""
+        """Returns and raises the same as `decode_image`."""
         with self._context:
             plan = _plan(self._image, self._preprocessing)
             decoded = self._image.load(plan.least)
@@ -195,7 +199,7 @@ class OpenedImage:
         if plan.orientation in _TRANSPOSITIONS:
             upright = upright.transpose(_TRANSPOSITIONS[plan.orientation])
         height, width = self._preprocessing.height, self._preprocessing.width
-        # Rounded as torchvision's centre crop does.
+        # Rounded as in torchvision's centre crop.
         top, left = round((plan.scaled[0] - height) / 2), round((plan.scaled[1] - width) / 2)
         return np.ascontiguousarray(np.asarray(upright)[top : top + height, left : left + width])
 
@@ -203,8 +207,8 @@ class OpenedImage:
 def decode_image(data: bytes, preprocessing: Preprocessing, kinds: Collection[ImageKind] = CLASSIFY_KINDS) -> NDArray[np.uint8]:
     """Decode an image and bring it to the backbone's size. Safe to call from several threads.
 
-    `kinds` are those accepted. Orientation by EXIF is applied, transparency lies on white, of several frames the first counts.
-    Work and memory are bounded, as `ocelli_storage.image_file` says.
+    `kinds` are the accepted kinds. The EXIF orientation is applied, transparent pixels become white, and only the first frame
+    is used. Work and memory are bounded, see `ocelli_storage.image_file`.
 
     Returns:
         uint8[height, width, 3], red, green, blue; a pure function of bytes and preprocessing.
@@ -221,7 +225,9 @@ def mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The middle of images, `ENLARGED_PART` of each side, as large as the whole, for training. uint8[N, height, width, 3]."""
+    """The middle of images, `ENLARGED_PART` of each side, scaled to the size of the image, for training. uint8[N, height,
+    width, 3].
+    """
     views = np.empty_like(images)
     height, width = images.shape[1:3]
     rows, columns = int(height * ENLARGED_PART), int(width * ENLARGED_PART)
@@ -233,7 +239,7 @@ def enlarged(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _middle(image: DecodedImage, parts: tuple[float, float]) -> Box:
-    """The middle of an image: such parts, 0 to 1, of its height and width."""
+    """The middle of an image: these parts, 0 to 1, of its height and width."""
     height, width = round(image.height * parts[0]), round(image.width * parts[1])
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return left, top, left + width, top + height

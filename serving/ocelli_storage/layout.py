@@ -1,17 +1,17 @@
-"""Where things lie in the object store.
+"""The layout of the object store.
 
     backbones/<digest>/…                                          written by the installation only, readable by all
-    tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples that came by REST
+    tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
-    tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: with it the artifact exists;
-                                                                  `definition.json` (what was learned; erasing changes it),
-                                                                  `report.json` and `report.html` lie beside it; a network
-                                                                  of its own lies below `network/`
-    installation/owner.json                                       which installation the store belongs to
-    installation/orphans/<installation>.json                      what that installation's sweep found unused, and since when
-    installation/deletions/<installation>.json                    deleted Classifiers whose bytes are still to be deleted
+    tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
+                                                                  `definition.json` (what was learned; erasure changes it),
+                                                                  `report.json` and `report.html` are next to it; its own
+                                                                  network, if it has one, is below `network/`
+    installation/owner.json                                       the installation that the store belongs to
+    installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
+    installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
 
-The classifier id, not the UID, is the key: a restored backup finds its artifacts.
+Keys use the classifier id, not the UID, so that a restored backup finds its artifacts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ UPLOADS = "uploads"
 TRAININGS = "trainings"
 ARTIFACTS = "artifacts"
 KINDS = (UPLOADS, TRAININGS, ARTIFACTS)
-"""What is stored for a classifier, each below a folder of the tenant."""
+"""The kinds of objects of a classifier. Each has a folder in the tenant's folder."""
 ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
 PROGRESS = "progress.json"
@@ -42,14 +42,14 @@ DELETIONS = "deletions"
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierLocation:
-    """Everything stored for one classifier."""
+    """The keys of everything that is stored for one classifier."""
 
     namespace: str
     classifier_id: str
 
     @property
     def prefixes(self) -> tuple[str, str, str]:
-        """The prefixes below which all of it lies: uploads, trainings, artifacts."""
+        """The prefixes of all its objects: uploads, trainings, artifacts."""
         return (self.uploads_prefix, self.trainings_prefix, self.artifacts_prefix)
 
     @property
@@ -77,11 +77,11 @@ class ClassifierLocation:
         return f"{self._prefix(ARTIFACTS)}/{revision}/{file}"
 
     def definition_key(self, revision: str) -> str:
-        """Key of the definition of a learned revision: classes, sources and recipe, without what was erased."""
+        """Key of the definition of a learned revision: classes, sources and recipe, without erased sources."""
         return self.artifact_key(revision, DEFINITION)
 
     def network_prefix(self, revision: str) -> str:
-        """Where the network lies that a revision has for itself."""
+        """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
@@ -97,7 +97,7 @@ class ClassifierLocation:
 
 
 def uploads_prefix(namespace: str) -> str:
-    """Below it lie the uploads of all classifiers of a tenant."""
+    """Prefix of the uploads of all classifiers of a tenant."""
     return f"{TENANTS}/{namespace}/{UPLOADS}"
 
 
@@ -107,15 +107,15 @@ def backbone_key(digest: str, file: str) -> str:
 
 
 def owner_key() -> str:
-    """Key of the document that names the installation which the store belongs to."""
+    """Key of the document that names the installation that the store belongs to."""
     return f"{INSTALLATION}/{OWNER}"
 
 
 def orphans_key(installation: str) -> str:
-    """Key of the document in which an installation notes since when it has seen that nothing refers to something."""
+    """Key of the document in which an installation records its orphans, and since when they are orphans."""
     return f"{INSTALLATION}/{ORPHANS}/{installation}.json"
 
 
 def deletions_key(installation: str) -> str:
-    """Key of the document in which an installation notes the deleted Classifiers whose bytes are still to be deleted."""
+    """Key of the document in which an installation records deleted Classifiers whose objects are pending deletion."""
     return f"{INSTALLATION}/{DELETIONS}/{installation}.json"

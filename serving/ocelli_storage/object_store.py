@@ -1,4 +1,4 @@
-"""What every object store can do, and how it fails. It knows keys and bytes, and not what they mean.
+"""The interface of every object store, and its errors. It must not know what keys and bytes mean.
 
 `store_url.open_store` opens one.
 """
@@ -12,56 +12,56 @@ from datetime import datetime
 from pathlib import Path
 
 RETRY_LIMIT_SECONDS = 30.0
-"""How long a store repeats a request that got no answer: the embedded store is one Pod, and restarts."""
+"""How long a store retries a request without an answer: the embedded store is one Pod, and can restart."""
 
 
 class ObjectStoreError(Exception):
-    """The store cannot do what it was asked to."""
+    """The store cannot do what was requested."""
 
 
 class ObjectNotFoundError(ObjectStoreError):
-    """Nothing lies under the key."""
+    """There is no object at the key."""
 
     def __init__(self, key: str) -> None:
-        super().__init__(f"object store: nothing lies under {key!r}")
+        super().__init__(f"object store: there is no object {key!r}")
         self.key = key
 
 
 class ObjectTooLargeError(ObjectStoreError):
-    """What lies under the key has more bytes than its reader takes."""
+    """The object is larger than its reader accepts."""
 
     def __init__(self, key: str, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"object store: {key!r} has {size_bytes:,} bytes, and at most {limit_bytes:,} are read")
+        super().__init__(f"object store: {key!r} has {size_bytes:,} bytes; the limit is {limit_bytes:,}")
         self.key = key
         self.size_bytes = size_bytes
-        """As the store says, or what was read until it was too much."""
+        """The declared size, or the number of bytes read until the limit was exceeded."""
         self.limit_bytes = limit_bytes
 
 
 class StoreUnavailableError(ObjectStoreError):
-    """The store did not answer, or refused: trying again later may help."""
+    """The store did not answer, or refused the request. A later attempt may succeed."""
 
 
 class StoreUnreachableError(StoreUnavailableError):
-    """No answer came, or one that says that nobody is there to give it: what was asked for has nothing to do with it."""
+    """There was no answer, or a proxy answered that the store is not reachable. The request is not the cause."""
 
 
 class StoreQuotaError(StoreUnavailableError):
-    """The namespace has no room for what is written: trying again is in vain until something of it was deleted."""
+    """The quota of the namespace is exceeded. A write can succeed only after objects were deleted."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(f"object store: could not write {key!r}: {message}")
         self.message = message
-        """The store's own sentence: namespace, quota, use, remedy."""
+        """The store's own message: namespace, quota, usage, remedy."""
 
 
 class StoreConfigurationError(ObjectStoreError):
-    """The URL names no store that Ocelli can use."""
+    """The URL is not one of a store that Ocelli can use."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredObject:
-    """What a listing says of one object."""
+    """An object in a listing."""
 
     key: str
     size_bytes: int
@@ -69,13 +69,13 @@ class StoredObject:
 
 
 class ObjectStore(ABC):
-    """Objects by key. Every write is atomic: a reader sees the old bytes or the new ones, never a part."""
+    """Objects by key. Writes are atomic: a reader gets the old bytes or the new ones, never a part."""
 
     url: str
 
     @abstractmethod
     async def get(self, key: str, *, limit_bytes: int) -> bytes:
-        """The bytes under a key, all in memory: whoever may write there must not decide how much of it that takes.
+        """The bytes of an object, all in memory. The limit keeps users who can write the object from exhausting memory.
 
         Raises:
             ObjectNotFoundError, ObjectTooLargeError, StoreUnavailableError: see there.
@@ -83,7 +83,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def open_read(self, key: str, chunk_bytes: int = 1024 * 1024) -> AsyncIterator[bytes]:
-        """The bytes under a key in chunks, never all in memory.
+        """The bytes of an object in chunks, never all in memory.
 
         Raises:
             ObjectNotFoundError, StoreUnavailableError: see there.
@@ -91,7 +91,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def put(self, key: str, data: bytes | Path) -> None:
-        """Store bytes, or the contents of a local file (streamed), under a key.
+        """Store bytes, or the contents of a local file (streamed), at a key.
 
         Raises:
             StoreQuotaError, StoreUnavailableError: see there.
@@ -99,7 +99,7 @@ class ObjectStore(ABC):
         """
 
     async def exists(self, key: str) -> bool:
-        """Whether something lies under the key. Raises StoreUnavailableError."""
+        """Whether there is an object at the key. Raises StoreUnavailableError."""
         try:
             await self.size_of(key)
         except ObjectNotFoundError:
@@ -108,7 +108,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def size_of(self, key: str) -> int:
-        """How many bytes lie under the key. Errors as `open_read`."""
+        """The size of an object. Errors as `open_read`."""
 
     @abstractmethod
     async def list_objects(self, prefix: str) -> list[StoredObject]:
@@ -120,10 +120,10 @@ class ObjectStore(ABC):
 
     @abstractmethod
     async def delete(self, key: str) -> None:
-        """Delete what lies under a key; nothing there is no error. Raises StoreUnavailableError."""
+        """Delete the object at a key. Does nothing if there is none. Raises StoreUnavailableError."""
 
     async def delete_prefix(self, prefix: str) -> int:
-        """Delete every object below a prefix and say how many there were. Raises StoreUnavailableError."""
+        """Delete every object below a prefix, and return their number. Raises StoreUnavailableError."""
         objects = await self.list_objects(prefix)
         for item in objects:
             await self.delete(item.key)
@@ -131,13 +131,13 @@ class ObjectStore(ABC):
 
 
 async def collect_chunks(key: str, chunks: AsyncIterator[bytes], *, size_bytes: int, limit_bytes: int) -> bytes:
-    """All chunks of an object that claims a size. For implementations of `ObjectStore.get`. Raises ObjectTooLargeError."""
+    """All chunks of an object with a declared size, for implementations of `ObjectStore.get`. Raises ObjectTooLargeError."""
     if size_bytes > limit_bytes:
         raise ObjectTooLargeError(key, size_bytes, limit_bytes)
     data = bytearray()
     async for chunk in chunks:
         data += chunk
-        # What was claimed is not believed.
+        # The declared size may be wrong.
         if len(data) > limit_bytes:
             raise ObjectTooLargeError(key, len(data), limit_bytes)
     return bytes(data)

@@ -13,14 +13,14 @@ from ocelli_storage.object_store import RETRY_LIMIT_SECONDS, ObjectStore, StoreC
 
 
 def open_store(url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) -> ObjectStore:
-    """Open the store at a URL, see the module. A missing folder is created; no request is sent yet.
+    """Open the store at a URL of one of these schemes. Creates the folder if it does not exist. Sends no request.
 
-    A request without an answer is repeated for `retry_limit_seconds`.
+    A request without an answer is retried for `retry_limit_seconds`.
 
     Raises:
-        StoreConfigurationError: the URL does not name such a store.
+        StoreConfigurationError: the URL is not one of these.
     """
-    # A process needs one of the two, and each imports a large library.
+    # A process needs only one of the two modules, and each imports a large library.
     scheme = urlsplit(url).scheme
     if scheme in ("http", "https"):
         from ocelli_storage.embedded_store import EmbeddedStore
@@ -33,6 +33,6 @@ def open_store(url: str, *, retry_limit_seconds: float = RETRY_LIMIT_SECONDS) ->
     if scheme in BUCKET_SCHEMES:
         return ObstoreStore.open_bucket(url, retry_limit_seconds=retry_limit_seconds)
     raise StoreConfigurationError(
-        f"object store: {url!r} is not an address of a store; set file:///folder, s3://bucket, gs://bucket, az://container "
+        f"object store: {url!r} is not a URL of a store; set file:///folder, s3://bucket, gs://bucket, az://container "
         "or http://host of the embedded store"
     )

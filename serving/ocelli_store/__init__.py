@@ -1,1 +1,1 @@
-"""The embedded store: one folder behind HTTP, in which each namespace sees its own part and no other."""
+"""The embedded store: a folder behind HTTP in which each namespace can only access its own part."""

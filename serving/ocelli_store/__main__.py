@@ -1,6 +1,6 @@
-"""`python -m ocelli_store`: serves until SIGTERM, then finishes what it has begun.
+"""`python -m ocelli_store`: serves until SIGTERM, then finishes the requests in flight.
 
-Exit code 0 after a graceful stop, 1 with a one-line reason where it cannot start.
+Exit code 0 after a graceful stop; 1 with a one-line reason if it cannot start.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.settings import SettingsError, load_settings
-from ocelli_http.freed_memory import given_back_regularly, keep_little
+from ocelli_http.freed_memory import limit_kept_memory, trimmed_regularly
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config
 from ocelli_store.app import Store, build_app, build_internal_app
@@ -24,15 +24,15 @@ from ocelli_store.settings import StoreSettings
 from ocelli_store.tokens import TokenReviewer
 
 DRAIN_SECONDS = 3
-"""Its Deployment starts the next store once this one has ended, and idle pooled connections last as long as the drain."""
+"""Short, because the Deployment starts the next store only after this one has ended."""
 LAST_ANSWERS_SECONDS = 15
-"""With the drain, less than a Pod's 30 seconds."""
+"""Together with the drain, less than a Pod's grace period of 30 seconds."""
 _CONNECTIONS = 1000
-"""Each may cost a third of a megabyte before its token is known: a head, or what the socket had of a body."""
+"""Before its token is checked, each can take a third of a megabyte: a head, or the buffered part of a body."""
 
 
 async def serve(settings: StoreSettings) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal arrives.
 
     Raises:
         OSError, CredentialsError, BindError: volume, cluster or address cannot be used.
@@ -51,7 +51,7 @@ async def serve(settings: StoreSettings) -> None:
             timeout_graceful_shutdown=LAST_ANSWERS_SECONDS,
         )
         internal = internal_server(build_internal_app(store), settings.host, settings.internal_port)
-        async with given_back_regularly(), internal:
+        async with trimmed_regularly(), internal:
             await Server(config, drain_seconds=DRAIN_SECONDS).serve(sockets=[bind(settings.host, settings.port)])
 
 
@@ -62,13 +62,15 @@ def main() -> int:
     except SettingsError as error:
         print(f"store: {error}", file=sys.stderr)
         return 1
-    keep_little()
+    limit_kept_memory()
     configure_logging(settings.log_level, talkative=("uvicorn",))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))
     except OSError as error:
-        print(f"store: the volume at {settings.folder} cannot be used: {error.strerror}; mount a writable one", file=sys.stderr)
+        print(
+            f"store: the volume at {settings.folder} cannot be used: {error.strerror}; mount a writable volume", file=sys.stderr
+        )
         return 1
     except (CredentialsError, BindError) as error:
         print(f"store: {error}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""Who may do what. The namespace of a ServiceAccount is the tenant.
+"""Who may access which keys. The namespace of a ServiceAccount is the tenant.
 
-An administrator (operator, gateway) may do everything. Any other ServiceAccount reads `tenants/<its namespace>/` and
-`backbones/`, and writes what trainers write: trainings and artifacts of classifiers of its namespace. What lies elsewhere no
-sweep would find, and uploads are the gateway's. With a token for reading it only reads.
+An administrator (operator, gateway) may do everything. Any other ServiceAccount may read `tenants/<its namespace>/` and
+`backbones/`, and may write what trainers write: trainings and artifacts of classifiers in its namespace. The sweep would not
+find anything else, and uploads belong to the gateway. A token for reading does not permit writing.
 
-It is pure: it knows names, and nothing of tokens, of files and of what lies under a key.
+This module is pure: it must not know tokens, files or objects.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ from dataclasses import dataclass
 from ocelli_storage.layout import ARTIFACTS, BACKBONES, INSTALLATION, KINDS, ORPHANS, TENANTS, TRAININGS
 
 KEY_LIMIT_BYTES = 1024
-"""As buckets have it."""
+"""The limit of buckets."""
 SEGMENT_LIMIT_BYTES = 255
-"""As file names have it."""
+"""The limit of file names."""
 
 _FEWEST_SEGMENTS = {TRAININGS: 7, ARTIFACTS: 6}
-"""Of the keys that trainers write, see `ocelli_storage.layout`: fewer would make a file of a revision's folder."""
+"""The minimum length of the keys that trainers write, see `ocelli_storage.layout`: shorter ones are folders of a revision."""
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+):[a-z0-9.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Whom a token belongs to, as the API server says."""
+    """The owner of a token, according to the API server."""
 
     user_name: str
     may_write: bool
-    """Whether the token was made for writing too."""
+    """Whether the token's audience permits writing."""
 
 
 def is_key(text: str) -> bool:
-    """Whether a text is a key or a prefix: segments between single slashes, none of which leads elsewhere."""
+    """Whether a text is a valid key or prefix: segments between single slashes, none of them `.` or `..`."""
     if not text or len(text.encode("utf-8", "surrogatepass")) > KEY_LIMIT_BYTES or not text.isprintable() or "\\" in text:
         return False
     return all(segment not in ("", ".", "..") and len(segment.encode()) <= SEGMENT_LIMIT_BYTES for segment in text.split("/"))
 
 
-def is_place_of_folder(key: str) -> bool:
-    """Whether the layout has a folder under a key: an object there would keep all others from being stored below it."""
+def is_folder_of_layout(key: str) -> bool:
+    """Whether the layout has a folder at a key. An object there would prevent all objects below it."""
     match key.split("/"):
         case [top]:
             return top in (TENANTS, BACKBONES, INSTALLATION)
@@ -54,7 +54,7 @@ def is_place_of_folder(key: str) -> bool:
 
 
 def is_permitted(caller: Caller, administrators: Set[str], key: str, *, writing: bool) -> bool:
-    """Whether the caller may read or write what lies under a key, or below a prefix."""
+    """Whether the caller may read or write an object, or all objects below a prefix."""
     if writing and not caller.may_write:
         return False
     if caller.user_name in administrators:

@@ -1,16 +1,15 @@
-"""The store's HTTP interface, see `ocelli_storage.embedded_store`: requests, statuses, and the sentences of refusals.
+"""The store's HTTP interface, see `ocelli_storage.embedded_store`: requests, statuses, and error messages.
 
-It must not know where objects lie, who may do what, or how a token is reviewed.
+It must not know how objects are stored, who may do what, or how a token is reviewed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -18,9 +17,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from ocelli_http.body_pace import BodyPace, BodyStalledError, BodyTooSlowError
-from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
+from ocelli_http.metrics import metrics_route
+from ocelli_store.access import Caller, is_folder_of_layout, is_key, is_permitted
 from ocelli_store.folder import KeyTakenError, ObjectFolder, VolumeFullError
-from ocelli_store.metrics import CONTENT_TYPE, Metrics
+from ocelli_store.metrics import Metrics
 from ocelli_store.object_response import ObjectResponse
 from ocelli_store.readiness import Readiness
 from ocelli_store.tokens import TokenReviewer, TokenReviewError
@@ -29,7 +29,6 @@ from ocelli_store.write_slots import TooManyWritesError, WriteSlots
 
 _log = logging.getLogger(__name__)
 
-_T = TypeVar("_T")
 _WRITING = frozenset({"PUT", "DELETE"})
 _LENGTH_DIGITS = 20
 _PACE = BodyPace(stall_seconds=60.0, least_bytes_per_second=64 * 1024)
@@ -37,20 +36,20 @@ _PACE = BodyPace(stall_seconds=60.0, least_bytes_per_second=64 * 1024)
 
 @dataclass(frozen=True, kw_only=True)
 class Store:
-    """What the answers need."""
+    """The dependencies of the routes."""
 
     folder: ObjectFolder
     reviewer: TokenReviewer
     administrators: Set[str]
-    """User names that may do everything: operator and gateway."""
+    """User names that may read and write everything: operator and gateway."""
     metrics: Metrics
     pace: BodyPace = _PACE
-    """A body that comes more slowly is given up: what is on its way counts for a quota."""
+    """A slower body is refused: what has arrived counts against the quota."""
     writes: WriteSlots = field(default_factory=WriteSlots)
 
 
 class _RefusalError(Exception):
-    """An answer that is no success."""
+    """An error answer."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -68,8 +67,8 @@ def build_app(store: Store) -> Starlette:
                 headers = {"Retry-After": "1"} if refusal.status == 503 else None
                 response = PlainTextResponse(str(refusal), refusal.status, headers)
             except ClientDisconnect:
-                # Nobody is there to read it.
-                response = PlainTextResponse("the upload broke off", 400)
+                # The client is gone; this is for the metrics.
+                response = PlainTextResponse("the upload was cut off", 400)
             store.metrics.requests.labels(request.method, str(response.status_code)).inc()
             return response
 
@@ -87,58 +86,60 @@ def build_app(store: Store) -> Starlette:
 
 
 def build_internal_app(store: Store) -> Starlette:
-    """Probes and metrics, which ask for no token."""
+    """Probes and metrics, without authentication."""
+    readiness = Readiness(store.folder.check_volume)
+
+    async def answer_alive(_request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def answer_ready(_request: Request) -> Response:
+        problem = await readiness.problem()
+        if problem is not None:
+            return PlainTextResponse(f"the volume of the store cannot be written: {problem}", 503)
+        return PlainTextResponse("ok")
+
     return Starlette(
-        routes=[
-            Route("/livez", partial(_answer_alive, store)),
-            Route("/readyz", partial(_answer_ready, Readiness(store.folder.check_volume))),
-            Route("/metrics", partial(_answer_metrics, store)),
-        ]
+        routes=[Route("/livez", answer_alive), Route("/readyz", answer_ready), metrics_route(store.metrics.registry)]
     )
 
 
 async def _read(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
-    try:
+    with _volume_errors("read", key):
         found = await asyncio.to_thread(store.folder.open, key)
-    except OSError as error:
-        _log.exception("a read failed", extra={"key": key})
-        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error
     if found is None:
-        raise _RefusalError(404, f"nothing lies under {key!r}")
+        raise _RefusalError(404, f"there is no object {key!r}")
     return ObjectResponse(*found)
 
 
 async def _write(store: Store, request: Request) -> Response:
     caller = await _identify(store, request)
     key = _check_permitted(store, request, caller, request.path_params["key"])
-    if is_place_of_folder(key):
-        raise _RefusalError(409, f"{key!r} is a prefix of other keys")
-    # Whatever an administrator writes for a tenant waits for no write of that tenant's.
+    if is_folder_of_layout(key):
+        raise _RefusalError(409, f"{key!r} is a folder of the layout; use another key")
+    # Administrators have their own slots: what they write for a tenant does not wait for that tenant's writes.
     writer = None if caller.user_name in store.administrators else caller.user_name.rpartition(":")[0]
     try:
-        async with store.writes.taken(writer):
-            await store.folder.write(key, _receive(store, request), _declared_bytes(request))
+        with _volume_errors("written", key):
+            async with store.writes.taken(writer):
+                await store.folder.write(key, _receive(store, request), _declared_bytes(request))
     except TooManyWritesError as error:
         raise _RefusalError(503, str(error)) from error
     except QuotaExceededError as error:
         raise _RefusalError(413, str(error)) from error
     except VolumeFullError as error:
-        raise _RefusalError(507, f"{error}; enlarge its claim, or delete classifiers") from error
+        raise _RefusalError(507, f"{error}; enlarge its PersistentVolumeClaim, or delete classifiers") from error
     except KeyTakenError as error:
         raise _RefusalError(409, str(error)) from error
-    except OSError as error:
-        _log.exception("a write failed", extra={"key": key})
-        raise _RefusalError(500, f"the volume of the store cannot be written: {error.strerror}") from error
     return Response(status_code=204)
 
 
 def _declared_bytes(request: Request) -> int:
-    """What `Content-Length` says: digits, any number of zeros before them; 0 where it is missing or is something else."""
+    """The Content-Length, which may begin with zeros; 0 if it is missing or not a number."""
     declared = request.headers.get("content-length", "")
     if not (declared.isascii() and declared.isdecimal()):
         return 0
-    # `int` refuses thousands of digits. The first ones already say more than any volume has.
+    # `int` refuses thousands of digits, and the first 20 already exceed any volume.
     return int(declared.lstrip("0")[:_LENGTH_DIGITS] or "0")
 
 
@@ -152,17 +153,15 @@ async def _receive(store: Store, request: Request) -> AsyncIterator[bytes]:
 
 async def _delete(store: Store, request: Request) -> Response:
     key = await _permitted(store, request, request.path_params["key"])
-    try:
+    with _volume_errors("written", key):
         await store.folder.delete(key)
-    except OSError as error:
-        _log.exception("a deletion failed", extra={"key": key})
-        raise _RefusalError(500, f"the volume of the store cannot be written: {error.strerror}") from error
     return Response(status_code=204)
 
 
 async def _list_objects(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    objects = await _list(store.folder.list_objects, prefix)
+    with _volume_errors("read", prefix):
+        objects = await asyncio.to_thread(store.folder.list_objects, prefix)
     return JSONResponse(
         {
             "objects": [
@@ -174,23 +173,8 @@ async def _list_objects(store: Store, request: Request) -> Response:
 
 async def _list_folders(store: Store, request: Request) -> Response:
     prefix = await _permitted(store, request, request.query_params.get("prefix", ""))
-    return JSONResponse({"folders": await _list(store.folder.list_folders, prefix)})
-
-
-async def _answer_alive(_store: Store, _request: Request) -> Response:
-    return PlainTextResponse("ok")
-
-
-async def _answer_ready(readiness: Readiness, _request: Request) -> Response:
-    """Ready: the volume answers, be it full."""
-    problem = await readiness.problem()
-    if problem is not None:
-        return PlainTextResponse(f"the volume of the store cannot be written: {problem}", 503)
-    return PlainTextResponse("ok")
-
-
-async def _answer_metrics(store: Store, _request: Request) -> Response:
-    return Response(await asyncio.to_thread(store.metrics.render), media_type=CONTENT_TYPE)
+    with _volume_errors("read", prefix):
+        return JSONResponse({"folders": await asyncio.to_thread(store.folder.list_folders, prefix)})
 
 
 async def _permitted(store: Store, request: Request, key: str) -> str:
@@ -198,33 +182,36 @@ async def _permitted(store: Store, request: Request, key: str) -> str:
 
 
 def _check_permitted(store: Store, request: Request, caller: Caller, key: str) -> str:
-    """The key, if its caller may do what is asked with it. A refusal says nothing of what lies there."""
+    """The key, if the caller may access it. A refusal does not reveal whether the object exists."""
     if not is_key(key):
         raise _RefusalError(
-            400, f"{key!r} is not a key: give segments of 255 bytes at most between single slashes, and 1,024 bytes in all"
+            400,
+            f"{key!r} is not a key; use segments of at most 255 bytes between single slashes, and at most 1,024 bytes in total",
         )
     writing = request.method in _WRITING
     if not is_permitted(caller, store.administrators, key, writing=writing):
-        raise _RefusalError(403, f"{caller.user_name} may not {'write' if writing else 'read'} {key!r}")
+        raise _RefusalError(403, f"{caller.user_name} is not allowed to {'write' if writing else 'read'} {key!r}")
     return key
 
 
 async def _identify(store: Store, request: Request) -> Caller:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
-        raise _RefusalError(401, "show a ServiceAccount token: Authorization: Bearer TOKEN")
+        raise _RefusalError(401, "the request has no ServiceAccount token; send Authorization: Bearer TOKEN")
     try:
         caller = await store.reviewer.identify(token.strip())
     except TokenReviewError as error:
         raise _RefusalError(503, str(error)) from error
     if caller is None:
-        raise _RefusalError(401, "the API server does not know the token, or it was made for another audience")
+        raise _RefusalError(401, "the token is not valid or has another audience; use a token with the audience of the store")
     return caller
 
 
-async def _list(work: Callable[[str], _T], prefix: str) -> _T:
+@contextmanager
+def _volume_errors(use: str, key: str) -> Iterator[None]:
+    """Answer an error of the volume, which was being `use`: read or written."""
     try:
-        return await asyncio.to_thread(work, prefix)
+        yield
     except OSError as error:
-        _log.exception("a listing failed", extra={"prefix": prefix})
-        raise _RefusalError(500, f"the volume of the store cannot be read: {error.strerror}") from error
+        _log.exception("volume failed", extra={"use": use, "key": key})
+        raise _RefusalError(500, f"the volume of the store cannot be {use}: {error.strerror}; see the store's log") from error

@@ -1,6 +1,6 @@
-"""Objects as files of one volume: written beside it, made durable, then moved into place.
+"""Objects as files of one volume. Each is written to a temporary file, synced to disk, then moved into place.
 
-It must not know of HTTP, nor who may do what.
+It must not know HTTP, or who may do what.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from ocelli_store.access import is_key
 from ocelli_store.usage import Reservation, Usage
 
 _CHUNK_BYTES = 64 * 1024
-"""What a write holds in memory."""
+"""The memory that one write takes."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class VolumeFullError(Exception):
-    """The volume has no room for what is written."""
+    """The volume is full."""
 
 
 class KeyTakenError(Exception):
-    """The key is a prefix of others, or goes through one that is none."""
+    """The key is a prefix of an existing key, or an existing key is a prefix of it."""
 
 
 class ObjectFolder:
-    """A folder with `objects/`, and `incoming/` for what is being written."""
+    """A folder with `objects/`, and with `incoming/` for writes in progress."""
 
     def __init__(self, root: Path, namespace_quota_bytes: int | None = None) -> None:
-        """With a quota every object of every tenant is looked at. Raises OSError."""
+        """With a quota, every object of every tenant is read once to count it. Raises OSError."""
         self._objects = root / "objects"
         self._incoming = root / "incoming"
         self._incoming.mkdir(parents=True, exist_ok=True)
-        # What a killed process left behind. There is one process: nobody else writes there now. The folder itself stays: a full
-        # volume may have no room to make it again.
+        # Delete what a killed process left. No other process writes here. The folder itself stays, because a full volume might
+        # have no room to create it again.
         for path in self._incoming.iterdir():
             path.unlink()
         self._objects.mkdir(exist_ok=True)
         _sync_folder(root)
-        # Held to move or delete a file, with a look at how large the one was that goes, and to make or delete its folders.
+        # Held while a file is moved or deleted, with its folders, so that the size of the replaced file is right.
         self._changing = threading.Lock()
         self.usage = Usage(namespace_quota_bytes)
         if namespace_quota_bytes is not None:
@@ -58,7 +58,7 @@ class ObjectFolder:
                 self.usage.add(key, status.st_size)
 
     def open(self, key: str) -> tuple[FileIO, os.stat_result] | None:
-        """The object under a valid key as it is now, open, with its status; None where there is none. Raises OSError."""
+        """The object at a valid key, opened, with its status; None if there is none. Raises OSError."""
         try:
             file = FileIO(self._objects / key)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -73,7 +73,7 @@ class ObjectFolder:
         ]
 
     def list_folders(self, prefix: str) -> list[str]:
-        """The names one level below a valid prefix that have something below them. Raises OSError."""
+        """The names one level below a valid prefix that have objects below them. Raises OSError."""
         try:
             with os.scandir(self._objects / prefix) as entries:
                 return [entry.name for entry in entries if entry.is_dir() and is_key(entry.name)]
@@ -81,17 +81,17 @@ class ObjectFolder:
             return []
 
     def free_bytes(self) -> int:
-        """What is left of the volume."""
+        """Free bytes of the volume."""
         return shutil.disk_usage(self._objects).free
 
     def size_bytes(self) -> int:
-        """The whole volume."""
+        """Size of the volume."""
         return shutil.disk_usage(self._objects).total
 
     def check_volume(self) -> None:
-        """Write and delete a file. Raises OSError where the volume does not answer.
+        """Write and delete a file. Raises OSError if the volume does not work.
 
-        A full one does: what it holds can be read, and must be deleted to make room.
+        A full volume works: its objects can be read, and must be deletable.
         """
         probe = self._incoming / f"probe-{uuid.uuid4().hex}"
         try:
@@ -103,9 +103,9 @@ class ObjectFolder:
             probe.unlink(missing_ok=True)
 
     async def write(self, key: str, body: AsyncIterator[bytes], declared_bytes: int = 0) -> None:
-        """Store a body under a valid key: all of it, or nothing where the body breaks off.
+        """Store a body at a valid key: all of it, or nothing if the body is cut off.
 
-        For `declared_bytes` room is sought before any of them is taken; for what is beyond them, as it comes.
+        The quota for `declared_bytes` is reserved before the body is read, and for further bytes as they arrive.
 
         Raises:
             QuotaExceededError, VolumeFullError, KeyTakenError, OSError: see there.
@@ -121,23 +121,25 @@ class ObjectFolder:
                 if error.errno in _FULL:
                     raise VolumeFullError(f"the volume of the store is full ({self.free_bytes()} bytes are free)") from error
                 if isinstance(error, (IsADirectoryError, NotADirectoryError, FileExistsError)):
-                    raise KeyTakenError(f"{key!r} is a prefix of other keys, or goes through one") from error
+                    raise KeyTakenError(
+                        f"{key!r} is a prefix of another key, or another key is a prefix of it; use another key"
+                    ) from error
                 raise
             finally:
                 with suppress(FileNotFoundError):
                     incoming.unlink()
 
     async def delete(self, key: str) -> None:
-        """Delete what lies under a valid key, so that it stays away; nothing there is no error. Raises OSError."""
+        """Delete the object at a valid key durably. Does nothing if there is none. Raises OSError."""
         path = self._objects / key
-        size_bytes = await asyncio.to_thread(self._take_away, path)
+        size_bytes = await asyncio.to_thread(self._remove, path)
         if size_bytes is not None:
             self.usage.remove(key, size_bytes)
-        # Also where nothing was: another deletion of it may be on its way to the disk.
+        # Also if there was none: another deletion of it may not be on the disk yet.
         await asyncio.to_thread(_sync_folder, path.parent)
 
     async def _receive(self, path: Path, body: AsyncIterator[bytes], reservation: Reservation) -> int:
-        """Write a body to a file, and say how large it is."""
+        """Write a body to a file, and return its size."""
         size_bytes = 0
         with await asyncio.to_thread(path.open, "wb") as file:
             buffer = bytearray()
@@ -152,9 +154,9 @@ class ObjectFolder:
         return size_bytes
 
     def _move(self, source: Path, target: Path) -> int | None:
-        """Move a file into place, and say how large the one was that it replaces.
+        """Move a file into place, and return the size of the file that it replaces.
 
-        The folders that it needs are on the disk before anybody else writes to them.
+        Folders that it needs are synced to disk before another write uses them.
         """
         made: list[Path] = []
         with self._changing:
@@ -167,21 +169,21 @@ class ObjectFolder:
                 replaced_bytes = _size_of(target)
                 source.replace(target)
             except OSError:
-                # A volume may have room for folders and none for what shall be in them: nobody else would take them away.
+                # A volume may have room for folders but not for their contents. Nothing else would delete these folders.
                 for folder in reversed(made):
                     with suppress(OSError):
                         folder.rmdir()
                 raise
         return replaced_bytes
 
-    def _take_away(self, path: Path) -> int | None:
-        """Delete a file with the folders that only it was in, and say how large it was; None where there is none."""
+    def _remove(self, path: Path) -> int | None:
+        """Delete a file and the folders that become empty, and return its size; None if there is no file."""
         with self._changing:
             size_bytes = _size_of(path)
             if size_bytes is None:
                 return None
             path.unlink()
-            # Up to the first that has more in it.
+            # Up to the first one that is not empty.
             with suppress(OSError):
                 for folder in path.parents:
                     if folder == self._objects:
@@ -190,28 +192,28 @@ class ObjectFolder:
         return size_bytes
 
     def _walk(self, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Key and status of every file below a prefix: whatever was written can be found, and deleted, by its key."""
+        """Key and status of every file below a prefix that is an object."""
         start = len(f"{self._objects}{os.sep}")
-        for folder, _, names in os.walk(self._objects / prefix, onerror=_pass_over_what_is_gone):
+        for folder, _, names in os.walk(self._objects / prefix, onerror=_ignore_missing):
             for name in names:
                 path = os.path.join(folder, name)
                 try:
                     status = os.stat(path)
                 except FileNotFoundError:
                     continue
-                # What somebody put on the volume by another way may have a name that is no key.
+                # A file that was not written by this server may have a name that is not a key.
                 if stat.S_ISREG(status.st_mode) and is_key(path[start:]):
                     yield path[start:], status
 
 
-def _pass_over_what_is_gone(error: OSError) -> None:
-    """A file or folder may go while its folder is listed; any other fault would make a listing look complete."""
+def _ignore_missing(error: OSError) -> None:
+    """A file may be deleted while its folder is listed. With any other error ignored, a partial listing would look complete."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise error
 
 
 def _size_of(path: Path) -> int | None:
-    """How large a file is, None where there is none."""
+    """The size of a file; None if there is none."""
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -220,7 +222,7 @@ def _size_of(path: Path) -> int | None:
 
 
 def _missing_folders(path: Path) -> list[Path]:
-    """The folders that must be made for one to be there, the outermost first."""
+    """The folders that must be created for a path, the outermost first."""
     missing: list[Path] = []
     while not path.is_dir():
         missing.append(path)
@@ -229,7 +231,7 @@ def _missing_folders(path: Path) -> list[Path]:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make durable what is in a folder, and what is there no more; of one that is gone, that it is."""
+    """Sync the entries of a folder to disk; if it is gone, those of its nearest existing parent."""
     for folder in (path, *path.parents):
         try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

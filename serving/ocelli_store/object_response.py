@@ -1,7 +1,7 @@
-"""The answer that carries an object: the file that was open when its size was said, to the end.
+"""The answer that carries an object, from the file that was open when its size was sent.
 
-By its path the file would be opened again after its headers are out, when another may have taken its place, or none be there.
-It knows nothing of keys, nor of who asks.
+Starlette would open the path again after the headers are sent, when the object may have been replaced or deleted. This module
+must not know keys or callers.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 
 class ObjectResponse(FileResponse):
-    """Sends an open file, or the ranges of it that are asked for, and closes it."""
+    """Sends an open file, or the requested ranges of it, and closes it."""
 
     def __init__(self, file: FileIO, status: os.stat_result) -> None:
-        # The name of an open file stays its own, also when the file has none in its folder any more.
+        # This path refers to the open file, even after the file was deleted.
         super().__init__(f"/dev/fd/{file.fileno()}", media_type="application/octet-stream", stat_result=status)
         self._file = file
 

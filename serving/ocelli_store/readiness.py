@@ -1,6 +1,6 @@
-"""Whether the store can answer: what its volume said last, asked again after a while.
+"""Whether the volume of the store works; the result is kept for a moment.
 
-Whoever asks needs no token, so that asking often must cost nothing. It knows nothing of HTTP, nor of how a volume is asked.
+The probe needs no token, so many requests must not cause many checks. It must not know HTTP, or how a volume is checked.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import time
 from collections.abc import Callable
 
 REMEMBERED_SECONDS = 2.0
-"""Less than the period of a kubelet's probes: each of them has an answer of its own."""
+"""Less than the period of a kubelet's probes, so that each of them causes a check."""
 
 
 class Readiness:
-    """Asks the volume, once for all who want to know at a time."""
+    """Checks the volume, once for all concurrent probes."""
 
     def __init__(self, check_volume: Callable[[], None], clock: Callable[[], float] = time.monotonic) -> None:
-        """`check_volume` may block, and raises OSError where the volume does not answer."""
+        """`check_volume` may block, and raises OSError if the volume does not work."""
         self._check_volume = check_volume
         self._clock = clock
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._known_until = float("-inf")
         self._problem: str | None = None
 
     async def problem(self) -> str | None:
-        """Why the volume cannot be used; None: it can."""
-        async with self._asking:
+        """Why the volume cannot be used; None if it can."""
+        async with self._lock:
             if self._clock() >= self._known_until:
                 try:
                     await asyncio.to_thread(self._check_volume)

@@ -1,4 +1,4 @@
-"""Whom a ServiceAccount token belongs to: the API server is asked by TokenReview, and its answer remembered for a minute."""
+"""Who owns a ServiceAccount token. The API server answers by TokenReview; the answer is kept for a minute."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from ocelli_store.access import Caller
 _T = TypeVar("_T")
 
 REMEMBERED_SECONDS = 60.0
-"""For so long a token works on after its Pod is gone."""
+"""A token still works for this long after its Pod is gone."""
 TOKEN_LIMIT_BYTES = 8 * 1024
 _ACCEPTED_LIMIT = 10_000
 _REFUSED_LIMIT = 1_000
 _MAX_CONCURRENT_REVIEWS = 8
 PENDING_LIMIT = 256
-"""Tokens that are being reviewed, or wait for it."""
+"""Tokens that are being reviewed or wait for a review."""
 _LEEWAY_SECONDS = 60.0
-"""Clocks differ: the API server grants as much."""
+"""Tolerance for differences between clocks, as in the API server."""
 _AUDIENCES = frozenset({STORE_AUDIENCE, STORE_READ_AUDIENCE})
 
 
 class TokenReviewError(Exception):
-    """The API server could not be asked."""
+    """The API server could not review the token."""
 
 
 class TokenReviewer:
-    """Knows callers by their tokens.
+    """Identifies callers by their tokens.
 
-    Anybody may show tokens, and each that is unknown costs the API server a review: what is none of ours by its own words is
-    not asked about, no token is asked about twice at a time, and what is refused drives nothing from memory that was accepted.
+    Anyone can send tokens, and each unknown token costs the API server a review. So tokens whose claims are not for the store
+    are not reviewed, no token is reviewed twice concurrently, and refused tokens do not displace accepted ones from memory.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class TokenReviewer:
         self._reviews = asyncio.Semaphore(_MAX_CONCURRENT_REVIEWS)
 
     async def identify(self, token: str) -> Caller | None:
-        """The caller, None where the token is worth nothing here. Raises TokenReviewError."""
-        if not _may_be_ours(token, self._wall_clock()):
+        """The caller; None if the token is not valid here. Raises TokenReviewError."""
+        if not _claims_store(token, self._wall_clock()):
             return None
         digest = hashlib.sha256(token.encode()).digest()
         for memory in (self._accepted, self._refused):
@@ -65,11 +65,13 @@ class TokenReviewer:
         review = self._pending.get(digest)
         if review is None:
             if len(self._pending) >= PENDING_LIMIT:
-                raise TokenReviewError(f"{PENDING_LIMIT} tokens wait for the API server to review them; try again in a moment")
+                raise TokenReviewError(
+                    f"{PENDING_LIMIT} tokens are waiting for their review by the API server; try again in a moment"
+                )
             review = self._pending[digest] = asyncio.create_task(self._review_and_remember(digest, token))
-            # Whoever waits for it may be gone by then, and with them whoever would look at its error.
+            # All callers may have disconnected by then; asyncio would log an exception that nothing retrieves.
             review.add_done_callback(lambda done: done.cancelled() or done.exception())
-        # Others may wait for the same.
+        # Other callers may wait for the same review.
         return await asyncio.shield(review)
 
     async def _review_and_remember(self, digest: bytes, token: str) -> Caller | None:
@@ -93,9 +95,9 @@ class TokenReviewer:
         try:
             status = (await self._client.create(TOKEN_REVIEWS, None, body)).get("status") or {}
         except ClusterError as error:
-            raise TokenReviewError(f"the API server did not review the token: {error}") from error
+            raise TokenReviewError(f"the API server could not review the token: {error}") from error
         audiences = status.get("audiences") or ()
-        # An API server that knows no audiences would take any token of the cluster for one of ours.
+        # An API server without support for audiences would accept any token of the cluster.
         if not status.get("authenticated") or not _AUDIENCES & set(audiences):
             return None
         return Caller(user_name=status["user"]["username"], may_write=STORE_AUDIENCE in audiences)
@@ -108,7 +110,7 @@ class _Remembered(Generic[_T]):
 
 
 class _Memory(Generic[_T]):
-    """Answers by digest, so that no token stays in memory; the oldest go first."""
+    """Answers by digest, so that no token stays in memory. The oldest are dropped first."""
 
     def __init__(self, limit: int, clock: Callable[[], float]) -> None:
         self._limit = limit
@@ -126,8 +128,8 @@ class _Memory(Generic[_T]):
             self._answers.popitem(last=False)
 
 
-def _may_be_ours(token: str, now_seconds: float) -> bool:
-    """Whether a token says of itself that it is for the store, and still valid. Nothing of that is verified here."""
+def _claims_store(token: str, now_seconds: float) -> bool:
+    """Whether the claims of a token have an audience of the store, and have not expired. They are not verified here."""
     parts = token.split(".")
     if len(token) > TOKEN_LIMIT_BYTES or len(parts) != 3:
         return False

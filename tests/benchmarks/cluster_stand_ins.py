@@ -25,7 +25,7 @@ JOBS = "/apis/batch/v1/jobs"
 DEPLOYMENTS = "/apis/apps/v1/deployments"
 CLASSIFIERS = "/apis/ocelli.dev/v1alpha1/classifiers"
 MERGE_PATCH = "application/merge-patch+json"
-AT_ONCE = 32
+CONCURRENT = 32
 
 
 def read_time() -> str:
@@ -76,7 +76,7 @@ class StandIns:
     """While it is not set, no Pod is made."""
     _seen_jobs: set[str] = field(default_factory=set)
     _rolled_out: dict[str, int] = field(default_factory=dict)
-    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CONCURRENT))
 
     async def run(self) -> None:
         self.nodes_start_pods.set()
@@ -94,7 +94,7 @@ class StandIns:
             async with self._room:
                 await work
         except ApiError as error:
-            # What was deleted meanwhile needs nothing any more.
+            # Deleted meanwhile.
             if error.status not in (404, 409):
                 raise
         finally:
@@ -157,7 +157,7 @@ class StandIns:
     async def _create_pod(self, owner: Manifest, kind: str, labels: dict[str, str], suffix: str) -> Manifest:
         template, metadata = owner["spec"]["template"], owner["metadata"]
         api_version = "batch/v1" if kind == "Job" else "apps/v1"
-        # ReplicaSets are named after their Deployment; nobody reads the object itself.
+        # ReplicaSets are named after their Deployment; the object itself is not read.
         reference = {
             "apiVersion": api_version,
             "kind": kind,

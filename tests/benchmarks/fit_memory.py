@@ -89,7 +89,7 @@ def measure_here(part: str) -> Cost:
 
 
 def measure(part: str) -> Cost:
-    """Run one part in a process of its own."""
+    """Run one part in a separate process."""
     command = [sys.executable, "-m", "tests.benchmarks.fit_memory", part]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TIME_LIMIT_SECONDS)
     return Cost(**json.loads(done.stdout))

@@ -1,7 +1,7 @@
-"""How much memory uploads cost the gateway: one of 250 MB, and ten of them at once.
+"""The memory that uploads take in the gateway: one of 250 MB, and ten concurrent ones.
 
-`python -m tests.benchmarks.gateway_memory` prints both. Measured is the peak of the process's resident memory (VmHWM) above
-what it had before.
+`python -m tests.benchmarks.gateway_memory` prints both: the peak of the process's resident memory (VmHWM) above its value
+before.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.product.instance import connect, start_ocelli, stop_ocelli
 
 MEGABYTE = 1024 * 1024
 ZIP_MEGABYTES = (99, 99, 52)
-AT_ONCE = 10
+CONCURRENT = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,8 @@ def measure() -> UploadMemory:
             (gateway,) = find_processes(instance.state_dir, "ocelli_gateway")
             auth = (instance.user, instance.password)
             rises = []
-            for count in (1, AT_ONCE):
-                # Writing 5 sets the peak back to what is resident now.
+            for count in (1, CONCURRENT):
+                # Writing 5 resets the peak to the current resident memory.
                 Path(f"/proc/{gateway}/clear_refs").write_text("5")
                 before = memory_megabytes(gateway, "VmRSS")
                 with ThreadPoolExecutor(count) as threads:
@@ -89,4 +89,4 @@ def measure() -> UploadMemory:
 
 if __name__ == "__main__":
     measured = measure()
-    print(f"one upload of {sum(ZIP_MEGABYTES)} MB: +{measured.one:.1f} MB; {AT_ONCE} at once: +{measured.ten:.1f} MB")
+    print(f"one upload of {sum(ZIP_MEGABYTES)} MB: +{measured.one:.1f} MB; {CONCURRENT} concurrent: +{measured.ten:.1f} MB")

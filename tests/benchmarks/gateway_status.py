@@ -63,7 +63,7 @@ async def load(address: str, auth: tuple[str, str], path: str, seconds: float) -
 
 
 def run_load(address: str, auth: tuple[str, str], path: str) -> StatusTimes:
-    """The load in a process of its own, on an event loop like the gateway's."""
+    """The load in a separate process, on an event loop like the gateway's."""
     options = json.dumps({"address": address, "auth": auth, "path": path})
     command = [sys.executable, "-m", "tests.benchmarks.gateway_status", options]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -93,7 +93,7 @@ def training(folder: Path, samples: Path) -> Iterator[None]:
 
 
 def measure() -> tuple[StatusTimes, StatusTimes]:
-    """Without a training beside it, and with one."""
+    """Without and with a concurrent training."""
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as name:
         folder = Path(name)
         with running_ocelli(folder) as instance:

@@ -1,4 +1,4 @@
-"""One promised figure: what was measured, the goal, and whether it was met."""
+"""One figure: the measured value, the goal, and whether it is met."""
 
 from __future__ import annotations
 

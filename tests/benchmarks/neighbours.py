@@ -1,9 +1,9 @@
-"""What one tenant notices of another: classify requests beside the worst that a client can do, and beside honest work.
+"""How one tenant affects another: classify requests during the worst that a client can do, and during normal work.
 
-`python -m tests.benchmarks.neighbours` prints both. Gateway, inference servers and clients are processes of their own. The
-hostile client does at the same time what once hurt others: requests sent on without an answer read, bytes that drip in, zips
-with directories of 50,000 entries, pictures of 100 megapixels, zips to unknown classifiers, and guessed passwords. The harmless
-one has as many connections, of which as many work without a pause.
+`python -m tests.benchmarks.neighbours` prints both. Gateway, inference servers and clients are separate processes. The
+hostile client combines everything that once affected others: pipelined requests without reading answers, slow bodies, zips
+with directories of 50,000 entries, images of 100 megapixels, zips to unknown classifiers, and guessed passwords. The harmless
+one has as many connections, and as many of them work without a pause.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ TENANT = "neighbour"
 """User, namespace and owner of the other tenant."""
 PASSWORD = "the neighbour's password"
 PIPELINING, DRIPPING, UPLOADING_ZIPS, SENDING_PICTURES, ASKING_STRANGERS, GUESSING = 4, 44, 3, 2, 4, 4
-"""Connections of the hostile client, by what they do."""
+"""Connections of the hostile client, by their behaviour."""
 WORKING = PIPELINING + UPLOADING_ZIPS + SENDING_PICTURES + ASKING_STRANGERS + GUESSING
 """Those that never rest."""
 SAMPLE_SECONDS = 0.5
 SETTLE_SECONDS = 5.0
 HEAD_START_SECONDS = 3.0
-"""The other tenant's load is under way when the measured requests begin."""
+"""The other tenant's load runs when the measured requests begin."""
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -68,7 +68,7 @@ class Address:
     password: str
     classifier_id: str
     victim: str
-    """Name of the user who shall notice nothing."""
+    """Name of the user who must not be affected."""
 
     @property
     def url(self) -> str:
@@ -99,7 +99,7 @@ class Side:
 
 
 async def classify_on(address: Address, count: int) -> tuple[list[float], int]:
-    """Milliseconds of so many requests over a few connections, and how many failed."""
+    """Milliseconds of each request over a few connections, and the number of failures."""
     import aiohttp
 
     times: list[float] = []
@@ -218,7 +218,7 @@ async def do_the_worst(address: Address) -> None:
 
 
 async def forever(job: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-    """Do it again and again, whatever comes of it."""
+    """Repeat an action, and ignore its errors."""
     import aiohttp
 
     while True:
@@ -332,7 +332,7 @@ def _processor_seconds(process: int) -> float:
 
 
 def measure_side(kind: str, watch: Watch, victim: Address, neighbour: Address) -> Side:
-    """The victim's requests beside one kind of load."""
+    """The victim's requests during one kind of load."""
     command = [sys.executable, "-m", "tests.benchmarks.neighbours"]
     load = subprocess.Popen(
         [*command, kind, json.dumps(asdict(neighbour))], stdout=subprocess.PIPE, text=True, preexec_fn=end_with_the_parent
@@ -366,7 +366,7 @@ def measure_side(kind: str, watch: Watch, victim: Address, neighbour: Address) -
 
 
 def add_tenant(instance: LocalOcelli) -> None:
-    """Another user, with a namespace of its own."""
+    """Another user, with its own namespace."""
     instance.kubectl("create", "namespace", TENANT)
     credentials = build_credential_set(user=TENANT, password=PASSWORD, namespace=TENANT, owner=TENANT)
     patch = json.dumps({"stringData": build_credentials_secret([credentials])["stringData"]})
@@ -394,7 +394,7 @@ def create_classifier(instance: LocalOcelli, user: str, password: str) -> str:
 
 
 def measure() -> tuple[Side, Side]:
-    """Beside harmless and beside hostile load."""
+    """During harmless and during hostile load."""
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-") as name:
         folder = Path(name)
         with running_ocelli(folder) as instance:
@@ -424,7 +424,7 @@ def measure() -> tuple[Side, Side]:
 def describe(kind: str, side: Side) -> str:
     """One side, as a line and one for each process."""
     lines = [
-        f"{REQUESTS} classify requests beside {kind} load: {side.failed} failed, median {side.median:.1f} ms, 99th percentile "
+        f"{REQUESTS} classify requests during {kind} load: {side.failed} failed, median {side.median:.1f} ms, 99th percentile "
         f"{side.percentile_99:.1f} ms; {side.seconds:.0f} s, servers busy with {side.cores:.2f} cores"
     ]
     lines += [

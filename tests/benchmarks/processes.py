@@ -21,7 +21,7 @@ def find_processes(state_dir: Path, module: str) -> list[int]:
 
 
 def memory_megabytes(process_id: int, field: str) -> float:
-    """A figure of /proc/PID/status: `VmRSS`, what is resident now, or `VmHWM`, the most there was."""
+    """A figure of /proc/PID/status: `VmRSS`, the resident memory, or `VmHWM`, its peak."""
     status = Path(f"/proc/{process_id}/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
     return int(line.split()[1]) / 1024

@@ -1,4 +1,4 @@
-"""The trainer as a process of its own, over a store of its own: what the operator's Job would run."""
+"""The trainer in a separate process with its own store, as the operator's Job would run it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TrainerProcessError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerProcess:
-    """Runs trainings of the same examples, each of a revision of its own."""
+    """Runs trainings of the same examples, each for its own revision."""
 
     folder: Path
     zips: Mapping[str, Path]

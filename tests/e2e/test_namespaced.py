@@ -205,4 +205,4 @@ def test_a_node_that_offers_a_gpu_runs_the_training(messages: dict[str, str]) ->
 
 
 def test_a_trainer_reports_that_an_offered_gpu_is_missing(messages: dict[str, str]) -> None:
-    assert "a GPU is asked for, but PyTorch finds none here" in messages["after"]
+    assert "the accelerator is GPU, but PyTorch finds no GPU" in messages["after"]

@@ -41,6 +41,6 @@ def test_an_unwritable_volume_fails_the_installation_with_a_remedy_in_the_stores
     with pytest.raises(subprocess.CalledProcessError):
         new_cluster.install(f"store.embedded.existingClaim={CLAIM}", timeout="30s")
     pod = ("pods", "--namespace", SYSTEM_NAMESPACE, "-l", "app.kubernetes.io/name=ocelli-store")
-    assert "the volume at /data cannot be used: Permission denied; mount a writable one" in new_cluster.run(
+    assert "the volume at /data cannot be used: Permission denied; mount a writable volume" in new_cluster.run(
         "kubectl", "describe", *pod
     )

@@ -1,4 +1,4 @@
-"""Backbones: the networks that turn an image into features. Their PyTorch source lives here; torch is imported nowhere else.
+"""Backbones: the networks that turn an image into features. Their PyTorch code is here.
 
-Importing this package imports no torch: the modules below it do.
+Importing this package does not import torch; some of its modules do.
 """

@@ -1,6 +1,6 @@
-"""EfficientNet-Lite without PyTorch: how its images are prepared, its published weights, the network as ONNX and as Core ML.
+"""EfficientNet-Lite without PyTorch: preprocessing, published weights, and the network as ONNX and as Core ML.
 
-`efficientnet_lite_torch` builds the PyTorch network from the same table. Where the weights come from is not known here.
+`efficientnet_lite_torch` builds the PyTorch network from the same table. This module must not know where the weights come from.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from ocelli_model.backbone import BackboneUnavailableError, NetworkKind
+from ocelli_model.backbone import NetworkKind
 from ocelli_model.backbones.efficientnet_lite_table import (
     BATCH_NORM_EPSILON,
     CEILING,
@@ -25,10 +25,11 @@ from ocelli_model.backbones.efficientnet_lite_table import (
     all_layers,
     build_blocks,
 )
-from ocelli_model.backbones.torch_pickle import TorchPickleError, read_state_dict
+from ocelli_model.backbones.torch_pickle import read_state_dict
+from ocelli_model.exports.core_ml_layers import CoreMlLayers
 from ocelli_model.exports.core_ml_parts import FEATURES, IMAGE, add_image_input, input_size
-from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
-from ocelli_model.exports.onnx_graph import OnnxGraph, declare_network
+from ocelli_model.exports.message_types import core_ml_messages, onnx_messages, serialized
+from ocelli_model.exports.onnx_graph import OnnxGraph, centre_pixels, declare_network
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
 
 NAMES = tuple(SCALES)
@@ -36,14 +37,14 @@ VERSION = "1"
 """Raise it with any change that alters features."""
 
 CLASSIFIER = "classifier"
-"""The layer that classifies."""
+"""Name of the classifying layer."""
 CONVOLUTION = "convolution"
 NORM = "norm"
 
 _MEAN = 127 / 255
 _DEVIATION = 128 / 255
 
-# 18 is the first with a resize that averages, which exports need.
+# 18 is the first with an antialiasing resize, which exports need.
 _OPSET = 18
 _IR_VERSION = 8
 _PREFIX = "network/"
@@ -57,10 +58,10 @@ _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
 
 def preprocessing_for(name: str) -> Preprocessing:
-    """How images are prepared, for custom heads and for ImageNet's classes: as those that the weights were evaluated on.
+    """The preprocessing for custom heads and for ImageNet's classes: the one with which the weights were evaluated.
 
-    One preprocessing, so that one pass can serve both. Squeezing the whole picture gives custom heads one point more on
-    average, and loses what is small in a wide picture (docs/decisions/0012).
+    It is the same for both, so that one pass of the network serves both. Squashing the whole image gives custom heads one point
+    more on average, but loses small objects in a wide image (docs/decisions/0012).
     """
     scale = SCALES[name]
     return Preprocessing(
@@ -74,52 +75,27 @@ def preprocessing_for(name: str) -> Preprocessing:
     )
 
 
-def parse_weights(name: str, data: bytes, *, what: str) -> Mapping[str, NDArray[np.float32]]:
-    """The published weights of a network, checked, under the names of its PyTorch network here.
+def parse_weights(name: str, data: bytes) -> Mapping[str, NDArray[np.float32]]:
+    """The published weights of a network, under the names of its PyTorch network here.
 
-    `what` is what messages call the file.
-
-    Raises:
-        BackboneUnavailableError: the file cannot be read, or holds other weights than this network's.
+    `data` is the file of the package. Its digest was checked, so its contents are not checked again.
     """
-    try:
-        published = read_state_dict(data)
-    except TorchPickleError as error:
-        raise BackboneUnavailableError(f"{what} cannot be read as weights: {error}") from error
-    # Counters that only training uses.
-    unknown = {key for key in published if not key.endswith(".num_batches_tracked")}
-    weights = {}
-    for key, published_key, shape in _expected(name):
-        if published_key not in unknown:
-            raise BackboneUnavailableError(f"{what} does not fit: it holds no {published_key}; give the weights of {name}")
-        unknown.remove(published_key)
-        values = published[published_key]
-        if values.dtype != np.dtype(np.float32) or values.shape != shape:
-            raise BackboneUnavailableError(
-                f"{what} does not fit: {published_key} is {values.dtype}{list(values.shape)} and not float32{list(shape)}; "
-                f"give the weights of {name}"
-            )
-        if not np.isfinite(values).all() or (key.endswith("running_var") and values.min() < 0):
-            raise BackboneUnavailableError(f"{what}: {published_key} holds values that no weights have; fetch the file again")
-        # A copy, or the whole file would stay in memory.
-        weights[key] = np.array(values, order="C")
-    if unknown:
-        raise BackboneUnavailableError(f"{what} does not fit: it holds {min(unknown)} as well; give the weights of {name}")
-    return weights
+    published = read_state_dict(data)
+    return {key: np.ascontiguousarray(published[published_key]) for key, published_key in _names(name)}
 
 
-def _expected(name: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Name here, published name and shape of each weight."""
+def _names(name: str) -> Iterator[tuple[str, str]]:
+    """The name of each weight here, and its published name."""
     for layer in all_layers(name):
-        yield f"{layer.name}.{CONVOLUTION}.weight", f"{layer.published_convolution}.weight", layer.weight_shape
+        yield f"{layer.name}.{CONVOLUTION}.weight", f"{layer.published_convolution}.weight"
         for part in _NORM_PARTS:
-            yield f"{layer.name}.{NORM}.{part}", f"{layer.published_norm}.{part}", (layer.output_channels,)
-    yield f"{CLASSIFIER}.weight", "_fc.weight", (CLASS_COUNT, FEATURE_COUNT)
-    yield f"{CLASSIFIER}.bias", "_fc.bias", (CLASS_COUNT,)
+            yield f"{layer.name}.{NORM}.{part}", f"{layer.published_norm}.{part}"
+    for part in ("weight", "bias"):
+        yield f"{CLASSIFIER}.{part}", f"_fc.{part}"
 
 
 def to_safetensors(weights: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """The weights as `efficientnet_lite_torch` reads them."""
+    """The weights in the form that `efficientnet_lite_torch` reads."""
     return safetensors.numpy.save(dict(weights))
 
 
@@ -128,7 +104,7 @@ def build_onnx(
 ) -> tuple[bytes, int]:
     """The network as ONNX: uint8[N, height, width, 3] named `images` to float32[N, outputs] named `features`.
 
-    `weights` are those of `parse_weights`. Outputs are the features of a body, the logits of a classifier.
+    `weights` come from `parse_weights`. Outputs are features for a body, logits for a classifier.
 
     Returns:
         The ONNX model, the same bytes for the same arguments, and the number of outputs.
@@ -154,14 +130,13 @@ def build_onnx(
         parts = [graph.constant(f"{CLASSIFIER}.{part}", weights[f"{CLASSIFIER}.{part}"]) for part in ("weight", "bias")]
         graph.node("Gemm", [features, *parts], "logits", transB=1)
     graph.rename_last(FEATURES)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data, count
+    return serialized(model), count
 
 
 def build_core_ml_body(name: str, weights: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing) -> bytes:
     """The backbone's part of a Core ML export, from an image to features; see `ocelli_model.exports.core_ml_parts`.
 
-    `weights` are those of `parse_weights`. Needs nothing of coremltools but its message types.
+    `weights` come from `parse_weights`. Of coremltools it needs only the message types.
     """
     model = core_ml_messages().Model()
     model.specificationVersion = _CORE_ML_VERSION
@@ -171,24 +146,23 @@ def build_core_ml_body(name: str, weights: Mapping[str, NDArray[np.float32]], pr
     add_image_input(model, preprocessing)
     writer = _CoreMlWriter(network)
     writer.average(_write_blocks(writer, writer.prepare(preprocessing), _fold_blocks(name, weights, preprocessing)))
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return serialized(model)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Convolution:
-    """A layer with its batch norm folded in, at its place in the network."""
+    """A layer with its batch norm folded into it, at its place in the network."""
 
     layer: Layer
     weights: NDArray[np.float32]
     bias: NDArray[np.float32]
     rows: tuple[int, int]
-    """Zeros above and below what goes in."""
+    """Rows of zeros above and below the input."""
     columns: tuple[int, int]
 
 
 class _Writer(Protocol):
-    """Adds to a network in one format; values are known by their names."""
+    """Adds layers to a network in one format. Values are identified by their names."""
 
     def convolve(self, value: str, convolution: _Convolution) -> str:
         """Without the clip."""
@@ -199,7 +173,7 @@ class _Writer(Protocol):
         ...
 
     def add(self, first: str, second: str, name: str) -> str:
-        """Both have one shape."""
+        """Both values have the same shape."""
         ...
 
 
@@ -220,7 +194,7 @@ def _write_blocks(writer: _Writer, images: str, blocks: Iterator[tuple[Block, li
 def _fold_blocks(
     name: str, weights: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing
 ) -> Iterator[tuple[Block, list[_Convolution]]]:
-    """The blocks with their convolutions, one at a time: all weights together would lie in memory twice."""
+    """The blocks with their convolutions, one at a time: otherwise all weights would be in memory twice."""
     height, width = preprocessing.height, preprocessing.width
     for block in build_blocks(name):
         convolutions = []
@@ -234,7 +208,7 @@ def _fold_blocks(
 
 
 def _fold_norm(layer: Layer, weights: Mapping[str, NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights and bias of the convolution that does the work of both; computed with 64 bits."""
+    """Weights and bias of one convolution that replaces both; computed with 64 bits."""
     gain, shift, mean, variance = (weights[f"{layer.name}.{NORM}.{part}"].astype(np.float64) for part in _NORM_PARTS)
     scale = gain / np.sqrt(variance + BATCH_NORM_EPSILON)
     convolution = weights[f"{layer.name}.{CONVOLUTION}.weight"].astype(np.float64)
@@ -250,15 +224,11 @@ class _OnnxWriter:
         ]
 
     def prepare(self, preprocessing: Preprocessing) -> str:
-        """From pixels to what the stem takes."""
-        floats = self._graph.node("Cast", [_IMAGES], "floats", to=onnx_messages().TensorProto.FLOAT)
-        planes = self._graph.node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])
-        mean, deviation = (
-            self._graph.constant(key, values.astype(np.float32).reshape(1, 3, 1, 1))
-            for key, values in zip(("mean", "deviation"), _pixel_scale(preprocessing), strict=True)
-        )
-        centred = self._graph.node("Sub", [planes, mean], "centred")
-        return self._graph.node("Div", [centred, deviation], "normalised")
+        """From pixels to the input of the stem."""
+        centred = centre_pixels(self._graph, _IMAGES, preprocessing.mean)
+        _, deviation = _pixel_scale(preprocessing)
+        divisor = self._graph.constant("deviation", deviation.astype(np.float32).reshape(1, 3, 1, 1))
+        return self._graph.node("Div", [centred, divisor], "normalised")
 
     def convolve(self, value: str, convolution: _Convolution) -> str:
         layer = convolution.layer
@@ -286,74 +256,64 @@ class _OnnxWriter:
 
 class _CoreMlWriter:
     def __init__(self, network: Any) -> None:
-        self._network = network
+        self._layers = CoreMlLayers(network)
 
     def prepare(self, preprocessing: Preprocessing) -> str:
-        """From the image to what the stem takes: the cut, then the normalisation."""
+        """From the image to the input of the stem: crop, then normalise."""
         value = IMAGE
         height, width = input_size(preprocessing)
         spare = height - preprocessing.height, width - preprocessing.width
         if any(spare):
-            crop = self._layer("cut", [value]).crop
-            for amount in spare:
-                # Rounded as the server rounds.
-                start = round(amount / 2)
-                crop.cropAmounts.borderAmounts.add(startEdgeSize=start, endEdgeSize=amount - start)
-            value = "cut"
+            # Rounded as in the server.
+            borders = [(round(amount / 2), amount - round(amount / 2)) for amount in spare]
+            value = self._layers.add("crop", "cut", value, cropAmounts=_borders(*borders))
         mean, deviation = _pixel_scale(preprocessing)
-        scale = self._layer("normalised", [value]).scale
-        scale.shapeScale.append(3)
-        scale.scale.floatValue.extend((1 / deviation).tolist())
-        scale.hasBias = True
-        scale.shapeBias.append(3)
-        scale.bias.floatValue.extend((-mean / deviation).tolist())
-        return "normalised"
+        return self._layers.add(
+            "scale",
+            "normalised",
+            value,
+            shapeScale=[3],
+            scale={"floatValue": (1 / deviation).tolist()},
+            hasBias=True,
+            shapeBias=[3],
+            bias={"floatValue": (-mean / deviation).tolist()},
+        )
 
     def convolve(self, value: str, convolution: _Convolution) -> str:
         layer = convolution.layer
-        name = f"{layer.name}.convolved"
-        parameters = self._layer(name, [value]).convolution
-        parameters.outputChannels, parameters.kernelChannels = layer.weight_shape[:2]
-        parameters.nGroups = layer.groups
-        parameters.kernelSize.extend([layer.kernel] * 2)
-        parameters.stride.extend([layer.stride] * 2)
-        parameters.dilationFactor.extend([1, 1])
-        # The numbers of the table, as in ONNX, and not this format's own rule for SAME.
-        for start, end in (convolution.rows, convolution.columns):
-            parameters.valid.paddingAmounts.borderAmounts.add(startEdgeSize=start, endEdgeSize=end)
-        parameters.weights.floatValue.extend(convolution.weights.ravel().tolist())
-        parameters.hasBias = True
-        parameters.bias.floatValue.extend(convolution.bias.tolist())
-        return name
+        return self._layers.add(
+            "convolution",
+            f"{layer.name}.convolved",
+            value,
+            outputChannels=layer.weight_shape[0],
+            kernelChannels=layer.weight_shape[1],
+            nGroups=layer.groups,
+            kernelSize=[layer.kernel] * 2,
+            stride=[layer.stride] * 2,
+            dilationFactor=[1, 1],
+            # The numbers of the table, as in ONNX, instead of this format's own rule for SAME.
+            valid={"paddingAmounts": _borders(convolution.rows, convolution.columns)},
+            weights={"floatValue": convolution.weights.ravel().tolist()},
+            hasBias=True,
+            bias={"floatValue": convolution.bias.tolist()},
+        )
 
     def clip(self, value: str, name: str) -> str:
-        name = f"{name}.clipped"
-        parameters = self._layer(name, [value]).clip
-        parameters.minVal, parameters.maxVal = 0.0, CEILING
-        return name
+        return self._layers.add("clip", f"{name}.clipped", value, minVal=0.0, maxVal=CEILING)
 
     def add(self, first: str, second: str, name: str) -> str:
-        name = f"{name}.added"
-        self._layer(name, [first, second]).add.SetInParent()
-        return name
+        return self._layers.add("add", f"{name}.added", first, second)
 
     def average(self, value: str) -> None:
-        """From the last maps to the features, of rank 2 as the classifier's part takes them."""
-        pooling = self._layer("averages", [value]).pooling
-        pooling.type = pooling.AVERAGE
-        pooling.globalPooling = True
-        pooling.valid.SetInParent()
-        self._layer(FEATURES, ["averages"]).flattenTo2D.axis = 1
+        """From the last maps to the features, of rank 2 as the classifier's part needs them."""
+        averages = self._layers.add("pooling", "averages", value, type="AVERAGE", globalPooling=True, valid={})
+        self._layers.add("flattenTo2D", FEATURES, averages, axis=1)
 
-    def _layer(self, name: str, inputs: list[str]) -> Any:
-        """A new layer, whose output has its name."""
-        layer = self._network.layers.add()
-        layer.name = name
-        layer.input.extend(inputs)
-        layer.output.append(name)
-        return layer
+
+def _borders(*amounts: tuple[int, int]) -> dict[str, Any]:
+    return {"borderAmounts": [{"startEdgeSize": start, "endEdgeSize": end} for start, end in amounts]}
 
 
 def _pixel_scale(preprocessing: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and deviation of each channel on a scale of 0 to 255."""
+    """Mean and standard deviation of each channel on a scale of 0 to 255."""
     return np.array(preprocessing.mean) * 255, np.array(preprocessing.standard_deviation) * 255

@@ -1,13 +1,13 @@
-"""EfficientNet-Lite as a family of backbones: its weights come as ordinary Python packages, and nothing here needs PyTorch.
+"""EfficientNet-Lite as a family of backbones. Its weights come as ordinary Python packages.
 
-Only running one on a GPU does.
+Only running one on a GPU needs PyTorch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ocelli_model.backbone import (
@@ -17,10 +17,10 @@ from ocelli_model.backbone import (
     WEIGHTS_FILE,
     Backbone,
     BackboneMetadata,
+    BackboneSource,
     BackboneUnavailableError,
     NetworkKind,
     Precision,
-    Weights,
 )
 from ocelli_model.backbones import efficientnet_lite
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights
@@ -29,41 +29,6 @@ from ocelli_model.exports.onnx_parts import build_onnx_body
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetLiteSource:
-    """The bytes of packaged weights, verified."""
-
-    name: str
-    data: bytes
-
-    @property
-    def weights(self) -> Weights:
-        return PACKAGED_WEIGHTS[self.name].describe()
-
-    def build(self) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
-        """See `families.BackboneSource`."""
-        preprocessing = efficientnet_lite.preprocessing_for(self.name)
-        weights = efficientnet_lite.parse_weights(self.name, self.data, what=f"backbone {self.name}: {self.weights.origin}")
-        onnx, feature_count = efficientnet_lite.build_onnx(self.name, weights, preprocessing, NetworkKind.BODY)
-        files = {
-            ONNX_FILE: onnx,
-            WEIGHTS_FILE: efficientnet_lite.to_safetensors(weights),
-            ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
-            CORE_ML_BODY_FILE: efficientnet_lite.build_core_ml_body(self.name, weights, preprocessing),
-        }
-        metadata = BackboneMetadata(
-            name=self.name,
-            version=efficientnet_lite.VERSION,
-            preprocessing=preprocessing,
-            feature_count=feature_count,
-            precision=Precision.FLOAT32,
-            weights=self.weights,
-            licence=PACKAGED_WEIGHTS[self.name].licence,
-            files={file_name: sha256_hex(data) for file_name, data in files.items()},
-        )
-        return metadata, files
 
 
 class EfficientNetLiteFamily:
@@ -76,7 +41,7 @@ class EfficientNetLiteFamily:
         return name in efficientnet_lite.NAMES
 
     def known_weights(self, name: str, *, where: str | None, sha256: str | None) -> str | None:
-        """Those of the package, whose digest is pinned here."""
+        """The digest of the packaged weights, which is pinned here."""
         packaged = PACKAGED_WEIGHTS[name]
         if where is not None or sha256 is not None:
             raise BackboneUnavailableError(
@@ -86,12 +51,36 @@ class EfficientNetLiteFamily:
         return packaged.sha256
 
     @contextmanager
-    def open_source(self, name: str, *, where: str | None, sha256: str | None) -> Iterator[EfficientNetLiteSource]:
-        """Read them from the package."""
-        yield EfficientNetLiteSource(name=name, data=read_packaged_weights(name))
+    def open_source(self, name: str, *, where: str | None, sha256: str | None) -> Iterator[BackboneSource]:
+        """Read the weights from their package."""
+        build = partial(_build, name, read_packaged_weights(name))
+        yield BackboneSource(weights=PACKAGED_WEIGHTS[name].describe(), build=build)
 
     def load_network(self, backbone: Backbone) -> nn.Module:
         """A body, or a whole network."""
         from ocelli_model.backbones import efficientnet_lite_torch
 
         return efficientnet_lite_torch.load_network(backbone)
+
+
+def _build(name: str, data: bytes) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
+    preprocessing = efficientnet_lite.preprocessing_for(name)
+    weights = efficientnet_lite.parse_weights(name, data)
+    onnx, feature_count = efficientnet_lite.build_onnx(name, weights, preprocessing, NetworkKind.BODY)
+    files = {
+        ONNX_FILE: onnx,
+        WEIGHTS_FILE: efficientnet_lite.to_safetensors(weights),
+        ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
+        CORE_ML_BODY_FILE: efficientnet_lite.build_core_ml_body(name, weights, preprocessing),
+    }
+    metadata = BackboneMetadata(
+        name=name,
+        version=efficientnet_lite.VERSION,
+        preprocessing=preprocessing,
+        feature_count=feature_count,
+        precision=Precision.FLOAT32,
+        weights=PACKAGED_WEIGHTS[name].describe(),
+        licence=PACKAGED_WEIGHTS[name].licence,
+        files={file_name: sha256_hex(data) for file_name, data in files.items()},
+    )
+    return metadata, files

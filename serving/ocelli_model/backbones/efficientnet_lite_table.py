@@ -1,8 +1,8 @@
-"""The table of EfficientNet-Lite's blocks, from which the ONNX, the Core ML and the PyTorch network are made.
+"""The table of EfficientNet-Lite's blocks, from which the ONNX, Core ML and PyTorch networks are built.
 
 Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (2019). Lite leaves out
 squeeze-and-excite, has ReLU6 for swish, and does not scale the stem, the last convolution, and the repeats of the first and the
-last stage. Knows neither weights nor what runs a network.
+last stage. This module must not know weights or engines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 
 FEATURE_COUNT = 1280
 CLASS_COUNT = 1000
-"""Of ImageNet-1k, which the published weights were trained on."""
+"""Of ImageNet-1k, on which the published weights were trained."""
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.01
 CEILING = 6.0
@@ -57,7 +57,7 @@ class Scale:
     side_pixels: int
     """Of the images that the weights were trained on."""
     short_side_pixels: int
-    """To which they were scaled before the centre was cut out."""
+    """The size of their shorter side before the centre was cropped."""
 
 
 SCALES = {
@@ -69,18 +69,18 @@ SCALES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A convolution without bias, its batch norm, and ReLU6 where `clipped`."""
+    """A convolution without bias, its batch norm, and ReLU6 if `clipped`."""
 
     name: str
     published_convolution: str
-    """What the published weights call the convolution."""
+    """Name of the convolution in the published weights."""
     published_norm: str
     input_channels: int
     output_channels: int
     kernel: int = 1
     stride: int = 1
     depthwise: bool = False
-    """Each channel has a filter of its own."""
+    """Each channel has its own filter."""
     clipped: bool = True
 
     @property
@@ -92,7 +92,7 @@ class Layer:
         return self.output_channels, self.input_channels // self.groups, self.kernel, self.kernel
 
     def borders(self, size: int) -> tuple[int, int]:
-        """Rows of zeros before and behind `size` rows: TensorFlow's SAME, which gives the odd one to the end."""
+        """Rows of zeros before and after `size` rows: TensorFlow's SAME, which adds an odd row at the end."""
         wanted = max((self.output_size(size) - 1) * self.stride + self.kernel - size, 0)
         return wanted // 2, wanted - wanted // 2
 
@@ -102,7 +102,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Layers one behind the other; where it `skips`, what went in is added to what comes out."""
+    """A sequence of layers; if it `skips`, its input is added to its output."""
 
     layers: tuple[Layer, ...]
     skips: bool = False
@@ -110,7 +110,7 @@ class Block:
 
 @cache
 def build_blocks(name: str) -> tuple[Block, ...]:
-    """The network up to its features before they are averaged, from the stem to the last convolution."""
+    """The network from the stem to the last convolution, whose output is averaged to the features."""
     scale = SCALES[name]
     stem = Layer(
         name="stem",
@@ -127,7 +127,7 @@ def build_blocks(name: str) -> tuple[Block, ...]:
         fixed = stage in (_STAGES[0], _STAGES[-1])
         repeats = stage.repeats if fixed else math.ceil(scale.depth * stage.repeats)
         for repeat in range(repeats):
-            # The stem is a block here, not in the published weights.
+            # The stem is a block here, but not in the published weights.
             block = _build_block(len(blocks) - 1, channels, stage, stage.stride if repeat == 0 else 1, scale)
             blocks.append(block)
             channels = block.layers[-1].output_channels
@@ -174,7 +174,7 @@ def _build_block(index: int, input_channels: int, stage: _Stage, stride: int, sc
 
 
 def _scaled_channels(channels: int, width: float) -> int:
-    """To a multiple of eight, and no more than a tenth below what the width asks for."""
+    """A multiple of eight, at most a tenth below the scaled number."""
     wanted = channels * width
     scaled = max(_CHANNELS_DIVISOR, int(wanted + _CHANNELS_DIVISOR / 2) // _CHANNELS_DIVISOR * _CHANNELS_DIVISOR)
     return scaled + _CHANNELS_DIVISOR if scaled < 0.9 * wanted else scaled

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite in PyTorch, for GPUs and for fine-tuning: batch norms stay layers of their own."""
+"""EfficientNet-Lite in PyTorch, for GPUs and for fine-tuning: batch norms are separate layers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class _ConvolutionUnit(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """A block of the table; its layers go by the last part of their names there."""
+    """A block of the table. Its layers have the last part of their names there."""
 
     def __init__(self, block: Block) -> None:
         super().__init__()
@@ -83,10 +83,10 @@ class _ResidualBlock(nn.Module):
 
 
 def load_network(backbone: Backbone) -> EfficientNetLite:
-    """The network of an installed backbone, in evaluation mode. A body takes no notice of the layer that classifies.
+    """The network of an installed backbone, in evaluation mode. A body ignores the classifying layer.
 
     Raises:
-        BackboneError: its weights cannot be read, or are not this network's.
+        BackboneError: the weights cannot be read, or do not fit.
     """
     metadata = backbone.metadata
     what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
@@ -98,7 +98,7 @@ def load_network(backbone: Backbone) -> EfficientNetLite:
     except (OSError, SafetensorError) as error:
         raise BackboneError(f"{what} cannot be read as weights; {_PUBLISH_AGAIN}") from error
     except KeyError as error:
-        raise BackboneError(f"{what} does not fit: it holds no {error.args[0]}; {_PUBLISH_AGAIN}") from error
+        raise BackboneError(f"{what} does not fit: it has no {error.args[0]}; {_PUBLISH_AGAIN}") from error
     except RuntimeError as error:
-        raise BackboneError(f"{what} has weights of other shapes; {_PUBLISH_AGAIN}") from error
+        raise BackboneError(f"{what} has weights with wrong shapes; {_PUBLISH_AGAIN}") from error
     return network.eval()

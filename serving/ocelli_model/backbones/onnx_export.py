@@ -1,4 +1,4 @@
-"""PyTorch network to ONNX: uint8[N, height, width, 3] named `images` to float32[N, features] named `features`."""
+"""Exports a PyTorch network to ONNX: uint8[N, height, width, 3] named `images` to float32[N, features] named `features`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,19 @@ def export_onnx(network: nn.Module, preprocessing: Preprocessing) -> tuple[bytes
     """Export a network in evaluation mode.
 
     Returns:
-        The ONNX model, without anything that tells where and when it was made, and the number of features.
+        The ONNX model, without information on where and when it was made, and the number of features.
 
     Raises:
-        ValueError: the network's answer is not float32[N, features].
+        ValueError: the output of the network is not float32[N, features].
     """
-    # Two images: a dimension of one would be taken as a constant.
+    # Two images: the exporter would treat a dimension of one as a constant.
     images = torch.zeros((2, preprocessing.height, preprocessing.width, 3), dtype=torch.uint8)
     with torch.inference_mode():
         features = network(images)
     if features.dim() != 2 or features.dtype != torch.float32:
-        raise ValueError(f"network answers {features.dtype} of shape {tuple(features.shape)}, not float32[N, features]")
+        raise ValueError(
+            f"the output of the network is {features.dtype} of shape {tuple(features.shape)}, not float32[N, features]"
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         torch.onnx.export(

@@ -1,11 +1,13 @@
-"""A classifying network that came as an ONNX file: checked, and made to take pixels as every other network here does.
+"""Imports a classifying network from an ONNX file: checks it, and gives it the same input as every other network here.
 
-What it must be: one input float32[N, 3, height, width], one output float32[N, outputs], standard operators, everything in the
-one file. In front of it come layout and normalisation: uint8[N, height, width, 3]. Knows no PyTorch and runs nothing.
+It must have one input float32[N, 3, height, width], one output float32[N, outputs], and standard operators, all in one file.
+Layout and normalisation are added in front, so that it takes uint8[N, height, width, 3]. This module does not need PyTorch, and
+does not run the network.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,11 @@ from onnx.external_data_helper import uses_external_data
 from ocelli_model.backbones.onnx_origins import strip_origins
 from ocelli_model.preprocessing import Preprocessing
 
+_log = logging.getLogger(__name__)
+
 INPUT_NAME = "images"
 OPSET_MINIMUM = 7
-"""From here on arithmetic broadcasts as it does today."""
+"""The first version in which arithmetic broadcasts as it does today."""
 
 _STANDARD_DOMAINS = ("", "ai.onnx")
 _CHANNELS = 3
@@ -34,7 +38,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
 class OnnxImportError(Exception):
-    """The file is no network that can be used. The message is fact and remedy, without the file's name."""
+    """The file is not a usable network. The message has fact and remedy, without the file's name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,17 +48,17 @@ class OnnxNetwork:
     model: onnx.ModelProto
     input_name: str
     height: int | None
-    """Of its input, in pixels, where it is fixed."""
+    """Of the input, in pixels; None if it is not fixed."""
     width: int | None
     one_image: bool
-    """It takes one image at a time."""
+    """Whether it takes one image at a time."""
 
 
 def read_onnx(path: Path) -> OnnxNetwork:
     """Read and check a file.
 
     Raises:
-        OnnxImportError: it is no such network.
+        OnnxImportError: it is not a usable network.
         OSError: it cannot be read.
     """
     try:
@@ -62,48 +66,52 @@ def read_onnx(path: Path) -> OnnxNetwork:
     except (DecodeError, ValueError) as error:
         raise OnnxImportError("it cannot be read as ONNX; fetch the file again, or give another one") from error
     if not model.ir_version or not model.graph.node:
-        raise OnnxImportError("it holds no ONNX network; fetch the file again, or give another one")
+        raise OnnxImportError("it does not contain an ONNX network; fetch the file again, or give another one")
     outside = next((tensor.name for tensor in _tensors(model.graph) if uses_external_data(tensor)), None)
     if outside is not None:
-        raise OnnxImportError(f"weights such as {outside} lie in another file; save it with external_data=False, as one file")
+        raise OnnxImportError(
+            f"weights such as {outside} are in another file; save everything in one file, with external_data=False"
+        )
     _check_opset(model)
     try:
         onnx.checker.check_model(model)
-        # Functions that come with the file, as some exporters write them.
+        # Some exporters write functions into the file.
         model = onnx.inliner.inline_local_functions(model) if model.functions else model
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise OnnxImportError(f"ONNX's own checker refuses it ({reason}); export it again") from error
+        _log.warning("onnx.invalid", extra={"cause": _shortened(error)})
+        raise OnnxImportError(
+            "it is not valid ONNX; export it again (onnx.checker.check_model shows the cause, and the log of the trainer)"
+        ) from error
     _check_operators(model)
-    nameless = next((tensor.name for tensor in _tensors(model.graph) if _has_nan(tensor)), None)
-    if nameless is not None:
-        raise OnnxImportError(f"its weights {nameless} hold what is not a number; give an undamaged file")
+    damaged = next((tensor.name for tensor in _tensors(model.graph) if _has_nan(tensor)), None)
+    if damaged is not None:
+        raise OnnxImportError(f"its weights {damaged} contain NaN; give an undamaged file")
     name, batch, height, width = _check_input(model.graph)
     _check_output(model.graph)
     return OnnxNetwork(model=model, input_name=name, height=height, width=width, one_image=batch == 1)
 
 
 def put_preprocessing_in_front(network: OnnxNetwork, preprocessing: Preprocessing) -> tuple[bytes, int]:
-    """The network as uint8[N, height, width, 3] to float32[N, outputs].
+    """The network from uint8[N, height, width, 3] to float32[N, outputs].
 
     Returns:
-        The ONNX model, without anything that tells where and when it was made, and the number of outputs.
+        The ONNX model, without information on where and when it was made, and the number of outputs.
 
     Raises:
-        OnnxImportError: it does not fit, or its number of outputs is not fixed.
+        OnnxImportError: the sizes do not match, or the number of outputs is not fixed.
     """
     for side, fixed, wanted in (
         ("height", network.height, preprocessing.height),
         ("width", network.width, preprocessing.width),
     ):
         if fixed not in (None, wanted):
-            raise OnnxImportError(f"its input has a {side} of {fixed} pixels and not {wanted}; set images.{side} to {fixed}")
+            raise OnnxImportError(f"its input has a {side} of {fixed} pixels, not {wanted}; set images.{side} to {fixed}")
     try:
         model = onnx.compose.merge_models(
             _build_preprocessing(network, preprocessing),
             network.model,
             io_map=[("pixels", network.input_name)],
-            # Names of the two shall not meet.
+            # The names of the two must not collide.
             prefix2="network_",
         )
         strip_origins(model)
@@ -112,19 +120,19 @@ def put_preprocessing_in_front(network: OnnxNetwork, preprocessing: Preprocessin
         count = _count_outputs(model)
         data = model.SerializeToString(deterministic=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
+        _log.warning("onnx.does_not_fit", extra={"cause": _shortened(error)})
         raise OnnxImportError(
-            f"it does not run on images of {preprocessing.height}x{preprocessing.width} pixels ({reason}); "
-            "correct images, or export it again"
+            f"it cannot take images of {preprocessing.height}x{preprocessing.width} pixels; correct images.height and "
+            "images.width, or export it again (the log of the trainer has the cause)"
         ) from error
     if count is None:
-        raise OnnxImportError("its number of outputs is not fixed; export it with a fixed one")
+        raise OnnxImportError("its number of outputs is not fixed; export it with a fixed number")
     return data, count
 
 
 def _count_outputs(model: onnx.ModelProto) -> int | None:
-    """Raises InferenceError where it is not known because sizes do not fit."""
-    # Some networks that run well do not pass the strict way.
+    """Raises InferenceError if sizes do not match."""
+    # Some working networks do not pass the strict mode.
     for strict in (False, True):
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
         dimensions = _dimensions(inferred.graph.output[0])
@@ -166,7 +174,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
     for node in _nodes(model.graph):
         if node.domain not in _STANDARD_DOMAINS:
             raise OnnxImportError(
-                f"it uses operator {node.op_type} of {node.domain}, which is not standard; export it with ONNX's own operators"
+                f"it uses operator {node.op_type} of {node.domain}, which is not standard; export it with standard operators"
             )
 
 
@@ -174,37 +182,37 @@ def _check_opset(model: onnx.ModelProto) -> None:
     version = next((item.version for item in model.opset_import if item.domain in _STANDARD_DOMAINS), 0)
     newest = onnx.defs.onnx_opset_version()
     if not OPSET_MINIMUM <= version <= newest:
-        raise OnnxImportError(f"it is of opset {version}; export it with one from {OPSET_MINIMUM} to {newest}, such as 18")
+        raise OnnxImportError(f"it has opset {version}; export it with an opset from {OPSET_MINIMUM} to {newest}, such as 18")
 
 
 def _check_input(graph: onnx.GraphProto) -> tuple[str, int | None, int | None, int | None]:
-    """Name, images at a time, height and width."""
+    """Name, number of images, height and width."""
     given = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in given]
-    wanted = "one input float32[N, 3, height, width] is needed"
+    wanted = "export it with one input float32[N, 3, height, width]"
     if len(inputs) != 1:
-        raise OnnxImportError(f"it has {len(inputs)} inputs; {wanted}: export it so")
+        raise OnnxImportError(f"it has {len(inputs)} inputs; {wanted}")
     (value,) = inputs
     dimensions = _dimensions(value)
     if value.type.tensor_type.elem_type != TensorProto.FLOAT or len(dimensions) != 4:
-        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it so")
+        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}")
     batch, channels, height, width = dimensions
     if channels not in (None, _CHANNELS) or (channels is None and width == _CHANNELS):
-        hint = "with channels first" if width == _CHANNELS else "for images of three channels"
-        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: export it {hint}")
+        hint = "channels first" if width == _CHANNELS else "three channels"
+        raise OnnxImportError(f"its input {value.name} is {_shown(value)}; {wanted}: {hint}")
     if batch not in (None, 1):
-        raise OnnxImportError(f"its input {value.name} takes {batch} images at a time; export it for one, or for any number")
+        raise OnnxImportError(f"its input {value.name} takes {batch} images; export it for one image, or for any number")
     return value.name, batch, height, width
 
 
 def _check_output(graph: onnx.GraphProto) -> None:
-    wanted = "one output float32[N, outputs] is needed"
+    wanted = "export it with one output float32[N, outputs]"
     if len(graph.output) != 1:
-        raise OnnxImportError(f"it has {len(graph.output)} outputs; {wanted}: export it with that of the classes alone")
+        raise OnnxImportError(f"it has {len(graph.output)} outputs; {wanted}, that of the classes")
     (value,) = graph.output
     tensor = value.type.tensor_type
     if tensor.elem_type != TensorProto.FLOAT or (tensor.HasField("shape") and len(tensor.shape.dim) != 2):
-        raise OnnxImportError(f"its output {value.name} is {_shown(value)}; {wanted}: export it so")
+        raise OnnxImportError(f"its output {value.name} is {_shown(value)}; {wanted}")
 
 
 def _dimensions(value: onnx.ValueInfoProto) -> list[int | None]:
@@ -231,6 +239,10 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from (attribute.t, *attribute.tensors)
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _has_nan(tensor: onnx.TensorProto) -> bool:

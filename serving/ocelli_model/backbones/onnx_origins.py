@@ -1,4 +1,4 @@
-"""What an ONNX file tells of where and when it was made. Knows no PyTorch."""
+"""What an ONNX file contains about where and when it was made. It does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 
 
 def strip_origins(model: onnx.ModelProto) -> None:
-    """Remove stack traces and tool versions, which differ between machines and say nothing about the network."""
+    """Remove stack traces and tool versions, which differ between machines and do not affect the network."""
     model.producer_name, model.producer_version = "ocelli", ""
     model.ClearField("doc_string")
     model.ClearField("metadata_props")

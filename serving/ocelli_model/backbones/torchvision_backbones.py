@@ -1,6 +1,6 @@
-"""Torchvision's classification models: as backbones, without the layer that classifies, and whole, as pretrained classifiers.
+"""Torchvision's classification models: without their classifying layer as backbones, and whole as pretrained classifiers.
 
-Weights are always given: a network that was only initialised is never made into either.
+They always have published weights: a network that is only initialised is never used.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import InterpolationMode
 
-from ocelli_model.backbone import WEIGHTS_FILE, Backbone, BackboneUnavailableError
+from ocelli_model.backbone import WEIGHTS_FILE, Backbone, BackboneUnavailableError, NetworkKind
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
 
 _CLASSES = 1000  # torchvision's models classify ImageNet-1k
-# GoogLeNet and Inception take their input in another scale, and their published weights hold auxiliary layers.
+# The input of GoogLeNet and Inception has another scale, and their published weights contain auxiliary layers.
 _TRANSFORMING = frozenset({"googlenet", "inception_v3"})
 _INTERPOLATIONS = {InterpolationMode.BILINEAR: Interpolation.BILINEAR, InterpolationMode.BICUBIC: Interpolation.BICUBIC}
 _AUXILIARY = ("aux", "AuxLogits")
-# The published DenseNet weights are older than torchvision's present names for these layers.
+# The published weights of DenseNet are older than torchvision's current names for these layers.
 _DENSENET_OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.(?:weight|bias|running_mean|running_var))")
 
 
@@ -39,7 +39,7 @@ class PublishedWeights:
     """Weights that torchvision publishes for a whole classifying network."""
 
     name: str
-    """Torchvision's, such as `ResNet50_Weights.IMAGENET1K_V2`."""
+    """Torchvision's name, such as `ResNet50_Weights.IMAGENET1K_V2`."""
     architecture: str
     url: str
     categories: tuple[str, ...]
@@ -51,7 +51,7 @@ class PublishedWeights:
 
 
 class TorchvisionBackbone(nn.Module):
-    """uint8[N, height, width, 3] to float32[N, features], or the outputs of a whole network; normalisation included."""
+    """uint8[N, height, width, 3] to float32[N, features], or to the outputs of a whole network; includes normalisation."""
 
     def __init__(self, body: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -75,15 +75,15 @@ def weights_file_names(name: str) -> list[str]:
 
 
 def find_published_weights(name: str) -> PublishedWeights:
-    """Published weights by torchvision's name for them.
+    """Published weights by torchvision's name.
 
     Raises:
-        BackboneUnavailableError: torchvision has none of that name; the message names close ones.
+        BackboneUnavailableError: torchvision has none of this name; the message suggests similar names.
     """
     known: dict[str, PublishedWeights] = {}
     for architecture in models.list_models(module=models):
         for entry in models.get_model_weights(architecture):
-            # Features alone, for other tasks.
+            # Weights without a classifier, for other tasks.
             if not entry.meta.get("categories"):
                 continue
             known[str(entry)] = PublishedWeights(
@@ -93,30 +93,30 @@ def find_published_weights(name: str) -> PublishedWeights:
         return known[name]
     close = get_close_matches(name, known, n=3, cutoff=0.7)
     raise BackboneUnavailableError(
-        f"torchvision {torchvision.__version__} publishes no weights of a classifying network named {name}; "
-        + (f"did you mean {' or '.join(close)}?" if close else "take a name from the page on models of its documentation")
+        f"torchvision {torchvision.__version__} has no published weights of a classifying network named {name}; "
+        + (f"did you mean {' or '.join(close)}?" if close else "use a name from the page on models of its documentation")
     )
 
 
 def check_architecture(name: str) -> None:
-    """Raises BackboneUnavailableError where torchvision has no classification model of that name; names close ones."""
+    """Raises BackboneUnavailableError if torchvision has no classification model of this name; suggests similar names."""
     known = models.list_models(module=models)
     if name in known:
         return
     close = get_close_matches(name, known, n=3)
     raise BackboneUnavailableError(
         f"torchvision {torchvision.__version__} has no classification model named {name}; "
-        + (f"did you mean {' or '.join(close)}?" if close else "take a name from torchvision.models.list_models()")
+        + (f"did you mean {' or '.join(close)}?" if close else "use a name from torchvision.models.list_models()")
     )
 
 
 def preprocessing_for(name: str, file_name: str) -> tuple[Preprocessing, str | None]:
-    """The preprocessing that goes with a file of weights, and the weights' licence where torchvision states one.
+    """The preprocessing for a file of weights, and the licence of the weights if torchvision states one.
 
-    A file that torchvision does not publish is taken to want what torchvision's default weights want.
+    A file that torchvision does not publish gets the preprocessing of torchvision's default weights.
 
     Raises:
-        BackboneUnavailableError: torchvision has no such model, or one whose images are prepared in a way Ocelli cannot.
+        BackboneUnavailableError: torchvision has no such model, or Ocelli does not support its preprocessing.
     """
     published = _published(name)
     entry = next((entry for entry in published if _file_name(entry) == file_name), published[0])
@@ -128,7 +128,7 @@ def preprocessing_for(name: str, file_name: str) -> tuple[Preprocessing, str | N
         interpolation = _INTERPOLATIONS[transforms.interpolation]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BackboneUnavailableError(
-            f"backbone {name}: torchvision prepares its images in a way that Ocelli does not know; choose another model"
+            f"backbone {name}: Ocelli does not support torchvision's preprocessing for it; choose another model"
         ) from error
     preprocessing = Preprocessing(
         height=crop,
@@ -146,9 +146,9 @@ def build_network(name: str, weights: Path, preprocessing: Preprocessing) -> nn.
     """A torchvision model with the weights of a file (.safetensors, or a pickle read with `weights_only`), in evaluation mode.
 
     Raises:
-        BackboneUnavailableError: the file cannot be read, or holds no weights of this model.
+        BackboneUnavailableError: the file cannot be read, or does not contain the weights of this model.
     """
-    # The classifier of the file goes with the layer: it may have any number of classes.
+    # Drop the file's classifying layer, which may have any number of classes.
     network, head = _empty_network(name, preprocessing)
     what = f"backbone {name}: {weights.name}"
     state = {key: value for key, value in _read_state(what, weights).items() if not key.startswith(f"{head}.")}
@@ -157,12 +157,12 @@ def build_network(name: str, weights: Path, preprocessing: Preprocessing) -> nn.
 
 
 def build_classifier(architecture: str, weights: Path, preprocessing: Preprocessing, *, what: str) -> nn.Module:
-    """A whole torchvision model with the weights of a file, as many outputs as they have, in evaluation mode.
+    """A whole torchvision model with the weights of a file, and with their number of outputs, in evaluation mode.
 
-    `what` is what messages call the file.
+    `what` is the name of the file in messages.
 
     Raises:
-        BackboneUnavailableError: the file cannot be read, or holds no weights of this model.
+        BackboneUnavailableError: the file cannot be read, or does not contain the weights of this model.
     """
     state = _read_state(what, weights)
     network = _empty_classifier(architecture, preprocessing, state, what)
@@ -170,25 +170,21 @@ def build_classifier(architecture: str, weights: Path, preprocessing: Preprocess
     return network.eval()
 
 
-def load_installed_network(backbone: Backbone) -> nn.Module:
-    """The network of an installed backbone, in evaluation mode. Raises BackboneError."""
-    network, _ = _empty_network(backbone.name, backbone.metadata.preprocessing)
-    what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
-    _fill(network, _read_state(what, backbone.folder / WEIGHTS_FILE), what)
-    return network.eval()
-
-
-def load_installed_classifier(backbone: Backbone) -> nn.Module:
-    """As `load_installed_network`, for a whole network."""
-    what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
+def load_installed(backbone: Backbone) -> nn.Module:
+    """The network of an installed backbone, a body or a whole network, in evaluation mode. Raises BackboneError."""
+    name, preprocessing = backbone.name, backbone.metadata.preprocessing
+    what = f"backbone {name} ({backbone.digest}): {WEIGHTS_FILE}"
     state = {key.removeprefix("body."): value for key, value in _read_state(what, backbone.folder / WEIGHTS_FILE).items()}
-    network = _empty_classifier(backbone.name, backbone.metadata.preprocessing, state, what)
+    if backbone.metadata.kind is NetworkKind.CLASSIFIER:
+        network = _empty_classifier(name, preprocessing, state, what)
+    else:
+        network, _ = _empty_network(name, preprocessing)
     _fill(network.body, state, what)
     return network.eval()
 
 
 def network_weights(network: nn.Module) -> bytes:
-    """What `load_installed_network` reads, as safetensors."""
+    """The weights as `load_installed` reads them, as safetensors."""
     return safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()})
 
 
@@ -201,7 +197,7 @@ def _published(name: str) -> list[Any]:
     except (KeyError, ValueError) as error:
         raise BackboneUnavailableError(
             f"backbone {name!r}: torchvision {torchvision.__version__} has no classification model with "
-            "published weights of that name; choose EfficientNetLite0 or a name from torchvision.models.list_models()"
+            "published weights of this name; choose EfficientNetLite0 or a name from torchvision.models.list_models()"
         ) from error
     return [default, *(entry for entry in entries if entry is not default)]
 
@@ -211,7 +207,7 @@ def _file_name(entry: Any) -> str:
 
 
 def _empty_network(name: str, preprocessing: Preprocessing) -> tuple[TorchvisionBackbone, str]:
-    """The network before its weights, and the name of the layer that was taken off."""
+    """The network before its weights are loaded, and the name of the removed layer."""
     body = models.get_model(name, weights=None, **_options(name, preprocessing))
     head = _last_layer(body)
     layer = body.get_submodule(head)
@@ -222,15 +218,15 @@ def _empty_network(name: str, preprocessing: Preprocessing) -> tuple[Torchvision
 
 
 def _empty_classifier(name: str, preprocessing: Preprocessing, state: Mapping[str, Tensor], what: str) -> TorchvisionBackbone:
-    """The whole network before its weights, with as many outputs as they are for."""
+    """The whole network before its weights are loaded, with their number of outputs."""
     options = _options(name, preprocessing)
     if name in _TRANSFORMING:
-        # Helpers of a training: they are in some files and not in others.
+        # Auxiliary layers for training, which only some files contain.
         options["aux_logits"] = any(key.startswith(_AUXILIARY) for key in state)
     last = f"{_last_layer(models.get_model(name, weights=None, **options))}.weight"
     if last not in state:
         raise BackboneUnavailableError(
-            f"{what} does not fit: it holds no {last}, the layer that classifies; name the network that it belongs to"
+            f"{what} does not fit: it has no {last}, the classifying layer; name the network that it belongs to"
         )
     return TorchvisionBackbone(models.get_model(name, weights=None, num_classes=state[last].shape[0], **options), preprocessing)
 
@@ -242,10 +238,10 @@ def _options(name: str, preprocessing: Preprocessing) -> dict[str, Any]:
 
 
 def _last_layer(body: nn.Module) -> str:
-    """The name of the layer that classifies."""
+    """The name of the classifying layer."""
     modules: list[tuple[str, nn.Module]] = list(body.named_modules())
     linear = [key for key, module in modules if isinstance(module, nn.Linear)]
-    # SqueezeNet classifies by a convolution.
+    # SqueezeNet's classifying layer is a convolution.
     return linear[-1] if linear else [key for key, module in modules if isinstance(module, nn.Conv2d)][-1]
 
 
@@ -257,21 +253,21 @@ def _read_state(what: str, path: Path) -> Mapping[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         raise BackboneUnavailableError(
-            f"{what} cannot be read as weights; fetch the file again, or give one that holds a state_dict"
+            f"{what} cannot be read as weights; fetch the file again, or give a file with a state_dict"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BackboneUnavailableError(f"{what} holds no state_dict; give the file that torchvision publishes")
+        raise BackboneUnavailableError(f"{what} does not contain a state_dict; give the file that torchvision publishes")
     named = OrderedDict((_present_name(key), value) for key, value in state.items())
-    # Versions of modules, by which some networks tell older weights.
+    # Versions of modules, by which some networks recognise older weights.
     named._metadata = getattr(state, "_metadata", None)  # type: ignore[attr-defined]
     return named
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Told by its beginning: the length of a header of JSON, then the header. Files that were fetched have no suffix."""
+    """Decided by its beginning: the length of a JSON header, then the header. Fetched files have no suffix."""
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
@@ -289,14 +285,14 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     try:
         missing, unexpected = network.load_state_dict(complete, strict=False)
     except RuntimeError as error:
-        raise BackboneUnavailableError(f"{what} has weights of other shapes; give the weights of this very model") from error
-    # Counters that only training uses; old files lack them.
+        raise BackboneUnavailableError(f"{what} has weights with wrong shapes; give the weights of this model") from error
+    # Counters that only training uses; old files do not have them.
     missing = [key for key in missing if not key.endswith(".num_batches_tracked")]
     if missing or unexpected:
         example = (missing or unexpected)[0]
         raise BackboneUnavailableError(
             f"{what} does not fit: {len(missing)} weights are missing and {len(unexpected)} are unknown, such as {example}; "
-            "give the weights of this very model"
+            "give the weights of this model"
         )
     if not all(torch.isfinite(value).all() for value in network.state_dict().values() if value.is_floating_point()):
         raise BackboneUnavailableError(f"{what} has weights that are not finite numbers; fetch the file again")

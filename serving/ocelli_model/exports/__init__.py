@@ -1,6 +1,6 @@
-"""Exports of classifiers as Core ML and ONNX models, each in two parts that make one model when put one behind the other.
+"""Exports of classifiers as Core ML and ONNX models. Each has two parts that are concatenated to one model.
 
-The parts of a backbone are made when it is published, and lie beside its other files; a classifier's own part holds its head
-and is made when it was trained. Messages of protocol buffers merge when they are concatenated (singular messages field by
-field, repeated fields by appending), so that a thousand classifiers share one body. Decision 0005 has the reasons.
+The parts of a backbone are built when it is published, and stored with its other files; a classifier's own part contains its
+head, and is built after training. Concatenated protocol buffer messages are merged (singular messages field by field, repeated
+fields by appending), so that a thousand classifiers share one body. See decision 0005 for the reasons.
 """

@@ -1,4 +1,4 @@
-"""Which exports a learned classifier has, and of which parts each consists."""
+"""The exports of a learned classifier, and their parts."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class ClassifierExports:
 
     parts: Mapping[ExportFormat, tuple[ExportPart, ...]]
     files: Mapping[str, bytes]
-    """Those parts that are the artifact's own, by file name."""
+    """The artifact's own parts, by file name."""
 
 
 async def build_exports(
     store: ObjectStore, backbone: BackboneMetadata, heads: Heads, class_names: Sequence[str], *, description: str
 ) -> ClassifierExports:
-    """The exports of heads over an installed backbone: in every format that the backbone has a part of.
+    """The exports of heads on an installed backbone, in every format for which the backbone has a part.
 
     Raises:
-        ObjectStoreError: the backbone's parts are not where they should be.
+        ObjectStoreError: the backbone's parts cannot be found.
     """
     head = fold_calibration(heads)
     parts: dict[ExportFormat, tuple[ExportPart, ...]] = {}

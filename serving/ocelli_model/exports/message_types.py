@@ -1,7 +1,7 @@
-"""The message types of Core ML and ONNX, from the packages that define them, without what these packages do when imported.
+"""The message types of Core ML and ONNX, without importing the packages that define them.
 
-`import coremltools` takes three seconds and brings converters along, `import onnx` half of one; a training takes less than
-both. Their generated modules need nothing but protobuf, and are the very same classes where the packages are imported as well.
+`import coremltools` takes three seconds because of its converters, and `import onnx` half a second; a training takes less.
+Their generated modules need only protobuf, and are the same classes as those of the imported packages.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def core_ml_messages() -> Any:
     """
     package = ModuleType(_ALIAS)
     package.__path__ = [f"{_folder('coremltools')}/proto"]
-    # The generated modules import each other as members of their package, whatever its name.
+    # The generated modules import each other relative to their package, which may have any name.
     sys.modules[_ALIAS] = package
     return importlib.import_module(f"{_ALIAS}.Model_pb2")
 
@@ -43,6 +43,12 @@ def onnx_messages() -> Any:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def serialized(message: Any) -> bytes:
+    """The bytes of a message, always the same for the same content."""
+    data: bytes = message.SerializeToString(deterministic=True)
+    return data
 
 
 def _folder(package: str) -> str:

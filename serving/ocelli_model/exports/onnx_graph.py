@@ -1,4 +1,4 @@
-"""Writing an ONNX graph node by node, with the messages alone. Knows nothing of what a graph is for."""
+"""Writes an ONNX graph node by node, with the messages alone. It must not know what a graph is for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocelli_model.exports.message_types import onnx_messages
 
 
 def declare_network(graph: Any, name: str, images: tuple[str, int, int], outputs: tuple[str, int]) -> None:
-    """Name the graph, its one input and its one output.
+    """Name the graph, its only input and its only output.
 
     `images` is the name, height and width of uint8[N, height, width, 3]; `outputs` the name and count of float32[N, count].
     """
@@ -33,7 +33,7 @@ def declare_network(graph: Any, name: str, images: tuple[str, int, int], outputs
 
 
 class OnnxGraph:
-    """Adds to a graph; everything gets a name below one prefix, so that two parts never meet in one."""
+    """Adds nodes to a graph. All names have a prefix, so that the names of two parts never collide."""
 
     def __init__(self, graph: Any, prefix: str) -> None:
         self._graph = graph
@@ -53,7 +53,7 @@ class OnnxGraph:
         return self.constant(name, np.array(values, dtype=np.int64))
 
     def node(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        """Add a node; `output` is the name of what it gives, below the prefix. Returns the whole name."""
+        """Add a node. `output` is the name of its output without the prefix; returns the full name."""
         node = self._graph.node.add()
         node.op_type = operator
         node.name = self._prefix + output
@@ -64,7 +64,7 @@ class OnnxGraph:
         return self._prefix + output
 
     def rename_last(self, name: str) -> None:
-        """What the last node gives is known by this name, without the prefix."""
+        """Give the output of the last node this name, without the prefix."""
         self._graph.node[-1].output[0] = name
 
     def _set(self, attribute: Any, key: str, value: Any) -> None:
@@ -82,3 +82,11 @@ class OnnxGraph:
         else:
             attribute.type = kinds.STRINGS
             attribute.strings.extend(item.encode() for item in value)
+
+
+def centre_pixels(graph: OnnxGraph, images: str, mean: Sequence[float]) -> str:
+    """From uint8[N, height, width, 3] to float32[N, 3, height, width], minus the mean, which is on a scale of 0 to 1."""
+    floats = graph.node("Cast", [images], "floats", to=onnx_messages().TensorProto.FLOAT)
+    planes = graph.node("Transpose", [floats], "planes", perm=[0, 3, 1, 2])
+    values = (np.array(mean) * 255).astype(np.float32).reshape(1, 3, 1, 1)
+    return graph.node("Sub", [planes, graph.constant("mean", values)], "centred")

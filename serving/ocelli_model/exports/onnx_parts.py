@@ -4,7 +4,7 @@
     scores        float32[classes], 0 to 1
     class_names   string[classes], in the same order
 
-Preprocessing is in the graph, as `ocelli_model.preprocessing` does it; normalisation is part of the backbone's network.
+The graph contains the same preprocessing as `ocelli_model.preprocessing`; normalisation is part of the backbone's network.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ocelli_model.exports.heads import REJECTION_DECAY, REJECTION_EXPONENTS, FoldedHead
-from ocelli_model.exports.message_types import onnx_messages
+from ocelli_model.exports.heads import REJECTION_DECAY, REJECTION_EXPONENTS
+from ocelli_model.exports.message_types import onnx_messages, serialized
 from ocelli_model.exports.onnx_graph import OnnxGraph
-from ocelli_model.heads import LEAST_LENGTH, REJECTION_START, Rejection
+from ocelli_model.heads import LEAST_LENGTH, REJECTION_START, Heads, Rejection
 from ocelli_model.preprocessing import STRIP_RATIO, Interpolation, Preprocessing, ResizeMode
 
 IMAGE = "image"
@@ -29,7 +29,7 @@ _PREPARE = "ocelli/prepare/"
 _HEAD = "ocelli/head/"
 _NETWORK_INPUT = "images"
 _NETWORK_OUTPUT = "features"
-# Pillow's: another cubic than the standard's default, and no weight on what lies outside of the image.
+# As in Pillow: another cubic than the standard's default, and no weight outside of the image.
 _RESIZE_OPTIONS: Mapping[Interpolation, Mapping[str, Any]] = {
     Interpolation.BILINEAR: {"mode": "linear"},
     Interpolation.BICUBIC: {"mode": "cubic", "cubic_coeff_a": -0.5, "exclude_outside": 1},
@@ -61,12 +61,11 @@ def build_onnx_body(network: bytes, preprocessing: Preprocessing) -> bytes:
     _add_preprocessing(OnnxGraph(model.graph, _PREPARE), preprocessing)
     model.graph.node.extend(original.graph.node)
     model.graph.initializer.extend(original.graph.initializer)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return serialized(model)
 
 
-def build_onnx_head(head: FoldedHead, class_names: Sequence[str]) -> bytes:
-    """The classifier's part: from features to scores. Its nodes are those of opset 18, which every body has at least."""
+def build_onnx_head(head: Heads, class_names: Sequence[str]) -> bytes:
+    """The classifier's part, from features to scores. Its nodes need opset 18, which is the minimum of all bodies."""
     messages = onnx_messages()
     model = messages.ModelProto()
     graph = OnnxGraph(model.graph, _HEAD)
@@ -87,8 +86,7 @@ def build_onnx_head(head: FoldedHead, class_names: Sequence[str]) -> bytes:
         output.type.tensor_type.shape.dim.add().dim_value = len(class_names)
     entry = model.metadata_props.add()
     entry.key, entry.value = CLASS_NAMES_KEY, json.dumps(list(class_names), ensure_ascii=False)
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
+    return serialized(model)
 
 
 def _normalise(graph: OnnxGraph, features: str, power: float) -> str:
@@ -128,7 +126,7 @@ def _number(graph: OnnxGraph, name: str, value: float) -> str:
 
 
 def _add_preprocessing(graph: OnnxGraph, preprocessing: Preprocessing) -> None:
-    """From `image` to what the network takes."""
+    """From `image` to the input of the network."""
     floats = graph.node("Cast", [IMAGE], "floats", to=onnx_messages().TensorProto.FLOAT)
     planes = graph.node("Transpose", [floats], "planes", perm=[2, 0, 1])
     batch = graph.node("Unsqueeze", [planes, graph.integers("batch", 0)], "batched")
@@ -142,7 +140,7 @@ def _add_preprocessing(graph: OnnxGraph, preprocessing: Preprocessing) -> None:
         else:
             size = graph.node("Shape", [batch], "size", start=2)
             short = graph.node("ReduceMin", [size], "short", keepdims=1)
-            # Of a strip only the middle is scaled.
+            # Only the middle of a strip is scaled.
             limit = graph.node("Mul", [short, graph.integers("strip", STRIP_RATIO)], "limit")
             kept = graph.node("Min", [size, limit], "kept")
             spare = graph.node("Sub", [size, kept], "spare")
@@ -166,9 +164,9 @@ def _add_preprocessing(graph: OnnxGraph, preprocessing: Preprocessing) -> None:
 
 
 def _resize(graph: OnnxGraph, planes: str, size: str, interpolation: Interpolation) -> str:
-    """As Pillow does it: first along rows, then along columns, with whole grey values in between.
+    """As in Pillow: first along rows, then along columns, rounding to integers in between.
 
-    In one step, the features of a pretrained network were 2 % off.
+    In one step, the features of a pretrained network differed by 2 %.
     """
     height = graph.node("Gather", [size, graph.integers("row_index", 0)], "height")
     width = graph.node("Gather", [size, graph.integers("column_index", 1)], "width")
@@ -189,6 +187,6 @@ def _resize(graph: OnnxGraph, planes: str, size: str, interpolation: Interpolati
 
 
 def _whole(graph: OnnxGraph, floats: str, name: str) -> str:
-    """Rounded to grey values from black to white."""
+    """Rounded to integers from 0 to 255."""
     bounds = [_number(graph, f"{name}_{bound}", value) for bound, value in (("black", 0), ("white", 255))]
     return graph.node("Round", [graph.node("Clip", [floats, *bounds], f"{name}_clipped")], f"{name}_whole")

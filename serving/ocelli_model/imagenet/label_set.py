@@ -1,7 +1,7 @@
-"""The names of ImageNet-1k's classes, where they stand among each other, and what other languages call them.
+"""The names of ImageNet-1k's classes, their hierarchy, and their translations.
 
-Only reads this folder's files. It knows no network: the order of the outputs is the usual one, which torchvision's networks and
-EfficientNet-Lite have.
+This module only reads the files of this folder, and must not know networks. The order of the outputs is the usual one, as in
+torchvision's networks and EfficientNet-Lite.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib import resources
 
 LABELS_FILE = "labels.txt"
@@ -17,7 +16,7 @@ HIERARCHY_FILE = "hierarchy.txt"
 SYNSETS_FILE = "synsets.txt"
 TRANSLATIONS_FILE = "translations.json"
 FOOD_FILE = "food.txt"
-"""Of each output that is a food: its synset and its path."""
+"""Synset and path of each output that is a food."""
 NON_FOOD = "non-food"
 
 FOOD_TRANSLATIONS: Mapping[str, Mapping[str, str]] = {
@@ -32,39 +31,34 @@ FOOD_TRANSLATIONS: Mapping[str, Mapping[str, str]] = {
     "zh-cn": {"food": "食物", NON_FOOD: "非食物"},
     "zh-tw": {"food": "食物", NON_FOOD: "非食物"},
 }
-"""The two names that say whether there is food at all: no source of `translations.json` has both."""
+"""The names of the two classes for food and not food: no source of `translations.json` has both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
-    """A tree of names whose leaves are classes; every name is one place in it."""
+    """A tree of names whose leaves are classes. Every name occurs at one place."""
 
     class_names: Sequence[str]
-    """By index of the network's output; outputs of one name are one class."""
+    """By index of the network's output. Outputs with the same name are one class."""
     paths: Sequence[Sequence[str]]
-    """Of each output that has a place in the tree: the names from the root to its class, which is included."""
+    """For each output that is in the tree: the names from the root to its class, inclusive."""
     synsets: Sequence[str]
-    """What each output means, as WordNet 3.0 and ImageNet name it: "n01440764"."""
+    """WordNet 3.0 synset of each output, as in ImageNet: "n01440764"."""
     translations: Mapping[str, Mapping[str, str]]
-    """Language to name, of class or ancestor, to what the language calls it."""
-
-    @cached_property
-    def path_by_name(self) -> Mapping[str, Sequence[str]]:
-        """Every name, of class or ancestor, to the names from the root to itself."""
-        return {name: path[: depth + 1] for path in self.paths for depth, name in enumerate(path)}
+    """Language to name, of class or ancestor, to its translation."""
 
     def translate(self, name: str, language: str) -> str:
-        """What the language calls it; the English name where that is not known."""
+        """The translation of a name; the English name if there is none."""
         return self.translations.get(language, {}).get(name, name)
 
 
 def path_text(path: Sequence[str]) -> str:
-    """As users see it: "/animal/bird/owl/great grey owl"."""
+    """The path as users see it: "/animal/bird/owl/great grey owl"."""
     return "".join(f"/{name}" for name in path)
 
 
 def load_imagenet() -> LabelSet:
-    """Reads a quarter of a megabyte; keep what it returns."""
+    """Reads a quarter of a megabyte; keep the result."""
     return LabelSet(
         class_names=tuple(_lines(LABELS_FILE)),
         paths=tuple(tuple(line.split("/")[1:]) for line in _lines(HIERARCHY_FILE)),
@@ -74,11 +68,11 @@ def load_imagenet() -> LabelSet:
 
 
 def load_imagenet_food() -> LabelSet:
-    """ImageNet's foods under `food`; every other output is one class, which stands in no tree.
+    """ImageNet's foods below `food`; all other outputs are one class, which is not in the tree.
 
-    What is food was decided by reading the 1,000 names: whatever lies under food or fruit and can be eaten or drunk, without
-    menus, plates, cups and hay; without wild plants and mushrooms that could be mistaken for food, such as acorns, rose hips
-    and fly agarics; without animals, shops and bottles.
+    The foods were selected by reading the 1,000 names: everything below food or fruit that can be eaten or drunk. Menus,
+    plates, cups and hay are left out, as are wild plants and mushrooms that could be mistaken for food, such as acorns, rose
+    hips and fly agarics, and animals, shops and bottles.
     """
     imagenet = load_imagenet()
     path_by_synset = {synset: tuple(path.split("/")[1:]) for synset, path in (line.split(" ", 1) for line in _lines(FOOD_FILE))}

@@ -1,4 +1,4 @@
-"""`make benchmark-accuracy`: prints tables and goals, writes them as JSON. It fails only where it cannot measure.
+"""`make benchmark-accuracy`: prints tables and goals, and writes them as JSON. It fails only if it cannot measure.
 
 Settings, in the environment: DATA, a folder with a subfolder for each set and in it a zip for each class (`negatives.zip`:
 negative examples); SIZES, pictures a class, `10 20 40`; SEEDS, 3; NETWORKS, `all` or `none` of those that are compared; OUT,
@@ -100,7 +100,7 @@ def _number(name: str, text: str) -> int:
 
 
 def measure_product(product: Product, sets: Sequence[PictureSet], settings: BenchmarkSettings) -> list[Lesson]:
-    """Train every split, and score what it did not learn from."""
+    """Train on every split, and score the images that were held out."""
     lessons = []
     for pictures in sets:
         for negatives in (False, True) if pictures.has_negatives else (False,):

@@ -83,7 +83,7 @@ class Workshop:
 
     folder: Path
     quantiser_python: Path | None
-    """A Python that has NNCF; None: there is none."""
+    """A Python interpreter that has NNCF; None if there is none."""
 
     def build(self, network: Network, calibration: NDArray[np.uint8]) -> Model:
         """The network as a model. `calibration` are decoded pictures, read only for INT8.
@@ -101,7 +101,7 @@ class Workshop:
         return Model(network=network, file=file)
 
     def features(self, model: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of every image, from the folder where they were computed before. float32[N, features]."""
+        """Features of every image, read from the folder if they were computed before. float32[N, features]."""
         key = _digest(model.file.stem.encode(), str(model.network.numbers).encode(), _openvino_version(), images.tobytes())
         file = self.folder / f"{key}.npy"
         if not file.exists():
@@ -133,7 +133,7 @@ class Model:
 
     network: Network
     file: Path
-    """ONNX, or OpenVINO's own format where it is quantised."""
+    """ONNX, or OpenVINO's own format if it is quantised."""
 
     def run(self, images: NDArray[np.uint8], *, threads: int) -> NDArray[np.float32]:
         """Features float32[N, D], an image at a time on each thread."""
@@ -214,7 +214,7 @@ def choose_calibration(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @functools.cache
 def _read_weights(backbone: str) -> Any:
-    return efficientnet_lite.parse_weights(backbone, read_packaged_weights(backbone), what=backbone)
+    return efficientnet_lite.parse_weights(backbone, read_packaged_weights(backbone))
 
 
 @functools.cache

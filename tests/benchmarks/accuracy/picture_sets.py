@@ -27,7 +27,7 @@ class PictureSetsError(Exception):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PictureSet:
-    """The pictures of one set that can be decoded, none of them twice."""
+    """The pictures of one set that can be decoded, without duplicates."""
 
     name: str
     class_names: tuple[str, ...]

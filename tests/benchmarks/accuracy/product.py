@@ -1,4 +1,4 @@
-"""What the product itself makes of a split: its trainer learns from zips, and its own code scores what is judged."""
+"""The product's own result for a split: its trainer learns from zips, and its code scores the held-out images."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Learned:
 
 @dataclass
 class Product:
-    """The trainer over a store of its own, and the features that its classifiers are served with."""
+    """The trainer with its own store, and the features with which its classifiers are served."""
 
     trainer: TrainerProcess
     engine: Engine | None = None
@@ -112,7 +112,7 @@ class Product:
         return asyncio.run(predict())
 
     def check_server(self, pictures: PictureSet, learned: Learned, rows: Rows) -> None:
-        """Fail where the server answers something else than what is measured here."""
+        """Fail if the server's answer differs from the measured one."""
         own = learned.heads.scores(self.set_features(pictures, learned)[rows])
         served = self.served_scores(learned, [pictures.pictures[row] for row in rows])
         if np.abs(np.round(own.astype(np.float64), SCORE_DECIMALS) - served).max() > 2 * 10.0**-SCORE_DECIMALS:

@@ -22,7 +22,7 @@ DASH = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFigures:
-    """Of one training. Parts of one; None where there is nothing to judge by."""
+    """The figures of one training, 0 to 1; None if there are no images for one."""
 
     top_1: float
     macro_f1: float
@@ -48,7 +48,7 @@ class Lesson:
     """One for each seed; empty where too few pictures would remain to be judged."""
 
     def mean(self, choose: Callable[[SplitFigures], float | None]) -> float | None:
-        """Over the splits; None where one has no figure."""
+        """Over the splits; None if one of them has no figure."""
         return mean(choose(figures) for figures in self.splits)
 
     @property
@@ -83,14 +83,14 @@ class Results:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """None where there is no value, or one of them is missing."""
+    """None if there are no values, or if one is missing."""
     there = list(values)
     known = [value for value in there if value is not None]
     return statistics.fmean(known) if known and len(known) == len(there) else None
 
 
 def render_table(header: Sequence[str], rows: Sequence[Sequence[str | float | None]], *, decimals: int = 1) -> str:
-    """Columns next to each other, each word of a title on a line of its own; numbers to the right, None as a dash."""
+    """Columns next to each other, with each word of a title on its own line, numbers aligned right, and None as a dash."""
     titles = [title.split() or [""] for title in header]
     height = max(len(words) for words in titles)
     lines = [[words[line] if line < len(words) else "" for words in titles] for line in range(height)]

@@ -87,7 +87,7 @@ def test_a_training_that_requests_a_gpu_waits_with_the_schedulers_message(
     gpus.offer(1)
     # The GPU is not real: a trainer that was assigned a GPU fails without it.
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
-    assert "a GPU is asked for, but PyTorch finds none here" in stalled["message"]
+    assert "the accelerator is GPU, but PyTorch finds no GPU" in stalled["message"]
     scene.patch('{"spec": {"training": {"accelerator": "CPU"}}}')
     assert scene.wait_until_ready()["attempt"] == 2
 
@@ -103,7 +103,7 @@ def test_a_node_that_appears_or_disappears_only_affects_the_next_revision(
     gpus.offer(2)
     scene.sources.release()
     # The GPUs are not real: a server that was assigned one fails without it.
-    scene.cluster.wait_for("it says so", lambda: "PyTorch finds none here" in scene.condition("Ready").get("message", ""))
+    scene.cluster.wait_for("it says so", lambda: "PyTorch finds no GPU" in scene.condition("Ready").get("message", ""))
     # The node's GPUs were unknown when the Job was created, and known when the Deployment was.
     assert [item["metadata"]["uid"] for item in scene.jobs()] == [job["metadata"]["uid"]]
     assert RESOURCE not in limits(job)

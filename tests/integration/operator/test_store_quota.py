@@ -72,8 +72,8 @@ def test_a_retraining_beyond_the_quota_fails_immediately_and_the_served_revision
     fill(objects, scene.namespace, free_bytes=DEFINITION_BYTES)
     scene.apply(scene.build(model={"seed": 1}))
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
-    assert f'namespace "{scene.namespace}" has no room in the store' in stalled["message"]
-    assert "of its quota of 8.0 MiB" in stalled["message"]
+    assert f'namespace "{scene.namespace}" exceeds its quota in the store' in stalled["message"]
+    assert "of 8.0 MiB are used" in stalled["message"]
     assert "delete classifiers that are not needed any more" in stalled["message"]
     assert scene.status()["servedRevision"] == first
     assert scene.condition("Available")["status"] == "True"
@@ -91,7 +91,7 @@ def test_a_training_whose_definition_exceeds_the_quota_waits(scene: Scene, objec
     def find_message() -> str | None:
         trained = scene.condition("Trained")
         message = str(trained.get("message"))
-        return message if trained.get("reason") == "Queued" and "no room in the store" in message else None
+        return message if trained.get("reason") == "Queued" and "exceeds its quota in the store" in message else None
 
     told = scene.cluster.wait_for("the quota is told", find_message)
     assert "waits for quota" in told

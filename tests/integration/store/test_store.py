@@ -58,7 +58,7 @@ def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> 
     operator, tenant = store.open_as_administrator(), store.open_as("default")
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
     asyncio.run(tenant.put(f"{OWN}/x", b"abc"))
-    with pytest.raises(StoreUnavailableError, match="403 system:serviceaccount:default:default may not read"):
+    with pytest.raises(StoreUnavailableError, match="403 system:serviceaccount:default:default is not allowed to read"):
         asyncio.run(tenant.get("tenants/team-b/x", limit_bytes=1 << 20))
 
 
@@ -86,7 +86,7 @@ def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_wri
             most_bytes = max(most_bytes, stored_bytes(store))
     answers = [future.result() for future in flood]
     assert {status for status, _ in answers} == {413}
-    assert all('namespace "default" has no room in the store' in words for _, words in answers)
+    assert all('namespace "default" exceeds its quota in the store' in words for _, words in answers)
     assert most_bytes <= QUOTA_BYTES + 200_000, "the other tenant's object, once more while it is replaced"
     # What the flood held is free again.
     asyncio.run(tenant.put(f"{OWN}/after", b"x" * (QUOTA_BYTES // 2)))

@@ -21,6 +21,6 @@ def test_without_ipv6_every_address_is_one_of_ipv4(monkeypatch: pytest.MonkeyPat
         assert listener.getsockname()[0] == "0.0.0.0"
 
 
-def test_an_address_that_is_taken_is_told() -> None:
+def test_address_in_use_is_reported() -> None:
     with bind("127.0.0.1", 0) as listener, pytest.raises(BindError, match=r"cannot listen on 127\.0\.0\.1 port \d+: Address"):
         bind("127.0.0.1", listener.getsockname()[1])

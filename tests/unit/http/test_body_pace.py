@@ -24,26 +24,26 @@ def read(chunks: AsyncIterator[bytes], pace: BodyPace) -> bytes:
     return asyncio.run(read_all())
 
 
-def test_a_body_that_comes_at_the_least_rate_may_take_long() -> None:
+def test_body_at_the_minimum_rate_may_take_long() -> None:
     pace = BodyPace(stall_seconds=0.2, least_bytes_per_second=1000)
     assert len(read(drip(bytes(100), pause_seconds=0.02, times=30), pace)) == 3000
 
 
-def test_a_body_that_drips_is_broken_off() -> None:
+def test_slow_body_is_interrupted() -> None:
     pace = BodyPace(stall_seconds=0.2, least_bytes_per_second=1024)
     began = time.monotonic()
-    with pytest.raises(BodyTooSlowError, match="bytes of the body came in 0 seconds; send at least 1 KB a second"):
+    with pytest.raises(BodyTooSlowError, match="bytes of the body in 0 seconds; send at least 1 KB a second"):
         read(drip(b"x", pause_seconds=0.05, times=1000), pace)
     assert time.monotonic() - began < 5
 
 
-def test_a_body_that_stops_is_broken_off() -> None:
+def test_stalled_body_is_interrupted() -> None:
     pace = BodyPace(stall_seconds=0.1, least_bytes_per_second=1)
-    with pytest.raises(BodyStalledError, match=r"nothing of the body came for 0\.1 seconds"):
+    with pytest.raises(BodyStalledError, match=r"received no data of the body for 0\.1 seconds"):
         read(drip(b"x", pause_seconds=60, times=1), pace)
 
 
-def test_time_that_the_server_takes_is_not_its_clients() -> None:
+def test_time_of_the_server_does_not_count() -> None:
     async def read_slowly() -> int:
         count = 0
         async for _ in BodyPace(stall_seconds=0.1, least_bytes_per_second=1).read(drip(b"", pause_seconds=0, times=10)):

@@ -42,7 +42,7 @@ async def wait_for_leaving(request: Request) -> Response:
     while (await request.receive())["type"] != "http.disconnect":
         pass
     request.app.state.left = True
-    return PlainTextResponse("nobody reads it")
+    return PlainTextResponse("dropped")
 
 
 async def answer_in_halves(_request: Request) -> Response:
@@ -176,13 +176,13 @@ def test_an_endless_head_is_refused(address: Address) -> None:
 
 @pytest.mark.parametrize("path", [b"quick", b"read"], ids=["answered", "unanswered"])
 @pytest.mark.parametrize("start", [b"0\r\nX: ", b"1;"], ids=["trailer", "chunk extension"])
-def test_what_is_endless_beside_a_body_is_broken_off(address: Address, path: bytes, start: bytes) -> None:
+def test_endless_chunk_headers_and_trailers_are_aborted(address: Address, path: bytes, start: bytes) -> None:
     with connect(address) as connection:
         connection.sendall(CHUNKED % path + start)
         assert send_until_refused(connection, b"x" * 65536) < 20_000_000
 
 
-def test_a_body_in_many_small_chunks_is_taken(address: Address) -> None:
+def test_body_in_many_small_chunks_is_read(address: Address) -> None:
     with connect(address) as connection:
         connection.sendall(CHUNKED % b"read" + b"1\r\nx\r\n" * 100_000 + b"0\r\n\r\n")
         read_until(connection, b"100000")
@@ -193,20 +193,20 @@ def test_a_connection_that_sends_nothing_is_closed(impatient: Address) -> None:
         assert read_to_end(connection) == b""
 
 
-def test_a_head_that_comes_to_no_end_is_told_so(impatient: Address) -> None:
+def test_head_without_an_end_is_answered(impatient: Address) -> None:
     with connect(impatient) as connection:
         connection.sendall(b"GET /quick HTTP/1.1\r\n")
         assert read_to_end(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
-def test_the_gateway_tells_it_by_its_contract() -> None:
+def test_gateway_answers_it_in_the_form_of_its_contract() -> None:
     settings: ServerSettings = {"timeout_keep_alive": 0.3, "http": build_protocol(stall_seconds=60)}
     with running(settings) as address, connect(address) as connection:
         connection.sendall(b"GET /quick HTTP/1.1\r\n")
-        assert b'{"code": 408, "error": "The request\'s address and headers did not come' in read_to_end(connection)
+        assert b'{"code": 408, "error": "Timed out waiting for the request\'s address and headers' in read_to_end(connection)
 
 
-def test_a_second_head_that_comes_to_no_end_is_told_so(impatient: Address) -> None:
+def test_second_head_without_an_end_is_answered(impatient: Address) -> None:
     with connect(impatient) as connection:
         connection.sendall(HEAD + b"GET /quick HTTP/1.1\r\n")
         answer = read_to_end(connection)
@@ -215,7 +215,7 @@ def test_a_second_head_that_comes_to_no_end_is_told_so(impatient: Address) -> No
 
 
 @pytest.mark.parametrize("drop", [b"\r\n", b""], ids=["empty lines", "nothing"])
-def test_empty_lines_keep_no_connection_open(impatient: Address, drop: bytes) -> None:
+def test_empty_lines_do_not_keep_a_connection_open(impatient: Address, drop: bytes) -> None:
     with connect(impatient) as connection:
         connection.sendall(HEAD)
         deadline = time.monotonic() + 5
@@ -233,7 +233,7 @@ def test_empty_lines_keep_no_connection_open(impatient: Address, drop: bytes) ->
     pytest.fail("it is still open")
 
 
-def test_a_body_that_goes_on_after_its_answer_keeps_no_connection_open(impatient: Address) -> None:
+def test_body_after_its_answer_does_not_keep_a_connection_open(impatient: Address) -> None:
     with connect(impatient) as connection:
         connection.sendall(CHUNKED % b"quick")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -264,7 +264,7 @@ def test_idle_connections_make_room_for_new_ones() -> None:
         assert read_to_end(silent[0]) == b""
 
 
-def test_a_new_connection_looks_at_none_of_those_that_are_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_connection_does_not_search_idle_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[LimitedProtocol] = []
     rank = LimitedProtocol._rank_to_end
 
@@ -280,7 +280,7 @@ def test_a_new_connection_looks_at_none_of_those_that_are_idle(monkeypatch: pyte
     assert looked_at == []
 
 
-def test_requests_under_way_are_not_given_up_for_new_ones() -> None:
+def test_requests_in_flight_are_not_replaced_by_new_connections() -> None:
     with running({"limit_concurrency": 5}) as address, ExitStack() as stack:
         busy = [stack.enter_context(connect(address)) for _ in range(5)]
         for connection in busy:
@@ -300,7 +300,7 @@ def requests_in_memory() -> int:
 
 
 @pytest.mark.parametrize("first", [b"GET /quick HTTP/1.1\r\n\r\n", b"GET /wait HTTP/1.1\r\n\r\n"], ids=["quick", "slow"])
-def test_requests_whose_answers_nobody_reads_are_not_taken_in(address: Address, first: bytes) -> None:
+def test_requests_are_not_read_while_the_client_does_not_read_its_answers(address: Address, first: bytes) -> None:
     before, most = requests_in_memory(), 0
     with connect(address) as connection, suppress(TimeoutError):
         connection.settimeout(1)
@@ -316,7 +316,7 @@ def test_requests_whose_answers_nobody_reads_are_not_taken_in(address: Address, 
     [b"Content-Length: 4\r\n\r\n\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n4\r\n\r\n\r\n\r\n0\r\n\r\n"],
     ids=["length", "chunks"],
 )
-def test_requests_sent_at_once_are_answered_in_their_order(address: Address, body: bytes) -> None:
+def test_pipelined_requests_are_answered_in_order(address: Address, body: bytes) -> None:
     count = 500
     with connect(address) as connection:
         connection.sendall((HEAD + b"POST /read HTTP/1.1\r\n" + body) * count)
@@ -326,7 +326,7 @@ def test_requests_sent_at_once_are_answered_in_their_order(address: Address, bod
     assert bodies == [*[b"quick", b"4"] * count, b"False"]
 
 
-def test_a_request_with_another_behind_it_learns_that_its_client_left(address: Address) -> None:
+def test_pipelined_request_notices_that_its_client_left(address: Address) -> None:
     with connect(address) as connection:
         connection.sendall(b"GET /wait HTTP/1.1\r\n\r\n" + HEAD)
     deadline = time.monotonic() + 5
@@ -375,7 +375,7 @@ def test_the_gateway_refuses_a_connection_by_its_contract(request_bytes: bytes) 
     assert b'"error_id": "unavailable"' in answer
 
 
-def test_a_probe_is_answered_where_all_places_are_taken() -> None:
+def test_probe_is_answered_at_the_limit_of_connections() -> None:
     with full_gateway() as address, connect(address) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
         answer = read_to_end(connection)
@@ -383,13 +383,13 @@ def test_a_probe_is_answered_where_all_places_are_taken() -> None:
     assert b"connection: close" in answer
 
 
-def test_a_probe_of_the_internal_port_takes_no_place_of_the_public_one() -> None:
+def test_probe_of_the_internal_port_does_not_count_at_the_public_port() -> None:
     with full_gateway() as address, connect(address) as connection:
         connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
         assert read_to_end(connection).startswith(b"HTTP/1.1 503 ")
 
 
-def test_silent_connections_keep_no_probe_out() -> None:
+def test_silent_connections_do_not_block_probes() -> None:
     with full_gateway() as address, ExitStack() as stack:
         for _ in range(3 * limits.PROBE_CONNECTIONS):
             stack.enter_context(connect(address))
@@ -410,7 +410,7 @@ def finds_a_place(address: Address) -> bool:
     [b"GET /unknown HTTP/1.1\r\n\r\n", b"GET \0 HTTP/1.1\r\n\r\n", HEAD * 200_000],
     ids=["waits", "lingers", "deaf"],
 )
-def test_who_is_unknown_and_holds_a_place_makes_room(request_bytes: bytes) -> None:
+def test_connection_of_an_unknown_client_is_replaced(request_bytes: bytes) -> None:
     settings: ServerSettings = {"limit_concurrency": 5, "http": build_gateway_protocol()}
     with running(settings) as address, ExitStack() as stack:
         held = [stack.enter_context(connect(address)) for _ in range(5)]
@@ -421,7 +421,7 @@ def test_who_is_unknown_and_holds_a_place_makes_room(request_bytes: bytes) -> No
         assert [finds_a_place(address) for _ in range(10)] == [True] * 10
 
 
-def test_a_known_client_that_reads_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_of_a_known_client_that_does_not_read_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SPARED_STALL_SECONDS", 0.2)
     with full_gateway(b"GET /much HTTP/1.1\r\n\r\n", count=3) as address:
         deadline = time.monotonic() + 5
@@ -432,8 +432,8 @@ def test_a_known_client_that_reads_no_answer_makes_room(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     "before", [b"", HEAD, b"\r\n", b"POST /read HTTP/1.1\r\nContent-Length: 1\r\n\r\nx\r\n", b"BREW /quick HTTP/1.1\r\n\r\n"]
 )
-@pytest.mark.parametrize("ends", [(), (1, 3, 30)], ids=["at once", "in pieces"])
-def test_an_unknown_method_is_named_wherever_it_stands(before: bytes, ends: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("ends", [(), (1, 3, 30)], ids=["whole", "in pieces"])
+def test_unknown_method_is_named_at_any_place(before: bytes, ends: tuple[int, ...]) -> None:
     request = b"BREW /quick HTTP/1.1\r\nConnection: close\r\n\r\n"
     with running({"http": build_gateway_protocol()}) as address, connect(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -447,7 +447,7 @@ def test_an_unknown_method_is_named_wherever_it_stands(before: bytes, ends: tupl
     assert b"400" not in statuses
 
 
-def test_an_unknown_method_is_named_behind_a_head_that_comes_in_two_pieces() -> None:
+def test_unknown_method_is_named_after_a_head_in_two_pieces() -> None:
     with running({"http": build_gateway_protocol()}) as address, connect(address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(HEAD[:-2])
@@ -463,18 +463,18 @@ def test_an_unknown_method_is_named_behind_a_head_that_comes_in_two_pieces() -> 
     [
         (b"\x16\x03\x01\r\n\r\n", 400, "first line or one of its headers is not valid HTTP; send METHOD ADDRESS HTTP/1.1"),
         (b"GET /quick HTTP/7.7\r\n\r\n", 400, "first line or one of its headers is not valid HTTP; send"),
-        (b"GET /quick HTTP/1.1\r\nno colon\r\n\r\n", 400, "each header on a line of its own as NAME: VALUE"),
+        (b"GET /quick HTTP/1.1\r\nno colon\r\n\r\n", 400, "each header on its own line as NAME: VALUE"),
         (b"GET quick HTTP/1.1\r\n\r\n", 400, "The address in the request's first line is not valid; send a path"),
         (b"GET http://x:99999999/ HTTP/1.1\r\n\r\n", 400, "The address in the request's first line is not valid; send a path"),
-        (b"POST /read HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400, "Content-Length and Transfer-Encoding do not tell"),
-        (b"POST /read HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "send one of them, once"),
-        (b"POST /read HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "send one of them, once"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1x\r\n\r\n", 400, "Content-Length and Transfer-Encoding do not define"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400, "send one of them once"),
+        (b"POST /read HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n", 400, "send one of them once"),
         (CHUNKED % b"read" + b"zz\r\n", 400, "The chunks of the request body are not valid HTTP; send"),
-        (CHUNKED % b"read" + b"f" * 30 + b"\r\n", 413, "declared longer than any that is read; send a shorter one"),
-        (b"POST /read HTTP/1.1\r\nContent-Length: 1" + b"0" * 30 + b"\r\n\r\n", 413, "send a shorter one"),
+        (CHUNKED % b"read" + b"f" * 30 + b"\r\n", 413, "declared length of the request body is too large; send a shorter body"),
+        (b"POST /read HTTP/1.1\r\nContent-Length: 1" + b"0" * 30 + b"\r\n\r\n", 413, "send a shorter body"),
     ],
 )
-def test_what_the_parser_refuses_is_told_with_fact_and_remedy(
+def test_errors_of_the_parser_have_fact_and_remedy(
     http: type[LimitedProtocol], request_bytes: bytes, status: int, words: str
 ) -> None:
     with running({"http": http}) as address, connect(address) as connection:
@@ -504,7 +504,7 @@ def test_an_idle_connection_is_used_once_more_while_the_server_drains(http: type
     assert b"connection: close" in answer
 
 
-def test_a_draining_server_ends_once_every_client_has_left() -> None:
+def test_draining_server_stops_when_every_client_has_left() -> None:
     began = time.monotonic()
     with running_server({}, drain_seconds=60) as (address, server):
         with connect(address) as connection:
@@ -514,13 +514,13 @@ def test_a_draining_server_ends_once_every_client_has_left() -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_draining_server_waits_for_idle_clients_no_longer_than_it_may() -> None:
+def test_draining_server_waits_for_idle_clients_up_to_its_limit() -> None:
     with running_server({}, drain_seconds=0.2) as (address, server), connect(address) as connection:
         server.should_exit = True
         assert read_to_end(connection) == b""
 
 
-def test_an_answer_that_promised_another_request_is_kept_to_it() -> None:
+def test_answer_that_keeps_its_connection_open_keeps_it_open() -> None:
     with running_server({}, drain_seconds=10) as (address, server), connect(address) as connection:
         connection.sendall(b"GET /halves HTTP/1.1\r\n\r\n")
         assert b"connection: close" not in read_until(connection, b"one\r\n")

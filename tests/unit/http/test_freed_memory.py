@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import asyncio, sys, threading
 from pathlib import Path
-from ocelli_http.freed_memory import given_back_regularly, keep_little
+from ocelli_http.freed_memory import trimmed_regularly, limit_kept_memory
 
 def resident_megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 // 2**20
@@ -23,11 +23,11 @@ def work():
     blocks.clear()
 
 async def main():
-    async with given_back_regularly(0.05):
+    async with trimmed_regularly(0.05):
         await asyncio.sleep(0.5)
 
 if sys.argv[1] == "little":
-    keep_little()
+    limit_kept_memory()
 kept, ready = [], threading.Barrier(8)
 threads = [threading.Thread(target=work) for _ in range(8)]
 before = resident_megabytes()
@@ -46,6 +46,6 @@ def left_megabytes(kept: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of glibc")
-def test_memory_that_threads_freed_goes_back_to_the_system() -> None:
+def test_memory_freed_by_threads_is_returned_to_the_system() -> None:
     assert left_megabytes("all") > 60
     assert left_megabytes("little") < 30

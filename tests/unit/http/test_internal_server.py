@@ -1,4 +1,4 @@
-"""Probes and metrics on a port of their own, while the other server serves."""
+"""Probes and metrics on their own port, while the other server serves."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_it_answers_while_the_block_runs_and_leaves_signals_alone() -> Non
         pass
 
 
-async def test_a_probe_is_answered_where_all_places_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_probe_is_answered_at_the_limit_of_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(internal_server_module, "INTERNAL_CONNECTIONS", 1)
     port = find_free_port()
     address = f"http://127.0.0.1:{port}"

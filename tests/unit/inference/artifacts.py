@@ -1,4 +1,4 @@
-"""A small artifact in a store of its own: EfficientNetLite0, heads of fixed random weights, two classes."""
+"""A small artifact in its own store: EfficientNetLite0, heads with fixed random weights, two classes."""
 
 from __future__ import annotations
 

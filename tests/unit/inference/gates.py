@@ -1,4 +1,4 @@
-"""A decoder and an engine that wait where a test wants them to."""
+"""A decoder and an engine that wait until the test releases them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class GatedEngine:
 
 
 LARGE = b"\xf0"
-"""The least file that counts as large."""
+"""The smallest file that counts as large."""
 
 
 class GatedImage:
@@ -70,5 +70,5 @@ class GatedDecoder:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():  # noqa: ASYNC110 (what is waited for happens in other threads)
+        while not condition():  # noqa: ASYNC110 (the condition changes in other threads)
             await asyncio.sleep(0.001)

@@ -1,4 +1,4 @@
-"""What the server takes on at a time."""
+"""The limits on the load of the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_images_beyond_the_limit_are_refused(metrics: Metrics) -> None:
     admission = Admission(AdmissionLimits(images=2, bytes=100), metrics)
     with admission.open_ticket() as first, admission.open_ticket() as second:
         first.add_images(2)
-        with pytest.raises(QueueFullError, match="2 images wait"):
+        with pytest.raises(QueueFullError, match="2 images are waiting"):
             second.add_images(1)
 
 
@@ -20,8 +20,8 @@ def test_a_full_queue_refuses_before_a_body_is_read(metrics: Metrics) -> None:
     admission = Admission(AdmissionLimits(images=1, bytes=100), metrics)
     with admission.open_ticket() as ticket:
         ticket.add_images(1)
-        with pytest.raises(QueueFullError):
-            admission.open_ticket()
+        with pytest.raises(QueueFullError), admission.open_ticket():
+            pass
 
 
 def test_bytes_beyond_the_limit_are_refused(metrics: Metrics) -> None:
@@ -43,7 +43,7 @@ def test_a_ticket_returns_everything_at_its_end(metrics: Metrics) -> None:
         ticket.add_images(1)
 
 
-def test_what_is_held_is_measured(metrics: Metrics) -> None:
+def test_load_is_measured(metrics: Metrics) -> None:
     admission = Admission(AdmissionLimits(images=2, bytes=100), metrics)
     with admission.open_ticket() as ticket:
         ticket.add_bytes(70)

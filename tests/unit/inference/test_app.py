@@ -38,7 +38,7 @@ DEFAULT_LIMITS = AdmissionLimits()
 
 
 class TwoClasses:
-    """Scores that tell which image they are of: its byte over 300, and the rest."""
+    """Scores that identify their image: its byte over 300, and the rest."""
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.concatenate([features / 300, 1 - features / 300], axis=1)
@@ -84,7 +84,9 @@ class Rig:
 async def open_rig(metrics: Metrics, limits: AdmissionLimits = DEFAULT_LIMITS, *, loaded: bool = True) -> AsyncIterator[Rig]:
     rig = Rig(metrics, limits)
     rules = BatchRules(limit_images=8, wait_seconds=PATIENCE_SECONDS)
-    batcher = FeatureBatcher(decoder=rig.decoder, engine=rig.engine, decode_threads=2, rules=rules, metrics=metrics)
+    batcher = FeatureBatcher(
+        open_image=rig.decoder.open, compute_features=rig.engine.features, decode_threads=2, rules=rules, metrics=metrics
+    )
     classifier = ServedClassifier(
         classifier_id=CLASSIFIER_ID, revision=REVISION, class_names=("beagle", "husky"), head=TwoClasses()
     )
@@ -119,12 +121,12 @@ async def test_the_right_revision_is_answered(rig: Rig) -> None:
     assert (await rig.predict(b"\x64", **{REVISION_HEADER: REVISION})).status_code == 200
 
 
-async def test_another_revision_is_sent_elsewhere(rig: Rig) -> None:
+async def test_request_for_another_revision_is_refused(rig: Rig) -> None:
     answer = await rig.predict(b"\x64", **{REVISION_HEADER: "ffffffffff"})
     assert (answer.status_code, answer.json()["error"]["kind"]) == (421, "OtherRevision")
 
 
-async def test_bytes_that_are_no_image_are_refused_with_the_fault(rig: Rig) -> None:
+async def test_bytes_that_are_not_an_image_are_refused_with_the_fault(rig: Rig) -> None:
     answer = await rig.predict(NO_IMAGE)
     assert answer.status_code == 400
     assert answer.json() == {"error": {"kind": "NotAnImage", "message": "Invalid image data"}}
@@ -134,11 +136,11 @@ async def test_bytes_that_are_no_image_are_refused_with_the_fault(rig: Rig) -> N
     ("pace", "message"),
     [
         (BodyPace(stall_seconds=0.2, least_bytes_per_second=1024), r"send at least 1 KB a second"),
-        (BodyPace(stall_seconds=0.01, least_bytes_per_second=1), r"nothing of the body came for 0\.01 seconds; send it again"),
+        (BodyPace(stall_seconds=0.01, least_bytes_per_second=1), r"no data of the body for 0\.01 seconds; send it again"),
     ],
     ids=["slow", "stalled"],
 )
-async def test_a_body_that_drips_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch, pace: BodyPace, message: str) -> None:
+async def test_slow_body_is_refused(rig: Rig, monkeypatch: pytest.MonkeyPatch, pace: BodyPace, message: str) -> None:
     async def drip() -> AsyncIterator[bytes]:
         for _ in range(100):
             await asyncio.sleep(0.05)
@@ -224,7 +226,7 @@ async def test_an_undeclared_body_is_read_up_to_the_limit_and_no_further(rig: Ri
     assert rig.requests("TooLarge") == 1
 
 
-async def test_a_client_that_hangs_up_takes_its_image_out_of_the_queue(rig: Rig) -> None:
+async def test_image_of_a_client_that_disconnects_leaves_the_queue(rig: Rig) -> None:
     rig.engine.gate.clear()
     first = asyncio.create_task(rig.predict(b"\x01"))
     await until(lambda: rig.engine.batches == [1])
@@ -240,7 +242,7 @@ async def test_a_client_that_hangs_up_takes_its_image_out_of_the_queue(rig: Rig)
     assert rig.requests("ClientGone") == 1
 
 
-async def test_a_failing_backbone_is_an_error_that_tells_nothing_of_the_inside(rig: Rig) -> None:
+async def test_error_of_a_failing_backbone_has_no_internal_details(rig: Rig) -> None:
     rig.engine.failure = RuntimeError("secret")
     answer = await rig.predict(b"\x01")
     assert answer.status_code == 500
@@ -254,7 +256,7 @@ async def test_requests_are_counted_by_outcome(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-async def test_probes_and_metrics_are_not_at_the_port_of_predictions(rig: Rig, path: str) -> None:
+async def test_probes_and_metrics_are_not_on_the_port_of_predictions(rig: Rig, path: str) -> None:
     assert (await rig.client.get(path)).status_code == 404
 
 
@@ -286,7 +288,7 @@ async def test_a_drain_lasts_until_the_last_request_is_answered(rig: Rig) -> Non
     assert (await request).status_code == 200
 
 
-async def test_a_drain_ends_at_its_limit_whatever_still_comes(rig: Rig) -> None:
+async def test_drain_ends_at_its_limit_although_requests_still_arrive(rig: Rig) -> None:
     await rig.service.drain(DrainRules(quiet_seconds=3600, limit_seconds=0.1))
 
 
@@ -338,7 +340,7 @@ async def test_a_bad_inference_request_is_a_400(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/predictions", 405), ("GET", "/nowhere", 404)])
-async def test_what_is_not_there_is_told_as_json(rig: Rig, method: str, path: str, status: int) -> None:
+async def test_unknown_paths_answer_with_json(rig: Rig, method: str, path: str, status: int) -> None:
     answer = await rig.client.request(method, path)
     assert answer.status_code == status
     assert path in answer.json()["error"]

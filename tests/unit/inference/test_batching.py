@@ -1,4 +1,4 @@
-"""When batches form, what they give back, and what cancelling and closing do. Decoder and engine are gates held by the test."""
+"""When batches are started, what they return, and what cancelling and closing do. The test controls decoder and engine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ async def open_rig(
 ) -> AsyncIterator[Rig]:
     engine, decoder = GatedEngine(), GatedDecoder()
     rules = BatchRules(limit_images=limit_images, wait_seconds=wait_seconds)
-    batcher = FeatureBatcher(decoder=decoder, engine=engine, decode_threads=threads, rules=rules, metrics=metrics)
+    batcher = FeatureBatcher(
+        open_image=decoder.open, compute_features=engine.features, decode_threads=threads, rules=rules, metrics=metrics
+    )
     try:
         async with asyncio.timeout(PATIENCE_SECONDS), batcher:
             yield Rig(batcher, engine, decoder)
@@ -93,7 +95,7 @@ async def test_the_deadline_ends_the_wait_for_an_image_that_decodes_slowly(metri
         assert rig.engine.batches == [1, 1]
 
 
-async def test_an_image_that_cannot_be_decoded_holds_up_nobody(metrics: Metrics) -> None:
+async def test_image_that_cannot_be_decoded_does_not_delay_others(metrics: Metrics) -> None:
     async with open_rig(metrics, wait_seconds=3600) as rig:
         bad_gate = rig.decoder.hold(b"!")
         bad = rig.submit(b"!")
@@ -166,7 +168,7 @@ async def test_a_failing_backbone_fails_its_batch_and_not_the_next(metrics: Metr
         assert (await rig.submit(b"\x02")).tolist() == [2.0]
 
 
-async def test_closing_answers_those_who_wait(metrics: Metrics) -> None:
+async def test_closing_answers_waiting_callers(metrics: Metrics) -> None:
     async with open_rig(metrics, threads=1) as rig:
         rig.engine.gate.clear()
         running = rig.submit(b"\x01")

@@ -10,7 +10,7 @@ from ocelli_inference.http_protocol import InferenceProtocol
 from tests.unit.http.test_connection import CHUNKED, connect, read_to_end, running
 
 
-def test_a_connection_too_many_is_told_as_a_full_queue() -> None:
+def test_connection_above_the_limit_is_answered_as_a_full_queue() -> None:
     with running({"limit_concurrency": 3, "http": InferenceProtocol}) as address, ExitStack() as stack:
         for _ in range(3):
             busy = stack.enter_context(connect(address))

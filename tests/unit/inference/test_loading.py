@@ -1,4 +1,4 @@
-"""From a real artifact in a store to predictions, and what is said where that cannot be."""
+"""From a real artifact in a store to predictions, and the errors if it cannot be loaded."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ async def test_the_same_bytes_have_the_same_scores_alone_and_in_a_batch(predicto
     assert batches < 1 + 40 + 40  # the warm-up, those alone, and fewer batches than images
 
 
-async def test_the_predictor_has_predicted_before_it_is_handed_out(predictor: Predictor, metrics: Metrics) -> None:
+async def test_predictor_has_predicted_before_it_is_returned(predictor: Predictor, metrics: Metrics) -> None:
     assert metrics.registry.get_sample_value("ocelli_inference_batch_images_sum") == 1
 
 
-async def test_a_server_that_has_no_gpu_touches_none(store_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_server_without_a_gpu_does_not_use_one(store_url: str, metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
     def find_gpu(device: Accelerator) -> Accelerator:
         return Accelerator.GPU if device is Accelerator.AUTO else device
 
@@ -66,8 +66,8 @@ async def test_a_server_that_has_no_gpu_touches_none(store_url: str, metrics: Me
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
-async def test_a_server_that_was_promised_a_gpu_does_not_go_on_without(store_url: str, metrics: Metrics) -> None:
-    with pytest.raises(LoadError, match="PyTorch finds none here"):
+async def test_server_that_needs_a_gpu_does_not_start_without_one(store_url: str, metrics: Metrics) -> None:
+    with pytest.raises(LoadError, match="PyTorch finds no GPU"):
         async with open_predictor(make_settings(store_url, accelerator=Accelerator.GPU), metrics):
             pass
 
@@ -87,7 +87,7 @@ async def test_a_damaged_artifact_is_not_served(tmp_path: Path, metrics: Metrics
     url = await asyncio.to_thread(install_artifact, tmp_path)
     path = tmp_path / LOCATION.artifact_key(REVISION, HEADS_FILE)
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
-    assert f"{HEADS_FILE} has another digest" in await fail_to_load(url, metrics)
+    assert f"{HEADS_FILE} does not have the digest" in await fail_to_load(url, metrics)
 
 
 async def test_an_artifact_of_another_revision_is_not_served(tmp_path: Path, metrics: Metrics) -> None:

@@ -1,4 +1,4 @@
-"""Documents of the Open Inference Protocol: what is taken, what is refused, what comes back."""
+"""Documents of the Open Inference Protocol: accepted and refused requests, and answers."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ def test_scores_are_rows_of_images_and_classes_their_columns() -> None:
     }
 
 
-def test_the_request_s_id_comes_back() -> None:
+def test_id_of_the_request_is_returned() -> None:
     assert infer_response(parse_infer_request(make_request(id="42")), [make_prediction(0.1, 0.2)])["id"] == "42"
 
 
-def test_only_the_outputs_that_were_asked_for_come_back() -> None:
+def test_only_requested_outputs_are_returned() -> None:
     answer = infer_response(parse_infer_request(make_request(outputs=[{"name": "classes"}])), [make_prediction(0.1, 0.2)])
     assert [output["name"] for output in answer["outputs"]] == ["classes"]

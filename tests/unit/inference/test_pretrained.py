@@ -64,7 +64,7 @@ def make_ready(trainer: Trainer, pretrained: Mapping[str, Any]) -> InferenceSett
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory: pytest.TempPathFactory) -> InferenceSettings:
-    """An ONNX network that tells colours apart, with everything that can be said of its outputs."""
+    """An ONNX network that classifies colours, with every description of its outputs."""
     trainer = Trainer(tmp_path_factory.mktemp("colours"))
     texts = {"labels.txt": "\n".join(COLOURS), "hierarchy.txt": HIERARCHY, "translations.json": json.dumps(TRANSLATIONS)}
     for name, text in texts.items():
@@ -118,7 +118,7 @@ async def test_leaves_have_their_place_and_ancestors_follow_with_sums(client: ht
     assert (scores["cold"], scores["colour"], scores["none"]) == (1, 1, 0)
 
 
-async def test_names_and_paths_come_in_the_language_asked_for(client: httpx.AsyncClient) -> None:
+async def test_names_and_paths_are_in_the_requested_language(client: httpx.AsyncClient) -> None:
     predictions = await predict(client, plain((250, 0, 0)), "de")
     assert [item["class"] for item in predictions] == ["Rot", "green", "blue", "Farbe", "warm", "cold", "keine"]
     assert predictions[0]["typeHierarchy"] == "/Farbe/warm/Rot"

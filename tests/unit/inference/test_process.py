@@ -57,7 +57,7 @@ def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @contextmanager
 def start_server(folder: Path, store_url: str, **changes: str) -> Iterator[Server]:
-    # Each server has a loopback address of its own, as each Pod has its own IP: the port is the same everywhere.
+    # Each server has its own loopback address, as each Pod has its own IP: all use the same port.
     address = f"127.{random.randint(16, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
     environment = {
         Environment.STORE_URL: store_url,
@@ -108,7 +108,7 @@ class Clients:
             statuses.append(answer.status_code)
 
 
-async def test_a_terminated_server_fails_no_request_and_exits_0(tmp_path: Path, store_url: str) -> None:
+async def test_terminated_server_answers_every_request_and_exits_0(tmp_path: Path, store_url: str) -> None:
     with start_server(tmp_path, store_url) as server:
         await asyncio.to_thread(server.wait_until_ready)
         async with httpx.AsyncClient(base_url=server.url, timeout=START_SECONDS) as client:

@@ -23,19 +23,19 @@ from ocelli_model.preprocessing import Interpolation, Preprocessing
 
 NAME = "EfficientNetLite0"
 BOUND = 1e-4
-"""Of features and logits: what is left is the rounding of single precision."""
+"""For features and logits: the rounding of single precision."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 
 
 @cache
 def weights_of(name: str) -> Weights:
-    return efficientnet_lite.parse_weights(name, read_packaged_weights(name), what="a file")
+    return efficientnet_lite.parse_weights(name, read_packaged_weights(name))
 
 
 @cache
 def reference_network(name: str) -> Any:
-    """The package's network; without a size given it pads by the size of what it gets."""
+    """The package's network. Without a given size it pads by the size of its input."""
     network = EfficientNet.from_name(f"efficientnet-lite{name[-1]}", image_size=None)
     network.load_state_dict(torch.load(io.BytesIO(read_packaged_weights(name)), weights_only=True))
     return network.eval()
@@ -63,7 +63,7 @@ def sized(height: int, width: int) -> Preprocessing:
 def installed(
     folder: Path, name: str = NAME, kind: NetworkKind = NetworkKind.BODY, preprocessing: Preprocessing | None = None
 ) -> Backbone:
-    """The backbone as it lies in a server's cache."""
+    """The backbone as in a server's cache."""
     prepared = preprocessing or efficientnet_lite.preprocessing_for(name)
     network, count = efficientnet_lite.build_onnx(name, weights_of(name), prepared, kind)
     (folder / ONNX_FILE).write_bytes(network)

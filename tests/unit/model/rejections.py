@@ -1,4 +1,4 @@
-"""Rejections whose border lies amid given features, so that some of their images are rejected, some partly, and some not."""
+"""Rejections with a border among given features, so that some images are rejected, some partly, and some not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FAR = 1.1
 
 
 def make_rejection(features: NDArray[np.float32], power: float | None, *, rank: int = 8) -> Rejection:
-    """A quarter of the images lies nearer than `REJECTION_START`, a quarter is about as good as rejected.
+    """A quarter of the images is nearer than `REJECTION_START`, a quarter is almost rejected.
 
     `rank` is the number of directions.
     """

@@ -234,7 +234,7 @@ def test_a_later_format_is_an_error_that_says_so(store: ObjectStore, tmp_path: P
     save(store, make_artifact())
     file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 3}')
 
-    with pytest.raises(ArtifactError, match="format version 3, this program reads 1 and 2"):
+    with pytest.raises(ArtifactError, match="format version 3; this program reads versions 1 and 2"):
         load(store)
 
 
@@ -291,5 +291,5 @@ def test_a_damaged_head_of_a_pretrained_classifier_is_an_error(store: ObjectStor
     save(store, make_pretrained_artifact())
     file_of(tmp_path, OUTPUT_HEAD_FILE).write_bytes(data)
 
-    with pytest.raises(ArtifactError, match=r"head\.json has another digest"):
+    with pytest.raises(ArtifactError, match=r"head\.json does not have the digest in artifact\.json"):
         load(store)

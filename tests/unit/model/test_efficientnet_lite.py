@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, BackboneError, BackboneUnavailableError, NetworkKind
+from ocelli_model.backbone import ONNX_FILE, WEIGHTS_FILE, BackboneError, NetworkKind
 from ocelli_model.backbones import efficientnet_lite
 from ocelli_model.backbones.efficientnet_lite_table import all_layers, build_blocks
 from ocelli_model.backbones.efficientnet_lite_torch import EfficientNetLite, load_network
-from ocelli_model.backbones.packaged_weights import read_packaged_weights
-from ocelli_model.backbones.torch_pickle import read_state_dict
 from ocelli_model.engine import OpenVinoEngine
 from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.onnx_parts import build_onnx_body, build_onnx_head
@@ -62,22 +59,6 @@ def session_of(model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def refusal(state: Mapping[str, Any], name: str = NAME) -> str:
-    buffer = io.BytesIO()
-    torch.save(state, buffer, _use_new_zipfile_serialization=False)
-    return refusal_of_bytes(buffer.getvalue(), name)
-
-
-def refusal_of_bytes(data: bytes, name: str = NAME) -> str:
-    with pytest.raises(BackboneUnavailableError) as caught:
-        efficientnet_lite.parse_weights(name, data, what="file x")
-    return str(caught.value)
-
-
-def published_state() -> dict[str, torch.Tensor]:
-    return {key: torch.from_numpy(values.copy()) for key, values in read_state_dict(read_packaged_weights(NAME)).items()}
 
 
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER])
@@ -187,7 +168,7 @@ def test_files_are_made_without_the_heavy_packages() -> None:
         "from ocelli_model.backbones.packaged_weights import read_packaged_weights\n"
         "from ocelli_model.exports.onnx_parts import build_onnx_body\n"
         f"name = {NAME!r}\n"
-        "weights = lite.parse_weights(name, read_packaged_weights(name), what='')\n"
+        "weights = lite.parse_weights(name, read_packaged_weights(name))\n"
         "prepared = lite.preprocessing_for(name)\n"
         "build_onnx_body(lite.build_onnx(name, weights, prepared, NetworkKind.BODY)[0], prepared)\n"
         "lite.build_core_ml_body(name, weights, prepared), lite.to_safetensors(weights)\n"
@@ -223,7 +204,7 @@ def test_module_says_that_its_weights_are_damaged(tmp_path: Path) -> None:
 def test_module_says_that_its_weights_are_of_another_network(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(weights_of("EfficientNetLite2")))
-    with pytest.raises(BackboneError, match="has weights of other shapes; publish the backbone again"):
+    with pytest.raises(BackboneError, match="has weights with wrong shapes; publish the backbone again"):
         load_network(backbone)
 
 
@@ -231,41 +212,12 @@ def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
     backbone = installed(tmp_path, kind=NetworkKind.CLASSIFIER)
     body = {key: values for key, values in weights_of(NAME).items() if not key.startswith("classifier")}
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(body))
-    with pytest.raises(BackboneError, match=r"does not fit: it holds no classifier.weight; publish the backbone again"):
+    with pytest.raises(BackboneError, match=r"does not fit: it has no classifier.weight; publish the backbone again"):
         load_network(backbone)
 
 
-def test_weights_of_another_network_are_refused() -> None:
-    assert refusal_of_bytes(read_packaged_weights(NAME), "EfficientNetLite2") == (
-        "file x does not fit: _blocks.3._depthwise_conv.weight is float32[144, 1, 5, 5] and not float32[144, 1, 3, 3]; "
-        "give the weights of EfficientNetLite2"
-    )
-
-
-def test_wrong_weights_are_refused_by_what_is_wrong() -> None:
-    state = published_state()
-    without = {key: value for key, value in state.items() if key != "_blocks.3._bn1.weight"}
-    assert refusal(without) == "file x does not fit: it holds no _blocks.3._bn1.weight; give the weights of EfficientNetLite0"
-    assert refusal({**state, "_fc.extra": torch.zeros(1)}) == (
-        "file x does not fit: it holds _fc.extra as well; give the weights of EfficientNetLite0"
-    )
-    assert refusal({**state, "_fc.bias": torch.zeros(10)}) == (
-        "file x does not fit: _fc.bias is float32[10] and not float32[1000]; give the weights of EfficientNetLite0"
-    )
-    assert "is float64[1000] and not float32[1000]" in refusal({**state, "_fc.bias": torch.zeros(1000, dtype=torch.float64)})
-    for key, value in (("_fc.bias", float("nan")), ("_bn0.running_var", -1.0)):
-        wrong = state[key].clone()
-        wrong[3] = value
-        assert refusal({**state, key: wrong}) == f"file x: {key} holds values that no weights have; fetch the file again"
-
-
-def test_bytes_that_are_no_weights_are_refused() -> None:
-    cut = read_packaged_weights(NAME)[:-1]
-    assert refusal_of_bytes(cut) == "file x cannot be read as weights: it is cut off; fetch the file again"
-
-
 def test_wrong_batch_norm_would_be_seen() -> None:
-    """The bound of these tests tells an epsilon of 1e-5 from the right one."""
+    """The bound of these tests detects an epsilon of 1e-5 instead of the right one."""
     layer = next(all_layers(NAME))
     variance = weights_of(NAME)[f"{layer.name}.norm.running_var"]
     altered = {**weights_of(NAME), f"{layer.name}.norm.running_var": variance - np.float32(1e-3) + np.float32(1e-5)}

@@ -97,7 +97,7 @@ def test_a_backbone_that_left_the_precision_to_the_node_does_so_until_an_artifac
     assert load_engine(stored, threads=1, device=Accelerator.CPU, precision=precision).name == f"OpenVINO CPU {computed}"
 
 
-def test_pytorch_takes_no_tensor_float_32(backbone: Backbone) -> None:
+def test_pytorch_does_not_use_tensor_float_32(backbone: Backbone) -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
 
     TorchEngine(backbone, torch_device="cpu", threads=1)
@@ -126,27 +126,27 @@ def named(metadata: BackboneMetadata, name: str, kind: NetworkKind = NetworkKind
         ("ONNX", NetworkKind.ONNX, Accelerator.CPU),
     ],
 )
-def test_what_no_code_runs_in_pytorch_runs_on_the_cpu_of_a_node_with_a_gpu(
+def test_network_without_pytorch_code_runs_on_the_cpu_of_a_node_with_a_gpu(
     backbone: Backbone, name: str, kind: NetworkKind, device: Accelerator
 ) -> None:
     assert device_for(named(backbone.metadata, name, kind), Accelerator.GPU) is device
 
 
-def test_pytorch_says_what_it_cannot_run(backbone: Backbone) -> None:
-    with pytest.raises(BackboneError, match=r"backbone HogColor .*: there is no PyTorch network of it.*run it on a CPU"):
+def test_pytorch_refuses_network_without_code(backbone: Backbone) -> None:
+    with pytest.raises(BackboneError, match=r"backbone HogColor .*: it has only an ONNX network.*run it on a CPU"):
         TorchEngine(dataclasses.replace(backbone, metadata=named(backbone.metadata, "HogColor")), torch_device="cpu", threads=1)
 
 
-def test_pytorch_refuses_what_another_version_made(backbone: Backbone) -> None:
+def test_pytorch_refuses_network_of_another_version(backbone: Backbone) -> None:
     older = dataclasses.replace(backbone.metadata, version="0")
 
-    with pytest.raises(BackboneError, match=r"it has version 0, PyTorch here runs version .*; publish the backbone again"):
+    with pytest.raises(BackboneError, match=r"it has version 0, but this program runs .*; publish the backbone again"):
         TorchEngine(dataclasses.replace(backbone, metadata=older), torch_device="cpu", threads=1)
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_here_is_an_error() -> None:
-    with pytest.raises(BackboneError, match="PyTorch finds none"):
+    with pytest.raises(BackboneError, match="PyTorch finds no GPU"):
         available_device(Accelerator.GPU)
 
 

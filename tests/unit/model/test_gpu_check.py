@@ -1,4 +1,4 @@
-"""`make gpu-check` where there is no GPU: it says so, and its comparison works on a CPU with nothing but PyTorch and NumPy."""
+"""`make gpu-check` without a GPU: it reports this, and its comparison works on a CPU with only PyTorch and NumPy."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ def test_other_features_fail_the_check(prepared: Path, tmp_path: Path) -> None:
     assert any("BEYOND 0.01" in line for line in comparison.lines)
 
 
-def test_own_reader_reads_what_the_library_writes() -> None:
+def test_own_reader_reads_files_of_the_library() -> None:
     arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3, dtype=np.int64)}
     read = read_safetensors(safetensors.numpy.save(arrays, metadata={"made": "by a test"}))
     assert read.keys() == arrays.keys()
     assert all((read[name] == values).all() and read[name].dtype == values.dtype for name, values in arrays.items())
 
 
-def test_own_reader_refuses_what_is_cut_off() -> None:
+def test_own_reader_refuses_file_that_is_cut_off() -> None:
     data = safetensors.numpy.save({"weights": np.ones(4, dtype=np.float32)})
     with pytest.raises(SafetensorError):
         read_safetensors(data[:-4])

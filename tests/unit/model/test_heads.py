@@ -23,7 +23,7 @@ def make_features(count: int, features: int = 700) -> np.ndarray[tuple[int, int]
 
 
 def make_rejection(features: NDArray[np.float32], *, power: float = 0.6, rank: int = 8) -> Rejection:
-    """Of three class means amid the features; half of these lie beyond the border."""
+    """With three class means among the features, half of which are beyond the border."""
     inputs = normalised(features.astype(np.float64), power)
     means, directions = inputs[:3], np.random.default_rng(2).normal(size=(rank, inputs.shape[1])) / inputs.shape[1]
     squares = np.min([((inputs - mean) ** 2).sum(axis=1) for mean in means], axis=0) - ((inputs @ directions.T) ** 2).sum(
@@ -92,11 +92,11 @@ def test_extreme_margins_give_0_and_1_without_warning() -> None:
 
 
 def test_features_of_another_backbone_are_refused() -> None:
-    with pytest.raises(ValueError, match="do not fit 700 weights"):
+    with pytest.raises(ValueError, match=r"not \[N, 700\]"):
         make_heads().scores(make_features(1, features=701))
 
 
-def test_weights_that_are_no_numbers_are_refused() -> None:
+def test_weights_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         Heads(
             weights=np.full((1, 2), np.nan, dtype=np.float32),
@@ -187,9 +187,9 @@ def test_a_power_that_is_none_is_refused(power: float) -> None:
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"constant": np.zeros(2, dtype=np.float32)}, "do not fit each other"),
-        ({"directions": np.zeros((8, 699), dtype=np.float32)}, "do not fit each other"),
-        ({"centre": np.zeros(7, dtype=np.float32)}, "do not fit each other"),
+        ({"constant": np.zeros(2, dtype=np.float32)}, "do not match"),
+        ({"directions": np.zeros((8, 699), dtype=np.float32)}, "do not match"),
+        ({"centre": np.zeros(7, dtype=np.float32)}, "do not match"),
         ({"centre": np.zeros(8)}, "finite float32"),
         ({"constant": np.full(3, np.inf, dtype=np.float32)}, "finite float32"),
     ],

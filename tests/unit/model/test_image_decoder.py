@@ -74,7 +74,7 @@ def test_images_are_decoded_side_by_side_while_there_is_room(
     assert all(begun)
 
 
-def test_what_does_not_fit_waits_and_is_not_overtaken(
+def test_image_without_room_waits_and_is_not_overtaken(
     decoder: ImageDecoder, submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldDecoding(monkeypatch)
@@ -95,7 +95,9 @@ def test_what_does_not_fit_waits_and_is_not_overtaken(
     assert overtaking.result(DEADLINE_SECONDS) is not None
 
 
-def test_a_small_image_waits_for_no_large_one(submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_image_does_not_wait_for_large_ones(
+    submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = HeldDecoding(monkeypatch)
     submit(megapixels(100))
     assert held.begun.acquire(timeout=DEADLINE_SECONDS)
@@ -118,7 +120,7 @@ def test_a_small_image_waits_for_no_large_one(submit: Callable[[bytes], Future[A
     ],
     ids=["camera", "progressive", "png", "small"],
 )
-def test_large_is_what_takes_much_memory_to_decode(decoder: ImageDecoder, data: bytes, large: bool) -> None:
+def test_image_is_large_by_the_memory_of_its_decoding(decoder: ImageDecoder, data: bytes, large: bool) -> None:
     assert decoder.open(data).is_large is large
 
 

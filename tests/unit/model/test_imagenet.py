@@ -38,6 +38,11 @@ needs_torchvision = pytest.mark.skipif(importlib.util.find_spec("torchvision") i
 needs_wordnet = pytest.mark.skipif(not (WORDNET / "data.noun").is_file(), reason="needs Debian's wordnet-base")
 
 
+def paths_by_name(labels: LabelSet) -> dict[str, tuple[str, ...]]:
+    """The path from the root to each name, of class or ancestor."""
+    return {name: tuple(path[: depth + 1]) for path in labels.paths for depth, name in enumerate(path)}
+
+
 @pytest.fixture(scope="module")
 def imagenet() -> LabelSet:
     return load_imagenet()
@@ -170,7 +175,7 @@ def test_translations_are_of_the_ten_languages(imagenet: LabelSet) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_translations_name_known_names_only(imagenet: LabelSet, language: str) -> None:
-    assert imagenet.translations[language].keys() <= imagenet.path_by_name.keys()
+    assert imagenet.translations[language].keys() <= paths_by_name(imagenet).keys()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -203,11 +208,11 @@ def test_name_without_translation_is_english(imagenet: LabelSet, name: str, lang
 
 
 def test_ancestor_has_a_path_of_its_own(imagenet: LabelSet) -> None:
-    assert imagenet.path_by_name["owl"] == ("animal", "bird", "owl")
+    assert paths_by_name(imagenet)["owl"] == ("animal", "bird", "owl")
 
 
 def test_rejected_names_are_of_the_hierarchy(imagenet: LabelSet) -> None:
-    assert frozenset().union(*REJECTED_NAMES.values()) <= imagenet.path_by_name.keys()
+    assert frozenset().union(*REJECTED_NAMES.values()) <= paths_by_name(imagenet).keys()
 
 
 # The foods among them.
@@ -236,12 +241,12 @@ def test_foods_are_called_as_among_all_classes_and_ears_of_corn_are_corn(food: L
 
 
 @pytest.mark.parametrize("name", ["guacamole", "pizza", "broccoli", "banana", "mushroom", "red wine", "espresso", "corn"])
-def test_what_can_be_eaten_or_drunk_is_food(food: LabelSet, name: str) -> None:
+def test_things_to_eat_or_drink_are_food(food: LabelSet, name: str) -> None:
     assert name in food.class_names
 
 
 @pytest.mark.parametrize("name", ["menu", "plate", "cup", "hay", "acorn", "rose hip", "rapeseed", "agaric", "bolete", "hen"])
-def test_what_cannot_or_would_be_risked_is_not(food: LabelSet, imagenet: LabelSet, name: str) -> None:
+def test_inedible_and_risky_things_are_not_food(food: LabelSet, imagenet: LabelSet, name: str) -> None:
     assert food.class_names[imagenet.class_names.index(name)] == NON_FOOD
 
 
@@ -249,7 +254,7 @@ def test_what_cannot_or_would_be_risked_is_not(food: LabelSet, imagenet: LabelSe
 def test_every_language_says_whether_there_is_food(food: LabelSet, language: str) -> None:
     assert set(FOOD_TRANSLATIONS[language]) == {"food", NON_FOOD}
     assert food.translate("banana", language) == food.translations[language]["banana"]
-    assert food.translations[language].keys() <= {*food.path_by_name, NON_FOOD}
+    assert food.translations[language].keys() <= {*paths_by_name(food), NON_FOOD}
 
 
 def test_the_documentation_names_every_food(food: LabelSet) -> None:
@@ -309,7 +314,7 @@ def test_omw_tab_of_something_else_gives_nothing(line: str) -> None:
     assert parse_omw_tab(line, ANIMALS) == {}
 
 
-def test_latin_name_is_no_translation() -> None:
+def test_latin_name_is_not_a_translation() -> None:
     assert parse_omw_tab("00000003-n\tfra:lemma\tstrigidae\n", ANIMALS) == {}
 
 
@@ -331,7 +336,7 @@ def test_older_version_is_aligned_by_definition() -> None:
     assert align_versions([4, 5], older, ANIMALS) == {4: 44}
 
 
-def test_usual_name_is_what_kinds_are_called() -> None:
+def test_usual_name_is_that_of_the_kinds() -> None:
     names = {3: ["mochuelo", "lechuza"], 4: ["lechuza común"]}
 
     assert choose_usual(names, [3], ANIMALS, lambda name: 0.0) == {3: "lechuza"}
@@ -355,7 +360,7 @@ def test_emoji_is_of_the_sense_that_its_keywords_tell() -> None:
     assert find_emoji([3, 5, 7], english, ANIMALS) == {3: "y", 5: "x"}
 
 
-def test_emoji_of_no_telling_keyword_is_of_no_sense() -> None:
+def test_emoji_without_specific_keyword_has_no_sense() -> None:
     english = parse_cldr_annotations(make_annotations(x=("bat", ["vampire"])))
 
     assert find_emoji([5, 7], english, ANIMALS) == {}
@@ -381,7 +386,7 @@ def test_class_list_of_english_words_counts_for_words_of_one_meaning(of_english_
     assert parse_class_list(make_class_list("コウモリ"), ["bat"], [5], ANIMALS, of_english_words=of_english_words) == expected
 
 
-def test_class_list_gives_no_name_of_two_classes() -> None:
+def test_class_list_skips_names_of_two_classes() -> None:
     names = parse_class_list(make_class_list("鳥", "鳥"), ["bird", "owl"], [2, 3], ANIMALS, of_english_words=False)
 
     assert names == {}

@@ -1,4 +1,4 @@
-"""The preprocessing in ONNX exports gives the pixels of the server, whatever the mode."""
+"""In every mode, the preprocessing in ONNX exports gives the same pixels as the server."""
 
 from __future__ import annotations
 

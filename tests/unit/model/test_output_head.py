@@ -45,7 +45,7 @@ def test_outputs_of_one_name_are_one_class_and_their_scores_are_added() -> None:
     assert score(make_head(Activation.IDENTITY), 0.2, 0.1, 0.4, 0.3)["barn owl"] == 0.5
 
 
-def test_an_ancestor_has_the_sum_of_what_is_below_it() -> None:
+def test_score_of_an_ancestor_is_the_sum_of_its_leaves() -> None:
     assert score(make_head(Activation.IDENTITY), 0.2, 0.1, 0.4, 0.3)["owl"] == 0.6
 
 
@@ -53,7 +53,7 @@ def test_sums_stop_at_one() -> None:
     assert score(make_head(Activation.IDENTITY), 0.9, 0.8, 0, 0.7)["animal"] == 1
 
 
-def test_with_sigmoid_an_ancestor_has_the_highest_of_what_is_below_it() -> None:
+def test_with_sigmoid_score_of_an_ancestor_is_the_highest_of_its_leaves() -> None:
     scores = score(make_head(Activation.SIGMOID), 0, 2, -2, -3)
     assert (scores["barn owl"], scores["eagle owl"], scores["owl"]) == (0.5, 0.880797, 0.880797)
 
@@ -69,7 +69,7 @@ def test_a_temperature_divides_the_outputs_before_softmax() -> None:
     assert surer.scores(outputs) == pytest.approx(make_head().scores(2 * outputs), abs=1e-7)
 
 
-def test_a_temperature_of_one_is_not_written_and_changes_no_bit() -> None:
+def test_temperature_of_one_is_not_stored_and_does_not_change_scores() -> None:
     head = make_head()
     assert "temperature" not in head.to_json()
     assert np.array_equal(OutputHead.parse(head.to_json()).scores(make_outputs(9)), head.scores(make_outputs(9)))
@@ -108,7 +108,7 @@ def test_extreme_outputs_give_scores_without_warning(activation: Activation) -> 
 class TestTheClassOfNone:
     head = make_head(Activation.IDENTITY, classes=(*OWLS, NOTHING))
 
-    def test_it_scores_what_the_best_class_lacks(self) -> None:
+    def test_its_score_is_the_rest_of_the_best_score(self) -> None:
         assert score(self.head, 0.1, 0.1, 0.2, 0.1)["nothing"] == 0.7
 
     def test_it_is_silent_where_another_class_reaches_one_half(self) -> None:
@@ -118,7 +118,7 @@ class TestTheClassOfNone:
         scores = score(self.head, 0.3, 0.3, 0, 0)
         assert (scores["owl"], scores["nothing"]) == (0.6, 0)
 
-    def test_what_callers_see_as_one_half_silences_it(self) -> None:
+    def test_its_score_is_zero_if_another_rounds_to_one_half(self) -> None:
         scores = score(self.head, 0, 0, 0.4999996, 0)
         assert (scores["car"], scores["nothing"]) == (0.5, 0)
 
@@ -155,11 +155,11 @@ class TestWhatClassesAreCalled:
 
 class TestWhatIsRefused:
     def test_outputs_of_another_network(self) -> None:
-        with pytest.raises(ValueError, match="do not fit a head for 4"):
+        with pytest.raises(ValueError, match="the head is for 4"):
             make_head().scores(make_outputs(1, outputs=5))
 
-    def test_outputs_that_are_no_numbers(self) -> None:
-        with pytest.raises(ValueError, match="not finite"):
+    def test_outputs_that_are_not_finite(self) -> None:
+        with pytest.raises(ValueError, match="not all finite"):
             make_head().scores(np.array([[np.nan, 0, 0, 0]], dtype=np.float32))
 
     @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
@@ -168,7 +168,7 @@ class TestWhatIsRefused:
             replace(make_head(), temperature=temperature)
 
     def test_a_temperature_without_softmax(self) -> None:
-        with pytest.raises(ValueError, match="goes with Softmax"):
+        with pytest.raises(ValueError, match="requires the activation Softmax"):
             replace(make_head(Activation.SIGMOID), temperature=0.5)
 
     @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ class TestWhatIsRefused:
 
 
 class TestTheClassOfNoneBesideARootThatIsAlwaysTrue:
-    """Under `/food/…` every output is food, whatever the image."""
+    """Below `/food/…` every output is food, for any image."""
 
     FOOD = (
         OutputClass(name="tomato", outputs=(0,), ancestors=("food",)),

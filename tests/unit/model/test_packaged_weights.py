@@ -1,4 +1,4 @@
-"""Weights that come as packages: found without running the package, and refused where they are not what they should be."""
+"""Weights that come as packages: read without running the package, and refused if they are not the expected file."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_file_altered_by_one_byte_is_refused_and_nothing_runs(other_package: Pat
     assert not (other_package.parent / "ran").exists()
 
 
-def test_weights_nobody_packages_are_refused_with_the_names_there_are() -> None:
+def test_unknown_weights_are_refused_with_the_known_names() -> None:
     assert refusal("ResNet50") == (
-        "packaged weights ResNet50: there are none; "
+        "packaged weights ResNet50: there are none of this name; "
         "choose from EfficientNetLite0, EfficientNetLite1, EfficientNetLite2, OpenNSFW"
     )
 

@@ -176,7 +176,7 @@ def test_scaling_while_decoding_looks_like_scaling_afterwards() -> None:
     [("RGB", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "TIFF"), ("F", "TIFF"), ("I;16", "PNG"), ("1", "PNG")],
 )
 @pytest.mark.parametrize("size", [(2100, 1007), (300, 2999)])
-def test_reducing_band_by_band_gives_what_pillow_gives(mode: str, image_format: str, size: tuple[int, int]) -> None:
+def test_reducing_band_by_band_gives_the_same_as_pillow(mode: str, image_format: str, size: tuple[int, int]) -> None:
     depth = {"RGBA": 4, "LA": 2, "CMYK": 4}.get(mode, 3)
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], depth), dtype=np.uint8)
     image = Image.fromarray(noise, {4: "RGBA", 2: "LA", 3: "RGB"}[depth]) if mode != "CMYK" else Image.fromarray(noise, mode)
@@ -238,7 +238,7 @@ def test_100_megapixels_take_little_more_memory_than_the_decoded_image(
         "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) // 1024)"
     )
 
-    # In a process of its own: a peak, once reached, stays.
+    # In a separate process, because a peak of memory stays.
     ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
 
     assert int(ran.stdout) < limit_mib
@@ -295,7 +295,7 @@ def test_10_pixels_are_enough() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (15_000, 15_000), (2**31 - 1, 2**31 - 1)])
 def test_more_than_100_megapixels_are_refused_by_the_header(width: int, height: int) -> None:
-    # The few pixels that the file holds would be corrupt: only the header tells that it is too large.
+    # The file contains only a few pixels, so decoding them would fail: only the header shows that it is too large.
     assert kind_of(png_header(width, height)) is ImageFault.TOO_MANY_PIXELS
 
 
@@ -333,7 +333,7 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
         (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
     ],
 )
-def test_a_png_is_decoded_whatever_its_texts_and_profile_inflate_to(name: bytes, head: bytes, size_bytes: int) -> None:
+def test_png_is_decoded_although_its_texts_or_profile_inflate_to_much(name: bytes, head: bytes, size_bytes: int) -> None:
     data = make_file(make_pixels(), "PNG")
 
     decoded = decode_image(with_chunk(data, name, head + zlib.compress(b"0" * size_bytes)), SQUASH)
@@ -375,7 +375,7 @@ def test_the_orientation_in_a_text_of_a_png_still_counts(name: bytes, body: byte
 @pytest.mark.parametrize("cut_bytes", [1, 2])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_a_jpeg_without_the_mark_of_its_end_is_decoded(mode: str, progressive: bool, cut_bytes: int) -> None:
+def test_jpeg_without_its_end_marker_is_decoded(mode: str, progressive: bool, cut_bytes: int) -> None:
     data = encode(Image.fromarray(make_pixels()).convert(mode), "JPEG", progressive=progressive)
     assert data.endswith(b"\xff\xd9")
 
@@ -400,7 +400,7 @@ def test_a_progressive_jpeg_that_lacks_its_last_scans_is_corrupt() -> None:
 
 
 @pytest.mark.parametrize(("image_format", "cut_bytes"), [("PNG", 16), ("GIF", 2)])
-def test_a_file_that_lacks_no_pixel_is_decoded(image_format: str, cut_bytes: int) -> None:
+def test_file_with_all_pixels_is_decoded(image_format: str, cut_bytes: int) -> None:
     data = make_file(make_pixels(), image_format)
 
     assert np.array_equal(decode_image(data[:-cut_bytes], SQUASH), decode_image(data, SQUASH))
@@ -411,7 +411,7 @@ def test_a_file_that_lacks_no_pixel_is_decoded(image_format: str, cut_bytes: int
     image_format=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF"]),
     changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20),
 )
-def test_no_damage_raises_anything_but_an_image_error(image_format: str, changes: list[tuple[int, int]]) -> None:
+def test_damage_raises_only_image_errors(image_format: str, changes: list[tuple[int, int]]) -> None:
     data = bytearray(make_file(make_pixels(), image_format))
     for position, value in changes:
         data[position % len(data)] = value
@@ -459,5 +459,5 @@ def test_bicubic_and_bilinear_differ() -> None:
     assert not np.array_equal(decode_image(data, SQUASH), decode_image(data, bicubic))
 
 
-def test_pillow_refuses_what_this_module_refuses() -> None:
+def test_pillow_has_the_same_limit() -> None:
     assert Image.MAX_IMAGE_PIXELS == PIXELS_LIMIT

@@ -30,9 +30,8 @@ from ocelli_model.backbone import (
     load_backbone_metadata,
     save_backbone,
 )
-from ocelli_model.backbones import torchvision_backbones
+from ocelli_model.backbones import torchvision_backbones, torchvision_family
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS
-from ocelli_model.backbones.torchvision_family import TorchvisionSource
 from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.preprocessing import Interpolation, ResizeMode
 from ocelli_storage.object_store import ObjectStore
@@ -103,7 +102,7 @@ def exporting_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any) -> Any:
         raise AssertionError("exported again")
 
-    monkeypatch.setattr(TorchvisionSource, "build", fail)
+    monkeypatch.setattr(torchvision_family, "_build", fail)
 
 
 LITE = "EfficientNetLite0"
@@ -142,7 +141,7 @@ class TestEfficientNetLite:
         assert install(store, LITE).digest == installed_backbone().digest
 
     @pytest.mark.usefixtures("no_weights")
-    def test_one_that_is_there_stays_the_one_and_no_weights_are_read(self, lite_store: ObjectStore) -> None:
+    def test_installed_backbone_is_kept_and_no_weights_are_read(self, lite_store: ObjectStore) -> None:
         assert install(lite_store, LITE).digest == installed_backbone().digest
 
     def test_one_that_scored_by_the_node_is_not_taken_for_new_trainings(self, tmp_path: Path, store: ObjectStore) -> None:
@@ -179,8 +178,8 @@ class TestEfficientNetLite:
         assert answer.stdout.splitlines() == [f"EfficientNetLite0={installed_backbone().digest}", "0 set()"]
 
 
-def test_a_removed_backbone_is_refused_with_what_to_take(store: ObjectStore) -> None:
-    with pytest.raises(BackboneUnavailableError, match=r"HogColor: it was removed from Ocelli; .*; for new ones choose Effic"):
+def test_removed_backbone_is_refused_with_a_remedy(store: ObjectStore) -> None:
+    with pytest.raises(BackboneUnavailableError, match=r"HogColor: it was removed from Ocelli\. .*; for new ones choose Effic"):
         install(store, "HogColor")
 
 
@@ -202,7 +201,7 @@ def test_a_torchvision_backbone_says_where_its_weights_came_from(published: tupl
     assert metadata.precision is Precision.FLOAT32
 
 
-def test_features_are_what_the_classifier_was_given(
+def test_features_are_the_input_of_the_classifier(
     published_store: ObjectStore, published: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
     backbone = load(published_store, published[2], tmp_path)
@@ -266,7 +265,7 @@ class TestPublishingAgain:
         with pytest.raises(AssertionError, match="exported again"):
             install(published_store, NAME, weights=str(other))
 
-    def test_a_backbone_that_lost_a_file_is_published_anew(
+    def test_backbone_that_lost_a_file_is_published_again(
         self, published_store: ObjectStore, published: tuple[Path, Path, str], tmp_path: Path
     ) -> None:
         (tmp_path / "published" / "backbones" / published[2] / WEIGHTS_FILE).unlink()
@@ -284,7 +283,7 @@ class TestTheCommand:
         assert status == 0
         assert capsys.readouterr().out == f"{LITE}={installed_backbone().digest}\n"
 
-    def test_it_says_what_is_wrong_and_fails(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_prints_the_error_and_fails(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         status = publish.main(["--store", tmp_path.as_uri(), "--weights", "/nowhere.pth", NAME])
 
         captured = capsys.readouterr()
@@ -307,9 +306,9 @@ class TestWeightsThatCannotBeUsed:
 
         return refuse
 
-    def test_none_at_hand_means_no_backbone(self, store: ObjectStore, hub: Path) -> None:
+    def test_without_weights_there_is_no_backbone(self, store: ObjectStore, hub: Path) -> None:
         # Never a network that was only initialised.
-        with pytest.raises(BackboneUnavailableError, match=rf"no published weights of it lie in {hub}; give its weights"):
+        with pytest.raises(BackboneUnavailableError, match=rf"no published weights of it in {hub}; give its weights"):
             install(store, NAME)
 
     def test_weights_of_another_model_are_refused(self, refusal: Callable[[Path], str], tmp_path: Path) -> None:
@@ -322,9 +321,9 @@ class TestWeightsThatCannotBeUsed:
         state["features.0.weight"] = torch.zeros(1)
         torch.save(state, tmp_path / "weights.pth")
 
-        assert "other shapes" in refusal(tmp_path / "weights.pth")
+        assert "wrong shapes" in refusal(tmp_path / "weights.pth")
 
-    def test_weights_that_are_no_numbers_are_refused(self, refusal: Callable[[Path], str], tmp_path: Path) -> None:
+    def test_weights_that_are_not_finite_are_refused(self, refusal: Callable[[Path], str], tmp_path: Path) -> None:
         state = models.get_model(NAME, weights=None).state_dict()
         state["features.0.weight"][0] = torch.nan
         torch.save(state, tmp_path / "weights.pth")
@@ -347,10 +346,10 @@ class TestWeightsThatCannotBeUsed:
 
         assert "cannot be read as weights" in refusal(tmp_path / name)
 
-    def test_what_is_no_state_dict_is_refused(self, refusal: Callable[[Path], str], tmp_path: Path) -> None:
+    def test_file_without_state_dict_is_refused(self, refusal: Callable[[Path], str], tmp_path: Path) -> None:
         torch.save([torch.zeros(1)], tmp_path / "weights.pth")
 
-        assert "holds no state_dict" in refusal(tmp_path / "weights.pth")
+        assert "does not contain a state_dict" in refusal(tmp_path / "weights.pth")
 
     @pytest.mark.parametrize("name", ["resnet51", "fasterrcnn_resnet50_fpn", "../x", ""])
     def test_a_name_that_torchvision_does_not_know_is_refused(self, store: ObjectStore, hub: Path, name: str) -> None:

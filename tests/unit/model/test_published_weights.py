@@ -85,14 +85,14 @@ def test_a_model_whose_name_begins_alike_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "net_bn-11111111.pth").write_bytes(DATA)
     (tmp_path / "net-large.pth").write_bytes(DATA)
 
-    assert "no published weights of it lie in" in refusal(str(tmp_path), published=PUBLISHED)
+    assert "no published weights of it in" in refusal(str(tmp_path), published=PUBLISHED)
 
 
 def test_several_files_of_which_none_is_published_are_named(tmp_path: Path) -> None:
     for name in ("net-aaaaaaaa.pth", "net-bbbbbbbb.pth"):
         (tmp_path / name).write_bytes(DATA)
 
-    assert "there are net-aaaaaaaa.pth, net-bbbbbbbb.pth" in refusal(str(tmp_path), published=PUBLISHED)
+    assert "only net-aaaaaaaa.pth, net-bbbbbbbb.pth" in refusal(str(tmp_path), published=PUBLISHED)
 
 
 def test_weights_come_from_a_url(tmp_path: Path, web: str) -> None:
@@ -133,4 +133,4 @@ def test_a_pinned_digest_is_verified(tmp_path: Path, web: str, scheme: str) -> N
 
 
 def test_other_schemes_are_refused() -> None:
-    assert "reads no s3 URLs" in refusal("s3://bucket/net.pth")
+    assert "cannot read s3 URLs" in refusal("s3://bucket/net.pth")

@@ -134,3 +134,13 @@ def test_a_fax_has_its_colours(compression: str) -> None:
     decoded = decode_image(encode(image, "TIFF", compression=compression), Preprocessing(height=48, width=64))
 
     assert np.array_equal(decoded[..., 0], np.asarray(image.convert("L")))
+
+
+def test_damaged_file_writes_nothing_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    image = bytearray(encode(Image.fromarray(make_pixels(height=48, width=64)), "TIFF", compression="tiff_lzw"))
+    image[200:1200:7] = bytes(0x5A ^ byte for byte in image[200:1200:7])
+
+    with pytest.raises(ImageError):
+        decode_image(bytes(image), Preprocessing(height=48, width=64))
+
+    assert capfd.readouterr().err == ""

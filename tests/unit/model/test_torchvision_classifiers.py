@@ -1,4 +1,4 @@
-"""Whole torchvision networks: any number of outputs, and what is said of weights that are not theirs."""
+"""Whole torchvision networks: any number of outputs, and the errors for wrong weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refusal(path: Path, name: str = NAME) -> str:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
-    """A whole network of seven outputs as it is stored."""
+    """A stored whole network with seven outputs."""
     folder = tmp_path_factory.mktemp("whole")
     preprocessing, _ = torchvision_backbones.preprocessing_for(NAME, "")
     network = build(save_torchvision(folder / "weights.pth", spread=20))
@@ -89,7 +89,7 @@ def test_helpers_of_a_training_may_be_missing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "regnet_y_400mf"])
 def test_networks_that_are_built_in_their_own_ways_are_taken(tmp_path: Path, name: str) -> None:
-    # The one tells older weights by their versions, the other computes while it is built.
+    # The first recognises older weights by their versions; the second computes while it is built.
     network = build(save_torchvision(tmp_path / "weights.pth", name), name)
     assert network(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
 
@@ -110,20 +110,18 @@ def test_pytorch_says_that_it_cannot_run_onnx(whole: Backbone) -> None:
 
 def test_weights_of_a_near_relation_are_refused_by_their_shapes(tmp_path: Path) -> None:
     text = refusal(save_torchvision(tmp_path / "x.pth", "squeezenet1_0", outputs=3))
-    assert text == "weights x has weights of other shapes; give the weights of this very model"
+    assert text == "weights x has weights with wrong shapes; give the weights of this model"
 
 
 def test_weights_of_another_architecture_are_refused_by_their_last_layer(tmp_path: Path) -> None:
     text = refusal(save_torchvision(tmp_path / "x.pth", "shufflenet_v2_x0_5"))
-    assert text.startswith(
-        "weights x does not fit: it holds no classifier.1.weight, the layer that classifies; name the network"
-    )
+    assert text.startswith("weights x does not fit: it has no classifier.1.weight, the classifying layer; name the network")
 
 
 def test_weights_without_their_last_layer_are_refused(tmp_path: Path) -> None:
     state = models.get_model(NAME, weights=None).state_dict()
     torch.save({key: value for key, value in state.items() if not key.startswith("classifier")}, tmp_path / "x.pth")
-    assert "it holds no classifier.1.weight" in refusal(tmp_path / "x.pth")
+    assert "it has no classifier.1.weight" in refusal(tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize(
@@ -146,8 +144,8 @@ def test_close_names_of_weights_are_offered(name: str, close: str) -> None:
         "FCN_ResNet50_Weights.COCO_WITH_VOC_LABELS_V1",
     ],
 )
-def test_weights_that_classify_no_images_are_not_offered(name: str) -> None:
-    with pytest.raises(BackboneUnavailableError, match="no weights of a classifying network"):
+def test_weights_without_a_classifier_are_not_offered(name: str) -> None:
+    with pytest.raises(BackboneUnavailableError, match="no published weights of a classifying network"):
         torchvision_backbones.find_published_weights(name)
 
 

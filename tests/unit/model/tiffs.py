@@ -31,7 +31,7 @@ class TiffKind:
     byte_order: str = "<"
     fill_order: int = 1
     extra: int | None = None
-    """Meaning of one more sample: 0 none said, 1 opacity that colours are multiplied with, 2 opacity."""
+    """Meaning of an additional sample: 0 unspecified, 1 opacity with premultiplied colours, 2 opacity."""
     compression: int = NONE
 
     @property
@@ -88,7 +88,7 @@ def white_of(kind: TiffKind) -> int:
 
 
 def colours_of(kind: TiffKind, samples: NDArray[Any]) -> NDArray[np.float64] | None:
-    """The colours, float64[HEIGHT, WIDTH, 3] from 0 to 255, transparent parts white; None where there is no telling."""
+    """The colours, float64[HEIGHT, WIDTH, 3] from 0 to 255, with transparent pixels white; None if they are not defined."""
     if kind.sample_format == SIGNED or (kind.sample_format == UNSIGNED and kind.bits == 32):
         return None
     parts = samples if kind.sample_format == FLOAT else samples / white_of(kind)

@@ -117,7 +117,7 @@ def test_a_document_that_is_too_large_is_reported_and_logged_once_until_it_is_re
 
     with caplog.at_level(logging.WARNING):
         faults = asyncio.run(scenario())
-    assert faults == [f"object store: {KEY!r} has 4,194,305 bytes, and at most 4,194,304 are read", ""]
+    assert faults == [f"object store: {KEY!r} has 4,194,305 bytes; the limit is 4,194,304", ""]
     assert len(caplog.records) == 1
 
 

@@ -1,4 +1,4 @@
-"""The embedded store on a port of its own, in this process, for callers by known tokens."""
+"""The embedded store in this process, on its own port, with callers identified by known tokens."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = 
 
 @contextlib.contextmanager
 def breaking_off(url: str, after_bytes: int, times: int = 1, meanwhile: Callable[[], None] | None = None) -> Iterator[str]:
-    """A way to a store on which the first answers break off after so many bytes; `meanwhile` is done before each does."""
+    """A proxy to a store that cuts off the first answers after this many bytes, and runs `meanwhile` before each cut."""
     host, port = url.removeprefix("http://").split(":")
     listener = socket.create_server(("127.0.0.1", 0))
 

@@ -61,10 +61,10 @@ class StorePromises:
     def test_what_is_larger_than_its_reader_takes_is_refused_with_key_size_and_limit(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", LARGE))
         with pytest.raises(
-            ObjectTooLargeError, match=r"'tenants/a/x\.bin' has 12,582,912 bytes, and at most 65,536 are read"
-        ) as told:
+            ObjectTooLargeError, match=r"'tenants/a/x\.bin' has 12,582,912 bytes; the limit is 65,536"
+        ) as caught:
             run(store.get("tenants/a/x.bin", limit_bytes=65_536))
-        assert (told.value.key, told.value.size_bytes, told.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
+        assert (caught.value.key, caught.value.size_bytes, caught.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
 
     @pytest.mark.parametrize("name", ["missing", "."])
     def test_a_local_file_that_cannot_be_read_is_no_trouble_of_the_stores(
@@ -85,7 +85,7 @@ class StorePromises:
             await chunks.aclose()  # type: ignore[attr-defined]
             await store.exists("tenants/a/missing")
 
-        # What earlier tests of this process left to be collected is not this one's.
+        # Collect the garbage of earlier tests first.
         with warnings.catch_warnings(action="ignore"):
             gc.collect()
         caplog.clear()

@@ -30,10 +30,10 @@ from ocelli_storage.archives import (
     ImageKind,
     SkippedEntry,
     image_kind,
-    is_hidden,
     is_zip_file,
     shown_name,
 )
+from ocelli_storage.zip_directory import is_hidden
 from tests.hostile.zips import overlapping_zip
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(40)

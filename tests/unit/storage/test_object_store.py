@@ -31,7 +31,7 @@ from tests.unit.storage.running_store import StoreURL, breaking_off, open_embedd
 from tests.unit.storage.store_promises import LARGE, LIMIT_BYTES, StorePromises, read_all, run
 
 OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
-"""Where the tenant's trainers write, and whoever has a token of its namespace."""
+"""A key that the tenant's trainers, and other holders of a token of its namespace, can write."""
 
 
 def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
@@ -48,7 +48,7 @@ def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) 
 
 def one_write() -> WriteSlots:
     """A place for one write of each namespace."""
-    return WriteSlots(at_once=1, waiting=1, wait_seconds=0.05)
+    return WriteSlots(concurrent=1, waiting=1, wait_seconds=0.05)
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ class TestEmbedded(StorePromises):
     @pytest.mark.parametrize("token", ["writer", "reader"])
     def test_another_tenant_cannot_read(self, embedded_url: str, tmp_path: Path, token: str) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
-        with pytest.raises(StoreUnavailableError, match=r"403 .*team-a:default may not read 'tenants/team-b/x'"):
+        with pytest.raises(StoreUnavailableError, match=r"403 .*team-a:default is not allowed to read 'tenants/team-b/x'"):
             run(open_embedded(embedded_url, tmp_path, token).get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
     def test_a_refusal_does_not_say_whether_something_is_there(self, embedded_url: str, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ class TestEmbedded(StorePromises):
             run(open_embedded(embedded_url, tmp_path, "writer").delete(key))
 
     @pytest.mark.parametrize("name", ["x#1", "#7", "x#", "x.tmp", ".x", "x%231", "x y", "ü"])
-    def test_whatever_was_written_is_listed_and_can_be_deleted(self, embedded_url: str, tmp_path: Path, name: str) -> None:
+    def test_every_written_object_is_listed_and_can_be_deleted(self, embedded_url: str, tmp_path: Path, name: str) -> None:
         run(open_embedded(embedded_url, tmp_path, "writer").put(f"{OWN}/{name}", b"abc"))
         store = open_embedded(embedded_url, tmp_path)
         assert [item.key for item in run(store.list_objects("tenants"))] == [f"{OWN}/{name}"]
@@ -147,16 +147,16 @@ class TestEmbedded(StorePromises):
     @pytest.mark.parametrize("key", ["tenants", "tenants/team-a", "tenants/team-a/uploads", "tenants/team-a/artifacts/dogs_1"])
     def test_no_object_takes_the_place_of_a_folder(self, embedded_url: str, tmp_path: Path, key: str) -> None:
         store = open_embedded(embedded_url, tmp_path)
-        with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of other keys"):
+        with pytest.raises(StoreUnavailableError, match=r"409 .*is a folder of the layout; use another key"):
             run(store.put(key, b"abc"))
         run(store.put("tenants/team-a/uploads/dogs_1/ab.zip", b"abc"))
 
-    def test_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_dots_do_not_lead_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/../team-b/x HTTP/1.1", token="writer")
         assert answer.startswith("HTTP/1.1 400 ")
 
-    def test_escaped_dots_lead_to_nobody_elses_part(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_escaped_dots_do_not_lead_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/%2e%2e%2fteam-b/x HTTP/1.1", token="writer")
         assert answer.startswith("HTTP/1.1 400 ")
 
@@ -212,10 +212,10 @@ class TestEmbedded(StorePromises):
             answer = raw_request(url, f"PUT /objects/{OWN}/y HTTP/1.1\r\nContent-Length: 1", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 503 ")
         assert "retry-after: 1" in answer
-        assert "1 writes of this namespace are under way" in answer
+        assert "this namespace has 1 writes in flight" in answer
 
     @pytest.mark.parametrize("token", ["other", "administrator"])
-    def test_the_writes_of_one_namespace_keep_nobody_else_waiting(self, tmp_path: Path, token: str) -> None:
+    def test_writes_of_one_namespace_do_not_delay_others(self, tmp_path: Path, token: str) -> None:
         place = OWN.replace("team-a", "team-b") if token == "other" else OWN
         with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
             run(open_embedded(url, tmp_path, token).put(f"{place}/y", b"x"))
@@ -239,11 +239,11 @@ class TestEmbedded(StorePromises):
             wait_until(lambda: sum(path.stat().st_size for path in incoming.iterdir()) > 300_000)
 
     @pytest.mark.parametrize("kind", ["file", "bytes"])
-    def test_a_write_over_the_quota_is_told_in_the_stores_words_and_not_sent_again(self, tmp_path: Path, kind: str) -> None:
+    def test_write_over_the_quota_has_the_message_of_the_store_and_is_not_retried(self, tmp_path: Path, kind: str) -> None:
         (tmp_path / "large").write_bytes(LARGE)
         with running_store(tmp_path / "volume", namespace_quota_bytes=len(LARGE)) as url:
             store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
-            with pytest.raises(StoreQuotaError, match=r'namespace "team-a" has no room .* of its quota of 12.0 MiB .*; delete'):
+            with pytest.raises(StoreQuotaError, match=r'namespace "team-a" exceeds its quota .* of 12.0 MiB are used'):
                 run(store.put(f"{OWN}/x", tmp_path / "large" if kind == "file" else LARGE))
             assert 'code="413",method="PUT"} 1.0' in raw_request(url.internal_url, "GET /metrics HTTP/1.1")
 
@@ -262,7 +262,7 @@ class TestEmbedded(StorePromises):
     def test_a_key_below_an_object_is_refused(self, embedded_url: str, tmp_path: Path) -> None:
         store = open_embedded(embedded_url, tmp_path)
         run(store.put("tenants/team-a/x", b"abc"))
-        with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of other keys, or goes through one"):
+        with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of another key, or"):
             run(store.put("tenants/team-a/x/y", b"abc"))
 
     def test_a_store_that_restarts_is_waited_for(self, tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ class TestEmbedded(StorePromises):
     ) -> None:
         (tmp_path / "large").write_bytes(LARGE)
         before_each_read(monkeypatch, lambda: os.truncate(tmp_path / "large", 2_000_000))
-        with pytest.raises(OSError, match="became shorter while it was sent"):
+        with pytest.raises(OSError, match="became shorter while it was being sent"):
             run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
 
     def test_a_read_that_breaks_off_is_tried_again(self, embedded_url: str, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ class TestEmbedded(StorePromises):
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with (
             breaking_off(embedded_url, after_bytes=1_000_000, times=99) as url,
-            pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-a/x': the answer broke off"),
+            pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-a/x': the connection was interrupted"),
         ):
             run(open_embedded(url, tmp_path, retry_limit_seconds=0.2).get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
 
@@ -338,13 +338,13 @@ class TestEmbedded(StorePromises):
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with breaking_off(embedded_url, after_bytes=3_000_000, meanwhile=replace) as url:
             store = open_embedded(url, tmp_path, retry_limit_seconds=30)
-            with pytest.raises(StoreUnavailableError, match="broke off, and the object was replaced since"):
+            with pytest.raises(StoreUnavailableError, match="interrupted, and the object has changed since"):
                 run(read_all(store.open_read("tenants/team-a/x")))
 
     def test_a_store_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        with pytest.raises(StoreUnavailableError, match=f"could not read 'tenants/a/x': no answer of {url}"):
+        with pytest.raises(StoreUnavailableError, match=f"could not read 'tenants/a/x': no answer from {url}"):
             run(open_embedded(url, tmp_path).get("tenants/a/x", limit_bytes=LIMIT_BYTES))
 
     def test_without_a_token_file_the_store_is_not_opened(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -354,13 +354,13 @@ class TestEmbedded(StorePromises):
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host/x", "/folder", "file://elsewhere/folder", "s3:///prefix", "http://"])
-def test_a_url_of_no_store_is_refused_with_what_to_set(url: str) -> None:
+def test_url_that_is_not_of_a_store_is_refused_with_a_remedy(url: str) -> None:
     with pytest.raises(StoreConfigurationError, match="set "):
         open_store(url)
 
 
 @pytest.mark.parametrize("scheme", ["http", "s3"])
-def test_a_store_that_nobody_reaches_is_told_from_one_that_refuses_and_soon(
+def test_store_that_cannot_be_reached_is_reported_as_unreachable_in_time(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -381,6 +381,17 @@ def test_a_store_that_nobody_reaches_is_told_from_one_that_refuses_and_soon(
         await store.get(OWN, limit_bytes=LIMIT_BYTES)
 
     started_at = time.monotonic()
-    with pytest.raises(StoreUnreachableError):
+    with pytest.raises(StoreUnreachableError, match=rf"could not read '{OWN}': no answer.*; check that"):
         run(read())
     assert time.monotonic() - started_at < 5
+
+
+def test_error_of_a_folder_has_fact_and_remedy(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    run(store.put("a", b"1"))
+    with pytest.raises(StoreUnavailableError) as caught:
+        run(store.put("a/b/c", b"1"))
+    assert str(caught.value) == (
+        "object store: could not write 'a/b/c': the folder cannot be used (Not a directory); check its volume and "
+        "its permissions"
+    )

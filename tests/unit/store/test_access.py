@@ -3,7 +3,7 @@
 import pytest
 
 from ocelli_storage.layout import DEFINITION, OUTCOME, ClassifierLocation, orphans_key, owner_key
-from ocelli_store.access import Caller, is_key, is_permitted, is_place_of_folder
+from ocelli_store.access import Caller, is_folder_of_layout, is_key, is_permitted
 
 OPERATOR = "system:serviceaccount:ocelli-system:ocelli-operator"
 ADMINISTRATORS = {OPERATOR}
@@ -30,7 +30,7 @@ OWN = "tenants/team-a/artifacts/dogs_1/0123456789/artifact.json"
         ("backbonesteam", False, False),
     ],
 )
-def test_a_tenant_sees_its_own_part_and_reads_backbones(key: str, writing: bool, permitted: bool) -> None:
+def test_tenant_reads_its_own_part_and_backbones(key: str, writing: bool, permitted: bool) -> None:
     assert is_permitted(TENANT, ADMINISTRATORS, key, writing=writing) is permitted
 
 
@@ -46,7 +46,7 @@ LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
         f"{LOCATION.network_prefix('0123456789')}/backbone.json",
     ],
 )
-def test_a_tenant_writes_what_its_trainers_write(key: str) -> None:
+def test_tenant_writes_the_keys_of_trainers(key: str) -> None:
     assert is_permitted(TENANT, ADMINISTRATORS, key, writing=True)
 
 
@@ -64,7 +64,7 @@ def test_a_tenant_writes_what_its_trainers_write(key: str) -> None:
         LOCATION.upload_key("ab" * 32),
     ],
 )
-def test_a_tenant_writes_nowhere_else(key: str) -> None:
+def test_tenant_writes_no_other_keys(key: str) -> None:
     assert not is_permitted(TENANT, ADMINISTRATORS, key, writing=True)
 
 
@@ -87,11 +87,11 @@ def test_a_tenant_writes_nowhere_else(key: str) -> None:
         ("probes/gateway-1", False),
     ],
 )
-def test_where_the_layout_has_a_folder_is_no_place_for_an_object(key: str, is_folder: bool) -> None:
-    assert is_place_of_folder(key) is is_folder
+def test_folders_of_the_layout_are_not_keys_of_objects(key: str, is_folder: bool) -> None:
+    assert is_folder_of_layout(key) is is_folder
 
 
-def test_a_token_for_reading_reads_what_its_tenant_may() -> None:
+def test_token_for_reading_reads_like_its_tenant() -> None:
     assert is_permitted(READER, ADMINISTRATORS, OWN, writing=False)
 
 
@@ -104,13 +104,13 @@ def test_an_administrator_may_write_everywhere() -> None:
     assert is_permitted(caller, ADMINISTRATORS, "backbones/ab/model.onnx", writing=True)
 
 
-def test_the_namespace_of_the_administrators_alone_makes_none() -> None:
+def test_namespace_of_the_administrators_does_not_make_an_administrator() -> None:
     caller = Caller(user_name="system:serviceaccount:ocelli-system:default", may_write=True)
     assert not is_permitted(caller, ADMINISTRATORS, OWN, writing=False)
 
 
 @pytest.mark.parametrize("user_name", ["team-a", "system:node:team-a", "system:serviceaccount:team-a", "system:anonymous", ""])
-def test_whoever_is_no_service_account_sees_nothing(user_name: str) -> None:
+def test_other_users_than_service_accounts_can_read_nothing(user_name: str) -> None:
     assert not is_permitted(Caller(user_name=user_name, may_write=True), ADMINISTRATORS, OWN, writing=False)
 
 
@@ -122,7 +122,7 @@ def test_whoever_is_no_service_account_sees_nothing(user_name: str) -> None:
         "tenants/team-a/" + "ü" * 128,
     ],
 )  # fmt: skip
-def test_what_leads_elsewhere_is_no_key(text: str) -> None:
+def test_text_that_leads_elsewhere_is_not_a_key(text: str) -> None:
     assert not is_key(text)
 
 

@@ -53,13 +53,13 @@ def test_an_object_in_new_folders_is_found_after_a_power_cut(tmp_path: Path, mon
     assert disk.holds(tmp_path / "objects" / KEY, tmp_path)
 
 
-@pytest.mark.parametrize("beside", ["", "tenants/team-a/artifacts/dogs_1/0123456789/x", "tenants/team-b/x"])
+@pytest.mark.parametrize("other", ["", "tenants/team-a/artifacts/dogs_1/0123456789/x", "tenants/team-b/x"])
 def test_an_object_that_was_deleted_is_gone_after_a_power_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     disk = Disk(monkeypatch)
     folder = ObjectFolder(tmp_path)
-    for key in filter(None, (KEY, beside)):
+    for key in filter(None, (KEY, other)):
         write(folder, key)
     path = tmp_path / "objects" / KEY
     asyncio.run(folder.delete(KEY))
@@ -69,7 +69,7 @@ def test_an_object_that_was_deleted_is_gone_after_a_power_cut(
     assert path.name not in disk.synced[path.parent.stat().st_ino]
 
 
-def test_a_deletion_that_is_asked_again_waits_for_the_disk_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_deletion_also_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ObjectFolder(tmp_path)
     write(folder, KEY)
     # The first one was cut off between the deletion and the disk.
@@ -79,7 +79,7 @@ def test_a_deletion_that_is_asked_again_waits_for_the_disk_as_well(tmp_path: Pat
     assert disk.synced[(tmp_path / "objects" / KEY).parent.stat().st_ino] == set()
 
 
-def test_a_write_that_has_no_room_in_its_folder_leaves_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_without_room_in_its_folder_leaves_no_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ObjectFolder(tmp_path)
     write(folder, "tenants/team-a/x")
 

@@ -1,4 +1,4 @@
-"""Whether the store is ready, by what its volume says."""
+"""The store is ready if its volume works."""
 
 import asyncio
 import errno
@@ -12,7 +12,7 @@ from ocelli_store.readiness import REMEMBERED_SECONDS, Readiness
 
 
 class Volume:
-    """Stands for a volume: says what is wrong with it, and counts how often it was asked."""
+    """Stands for a volume: raises its error, and counts its checks."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -39,14 +39,14 @@ def fail_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_volume_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_full_volume_is_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     folder = ObjectFolder(tmp_path)
     fail_writes(monkeypatch, number)
     folder.check_volume()
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
-def test_a_volume_that_cannot_be_written_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_volume_that_cannot_be_written_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     folder = ObjectFolder(tmp_path)
     fail_writes(monkeypatch, number)
     with pytest.raises(OSError, match=os.strerror(number)):
@@ -77,7 +77,7 @@ def test_a_full_volume_does_not_keep_a_store_from_starting(tmp_path: Path, monke
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_many_who_ask_cost_one_check() -> None:
+def test_concurrent_probes_cause_one_check() -> None:
     volume = Volume()
     readiness = Readiness(volume.check, clock=lambda: 0.0)
 

@@ -1,4 +1,4 @@
-"""A read gives the bytes that lay there when it began, whatever happens to the key meanwhile."""
+"""A read returns the bytes of the object as it was when the read began, also if the key changes meanwhile."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read(
 
     async def receive() -> dict[str, Any]:
         await asyncio.Event().wait()
-        raise AssertionError("nobody disconnects")
+        raise AssertionError("the client does not disconnect")
 
     fields = {"authorization": "Bearer reader", **headers}
     scope = {
@@ -89,7 +89,7 @@ def read(
 
 
 @pytest.mark.parametrize("meanwhile", [leave, replace, delete])
-def test_a_read_gives_what_lay_there_when_it_began(
+def test_read_returns_the_object_as_it_was_at_its_beginning(
     store: Store, meanwhile: Callable[[Store], Coroutine[Any, Any, None]]
 ) -> None:
     answer = read(store, meanwhile)
@@ -98,23 +98,25 @@ def test_a_read_gives_what_lay_there_when_it_began(
 
 
 @pytest.mark.parametrize("meanwhile", [leave, replace, delete])
-def test_so_does_a_read_of_a_part(store: Store, meanwhile: Callable[[Store], Coroutine[Any, Any, None]]) -> None:
+def test_partial_read_returns_the_object_as_it_was_at_its_beginning(
+    store: Store, meanwhile: Callable[[Store], Coroutine[Any, Any, None]]
+) -> None:
     answer = read(store, meanwhile, range="bytes=100000-200000")
     assert (answer.status, answer.headers["content-range"]) == (206, f"bytes 100000-200000/{len(OLD)}")
     assert answer.body == OLD[100_000:200_001]
 
 
-def test_a_part_that_is_not_there_is_refused(store: Store) -> None:
+def test_range_beyond_the_object_is_refused(store: Store) -> None:
     assert read(store, range=f"bytes={len(OLD)}-").status == 416
 
 
-def test_a_look_up_says_the_size_and_sends_nothing(store: Store) -> None:
+def test_look_up_returns_the_size_without_a_body(store: Store) -> None:
     answer = read(store, method="HEAD")
     assert (answer.status, answer.headers["content-length"], answer.body) == (200, str(len(OLD)), b"")
 
 
 @pytest.mark.parametrize("key", ["backbones/ab", "backbones/ab/missing", f"{KEY}/x"])
-def test_where_no_object_is_nothing_is_found(store: Store, key: str) -> None:
+def test_missing_object_is_not_found(store: Store, key: str) -> None:
     assert read(store, key=key).status == 404
 
 

@@ -30,7 +30,7 @@ class Reviews:
         self.count += 1
         await self.may_answer.wait()
         if self.is_away:
-            raise UnreachableError("nobody there")
+            raise UnreachableError("not reachable")
         return {"spec": body["spec"], "status": self.status}
 
 
@@ -39,7 +39,7 @@ def known(*audiences: str) -> dict[str, Any]:
 
 
 def build_token(number: int = 0, **claims: Any) -> str:
-    """A token by its own words; nobody signed it."""
+    """A token with claims, without a signature."""
     payload = json.dumps({"aud": ["ocelli-store"], "exp": NOW + 600, "jti": str(number), **claims})
     return f"e30.{base64.urlsafe_b64encode(payload.encode()).decode().rstrip('=')}.AA"
 
@@ -70,32 +70,32 @@ def test_a_token_for_reading_may_only_read() -> None:
 
 
 @pytest.mark.parametrize("status", [{}, {"authenticated": False}, known(), known("https://kubernetes.default.svc")])
-def test_a_token_that_is_nothing_here_is_nobodys(status: dict[str, Any]) -> None:
+def test_token_that_is_not_valid_here_has_no_caller(status: dict[str, Any]) -> None:
     assert identify(Reviews(status)) is None
 
 
 @pytest.mark.parametrize("status", [known("ocelli-store"), {}])
-def test_an_answer_is_remembered(status: dict[str, Any]) -> None:
+def test_answer_is_cached(status: dict[str, Any]) -> None:
     reviews = Reviews(status)
     identify(reviews, times=3)
     assert reviews.count == 1
 
 
-def test_an_answer_is_not_remembered_for_long() -> None:
+def test_answer_is_not_cached_for_long() -> None:
     reviews = Reviews(known("ocelli-store"))
     ticks = iter([0.0, REMEMBERED_SECONDS, REMEMBERED_SECONDS])
     identify(reviews, clock=lambda: next(ticks), times=2)
     assert reviews.count == 2
 
 
-def test_an_api_server_that_is_away_is_said() -> None:
+def test_unreachable_api_server_is_reported() -> None:
     reviews = Reviews({})
     reviews.is_away = True
-    with pytest.raises(TokenReviewError, match="nobody there"):
+    with pytest.raises(TokenReviewError, match="not reachable"):
         identify(reviews)
 
 
-def test_a_token_that_many_show_at_once_is_reviewed_once() -> None:
+def test_token_of_concurrent_requests_is_reviewed_once() -> None:
     reviews = Reviews(known("ocelli-store"))
     reviewer = build_reviewer(reviews)
 
@@ -106,7 +106,7 @@ def test_a_token_that_many_show_at_once_is_reviewed_once() -> None:
     assert reviews.count == 1
 
 
-def test_a_review_that_one_stops_waiting_for_is_still_the_others() -> None:
+def test_review_continues_when_one_of_its_callers_leaves() -> None:
     reviews = Reviews(known("ocelli-store"))
     reviewer = build_reviewer(reviews)
 
@@ -133,7 +133,7 @@ def test_a_review_that_failed_is_tried_again() -> None:
     assert asyncio.run(ask()) == Caller(user_name=USER, may_write=True)
 
 
-def test_refusals_drive_no_accepted_token_from_memory() -> None:
+def test_refused_tokens_do_not_displace_accepted_ones() -> None:
     reviews = Reviews(known("ocelli-store"))
     reviewer = build_reviewer(reviews)
 
@@ -149,7 +149,7 @@ def test_refusals_drive_no_accepted_token_from_memory() -> None:
     assert asyncio.run(ask()) == 0
 
 
-def test_more_tokens_than_may_wait_are_told_to_come_back() -> None:
+def test_tokens_above_the_limit_are_refused_with_a_remedy() -> None:
     reviews = Reviews(known("ocelli-store"))
     reviewer = build_reviewer(reviews)
 
@@ -157,7 +157,7 @@ def test_more_tokens_than_may_wait_are_told_to_come_back() -> None:
         reviews.may_answer.clear()
         waiting = [asyncio.create_task(reviewer.identify(build_token(number))) for number in range(PENDING_LIMIT)]
         await asyncio.sleep(0)
-        with pytest.raises(TokenReviewError, match="tokens wait for the API server"):
+        with pytest.raises(TokenReviewError, match="tokens are waiting for their review by the API server"):
             await reviewer.identify(build_token(PENDING_LIMIT))
         reviews.may_answer.set()
         await asyncio.gather(*waiting)
@@ -175,7 +175,7 @@ def test_more_tokens_than_may_wait_are_told_to_come_back() -> None:
         build_token(exp=NOW - 61), build_token(padding="x" * TOKEN_LIMIT_BYTES),
     ],
 )  # fmt: skip
-def test_what_is_none_of_ours_by_its_own_words_is_not_asked_about(token: str) -> None:
+def test_token_with_other_claims_is_not_reviewed(token: str) -> None:
     reviews = Reviews(known("ocelli-store"))
     assert identify(reviews, token=token) is None
     assert reviews.count == 0
@@ -185,6 +185,6 @@ def test_what_is_none_of_ours_by_its_own_words_is_not_asked_about(token: str) ->
     "claims",
     [{"aud": "ocelli-store"}, {"aud": ["x", "ocelli-store-read"]}, {"exp": NOW - 59}, {"exp": float(NOW)}, {"exp": None}],
 )
-def test_what_may_be_ours_is_asked_about(claims: dict[str, Any]) -> None:
+def test_token_with_claims_for_the_store_is_reviewed(claims: dict[str, Any]) -> None:
     reviews = Reviews(known("ocelli-store"))
     assert identify(reviews, token=build_token(**claims)) is not None

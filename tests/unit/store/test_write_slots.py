@@ -1,4 +1,4 @@
-"""How many writes of one namespace there may be at once."""
+"""The limit on concurrent writes of one namespace."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 from ocelli_store.write_slots import TooManyWritesError, WriteSlots
 
 
-def test_a_write_that_waits_takes_the_next_place() -> None:
+def test_waiting_write_gets_the_next_slot() -> None:
     async def scene() -> list[str]:
-        slots, log = WriteSlots(at_once=1), list[str]()
+        slots, log = WriteSlots(concurrent=1), list[str]()
 
         async def write(name: str) -> None:
             async with slots.taken("team-a"):
@@ -25,9 +25,9 @@ def test_a_write_that_waits_takes_the_next_place() -> None:
     assert asyncio.run(scene()) == ["one begins", "one ends", "two begins", "two ends"]
 
 
-def test_a_queue_that_is_full_is_not_joined() -> None:
+def test_write_is_refused_if_the_queue_is_full() -> None:
     async def scene() -> None:
-        slots = WriteSlots(at_once=1, waiting=1)
+        slots = WriteSlots(concurrent=1, waiting=1)
         async with slots.taken("team-a"):
             waiting = asyncio.create_task(enter(slots))
             await asyncio.sleep(0)
@@ -43,9 +43,9 @@ async def enter(slots: WriteSlots) -> None:
         pass
 
 
-def test_a_write_that_breaks_off_gives_its_place_back() -> None:
+def test_interrupted_write_releases_its_slot() -> None:
     async def scene() -> None:
-        slots = WriteSlots(at_once=1, waiting=0)
+        slots = WriteSlots(concurrent=1, waiting=0)
         for _ in range(3):
             with pytest.raises(ConnectionError):
                 async with slots.taken("team-a"):
@@ -55,9 +55,9 @@ def test_a_write_that_breaks_off_gives_its_place_back() -> None:
     asyncio.run(scene())
 
 
-def test_a_write_that_stops_waiting_gives_its_place_back() -> None:
+def test_write_that_stops_waiting_releases_its_place() -> None:
     async def scene() -> None:
-        slots = WriteSlots(at_once=1, waiting=1)
+        slots = WriteSlots(concurrent=1, waiting=1)
         async with slots.taken("team-a"):
             for _ in range(3):
                 waiting = asyncio.create_task(enter(slots))
