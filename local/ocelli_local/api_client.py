@@ -11,14 +11,12 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress
-
-Manifest = dict[str, Any]
+from ocelli_local.manifests import Manifest
 
 APPLY_PATCH = "application/apply-patch+yaml"
 _ESCAPED_IN_YAML = re.compile("[\x7f-\uffff]")

@@ -11,9 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION
+from ocelli_api.classifier import API_VERSION, GROUP, PLURAL, VERSION, Manifest
 from ocelli_gateway.credentials import CredentialSet, build_credentials_secret
 from ocelli_local import LocalCluster
 from ocelli_local.access import load_manifests
@@ -33,8 +32,6 @@ CREDENTIALS_ANNOTATION = f"{GROUP}/credentials"
 # classifiers: they share its cores anyway.
 TRAINER_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "4Gi"}}
 INFERENCE_RESOURCES = {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "2Gi"}}
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

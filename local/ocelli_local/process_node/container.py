@@ -18,10 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from ocelli_local.child_process import ChildProcess, Command
 from ocelli_local.kubeconfig import ApiAddress, Credentials, build_kubeconfig, save_kubeconfig
+from ocelli_local.manifests import Manifest, format_time
 from ocelli_local.process_node.backoff import RestartBackoff, RestartDelays
 from ocelli_local.process_node.container_log import ContainerLog, read_last_text
 from ocelli_local.process_node.environment import (
@@ -40,12 +40,10 @@ from ocelli_local.process_node.pod_objects import ObjectUnavailableError, PodObj
 from ocelli_local.process_node.probes import ProbeResult, ProbeTarget, run_action, watch_probe
 from ocelli_local.process_node.process_wrapper import ProcessWrapper
 from ocelli_local.process_node.quantities import parse_quantity
-from ocelli_local.process_node.status import build_container_status, format_time
+from ocelli_local.process_node.status import build_container_status
 from ocelli_local.process_node.volumes import PodVolumes, read_named_objects
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
-
 TERMINATION_MESSAGE_LIMIT_BYTES = 4096
 TERMINATION_LOG_LIMIT_BYTES = 2048
 TERMINATION_LOG_LIMIT_LINES = 80

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ocelli_local.manifests import format_time
+
 LIMIT_BYTES = 10 * 1024 * 1024
 LONGEST_LINE_BYTES = 16 * 1024
 
@@ -48,7 +50,7 @@ class ContainerLog:
         return log
 
     def write(self, chunk: bytes) -> None:
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+        stamp = format_time(datetime.now(UTC), timespec="microseconds").encode()
         *lines, rest = (self._partial + chunk).split(b"\n")
         entries = [b"%s F %s\n" % (stamp, line) for line in lines]
         while len(rest) > LONGEST_LINE_BYTES:
@@ -61,7 +63,7 @@ class ContainerLog:
         if self._closed:
             return
         if self._partial:
-            stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+            stamp = format_time(datetime.now(UTC), timespec="microseconds").encode()
             self._append(b"%s P %s\n" % (stamp, self._partial))
             self._partial = b""
         self._closed = True
@@ -144,7 +146,7 @@ def read_entries(path: Path, *, offset: int = 0, end: int | None = None) -> list
 def select_entries(entries: list[bytes], query: LogQuery) -> Iterator[bytes]:
     if query.since is not None:
         # Times of one format and zone sort like text.
-        since = query.since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ").encode()
+        since = format_time(query.since, timespec="microseconds").encode()
         entries = [entry for entry in entries if entry[:27] >= since]
     if query.tail_lines is not None:
         entries = list(deque(entries, maxlen=query.tail_lines))

@@ -11,11 +11,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.quantities import divide_rounding_up, parse_quantity
-
-Manifest = dict[str, Any]
 
 DEFAULT_TERMINATION_PATH = "/dev/termination-log"
 TERMINATION_PATH_VARIABLE = "TERMINATION_MESSAGE_PATH"

@@ -10,15 +10,14 @@ import contextlib
 import logging
 import secrets
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 
 from ocelli_local.api_client import MERGE_PATCH, ApiClient, ApiError
-from ocelli_local.process_node.status import format_time
+from ocelli_local.manifests import Manifest, format_time
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
 EventType = Literal["Normal", "Warning"]
 QUEUE_LIMIT = 1000
 REMEMBERED_LIMIT = 2000

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -23,6 +22,7 @@ from ocelli_local.addresses import LoopbackRange, find_free_port
 from ocelli_local.api_client import ApiClient, ApiError, WatchExpiredError
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress
+from ocelli_local.manifests import Manifest, format_time
 from ocelli_local.process_node.backoff import RestartBackoff
 from ocelli_local.process_node.container import NodeServices
 from ocelli_local.process_node.events import EventRecorder
@@ -30,11 +30,8 @@ from ocelli_local.process_node.log_server import LogServer, LogServerOptions
 from ocelli_local.process_node.memory import MemoryWatch
 from ocelli_local.process_node.pod_runner import PodPlace, PodRunner
 from ocelli_local.process_node.process_wrapper import ProcessWrapper
-from ocelli_local.process_node.status import format_time
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
-
 KUBELET_PORT = 23810
 HEARTBEAT_SECONDS = 10.0
 LEASE_SECONDS = 40
@@ -207,7 +204,7 @@ class ProcessNode:
         spec = {
             "holderIdentity": self._options.name,
             "leaseDurationSeconds": LEASE_SECONDS,
-            "renewTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "renewTime": format_time(datetime.now(UTC), timespec="microseconds"),
         }
         try:
             await self._client.patch(f"{leases}/{self._options.name}", {"spec": spec})

@@ -11,11 +11,10 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from ocelli_local.api_client import ApiClient, ApiError
+from ocelli_local.manifests import Manifest
 
-Manifest = dict[str, Any]
 AUTHORIZER_LAG_SECONDS = 2.0
 
 

@@ -13,24 +13,22 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
 from ocelli_local.addresses import LoopbackRange
 from ocelli_local.api_client import ApiClient, ApiError
+from ocelli_local.manifests import Manifest, format_time
 from ocelli_local.process_node.container import Container, NodeServices, PodServices
 from ocelli_local.process_node.container_log import ContainerLog
 from ocelli_local.process_node.environment import PodNetwork
 from ocelli_local.process_node.events import EventType
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, PodObjects
 from ocelli_local.process_node.refusals import find_refusals
-from ocelli_local.process_node.status import PodEnd, PodFacts, build_pod_status, format_time, status_differs
+from ocelli_local.process_node.status import PodEnd, PodFacts, build_pod_status, status_differs
 from ocelli_local.process_node.volumes import PodVolumes
 
 logger = logging.getLogger(__name__)
-Manifest = dict[str, Any]
-
 VOLUME_RETRY_LIMIT_SECONDS = 5.0
 VOLUME_REFRESH_SECONDS = 60.0
 # Replacing a refused Pod would only make another one that is refused: those of these owners wait instead of failing.

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
-Manifest = dict[str, Any]
+from ocelli_local.manifests import Manifest
+
 OUTPUT_LIMIT_BYTES = 10 * 1024
 
 

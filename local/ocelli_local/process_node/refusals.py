@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-Manifest = dict[str, Any]
+from ocelli_local.manifests import Manifest
 
 VOLUME_TYPES = {"emptyDir", "configMap", "secret", "downwardAPI", "projected"}
 PROJECTED_SOURCES = {"serviceAccountToken", "configMap", "secret", "downwardAPI"}

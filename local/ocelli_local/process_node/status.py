@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
+from datetime import datetime
 
-Manifest = dict[str, Any]
+from ocelli_local.manifests import Manifest, format_time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +36,6 @@ class PodFacts:
     stopped: bool = False
     end: PodEnd | None = None
     disruption: str | None = None
-
-
-def format_time(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def build_container_status(

@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.environment import (
     NamedObjects,
     PodNetwork,
@@ -22,7 +22,6 @@ from ocelli_local.process_node.environment import (
 )
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, PodObjects, Token
 
-Manifest = dict[str, Any]
 DEFAULT_MODE = 0o644
 DEFAULT_TOKEN_SECONDS = 3600
 TOKEN_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ocelli_local import SyncClusterAccess
-
-Manifest = dict[str, Any]
+from ocelli_local.manifests import Manifest
 
 
 def build_container(script: str, *, name: str = "main", **fields: Any) -> Manifest:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.environment import (
     ContainerConfigError,
     ContainerPaths,
@@ -19,8 +20,6 @@ from ocelli_local.process_node.environment import (
     expand_references,
     referenced_objects,
 )
-
-Manifest = dict[str, Any]
 
 
 def make_input(

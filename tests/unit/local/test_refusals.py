@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.refusals import find_refusals
-
-Manifest = dict[str, Any]
 
 
 def make_pod(container: Manifest | None = None, **spec: Any) -> Manifest:

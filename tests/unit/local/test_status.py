@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.status import (
     PodEnd,
     PodFacts,
@@ -16,7 +17,6 @@ from ocelli_local.process_node.status import (
     status_differs,
 )
 
-Manifest = dict[str, Any]
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 RUNNING: Manifest = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 WAITING: Manifest = {"waiting": {"reason": "ContainerCreating"}}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.environment import PodNetwork
 from ocelli_local.process_node.pod_objects import ObjectUnavailableError, Token
 from ocelli_local.process_node.volumes import PodVolumes
-
-Manifest = dict[str, Any]
 
 
 class FakeObjects:
