@@ -1,7 +1,8 @@
-"""Reading back what the operator told a Pod: what trainer and inference server both need of `ocelli_api.pods.Environment`."""
+"""The environment of a Pod: what trainer and inference server both read of `ocelli_api.pods.Environment`."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ DEFAULT_TERMINATION_MESSAGE_PATH = Path("/dev/termination-log")
 
 
 class SettingsError(Exception):
-    """The environment does not say what the program needs. The message names the variable."""
+    """A variable is missing or invalid. The message names it."""
 
 
 def require(environment: Mapping[str, str], name: str) -> str:
@@ -29,10 +30,10 @@ def require(environment: Mapping[str, str], name: str) -> str:
 
 
 def parse_accelerator(environment: Mapping[str, str]) -> Accelerator:
-    """`Auto` where nothing is said.
+    """The accelerator; `Auto` if the variable is not set.
 
     Raises:
-        SettingsError: there is no such accelerator.
+        SettingsError: the value is not an accelerator.
     """
     text = environment.get(Environment.ACCELERATOR) or Accelerator.AUTO
     try:
@@ -43,10 +44,10 @@ def parse_accelerator(environment: Mapping[str, str]) -> Accelerator:
 
 
 def log_level(environment: Mapping[str, str]) -> str:
-    """The least level of log lines; `INFO` where nothing is said.
+    """The lowest level of log lines; `INFO` if the variable is not set.
 
     Raises:
-        SettingsError: there is no such level.
+        SettingsError: the value is not a level.
     """
     try:
         return parse_log_level(environment.get(Environment.LOG_LEVEL) or "INFO")
@@ -54,6 +55,11 @@ def log_level(environment: Mapping[str, str]) -> str:
         raise SettingsError(f"environment variable {Environment.LOG_LEVEL} is {error}") from None
 
 
+def count_usable_cores() -> int:
+    """Number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def termination_message_path(environment: Mapping[str, str]) -> Path:
-    """Where the termination message goes. Apart from the settings: it is needed when those are wrong, too."""
+    """The file of the termination message. Separate from the settings, because it is needed if they are invalid."""
     return Path(environment.get(Environment.TERMINATION_MESSAGE_PATH) or DEFAULT_TERMINATION_MESSAGE_PATH)

@@ -21,12 +21,13 @@ from ocelli_api.conditions import (
     merge_conditions,
 )
 from ocelli_api.revision import spec_revision, training_hash
+from ocelli_api.times import format_time
 from ocelli_operator.case import Case
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
 from ocelli_operator.observed import StoredArtifact
 from ocelli_operator.rollout import Rollout, find_trouble
-from ocelli_operator.status import Verdict, extend_history, false, format_time, true
+from ocelli_operator.status import Verdict, extend_history, false, true
 
 MESSAGE_LIMIT = 4096
 PROGRESS_WRITE_INTERVAL = timedelta(seconds=10)

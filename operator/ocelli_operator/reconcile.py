@@ -19,6 +19,7 @@ from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
+from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.outcome import Outcome, ProgressReport
 from ocelli_api.pods import CLASSIFIER_LABEL
@@ -45,7 +46,7 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import tell_in_the_way
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.starts import Starts
-from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, tell_no_room, tell_refusal
+from ocelli_operator.status import Occurrence, find_occurrences, tell_no_room, tell_refusal
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -493,7 +494,7 @@ class Reconciler:
         body: Manifest = {
             # Only if nobody changed the object since it was read: a decision must not rest on something older.
             "metadata": {"resourceVersion": classifier.resource_version, "uid": classifier.uid},
-            "status": build_status_document(plan.status),
+            "status": build_document(plan.status),
         }
         try:
             manifest = await self._parts.client.apply(

@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from ocelli_api.classifier import AccuracyInterval
+from ocelli_api.documents import DocumentError, parse_fields
 from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
 from ocelli_api.texts import usable_text
+from ocelli_api.times import format_time
 from ocelli_operator.observed import StoredArtifact
-from ocelli_operator.status import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, owner_key
@@ -58,16 +59,16 @@ class TrainingStore:
         """How far an attempt is; None where it has not said so."""
         document = await self._load(location.training_key(revision, attempt, PROGRESS))
         try:
-            return None if document is None else ProgressReport.parse(document)
-        except (KeyError, ValueError, TypeError, OverflowError):
+            return None if document is None else parse_fields(ProgressReport, document)
+        except DocumentError:
             return None
 
     async def load_outcome(self, location: ClassifierLocation, revision: str, attempt: int) -> Outcome | None:
         """How an attempt ended; None where it has not said so."""
         document = await self._load(location.training_key(revision, attempt, OUTCOME))
         try:
-            return None if document is None else Outcome.parse(document)
-        except (KeyError, ValueError, TypeError):
+            return None if document is None else parse_fields(Outcome, document)
+        except DocumentError:
             return None
 
     async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> StoredArtifact | None:

@@ -13,9 +13,9 @@ import sys
 import uvloop
 
 from ocelli_api.log_lines import configure_logging
-from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_api.pod_environment import SettingsError, count_usable_cores, termination_message_path
 from ocelli_http.freed_memory import return_large_blocks
-from ocelli_inference.settings import count_usable_cores, parse_settings
+from ocelli_inference.settings import parse_settings
 
 _log = logging.getLogger("ocelli_inference")
 

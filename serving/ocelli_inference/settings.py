@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -50,11 +49,6 @@ def parse_settings(environment: Mapping[str, str], *, usable_cores: int) -> Sett
         accelerator=parse_accelerator(environment),
         log_level=log_level(environment),
     )
-
-
-def count_usable_cores() -> int:
-    """How many cores the scheduler lets this process run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _bind_address(environment: Mapping[str, str]) -> str:

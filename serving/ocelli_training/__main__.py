@@ -15,11 +15,11 @@ from types import FrameType
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
-from ocelli_api.pod_environment import SettingsError, termination_message_path
+from ocelli_api.pod_environment import SettingsError, count_usable_cores, termination_message_path
 from ocelli_api.pods import Environment
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
-from ocelli_training.settings import Settings, count_usable_cores, parse_settings
+from ocelli_training.settings import Settings, parse_settings
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0

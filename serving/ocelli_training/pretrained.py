@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import PackagedLabels, Pretrained
 from ocelli_api.export import PartPlace
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_model.output_head import OutputHead
 from ocelli_storage.object_store import ObjectStore
@@ -112,7 +113,7 @@ class PretrainedImport:
             "classifier": self._settings.classifier,
             "classifierID": artifact.classifier_id,
             "revision": artifact.revision,
-            "trainedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "trainedAt": format_time(datetime.now(UTC), timespec="seconds"),
             "backbone": {"description": network.description, "digest": network.metadata.digest},
             "artifactDigest": artifact.digest,
             "pretrained": _describe(files, network, meaning, head),

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.times import format_time
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
@@ -57,7 +58,7 @@ class Report:
             "classifier": self.classifier,
             "classifierID": self.classifier_id,
             "revision": self.revision,
-            "trainedAt": self.trained_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "trainedAt": format_time(self.trained_at, timespec="seconds"),
             "backbone": {"description": self.backbone, "digest": self.backbone_digest},
             "artifactDigest": self.artifact_digest,
             "data": {

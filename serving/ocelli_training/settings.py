@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,11 +83,6 @@ def _parse_networks(environment: Mapping[str, str]) -> NetworkRules:
             f"environment variables {Environment.SOURCES_ALLOWED_NETWORKS} and {Environment.SOURCES_DENIED_NETWORKS}: {error}; "
             "give networks such as 10.1.0.0/16"
         ) from error
-
-
-def count_usable_cores() -> int:
-    """How many cores the scheduler lets this process run on."""
-    return len(os.sched_getaffinity(0))
 
 
 def _parse_backbones(text: str) -> tuple[InstalledBackbone, ...]:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from ocelli_api.classifier import Activation, parse_classifier, parse_spec, parse_status
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
 from ocelli_api.lifecycle import lifecycle
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
@@ -30,7 +31,6 @@ from ocelli_model.backbone import BackboneMetadata, NetworkKind, Precision, Weig
 from ocelli_model.heads import Heads
 from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode
-from ocelli_operator.status import build_status_document
 
 FOLDER = Path(__file__).parent / "documents"
 EXAMPLES = Path(__file__).resolve().parents[2] / "crds" / "examples"
@@ -386,7 +386,7 @@ def record_classifiers() -> Document:
             "spec": {
                 **UNPINNED,
                 **dict.fromkeys(("negativeExamples", "model", "evaluation", "training", "serving", "pretrained")),
-                "classes": [{"name": "a", "examples": None}, {"name": "b"}],
+                "classes": [{"name": "a", "examples": []}, {"name": "b", "examples": []}],
             },
             "status": None,
         },
@@ -412,12 +412,12 @@ def record_classifiers() -> Document:
 
 
 def record_statuses() -> Document:
-    return {name: build_status_document(parse_status(document)) for name, document in STATUSES.items()}
+    return {name: build_document(parse_status(document)) for name, document in STATUSES.items()}
 
 
 def record_outcomes() -> Document:
     def describe(document: Document) -> Document:
-        outcome = Outcome.parse(document)
+        outcome = parse_fields(Outcome, document)
         message = outcome.to_termination_message()
         read = parse_termination_message(message)
         assert read is not None
@@ -429,7 +429,7 @@ def record_outcomes() -> Document:
 
 def record_progress() -> Document:
     return {
-        name: attempt(lambda item=document: ProgressReport.parse(item).to_json())  # type: ignore[misc]
+        name: attempt(lambda item=document: parse_fields(ProgressReport, item).to_json())  # type: ignore[misc]
         for name, document in PROGRESS.items()
     }
 
@@ -447,7 +447,7 @@ def record_predictions() -> Document:
         ClassScore(class_name="owl", score=1, type_hierarchy="/animal/bird/owl"),
     )
     prediction = Prediction(classifier_id="dogs_19", revision="0123456789", scores=scores)
-    document = prediction.to_json()
+    document = build_document(prediction)
     answer: Document = {**document, **LATER, "predictions": [{**item, **LATER} for item in document["predictions"]]}
     odd = {
         "later release": answer,
@@ -460,7 +460,7 @@ def record_predictions() -> Document:
     return {
         "document": document,
         "parsed": {
-            name: attempt(lambda item=item: plain(Prediction.parse(item)))  # type: ignore[misc]
+            name: attempt(lambda item=item: plain(parse_fields(Prediction, item)))  # type: ignore[misc]
             for name, item in odd.items()
         },
     }

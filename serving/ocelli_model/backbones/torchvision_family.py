@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_model.backbone import (
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -22,7 +23,6 @@ from ocelli_model.backbone import (
     Precision,
     Weights,
 )
-from ocelli_model.canonical_json import sha256_hex
 
 if TYPE_CHECKING:
     from torch import nn

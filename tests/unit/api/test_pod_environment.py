@@ -1,4 +1,4 @@
-"""What trainer and inference server both read of their Pod's environment."""
+"""The variables that trainer and inference server both read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_variable_that_is_missing_or_empty_is_refused_by_name(environment: dic
         require(environment, Environment.REVISION)
 
 
-def test_a_gpu_is_used_if_it_is_there_where_nothing_is_said() -> None:
+def test_a_gpu_is_used_if_there_is_one_by_default() -> None:
     assert parse_accelerator({}) is Accelerator.AUTO
     assert parse_accelerator({Environment.ACCELERATOR: "CPU"}) is Accelerator.CPU
 
@@ -27,7 +27,7 @@ def test_an_unknown_accelerator_is_refused() -> None:
         parse_accelerator({Environment.ACCELERATOR: "TPU"})
 
 
-def test_a_log_level_may_be_written_small() -> None:
+def test_a_log_level_may_be_lower_case() -> None:
     assert log_level({}) == "INFO"
     assert log_level({Environment.LOG_LEVEL: "debug"}) == "DEBUG"
 
@@ -37,6 +37,6 @@ def test_an_unknown_log_level_is_refused() -> None:
         log_level({Environment.LOG_LEVEL: "LOUD"})
 
 
-def test_the_termination_message_goes_where_kubernetes_looks_for_it() -> None:
+def test_the_termination_message_goes_to_kubernetes_default_file() -> None:
     assert termination_message_path({}) == Path("/dev/termination-log")
     assert termination_message_path({Environment.TERMINATION_MESSAGE_PATH: "/tmp/x"}) == Path("/tmp/x")

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocelli_api.documents import parse_fields
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
@@ -229,11 +230,11 @@ class Trainer:
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome.parse(json.loads(self.get(self.outcome_key)))
+        return parse_fields(Outcome, json.loads(self.get(self.outcome_key)))
 
     @property
     def progress(self) -> ProgressReport:
-        return ProgressReport.parse(json.loads(self.get(self.progress_key)))
+        return parse_fields(ProgressReport, json.loads(self.get(self.progress_key)))
 
     @property
     def report(self) -> dict[str, Any]:
