@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ocelli_local.api_client import ApiClient, ApiError, Manifest
+from ocelli_local.api_client import ApiClient, ApiError
 from ocelli_local.certificates import KeyPair
 from ocelli_local.kubeconfig import ApiAddress, Credentials, build_kubeconfig, save_kubeconfig
+from ocelli_local.manifests import Manifest
 
 T = TypeVar("T")
 Manifests = Iterable[Manifest] | Manifest | str | Path | Iterable[str | Path]

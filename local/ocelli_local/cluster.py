@@ -23,7 +23,7 @@ from typing import TextIO, TypeVar
 
 from ocelli_local.access import ClusterAccess, Manifests
 from ocelli_local.addresses import LoopbackRange
-from ocelli_local.api_client import ApiClient, ApiError, Manifest
+from ocelli_local.api_client import ApiClient, ApiError
 from ocelli_local.binaries import BinaryStore, Report
 from ocelli_local.certificates import Subject
 from ocelli_local.child_process import CLUSTER_MARKER, kill_leftovers
@@ -33,6 +33,7 @@ from ocelli_local.control_plane import (
     ControlPlaneOptions,
     component_environment,
 )
+from ocelli_local.manifests import Manifest
 from ocelli_local.process_node.backoff import RestartBackoff
 from ocelli_local.process_node.node import NodeOptions, ProcessNode
 
