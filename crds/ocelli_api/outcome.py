@@ -17,6 +17,8 @@ from ocelli_api.texts import clean_text, usable_number, usable_text, usable_time
 TERMINATION_MESSAGE_LIMIT_BYTES = 2048
 BACKBONE_LIMIT = 512
 """Characters of `backbone` in the status of a Classifier."""
+DIGEST_LIMIT = 128
+"""Characters of `artifactDigest` in the status of a Classifier."""
 
 
 class ExitCode(IntEnum):
@@ -61,10 +63,10 @@ class Outcome:
     """Lower and upper end of the 95 % confidence interval."""
     judged_images: int | None = field(default=None, metadata=read_by(usable_number))
     """Number of images that the accuracy was measured on, negative examples included."""
-    artifact_digest: str | None = None
+    artifact_digest: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DIGEST_LIMIT)))
     backbone: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=BACKBONE_LIMIT)))
     """The backbone that was used and why, such as `EfficientNetLite0 (Auto)`."""
-    backbone_digest: str | None = None
+    backbone_digest: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DIGEST_LIMIT)))
     finished_at: str | None = field(default=None, metadata=read_by(usable_time))
     """RFC 3339, UTC, with milliseconds."""
 
