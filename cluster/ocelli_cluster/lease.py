@@ -14,12 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ocelli_api.classifier import Manifest
+from ocelli_api.times import format_time
 from ocelli_cluster.client import ClusterClient, ClusterError, NotFoundError
 from ocelli_cluster.resources import LEASES
 
 logger = logging.getLogger(__name__)
-
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
 class LeaseLostError(ClusterError):
@@ -147,7 +146,7 @@ class LeaderLease:
         return True
 
     def _spec(self, before: Manifest) -> Manifest:
-        now = datetime.now(UTC).strftime(TIME_FORMAT)
+        now = format_time(datetime.now(UTC), timespec="microseconds")
         same = before.get("holderIdentity") == self._name.identity
         transitions = int(before.get("leaseTransitions") or 0)
         return {

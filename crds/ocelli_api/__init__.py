@@ -1,5 +1,5 @@
-"""The contract between Ocelli's parts: the Classifier resource and what operator, gateway, trainer and servers tell each other.
+"""The contract between Ocelli's programs: the Classifier resource and the documents that they exchange.
 
-Everything here is plain data and pure functions, except the set-up of log lines that all parts share. It knows no Kubernetes
-client, no HTTP, no store and no tensor.
+It contains plain data and pure functions, and the logging setup that all programs share. It must not know Kubernetes clients,
+HTTP, the object store or tensors.
 """

@@ -1,18 +1,17 @@
-"""Conditions of a Classifier: their types, and for each the documented set of reasons.
+"""Conditions of a Classifier: their types and, for each type, the documented set of reasons.
 
-`lastTransitionTime` moves only when the status does: `merge_conditions` sees to it.
+`merge_conditions` changes `lastTransitionTime` only when `status` changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
 
 
 class ConditionStatus(StrEnum):
-    """As Kubernetes means it."""
+    """Status of a condition, as in Kubernetes."""
 
     TRUE = "True"
     FALSE = "False"
@@ -20,59 +19,59 @@ class ConditionStatus(StrEnum):
 
 
 class ConditionType(StrEnum):
-    """What can be true of a Classifier."""
+    """Types of conditions of a Classifier."""
 
     DATA_VALID = "DataValid"
-    """Every source was read and the examples suffice."""
+    """All sources were read, and there are enough examples."""
     TRAINED = "Trained"
     """The current revision has an artifact."""
     AVAILABLE = "Available"
-    """Some revision answers predictions now."""
+    """A revision answers predictions now."""
     READY = "Ready"
-    """The current revision is the one that answers, fully rolled out."""
+    """The current revision is served and fully rolled out."""
     RECONCILING = "Reconciling"
-    """Work is under way; absent when settled."""
+    """The operator is working on it. Absent when it has finished."""
     STALLED = "Stalled"
-    """A person must act; absent otherwise."""
+    """The user has to act. Absent otherwise."""
 
 
 class DataValidReason(StrEnum):
     """Reasons of `DataValid`."""
 
     CHECKED = "Checked"
-    """Every source was read and every class has enough usable examples. Of a pretrained classifier: its weights and labels were
-    read and fit each other."""
+    """All sources were read, and each class has enough usable examples. For a pretrained classifier: weights and labels were
+    read and match."""
     NOT_CHECKED = "NotChecked"
     """The trainer has not read the sources yet."""
     INVALID_DATA = "InvalidData"
-    """A source holds no or too few usable examples, or not what its digest promises; or a file of a pretrained classifier is
-    damaged, or does not fit the others. The message names the first offenders."""
+    """A source has too few usable examples or does not match its digest; or a file of a pretrained classifier is damaged or
+    does not match the others. The message names the first problems."""
     SOURCE_UNREADABLE = "SourceUnreadable"
-    """A source could not be fetched: the message names its address and what came back."""
+    """A source could not be downloaded. The message contains the URL and the response."""
 
 
 class TrainedReason(StrEnum):
     """Reasons of `Trained`."""
 
     ARTIFACT_STORED = "ArtifactStored"
-    """The artifact of the current revision lies in the store."""
+    """The artifact of the current revision is stored."""
     TRAINING = "Training"
-    """The training Job runs."""
+    """The training Job is running."""
     QUEUED = "Queued"
-    """The training Job waits to be started, or its Pod to be made. Where a quota, a webhook or another object of its name is in
-    the way, the message says so, in Kubernetes' own words, and where too many start at once; it goes on by itself."""
+    """The training Job has not started, or its Pod has not been created. If a quota, a webhook, another object with the same
+    name or the limit on concurrent starts is the cause, the message says so. The operator continues by itself."""
     UNSCHEDULABLE = "Unschedulable"
-    """No node can take the trainer's Pod; the message is the scheduler's own sentence."""
+    """No node can take the trainer's Pod. The message is the scheduler's."""
     INVALID_DATA = "InvalidData"
-    """Training ended because of the examples, see `DataValid`."""
+    """Training failed because of the examples, see `DataValid`."""
     SOURCE_UNREADABLE = "SourceUnreadable"
-    """Training ended because a source could not be fetched, see `DataValid`."""
+    """Training failed because a source could not be downloaded, see `DataValid`."""
     TRAINING_FAILED = "TrainingFailed"
-    """Training ended for another reason, which the message gives."""
+    """Training failed for another reason, which the message describes."""
     GPU_NOT_OFFERED = "GPUNotOffered"
-    """`spec.training` asks for a GPU, and the installation offers none; the message names the operator's setting."""
+    """`spec.training` requires a GPU, but the installation offers none. The message names the operator's setting."""
     REVISION_NOT_FOUND = "RevisionNotFound"
-    """`spec.pinnedRevision` names a revision that has no artifact."""
+    """`spec.pinnedRevision` names a revision without an artifact."""
 
 
 class AvailableReason(StrEnum):
@@ -81,109 +80,86 @@ class AvailableReason(StrEnum):
     SERVING = "Serving"
     """At least one inference server of the served revision is ready."""
     NO_SERVER_READY = "NoServerReady"
-    """A revision is to be served, but no inference server of it is ready now."""
+    """A revision should be served, but none of its inference servers is ready."""
     NEVER_SERVED = "NeverServed"
-    """No revision was served yet."""
+    """No revision has been served yet."""
 
 
 class ReadyReason(StrEnum):
     """Reasons of `Ready`: the state of the Classifier in one word."""
 
     SERVED = "Served"
-    """The current revision answers every request."""
+    """The current revision answers all requests."""
     TRAINING = "Training"
-    """The first training runs or waits."""
+    """The first training is running or waiting."""
     RETRAINING = "Retraining"
-    """A later training runs or waits; the served revision goes on answering."""
+    """A later training is running or waiting. The served revision continues to answer."""
     UNSCHEDULABLE = "Unschedulable"
-    """The trainer or the inference server waits for a node that can take it."""
+    """The trainer or an inference server is waiting for a node that can take it."""
     GPU_NOT_OFFERED = "GPUNotOffered"
-    """A GPU is asked for, and the installation offers none; the message names the operator's setting."""
+    """The Classifier requires a GPU, but the installation offers none. The message names the operator's setting."""
     ROLLING_OUT = "RollingOut"
-    """The artifact is there; inference servers are being replaced. Where a quota, a webhook or an object of somebody else's
-    that has the name of one that is needed is in the way, the message says so; it goes on by itself once that is gone."""
+    """The artifact is stored, and inference servers are being replaced. If a quota, a webhook or an unrelated object with the
+    same name is the cause of a delay, the message says so. The operator continues by itself once the cause is gone."""
     INVALID_DATA = "InvalidData"
-    """The examples do not allow a training."""
+    """The examples are not sufficient for a training."""
     SOURCE_UNREADABLE = "SourceUnreadable"
-    """A source could not be fetched; nothing is known of its examples."""
+    """A source could not be downloaded. Its examples are unknown."""
     TRAINING_FAILED = "TrainingFailed"
     """The training failed."""
     ROLLOUT_FAILED = "RolloutFailed"
-    """The inference servers of a new revision did not become ready by their deadline."""
+    """The inference servers of a new revision were not ready before the deadline."""
     REVISION_NOT_FOUND = "RevisionNotFound"
-    """`spec.pinnedRevision` names a revision that has no artifact."""
+    """`spec.pinnedRevision` names a revision without an artifact."""
     NO_SERVER_READY = "NoServerReady"
-    """The current revision is rolled out, but no inference server of it is ready now."""
+    """The current revision is rolled out, but none of its inference servers is ready."""
     ARTIFACT_LOST = "ArtifactLost"
-    """The artifact of the served revision is not in the object store any more. Servers that run answer from memory, and no
-    other can start. Put it back from a backup, or raise `spec.retrainNonce` to train the revision again."""
+    """The artifact of the served revision is missing from the object store. Running servers answer from memory, but no new one
+    can start. Restore it from a backup, or increase `spec.retrainNonce` to train the revision again."""
 
 
 class ReconcilingReason(StrEnum):
     """Reasons of `Reconciling`."""
 
     TRAINING = "Training"
-    """The first training runs or waits."""
+    """The first training is running or waiting."""
     RETRAINING = "Retraining"
-    """A later training runs or waits."""
+    """A later training is running or waiting."""
     ROLLING_OUT = "RollingOut"
     """Inference servers are being replaced."""
 
 
 class StalledReason(StrEnum):
-    """Reasons of `Stalled`: each needs a person."""
+    """Reasons of `Stalled`. The user has to act on each of them."""
 
     INVALID_DATA = "InvalidData"
-    """Change the sources, or raise `spec.retrainNonce` to read them again."""
+    """Change the sources, or increase `spec.retrainNonce` to read them again."""
     SOURCE_UNREADABLE = "SourceUnreadable"
-    """Correct the address of the source; or put it in place, then raise `spec.retrainNonce` to read it again."""
+    """Correct the URL of the source, or make the source available and increase `spec.retrainNonce`."""
     TRAINING_FAILED = "TrainingFailed"
-    """Change `spec.training` (memory, deadline) or raise `spec.retrainNonce` to try again."""
+    """Change `spec.training` (memory, deadline), or increase `spec.retrainNonce` to try again."""
     ROLLOUT_FAILED = "RolloutFailed"
-    """Change `spec.serving`, pin an earlier revision, or raise `spec.retrainNonce`."""
+    """Change `spec.serving`, pin an earlier revision, or increase `spec.retrainNonce`."""
     GPU_NOT_OFFERED = "GPUNotOffered"
-    """Have the operator's setting set that the message names, or ask for no GPU: it goes on by itself after either."""
+    """Set the operator's setting that the message names, or do not require a GPU. The operator then continues by itself."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """Pin one of the revisions that `status.history` lists, or remove the pin."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
     """One entry of `status.conditions`."""
 
     type: str
     status: ConditionStatus
-    reason: str
+    reason: str = ""
     message: str = ""
     observed_generation: int = 0
     last_transition_time: str = ""
 
-    @classmethod
-    def parse(cls, item: Mapping[str, Any]) -> Condition:
-        """Type one entry as the API server returns it."""
-        return cls(
-            type=item["type"],
-            status=ConditionStatus(item["status"]),
-            reason=item.get("reason", ""),
-            message=item.get("message", ""),
-            observed_generation=item.get("observedGeneration", 0),
-            last_transition_time=item.get("lastTransitionTime", ""),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The entry as `status.conditions` holds it."""
-        return {
-            "type": str(self.type),
-            "status": str(self.status),
-            "reason": str(self.reason),
-            "message": self.message,
-            "observedGeneration": self.observed_generation,
-            "lastTransitionTime": self.last_transition_time,
-        }
-
 
 def merge_conditions(old: Iterable[Condition], new: Iterable[Condition], now: str) -> tuple[Condition, ...]:
-    """`new`, each with the transition time of the old one where the status is the same, else `now` (RFC 3339)."""
+    """`new`, with the old transition times of conditions whose status is the same, and `now` (RFC 3339) for the others."""
     before = {condition.type: condition for condition in old}
 
     def with_time(condition: Condition) -> Condition:

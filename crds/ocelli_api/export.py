@@ -1,8 +1,8 @@
-"""Exports of a learned revision, as other programs run it: which files they consist of, by the artifact's metadata.
+"""Exports of a revision for other programs: which files they consist of, from the artifact's metadata.
 
-An export is the bytes of its parts one behind the other. Messages of protocol buffers merge so: a backbone's part, stored once
-for every classifier that uses the backbone, and a small part of the classifier's own together are one Core ML or ONNX model.
-It must not know what is in the parts.
+An export is the concatenation of its parts, because concatenated protocol buffer messages merge. A part of the backbone, stored
+once for all Classifiers that use it, and a small part of the Classifier make one Core ML or ONNX model. This module must not
+know what the parts contain.
 """
 
 from __future__ import annotations
@@ -12,71 +12,61 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from ocelli_api.documents import parse_fields
+
 
 class ExportFormat(StrEnum):
-    """Formats, by the name of the whole file."""
+    """Formats, by file name."""
 
     CORE_ML = "model.mlmodel"
     ONNX = "model.onnx"
 
     @property
     def suffix(self) -> str:
-        """Of a file of this format, with its dot."""
+        """File name extension, with its dot."""
         return self.value.removeprefix("model")
 
 
 class PartPlace(StrEnum):
-    """Where a part of an export lies."""
+    """Where a part of an export is stored."""
 
     BACKBONE = "Backbone"
-    """Beside the files of the artifact's backbone."""
+    """With the files of the backbone."""
     ARTIFACT = "Artifact"
-    """Beside the artifact's own files."""
+    """With the files of the artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportPart:
-    """A file that is a part of an export."""
+    """A file that is part of an export."""
 
     place: PartPlace
     file: str
     sha256: str
     size_bytes: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {"place": str(self.place), "file": self.file, "sha256": self.sha256, "sizeBytes": self.size_bytes}
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> ExportPart:
-        """Type one entry. Raises KeyError, ValueError, TypeError where it is none."""
-        return cls(
-            place=PartPlace(document["place"]),
-            file=document["file"],
-            sha256=document["sha256"],
-            size_bytes=int(document["sizeBytes"]),
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactSummary:
-    """What others than trainer and inference server need of an artifact's metadata."""
+    """What programs other than trainer and inference server need of an artifact's metadata."""
 
     class_names: tuple[str, ...]
     backbone_digest: str
     backbone_place: PartPlace = PartPlace.BACKBONE
-    """`BACKBONE`: installed, below `backbones/<digest>/`. `ARTIFACT`: the artifact has a network of its own."""
+    """`BACKBONE`: installed, in `backbones/<digest>/`. `ARTIFACT`: the artifact contains its network."""
     exports: Mapping[ExportFormat, tuple[ExportPart, ...]] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> ArtifactSummary:
-        """Type the contents of `artifact.json`. Raises KeyError, ValueError, TypeError where they are none."""
+        """Type the contents of `artifact.json`. Raises KeyError, TypeError or ValueError if they are not an artifact's
+        metadata."""
         backbone = document["backbone"]
         return cls(
             class_names=tuple(item["name"] for item in document["classes"]),
             backbone_digest=backbone["digest"],
             backbone_place=PartPlace(backbone.get("place", PartPlace.BACKBONE)),
             exports={
-                ExportFormat(name): tuple(ExportPart.parse(part) for part in parts)
+                ExportFormat(name): tuple(parse_fields(ExportPart, part) for part in parts)
                 for name, parts in document.get("exports", {}).items()
             },
         )

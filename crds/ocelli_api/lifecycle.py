@@ -1,4 +1,4 @@
-"""The v3 status of a Classifier: one pure function of spec and status, computed alike by operator and gateway."""
+"""The v3 status of a Classifier: one pure function of spec and status, used by operator and gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ocelli_api.revision import current_revision
 
 
 class Lifecycle(StrEnum):
-    """`status` as v3 shows it."""
+    """Values of `status` in v3."""
 
     TRAINING = "training"
     READY = "ready"
@@ -19,10 +19,10 @@ class Lifecycle(StrEnum):
 
 
 def lifecycle(classifier: Classifier) -> Lifecycle:
-    """What v3 says of it.
+    """The v3 status.
 
-    Scaling, other edits of `serving`, transient errors and rollouts of the same revision never change it, because it rests on
-    the revisions and nonces that status recorded when work ended, and on no condition that such things touch.
+    Scaling, other changes of `serving`, transient errors and rollouts of the same revision never change it: it depends only on
+    the revisions and nonces that status recorded when a training or rollout ended, and on `Stalled`.
     """
     status = classifier.status
     current = current_revision(classifier.spec)
@@ -31,6 +31,6 @@ def lifecycle(classifier: Classifier) -> Lifecycle:
         return Lifecycle.FAILED
     if nonce_observed and status.settled_revision == current:
         return Lifecycle.READY
-    # While the first revision rolls out it serves already, before it settles: that is still the first training.
+    # The first revision is served before it settles, while it rolls out: that still counts as the first training.
     first = status.settled_revision is None and status.served_revision in (None, current)
     return Lifecycle.TRAINING if first else Lifecycle.RETRAINING

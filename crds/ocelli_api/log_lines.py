@@ -1,4 +1,4 @@
-"""Log lines, the same of every part: one JSON object each, a constant event with its fields. Never images or credentials."""
+"""Log lines of all programs: one JSON object each, a constant event with its fields. Never images or credentials."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import logging
 import sys
 from datetime import UTC, datetime
 
+from ocelli_api.times import format_time
+
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
-# Every record's own attributes, and what uvicorn and kopf add for formatters of theirs.
+# Attributes of all records, and those that uvicorn and kopf add for their own formatters.
 _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
     "message",
     "asctime",
@@ -21,11 +23,11 @@ _NOT_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON: time, level, logger, event, what was passed as `extra`, and the traceback."""
+    """A record as one line of JSON: time, level, logger, event, the fields of `extra`, and the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         document = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": format_time(datetime.fromtimestamp(record.created, UTC)),
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -37,9 +39,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logging(level: str, *, talkative: tuple[str, ...] = ()) -> None:
-    """Send every logger's lines, and warnings, to standard error; those of `talkative` libraries from WARNING on only.
+    """Send the lines of all loggers, and Python's warnings, to standard error.
 
-    At level DEBUG these are heard too.
+    Libraries in `talkative` are limited to WARNING, except at level DEBUG.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())

@@ -1,5 +1,5 @@
-"""Which network addresses gateway and trainer may connect to on a user's behalf: public ones, and those in networks that are
-allowed by name, but for those in networks that are denied by name. It must not know why somebody wants to connect.
+"""Network addresses that gateway and trainer may connect to for a user: public addresses and allowed networks, except denied
+networks. It must not know the purpose of a connection.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-"""All that is assigned to the public internet (RFC 4291, IANA); everything outside of it has a meaning of its own."""
-# Newer Python versions know more of IANA's registries than older ones; these are refused by any.
+"""The addresses of the public internet (RFC 4291, IANA). All others have special meanings."""
+# Newer versions of Python know more of IANA's registries; these networks are refused with each version.
 _SPECIAL = tuple(
     ipaddress.ip_network(text)
     for text in (
         "0.0.0.0/8",  # this network
         "100.64.0.0/10",  # carrier-grade NAT
-        "168.63.129.16/32",  # what Azure's virtual machines ask for settings and certificates
+        "168.63.129.16/32",  # settings and certificates of Azure's virtual machines
         "192.0.0.0/24",  # protocol assignments
         "192.88.99.0/24",  # 6to4 relays, withdrawn
         "198.18.0.0/15",  # benchmarks
@@ -33,42 +33,43 @@ _SPECIAL = tuple(
 )
 _NAT64 = IPv6Network("64:ff9b::/96")
 """RFC 6052: the last 32 bits are an IPv4 address. In `64:ff9b:1::/48` (RFC 8215) only the network that uses it knows which bits
-are: nothing in it is public."""
+are the address, so nothing in it is public."""
 _COMPATIBLE = IPv6Network("::/96")
 """RFC 4291, withdrawn: the last 32 bits are an IPv4 address, or it is `::` or `::1`."""
 _IPV4_BITS = (1 << 32) - 1
 _INTERNAL_SUFFIXES = ("localhost", "local", "internal", "home.arpa")
-"""Domains that mean nothing on the internet (RFC 6761, RFC 6762, RFC 8375, ICANN); Kubernetes' own ends in one of them."""
+"""Domains without a meaning on the internet (RFC 6761, RFC 6762, RFC 8375, ICANN). The domain of a cluster is in one of
+them."""
 _INTERNAL_LABELS = ("svc", "pod")
-"""In the names of Services and Pods, whatever the cluster's domain is."""
+"""Parts of the names of Services and Pods, with any domain of the cluster."""
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Networks in CIDR notation, separated by commas. Raises ValueError that names the first one that is none."""
+    """Networks in CIDR notation, separated by commas. Raises ValueError that names the first invalid one."""
     return tuple(ipaddress.ip_network(item.strip()) for item in text.split(",") if item.strip())
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRules:
-    """What an installation allows and denies beside what holds for each."""
+    """Networks that an installation allows and denies."""
 
     allowed: tuple[Network, ...] = ()
-    """Though they are private."""
+    """Allowed although they are private."""
     denied: tuple[Network, ...] = ()
-    """Though they are public, or allowed."""
+    """Denied although they are public or allowed."""
 
     @classmethod
     def parse(cls, *, allowed: str, denied: str) -> NetworkRules:
-        """From lists in CIDR notation, separated by commas. Raises ValueError that names the first item that is none."""
+        """From lists in CIDR notation, separated by commas. Raises ValueError that names the first invalid item."""
         return cls(allowed=parse_networks(allowed), denied=parse_networks(denied))
 
     @property
     def internal_names(self) -> bool:
-        """Whether a name that only means something in the cluster may be looked up: it may lead to an allowed network."""
+        """Whether names of the cluster may be resolved, because they may lead to an allowed network."""
         return bool(self.allowed)
 
     def may_connect(self, host: str) -> bool:
-        """Whether a connection may be opened to this address, given as a socket takes it: digits, an IPv6 zone may follow."""
+        """Whether a connection to this numeric address is allowed. An IPv6 zone may follow the address."""
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
@@ -77,7 +78,7 @@ class NetworkRules:
 
     def _is_allowed(self, address: Address) -> bool:
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            # The kernel opens an IPv4 connection for it.
+            # The kernel opens an IPv4 connection for such an address.
             return self._is_allowed(address.ipv4_mapped)
         inner = _embedded(address) if isinstance(address, IPv6Address) else ()
         if any(_is_in(item, self.denied) for item in (address, *inner)):
@@ -90,7 +91,7 @@ class NetworkRules:
 
 
 def is_internal_name(name: str) -> bool:
-    """Whether a name, without a dot at its end, means nothing outside of the cluster and the network it is in."""
+    """Whether a name (without a dot at its end) has a meaning only inside the cluster or its network."""
     labels = name.lower().split(".")
     suffixes = (".".join(labels[-1:]), ".".join(labels[-2:]))
     return (
@@ -113,7 +114,7 @@ def _is_public(address: Address) -> bool:
 
 
 def _embedded(address: IPv6Address) -> tuple[IPv4Address, ...]:
-    """The IPv4 addresses that a translator or tunnel would send packets to."""
+    """The IPv4 addresses to which a translator or tunnel would send packets."""
     if address.sixtofour is not None:
         return (address.sixtofour,)
     if address.teredo is not None:

@@ -1,6 +1,6 @@
-"""What the operator tells the Pods it starts: labels, environment, ports. Trainer, inference server and gateway read it.
+"""Labels, environment and ports of the Pods that the operator starts. Trainer, inference server and gateway read them.
 
-The environment is the whole interface: the same variables on a kubelet and on the local process node.
+The environment is the whole interface. It has the same variables on a kubelet and on the local process node.
 """
 
 from __future__ import annotations
@@ -25,44 +25,44 @@ __all__ = [
 ]
 
 CLASSIFIER_LABEL = f"{GROUP}/classifier"
-"""Name of the Classifier object that something belongs to."""
+"""Name of the Classifier that owns the object."""
 REVISION_LABEL = f"{GROUP}/revision"
-"""Revision that a Pod learns or serves."""
+"""Revision that a Pod trains or serves."""
 COMPONENT_LABEL = f"{GROUP}/component"
 ACCELERATOR_LABEL = f"{GROUP}/accelerator"
-"""On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, whatever `Auto` came to."""
+"""On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, also if the spec says `Auto`."""
 
 TRAINER_CONTAINER = "trainer"
 INFERENCE_CONTAINER = "inference"
-"""Names of the containers that run the programs: others may be injected beside them, in any order."""
+"""Names of the containers that run the programs. Other containers may be injected, in any order."""
 
 INFERENCE_PORT = 8080
-"""Port of every inference server, on its Pod's own IP."""
+"""Port of all inference servers, on the Pod's IP."""
 INFERENCE_PORT_NAME = "http"
 INTERNAL_PORT = 9090
-"""Port of probes and metrics of every inference server."""
+"""Port of the probes and metrics of all inference servers."""
 INTERNAL_PORT_NAME = "internal"
 
 
 INFERENCE_PRE_STOP_SECONDS = 5
-"""A terminating inference server is not told before: until then everybody learns that it should not be asked any more."""
+"""Delay before a terminating inference server gets SIGTERM. Meanwhile, clients learn that it is being removed."""
 INFERENCE_DRAIN_SECONDS = 15
-"""Then it answers for so long at most what still comes."""
+"""Then it answers new requests for this time at most."""
 INFERENCE_IDLE_SECONDS = 4
-"""Then it waits so long for gateways that have not used an idle connection once more."""
+"""Then it waits this long for gateways that may still use an idle connection."""
 INFERENCE_LAST_ANSWERS_SECONDS = 5
-"""What is still worked on then gets so long; then the process ends anyway."""
+"""Requests in flight get this time. Then the process ends."""
 INFERENCE_GRACE_SECONDS = (
     INFERENCE_PRE_STOP_SECONDS + INFERENCE_DRAIN_SECONDS + INFERENCE_IDLE_SECONDS + INFERENCE_LAST_ANSWERS_SECONDS + 1
 )
-"""An inference server's Pod is killed after so long."""
+"""Kubernetes kills the Pod of an inference server after this time."""
 
 STORE_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 """Where the ServiceAccount token for the embedded store is mounted."""
 STORE_AUDIENCE = "ocelli-store"
-"""Audience of ServiceAccount tokens with which the embedded store may be read and written."""
+"""Audience of ServiceAccount tokens that may read and write in the embedded store."""
 STORE_READ_AUDIENCE = "ocelli-store-read"
-"""Audience of those with which it may only be read."""
+"""Audience of ServiceAccount tokens that may only read in it."""
 
 
 class Component(StrEnum):
@@ -96,19 +96,19 @@ class Environment(StrEnum):
 
 
 def deployment_name(classifier_name: str, revision: str) -> str:
-    """Each revision that serves, or is about to, has a Deployment of its own."""
+    """Each revision that is served or rolled out has its own Deployment."""
     return f"{classifier_name}-{revision}"
 
 
 def find_controller(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The ownerReference of an object's controller; empty where it has none."""
+    """The ownerReference of an object's controller; empty if there is none."""
     return next((item for item in metadata.get("ownerReferences") or () if item.get("controller")), {})
 
 
 def is_inference_server(metadata: Mapping[str, Any]) -> bool:
-    """Whether a Pod that is labelled as an inference server was made by the Deployment of its revision.
+    """Whether the Deployment of a revision created this Pod, which has the labels of an inference server.
 
-    Labels are copied easily, by `kubectl debug` for one. A ReplicaSet is named after its Deployment.
+    Labels alone are not enough: `kubectl debug`, for example, copies them. A ReplicaSet is named after its Deployment.
     """
     controller, labels = find_controller(metadata), metadata.get("labels") or {}
     expected = deployment_name(labels.get(CLASSIFIER_LABEL, ""), labels.get(REVISION_LABEL, ""))

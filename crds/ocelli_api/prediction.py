@@ -1,59 +1,58 @@
-"""The prediction call: what the gateway asks an inference server, and what it answers.
+"""The prediction call: the gateway's request to an inference server, and the response.
 
-    POST /predictions                     body: the bytes of one image, as they came
-    Ocelli-Revision: 0123456789           the revision that the caller expects; another one here: 421
-    Ocelli-Language: de                   of the class names, where a pretrained classifier has them in several
-    Ocelli-Threshold: 0.5                 classes below it may be left out; without it, every class is answered
+    POST /predictions                     body: the unchanged bytes of one image
+    Ocelli-Revision: 0123456789           the expected revision; 421 if the server has another one
+    Ocelli-Language: de                   language of the class names, for pretrained classifiers with translations
+    Ocelli-Threshold: 0.5                 lower scores may be left out; without it, all classes are returned
 
     200 {"classifierID": "dogs_19", "revision": "0123456789", "predictions": [{"class": "beagle", "score": 0.93}, …]}
-    400 {"error": {"kind": "NotAnImage", "message": "…"}}          this image cannot be predicted, see `ImageFault`
-    421 {"error": {"kind": "OtherRevision", …}}                    ask another Pod
+    400 {"error": {"kind": "NotAnImage", "message": "…"}}          no prediction for this image, see `ImageFault`
+    421 {"error": {"kind": "OtherRevision", …}}                    try another Pod
     429 {"error": {"kind": "QueueFull", …}}, Retry-After           the queue is full
     503 {"error": {"kind": "NotReady", …}}, Retry-After            not loaded yet, or shutting down
-    503 {"error": {"kind": "QueueFull", …}}, Retry-After           as many connections are open as may be
+    503 {"error": {"kind": "QueueFull", …}}, Retry-After           the limit of open connections is reached
 
-Classes come in the order of the definition; scores have at most 6 decimals. A pretrained classifier that has a hierarchy gives
-its leaves `typeHierarchy` (`/animal/bird/owl`), and their ancestors as classes of their own behind them. One image a call: the
-server batches what waits.
+Classes are in the order of the definition. Scores have at most 6 decimals. If a pretrained classifier has a hierarchy, its
+leaves have a `typeHierarchy` (`/animal/bird/owl`), and their ancestors follow as classes. Each call has one image; the server
+batches the calls that are waiting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+
+from ocelli_api.documents import named
 
 PREDICTIONS_PATH = "/predictions"
 REVISION_HEADER = "Ocelli-Revision"
 LANGUAGE_HEADER = "Ocelli-Language"
 THRESHOLD_HEADER = "Ocelli-Threshold"
-"""A thousand classes are 140 KB and milliseconds of work on either side, and callers mostly show a few."""
+"""A thousand classes are 140 KB and take milliseconds on either side, but callers mostly show a few."""
 SCORE_DECIMALS = 6
 LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "ko", "pt-br", "zh-cn", "zh-tw")
-"""Languages beside English that class names may be had in."""
+"""Languages of class names, in addition to English."""
 CONNECTIONS_LIMIT = 512
-"""How many connections a server keeps open. Each may cost a third of a megabyte before its bytes are counted: a head, or what
-the socket had of a body."""
+"""Open connections of a server. Each can use a third of a megabyte before its bytes are counted: a request head, or the part of
+a body that the socket has buffered."""
 GATEWAY_CONNECTIONS_LIMIT = 48
-"""How many of them one gateway opens to one server: more than it has images at a time, and ten gateways find room."""
+"""Connections that one gateway opens to one server: more than its concurrent images, and enough for ten gateways."""
 ANSWER_BYTES_LIMIT = 4 * 1024 * 1024
-"""No longer answer is read."""
+"""Longer responses are not read."""
 CLASSES_BYTES_LIMIT = ANSWER_BYTES_LIMIT * 3 // 4
-"""What all classes of a pretrained classifier may take of an answer, which is checked before it is served: servers of other
-versions may write the same in a few more bytes.
-"""
+"""Size of all classes of a pretrained classifier in a response, checked before it is served. The rest is a margin for servers
+of other versions, which may need a few more bytes."""
 
 
 class ImageFault(StrEnum):
-    """Why an image cannot be predicted or learned from."""
+    """Why an image cannot be used for a prediction or a training."""
 
     NOT_AN_IMAGE = "NotAnImage"
-    """The bytes are of no supported kind."""
+    """The format of the bytes is not supported."""
     CORRUPT = "Corrupt"
-    """They cannot be decoded."""
+    """The bytes cannot be decoded."""
     TOO_SMALL = "TooSmall"
-    """A side is under 10 pixels."""
+    """A side has fewer than 10 pixels."""
     TOO_MANY_PIXELS = "TooManyPixels"
     """More than 100 megapixels."""
     TOO_LARGE = "TooLarge"
@@ -61,27 +60,21 @@ class ImageFault(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why a server does not answer though the image may be good."""
+    """Why a server does not predict, although the image may be valid."""
 
     OTHER_REVISION = "OtherRevision"
     QUEUE_FULL = "QueueFull"
     NOT_READY = "NotReady"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClassScore:
     """One class and its score, 0 to 1."""
 
-    class_name: str
+    class_name: str = field(metadata=named("class"))
     score: float
     type_hierarchy: str | None = None
-    """Where the class stands in a hierarchy: a path that begins with `/` and ends with the class."""
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"class": self.class_name, "score": self.score}
-        if self.type_hierarchy is not None:
-            document["typeHierarchy"] = self.type_hierarchy
-        return document
+    """Path of the class in the hierarchy. It starts with `/` and ends with the class."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,27 +83,4 @@ class Prediction:
 
     classifier_id: str
     revision: str
-    scores: tuple[ClassScore, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "classifierID": self.classifier_id,
-            "revision": self.revision,
-            "predictions": [item.to_json() for item in self.scores],
-        }
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Prediction:
-        """Type an answer.
-
-        Raises:
-            KeyError, ValueError: it is none.
-        """
-        return cls(
-            classifier_id=document["classifierID"],
-            revision=document["revision"],
-            scores=tuple(
-                ClassScore(class_name=item["class"], score=float(item["score"]), type_hierarchy=item.get("typeHierarchy"))
-                for item in document["predictions"]
-            ),
-        )
+    scores: tuple[ClassScore, ...] = field(metadata=named("predictions"))

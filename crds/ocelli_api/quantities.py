@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-# Without exponents ("1e3"), which nobody writes: of "1e999999999" there would be much to compute.
+# Exponents ("1e3") are not supported: they are rare, and "1e999999999" would take long to compute.
 _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|)")
 _UNITS = {
     "": Decimal(1),
@@ -16,7 +16,7 @@ _UNITS = {
 
 
 def parse_quantity(text: str) -> Decimal:
-    """Its value. Raises ValueError where it is none."""
+    """The value of a quantity. Raises ValueError if the text is not a quantity."""
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"not a quantity: {text!r}")

@@ -1,4 +1,4 @@
-"""Texts and times that other programs wrote, made fit for where they go. It must not know what they say."""
+"""Checks of texts, numbers and times that other programs wrote. It must not know what they mean."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)
 
 
 def clean_text(text: str) -> str:
-    """The same text, without halves of surrogate pairs, which JSON may hold and UTF-8 cannot."""
+    """The text without halves of surrogate pairs, which JSON can contain but UTF-8 cannot."""
     return _HALF_OF_A_PAIR.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def usable_text(value: object, limit: int) -> str | None:
-    """A text of at most so many characters; None where it is none."""
+    """The value if it is a text of 1 to `limit` characters, otherwise None."""
     return clean_text(value) if isinstance(value, str) and 0 < len(value) <= limit else None
 
 
+def usable_number(value: object) -> int | float | None:
+    """The value if it is a number, otherwise None."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
 def usable_time(value: object) -> str | None:
-    """A time as the API server takes it (RFC 3339); None where it is none."""
+    """The value if it is a time that the API server accepts (RFC 3339), otherwise None."""
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         return None
     try:

@@ -10,6 +10,7 @@ from ocelli_cluster.client import ClusterClient, ClusterError
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, ObjectReference
 
 from ocelli_api.classifier import Classifier, Manifest
+from ocelli_api.times import format_time
 from ocelli_operator.manifests.metadata import FIELD_MANAGER
 from ocelli_operator.status import Occurrence
 
@@ -44,7 +45,7 @@ class EventRecorder:
             "kind": EVENTS.kind,
             # Named by time, as in other controllers: kubectl sorts Events of the same second by name.
             "metadata": {"name": f"{key.name}.{time.time_ns():x}", "namespace": key.namespace},
-            "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "eventTime": format_time(datetime.now(UTC), timespec="microseconds"),
             "reportingController": REPORTING_CONTROLLER,
             "reportingInstance": self._identity[:128],
             "action": occurrence.action,

@@ -19,6 +19,7 @@ from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
+from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
@@ -44,7 +45,7 @@ from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
 from ocelli_operator.starts import Starts
-from ocelli_operator.status import Occurrence, build_status_document, find_occurrences, quota_message, refusal_message
+from ocelli_operator.status import Occurrence, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -455,7 +456,7 @@ class Reconciler:
         body: Manifest = {
             # Only if the object has not changed since it was read: the decision must not rest on something older.
             "metadata": {"resourceVersion": classifier.resource_version, "uid": classifier.uid},
-            "status": build_status_document(plan.status),
+            "status": build_document(plan.status),
         }
         try:
             manifest = await self._parts.client.apply(

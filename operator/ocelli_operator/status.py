@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
 from ocelli_api.classifier import HISTORY_LIMIT, ClassifierSpec, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import (
@@ -53,11 +51,6 @@ def false(reason: str, message: str) -> Verdict:
 
 def unknown(reason: str, message: str) -> Verdict:
     return Verdict(status=ConditionStatus.UNKNOWN, reason=reason, message=message)
-
-
-def format_time(time: datetime) -> str:
-    """RFC 3339, UTC, with milliseconds."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}Z"
 
 
 NOT_CHECKED = unknown(DataValidReason.NOT_CHECKED, "the sources have not been read yet")
@@ -139,55 +132,6 @@ def extend_history(
     return tuple(entries)
 
 
-def build_status_document(status: ClassifierStatus) -> dict[str, Any]:
-    """`status` as the CRD has it, without absent fields."""
-    progress = status.progress
-    document: dict[str, Any] = {
-        "observedGeneration": status.observed_generation,
-        "classifierID": status.classifier_id,
-        "conditions": [condition.to_json() for condition in status.conditions],
-        "servedRevision": status.served_revision,
-        "settledRevision": status.settled_revision,
-        "trainingRevision": status.training_revision,
-        "attempt": status.attempt,
-        "observedRetrainNonce": status.observed_retrain_nonce,
-        "failedRevision": status.failed_revision,
-        "failedTrainingHash": status.failed_training_hash,
-        "failedRolloutHash": status.failed_rollout_hash,
-        "history": [
-            _without_none(
-                {
-                    "revision": entry.revision,
-                    "trainedAt": entry.trained_at,
-                    "accuracy": entry.accuracy,
-                    "accuracyInterval": None if entry.accuracy_interval is None else entry.accuracy_interval.to_json(),
-                    "judgedImages": entry.judged_images,
-                    "artifactDigest": entry.artifact_digest,
-                    "backbone": entry.backbone,
-                }
-            )
-            for entry in status.history
-        ],
-        "endpoint": status.endpoint,
-        "accuracy": status.accuracy,
-        "accuracyInterval": None if status.accuracy_interval is None else status.accuracy_interval.to_json(),
-        "judgedImages": status.judged_images,
-        "backbone": status.backbone,
-        "progress": None
-        if progress is None
-        else _without_none(
-            {
-                "percent": progress.percent,
-                "stage": progress.stage,
-                "estimatedCompletion": progress.estimated_completion,
-            }
-        ),
-        "trainedAt": status.trained_at,
-        "retrainedAt": status.retrained_at,
-    }
-    return _without_none(document)
-
-
 def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
     """The Events of a status write: one for each transition that matters to a user."""
     found: list[Occurrence] = []
@@ -222,7 +166,3 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
     if stalled is not None and (was_stalled is None or was_stalled.message != stalled.message):
         add("Warning", ConditionType.STALLED, "Stall")
     return tuple(found)
-
-
-def _without_none(document: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in document.items() if value is not None}

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ocelli_api.classifier import AccuracyInterval, HistoryEntry
+from ocelli_api.documents import parse_fields
 from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
 from ocelli_api.texts import usable_text
-from ocelli_operator.status import format_time
+from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, owner_key
@@ -59,11 +60,11 @@ class TrainingStore:
 
     async def load_progress(self, location: ClassifierLocation, revision: str, attempt: int) -> ProgressReport | None:
         """The progress of an attempt; None if there is none."""
-        return await self._load(location.training_key(revision, attempt, PROGRESS), ProgressReport.parse)
+        return await self._load(location.training_key(revision, attempt, PROGRESS), partial(parse_fields, ProgressReport))
 
     async def load_outcome(self, location: ClassifierLocation, revision: str, attempt: int) -> Outcome | None:
         """The outcome of an attempt; None if there is none."""
-        return await self._load(location.training_key(revision, attempt, OUTCOME), Outcome.parse)
+        return await self._load(location.training_key(revision, attempt, OUTCOME), partial(parse_fields, Outcome))
 
     async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> HistoryEntry | None:
         """The artifact of a revision, with what the outcome of that attempt adds; None where there is no artifact."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
+from ocelli_api.documents import parse_fields
 from ocelli_api.pods import INFERENCE_PORT
 from ocelli_api.prediction import (
     ANSWER_BYTES_LIMIT,
@@ -202,7 +203,7 @@ class PredictionClient:
                 retry_after = response.headers.get("Retry-After", "1")
                 status = response.status
             if status == 200:
-                prediction = Prediction.parse(document)
+                prediction = parse_fields(Prediction, document)
             elif status == 400:
                 fault, message = ImageFault(document["error"]["kind"]), str(document["error"]["message"])
             else:

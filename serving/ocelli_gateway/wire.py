@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from ocelli_api.lifecycle import Lifecycle
+from ocelli_api.times import format_time
 from ocelli_gateway.errors import answer_refusal
 from ocelli_gateway.refusals import GatewayError
 
@@ -18,8 +19,7 @@ TRANSACTION_HEADER = "X-Global-Transaction-Id"
 
 def wire_time(timestamp: str) -> str:
     """An RFC 3339 time in the format of v3: UTC with milliseconds and `Z`."""
-    moment = datetime.fromisoformat(timestamp).astimezone(UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return format_time(datetime.fromisoformat(timestamp))
 
 
 @dataclass(frozen=True, kw_only=True)

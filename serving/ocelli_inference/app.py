@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ocelli_api.documents import build_document
 from ocelli_api.prediction import LANGUAGE_HEADER, PREDICTIONS_PATH, REVISION_HEADER, THRESHOLD_HEADER, Prediction
 from ocelli_http.metrics import metrics_route
 from ocelli_inference import open_inference
@@ -86,7 +87,7 @@ class _Routes:
                 language = request.headers.get(LANGUAGE_HEADER)
                 threshold = _parse_threshold(request.headers.get(THRESHOLD_HEADER))
                 prediction = await _unless_client_gone(request, predictor.predict(body, language=language, threshold=threshold))
-            return JSONResponse(prediction.to_json())
+            return JSONResponse(build_document(prediction))
 
         return await self._observed(answer, lambda error: {"error": {"kind": error.kind, "message": error.message}})
 

@@ -1,14 +1,14 @@
 """The artifact of a revision: what was learned, with everything that is needed to use it.
 
-    model.safetensors   the heads, if they were learned
+    model.safetensors   the heads of a trained classifier
     head.json           the head of a pretrained classifier
-    network/            its network, in the form of a backbone
+    network/            the network of a pretrained classifier, as a backbone
     …                   the artifact's parts of exports
-    artifact.json       everything else, with the digest of every other file; written last: it completes the artifact
+    artifact.json       all other data and the digests of the other files; written last, so that it completes the artifact
 
-`artifact.json` has nothing that differs between two trainings of the same revision on one kind of machine, such as times, so
-its digest, the artifact's digest, is reproducible. No file is a pickle. The definition and reports are stored next to the
-artifact and are not part of it: erasing a source changes the definition, and nothing that was learned.
+`artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine, such as times.
+Its digest is the artifact's digest, and it is reproducible. There is never a pickle. The definition and the reports are stored
+with the artifact but are not part of it: erasing a source changes the definition, not what was learned.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from ocelli_api.canonical_json import canonical_bytes, sha256_hex
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
 from ocelli_model.backbone import Precision
-from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import DECISION_THRESHOLD, Heads, Rejection
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
@@ -35,24 +36,24 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 
 FORMAT_VERSION = 2
 READ_VERSIONS = (1, 2)
-"""Version 1 does not record the precision of features."""
+"""Version 1 has no precision of the features."""
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
     **LIMITS_BYTES,
-    # 500 heads for the longest features of torchvision's networks take 32 MB with their rejection.
+    # 500 heads over the longest features of torchvision's networks, with their rejection, are 32 MB.
     HEADS_FILE: 64 * MEGABYTE,
-    # Labels, hierarchy and translations of up to 5 MB each, and paths that repeat names.
+    # Labels, hierarchy and translations are limited to 5 MB each, and the paths repeat names.
     OUTPUT_HEAD_FILE: 64 * MEGABYTE,
 }
 
 _REJECTION = "rejection."
-"""Prefix of the names of a rejection's arrays in the file of the heads."""
+"""Prefix of the names of a rejection's arrays."""
 _LIBRARIES = ("ocelli", "numpy", "openvino", "pillow", "safetensors", "simplejpeg")
 
 
 class ArtifactError(Exception):
-    """The artifact is missing or damaged, or this program cannot use it."""
+    """The store has no artifact that this program can use."""
 
 
 def library_versions() -> Mapping[str, str]:
@@ -72,16 +73,16 @@ class Artifact:
     backbone_name: str
     backbone_digest: str
     backbone_place: PartPlace = PartPlace.BACKBONE
-    """`ARTIFACT`: the artifact has its own network."""
+    """`ARTIFACT`: the artifact contains its network."""
     precision: Precision | None
-    """The precision of features; None: that of the backbone (format version 1)."""
+    """Precision of the features; None: the backbone's (format version 1)."""
     preprocessing: Preprocessing
     metrics: Mapping[str, Any]
     """A summary of the evaluation, as JSON."""
     exports: Mapping[ExportFormat, tuple[ExportPart, ...]] = field(default_factory=dict)
     """The parts of each export."""
     export_files: Mapping[str, bytes] = field(default_factory=dict)
-    """The artifact's own parts of exports, by file name; empty after loading."""
+    """The artifact's parts of exports, by file name; empty if the artifact was loaded."""
     library_versions: Mapping[str, str] = field(default_factory=library_versions)
 
     def __post_init__(self) -> None:
@@ -99,15 +100,15 @@ class Artifact:
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
         document: dict[str, Any] = {
-            # A loaded artifact keeps its version, and so its digest.
+            # An artifact that was loaded keeps its version and so its digest.
             "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
             "classifierID": self.classifier_id,
             "revision": self.revision,
             "classes": classes,
             "backbone": backbone,
-            "preprocessing": self.preprocessing.to_json(),
+            "preprocessing": build_document(self.preprocessing),
             "metrics": self.metrics,
-            "exports": {str(name): [part.to_json() for part in parts] for name, parts in self.exports.items()},
+            "exports": {str(name): [build_document(part) for part in parts] for name, parts in self.exports.items()},
             "libraryVersions": dict(self.library_versions),
             "files": {heads_file: sha256_hex(heads)},
         }
@@ -117,7 +118,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of `artifact.json`, which pins every other file."""
+        """SHA-256 (hex) of `artifact.json`, which contains the digests of the other files."""
         return sha256_hex(self.to_files()[0])
 
 
@@ -137,17 +138,17 @@ async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifa
 async def load_artifact(
     store: ObjectStore, location: ClassifierLocation, revision: str, *, expected_digest: str | None = None
 ) -> Artifact:
-    """Read the artifact of a revision and verify every digest, including the artifact's own if it is given.
+    """Read the artifact of a revision and verify all digests, and the artifact's own digest if it is given.
 
     Raises:
-        ArtifactError: there is none, it is damaged or the wrong one, or this program cannot read its version.
+        ArtifactError: it is missing, damaged, another one than expected, or of a version that this program cannot read.
         StoreUnavailableError: see there.
     """
     what = f"artifact of {location.classifier_id}, revision {revision}"
     metadata = await _get(store, location.artifact_key(revision, ARTIFACT_METADATA), what)
     digest = sha256_hex(metadata)
     if expected_digest is not None and digest != expected_digest:
-        raise ArtifactError(f"{what}: its digest is {digest}, not {expected_digest}; train the revision again")
+        raise ArtifactError(f"{what}: its digest is {digest} instead of {expected_digest}; train the revision again")
     try:
         document = parse_document(metadata)
         version = document["formatVersion"]
@@ -165,20 +166,20 @@ async def load_artifact(
             raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train the revision again")
         if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
             raise ArtifactError(
-                f"{what}: it is revision {document['revision']} of {document['classifierID']}; train the revision again"
+                f"{what}: it belongs to revision {document['revision']} of {document['classifierID']}; train again"
             )
         return Artifact(
             classifier_id=document["classifierID"],
             revision=document["revision"],
             class_names=summary.class_names,
-            heads=OutputHead.parse(parse_document(data))
+            heads=parse_fields(OutputHead, parse_document(data))
             if file == OUTPUT_HEAD_FILE
             else _parse_heads(data, classes, document.get("featurePower")),
             backbone_name=document["backbone"]["name"],
             backbone_digest=summary.backbone_digest,
             backbone_place=summary.backbone_place,
             precision=None if version == 1 else Precision(document["backbone"]["precision"]),
-            preprocessing=Preprocessing.parse(document["preprocessing"]),
+            preprocessing=parse_fields(Preprocessing, document["preprocessing"]),
             metrics=document["metrics"],
             exports=summary.exports,
             library_versions=document["libraryVersions"],
@@ -188,14 +189,18 @@ async def load_artifact(
 
 
 def _describe_heads(class_names: tuple[str, ...], heads: Heads | OutputHead) -> tuple[list[dict[str, Any]], str, bytes]:
-    """The classes in `artifact.json`, and the name and the bytes of the file of the heads."""
+    """The classes of `artifact.json`, and the name and the bytes of the file with the heads."""
     if isinstance(heads, OutputHead):
-        return [{"name": name} for name in class_names], OUTPUT_HEAD_FILE, canonical_bytes(heads.to_json())
+        return (
+            [{"name": name} for name in class_names],
+            OUTPUT_HEAD_FILE,
+            canonical_bytes(build_document(heads, omit_defaults=True)),
+        )
     classes = [
         {"name": name, "threshold": DECISION_THRESHOLD, "calibration": {"slope": float(slope), "offset": float(offset)}}
         for name, slope, offset in zip(class_names, heads.slope, heads.offset, strict=True)
     ]
-    # safetensors writes the memory as it is, with the shape: a transposed array would be read back scrambled.
+    # safetensors writes the memory in its order, with the shape: a transposed array would be read back scrambled.
     arrays = {"weights": heads.weights, "bias": heads.bias}
     if heads.rejection is not None:
         arrays |= {f"{_REJECTION}{name}": array for name, array in heads.rejection.arrays().items()}

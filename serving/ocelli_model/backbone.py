@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from ocelli_model.canonical_json import canonical_bytes, sha256_hex
+from ocelli_api.canonical_json import canonical_bytes, sha256_hex
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.layout import backbone_key
@@ -84,16 +84,6 @@ class Weights:
     provenance: str | None = None
     """Who trained them, and what they were converted from, if known."""
 
-    def to_json(self) -> dict[str, Any]:
-        document = {"origin": self.origin, "sha256": self.sha256}
-        # Left out if unknown, to keep older digests.
-        return document if self.provenance is None else {**document, "provenance": self.provenance}
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Weights:
-        """Type what `to_json` returns. Raises KeyError, TypeError."""
-        return cls(origin=document["origin"], sha256=document["sha256"], provenance=document.get("provenance"))
-
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneMetadata:
@@ -106,33 +96,21 @@ class BackboneMetadata:
     preprocessing: Preprocessing
     feature_count: int
     precision: Precision
-    weights: Weights | None
-    """None: the backbone has no weights."""
-    licence: str | None
-    """SPDX identifier, if known."""
+    weights: Weights | None = None
+    """None: the backbone needs none."""
+    licence: str | None = None
+    """SPDX identifier, where it is known."""
     files: Mapping[str, str]
     """SHA-256 (hex) by file name."""
     kind: NetworkKind = NetworkKind.BODY
 
-    def to_json(self) -> dict[str, Any]:
-        # Left out for bodies, to keep their digests, which are older than the other kinds.
-        kind = {} if self.kind is NetworkKind.BODY else {"kind": str(self.kind)}
-        return {
-            **kind,
-            "formatVersion": FORMAT_VERSION,
-            "name": self.name,
-            "version": self.version,
-            "preprocessing": self.preprocessing.to_json(),
-            "featureCount": self.feature_count,
-            "precision": str(self.precision),
-            "weights": None if self.weights is None else self.weights.to_json(),
-            "licence": self.licence,
-            "files": dict(self.files),
-        }
-
     def to_bytes(self) -> bytes:
-        """The bytes of `backbone.json`."""
-        return canonical_bytes(self.to_json())
+        """The contents of `backbone.json`."""
+        document = {"formatVersion": FORMAT_VERSION, "weights": None, "licence": None, **build_document(self)}
+        if self.kind is NetworkKind.BODY:
+            # The digests of bodies are older than the other kinds.
+            del document["kind"]
+        return canonical_bytes(document)
 
     @property
     def digest(self) -> str:
@@ -158,18 +136,7 @@ class BackboneMetadata:
                     f"backbone {digest}: {METADATA_FILE} has format version {version}; this program reads version "
                     f"{FORMAT_VERSION}. Use one version of Ocelli for all its parts"
                 )
-            weights = document["weights"]
-            return cls(
-                name=document["name"],
-                version=document["version"],
-                preprocessing=Preprocessing.parse(document["preprocessing"]),
-                feature_count=document["featureCount"],
-                precision=Precision(document["precision"]),
-                weights=None if weights is None else Weights.parse(weights),
-                licence=document["licence"],
-                files=document["files"],
-                kind=NetworkKind(document.get("kind", NetworkKind.BODY)),
-            )
+            return parse_fields(cls, document)
         except (KeyError, TypeError, ValueError) as error:
             raise BackboneError(f"backbone {digest}: {METADATA_FILE} cannot be read; {remedy}") from error
 

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,25 +31,6 @@ class OutputClass:
     """Names from the root of the hierarchy down to the class, without the class; None if it is not a leaf of a hierarchy."""
     translations: Mapping[str, str] = field(default_factory=dict)
     """Its name by language."""
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {"name": self.name, "outputs": list(self.outputs)}
-        if self.ancestors is not None:
-            document["ancestors"] = list(self.ancestors)
-        if self.translations:
-            document["translations"] = dict(self.translations)
-        return document
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> OutputClass:
-        """Type a stored class. Raises KeyError or TypeError if it is not one."""
-        ancestors = document.get("ancestors")
-        return cls(
-            name=document["name"],
-            outputs=tuple(document["outputs"]),
-            ancestors=None if ancestors is None else tuple(ancestors),
-            translations=document.get("translations", {}),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,26 +113,6 @@ class OutputHead:
         """By language. Classes without a translation keep their names."""
         languages = sorted({language for item in self.classes for language in item.translations})
         return {language: self._build_wording(self._choose_names(language)) for language in languages}
-
-    def to_json(self) -> dict[str, Any]:
-        # Left out if it is 1, to keep older digests.
-        temperature = {} if self.temperature == 1 else {"temperature": self.temperature}
-        return {
-            "activation": str(self.activation),
-            **temperature,
-            "outputCount": self.output_count,
-            "classes": [item.to_json() for item in self.classes],
-        }
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> OutputHead:
-        """Type a stored head. Raises KeyError, TypeError or ValueError if it is not one."""
-        return cls(
-            activation=Activation(document["activation"]),
-            temperature=float(document.get("temperature", 1.0)),
-            output_count=document["outputCount"],
-            classes=tuple(OutputClass.parse(item) for item in document["classes"]),
-        )
 
     @property
     def _scored(self) -> tuple[OutputClass, ...]:

@@ -6,11 +6,10 @@ differ. Scaling is done here; normalisation (`mean`, `standard_deviation`) is pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,38 +85,6 @@ class Preprocessing:
             raise ValueError(f"preprocessing: short_side_pixels is for modes that crop, all except {ResizeMode.SQUASH}")
         if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
             raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
-
-    def to_json(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "height": self.height,
-            "width": self.width,
-            "resize": str(self.resize),
-            "interpolation": str(self.interpolation),
-            "mean": list(self.mean),
-            "standardDeviation": list(self.standard_deviation),
-        }
-        if self.short_side_pixels is not None:
-            document["shortSidePixels"] = self.short_side_pixels
-        return document
-
-    @classmethod
-    def parse(cls, document: Mapping[str, Any]) -> Preprocessing:
-        """Type a stored description.
-
-        Raises:
-            KeyError, ValueError, TypeError: it is not one.
-        """
-        red, green, blue = (float(value) for value in document["mean"])
-        deviations = tuple(float(value) for value in document["standardDeviation"])
-        return cls(
-            height=int(document["height"]),
-            width=int(document["width"]),
-            resize=ResizeMode(document["resize"]),
-            short_side_pixels=document.get("shortSidePixels"),
-            interpolation=Interpolation(document["interpolation"]),
-            mean=(red, green, blue),
-            standard_deviation=(deviations[0], deviations[1], deviations[2]),
-        )
 
     @property
     def _decoder_headroom(self) -> int:

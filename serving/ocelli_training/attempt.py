@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocelli_api.outcome import ExitCode, Outcome
+from ocelli_api.times import format_time
 from ocelli_storage.layout import OUTCOME, PROGRESS
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoreQuotaError
 from ocelli_training.failure import describe_failure
@@ -42,7 +43,7 @@ async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Pa
             logger.exception("training.error")
         exit_code = failure.exit_code
         outcome = Outcome(reason=failure.reason, message=failure.message, revision=settings.revision, attempt=settings.attempt)
-    outcome = replace(outcome, finished_at=f"{_now().isoformat(timespec='milliseconds').removesuffix('+00:00')}Z")
+    outcome = replace(outcome, finished_at=format_time(_now()))
     try:
         await store.put(outcome_key, json.dumps(outcome.to_json(), ensure_ascii=False).encode())
     except ObjectStoreError as error:

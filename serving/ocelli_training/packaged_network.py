@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.classifier import PackagedLabels, PackagedWeightsName
 from ocelli_model.backbone import (
     ONNX_FILE,
@@ -16,7 +17,6 @@ from ocelli_model.backbone import (
 )
 from ocelli_model.backbones import efficientnet_lite, open_nsfw
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.imagenet.label_set import load_imagenet, load_imagenet_food
 from ocelli_training.pretrained_labels import Hierarchy, Labels, Translations, packaged_meaning
 from ocelli_training.pretrained_network import Network

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ocelli_api.classifier import Activation
+from ocelli_api.documents import build_document
 from ocelli_api.names import label_fault
 from ocelli_api.prediction import CLASSES_BYTES_LIMIT, LANGUAGES, ClassScore
 from ocelli_model.imagenet.label_set import LabelSet
@@ -283,7 +284,7 @@ def _answer_bytes(head: OutputHead) -> int:
         scores = (
             ClassScore(class_name=name, score=0.123456, type_hierarchy=path) for name, path in zip(names, paths, strict=True)
         )
-        return len(json.dumps([score.to_json() for score in scores], ensure_ascii=False).encode())
+        return len(json.dumps([build_document(score) for score in scores], ensure_ascii=False).encode())
 
     return max(size(words.class_names, words.type_hierarchies) for words in (head.wording, *head.wordings.values()))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.classifier import Accelerator, Activation, Pretrained, PretrainedImages, PretrainedWeights
 from ocelli_model.backbone import (
     ONNX_FILE,
@@ -27,7 +28,6 @@ from ocelli_model.backbone import (
     Weights,
 )
 from ocelli_model.backbones.torchvision_family import VERSION as TORCHVISION_VERSION
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import Preprocessing, ResizeMode
 from ocelli_training.pretrained_files import PretrainedError, check_beginning

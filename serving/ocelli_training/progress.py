@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 
 from ocelli_api.outcome import ProgressReport, Stage
+from ocelli_api.times import format_time
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 INTERVAL_SECONDS = 2
@@ -82,7 +83,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         if elapsed_seconds < _ESTIMATE_AFTER_SECONDS or percent < _ESTIMATE_FROM_PERCENT:
             return None
         remaining = timedelta(seconds=elapsed_seconds * (100 - percent) / percent)
-        return (now + remaining).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return format_time(now + remaining, timespec="seconds")
 
     async def _write_regularly(self) -> None:
         while True:

@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
@@ -34,7 +35,7 @@ def describe_artifact(classifier: str, artifact: Artifact, backbone: str) -> dic
         "classifier": classifier,
         "classifierID": artifact.classifier_id,
         "revision": artifact.revision,
-        "trainedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "trainedAt": format_time(datetime.now(UTC), timespec="seconds"),
         "backbone": {"description": backbone, "digest": artifact.backbone_digest},
         "artifactDigest": artifact.digest,
     }

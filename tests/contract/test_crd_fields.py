@@ -1,4 +1,4 @@
-"""The CRD and the dataclasses of `ocelli_api.classifier` are one contract: fields, defaults, enums and bounds are the same."""
+"""The CRD and the dataclasses of `ocelli_api.classifier` have the same fields, defaults, enums and bounds."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
         assert required == set(SCHEMAS[cls].get("required", ()))
 
 
-def test_the_served_revision_is_measured_as_those_of_the_history() -> None:
+def test_the_served_revision_has_the_figures_of_the_history() -> None:
     entry = STATUS["properties"]["history"]["items"]["properties"]
     assert entry["accuracyInterval"] == STATUS["properties"]["accuracyInterval"]
 
 
-def test_an_unseen_object_says_so() -> None:
+def test_an_unseen_object_has_generation_minus_one() -> None:
     assert STATUS["default"] == {"observedGeneration": api.ClassifierStatus.observed_generation} == {"observedGeneration": -1}
 
 
@@ -133,7 +133,7 @@ def test_the_enums_are_the_same() -> None:
     assert statuses == [str(status) for status in ConditionStatus]
 
 
-def test_the_forbidden_characters_are_told() -> None:
+def test_the_message_lists_the_forbidden_characters() -> None:
     message = next(
         rule["message"] for rule in CLASS["properties"]["name"]["x-kubernetes-validations"] if "one of" in rule["message"]
     )
@@ -150,12 +150,17 @@ def test_every_field_is_described_and_bounded(path: str, schema: dict[str, Any])
         assert bounded
 
 
-def test_every_rule_says_what_to_do() -> None:
+def test_every_rule_has_a_message() -> None:
     rules = [rule for _, schema in EVERY_SCHEMA for rule in schema.get("x-kubernetes-validations", ())]
     assert len(rules) >= 8
     assert all(rule.get("message") for rule in rules)
 
 
-def test_the_printer_columns_are_the_promised_ones() -> None:
-    columns = [column["name"] for column in VERSION["additionalPrinterColumns"]]
-    assert columns == ["Ready", "Reason", "Available", "Progress", "Accuracy", "Revision", "Age"]
+@pytest.mark.parametrize(
+    ("priority", "expected"),
+    [(0, ["Ready", "Reason", "Progress", "Accuracy", "Age"]), (1, ["Available", "Revision", "Message"])],
+    ids=["always", "with -o wide"],
+)
+def test_kubectl_get_shows_these_columns(priority: int, expected: list[str]) -> None:
+    columns = VERSION["additionalPrinterColumns"]
+    assert [column["name"] for column in columns if column.get("priority", 0) == priority] == expected

@@ -1,4 +1,4 @@
-"""What the API server refuses, and with which words: the CRD's rules on a real API server."""
+"""The rules of the CRD on a real API server: what it accepts and refuses, and with which messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def api_server(local_cluster: SyncClusterAccess) -> SyncClusterAccess:
 
 
 def create(api_server: SyncClusterAccess, manifest: dict[str, Any]) -> str:
-    """What the API server says to a server-side dry run: empty where it takes the object."""
+    """The API server's error for a server-side dry run, empty if it accepts the object."""
     done = api_server.kubectl(
         "create", "--dry-run=server", "--validate=strict", "-f", "-", input_text=yaml.safe_dump(manifest), check=False
     )
@@ -78,14 +78,14 @@ ACCEPTED = {
             for number in range(500)
         ]
     ),
-    "weights that torchvision publishes": make_pretrained(torchvision="ResNet50_Weights.IMAGENET1K_V2"),
-    "weights of one's own": make_pretrained(LABELS, url="https://data.test/a.pth", architecture="resnet50", sha256=DIGEST),
+    "weights published by torchvision": make_pretrained(torchvision="ResNet50_Weights.IMAGENET1K_V2"),
+    "own weights": make_pretrained(LABELS, url="https://data.test/a.pth", architecture="resnet50", sha256=DIGEST),
     "a folder of weights": make_pretrained(url="file:///food/"),
     "an ONNX file": make_pretrained(LABELS, url="https://data.test/a.onnx"),
     "packaged weights": make_pretrained(packaged="OpenNSFW"),
     "packaged weights and labels": make_pretrained({"packaged": "ImageNetFood"}, packaged="EfficientNetLite0"),
-    "packaged weights with labels of one's own": make_pretrained(LABELS, packaged="EfficientNetLite0"),
-    "packaged labels of weights of one's own": make_pretrained({"packaged": "ImageNet"}, url="https://data.test/a.onnx"),
+    "packaged weights with own labels": make_pretrained(LABELS, packaged="EfficientNetLite0"),
+    "packaged labels of own weights": make_pretrained({"packaged": "ImageNet"}, url="https://data.test/a.onnx"),
     "an autoscaler": make_classifier(serving={"autoscaling": {"maxReplicas": 3}}),
     "GPUs": make_classifier(
         training={"accelerator": "GPU", "runtimeClassName": "nvidia"},
@@ -96,7 +96,7 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("what", ACCEPTED)
-def test_it_is_accepted(api_server: SyncClusterAccess, what: str) -> None:
+def test_a_valid_object_is_accepted(api_server: SyncClusterAccess, what: str) -> None:
     assert create(api_server, ACCEPTED[what]) == ""
 
 
@@ -106,12 +106,12 @@ def test_the_examples_are_accepted(api_server: SyncClusterAccess, example: Path)
 
 
 REFUSED = {
-    "a name of 49 characters": (make_classifier(name="x" * 49), "choose a shorter one"),
+    "a name of 49 characters": (make_classifier(name="x" * 49), "choose a shorter name"),
     "a name with a dot": (make_classifier(name="a.b"), "without a dot"),
     "one class alone": (make_classifier(classes=[make_class()]), "add a second class, or negativeExamples"),
     "a class twice": (make_classifier(classes=[make_class("a"), make_class("a")]), "Duplicate value"),
-    "a blank class name": (make_classifier(classes=[make_class(" "), make_class("b")]), "is blank; give it one"),
-    "a control character": (make_classifier(classes=[make_class("a\tb"), make_class("b")]), "control character; leave it out"),
+    "a blank class name": (make_classifier(classes=[make_class(" "), make_class("b")]), "is blank; enter a name"),
+    "a control character": (make_classifier(classes=[make_class("a\tb"), make_class("b")]), "control character; remove it"),
     "a long class name": (make_classifier(classes=[make_class("a" * 129), make_class("b")]), "may not be more than 128"),
     "url and upload": (
         make_classifier(classes=[make_class("a", url="https://data.test/a", upload=DIGEST), make_class("b")]),
@@ -127,7 +127,7 @@ REFUSED = {
     ),
     "another scheme": (
         make_classifier(classes=[make_class("a", url="ftp://data.test/a.zip"), make_class("b")]),
-        "must begin with https://, http:// or file:///",
+        "must start with https://, http:// or file:///",
     ),
     "a short digest": (
         make_classifier(classes=[make_class("a", url="https://data.test/a", sha256="ab"), make_class("b")]),
@@ -150,10 +150,10 @@ REFUSED = {
         make_classifier(pretrained={"weights": {"torchvision": "ResNet18_Weights.IMAGENET1K_V1"}}),
         "exactly one of classes",
     ),
-    "no weights": (make_pretrained(LABELS), "set packaged (the name of weights that come with Ocelli), or torchvision"),
+    "no weights": (make_pretrained(LABELS), "set packaged (weights that come with Ocelli), torchvision"),
     "neither weights nor labels": (
         make_pretrained(),
-        "set packaged (the name of weights that come with Ocelli), or torchvision",
+        "set packaged (weights that come with Ocelli), torchvision",
     ),
     "packaged weights and an address": (
         make_pretrained(packaged="OpenNSFW", url="https://data.test/a.onnx"),
@@ -167,50 +167,53 @@ REFUSED = {
         make_pretrained(packaged="OpenNSFW", sha256=DIGEST),
         "remove torchvision, url, sha256 and architecture",
     ),
-    "packaged weights that are not there": (make_pretrained(packaged="ResNet50"), "Unsupported value"),
+    "unknown packaged weights": (make_pretrained(packaged="ResNet50"), "Unsupported value"),
     "packaged weights with images of one's own": (
         make_pretrained(images={"height": 300}, packaged="EfficientNetLite0"),
         "remove images",
     ),
-    "labels of nothing": (make_pretrained({}, packaged="EfficientNetLite0"), "exactly one of url (where a text file is)"),
+    "labels without a value": (
+        make_pretrained({}, packaged="EfficientNetLite0"),
+        "exactly one of url (of a text file)",
+    ),
     "labels of both kinds": (
         make_pretrained({**LABELS, "packaged": "ImageNet"}, packaged="EfficientNetLite0"),
-        "exactly one of url (where a text file is)",
+        "exactly one of url (of a text file)",
     ),
     "packaged labels with a digest": (
         make_pretrained({"packaged": "ImageNet", "sha256": DIGEST}, packaged="EfficientNetLite0"),
         "sha256 pins the file at url",
     ),
     "weights without labels": (make_pretrained(url="https://data.test/a.onnx"), "labels is missing"),
-    "weights of nothing": (make_pretrained(LABELS, url="https://data.test/a.pth"), "architecture is missing"),
-    "a folder elsewhere": (make_pretrained(url="https://data.test/food/"), "only be read from a file address"),
+    "weights without architecture": (make_pretrained(LABELS, url="https://data.test/a.pth"), "architecture is missing"),
+    "a folder elsewhere": (make_pretrained(url="https://data.test/food/"), "only a file URL can name a folder"),
     "replicas and an autoscaler": (
         make_classifier(serving={"replicas": 2, "autoscaling": {}}),
-        "remove one of the two",
+        "remove one of them",
     ),
-    "bounds the wrong way round": (
+    "reversed bounds": (
         make_classifier(serving={"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}),
         "lower it or raise maxReplicas",
     ),
-    "a strategy that is not there": (make_classifier(model={"strategy": "FineTune"}), "Unsupported value"),
-    "an accelerator that is not there": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
-    "another one that is not there": (make_classifier(serving={"accelerator": "gpu"}), "Unsupported value"),
+    "an unknown strategy": (make_classifier(model={"strategy": "FineTune"}), "Unsupported value"),
+    "an unknown accelerator": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
+    "an accelerator in lower case": (make_classifier(serving={"accelerator": "gpu"}), "Unsupported value"),
     "a RuntimeClass without a name": (make_classifier(serving={"runtimeClassName": ""}), "at least 1 chars long"),
     "a RuntimeClass with too long a name": (
         make_classifier(training={"runtimeClassName": "x" * 254}),
         "may not be more than 253",
     ),
-    "a field that is not there": (make_classifier(training={"workers": 2}), "unknown field"),
-    "a quantity that is none": (
+    "an unknown field": (make_classifier(training={"workers": 2}), "unknown field"),
+    "an invalid quantity": (
         make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),
         "should match",
     ),
-    "a pin that is no revision": (make_classifier(pinnedRevision="latest"), "should match"),
+    "a pin that is not a revision": (make_classifier(pinnedRevision="latest"), "should match"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_it_is_refused_with_a_remedy(api_server: SyncClusterAccess, what: str) -> None:
+def test_an_invalid_object_is_refused_with_a_remedy(api_server: SyncClusterAccess, what: str) -> None:
     manifest, words = REFUSED[what]
     assert words in create(api_server, manifest)
 
@@ -218,7 +221,7 @@ def test_it_is_refused_with_a_remedy(api_server: SyncClusterAccess, what: str) -
 @pytest.mark.parametrize("character", FORBIDDEN_CLASS_CHARACTERS)
 def test_a_forbidden_character_is_refused(api_server: SyncClusterAccess, character: str) -> None:
     manifest = make_classifier(classes=[make_class(f"a{character}"), make_class("b")])
-    assert "leave it out" in create(api_server, manifest)
+    assert "remove that character" in create(api_server, manifest)
 
 
 ENTRY = {"revision": "0123456789", "trainedAt": "2026-05-04T11:50:00Z"}
@@ -226,7 +229,7 @@ FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": 
 
 
 def write_status(api_server: SyncClusterAccess, namespace: str, **status: Any) -> str:
-    """Write a status as the operator does; says what the API server says: empty where it takes it."""
+    """Write a status as the operator does, and return the API server's error, empty if it accepts the status."""
     head = {key: value for key, value in make_classifier().items() if key != "spec"}
     manifest = {**head, "metadata": {"name": "dogs"}, "status": status}
     done = api_server.kubectl(
@@ -237,7 +240,7 @@ def write_status(api_server: SyncClusterAccess, namespace: str, **status: Any) -
     return done.stderr if done.returncode else ""
 
 
-def test_figures_of_a_revision_come_and_go(api_server: SyncClusterAccess, namespace: str) -> None:
+def test_figures_of_a_revision_can_be_added_and_removed(api_server: SyncClusterAccess, namespace: str) -> None:
     api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
     written: list[Any] = [
         {"observedGeneration": 1, "history": [{**ENTRY, **FIGURES}], **FIGURES},
@@ -251,19 +254,19 @@ def test_figures_of_a_revision_come_and_go(api_server: SyncClusterAccess, namesp
 
 
 @pytest.mark.parametrize("interval", [{"lower": "0.871"}, {"lower": "0.871", "upper": "1.001"}, {"lower": "-1", "upper": "1"}])
-def test_what_is_no_interval_is_refused(api_server: SyncClusterAccess, namespace: str, interval: dict[str, str]) -> None:
+def test_an_invalid_interval_is_refused(api_server: SyncClusterAccess, namespace: str, interval: dict[str, str]) -> None:
     api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
     assert "accuracyInterval" in write_status(api_server, namespace, accuracyInterval=interval)
 
 
-def test_an_object_that_no_operator_saw_is_not_settled(api_server: SyncClusterAccess, namespace: str) -> None:
+def test_an_object_that_no_operator_has_seen_is_not_settled(api_server: SyncClusterAccess, namespace: str) -> None:
     (created,) = api_server.apply({**make_classifier(), "metadata": {"name": "dogs"}}, namespace=namespace)
     assert created["status"] == {"observedGeneration": -1}
     assert created["metadata"]["generation"] == 1
 
 
 def write_texts(kubeconfig: Path, text: str) -> tuple[str, str]:
-    """What the API server has stored of a text in a status and in an Event."""
+    """A text as the API server has stored it in a status and in an Event."""
 
     async def write() -> tuple[str, str]:
         condition = {"type": "Ready", "status": "False", "reason": "Test", "lastTransitionTime": "2026-01-01T00:00:00Z"}
@@ -299,5 +302,5 @@ def test_any_text_can_be_stored_in_a_status_and_an_event(api_server: SyncCluster
     assert write_texts(api_server.kubeconfig, text) == (text, text[:500])
 
 
-def test_half_of_a_surrogate_pair_is_stored_as_the_sign_for_it(api_server: SyncClusterAccess) -> None:
+def test_half_of_a_surrogate_pair_is_stored_as_the_replacement_character(api_server: SyncClusterAccess) -> None:
     assert write_texts(api_server.kubeconfig, "a\ud83d.jpg \udcff") == ("a\ufffd.jpg \ufffd", "a\ufffd.jpg \ufffd")

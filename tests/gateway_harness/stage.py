@@ -26,6 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest, parse_classifier
+from ocelli_api.documents import build_document
 from ocelli_api.names import build_object_name
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
@@ -102,7 +103,7 @@ class StubInferenceServer:
                 for name, score in self.scores.items()
             ),
         )
-        return JSONResponse(prediction.to_json())
+        return JSONResponse(build_document(prediction))
 
 
 class _Server(uvicorn.Server):

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from torchvision.models import ResNet50_Weights
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.prediction import LANGUAGES
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.imagenet import label_set
 from ocelli_model.imagenet.label_set import HIERARCHY_FILE, LABELS_FILE, SYNSETS_FILE, TRANSLATIONS_FILE
 from tools.imagenet.hierarchy import Place, build_paths

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 
+from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, GROUP, KIND, Classifier, Manifest
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component
 
@@ -56,7 +55,7 @@ def job_name(classifier_name: str, revision: str, attempt: int) -> str:
     """
     suffix = f"-{revision}-{attempt}"
     if len(classifier_name) + len(suffix) > JOB_NAME_LIMIT:
-        digest = hashlib.sha256(classifier_name.encode()).hexdigest()[:10]
+        digest = sha256_hex(classifier_name.encode())[:10]
         classifier_name = f"{classifier_name[: JOB_NAME_LIMIT - len(suffix) - len(digest) - 1]}-{digest}"
     return classifier_name + suffix
 
@@ -121,8 +120,7 @@ def build_metadata(owner: ChildOwner, name: str, labels: dict[str, str]) -> Mani
 
 def manifest_hash(manifest: Manifest) -> str:
     """Sixteen hex digits over a manifest."""
-    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return sha256_hex(canonical_bytes(manifest))[:16]
 
 
 def hash_annotation(manifest: Manifest) -> str:

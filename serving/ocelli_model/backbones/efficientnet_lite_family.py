@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_model.backbone import (
     CORE_ML_BODY_FILE,
     ONNX_BODY_FILE,
@@ -24,7 +25,6 @@ from ocelli_model.backbone import (
 )
 from ocelli_model.backbones import efficientnet_lite
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.exports.onnx_parts import build_onnx_body
 
 if TYPE_CHECKING:

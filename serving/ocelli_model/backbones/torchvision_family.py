@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_model.backbone import (
     CORE_ML_BODY_FILE,
     ONNX_BODY_FILE,
@@ -23,7 +24,6 @@ from ocelli_model.backbone import (
     BackboneUnavailableError,
     Precision,
 )
-from ocelli_model.canonical_json import sha256_hex
 
 if TYPE_CHECKING:
     from torch import nn

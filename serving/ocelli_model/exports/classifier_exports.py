@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
 from ocelli_model.backbone import CORE_ML_BODY_FILE, ONNX_BODY_FILE, BackboneMetadata
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.exports.core_ml_parts import build_core_ml_head
 from ocelli_model.exports.heads import fold_calibration
 from ocelli_model.exports.onnx_parts import build_onnx_head

@@ -32,8 +32,10 @@ def test_a_manifest_becomes_a_served_model(scene: Scene) -> None:
 
 def test_kubectl_shows_it(scene: Scene) -> None:
     header, row = scene.kubectl("get", "clf").splitlines()
-    assert header.split() == ["NAME", "READY", "REASON", "AVAILABLE", "PROGRESS", "ACCURACY", "REVISION", "AGE"]
-    assert row.split()[:4] == ["colours", "True", "Served", "True"]
+    assert header.split() == ["NAME", "READY", "REASON", "PROGRESS", "ACCURACY", "AGE"]
+    assert row.split()[:3] == ["colours", "True", "Served"]
+    wide, _ = scene.kubectl("get", "clf", "-o", "wide").splitlines()
+    assert wide.split()[6:] == ["AVAILABLE", "REVISION", "MESSAGE"]
     described = scene.kubectl("describe", "clf", "colours")
     shown = [word for word in ("TrainingStarted", "ArtifactStored", "Switched", "Served") if word in described]
     assert shown == ["TrainingStarted", "ArtifactStored", "Switched", "Served"]

@@ -38,9 +38,9 @@ def test_a_traceback_stays_in_its_line() -> None:
     assert "ZeroDivisionError: of nothing" in document["traceback"]
 
 
-def test_a_value_that_is_no_json_is_shown_as_text() -> None:
+def test_a_value_that_is_not_json_is_shown_as_text() -> None:
     assert parse_line("failed", error=ValueError("two"))["error"] == "two"
 
 
-def test_what_libraries_add_for_their_own_formatters_is_left_out() -> None:
+def test_attributes_of_library_formatters_are_left_out() -> None:
     assert "color_message" not in parse_line("started", color_message="\x1b[36mstarted")

@@ -11,7 +11,7 @@ from ocelli_api.names import build_classifier_id, build_object_name, build_stem,
     ("name", "stem"),
     [("Dog Breeds", "DogBreeds"), ("sdk-test", "sdkxtest"), ("日本 犬", "xxx"), ("a" * 50, "a" * 36), ("é_1", "xx1")],
 )
-def test_the_stem_leaves_out_white_space_and_writes_x_for_other_characters(name: str, stem: str) -> None:
+def test_the_stem_drops_white_space_and_replaces_other_characters_by_x(name: str, stem: str) -> None:
     assert build_stem(name) == stem
 
 
@@ -20,23 +20,23 @@ def test_an_id_is_stem_and_number() -> None:
 
 
 @pytest.mark.parametrize("text", ["dogs_1", "Dogs2_2147483647"])
-def test_what_is_an_id(text: str) -> None:
+def test_these_are_ids(text: str) -> None:
     assert is_classifier_id(text)
 
 
 @pytest.mark.parametrize(
     "text", ["", "dogs", "dogs__1", "dogs_", "dogs_12345678901", "dögs_1", "dogs_1\n", "../dogs_1", "dogs_١"]
 )
-def test_what_is_no_id(text: str) -> None:
+def test_these_are_not_ids(text: str) -> None:
     assert not is_classifier_id(text)
 
 
-def test_the_object_of_the_longest_id_fits_its_limit() -> None:
+def test_the_object_name_of_the_longest_id_is_within_the_limit() -> None:
     assert len(build_object_name(build_classifier_id("a" * 128, 2**31 - 1))) <= 48
 
 
 @pytest.mark.parametrize("character", "$*-{}\\|/'\"`[]\n\x00")
-def test_a_class_name_may_not_hold(character: str) -> None:
+def test_a_class_name_may_not_contain(character: str) -> None:
     assert class_name_fault(f"a{character}b") is not None
 
 
@@ -46,5 +46,5 @@ def test_a_class_name_is_neither_blank_nor_too_long(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["beagle", "日本犬", "golden retriever", "a" * 128, "A.b,c:d;e!"])
-def test_any_other_class_name_is_fine(name: str) -> None:
+def test_other_class_names_are_valid(name: str) -> None:
     assert class_name_fault(name) is None

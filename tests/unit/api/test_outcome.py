@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ocelli_api.documents import parse_fields
 from ocelli_api.outcome import Outcome, OutcomeReason, ProgressReport, parse_termination_message
 
 
@@ -38,27 +39,27 @@ def test_a_long_message_is_cut_and_the_rest_survives(message: str) -> None:
     assert (parsed.artifact_digest, parsed.accuracy_interval, parsed.judged_images) == ("a" * 64, (0.874, 0.967), 100)
 
 
-def test_an_outcome_of_an_earlier_release_is_what_it_was() -> None:
+def test_an_outcome_of_an_earlier_release_is_read_and_written_unchanged() -> None:
     stored = {"reason": "Succeeded", "message": "Learned", "revision": "0123456789", "attempt": 3, "accuracy": 0.93}
-    outcome = Outcome.parse(stored)
+    outcome = parse_fields(Outcome, stored)
     assert (outcome.accuracy_interval, outcome.judged_images) == (None, None)
     assert outcome.to_json() == stored
 
 
 @pytest.mark.parametrize("interval", [0.9, [0.9], [0.8, 0.9, 1.0], True], ids=str)
-def test_what_is_no_interval_makes_no_outcome(interval: object) -> None:
+def test_an_invalid_interval_makes_an_outcome_invalid(interval: object) -> None:
     text = json.dumps({**make_outcome().to_json(), "accuracyInterval": interval})
     assert parse_termination_message(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "Killed", "[]", "{}", '{"reason": "Magic"}', '"text"', "{", "[" * 4096])
-def test_anything_else_is_no_outcome(text: str) -> None:
+def test_other_termination_messages_are_not_outcomes(text: str) -> None:
     assert parse_termination_message(text) is None
 
 
 @pytest.mark.parametrize("field", ["message", "revision", "attempt"])
 @pytest.mark.parametrize("value", [7.5, None, ["text"]], ids=str)
-def test_what_is_of_another_type_makes_no_outcome(field: str, value: object) -> None:
+def test_a_required_field_of_another_type_makes_an_outcome_invalid(field: str, value: object) -> None:
     assert parse_termination_message(json.dumps({**make_outcome().to_json(), field: value})) is None
 
 
@@ -72,24 +73,24 @@ def test_what_is_of_another_type_makes_no_outcome(field: str, value: object) -> 
         ("finishedAt", 7, "finished_at"),
     ],
 )
-def test_what_a_status_cannot_hold_is_left_out_of_an_outcome(key: str, value: object, attribute: str) -> None:
+def test_a_value_that_a_status_cannot_hold_is_left_out_of_an_outcome(key: str, value: object, attribute: str) -> None:
     outcome = parse_termination_message(json.dumps({**make_outcome().to_json(), key: value}))
     assert outcome is not None
     assert getattr(outcome, attribute) is None
 
 
-def test_an_estimate_that_is_no_time_is_left_out_of_progress() -> None:
+def test_an_estimate_that_is_not_a_time_is_left_out_of_progress() -> None:
     document = {"stage": "Reading", "percent": 5, "dataValid": True, "estimatedCompletion": "soon"}
-    assert ProgressReport.parse(document).estimated_completion is None
+    assert parse_fields(ProgressReport, document).estimated_completion is None
 
 
 @pytest.mark.parametrize("message", ["a\ud83d.jpg", "\udcff" * 3000])
 def test_half_of_a_surrogate_pair_in_a_message_is_replaced(message: str) -> None:
-    read = Outcome.parse({**make_outcome().to_json(), "message": message})
-    told = parse_termination_message(make_outcome(message).to_termination_message())
-    assert told is not None
+    read = parse_fields(Outcome, {**make_outcome().to_json(), "message": message})
+    sent = parse_termination_message(make_outcome(message).to_termination_message())
+    assert sent is not None
     assert read.message == message.replace("\ud83d", "\ufffd").replace("\udcff", "\ufffd")
-    assert told.message.rstrip("…") == read.message[: len(told.message.rstrip("…"))]
+    assert sent.message.rstrip("…") == read.message[: len(sent.message.rstrip("…"))]
 
 
 def test_an_emoji_in_a_message_survives_the_termination_message() -> None:

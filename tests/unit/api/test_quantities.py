@@ -23,6 +23,6 @@ def test_a_quantity_has_its_exact_value(text: str, value: Decimal | int) -> None
 
 
 @pytest.mark.parametrize("text", ["", "Gi", "5 Gi", "5GiB", "-1", "five", "1e999999999"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
+def test_an_invalid_quantity_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a quantity"):
         parse_quantity(text)

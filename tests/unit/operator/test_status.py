@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from ocelli_api.classifier import HistoryEntry, parse_status
 from ocelli_api.conditions import ConditionType
-from ocelli_operator.status import build_status_document, extend_history, find_occurrences
+from ocelli_api.documents import build_document
+from ocelli_operator.status import extend_history, find_occurrences
 from tests.unit.operator.factories import World, make_artifact, make_history, settled_world
 
 NEW = HistoryEntry(revision="ffffffffff", trained_at="2026-01-02T00:00:00.000Z")
@@ -16,7 +17,7 @@ def test_a_status_survives_its_document() -> None:
     world = settled_world()
     world.edit(model={"seed": 1})
     world.step()
-    assert parse_status(build_status_document(world.status)) == world.status
+    assert parse_status(build_document(world.status)) == world.status
 
 
 def world_of_earlier_release() -> World:
@@ -35,7 +36,7 @@ def training_message(world: World) -> str:
 
 
 def test_the_document_has_the_figures_as_the_resource_does() -> None:
-    document = build_status_document(settled_world().status)
+    document = build_document(settled_world().status)
     figures = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "0.967"}, "judgedImages": 100}
     assert figures.items() <= document.items()
     assert figures.items() <= document["history"][0].items()
@@ -50,7 +51,7 @@ def test_the_accuracy_is_reported_with_its_interval() -> None:
 def test_a_status_of_an_earlier_release_stays_as_it_is() -> None:
     world = world_of_earlier_release()
     assert training_message(world) == "was learned with an accuracy of 0.934 on held-out examples"
-    document = build_status_document(world.status)
+    document = build_document(world.status)
     assert not {"accuracyInterval", "judgedImages"} & (document.keys() | document["history"][0].keys())
     world.see(classifier=replace(world.observed.classifier, status=parse_status(document)))
     plan = world.plan()

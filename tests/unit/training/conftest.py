@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from ocelli_api.classifier import Source
+from ocelli_api.documents import parse_fields
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
 from ocelli_api.pods import Environment
@@ -235,11 +236,11 @@ class Trainer:
 
     @property
     def outcome(self) -> Outcome:
-        return Outcome.parse(json.loads(self.get(self.outcome_key)))
+        return parse_fields(Outcome, json.loads(self.get(self.outcome_key)))
 
     @property
     def progress(self) -> ProgressReport:
-        return ProgressReport.parse(json.loads(self.get(self.progress_key)))
+        return parse_fields(ProgressReport, json.loads(self.get(self.progress_key)))
 
     @property
     def report(self) -> dict[str, Any]:

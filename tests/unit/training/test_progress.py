@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ocelli_api.documents import parse_fields
 from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 from ocelli_storage.store_url import open_store
@@ -36,7 +37,7 @@ def make_progress(store: ObjectStore, clock: Clock | None = None, interval_secon
 
 
 async def stored(store: ObjectStore) -> ProgressReport:
-    return ProgressReport.parse(json.loads(await store.get(KEY, limit_bytes=1 << 20)))
+    return parse_fields(ProgressReport, json.loads(await store.get(KEY, limit_bytes=1 << 20)))
 
 
 def test_the_file_is_there_from_the_start(store: ObjectStore) -> None:

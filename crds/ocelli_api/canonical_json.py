@@ -1,4 +1,4 @@
-"""One byte form of a JSON document, so that its digest names it."""
+"""One byte form for each JSON document, so that its digest identifies it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def canonical_bytes(document: Mapping[str, Any]) -> bytes:
 
     Raises:
         ValueError: it contains NaN or an infinite number.
-        TypeError: it contains something that is not JSON.
+        TypeError: it contains a value that is not JSON.
     """
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
