@@ -20,12 +20,13 @@ from ocelli_api.conditions import (
     merge_conditions,
 )
 from ocelli_api.revision import spec_revision, training_hash
+from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
 from ocelli_operator.rollout import Rollout, RolloutState, find_pod_problem
 from ocelli_operator.snapshot import Snapshot
-from ocelli_operator.status import Verdict, extend_history, false, format_time, true
+from ocelli_operator.status import Verdict, extend_history, false, true
 
 MESSAGE_LIMIT = 4096
 PROGRESS_WRITE_INTERVAL = timedelta(seconds=10)
