@@ -7,10 +7,9 @@ import logging
 import os
 import sys
 
-from ocelli_cluster.client import ClusterClient, CredentialsError
-
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.settings import SettingsError, load_settings
+from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.operation import Operation
 from ocelli_operator.settings import OperatorSettings

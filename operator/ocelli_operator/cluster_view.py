@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from ocelli_api.classifier import Classifier, Manifest, parse_classifier
+from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resource_cache import Change, ResourceCache, UnreadableObject, WatchTimeouts
 from ocelli_cluster.resources import (
@@ -22,9 +24,6 @@ from ocelli_cluster.resources import (
     ObjectKey,
     Resource,
 )
-
-from ocelli_api.classifier import Classifier, Manifest, parse_classifier
-from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_operator.observed import (
     ChildKind,
     GpuNode,

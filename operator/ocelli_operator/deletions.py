@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ocelli_cluster.client import ClusterError
-
 from ocelli_operator.installation import Installation
 from ocelli_operator.installation_documents import load_document
 from ocelli_operator.metrics import OperatorMetrics

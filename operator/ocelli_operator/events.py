@@ -6,11 +6,10 @@ import logging
 import time
 from datetime import UTC, datetime
 
-from ocelli_cluster.client import ClusterClient, ClusterError
-from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, ObjectReference
-
 from ocelli_api.classifier import Classifier, Manifest
 from ocelli_api.times import format_time
+from ocelli_cluster.client import ClusterClient, ClusterError
+from ocelli_cluster.resources import CLASSIFIERS, EVENTS, ObjectKey, ObjectReference
 from ocelli_operator.manifests.metadata import FIELD_MANAGER
 from ocelli_operator.status import Occurrence
 

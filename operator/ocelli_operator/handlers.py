@@ -11,8 +11,8 @@ from dataclasses import asdict
 from typing import Any
 
 import kopf
-from ocelli_cluster.client import ClusterClient
 
+from ocelli_cluster.client import ClusterClient
 from ocelli_operator.operation import Operation
 from ocelli_operator.settings import OperatorSettings
 

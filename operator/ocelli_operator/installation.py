@@ -9,7 +9,6 @@ import logging
 
 from ocelli_cluster.client import ClusterClient, ClusterError
 from ocelli_cluster.resources import LEASES, ObjectKey, ObjectReference
-
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.status import Occurrence
 

@@ -6,10 +6,9 @@ import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ForbiddenError
 from ocelli_cluster.resources import EVENTS
-
-from ocelli_api.classifier import Manifest
 from ocelli_operator.observed import POD_PATIENCE_SECONDS, ObservedJob, ObservedPod
 
 logger = logging.getLogger(__name__)

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
 from ocelli_cluster.lease import LeaderLease, LeaseLostError, LeaseName
 from ocelli_cluster.resources import ObjectKey
-
-from ocelli_api.classifier import Classifier
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.deletions import Deletions
 from ocelli_operator.events import EventRecorder

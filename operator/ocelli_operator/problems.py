@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ocelli_cluster.resources import ObjectReference
-
 from ocelli_operator.cluster_view import ClusterView
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.installation import Installation

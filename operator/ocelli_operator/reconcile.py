@@ -13,16 +13,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 
-from ocelli_cluster.client import AdmissionError, ApiError, ClusterClient, ConflictError, InvalidError, NotFoundError
-from ocelli_cluster.field_ownership import claim_created
-from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
-
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.revision import current_revision
+from ocelli_cluster.client import AdmissionError, ApiError, ClusterClient, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.field_ownership import claim_created
+from ocelli_cluster.resources import CLASSIFIERS, JOBS, PODS, ObjectKey
 from ocelli_operator.actions import Action, ApplyChild, DeleteChild, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ocelli_cluster.resources import ObjectKey
-
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.revision import current_revision, definition, find_upload_digests
+from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject

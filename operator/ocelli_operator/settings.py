@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocelli_cluster.resource_cache import WatchTimeouts
-
 from ocelli_api.settings import (
     ADDRESS,
     LOG_LEVEL,
@@ -32,6 +30,7 @@ from ocelli_api.settings import (
     optional,
     setting,
 )
+from ocelli_cluster.resource_cache import WatchTimeouts
 
 Resources = Mapping[str, Mapping[str, Any]]
 Objects = tuple[Mapping[str, Any], ...]

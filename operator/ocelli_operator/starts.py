@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice, zip_longest
 
-from ocelli_cluster.resources import ObjectKey
-
 from ocelli_api.pods import Component
+from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.observed import ObservedDeployment, ObservedJob, ObservedPod, StartKind
 
 COUNTED_FOR = timedelta(seconds=60)

@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from ocelli_cluster.client import ClusterClient, ForbiddenError
-from ocelli_cluster.resources import CLASSIFIERS, ObjectKey
-
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_api.names import is_classifier_id
+from ocelli_cluster.client import ClusterClient, ForbiddenError
+from ocelli_cluster.resources import CLASSIFIERS, ObjectKey
 from ocelli_operator.orphan_ages import OrphanAges
 from ocelli_operator.references import (
     KEEPS_EVERYTHING,

@@ -8,10 +8,10 @@ import os
 import sys
 
 import uvloop
-from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.settings import SettingsError, load_settings
+from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_gateway.app import build_app, build_internal_app
 from ocelli_gateway.gateway import running_gateway
 from ocelli_gateway.http_protocol import build_protocol

@@ -14,12 +14,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
-from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
-from ocelli_cluster.resources import CLASSIFIERS, PODS
-
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.names import build_object_name
 from ocelli_api.pods import COMPONENT_LABEL, REVISION_LABEL, Component
+from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
+from ocelli_cluster.resources import CLASSIFIERS, PODS
 from ocelli_gateway import refusals
 from ocelli_gateway.known_classifiers import (
     BriefClassifier,

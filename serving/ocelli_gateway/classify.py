@@ -13,9 +13,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from ocelli_cluster.client import ClusterError
-
 from ocelli_api.prediction import SCORE_DECIMALS, Prediction
+from ocelli_cluster.client import ClusterError
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.builtin import (
     DEFAULT,

@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp.abc import AbstractResolver
-from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.network_addresses import NetworkRules
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway.admission import Admission
 from ocelli_gateway.auth import Authenticator
 from ocelli_gateway.classifier_store import ClassifierStore

@@ -16,10 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocelli_cluster.client import ApiError, ClusterError, QuotaError
-
 from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
 from ocelli_api.names import build_classifier_id
+from ocelli_cluster.client import ApiError, ClusterError, QuotaError
 from ocelli_gateway.classifier_store import ClassifierStore, ClassifierStoreError, NameTakenError
 from ocelli_gateway.credentials_folder import CredentialsFolder
 from ocelli_gateway.manifests import build_classifier

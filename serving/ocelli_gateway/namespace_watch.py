@@ -7,12 +7,11 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TypeGuard
 
+from ocelli_api.names import build_object_name
+from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resource_cache import ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, PODS
-
-from ocelli_api.names import build_object_name
-from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_gateway.known_classifiers import InferenceServer, KnownClassifier, project_classifier, project_server
 
 DELETED_SECONDS = 600.0

@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import zip_longest
 
+from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError, NotFoundError
 from ocelli_cluster.resources import SECRETS, ObjectKey
-
-from ocelli_api.classifier import Manifest
 from ocelli_gateway.refusals import UnavailableError
 
 logger = logging.getLogger(__name__)

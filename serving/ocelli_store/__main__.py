@@ -10,10 +10,10 @@ import os
 import sys
 
 import uvloop
-from ocelli_cluster.client import ClusterClient, CredentialsError
 
 from ocelli_api.log_lines import configure_logging
 from ocelli_api.settings import SettingsError, load_settings
+from ocelli_cluster.client import ClusterClient, CredentialsError
 from ocelli_http.freed_memory import limit_kept_memory, trimmed_regularly
 from ocelli_http.internal_server import internal_server
 from ocelli_http.server import BindError, Server, bind, build_config

@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from ocelli_api.pods import STORE_AUDIENCE, STORE_READ_AUDIENCE
 from ocelli_cluster.client import ClusterClient, ClusterError
 from ocelli_cluster.resources import TOKEN_REVIEWS
-
-from ocelli_api.pods import STORE_AUDIENCE, STORE_READ_AUDIENCE
 from ocelli_store.access import Caller
 
 _T = TypeVar("_T")

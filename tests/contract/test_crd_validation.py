@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
-from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
 
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
 from ocelli_local import SyncClusterAccess
 from tests.unit.cluster.test_client_bodies import TEXTS
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway.languages import choose_language
 from tests.gateway_harness.images import plain, png
 from tests.gateway_harness.stage import SYSTEM_NAMESPACE, Stage, StubInferenceServer

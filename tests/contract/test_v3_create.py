@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from ocelli_cluster.client import InvalidError, QuotaError, UnreachableError
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, CREATED_BY_LABEL
+from ocelli_cluster.client import InvalidError, QuotaError, UnreachableError
+from ocelli_cluster.resources import CLASSIFIERS
 from tests.gateway_harness.images import build_zip, encode, examples, png
 from tests.gateway_harness.stage import NAMESPACE, OWNER, Stage
 from tests.gateway_harness.v3_client import TWO_SETS, Files, V3Client, assert_error, connect

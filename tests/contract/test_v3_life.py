@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import REST_WRITES_ANNOTATION, parse_classifier
 from ocelli_api.names import build_stem
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway.classifier_store import CONFIRMED_SECONDS
 from tests.gateway_harness.images import examples, png
 from tests.gateway_harness.stage import NAMESPACE, Stage, wait_for

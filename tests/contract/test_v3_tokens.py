@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from ocelli_cluster.resources import SECRETS
 
+from ocelli_cluster.resources import SECRETS
 from ocelli_gateway.token_keys import TokenKey, TokenUse, parse_keys
 from tests.gateway_harness.stage import OTHER_KEY, PASSWORD, SYSTEM_NAMESPACE, GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error, connect

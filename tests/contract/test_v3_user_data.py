@@ -7,11 +7,11 @@ import json
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import ApiError
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CUSTOMER_LABEL
 from ocelli_api.names import build_object_name, customer_key
+from ocelli_cluster.client import ApiError
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import StoredObject

@@ -13,10 +13,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ApiError, ConflictError, Listing, NotFoundError, Page, UnreachableError, WatchEvent
 from ocelli_cluster.resources import CLASSIFIERS, Resource
-
-from ocelli_api.classifier import Manifest
 
 Key = tuple[str, str, str]
 

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import uvicorn
 from aiohttp.abc import AbstractResolver
-from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from PIL import Image
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -31,6 +30,7 @@ from ocelli_api.names import build_object_name
 from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL
 from ocelli_api.prediction import LANGUAGE_HEADER, THRESHOLD_HEADER, ClassScore, Prediction
 from ocelli_api.revision import definition, spec_revision
+from ocelli_cluster.resources import CLASSIFIERS, PODS, SECRETS
 from ocelli_gateway.app import build_app, build_internal_app
 from ocelli_gateway.credential_sets import build_credential_set
 from ocelli_gateway.gateway import Gateway, running_gateway

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 import yaml
-from ocelli_cluster.client import ConflictError, InvalidError, NotFoundError, QuotaError
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL
 from ocelli_api.export import ExportFormat
+from ocelli_cluster.client import ConflictError, InvalidError, NotFoundError, QuotaError
 from tests.contract.test_v3_create import REFUSALS, Refusal
 from tests.contract.test_v3_downloads import store_exports
 from tests.gateway_harness.images import build_zip, examples, plain, png

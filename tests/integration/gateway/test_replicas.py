@@ -10,12 +10,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from ocelli_cluster.client import ClusterClient
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import parse_classifier
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
+from ocelli_cluster.client import ClusterClient
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_local import SyncClusterAccess
 from tests.gateway_harness.images import examples, png
 from tests.gateway_harness.v3_client import basic

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import yaml
-from ocelli_cluster.client import ClusterClient, ConflictError
-from ocelli_cluster.field_ownership import claim_created
-from ocelli_cluster.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, NETWORK_POLICIES, SERVICES, Resource
 
 from ocelli_api.classifier import Manifest, parse_spec
 from ocelli_api.revision import current_revision
+from ocelli_cluster.client import ClusterClient, ConflictError
+from ocelli_cluster.field_ownership import claim_created
+from ocelli_cluster.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, NETWORK_POLICIES, SERVICES, Resource
 from ocelli_local import SyncClusterAccess
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from tests.integration.operator.operator_process import OperatorProcess

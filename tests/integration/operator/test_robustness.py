@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from ocelli_cluster.client import ClusterClient, NotFoundError
 from ocelli_cluster.lease import LeaderLease, LeaseName, LeaseTimes
 from ocelli_cluster.resources import LEASES
-
 from tests.integration.operator.life import live, live_undisturbed
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+
 from ocelli_cluster.client import CONNECTIONS_LIMIT, ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, LEASES
-
 from tests.unit.cluster.kubeconfig import write_kubeconfig
 
 WATCHES = 7 * 40

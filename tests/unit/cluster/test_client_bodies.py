@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 from aiohttp import web
+
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS
-
 from tests.unit.cluster.kubeconfig import write_kubeconfig
 
 PLANES = "".join(chr(plane * 0x10000 + offset) for plane in range(17) for offset in (0x00E9, 0x4E00, 0xFFFD))

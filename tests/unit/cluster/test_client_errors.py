@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from ocelli_cluster.client import AdmissionError, ApiError, ForbiddenError, InvalidError, QuotaError, _error
 
 

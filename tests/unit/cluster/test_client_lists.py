@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from kubernetes.aio.client.configuration import Configuration
+
 from ocelli_cluster.client import ClusterClient, GoneError, Page
 from ocelli_cluster.resources import CLASSIFIERS
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ocelli_cluster.field_ownership import claim_created
-
 from ocelli_api.classifier import Manifest
+from ocelli_cluster.field_ownership import claim_created
 
 
 def make_entry(operation: str, fields: dict[str, Any], manager: str = "us", **more: str) -> Manifest:

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+
+from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError, UnreachableError
 from ocelli_cluster.lease import LeaderLease, LeaseName, LeaseTimes
 from ocelli_cluster.resources import Resource
-
-from ocelli_api.classifier import Manifest
 
 NAME = LeaseName(namespace="ocelli-system", name="ocelli-operator", identity="one")
 TIMES = LeaseTimes(duration_seconds=1, renew_seconds=0.25, give_up_seconds=0.7)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
+from ocelli_api.classifier import parse_classifier
 from ocelli_cluster.client import (
     ApiError,
     ClusterError,
@@ -22,8 +24,6 @@ from ocelli_cluster.client import (
 )
 from ocelli_cluster.resource_cache import Change, ResourceCache
 from ocelli_cluster.resources import CLASSIFIERS, NODES
-
-from ocelli_api.classifier import parse_classifier
 
 pytestmark = pytest.mark.anyio
 

@@ -7,10 +7,10 @@ import weakref
 from typing import Any
 
 import pytest
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
 from ocelli_api.names import build_object_name
+from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_gateway import classifier_store
 from ocelli_gateway.classifier_store import ClassifierNotFoundError, ClassifierStore
 from tests.gateway_harness.in_memory_cluster import InMemoryCluster

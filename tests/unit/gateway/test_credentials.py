@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.log_lines import JsonFormatter
+from ocelli_cluster.resources import ObjectKey
 from ocelli_gateway import auth, credentials, login_turns
 from ocelli_gateway.auth import Authenticator, Caller
 from ocelli_gateway.credential_sets import (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from ocelli_cluster.client import ApiError, NotFoundError, QuotaError
 
+from ocelli_cluster.client import ApiError, NotFoundError, QuotaError
 from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import assert_error, connect
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ocelli_cluster.resources import CLASSIFIERS
 
 from ocelli_api.names import build_object_name
+from ocelli_cluster.resources import CLASSIFIERS
 from tests.gateway_harness.images import png
 from tests.gateway_harness.stage import NAMESPACE, Stage
 from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error

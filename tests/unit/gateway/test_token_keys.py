@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from ocelli_cluster.resources import SECRETS, ObjectKey
 
+from ocelli_cluster.resources import SECRETS, ObjectKey
 from ocelli_gateway import token_keys
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_gateway.token_keys import (

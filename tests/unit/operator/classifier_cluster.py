@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from ocelli_cluster.client import ForbiddenError, Listing, Page
-
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
+from ocelli_cluster.client import ForbiddenError, Listing, Page
 from tests.unit.operator.factories import make_spec
 
 

@@ -10,13 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError
-from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, PODS, Resource
-
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, Manifest
 from ocelli_api.names import build_classifier_id
 from ocelli_api.pods import COMPONENT_LABEL, Component
 from ocelli_api.settings import load_settings
+from ocelli_cluster.client import ClusterClient, ConflictError, NotFoundError
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, JOBS, LEASES, PODS, Resource
 from ocelli_operator.operation import Operation
 from ocelli_operator.settings import OperatorSettings
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import pytest
+
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from ocelli_cluster.client import Page
 from ocelli_cluster.resource_cache import WatchTimeouts
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, SERVICES, ObjectKey, Resource
-
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from ocelli_operator.observed import ChildKind
 from tests.unit.operator.factories import make_spec

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
+from ocelli_api.classifier import Classifier
 from ocelli_cluster.client import ForbiddenError, Page, UnreachableError
 from ocelli_cluster.resource_cache import WatchTimeouts
 from ocelli_cluster.resources import CLASSIFIERS, JOBS, ObjectKey, Resource
-
-from ocelli_api.classifier import Classifier
 from ocelli_operator.cluster_view import ClusterView, ViewScope
 from tests.unit.operator.classifier_cluster import make_manifest
 

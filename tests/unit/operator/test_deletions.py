@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import UnreachableError
 
+from ocelli_cluster.client import UnreachableError
 from ocelli_operator import deletions
 from ocelli_operator.deletions import Deletions
 from ocelli_operator.metrics import OperatorMetrics

@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any, cast
 
 import pytest
-from ocelli_cluster.client import ForbiddenError, Listing
 
 from ocelli_api.classifier import Manifest
 from ocelli_api.pods import Component
+from ocelli_cluster.client import ForbiddenError, Listing
 from ocelli_operator.job_events import find_pod_refusal
 from ocelli_operator.observed import ObservedJob, ObservedPod
 from tests.unit.operator.factories import NOW, make_classifier, make_job, make_pod

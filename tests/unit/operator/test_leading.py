@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ocelli_cluster.lease import LeaseTimes
 from ocelli_cluster.resources import DEPLOYMENTS, JOBS, ObjectKey
-
 from tests.unit.operator.running_operator import NAMESPACE, Stage
 
 

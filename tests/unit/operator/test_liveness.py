@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import Credentials
-from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.settings import load_settings
+from ocelli_cluster.client import Credentials
+from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.settings import OperatorSettings
 

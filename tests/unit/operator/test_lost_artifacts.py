@@ -9,11 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import Listing
-from ocelli_cluster.resources import ObjectKey
 
 from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionType
+from ocelli_cluster.client import Listing
+from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts

@@ -6,10 +6,9 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import QuotaError
 from ocelli_cluster.resources import JOBS, NETWORK_POLICIES, Resource
-
-from ocelli_api.classifier import Manifest
 from tests.unit.operator.running_operator import Stage
 
 PEERS = '[{"podSelector": {}}]'

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from ocelli_cluster.resource_cache import UnreadableObject
 from ocelli_cluster.resources import CLASSIFIERS, NODES, ObjectKey, ObjectReference
-
 from ocelli_operator.problems import ProblemReporter, find_problems
 from ocelli_operator.status import Occurrence
 

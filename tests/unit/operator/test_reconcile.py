@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from ocelli_cluster.client import AdmissionError, ApiError, ConflictError, InvalidError, NotFoundError, QuotaError
-from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, ObjectKey, Resource
 
 from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest
+from ocelli_cluster.client import AdmissionError, ApiError, ConflictError, InvalidError, NotFoundError, QuotaError
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, ObjectKey, Resource
 from ocelli_operator.actions import StartTraining
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.manifests.metadata import MANIFEST_HASH_ANNOTATION

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ocelli_cluster.resources import ObjectKey
-
 from ocelli_api.pods import Component
+from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.observed import ChildKind, StartKind
 from ocelli_operator.starts import COUNTED_FOR, StartLimits, Starts, Workloads
 from tests.unit.operator.factories import NOW, as_deployment, find_applied, make_classifier, make_job, make_pod, settled_world

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import ApiError, ConflictError, InvalidError, NotFoundError
-from ocelli_cluster.resources import EVENTS, Resource
 
 from ocelli_api.classifier import Manifest
+from ocelli_cluster.client import ApiError, ConflictError, InvalidError, NotFoundError
+from ocelli_cluster.resources import EVENTS, Resource
 from ocelli_operator import operation
 from tests.unit.operator.running_operator import NAMESPACE, Stage
 

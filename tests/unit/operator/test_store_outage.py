@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, JOBS
 
 from ocelli_api.conditions import ConditionType
 from ocelli_api.outcome import OutcomeReason
 from ocelli_api.pods import Component
+from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, JOBS
 from ocelli_operator import training_store
 from ocelli_operator.operation import Operation
 from tests.unit.operator.factories import (

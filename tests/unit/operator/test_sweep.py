@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import Listing, Page
 
+from ocelli_cluster.client import Listing, Page
 from ocelli_operator.references import References
 from ocelli_operator.sweep import FAILED_DELETES_LIMIT, StoreSweep, SweepSettings, find_orphans
 from ocelli_storage.documents import LIMITS_BYTES

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ocelli_cluster.client import ForbiddenError
 from ocelli_cluster.resources import ObjectKey
-
 from ocelli_operator.orphan_ages import PLACES_LIMIT, OrphanAges
 from ocelli_operator.sweep import (
     ALLOWANCE_OBJECTS,

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from ocelli_cluster.client import ClusterClient
 
 from ocelli_api.pods import CLASSIFIER_LABEL
 from ocelli_api.settings import load_settings
+from ocelli_cluster.client import ClusterClient
 from ocelli_operator.handlers import run_operator
 from ocelli_operator.operation import Operation
 from ocelli_operator.settings import OperatorSettings

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ocelli_cluster.client import UnreachableError
 
+from ocelli_cluster.client import UnreachableError
 from ocelli_store.access import Caller
 from ocelli_store.tokens import PENDING_LIMIT, REMEMBERED_SECONDS, TOKEN_LIMIT_BYTES, TokenReviewer, TokenReviewError
 
