@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from ocelli_api.classifier import Manifest
+from ocelli_api.documents import DocumentError
 from ocelli_cluster.client import ClusterClient, ClusterError, ForbiddenError, NotFoundError, UnreachableError
 from ocelli_cluster.resources import ObjectKey, ObjectReference, Resource
 
@@ -325,9 +325,8 @@ class ResourceCache(Generic[T]):
 
 def _describe_problem(error: Exception) -> str:
     """What is wrong with an object, without the words of a programming language; the log has the traceback."""
-    unknown = re.fullmatch(r"'(.*)' is not a valid \w+", str(error), re.DOTALL) if isinstance(error, ValueError) else None
-    if unknown is not None:
-        return f'unknown value "{unknown[1]}"'
+    if isinstance(error, DocumentError):
+        return str(error)
     if isinstance(error, KeyError):
         return f'field "{error.args[0]}" is missing'
     return "a field has an unexpected type"

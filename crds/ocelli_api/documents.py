@@ -9,11 +9,13 @@ Reading tolerates other releases: a key without a field is ignored, and null cou
 from __future__ import annotations
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field
-from functools import cache
+from enum import Enum
+from functools import cache, partial
 from typing import Any, TypeVar
 
 _ACRONYMS = {"id": "ID", "cpu": "CPU"}
@@ -169,7 +171,7 @@ def _find_reader(hint: Any, convert: Convert | None = None) -> tuple[type | None
         return dict, _check_mapping
     if dataclasses.is_dataclass(hint):
         return None, _parser(hint)
-    return _SCALARS.get(hint, (None, hint))
+    return _SCALARS[hint] if hint in _SCALARS else (None, partial(_parse_member, hint))
 
 
 def _build_list_parser(convert: Convert, length: int | None) -> Convert:
@@ -189,6 +191,13 @@ def _build_list_parser(convert: Convert, length: int | None) -> Convert:
     return parse
 
 
+def _parse_member(enumeration: type[Enum], value: Any) -> Enum:
+    try:
+        return enumeration(value)
+    except ValueError:
+        raise ValueError(f"has the unknown value {json.dumps(value)}") from None
+
+
 def _check_mapping(value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise TypeError("is not an object")
@@ -201,6 +210,13 @@ def _check_text(value: Any) -> str:
     return value
 
 
+def _check_number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"is {value!r} instead of a number") from None
+
+
 def _check_whole_number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
         raise TypeError(f"is {value!r} instead of a whole number")
@@ -210,7 +226,7 @@ def _check_whole_number(value: Any) -> Any:
 _SCALARS: Mapping[Any, tuple[type, Convert]] = {
     str: (str, _check_text),
     int: (int, _check_whole_number),
-    float: (float, float),
+    float: (float, _check_number),
     bool: (bool, bool),
 }
 

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, parse_classifier
+from ocelli_api.documents import build_document
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
@@ -41,7 +42,7 @@ def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, by
         stage.run(stage.objects.put(backbone_key(DIGEST, backbone_file), BODY))
         stage.run(stage.objects.put(location.artifact_key(revision, own_file), own))
         parts = (part(PartPlace.BACKBONE, backbone_file, BODY), part(PartPlace.ARTIFACT, own_file, own))
-        exports[str(export)] = [item.to_json() for item in parts]
+        exports[str(export)] = [build_document(item) for item in parts]
     metadata = {"classes": [{"name": "owl"}], "backbone": {"digest": DIGEST}, "exports": exports}
     stage.run(stage.objects.put(location.artifact_key(revision, ARTIFACT_METADATA), json.dumps(metadata).encode()))
 

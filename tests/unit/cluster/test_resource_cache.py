@@ -322,9 +322,9 @@ async def test_an_unreadable_object_is_recorded_with_its_problem() -> None:
 @pytest.mark.parametrize(
     ("manifest", "problem"),
     [
-        ({"classes": [], "dataRetention": "Archive"}, 'unknown value "Archive"'),
-        ({"classes": [{}]}, 'field "name" is missing'),
-        ({"classes": 7}, "a field has an unexpected type"),
+        ({"classes": [], "dataRetention": "Archive"}, 'dataRetention: has the unknown value "Archive"'),
+        ({"classes": [{}]}, "classes[0].name: is missing"),
+        ({"classes": 7}, "classes: is not a list"),
     ],
 )
 async def test_the_problem_is_described_without_the_words_of_a_programming_language(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,9 @@ def test_failed_build_is_reported_with_its_last_lines(tmp_path: Path) -> None:
 
 
 def test_cancelled_build_ends_go(tmp_path: Path) -> None:
+    # A test run in the background inherits an ignored SIGINT, and bash cannot trap what was ignored when it started.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     async def cancel() -> None:
         build = Build(tmp_path, f"trap 'touch {tmp_path}/interrupted; exit 1' INT; touch {tmp_path}/started; sleep 5 & wait")
         task = asyncio.create_task(build.run())
@@ -75,7 +79,10 @@ def test_cancelled_build_ends_go(tmp_path: Path) -> None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    asyncio.run(cancel())
+    try:
+        asyncio.run(cancel())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "interrupted").exists()
 
 

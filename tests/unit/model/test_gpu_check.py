@@ -41,7 +41,7 @@ def test_without_a_gpu_it_fails_and_says_so(monkeypatch: pytest.MonkeyPatch, cap
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main([".gpu-check"]) == 1
     said = capsys.readouterr().err
-    assert said.startswith("gpu-check: PyTorch finds no GPU here; ")
+    assert said.startswith("gpu-check: PyTorch finds no GPU; ")
     assert said.count("\n") == 1
 
 

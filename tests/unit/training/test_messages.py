@@ -63,7 +63,7 @@ def test_a_failed_training_is_described_without_an_exception(error: Exception) -
     ids=lambda error: type(error).__name__,
 )
 def test_a_failed_connection_to_the_store_is_described_without_an_exception(error: Exception) -> None:
-    assert_plain(embedded_store._describe_failure(error))
+    assert_plain(embedded_store._describe_cause(error))
 
 
 @pytest.mark.parametrize(
