@@ -102,7 +102,7 @@ def test_a_value_that_its_reader_refuses_counts_as_missing() -> None:
     [
         ({"bicycleID": None}, "bicycleID: is missing"),
         ({"bicycleID": 7}, "bicycleID: is 7 instead of a text"),
-        ({"colour": "Blue"}, "colour: has the unknown value "Blue""),
+        ({"colour": "Blue"}, 'colour: has the unknown value "Blue"'),
         ({"wheels": {}}, "wheels: is not a list"),
         ({"wheels": "two"}, "wheels: is not a list"),
         ({"wheels": [{"diameter": 28}, {}]}, r"wheels\[1\]\.diameter: is missing"),
