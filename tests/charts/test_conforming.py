@@ -88,7 +88,7 @@ def rendering(request: pytest.FixtureRequest, helm: Path, whole_cluster: SyncClu
     return whole_cluster.kubectl("kustomize", str(CHECKOUT / "deploy" / "base")).stdout
 
 
-def test_the_api_server_takes_everything_as_it_stands(whole_cluster: SyncClusterAccess, rendering: str, namespace: str) -> None:
+def test_the_api_server_accepts_everything_unchanged(whole_cluster: SyncClusterAccess, rendering: str, namespace: str) -> None:
     documents = parse(rendering)
     for item in documents:
         if "namespace" in item["metadata"]:
@@ -134,7 +134,7 @@ def test_kubeconform_refuses_a_mistake(
     assert words in verdict.refused[0]
 
 
-def test_a_release_brings_routes_and_monitors_where_there_are_such(whole_cluster: SyncClusterAccess, release: Release) -> None:
+def test_a_release_has_routes_and_monitors_if_their_kinds_exist(whole_cluster: SyncClusterAccess, release: Release) -> None:
     route = FULL_VALUES["gateway"]["httpRoute"]
     monitored = {key: FULL_VALUES[key] for key in ("monitoring", "networkPolicy")}
     said = release.apply({"gateway": {"replicas": 0, "httpRoute": route}, **monitored})

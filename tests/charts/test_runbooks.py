@@ -54,7 +54,7 @@ def blocks(alert: str) -> list[str]:
     return re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
 
 
-def test_every_gateway_tells_what_it_misses_also_when_it_is_not_healthy(tmp_path: Path, gateway_port: int) -> None:
+def test_every_gateway_reports_its_problems_even_if_it_is_not_healthy(tmp_path: Path, gateway_port: int) -> None:
     (block,) = blocks("OcelliGatewayErrors")
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)

@@ -251,7 +251,7 @@ def test_onnx_normalises_and_rejects_as_the_server(name: str, request: pytest.Fi
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(1920, 1280), (1000, 700)], ids=["1920x1280", "1000x700"])
-def test_onnx_gives_the_scores_of_the_server_where_an_image_was_scaled_in_its_steps(
+def test_onnx_gives_the_scores_of_the_server_for_images_scaled_in_the_same_steps(
     lite_and_rejecting: Exported, size: tuple[int, int], format_name: str
 ) -> None:
     image = drawn(7, *size, format_name)
@@ -300,9 +300,7 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: 
 
 @pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
 @pytest.mark.parametrize("count", [IMAGES, CORE_ML_REJECTED_IMAGES])
-def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
-    name: str, count: int, request: pytest.FixtureRequest
-) -> None:
+def test_test_images_are_rejected_fully_partly_or_not_at_all(name: str, count: int, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     images = test_images()[:count]
     unrejected = server_scores(replace(exported, heads=replace(exported.heads, rejection=None)), images)
@@ -314,7 +312,7 @@ def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
 
 
 @pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
-def test_core_ml_of_every_backbone_has_the_version_that_its_layers_need(name: str, request: pytest.FixtureRequest) -> None:
+def test_core_ml_of_every_backbone_has_the_version_required_by_its_layers(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     model = core_ml_messages().Model.FromString(exported.core_ml)
     network = model.neuralNetworkClassifier
@@ -353,7 +351,7 @@ def test_core_ml_is_read_by_coremltools(lite: Exported, tmp_path: Path) -> None:
     assert specification.description.predictedFeatureName == "classLabel"
 
 
-def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Exported) -> None:
+def test_input_describes_how_to_fit_an_image(lite: Exported, torchvision: Exported) -> None:
     for exported in (lite, torchvision):
         model = core_ml_messages().Model.FromString(exported.core_ml)
         image = model.description.input[0]
@@ -362,7 +360,7 @@ def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Ex
         assert (crop, image.type.imageType.height, crop in image.shortDescription) == ("centerCrop", 256, True)
 
 
-def test_wrong_weight_would_be_seen(lite: Exported) -> None:
+def test_a_wrong_weight_changes_the_scores_noticeably(lite: Exported) -> None:
     model = core_ml_messages().Model.FromString(lite.core_ml)
     height, width = input_size(lite.preprocessing)
     pixels = make_pixels(3, height=height, width=width)

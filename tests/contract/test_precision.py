@@ -117,14 +117,14 @@ def test_scores_are_the_same_without_the_newest_instructions(newest: Run, older:
     assert difference <= BOUND
 
 
-def test_the_judged_images_have_scores_of_every_size(newest: Run, heads: Heads) -> None:
+def test_the_evaluated_images_have_scores_over_the_whole_range(newest: Run, heads: Heads) -> None:
     scores = heads.scores(newest.judged)[:, 0]
     assert ((scores > 0.2) & (scores < 0.8)).sum() >= 5
     assert (scores.min() < 0.3, scores.max() > 0.7) == (True, True)
 
 
 @pytest.mark.skipif("avx512f" not in PROCESSOR, reason="this processor has no instructions newer than AVX2")
-def test_the_newest_instructions_were_used_and_then_were_not(newest: Run, older: Run) -> None:
+def test_only_the_first_process_used_the_newest_instructions(newest: Run, older: Run) -> None:
     assert any("avx512" in kernel for kernel in newest.kernels)
     assert [kernel for kernel in older.kernels if "avx512" in kernel or "amx" in kernel] == []
     assert any("avx2" in kernel for kernel in older.kernels)
@@ -136,7 +136,7 @@ def test_both_computed_with_float32(newest: Run, older: Run) -> None:
 
 
 @pytest.mark.skipif("avx512_bf16" not in PROCESSOR, reason="this processor has no bfloat16")
-def test_bfloat16_would_be_seen(newest: Run, heads: Heads, tmp_path: Path) -> None:
+def test_bfloat16_changes_the_scores_noticeably(newest: Run, heads: Heads, tmp_path: Path) -> None:
     fastest = run(tmp_path, precision=Precision.FASTEST)
     difference = largest_difference(heads, newest, fastest)
     print(f"{fastest.engine}, {fastest.kernels}: largest difference of a score {difference:.4f}")

@@ -205,7 +205,7 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "bzip2",
     ],
 )
-def test_zip_with_ten_usable_images_is_taken(client: V3Client, data: bytes) -> None:
+def test_zip_with_ten_usable_images_is_accepted(client: V3Client, data: bytes) -> None:
     assert client.create("zips", [positive("a", data), positive("b")]).status_code == 200
 
 
@@ -327,7 +327,7 @@ def encode_gif() -> bytes:
 
 @pytest.mark.contract_row("A2/Zip contents", "A2/Zips inside zips are not opened. Encrypted zips are refused")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
-def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: V3Client, refusal: Refusal) -> None:
+def test_refused_create_names_the_part_and_stores_nothing(stage: Stage, client: V3Client, refusal: Refusal) -> None:
     before = (stage.stored_uploads(), len(stage.call(lambda: stage.cluster.all(CLASSIFIERS, NAMESPACE))))
     response = client.create(refusal.name, refusal.parts())
     assert_error(response, refusal.status, refusal.error_id, *refusal.words)
@@ -345,9 +345,7 @@ def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: 
     ],
     ids=["Kubernetes refuses the object", "a ResourceQuota is used up", "Kubernetes does not answer"],
 )
-def test_create_that_kubernetes_does_not_take_leaves_nothing(
-    stage: Stage, client: V3Client, error: Exception, status: int
-) -> None:
+def test_create_that_kubernetes_refuses_stores_nothing(stage: Stage, client: V3Client, error: Exception, status: int) -> None:
     before = stage.stored_uploads()
     stage.call(lambda: setattr(stage.cluster, "create_error", error))
     assert_error(client.create("lost"), status)
@@ -360,7 +358,7 @@ def test_refusal_names_the_example_sets_and_the_unknown_parts(client: V3Client) 
     assert_error(response, 400, "parameter_error", words)
 
 
-def test_forgotten_at_sign_of_curl_is_recognised(client: V3Client) -> None:
+def test_missing_at_sign_of_curl_is_recognised(client: V3Client) -> None:
     response = client.create("cars", [("car_positive_examples", b"/home/anna/cars.zip"), NEGATIVE])
     words = '(it is the text "/home/anna/cars.zip"; with curl, write @ before the file\'s name)'
     assert_error(response, 400, "input_error", words)

@@ -50,7 +50,7 @@ BOTH = {ExportFormat.CORE_ML: b" and a head", ExportFormat.ONNX: b" and another 
 
 
 @pytest.mark.contract_row("B6", "0.1/GET /v3/classifiers/{classifier_id}/core_ml_model")
-def test_core_ml_model_is_its_parts_one_behind_the_other(stage: Stage, client: V3Client) -> None:
+def test_core_ml_model_is_the_concatenation_of_its_parts(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mlmodel")
     store_exports(stage, identity, BOTH)
     response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model", headers={"Accept": "*/*"})
@@ -79,7 +79,7 @@ def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Cl
 
 @pytest.mark.contract_row("A1/core_ml_enabled")
 @pytest.mark.parametrize("served", [False, True], ids=["not yet served", "served"])
-def test_made_of_published_weights_it_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
+def test_classifier_from_published_weights_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
     identity = f"published_{1 + served}"
     status = {"classifierID": identity} | ({"servedRevision": "0" * 10, "settledRevision": "0" * 10} if served else {})
     stage.put_classifier(
@@ -181,7 +181,7 @@ def test_tenant_has_only_its_share_of_downloads_at_a_time(stage: Stage, large: s
         assert begun(connections) == 2
 
 
-def test_client_that_stops_reading_is_broken_off(stage: Stage, large: str) -> None:
+def test_client_that_stops_reading_is_disconnected(stage: Stage, large: str) -> None:
     gateway = stage.start_gateway(body_timeout_seconds=0.3)
     with stalled_downloads(gateway, large, 1):
         ended = 'route="/v3/classifiers/{classifier_id}/core_ml_model"'

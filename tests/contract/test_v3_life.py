@@ -291,7 +291,7 @@ def test_overlapping_retrain_replaces_the_one_in_progress(stage: Stage, client: 
 
 
 @pytest.mark.contract_row("A4/Failed retraining")
-def test_failed_retraining_goes_back_to_the_old_classes(stage: Stage, client: V3Client) -> None:
+def test_failed_retraining_restores_the_old_classes(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
     stage.finish_training(classifier_id, retrained_at=RETRAINED_AT)
@@ -396,7 +396,7 @@ def test_manifest_made_classifier_refuses_rest_writes(stage: Stage, client: V3Cl
     assert client.get(classifier_id).status_code == 200
 
 
-def test_manifest_made_classifier_may_allow_rest_writes(stage: Stage, client: V3Client) -> None:
+def test_manifest_made_classifier_can_allow_rest_writes(stage: Stage, client: V3Client) -> None:
     classifier_id = apply_manifest(stage, "open", annotations={REST_WRITES_ANNOTATION: "Allowed"})
     assert client.delete(classifier_id).status_code == 200
 
@@ -461,7 +461,7 @@ def test_retrain_without_the_served_artifact_is_refused_as_unavailable(stage: St
     assert_error(client.retrain(classifier_id, CRANE), 503, "unavailable", classifier_id)
 
 
-def test_full_disk_is_503_and_leaves_nothing(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_503_and_stores_nothing(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

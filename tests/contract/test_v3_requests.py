@@ -378,14 +378,14 @@ def test_length_of_thousands_of_digits_is_read_as_the_number_that_it_is(gateway:
 
 @pytest.mark.contract_row("C1/declared Content-Length above the limit of the call (256")
 @pytest.mark.parametrize("length", [2**64, 10**30, 10**300])
-def test_length_that_no_parser_counts_to_is_413_as_any_other(gateway: GatewayInstance, length: int) -> None:
+def test_excessively_large_length_is_413_like_any_other(gateway: GatewayInstance, length: int) -> None:
     answer = exchange(
         gateway, head("POST", "/v3/classify" + QUERY, f"Content-Type: {MULTIPART_TYPE}", f"Content-Length: {length}")
     )
     assert (status_of(answer), body_of(answer)["error_id"]) == (413, "limit_exceeded")
 
 
-def test_refused_length_of_a_create_uses_up_nothing_of_the_quota(stage: Stage) -> None:
+def test_refused_length_of_a_create_does_not_count_against_the_quota(stage: Stage) -> None:
     gateway = stage.start_gateway(quota_upload_megabytes_per_hour=1)
     request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 100000000000000")
     assert status_of(exchange(gateway, request)) == 413
@@ -530,7 +530,7 @@ def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client
     assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE
 
 
-def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> None:
+def test_unused_address_names_the_address_of_the_api(client: V3Client) -> None:
     assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, tokens are at /identity/token")
 
 

@@ -74,13 +74,13 @@ def test_a_tenants_credentials_write_its_part(tenant_store: ObjectStore, tmp_pat
     assert run(tenant_store.exists("tenants/team-a/y"))
 
 
-def test_a_tenants_credentials_read_no_other_part(tenant_store: ObjectStore) -> None:
+def test_a_tenants_credentials_cannot_read_other_parts(tenant_store: ObjectStore) -> None:
     with pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-b/x'"):
         run(tenant_store.get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
 
 @pytest.mark.parametrize("key", ["tenants/team-b/x", "backbones/ab/model.onnx"])
-def test_a_tenants_credentials_write_nothing_else(tenant_store: ObjectStore, key: str) -> None:
+def test_a_tenants_credentials_cannot_write_elsewhere(tenant_store: ObjectStore, key: str) -> None:
     with pytest.raises(StoreUnavailableError, match=f"could not write '{key}'"):
         run(tenant_store.put(key, b"xyz"))
 

@@ -54,7 +54,7 @@ def stored_bytes(store: StoreProcess) -> int:
     return total_bytes
 
 
-def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> None:
+def test_a_namespaces_token_gives_access_to_its_part_only(store: StoreProcess) -> None:
     operator, tenant = store.open_as_administrator(), store.open_as("default")
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
     asyncio.run(tenant.put(f"{OWN}/x", b"abc"))
@@ -62,13 +62,13 @@ def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> 
         asyncio.run(tenant.get("tenants/team-b/x", limit_bytes=1 << 20))
 
 
-def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
+def test_a_token_for_reading_cannot_write(store: StoreProcess) -> None:
     reader = store.open_as("default", audience="ocelli-store-read")
     with pytest.raises(StoreUnavailableError, match="403 "):
         asyncio.run(reader.put(f"{OWN}/x", b"abc"))
 
 
-def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
+def test_a_token_for_the_api_server_gives_no_access(store: StoreProcess) -> None:
     stranger = store.open_as("default", audience="https://kubernetes.default.svc")
     with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
         asyncio.run(stranger.get("tenants/default/x", limit_bytes=1 << 20))

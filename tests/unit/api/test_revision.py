@@ -54,7 +54,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
     ],
     ids=["order", "class name", "negatives", "backbone", "seed", "holdout", "nonce of unpinned sources", "address", "round"],
 )
-def test_what_changes_what_is_learned_makes_another_revision(changed: ClassifierSpec) -> None:
+def test_a_change_of_the_training_makes_another_revision(changed: ClassifierSpec) -> None:
     assert spec_revision(changed) != spec_revision(SPEC)
 
 

@@ -40,6 +40,6 @@ def test_its_details_are_refused_with_the_remedy(client: V3Client, later: str) -
     assert_error(client.get(later), 503, "unavailable", "written by a later release", "upgrade it")
 
 
-def test_user_data_is_not_said_to_be_gone(client: V3Client, later: str) -> None:
+def test_user_data_is_not_reported_as_deleted(client: V3Client, later: str) -> None:
     response = client.http.delete("/v3/user_data", params={**VERSION, "customer_id": "somebody"})
     assert_error(response, 503, "unavailable", "written by a later release")

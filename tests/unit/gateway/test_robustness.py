@@ -112,7 +112,7 @@ def test_any_bytes_on_a_connection_get_an_answer(gateway: GatewayInstance, data:
     assert not answer or status_of(answer) < 500
 
 
-def test_logs_hold_no_credentials_and_no_query(
+def test_logs_contain_no_credentials_and_no_query(
     client: V3Client, gateway: GatewayInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     from ocelli_api.log_lines import JsonFormatter

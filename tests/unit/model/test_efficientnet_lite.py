@@ -100,7 +100,7 @@ def test_images_of_any_size_are_padded_as_in_the_reference(size: tuple[int, int]
     assert run_onnx((tmp_path / ONNX_FILE).read_bytes(), images) == pytest.approx(expected, abs=BOUND)
 
 
-def test_palace_is_a_palace() -> None:
+def test_photograph_of_a_palace_is_classified_as_a_palace() -> None:
     """The published names of the outputs are ImageNet's, in its order."""
     preprocessing = efficientnet_lite.preprocessing_for(NAME)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.CLASSIFIER)
@@ -140,7 +140,7 @@ def test_onnx_is_valid_and_always_the_same(kind: NetworkKind) -> None:
     assert first == second
 
 
-def test_network_that_came_as_onnx_is_none_of_these() -> None:
+def test_imported_onnx_network_is_not_built() -> None:
     with pytest.raises(ValueError, match="EfficientNetLite0: there is no network of kind ONNX"):
         efficientnet_lite.build_onnx(NAME, weights_of(NAME), sized(96, 96), NetworkKind.ONNX)
 
@@ -216,7 +216,7 @@ def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
         load_network(backbone)
 
 
-def test_wrong_batch_norm_would_be_seen() -> None:
+def test_a_wrong_batch_norm_changes_the_features_noticeably() -> None:
     """The bound of these tests detects an epsilon of 1e-5 instead of the right one."""
     layer = next(all_layers(NAME))
     variance = weights_of(NAME)[f"{layer.name}.norm.running_var"]

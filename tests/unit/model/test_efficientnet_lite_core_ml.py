@@ -77,7 +77,7 @@ def test_export_gives_the_scores_of_the_server() -> None:
 
 
 @BOTH
-def test_values_have_one_name_each_and_are_there_before_they_are_used(preprocessing: Preprocessing) -> None:
+def test_values_have_unique_names_and_are_defined_before_use(preprocessing: Preprocessing) -> None:
     known = {IMAGE}
     for layer in parsed(whole(preprocessing)).neuralNetworkClassifier.layers:
         assert set(layer.input) <= known

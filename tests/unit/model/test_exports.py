@@ -140,7 +140,7 @@ def test_classifiers_part_gives_the_scores_of_the_heads(
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, rank) in KINDS.items() if rank is not None])
-def test_rejections_of_these_tests_reject_some_images_wholly_and_some_partly(kind: str) -> None:
+def test_rejections_of_these_tests_reject_some_images_fully_and_some_partly(kind: str) -> None:
     heads = made_of(kind)
     assert heads.rejection is not None
     inputs = make_features().astype(np.float64)
@@ -205,7 +205,7 @@ def test_backbone_without_a_part_has_no_export_of_that_format(tmp_path: Path) ->
     assert list(exports.files) == ["head.onnx"]
 
 
-def test_parts_hold_nothing_of_where_and_when_they_were_made() -> None:
+def test_parts_do_not_contain_the_place_or_time_of_their_creation() -> None:
     files = backbone_files()
     for name in (ONNX_BODY_FILE, CORE_ML_BODY_FILE):
         assert not [word for word in (b"/home/", b"site-packages", b"conversion_date", b"torch==") if word in files[name]]

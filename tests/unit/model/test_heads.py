@@ -48,7 +48,7 @@ def scores_before_power_and_rejection(heads: Heads, features: NDArray[np.float32
 
 
 @pytest.mark.parametrize("classes", [1, 3, 40])
-def test_heads_without_power_and_rejection_score_as_ever_to_the_bit(classes: int) -> None:
+def test_heads_without_power_and_rejection_score_exactly_as_before(classes: int) -> None:
     heads, features = make_heads(classes=classes), make_features(30)
 
     assert np.array_equal(heads.scores(features), scores_before_power_and_rejection(heads, features))
@@ -148,7 +148,7 @@ def test_a_rejection_multiplies_the_scores_by_its_factor(rank: int) -> None:
     assert scores == pytest.approx(plain.scores(features) * factors[:, None], rel=1e-3)
 
 
-def test_rejection_leaves_margins_as_they_are() -> None:
+def test_rejection_does_not_change_margins() -> None:
     features = make_features(20)
     plain = dataclasses.replace(make_heads(), power=0.6)
 
@@ -179,7 +179,7 @@ def test_factors_never_rise_with_the_distance() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, -1.0, 1.5, float("nan")])
-def test_a_power_that_is_none_is_refused(power: float) -> None:
+def test_an_invalid_power_is_refused(power: float) -> None:
     with pytest.raises(ValueError, match="power"):
         dataclasses.replace(make_heads(), power=power)
 

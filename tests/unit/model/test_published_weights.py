@@ -81,14 +81,14 @@ def test_a_published_file_of_another_name_is_found(tmp_path: Path) -> None:
     assert find(str(tmp_path), published=PUBLISHED) == (PUBLISHED[0], DATA)
 
 
-def test_a_model_whose_name_begins_alike_is_not_taken(tmp_path: Path) -> None:
+def test_a_model_with_the_same_prefix_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "net_bn-11111111.pth").write_bytes(DATA)
     (tmp_path / "net-large.pth").write_bytes(DATA)
 
     assert "no published weights of it in" in refusal(str(tmp_path), published=PUBLISHED)
 
 
-def test_several_files_of_which_none_is_published_are_named(tmp_path: Path) -> None:
+def test_several_unpublished_files_are_named(tmp_path: Path) -> None:
     for name in ("net-aaaaaaaa.pth", "net-bbbbbbbb.pth"):
         (tmp_path / name).write_bytes(DATA)
 
