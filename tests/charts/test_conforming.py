@@ -1,4 +1,4 @@
-"""The charts held against the schemas of all that they make, other projects' kinds too: by the API server and by kubeconform.
+"""The API server and kubeconform validate all objects of the charts, including other projects' kinds.
 
 The definitions of other projects are in the cluster for this module only: what happens without them is tested elsewhere.
 """
@@ -46,7 +46,7 @@ def foreign_definitions() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole_cluster(prepared: SyncClusterAccess, foreign_definitions: list[dict[str, Any]]) -> Iterator[SyncClusterAccess]:
-    """A cluster with everything that the charts make."""
+    """A cluster with every kind that the charts use."""
 
     def listed() -> set[str]:
         return set(prepared.kubectl("api-resources", "--output=name", check=False).stdout.split())

@@ -1,4 +1,4 @@
-"""Installing into a real API server: what an upgrade keeps, and that what is wrong is refused before anything is made."""
+"""Installing into a real API server: what an upgrade keeps, and that wrong values are refused before anything is created."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_a_release_installs(release: Release) -> None:
 
 
 def refusal(cluster: SyncClusterAccess, namespace: str, spec: dict[str, Any]) -> str:
-    """What the API server says against a Pod in a namespace that enforces the `restricted` standard; nothing is made."""
-    # These name objects that are made beside it, or that the cluster has or has not.
+    """The API server's objection to a Pod in a namespace that enforces the `restricted` standard; nothing is created."""
+    # These name other objects of the release, or objects that may be missing in the cluster.
     spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "judged", "namespace": namespace}, "spec": spec}
     done = cluster.kubectl("create", "--dry-run=server", "-f", "-", input_text=json.dumps(pod), check=False)
@@ -143,7 +143,7 @@ def test_uninstalling_deletes_the_stores_claim_if_requested(release: Release) ->
     release.apply({"store": {"embedded": {"storageClassName": "charts-test", "keepOnUninstall": False}}})
     release.call("uninstall", "ocelli", "--wait")
     claims = json.loads(release.cluster.kubectl("get", "pvc", "-n", release.namespace, "-o", "json").stdout)["items"]
-    # A controller takes them away a moment after.
+    # A controller deletes them a moment later.
     assert all("deletionTimestamp" in item["metadata"] for item in claims)
 
 
@@ -232,7 +232,7 @@ def test_two_releases_with_the_same_name_for_different_namespaces_install(releas
 
 @pytest.fixture
 def tenants_release(release: Release) -> Release:
-    """Of somebody who may do everything in the release's namespace and in one more, and nothing elsewhere."""
+    """A user with all rights in the release's namespace and in another one, and with no other rights."""
     own, team = release.namespace, f"{release.namespace}-team"
     release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
     release.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "installer"}}, namespace=own)

@@ -1,4 +1,4 @@
-"""What the charts make, as YAML beside this file: `make golden` rewrites it; the diff is for review."""
+"""The output of the charts is the YAML in `golden`. `make golden` rewrites it, and the diff is reviewed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str
 def test_the_base_without_helm_is_the_namespace_and_the_default_rendering(helm: Path) -> None:
     # Built-in classifiers are applied afterwards: kubectl cannot apply them together with their resource definition.
     rendered = _without_helm(render(helm, {**DEFAULT_VALUES, "builtIns": []}, "--skip-tests"))
-    # Kustomize takes no file from outside the base's folder, only folders.
+    # Kustomize accepts no files outside the base's folder, only folders.
     namespace = (DEPLOY / "namespace.yaml").read_text()
     header = "# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n"
     _check(DEPLOY / "base" / "ocelli.yaml", f"{header}{namespace}{rendered}")
@@ -190,7 +190,7 @@ def pods(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def environment(helm: Path, component: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """The variables of a component's container, of which none may be there twice: the API server refuses that."""
+    """The variables of a component's container. The API server refuses duplicates."""
     (container,) = pods(helm, values)[f"ocelli-{component}"]["spec"]["containers"]
     variables = {item["name"]: item.get("value", "") for item in container["env"]}
     assert len(variables) == len(container["env"])
@@ -205,7 +205,7 @@ NO_VALUES = {
     "OCELLI_GATEWAY_PORT",
     "OCELLI_GATEWAY_INTERNAL_PORT",
 }
-"""Settings that the chart's probes, ports and volumes would not follow."""
+"""Settings that would not change the chart's probes, ports and volumes."""
 
 
 @pytest.mark.parametrize(("component", "table"), [("operator", OperatorSettings), ("gateway", GatewaySettings)])
@@ -339,7 +339,7 @@ OFFICE = {"ipBlock": {"cidr": "192.0.2.0/24"}}
 
 
 def peers(helm: Path, values: dict[str, Any], name: str, port: str) -> Any:
-    """Who may connect to a port by the one rule of a NetworkPolicy for it; None: everybody."""
+    """The peers that the NetworkPolicy's rule for a port admits; None: all."""
     policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name)
     (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": port}]]
     return rule.get("from")
@@ -403,7 +403,7 @@ GATEWAY_PEER = {
 
 
 def inference_peers(helm: Path, values: dict[str, Any]) -> Any:
-    """Who may call inference servers, and who may read their metrics: for the NetworkPolicies that the operator makes."""
+    """Clients of inference servers, and readers of their metrics, for the operator's NetworkPolicies."""
     variables = environment(helm, "operator", values)
     settings = load_settings(ChildSettings, {"OCELLI_STORE_URL": "file:///store", **variables, "OCELLI_BACKBONES_FOLDER": ""})
     peers = settings.network_peers
@@ -449,7 +449,7 @@ def test_monitors_are_refused_if_no_prometheus_can_read_inference_servers(helm: 
 
 @pytest.fixture(params=["Ingress", "HTTPRoute"])
 def routed_paths(request: pytest.FixtureRequest, helm: Path) -> list[str]:
-    """The paths that are let in, each with all that is below it."""
+    """The public path prefixes."""
     (rule,) = find(parse(render(helm, FULL_VALUES)), request.param, "ocelli-gateway")["spec"]["rules"]
     if request.param == "Ingress":
         assert {item["pathType"] for item in rule["http"]["paths"]} == {"Prefix"}
@@ -566,7 +566,7 @@ MODES: dict[str, dict[str, Any]] = {
     ".store.mode": {"store": {"bucket": {"url": "s3://models"}}},
     ".test": LOG_IN,
 }
-"""Values with which those below a path apply, where they don't by default."""
+"""Values that are needed for those below a path to have an effect."""
 OTHERS: dict[str, Any] = {
     ".backbones": FULL_VALUES["backbones"],
     ".builtIns": [{"name": "default"}],
@@ -588,11 +588,11 @@ OTHERS: dict[str, Any] = {
     ".store.embedded.namespaceQuota": "5Gi",
     ".store.mode": "bucket",
 }
-"""Other values than the default, where one can't be guessed."""
+"""Values that differ from the default, if they cannot be derived from it."""
 
 
 def change(value: Any, path: str) -> Any:
-    """Another value that may stand there."""
+    """Another valid value."""
     if path in OTHERS:
         return OTHERS[path]
     if path.endswith(".tolerations"):
@@ -621,7 +621,7 @@ def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_again(helm: Path, values: dict[str, Any]) -> str:
-    """The rendering without what is drawn anew each time."""
+    """The rendering without random values."""
     return re.sub(r'apiKey: "\w{40}"|[0-9a-f]{64}', "", render(helm, values))
 
 
@@ -630,7 +630,7 @@ def renderings() -> dict[str, str]:
     return {}
 
 
-# What is looked up in a cluster is tested with one.
+# Lookups in a cluster have their own tests.
 @pytest.mark.parametrize("path", [path for path in leaves(DEFAULTS) if path != ".preconditions.enabled"])
 def test_every_value_makes_a_difference(helm: Path, renderings: dict[str, str], path: str) -> None:
     prefix = max((prefix for prefix in MODES if is_inside(path, prefix)), key=len, default="")
@@ -675,7 +675,7 @@ def test_an_alert_has_a_runbook(alert: str) -> None:
 
 
 def rules(helm: Path, *options: str, **monitoring: Any) -> list[dict[str, Any]]:
-    """The alerts as the cluster gets them."""
+    """The alerts as they are installed."""
     values = {**DEFAULT_VALUES, "monitoring": {"rules": {"enabled": True}, **monitoring}}
     (rule,) = [item for item in parse(render(helm, values, *options)) if item["kind"] == "PrometheusRule"]
     found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
@@ -702,7 +702,7 @@ def test_the_dashboard_shows_one_installation_at_a_time() -> None:
 
 
 def selectors(query: str) -> set[str]:
-    """What each metric in a query is first selected by."""
+    """The first selector of each metric in a query."""
     return set(re.findall(r"\bocelli_[a-z_]+(?:\{([^,}]*))?", query))
 
 

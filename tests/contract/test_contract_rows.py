@@ -1,4 +1,4 @@
-"""Every row of the REST contract has a test, and tests name no rows that are not there."""
+"""Every row of the REST contract has a test, and tests name existing rows only."""
 
 from __future__ import annotations
 

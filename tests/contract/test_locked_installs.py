@@ -1,4 +1,4 @@
-"""What is installed, for development and in images, is what was locked: every package by its hash."""
+"""Development environments and images install only locked packages, each by its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document: generated from what parses, valid, and true of every answer that generated requests get."""
+"""The OpenAPI document: generated from the parsers, valid, and correct for the answers to generated requests."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_examples_of_answers_fit_their_schemas(document: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request, which operation of the document it is, and what is answered."""
+    """A request, its operation in the document, and the expected answer."""
 
     method: str
     path: str

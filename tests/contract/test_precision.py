@@ -1,4 +1,4 @@
-"""Scores do not depend on the node: a processor without its newest instructions gives the same ones.
+"""Scores do not depend on the node: they are the same without the processor's newest instructions.
 
 A second process runs with `ONEDNN_MAX_CPU_ISA=AVX2`, which turns AVX-512 and AMX off in OpenVINO's kernels. That it is obeyed
 is read from the compiled network, which names the kernel of each layer.
@@ -51,10 +51,10 @@ print(json.dumps([engine.name, sorted(kernels)]))
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a process made of the images."""
+    """The result of one process for the images."""
 
     learned: NDArray[np.float32]
-    """Features of the images that heads are learned from, then of the same images mirrored."""
+    """Features of the training images, then of the same images mirrored."""
     judged: NDArray[np.float32]
     engine: str
     kernels: tuple[str, ...]
@@ -62,7 +62,7 @@ class Run:
 
 def run(folder: Path, *, precision: Precision | None = None, **environment: str) -> Run:
     learned = np.stack([stripes(seed, upright) for upright in (1.0, 0.0) for seed in range(LEARNED_IMAGES)])
-    # From lying to upright ones: their scores lie between 0 and 1, where they move most.
+    # From horizontal to vertical ones: their scores are between 0 and 1, where they change most.
     judged = np.stack([stripes(1000 + seed, part) for seed, part in enumerate(np.linspace(0, 1, JUDGED_IMAGES))])
     np.save(folder / "images.npy", np.concatenate([learned, mirrored(learned), judged]))
     command = [sys.executable, "-c", PROGRAM, installed_backbone().folder, precision or ""]
@@ -74,7 +74,7 @@ def run(folder: Path, *, precision: Precision | None = None, **environment: str)
 
 
 def stripes(seed: int, upright: float) -> NDArray[np.uint8]:
-    """Upright stripes and lying ones over each other, the upright ones with this share."""
+    """Vertical stripes blended with horizontal ones, the vertical ones with this share."""
     size = installed_backbone().metadata.preprocessing.height
     both = (striped(vertical=vertical, seed=2 * seed + vertical, size=size).astype(np.float32) for vertical in (True, False))
     first, second = both
@@ -103,7 +103,7 @@ def heads(newest: Run) -> Heads:
         membership=membership,
         folds=np.arange(len(rows)) % FOLDS,
     )
-    # Without rejection: these pictures are unlike those learned from, and rejected scores hardly move.
+    # Without rejection: these pictures are unlike the examples, and rejected scores hardly change.
     return replace(fit_heads(examples).heads, rejection=None)
 
 

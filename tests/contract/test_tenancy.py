@@ -1,4 +1,4 @@
-"""Tenants: none sees, changes, exhausts or slows what is another's. A tenant is a namespace; anna and bert have one each."""
+"""Tenants cannot see, change, exhaust or slow down what others own. A tenant is a namespace; anna and bert have one each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUERY = "?version=2018-03-19"
 
 
 def padded(seed: int, padding_bytes: int) -> bytes:
-    """A zip of examples that is larger by so many bytes."""
+    """A zip of examples that is this many bytes larger."""
     images = {f"{index}.png": png(seed * 1000 + index, (12, 12)) for index in range(10)}
     return build_zip({**images, "notes.txt": random.Random(seed).randbytes(padding_bytes)})
 
@@ -138,7 +138,7 @@ def test_quota_of_classifiers_is_429_that_says_so(tmp_path_factory: pytest.TempP
         response = client.create()
         assert_error(response, 429, "limit_exceeded", "quota of classifiers", "2 of 2")
         assert response.headers["retry-after"].isdigit()
-        # Whoever makes room may go on.
+        # After a delete, the tenant can create again.
         client.delete(client.http.get("/v3/classifiers").json()["classifiers"][0]["classifier_id"])
         assert client.create().status_code == 200
 
@@ -174,7 +174,7 @@ def test_quota_of_stored_bytes_applies_to_a_retrain(tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def full_store(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that has no room for more of anna's."""
+    """A store in which anna's quota is used up."""
     put = tenants.stage.objects.put
 
     async def put_where_there_is_room(key: str, data: bytes | Path) -> None:
@@ -295,7 +295,7 @@ def test_slow_checks_of_zips_do_not_delay_another_tenant(tenants: Tenants, monke
 
     monkeypatch.setattr(ZipInspector, "_take_turn", take_turn_when_it_may)
     slow = [("slow_positive_examples", ("slow.zip", examples(1))), ("owl_positive_examples", ("owl.zip", examples(2)))]
-    # More than zips are looked into at a time: one of them holds what a tenant may hold.
+    # More zips than are inspected concurrently: they use the whole share of a tenant.
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
         try:
@@ -308,7 +308,7 @@ def test_slow_checks_of_zips_do_not_delay_another_tenant(tenants: Tenants, monke
 
 
 def assert_a_flood_of_zips_does_not_delay_others(tenants: Tenants, may_go_on: threading.Event) -> None:
-    """One tenant's `slow.zip`s, which wait for the event, keep no image of the other one waiting."""
+    """One tenant's `slow.zip`s, which wait for the event, do not delay images of the other one."""
     slow = ("slow.zip", build_zip({"a.png": png()}))
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]

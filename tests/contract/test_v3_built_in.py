@@ -26,7 +26,7 @@ def own_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def install(stage: Stage, name: str, *, served: bool = True) -> StubInferenceServer | None:
-    """A pretrained Classifier in the built-in namespace, as the operator leaves it, and the stub that serves it."""
+    """A pretrained Classifier in the built-in namespace with its status, and the stub that serves it."""
     status: dict[str, Any] = {"classifierID": f"{name}_17"}
     if served:
         status["servedRevision"] = REVISION

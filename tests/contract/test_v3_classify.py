@@ -41,7 +41,7 @@ def classes(body: Any, image: int = 0, classifier: int = 0) -> list[dict[str, An
 
 
 def assert_image_error(response: httpx.Response, status: int, error_id: str, description: str, *, count: int = 1) -> None:
-    """The body of a request none of whose images has an answer."""
+    """The answer to a request if no image could be classified."""
     assert_error(response, status, error_id)
     body = response.json()
     assert body["error"].startswith(description), body["error"]
@@ -363,7 +363,7 @@ class BadImage:
     error_id: str = "input_error"
     description: str = INVALID
     by_the_server: bool = True
-    """An inference server refuses it as well: the stub knows fewer rules than a real one."""
+    """The inference server refuses it, too: the stub has fewer rules than a real one."""
 
 
 def bad_images() -> list[BadImage]:

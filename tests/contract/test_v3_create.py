@@ -47,7 +47,7 @@ def encrypted() -> bytes:
 
 
 def overlapping(count: int) -> bytes:
-    """Entries of the directory that all name the same bytes."""
+    """Directory entries that all refer to the same bytes."""
     data = build_zip({"a.png": png(1, (12, 12))})
     directory, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
     entries = data[directory:end] * count
@@ -197,7 +197,7 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "folders",
         "equal base names",
         "paths that climb out",
-        "skipped without a word",
+        "skipped silently",
         "unusable next to ten",
         "no image suffix",
         "behind a program",

@@ -32,7 +32,7 @@ def part(place: PartPlace, file: str, data: bytes) -> ExportPart:
 
 
 def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, bytes]) -> None:
-    """What a trainer leaves of the revision that is served: exports of two parts each."""
+    """The exports of the served revision, of two parts each, as a trainer stores them."""
     revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
     location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
     exports = {}
@@ -147,7 +147,7 @@ def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
 
 @pytest.fixture(scope="module")
 def large(stage: Stage, client: V3Client) -> str:
-    """The id of a classifier whose model is larger than what lies between two sockets."""
+    """The id of a classifier whose model is larger than the socket buffers."""
     identity = client.ready("large")
     store_exports(stage, identity, {ExportFormat.CORE_ML: bytes(24 * 1024 * 1024)})
     return identity
@@ -155,7 +155,7 @@ def large(stage: Stage, client: V3Client) -> str:
 
 @contextmanager
 def stalled_downloads(gateway: GatewayInstance, identity: str, count: int) -> Iterator[list[socket.socket]]:
-    """Connections over which a model is asked for and not read."""
+    """Connections that request a model and do not read it."""
     with ExitStack() as opened:
         connections = []
         for _ in range(count):
@@ -168,7 +168,7 @@ def stalled_downloads(gateway: GatewayInstance, identity: str, count: int) -> It
 
 
 def begun(connections: list[socket.socket]) -> int:
-    """How many of them have something to read."""
+    """How many of them have received data."""
     return len(select.select(connections, [], [], 0)[0])
 
 

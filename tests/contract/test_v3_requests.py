@@ -486,7 +486,7 @@ def test_healthz_says_why_a_create_would_not_succeed(tmp_path_factory: pytest.Te
         instance = stage.start_gateway()
         for file in stage.credentials_folder.iterdir():
             file.unlink()
-        # A good answer holds for some seconds; what matters is that it does not hold for ever.
+        # A positive result is cached for some seconds, but not longer.
         wait_for(
             lambda: httpx.get(f"{instance.internal_address}/healthz").status_code == 503, "not healthy without credentials", 15
         )

@@ -105,7 +105,7 @@ def test_tokens_count_among_the_requests_of_the_tenant(stage: Stage) -> None:
         refused.extend(answer for answer in answers if answer.status_code != 200)
         return bool(refused)
 
-    # However slow the machine is, one of the rounds comes within a second.
+    # Even on a slow machine, one of the rounds ends within a second.
     wait_for(is_refused, "a token is refused", timeout_seconds=30)
     assert_error(refused[0], 429, "limit_exceeded", "quota of requests")
 
@@ -157,7 +157,7 @@ def pair_of(gateway: GatewayInstance, api_key: str = PASSWORD) -> tuple[str, str
 
 
 def renew(gateway: GatewayInstance, refresh_token: str) -> httpx.Response:
-    """As SDKs of 2018 and 2019 do; their Authorization says nothing."""
+    """As SDKs of 2018 and 2019 do; their Authorization header has no meaning."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
     headers = {"Authorization": "Basic Yng6Yng="}
     return httpx.post(f"{gateway.address}/identity/token", data=form, headers=headers, timeout=30)
@@ -254,7 +254,7 @@ def test_signing_keys_survive_an_outage_of_the_cluster(stage: Stage) -> None:
     token = token_of(own)
     stage.cluster.reachable = False
     try:
-        # The token is good; what it asks for is not there.
+        # The token is valid; the classifier does not exist.
         assert status_with(own, token) == 503
         assert ask(own).status_code == 200
     finally:

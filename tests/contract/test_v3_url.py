@@ -224,7 +224,7 @@ def test_slow_name_look_ups_of_one_tenant_do_not_delay_another(
     gateway = stage.start_gateway(url_allowed_networks=f"{host}/32")
     anna, bert = connect(gateway, stage), connect(gateway, stage, OTHER_USER, "other")
     try:
-        # Half of the slots, which is a tenant's share. Each is given up, and looked up all the same: nothing ends a look-up.
+        # Half of the slots: a tenant's share. The requests time out; their look-ups continue, as they cannot be cancelled.
         with monkeypatch.context() as patch, ThreadPoolExecutor(16) as threads:
             patch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
             list(threads.map(lambda index: anna.classify(url=f"http://slow{index}.test/"), range(16)))
@@ -305,7 +305,7 @@ def test_redirect_to_a_private_address_is_checked_again(scene: Scene) -> None:
 
 
 class _Rebinding(AbstractResolver):
-    """A DNS server that answers with another address at each call: the border that cannot be crossed in a test."""
+    """Stands in for a DNS server that answers with another address at each call."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)
@@ -378,7 +378,7 @@ def test_name_is_not_completed_by_the_domains_of_the_cluster(stage: Stage) -> No
     resolver = _Names({})
     client = connect(stage.start_gateway(resolver=resolver), stage)
     assert_url_error(client.classify(url="http://clf-dogs.team-b/"), "cannot be resolved")
-    # The dot at its end says that it is whole.
+    # The final dot makes the name absolute.
     assert resolver.asked == ["clf-dogs.team-b."]
 
 
@@ -393,8 +393,8 @@ def test_allowed_networks_do_not_reveal_other_internal_names(stage: Stage) -> No
     resolver = _Names({"clf-dogs.team-b.svc": "10.96.3.4"})
     client = connect(stage.start_gateway(url_allowed_networks="10.1.0.0/16", resolver=resolver), stage)
     hosts = ("clf-dogs.team-b.svc", "clf-cats.team-b.svc")
-    told = [image_of(client.classify(url=f"http://{host}/"))["error"]["description"] for host in hosts]
-    assert told == [NOT_ALLOWED, NOT_ALLOWED]
+    descriptions = [image_of(client.classify(url=f"http://{host}/"))["error"]["description"] for host in hosts]
+    assert descriptions == [NOT_ALLOWED, NOT_ALLOWED]
 
 
 @pytest.mark.parametrize(

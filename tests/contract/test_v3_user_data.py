@@ -1,4 +1,4 @@
-"""Whose images they are, and how long they are kept: learning opt-out, customers, user data (A1, A4, B5 of the contract)."""
+"""Ownership and retention of images: learning opt-out, customers, user data (A1, A4, B5 of the contract)."""
 
 from __future__ import annotations
 

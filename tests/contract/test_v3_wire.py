@@ -1,4 +1,4 @@
-"""What clients do on the wire (Part D of the REST contract), byte by byte."""
+"""The behaviour of clients on the wire (Part D of the REST contract), byte by byte."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def write_status(cluster: SyncClusterAccess, namespace: str, classifier_id: str,
 
 
 def fail(cluster: SyncClusterAccess, namespace: str, classifier_id: str) -> None:
-    """As the operator says that the first training failed: the state in which a retrain is allowed though nothing serves."""
+    """Set the status of a failed first training: a retrain is then allowed although nothing is served."""
     from ocelli_api.classifier import parse_classifier
     from ocelli_api.revision import spec_revision
 

@@ -1,4 +1,4 @@
-"""What the gateway keeps in memory of learned revisions: only what is shown, and no more than so much, whatever is stored."""
+"""The gateway's cache of trained revisions contains only what is shown, and is limited for any stored content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No input breaks the gateway: whatever is sent, an answer comes, and none of its own making is a 5xx."""
+"""No input breaks the gateway: every input gets an answer, and none causes a 5xx."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs the layers of a Core ML neural network with PyTorch, one by one, from nothing but the specification.
 
-Core ML itself runs on Apple's systems only. This is no part of the product: it is how tests on any machine see that a file's
+Core ML itself runs on Apple's systems only. It is not part of the product: with it, tests on any machine check that a file's
 declared preprocessing, layers and weights give the scores that the server gives. A layer that is not known here is an error.
 """
 

@@ -259,8 +259,8 @@ def test_every_language_says_whether_there_is_food(food: LabelSet, language: str
 
 def test_the_documentation_names_every_food(food: LabelSet) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "pretrained.md").read_text()
-    (told,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
-    names = {" ".join(name.split()) for name in told.replace(" and ", ", ").split(",")}
+    (listed,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
+    names = {" ".join(name.split()) for name in listed.replace(" and ", ", ").split(",")}
     assert names == set(food.class_names) - {NON_FOOD}
 
 

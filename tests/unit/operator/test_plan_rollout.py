@@ -200,8 +200,8 @@ class TestFailedRollout:
         dead = replace(new, deadline_exceeded=True)
         others = tuple(item for item in world.observed.deployments if item is not new)
         pods = tuple(item for item in world.observed.pods if item.identity.revision != world.revision)
-        trouble = make_pod(Component.INFERENCE, world.revision, ready=False, **pod)
-        world.see(deployments=(*others, dead), pods=(*pods, trouble))
+        failing = make_pod(Component.INFERENCE, world.revision, ready=False, **pod)
+        world.see(deployments=(*others, dead), pods=(*pods, failing))
         return world
 
     def test_it_stalls_and_quotes_the_pod(self) -> None:
