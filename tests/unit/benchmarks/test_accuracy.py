@@ -128,7 +128,7 @@ def test_figures_of_scores() -> None:
     labels = np.array([0, 1, 0, NEGATIVE])
     assert top_1(scores[:3], labels[:3]) == pytest.approx(2 / 3)
     assert rejected(scores) == pytest.approx(0.5)
-    # Class 0: two answered, both right. Class 1: one answered, wrong, and one missed.
+    # Class 0: two answered, both correct. Class 1: one answered, wrong, and one missed.
     assert macro_f1(scores, labels) == pytest.approx((1.0 + 0.0) / 2)
 
 

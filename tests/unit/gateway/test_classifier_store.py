@@ -1,4 +1,4 @@
-"""What the gateway keeps in memory of Classifiers that it has read whole."""
+"""The gateway's cache of fully parsed Classifiers."""
 
 from __future__ import annotations
 

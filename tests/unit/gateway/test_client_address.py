@@ -1,4 +1,4 @@
-"""Whose address a request comes from."""
+"""The client's address of a request."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="t
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floods of wrong passwords are answered in no time."""
+    """Removes the delays of answers to wrong passwords."""
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.2)
 
 
@@ -450,7 +450,7 @@ def test_guesses_from_one_address_do_not_refuse_the_password_from_another() -> N
 
 
 async def guess_on(authenticator: Authenticator, guesser: int, under_way: asyncio.Event) -> None:
-    """Sets the event once some of its guesses were answered."""
+    """Sets the event when some of its guesses have been answered."""
     answered = 0
     for index in itertools.count():
         try:
@@ -464,7 +464,7 @@ async def guess_on(authenticator: Authenticator, guesser: int, under_way: asynci
 
 
 def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy that is not trusted everybody has one address."""
+    """Behind a proxy that is not trusted, all users have the same address."""
     monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.5)
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
     item, password_hash = counted()
@@ -539,7 +539,7 @@ def test_known_and_unknown_names_wait_equally_long_in_a_flood_of_names(user: str
         decoy = password_hash.unmatchable()
         monkeypatch.setattr(authenticator, "_decoy", decoy)
         flood = [asyncio.ensure_future(log_in(authenticator, f"nobody{index}", "wrong")) for index in range(20)]
-        # One turn of theirs has begun, and another is in line.
+        # One of their turns is running, and another one waits.
         await asyncio.sleep(0.03)
         await outcomes(log_in(authenticator, user, "wrong"))
         assert decoy.count + password_hash.count == 3

@@ -22,7 +22,7 @@ REVISIONS = ("0" * 10, "1" * 10)
 
 
 class CountingStore:
-    """An object store that counts what is read of it."""
+    """An object store that counts reads."""
 
     def __init__(self, folder: Path) -> None:
         self.objects = open_store(folder.as_uri())

@@ -17,7 +17,7 @@ def test_a_caller_behind_a_cancelled_one_gets_the_free_slot() -> None:
         await slots.acquire("a")
         cancelled = asyncio.create_task(slots.acquire("a"))
         await asyncio.sleep(0)
-        # All three within one turn of the loop: the cancelled one has not left the queue when the third one joins it.
+        # All three in one iteration of the loop: the cancelled one is still in the queue when the third one joins it.
         third = asyncio.create_task(slots.acquire("a"))
         cancelled.cancel()
         slots.release("a")

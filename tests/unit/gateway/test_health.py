@@ -1,4 +1,4 @@
-"""One tenant's namespace never decides whether the gateway is healthy for the others, and the store not whether it is ready."""
+"""One tenant's namespace never makes the gateway unhealthy for others, and the store never makes it not ready."""
 
 from __future__ import annotations
 

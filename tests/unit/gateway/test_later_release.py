@@ -1,4 +1,4 @@
-"""A Classifier that a later release wrote, in front of a gateway that does not know all of it."""
+"""A Classifier of a later release, with values that the gateway does not know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error
 
 @pytest.fixture
 def later(stage: Stage, client: V3Client) -> Iterator[str]:
-    """The id of one that is served, and has a value of an enumeration that this release does not have."""
+    """The id of a served Classifier with an enumeration value that this release does not have."""
     identity = client.ready("later")
     manifest = stage.classifier(identity)
     manifest["spec"]["dataRetention"] = "Archive"

@@ -1,4 +1,4 @@
-"""What one client can do to others by the way it sends: slowly, too much at once, or not staying for the answer."""
+"""Clients that send slowly, send too much, or do not wait for the answer do not affect others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE_HEAD = head("POST", "/v3/classifiers?version=2018-03-19", f"Content-Type:
 
 
 def answer_to_drip(gateway: GatewayInstance, request: bytes) -> bytes:
-    """The answer to a body of which a byte comes ten times a second."""
+    """The answer to a body that arrives at ten bytes a second."""
     deadline = time.monotonic() + 10
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(request)
@@ -90,7 +90,7 @@ def test_disconnected_client_leaves_the_queue(stage: Stage) -> None:
                 except TimeoutError:
                     return 0
 
-        # It waits for its turn, and no other request is before it.
+        # It waits for its turn, and is first in the queue.
         wait_for(lambda: patient_status() == 0, "there is a place in the queue")
 
 
@@ -114,7 +114,7 @@ def test_classify_is_answered_after_the_client_half_closes(stage: Stage, client:
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     gateway = stage.start_gateway()
-    # Longer than the gateway takes to probe the client.
+    # Longer than the gateway's interval for probing the client.
     server.delay_seconds = 2.0
     form = multipart(
         [

@@ -1,4 +1,4 @@
-"""What refusals say: object, fact and remedy, and names from outside only so that they can be read."""
+"""Refusals have object, fact and remedy, and show user-supplied names in readable form only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The multipart reader: whole messages in any pieces, and nothing but its own error over anything else."""
+"""The multipart reader: it reads complete messages in any pieces, and raises only its own error for other input."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_message_without_its_end_is_an_error(missing: int) -> None:
 
 @pytest.mark.parametrize("filling", [" ", ";", "; ", ";x", ";x=", ';x="', '" ', "\\"])
 def test_parsing_a_header_takes_linear_time(filling: str) -> None:
-    # A header may have 64 KB; everything else stands still while it is read.
+    # A header can have 64 KB, and parsing it blocks everything else.
     started = time.monotonic()
     assert parse_boundary("multipart/form-data; boundary=x;" + filling * (60_000 // len(filling))) == b"x"
     assert time.monotonic() - started < 2

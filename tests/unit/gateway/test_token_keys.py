@@ -1,4 +1,4 @@
-"""The keys that tokens are signed with: when they are made, when they sign, when they go."""
+"""The signing keys of tokens: when they are created, used and deleted."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_rotation_does_not_invalidate_refresh_tokens_early() -> None:
 
 
 def test_an_earlier_release_ignores_refresh_keys() -> None:
-    """It reads the field `key` of every entry, and would sign bearer tokens with what it finds."""
+    """It reads the field `key` of every entry, and would sign bearer tokens with it."""
 
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         await replica().refresh()

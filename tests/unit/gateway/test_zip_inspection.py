@@ -1,4 +1,4 @@
-"""Zips looked into by other processes."""
+"""Zips that are inspected by other processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def write_slow_zip(path: Path, *, entries: int = 300) -> Path:
-    """A zip of some 300 kB of which every entry takes 10 ms to look at."""
+    """A zip of some 300 kB whose entries take 10 ms each to inspect."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
         for index in range(entries):
             archive.writestr(f"{index}.png", bytes(range(256)) * 1000)
@@ -85,14 +85,14 @@ async def wait_for_text(path: Path) -> str:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
-    """Have another program run instead."""
+    """Run another program instead."""
     (tmp_path / "stand_in_program.py").write_text(code)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(zip_inspection.archive_inspection, "__name__", "stand_in_program")
 
 
 def real_program(pids: Path) -> str:
-    """The program itself, which writes a line for each of its processes."""
+    """The real program, which also writes a line for each of its processes."""
     return (
         f"import os\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
         "from ocelli_storage.archive_inspection import main\nmain()"

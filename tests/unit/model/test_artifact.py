@@ -46,7 +46,7 @@ def make_artifact(**changes: Any) -> Artifact:
 
 
 def make_rejecting_heads() -> Heads:
-    """With a power and a rejection, as trainings make them."""
+    """Heads with a power and a rejection, as trainings make them."""
     random = np.random.default_rng(1)
     rejection = Rejection(
         linear=random.normal(size=(3, 7)).astype(np.float32),

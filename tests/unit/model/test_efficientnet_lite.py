@@ -37,13 +37,13 @@ from tests.unit.model.photographs import photographs
 from tests.unit.model.test_exports import make_heads
 
 EXPORT_BOUND = 0.01
-"""Of scores of images that came without loss, as in tests/contract/test_export_parity.py."""
+"""For scores of losslessly compressed images, as in tests/contract/test_export_parity.py."""
 CLASS_NAMES = ("heron", "owl", "wren")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch's threads spin while they wait: where tests share a processor, two take several times as long as one."""
+    """PyTorch's threads spin while they wait: if tests share a processor, two take several times as long as one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

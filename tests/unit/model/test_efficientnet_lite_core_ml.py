@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("preprocessing", [SQUASHED, CUT], ids=["squashed"
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch's threads spin while they wait: where tests share a processor, two take several times as long as one."""
+    """PyTorch's threads spin while they wait: if tests share a processor, two take several times as long as one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def parsed(data: bytes) -> Any:
 
 
 def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
-    """What comes before the cut."""
+    """The layers before the cut."""
     height, width = input_size(preprocessing)
     return Preprocessing(
         height=height,

@@ -1,4 +1,4 @@
-"""Exports: their parts, and that these merge to one model."""
+"""Exports: their parts, and their combination into one model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.unit.model.core_ml_interpreter import run_core_ml_head
 from tests.unit.model.rejections import make_rejection
 
 SCORE_BOUND = 1e-4
-"""What is left is the rounding of single precision."""
+"""The only difference is the rounding of single precision."""
 
 
 def make_heads(class_count: int, feature_count: int) -> Heads:
@@ -48,7 +48,7 @@ FEATURE_COUNT = 40
 
 
 def make_features(count: int = 60) -> NDArray[np.float32]:
-    """As networks give them: many zeros, and with some activations numbers below 0. The last row has nothing but zeros."""
+    """Features like those of networks: many zeros, and negative numbers for some activations. The last row is zero."""
     random = np.random.default_rng(3)
     features = np.maximum(random.gamma(0.5, 1.0, size=(count, FEATURE_COUNT)) - 0.2, 0) * random.choice(
         [1, 1, -0.3], FEATURE_COUNT
@@ -77,7 +77,7 @@ KINDS: dict[str, tuple[int, float | None, int | None]] = {
 
 
 def onnx_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the classifier's part behind one that gives features as they are."""
+    """Of the classifier's part after one that returns features unchanged."""
     body = onnx.helper.make_model(
         onnx.helper.make_graph(
             [onnx.helper.make_node("Identity", ["given"], ["features"])],

@@ -23,7 +23,7 @@ def make_features(count: int, features: int = 700) -> np.ndarray[tuple[int, int]
 
 
 def make_rejection(features: NDArray[np.float32], *, power: float = 0.6, rank: int = 8) -> Rejection:
-    """With three class means among the features, half of which are beyond the border."""
+    """A rejection with three class means among the features, half of which are beyond the border."""
     inputs = normalised(features.astype(np.float64), power)
     means, directions = inputs[:3], np.random.default_rng(2).normal(size=(rank, inputs.shape[1])) / inputs.shape[1]
     squares = np.min([((inputs - mean) ** 2).sum(axis=1) for mean in means], axis=0) - ((inputs @ directions.T) ** 2).sum(
@@ -39,7 +39,7 @@ def make_rejection(features: NDArray[np.float32], *, power: float = 0.6, rank: i
 
 
 def scores_before_power_and_rejection(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The formula as releases had it whose artifacts know neither, operation by operation."""
+    """The formula of releases without power and rejection, operation by operation."""
     margins = np.empty((len(features), heads.class_count), dtype=np.float64)
     for row, image_features in enumerate(features.astype(np.float64)):
         margins[row] = heads.weights.astype(np.float64) @ image_features

@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 20
 
 
 class HeldDecoding:
-    """Decodings that begin and then wait until they are let go."""
+    """Decodings that start and then wait until the test releases them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun = threading.Semaphore(0)

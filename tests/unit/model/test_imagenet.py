@@ -215,7 +215,7 @@ def test_rejected_names_are_of_the_hierarchy(imagenet: LabelSet) -> None:
     assert frozenset().union(*REJECTED_NAMES.values()) <= paths_by_name(imagenet).keys()
 
 
-# The foods among them.
+# Foods.
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +289,7 @@ def test_generator_gives_the_data_of_the_repository(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-# How it is made.
+# The generator.
 
 
 def test_order_shows_which_sense_of_a_word_is_meant() -> None:

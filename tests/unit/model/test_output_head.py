@@ -1,4 +1,4 @@
-"""Outputs to scores: activation, classes of several outputs, ancestors, the class that answers where no other does, names."""
+"""Outputs to scores: activation, classes of several outputs, ancestors, the class that is returned if no other is, names."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def refusal(name: str = NAME) -> str:
 
 @pytest.fixture
 def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of the same name that is found first; its code, when it runs, leaves a file."""
+    """A package of the same name that is found first; its code writes a file if it runs."""
     folder = tmp_path / WEIGHTS.package
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")

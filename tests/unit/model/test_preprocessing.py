@@ -31,7 +31,7 @@ def kind_of(data: bytes, **options: Any) -> ImageFault:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """A PNG that declares a size and contains almost nothing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -201,7 +201,7 @@ def test_reducing_band_by_band_gives_the_same_as_pillow(mode: str, image_format:
 @pytest.mark.parametrize("size", [(10, 50_000), (50_000, 10)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_only_the_middle_of_a_strip_is_scaled(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    # A file of a few kilobytes: scaled in all its length it would take gigabytes.
+    # A file of a few kilobytes: scaled completely, it would need gigabytes.
     middle = np.full((size[1], size[0], len(mode)), 255, dtype=np.uint8)
     middle[: size[1] // 2 - 5, :, 1:3] = 0
     middle[:, : size[0] // 2 - 5, 1:3] = 0
@@ -317,7 +317,7 @@ def test_more_than_10_megabytes_are_refused_unread() -> None:
 
 
 def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
-    """A PNG with one more chunk behind its header."""
+    """A PNG with an additional chunk after its header."""
     chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     after_header = 8 + 25
     return png[:after_header] + chunk + png[after_header:]

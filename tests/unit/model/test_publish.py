@@ -45,7 +45,7 @@ PUBLISHED_NAME = "squeezenet1_1-b8a52dc0.pth"
 
 
 def make_weights(path: Path, *, seed: int = 0, name: str = NAME) -> Path:
-    """A state_dict of the whole model, classifier and all, as torchvision publishes one; made once for each seed."""
+    """A state_dict of the whole model with its classifier, as torchvision publishes it; made once for each seed."""
     torch.manual_seed(seed)
     network = models.get_model(name, weights=None)
     if path.suffix == ".safetensors":
@@ -92,7 +92,7 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture
 def published_store(published: tuple[Path, Path, str], tmp_path: Path) -> ObjectStore:
-    """A store of the test's own with the backbone in it."""
+    """A store with the backbone, for one test."""
     shutil.copytree(published[0], tmp_path / "published")
     return open_store((tmp_path / "published").as_uri())
 

@@ -1,4 +1,4 @@
-"""What every kind of object store promises; a test class of each kind inherits this and brings a fixture `store`."""
+"""The promises of every kind of object store. A test class for each kind inherits them and has a fixture `store`."""
 
 from __future__ import annotations
 

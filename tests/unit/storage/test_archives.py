@@ -1,4 +1,4 @@
-"""The zip rules, on zips made here."""
+"""The zip rules, tested with generated zips."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Inspection(NamedTuple):
 
 
 def inspect(archive: ImageArchive) -> Inspection:
-    """What a zip yields, read to its end."""
+    """All that a zip yields."""
     usable = 0
     skipped: list[SkippedEntry] = []
     for item in archive:
@@ -244,7 +244,7 @@ def test_an_image_one_byte_above_the_limit_is_skipped() -> None:
 
 
 def make_bomb(claimed_bytes: int) -> io.BytesIO:
-    """A zip of one JPEG of 64 MB, all zeros, that claims another size and no checksum that could be right."""
+    """A zip of one JPEG of 64 MB, all zeros, that declares another size and a wrong checksum."""
     real_bytes = 64 * 1024 * 1024
     file = make_zip({"a.jpg": JPEG + bytes(real_bytes - len(JPEG))})
     return patch(file, struct.pack("<L", real_bytes), struct.pack("<L", claimed_bytes))
@@ -328,7 +328,7 @@ def test_an_entry_that_reaches_into_the_directory_is_refused() -> None:
 
 
 def renamed(raw: bytes, *, utf8: bool) -> io.BytesIO:
-    """A zip of one image with exactly these bytes as its name, which are said to be UTF-8 or not."""
+    """A zip of one image with exactly these bytes as its name, with or without the UTF-8 flag."""
     file = make_zip({"x" * len(raw): JPEG})
     data = bytearray(patch(file, b"x" * len(raw), raw).getvalue())
     for position in (6, data.index(b"PK\x01\x02") + 8):
@@ -492,7 +492,7 @@ def build_bzip2_zip(data: bytes, count: int) -> io.BytesIO:
 
 
 def test_a_bzip2_block_counts_even_if_its_first_bytes_are_not_an_image() -> None:
-    # 40 bytes each, of which even the first byte costs a whole block.
+    # 40 bytes each; reading even the first byte decompresses a whole block.
     file = build_bzip2_zip(bytes(900_000), 20)
 
     limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)

@@ -1,4 +1,4 @@
-"""Documents are read as large as an honest one may be, and no larger."""
+"""Documents are read up to the size of the largest valid one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_densest_definition_that_the_cluster_accepts_can_be_read() -> None:
     shortest = {"url": "file:///", "round": 2}
     spec = {"classes": [{"name": f"c{number}", "examples": [shortest] * 1000} for number in range(57)]}
     assert len(json.dumps(spec, separators=(",", ":"))) > ETCD_LIMIT_BYTES
-    # As the operator writes it.
+    # The form that the operator writes.
     assert len(json.dumps(definition(parse_spec(spec)), ensure_ascii=False, indent=1)) < LIMITS_BYTES[DEFINITION]
 
 

@@ -35,7 +35,7 @@ OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
 
 
 def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
-    """Do something whenever a piece of a local file is about to be read."""
+    """Call a function before each read of a local file."""
     to_thread = asyncio.to_thread
 
     async def watched(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -47,13 +47,13 @@ def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) 
 
 
 def one_write() -> WriteSlots:
-    """A place for one write of each namespace."""
+    """A limit of one concurrent write per namespace."""
     return WriteSlots(concurrent=1, waiting=1, wait_seconds=0.05)
 
 
 @contextlib.contextmanager
 def slow_write(url: str, token: str, namespace: str, size_bytes: int = 30) -> Iterator[socket.socket]:
-    """A write of a body that is still to be sent."""
+    """A write whose body has not been sent yet."""
     host, port = url.removeprefix("http://").split(":")
     key = f"{OWN.replace('team-a', namespace)}/slow"
     head = f"PUT /objects/{key} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size_bytes}\r\n"
@@ -79,7 +79,7 @@ class TestFolder(StorePromises):
 
 
 class TestEmbedded(StorePromises):
-    """The embedded store over HTTP, and what only it does."""
+    """The embedded store over HTTP, and promises of its own."""
 
     @pytest.fixture
     def store(self, embedded_url: str, tmp_path: Path) -> ObjectStore:

@@ -1,4 +1,4 @@
-"""Who may do what in the embedded store."""
+"""Access rules of the embedded store."""
 
 import pytest
 
