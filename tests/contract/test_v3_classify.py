@@ -110,9 +110,7 @@ def test_answer_is_the_whole_object(client: V3Client, birds: str) -> None:
         ("", ["owl", "stork"]),
     ],
 )
-def test_classes_that_reach_the_threshold_come_sorted(
-    client: V3Client, birds: str, threshold: str, expected: list[str]
-) -> None:
+def test_classes_that_reach_the_threshold_are_sorted(client: V3Client, birds: str, threshold: str, expected: list[str]) -> None:
     body = client.classify(("a.png", png()), classifier_ids=birds, threshold=threshold).json()
     assert [item["class"] for item in classes(body)] == expected
 

@@ -364,7 +364,7 @@ def test_missing_at_sign_of_curl_is_recognised(client: V3Client) -> None:
     assert_error(response, 400, "input_error", words)
 
 
-def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_object_name_causes_another_id(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = client.created("Clash")
     number = int(taken.rpartition("_")[2])
     draws = iter([number - 1, 4711])
@@ -373,7 +373,7 @@ def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, m
     assert client.created("clash") == "clash_4712"
 
 
-def test_taken_id_keeps_its_uploads(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_id_keeps_its_uploads(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = client.created("Drawn", [positive("owl", examples(21)), NEGATIVE])
     before = [path for path in stage.stored_uploads() if taken in path]
     draws = iter([int(taken.rpartition("_")[2]) - 1, 4712])

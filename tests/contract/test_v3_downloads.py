@@ -135,7 +135,7 @@ def test_damaged_part_is_503_and_not_half_a_file(stage: Stage, client: V3Client,
     assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 503, "unavailable")
 
 
-def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
+def test_head_request_returns_the_size(stage: Stage, client: V3Client) -> None:
     identity = client.ready("head")
     store_exports(stage, identity, BOTH)
     response = client.http.head(f"/v3/classifiers/{identity}/core_ml_model")

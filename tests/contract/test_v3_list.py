@@ -61,9 +61,7 @@ def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Clie
 
 @pytest.mark.contract_row("B1")
 @pytest.mark.parametrize("verbose", ["true", "false"])
-def test_classifiers_of_one_second_come_in_the_order_in_which_they_were_created(
-    own_stage: Stage, lister: V3Client, verbose: str
-) -> None:
+def test_classifiers_of_one_second_are_listed_in_order_of_creation(own_stage: Stage, lister: V3Client, verbose: str) -> None:
     identities = [lister.created(name) for name in ("e", "c", "d", "a", "b")]
     for identity in identities:
         manifest = own_stage.classifier(identity)

@@ -301,7 +301,7 @@ def test_every_answer_has_a_different_transaction_id(client: V3Client) -> None:
         ("n" * 100, "n" * 36),
     ],
 )
-def test_classifier_id_is_made_of_the_name(client: V3Client, name: str, stem: str) -> None:
+def test_classifier_id_is_derived_from_the_name(client: V3Client, name: str, stem: str) -> None:
     classifier_id = client.created(name)
     assert re.fullmatch(r"[A-Za-z0-9]+_[0-9]{1,10}", classifier_id)
     assert classifier_id.rpartition("_")[0] == stem
@@ -363,7 +363,7 @@ def test_body_that_is_not_a_multipart_form_is_400(client: V3Client, path: str, c
     assert_error(client.http.post(path, content=body, headers={"Content-Type": content_type}), 400)
 
 
-def test_body_shorter_than_it_says_is_400(gateway: GatewayInstance) -> None:
+def test_body_shorter_than_its_declared_length_is_400(gateway: GatewayInstance) -> None:
     request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 5000")
     answer = exchange(gateway, request + multipart([('Content-Disposition: form-data; name="name"', b"birds")]), finish=True)
     assert status_of(answer) == 400
@@ -526,7 +526,7 @@ def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
     assert httpx.get(f"{gateway.address}/livez").status_code == 200
 
 
-def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client) -> None:
+def test_object_is_in_the_namespace_of_the_caller(stage: Stage, client: V3Client) -> None:
     assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE
 
 

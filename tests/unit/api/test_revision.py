@@ -187,7 +187,7 @@ def test_the_revision_of_a_spec_is_computed_once(monkeypatch: pytest.MonkeyPatch
     assert len(computed) == 1
 
 
-def test_a_changed_copy_of_a_spec_has_a_revision_of_its_own() -> None:
+def test_a_changed_copy_of_a_spec_has_another_revision() -> None:
     spec = make_spec(Source(upload="d" * 64))
     before = spec_revision(spec)
     assert spec_revision(replace(spec, model=ModelRecipe(seed=7))) != before

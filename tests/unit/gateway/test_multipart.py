@@ -58,7 +58,7 @@ BYTES = st.lists(st.sampled_from([b"\r\n", b"--", b"BOUNDARY", b"\r", b"\n", b"-
     parts=st.lists(BYTES.filter(lambda data: b"\r\n--BOUNDARY" not in b"\r\n" + data), max_size=4),
     cuts=st.lists(st.integers(0, 500), max_size=8),
 )
-def test_parts_arrive_whole_however_the_message_is_cut(parts: list[bytes], cuts: list[int]) -> None:
+def test_parts_are_complete_for_any_split_of_the_message(parts: list[bytes], cuts: list[int]) -> None:
     message = multipart([(f'Content-Disposition: form-data; name="p{index}"', data) for index, data in enumerate(parts)])
     read_back = read(pieces(message, cuts))
     assert [(sink.head.name, sink.data, sink.closed) for sink in read_back] == [

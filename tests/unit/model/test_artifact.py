@@ -143,7 +143,7 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
     assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 2
 
 
-def test_an_artifact_says_with_which_precision_its_features_were_made(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_artifact_records_the_precision_of_its_features(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
 
     assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["backbone"]["precision"] == "Float32"

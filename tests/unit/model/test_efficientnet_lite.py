@@ -122,7 +122,7 @@ def test_table_has_the_blocks_of_the_reference(name: str, blocks: int) -> None:
         )
 
 
-def test_onnx_takes_any_number_of_images() -> None:
+def test_onnx_accepts_any_number_of_images() -> None:
     preprocessing = sized(96, 96)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.BODY)
     images = np.concatenate([photographs(preprocessing)] * 3)
@@ -194,21 +194,21 @@ def test_module_can_be_fine_tuned(tmp_path: Path) -> None:
     assert 0 < moved.abs().max() < 0.05 * before.abs().max()
 
 
-def test_module_says_that_its_weights_are_damaged(tmp_path: Path) -> None:
+def test_module_reports_damaged_weights(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes((tmp_path / WEIGHTS_FILE).read_bytes()[:-1])
     with pytest.raises(BackboneError, match=r"EfficientNetLite0 .*model.safetensors cannot be read as weights; publish"):
         load_network(backbone)
 
 
-def test_module_says_that_its_weights_are_of_another_network(tmp_path: Path) -> None:
+def test_module_reports_weights_of_another_network(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(weights_of("EfficientNetLite2")))
     with pytest.raises(BackboneError, match="has weights with wrong shapes; publish the backbone again"):
         load_network(backbone)
 
 
-def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
+def test_module_names_missing_weights(tmp_path: Path) -> None:
     backbone = installed(tmp_path, kind=NetworkKind.CLASSIFIER)
     body = {key: values for key, values in weights_of(NAME).items() if not key.startswith("classifier")}
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(body))

@@ -63,7 +63,7 @@ def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
 
 
 @BOTH
-def test_specification_gives_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
+def test_specification_has_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
     features = run_core_ml_layer(parsed(body(preprocessing)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)
     assert features == pytest.approx(reference(NAME, photographs(preprocessing)), abs=BOUND)
 

@@ -132,7 +132,7 @@ def test_folded_heads_give_the_same_scores() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("run", [onnx_scores, core_ml_scores], ids=["ONNX", "Core ML"])
-def test_classifiers_part_gives_the_scores_of_the_heads(
+def test_classifiers_part_has_the_scores_of_the_heads(
     run: Callable[[Heads, NDArray[np.float32]], NDArray[np.float32]], kind: str
 ) -> None:
     heads, features = made_of(kind), make_features()

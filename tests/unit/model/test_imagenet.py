@@ -106,7 +106,7 @@ def test_no_class_is_above_another(imagenet: LabelSet) -> None:
     assert ancestors & set(imagenet.class_names) == set()
 
 
-def test_no_name_is_empty_or_holds_a_slash_or_an_underscore(imagenet: LabelSet) -> None:
+def test_no_name_is_empty_or_contains_a_slash_or_an_underscore(imagenet: LabelSet) -> None:
     names = [name for path in imagenet.paths for name in path]
 
     assert [name for name in names if not name.strip() or name != name.strip() or {"/", "_"} & set(name)] == []
@@ -207,7 +207,7 @@ def test_name_without_translation_is_english(imagenet: LabelSet, name: str, lang
     assert imagenet.translate(name, language) == name
 
 
-def test_ancestor_has_a_path_of_its_own(imagenet: LabelSet) -> None:
+def test_ancestor_has_its_own_path(imagenet: LabelSet) -> None:
     assert paths_by_name(imagenet)["owl"] == ("animal", "bird", "owl")
 
 
@@ -276,7 +276,7 @@ def test_labels_are_torchvisions_words_or_spell_them_out(imagenet: LabelSet) -> 
 
 @needs_torchvision
 @needs_wordnet
-def test_generator_gives_the_data_of_the_repository(tmp_path: Path) -> None:
+def test_generator_reproduces_the_data_of_the_repository(tmp_path: Path) -> None:
     from tools.imagenet import generate
 
     data = generate.DATA
@@ -310,7 +310,7 @@ def test_omw_tab_gives_the_first_foreign_name() -> None:
 @pytest.mark.parametrize(
     "line", ["00000003-v\tdeu:lemma\teulen", "00000003-n\tdeu:def\tein Vogel", "99999999-n\tdeu:lemma\tNichts"]
 )
-def test_omw_tab_of_something_else_gives_nothing(line: str) -> None:
+def test_omw_tab_of_another_kind_gives_no_names(line: str) -> None:
     assert parse_omw_tab(line, ANIMALS) == {}
 
 

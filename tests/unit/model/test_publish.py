@@ -195,7 +195,7 @@ def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: 
     assert preprocessing.standard_deviation == (0.229, 0.224, 0.225)
 
 
-def test_a_torchvision_backbone_says_where_its_weights_came_from(published: tuple[Path, Path, str]) -> None:
+def test_a_torchvision_backbone_records_the_origin_of_its_weights(published: tuple[Path, Path, str]) -> None:
     metadata = metadata_of(open_store(published[0].as_uri()), published[2])
 
     assert metadata.weights is not None

@@ -653,7 +653,7 @@ class TestNetworkPolicy:
     def test_an_installation_without_peers_creates_none(self) -> None:
         assert find_applied(learned_world().plan(), ChildKind.NETWORK_POLICY) == []
 
-    def test_it_is_deleted_when_the_installation_has_no_peers_any_more(self) -> None:
+    def test_it_is_deleted_when_the_installation_no_longer_has_peers(self) -> None:
         world = guarded_world()
         world.settle()
         world.settings = make_settings()

@@ -279,7 +279,7 @@ def test_an_entry_with_a_wrong_size_is_skipped(compression: int, claimed_bytes: 
         assert (inspect(archive).usable, archive.candidates) == (1, 2)
 
 
-def test_an_entry_whose_own_header_claims_another_size_is_skipped() -> None:
+def test_an_entry_whose_local_header_has_another_size_is_skipped() -> None:
     data = bytearray(make_zip({"a.jpg": JPEG, "b.jpg": JPEG}, zipfile.ZIP_STORED).getvalue())
     struct.pack_into("<L", data, 22, len(JPEG) - 1)
 
@@ -311,7 +311,7 @@ def test_an_entry_that_reaches_into_the_next_one_is_refused(hidden: str) -> None
     assert refusal(io.BytesIO(bytes(data))) is ArchiveFault.OVERLAPPING
 
 
-def test_an_entry_whose_own_header_leads_into_the_next_one_is_skipped() -> None:
+def test_an_entry_whose_local_header_points_into_the_next_one_is_skipped() -> None:
     data = bytearray(make_zip({"a.jpg": JPEG, "b.jpg": JPEG}, zipfile.ZIP_STORED).getvalue())
     struct.pack_into("<H", data, 28, 49)
 

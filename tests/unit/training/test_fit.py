@@ -147,7 +147,7 @@ def test_10_images_are_distinguished_from_500() -> None:
 
 
 @pytest.mark.parametrize("counts", [[12, 15, 30], [60, 80]])
-def test_a_second_run_gives_the_same_to_the_bit(counts: list[int]) -> None:
+def test_a_second_run_gives_exactly_the_same(counts: list[int]) -> None:
     examples = make_examples(counts, distance=2)
 
     assert same(fit_heads(examples), fit_heads(examples))
@@ -177,7 +177,7 @@ def test_half_is_each_class_s_best_threshold(counts: list[int]) -> None:
         assert f1(index, 0.5) > best - 0.03
 
 
-def test_features_of_any_scale_fit_alike() -> None:
+def test_the_scale_of_features_does_not_change_the_fit() -> None:
     examples = make_examples([20, 20], distance=3)
     scaled = dataclasses.replace(examples, features=examples.features * 64)
 
