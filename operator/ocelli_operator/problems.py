@@ -20,7 +20,7 @@ class Problem:
     """Something that is wrong for as long as it is found."""
 
     name: tuple[str, ...]
-    """Identifies the problem, whatever its message says at the time."""
+    """Identifies the problem, independently of its current message."""
     occurrence: Occurrence
     solved: Occurrence | None = None
     """Reported when the problem is no longer found."""

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 FAILED_DELETES_LIMIT = 20
 """A sweep ends after this many failed deletes: each may take seconds, and its list of references gets old."""
 ALLOWANCE_OBJECTS = 20
-"""This many orphans of existing Classifiers are deleted whatever their share is: as many objects as two Classifiers have."""
+"""This many orphans of existing Classifiers are deleted with any share: as many objects as two Classifiers have."""
 NAMED_NAMESPACES_LIMIT = 5
 """A message names at most this many namespaces."""
 

@@ -45,7 +45,7 @@ class ImageKind(StrEnum):
 
 
 EXAMPLE_KINDS = frozenset({ImageKind.JPEG, ImageKind.PNG})
-"""Kinds that can be learned from."""
+"""Kinds that can be used for training."""
 CLASSIFY_KINDS = frozenset(ImageKind)
 """Kinds that can be classified."""
 

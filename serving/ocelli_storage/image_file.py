@@ -56,7 +56,7 @@ _MALFORMED = (
 
 
 class ImageError(Exception):
-    """An image cannot be predicted or learned from. The message can be shown to the user who sent the image."""
+    """An image cannot be used for prediction or training. The message can be shown to the user who sent the image."""
 
     def __init__(self, kind: ImageFault, message: str) -> None:
         super().__init__(message)

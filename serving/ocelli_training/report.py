@@ -1,4 +1,4 @@
-"""The report of a training for people: what it was learned from and how good it is, as JSON and as one page of HTML.
+"""The report of a training for people: its data and the quality of its result, as JSON and as one page of HTML.
 
 It is stored next to the artifact and is not part of it: it contains file names and the time of the training.
 """

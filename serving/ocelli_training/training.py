@@ -41,7 +41,7 @@ from ocelli_training.source_reader import open_sources
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
-"""Of more images only whole views are learned from: other views improve little then, and double time and memory."""
+"""With more images, only whole views are used: other views improve little then, and double time and memory."""
 _VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
 _PRECISION = Precision.FLOAT32
 """Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""

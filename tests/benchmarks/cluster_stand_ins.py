@@ -43,7 +43,7 @@ def object_path(collection: str, manifest: Manifest, subresource: str = "") -> s
 
 
 async def follow(client: ApiClient, path: str) -> AsyncIterator[tuple[str, Manifest]]:
-    """Every object of a kind as it is and as it changes, for ever: type of the event, object."""
+    """Yields every object of a kind and then every change, endlessly: type of the event, object."""
     while True:
         listing = await client.get(path, {"limit": "500"})
         version = listing["metadata"]["resourceVersion"]
@@ -174,7 +174,7 @@ class StandIns:
                 "labels": {**template["metadata"]["labels"], **labels},
                 "ownerReferences": [reference],
             },
-            # No scheduler and no node is to look at it.
+            # The scheduler and the nodes must ignore it.
             "spec": {**template["spec"], "nodeName": "simulated"},
         }
         return await self.client.create(f"/api/v1/namespaces/{metadata['namespace']}/pods", body)
@@ -188,7 +188,7 @@ class StandIns:
         return {"name": container["name"], "image": image, "imageID": image, "restartCount": 0, "ready": False}
 
     def _store_artifact(self, job: Manifest) -> None:
-        """What the operator reads of what a trainer stores."""
+        """The part of a trainer's output that the operator reads."""
         labels = job["metadata"]["labels"]
         location = ClassifierLocation(namespace=job["metadata"]["namespace"], classifier_id=labels["ocelli.dev/classifier-id"])
         revision, attempt = labels["ocelli.dev/revision"], int(labels["ocelli.dev/attempt"])

@@ -1,4 +1,4 @@
-"""What learning from 50,000 images costs: memory and time of the near-duplicate search and of the fit, on made features.
+"""The cost of training with 50,000 images: memory and time of the near-duplicate search and of the fit, on made features.
 
 `python -m tests.benchmarks.fit_memory` prints both. Each runs in a process of its own with two threads. Memory is the peak of
 what is resident (VmHWM), features and fingerprints included.

@@ -1,7 +1,7 @@
 """How long `GET /v3/classifiers/{id}` takes at 200 requests a second while a training limited to one core runs.
 
 `python -m tests.benchmarks.gateway_status` prints the percentiles, with and without the training. The load is open: each
-request has its moment, and its time counts from that moment, whether or not earlier ones were answered.
+request has a scheduled time and is measured from it, even if earlier ones are not answered yet.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def measure() -> tuple[StatusTimes, StatusTimes]:
                 wait_for("it is ready", lambda: client.get(path).json()["status"] == "ready")
                 alone = run_load(instance.address, auth, path)
                 with training(folder, instance.samples):
-                    beside = run_load(instance.address, auth, path)
-            return alone, beside
+                    during_training = run_load(instance.address, auth, path)
+            return alone, during_training
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def main() -> None:
             times = runner.run(load(options["address"], auth, options["path"], SECONDS))
         print(json.dumps({"median": statistics.median(times), "percentile_99": statistics.quantiles(times, n=100)[98]}))
         return
-    for what, times in zip(("alone", "beside a training"), measure(), strict=True):
+    for what, times in zip(("alone", "during a training"), measure(), strict=True):
         print(f"status requests {what}: median {times.median:.2f} ms, 99th percentile {times.percentile_99:.2f} ms")
 
 

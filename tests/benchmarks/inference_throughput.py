@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.inference_throughput`: what one inference server answers on two cores, client included.
+"""`python -m tests.benchmarks.inference_throughput`: the throughput of one inference server on two cores, including the client.
 
-Prints lines of what and value. The server is the program itself, over an artifact of the default backbone; the clients keep
+Prints lines of name and value. The server is the program itself, over an artifact of the default backbone; the clients keep
 their connections and share the cores with it.
 """
 

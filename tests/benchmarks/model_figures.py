@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.model_figures`: what features, heads and imports cost. Prints lines of what and value."""
+"""`python -m tests.benchmarks.model_figures`: the cost of features, heads and imports. Prints lines of name and value."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ PASSWORD = "the neighbour's password"
 PIPELINING, DRIPPING, UPLOADING_ZIPS, SENDING_PICTURES, ASKING_STRANGERS, GUESSING = 4, 44, 3, 2, 4, 4
 """Connections of the hostile client, by their behaviour."""
 WORKING = PIPELINING + UPLOADING_ZIPS + SENDING_PICTURES + ASKING_STRANGERS + GUESSING
-"""Those that never rest."""
+"""Connections that are always busy."""
 SAMPLE_SECONDS = 0.5
 SETTLE_SECONDS = 5.0
 HEAD_START_SECONDS = 3.0
@@ -60,7 +60,7 @@ CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Whom a client talks to, and as whom."""
+    """The server and the credentials of a client."""
 
     host: str
     port: int
@@ -77,7 +77,7 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """Beside one kind of load."""
+    """The figures during one kind of load."""
 
     failed: int
     median: float
@@ -85,13 +85,13 @@ class Side:
     percentile_99: float
     seconds: float
     cores: float
-    """Processors that gateway and inference servers were busy with."""
+    """CPU cores that gateway and inference servers used."""
     memory: dict[str, tuple[float, float, float]]
-    """By process: megabytes in the first half, in the second half, and when all was over."""
+    """By process: megabytes in the first half, in the second half, and at the end."""
 
     @property
     def growth(self) -> float:
-        """The second half's memory as a multiple of the first one's, of the process that grew most."""
+        """Memory of the second half relative to the first one, for the process with the largest growth."""
         return max(second / first for first, second, _ in self.memory.values())
 
 
@@ -175,7 +175,7 @@ async def work_honestly(address: Address) -> None:
 
 
 async def do_the_worst(address: Address) -> None:
-    """All kinds of harm at the same time."""
+    """All attacks at the same time."""
     import aiohttp
 
     headers = {"Authorization": basic(address.user, address.password)}
@@ -243,7 +243,7 @@ async def send_on(address: Address) -> None:
 
 
 async def drip(address: Address) -> None:
-    """A byte now and then: of a head that no name stands in, or of an upload."""
+    """A byte from time to time, of a head without credentials or of an upload."""
     kind = random.randrange(3)
     head = (
         b""
@@ -293,12 +293,12 @@ class Watch:
     samples: dict[str, list[float]] = field(default_factory=dict)
 
     def processor_seconds(self) -> float:
-        """Of all of them, the processes that they started included."""
+        """Of all of them, including their child processes."""
         return sum(_processor_seconds(process) for process in self.processes.values())
 
     @contextmanager
     def sampling(self) -> Iterator[None]:
-        """Look at their memory for as long as the context lasts."""
+        """Sample their memory while the context lasts."""
         over = threading.Event()
 
         def look() -> None:
@@ -315,7 +315,7 @@ class Watch:
             thread.join()
 
     def memory(self) -> dict[str, tuple[float, float, float]]:
-        """As `Side` has it."""
+        """As in `Side`."""
         return {
             name: (
                 statistics.mean(samples[: len(samples) // 2]),
@@ -338,7 +338,7 @@ def measure_side(kind: str, watch: Watch, victim: Address, neighbour: Address) -
         [*command, kind, json.dumps(asdict(neighbour))], stdout=subprocess.PIPE, text=True, preexec_fn=end_with_the_parent
     )
     try:
-        # It says so when all that it will send is made.
+        # It reports when all its requests are prepared.
         assert load.stdout is not None
         load.stdout.readline()
         time.sleep(HEAD_START_SECONDS)
@@ -371,7 +371,7 @@ def add_tenant(instance: LocalOcelli) -> None:
     credentials = build_credential_set(user=TENANT, password=PASSWORD, namespace=TENANT, owner=TENANT)
     patch = json.dumps({"stringData": build_credentials_secret([credentials])["stringData"]})
     instance.kubectl("-n", SYSTEM_NAMESPACE, "patch", "secret", "ocelli-credentials", "-p", patch)
-    # A Secret that is mounted already is renewed only once a minute.
+    # A mounted Secret is updated only once a minute.
     selector = "app.kubernetes.io/name=ocelli-gateway"
     instance.kubectl("-n", SYSTEM_NAMESPACE, "delete", "pod", "-l", selector, "--now")
 

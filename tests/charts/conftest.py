@@ -40,5 +40,5 @@ def prepared(helm: Path, local_cluster: SyncClusterAccess) -> SyncClusterAccess:
 def release(helm: Path, prepared: SyncClusterAccess, namespace: str) -> Iterator[Release]:
     release = Release(helm, prepared, namespace)
     yield release
-    # What lies outside the namespace has the release's name, and would be in the way of the next one.
+    # Objects outside the namespace have the release's name, and would conflict with the next release.
     release.call("uninstall", "ocelli", "--ignore-not-found")

@@ -23,7 +23,7 @@ HELM = GoProgram(
     name="helm",
     module_folder=Path(__file__).with_name("helm"),
     package="helm.sh/helm/v3/cmd/helm",
-    # As Helm's own releases are built; without them it takes every cluster that it doesn't see for an ancient one.
+    # As in Helm's own releases; without them, Helm assumes a very old version for a cluster that it cannot reach.
     link_flags="-s -w -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=37",
 )
 
@@ -34,7 +34,7 @@ API_VERSIONS = (
     "monitoring.coreos.com/v1/PrometheusRule",
     "monitoring.coreos.com/v1/ServiceMonitor",
 )
-"""What a cluster has in which the whole chart can be installed."""
+"""Objects that a cluster needs for an installation of the whole chart."""
 
 PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
 FULL_VALUES: Mapping[str, Any] = {
@@ -101,22 +101,22 @@ FULL_VALUES: Mapping[str, Any] = {
     },
     "test": {"apiKeySecret": {"name": "tester"}},
 }
-"""Everything that is off by default is on, and nothing is drawn at random."""
+"""Everything that is off by default is on, and nothing is random."""
 
 NOWHERE = {"operator": {"replicas": 0}, "gateway": {"replicas": 0}}
-"""No Pods: what they do is for other tests."""
+"""No Pods: other tests cover them."""
 STORAGE = {"store": {"embedded": {"storageClassName": "charts-test"}}}
 
 
 class Release:
-    """Helm with one cluster and one namespace, as the cluster's administrator where no kubeconfig is given."""
+    """Helm with one cluster and one namespace, as the cluster's administrator unless a kubeconfig is given."""
 
     def __init__(self, helm: Path, cluster: SyncClusterAccess, namespace: str, kubeconfig: Path | None = None) -> None:
         self.helm, self.cluster, self.namespace = helm, cluster, namespace
         self.kubeconfig = kubeconfig or cluster.kubeconfig
 
     def call(self, *arguments: str, values: Mapping[str, Any] | None = None) -> str:
-        """Helm's words; the exit code is the last line."""
+        """Helm's output; the exit code is the last line."""
         place = ("--kubeconfig", str(self.kubeconfig), "--namespace", self.namespace)
         file = () if values is None else ("--values", "-")
         done = call(self.helm, *arguments, *place, *file, input_text=None if values is None else json.dumps(values))
@@ -138,7 +138,7 @@ class Release:
 
 
 def render(helm: Path, values: Mapping[str, Any], *options: str, api_versions: Iterable[str] = API_VERSIONS) -> str:
-    """What `helm template` makes of the chart; a failure is an AssertionError with Helm's words."""
+    """The output of `helm template` for the chart; a failure is an AssertionError with Helm's output."""
     done = call(
         helm,
         *("template", "ocelli", str(CHART), "--namespace", NAMESPACE, "--kube-version", KUBERNETES),
@@ -150,7 +150,7 @@ def render(helm: Path, values: Mapping[str, Any], *options: str, api_versions: I
 
 
 def render_resources(helm: Path) -> str:
-    """What `helm template` makes of the chart with the resources."""
+    """The output of `helm template` for the chart with the resources."""
     done = call(helm, "template", "crds", str(CRD_CHART), "--kube-version", KUBERNETES)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -162,7 +162,7 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 
 def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """What Pods there will be, by the name of what makes them."""
+    """The Pods, by the name of the object that creates them."""
     specs = {
         item["metadata"]["name"]: item["spec"] if item["kind"] == "Pod" else item["spec"]["template"]["spec"]
         for item in documents
@@ -173,5 +173,5 @@ def pod_specs(documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def call(helm: Path, *arguments: str, input_text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Helm's exit code and words."""
+    """Helm's exit code and output."""
     return subprocess.run([helm, *arguments], input=input_text, capture_output=True, text=True, timeout=120, check=False)

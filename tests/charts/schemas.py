@@ -1,6 +1,6 @@
-"""JSON schemas of everything that an API server serves, installed kinds too; and kubeconform, which judges manifests by them.
+"""JSON schemas of all kinds of an API server, including installed ones; and kubeconform, which validates manifests with them.
 
-kubeconform would fetch schemas from the internet, where those of a new release come late and those of Ocelli never.
+Otherwise kubeconform would download schemas. Those of a new release are published late, and those of Ocelli never.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ DEFINITIONS = "_definitions.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What kubeconform says of some manifests."""
+    """kubeconform's result for some manifests."""
 
     valid: int
     refused: tuple[str, ...]
-    """A sentence for each that is not valid, those of unknown kinds among them."""
+    """A message for each manifest that is invalid or of an unknown kind."""
 
 
 def judge(kubeconform: Path, schemas: Path, manifests: str) -> Verdict:
@@ -55,7 +55,7 @@ def judge(kubeconform: Path, schemas: Path, manifests: str) -> Verdict:
 
 
 def write_schemas(cluster: SyncClusterAccess, folder: Path) -> None:
-    """Write a file for each kind and version; they share the definitions beside them."""
+    """Write a file for each kind and version; they share the definitions in the same folder."""
     for path in read(cluster, "/openapi/v3")["paths"]:
         if re.fullmatch(r"api/v1|apis/[^/]+/[^/]+", path):
             _prefix, *group, version = path.split("/")
@@ -63,7 +63,7 @@ def write_schemas(cluster: SyncClusterAccess, folder: Path) -> None:
 
 
 def is_described(cluster: SyncClusterAccess, definition: Mapping[str, Any]) -> bool:
-    """Whether the API server tells the schema of a CustomResourceDefinition's kind yet; it takes a moment."""
+    """Whether the API server publishes the schema of a CustomResourceDefinition's kind yet; it takes a moment."""
     group, kind = definition["spec"]["group"], definition["spec"]["names"]["kind"]
     paths = [f"apis/{group}/{version['name']}" for version in definition["spec"]["versions"] if version["served"]]
     known = read(cluster, "/openapi/v3")["paths"]
@@ -100,5 +100,5 @@ def close(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(cluster: SyncClusterAccess, path: str) -> Any:
-    """What the API server answers."""
+    """The answer of the API server."""
     return json.loads(cluster.kubectl("get", "--raw", path).stdout)

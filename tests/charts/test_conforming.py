@@ -1,4 +1,4 @@
-"""The charts held against the schemas of all that they make, other projects' kinds too: by the API server and by kubeconform.
+"""The API server and kubeconform validate all objects of the charts, including other projects' kinds.
 
 The definitions of other projects are in the cluster for this module only: what happens without them is tested elsewhere.
 """
@@ -46,7 +46,7 @@ def foreign_definitions() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def whole_cluster(prepared: SyncClusterAccess, foreign_definitions: list[dict[str, Any]]) -> Iterator[SyncClusterAccess]:
-    """A cluster with everything that the charts make."""
+    """A cluster with every kind that the charts use."""
 
     def listed() -> set[str]:
         return set(prepared.kubectl("api-resources", "--output=name", check=False).stdout.split())
@@ -88,7 +88,7 @@ def rendering(request: pytest.FixtureRequest, helm: Path, whole_cluster: SyncClu
     return whole_cluster.kubectl("kustomize", str(CHECKOUT / "deploy" / "base")).stdout
 
 
-def test_the_api_server_takes_everything_as_it_stands(whole_cluster: SyncClusterAccess, rendering: str, namespace: str) -> None:
+def test_the_api_server_accepts_everything_unchanged(whole_cluster: SyncClusterAccess, rendering: str, namespace: str) -> None:
     documents = parse(rendering)
     for item in documents:
         if "namespace" in item["metadata"]:
@@ -134,7 +134,7 @@ def test_kubeconform_refuses_a_mistake(
     assert words in verdict.refused[0]
 
 
-def test_a_release_brings_routes_and_monitors_where_there_are_such(whole_cluster: SyncClusterAccess, release: Release) -> None:
+def test_a_release_has_routes_and_monitors_if_their_kinds_exist(whole_cluster: SyncClusterAccess, release: Release) -> None:
     route = FULL_VALUES["gateway"]["httpRoute"]
     monitored = {key: FULL_VALUES[key] for key in ("monitoring", "networkPolicy")}
     said = release.apply({"gateway": {"replicas": 0, "httpRoute": route}, **monitored})

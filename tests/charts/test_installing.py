@@ -1,4 +1,4 @@
-"""Installing into a real API server: what an upgrade keeps, and that what is wrong is refused before anything is made."""
+"""Installing into a real API server: what an upgrade keeps, and that wrong values are refused before anything is created."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def test_a_release_installs(release: Release) -> None:
 
 
 def refusal(cluster: SyncClusterAccess, namespace: str, spec: dict[str, Any]) -> str:
-    """What the API server says against a Pod in a namespace that enforces the `restricted` standard; nothing is made."""
-    # These name objects that are made beside it, or that the cluster has or has not.
+    """The API server's objection to a Pod in a namespace that enforces the `restricted` standard; nothing is created."""
+    # These name other objects of the release, or objects that may be missing in the cluster.
     spec = {key: value for key, value in spec.items() if key not in ("serviceAccountName", "priorityClassName")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "judged", "namespace": namespace}, "spec": spec}
     done = cluster.kubectl("create", "--dry-run=server", "-f", "-", input_text=json.dumps(pod), check=False)
@@ -52,7 +52,7 @@ def test_every_pod_meets_the_restricted_standard(
         ({"volumes": [{"name": "host", "hostPath": {"path": "/"}}]}, "restricted volume types"),
     ],
 )
-def test_a_pod_that_falls_short_of_the_restricted_standard_is_refused(
+def test_a_pod_that_violates_the_restricted_standard_is_refused(
     helm: Path, prepared: SyncClusterAccess, restricted_namespace: str, worse: dict[str, Any], words: str
 ) -> None:
     spec = pod_specs(parse(render(helm, {})))["ocelli-gateway"]
@@ -65,7 +65,7 @@ def test_the_notes_say_how_to_log_in(release: Release) -> None:
     assert "get secret ocelli-initial-credentials -o jsonpath" in release.apply({})
 
 
-def test_the_notes_offer_a_test_only_where_there_is_one(release: Release) -> None:
+def test_the_notes_mention_the_test_only_if_it_is_enabled(release: Release) -> None:
     assert "helm test ocelli" in release.apply({})
     release.cluster.kubectl("create", "secret", "generic", "users", "-n", release.namespace)
     values = {"credentials": {"existingSecret": "users"}}
@@ -73,14 +73,14 @@ def test_the_notes_offer_a_test_only_where_there_is_one(release: Release) -> Non
     assert "helm test ocelli" in release.apply({**values, "test": {"apiKeySecret": {"name": "tester"}}})
 
 
-def test_an_upgrade_draws_no_other_api_key(release: Release) -> None:
+def test_an_upgrade_keeps_the_api_key(release: Release) -> None:
     release.apply({})
     drawn = release.api_key()
     assert release.apply({"gateway": {"replicas": 0, "settings": {"OCELLI_QUOTA_CLASSIFIERS": "7"}}}).endswith("exit 0")
     assert release.api_key() == drawn
 
 
-def test_an_upgrade_draws_no_other_api_key_where_its_secret_was_deleted(release: Release) -> None:
+def test_an_upgrade_keeps_the_api_key_after_its_secret_was_deleted(release: Release) -> None:
     release.apply({})
     digest = release.initial_user()["apiKeySHA256"]
     release.cluster.kubectl("delete", "secret", "ocelli-initial-credentials", "-n", release.namespace)
@@ -93,7 +93,7 @@ def test_an_upgrade_draws_no_other_api_key_where_its_secret_was_deleted(release:
     }
 
 
-def test_an_upgrade_brings_no_user_back_who_was_removed(release: Release) -> None:
+def test_an_upgrade_does_not_restore_a_removed_user(release: Release) -> None:
     release.apply({})
     patch = json.dumps({"data": {"initial.json": None}})
     release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
@@ -103,7 +103,7 @@ def test_an_upgrade_brings_no_user_back_who_was_removed(release: Release) -> Non
     assert not secret.get("data")
 
 
-def test_an_upgrade_leaves_the_signing_keys_that_gateways_wrote(release: Release) -> None:
+def test_an_upgrade_keeps_the_signing_keys_of_the_gateways(release: Release) -> None:
     release.apply({})
     patch = json.dumps({"data": {"keys.json": base64.b64encode(b"{}").decode()}})
     release.cluster.kubectl("patch", "secret", "ocelli-token-keys", "-n", release.namespace, "--type=merge", "-p", patch)
@@ -113,7 +113,7 @@ def test_an_upgrade_leaves_the_signing_keys_that_gateways_wrote(release: Release
     assert "keys.json" in secret["data"]
 
 
-def test_users_that_were_added_stay_after_an_upgrade(release: Release) -> None:
+def test_an_upgrade_keeps_added_users(release: Release) -> None:
     release.apply({})
     patch = json.dumps({"stringData": {"more.json": "{}"}})
     release.cluster.kubectl("patch", "secret", "ocelli-credentials", "-n", release.namespace, "--type=merge", "-p", patch)
@@ -123,7 +123,7 @@ def test_users_that_were_added_stay_after_an_upgrade(release: Release) -> None:
     assert set(secret["data"]) == {"initial.json", "more.json"}
 
 
-def test_uninstalling_leaves_the_stores_claim_and_nothing_else(release: Release) -> None:
+def test_uninstalling_keeps_only_the_stores_claim(release: Release) -> None:
     def find_cluster_wide() -> str:
         kinds = "clusterroles,clusterrolebindings,validatingadmissionpolicies,priorityclasses"
         return release.cluster.kubectl("get", kinds, "-o", "name").stdout
@@ -139,11 +139,11 @@ def test_uninstalling_leaves_the_stores_claim_and_nothing_else(release: Release)
     )
 
 
-def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> None:
+def test_uninstalling_deletes_the_stores_claim_if_requested(release: Release) -> None:
     release.apply({"store": {"embedded": {"storageClassName": "charts-test", "keepOnUninstall": False}}})
     release.call("uninstall", "ocelli", "--wait")
     claims = json.loads(release.cluster.kubectl("get", "pvc", "-n", release.namespace, "-o", "json").stdout)["items"]
-    # A controller takes them away a moment after.
+    # A controller deletes them a moment later.
     assert all("deletionTimestamp" in item["metadata"] for item in claims)
 
 
@@ -186,9 +186,9 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"store": {"mode": "bucket"}}, "store.bucket.url is empty; name the bucket"),
         ({"store": {"mode": "bucket", "bucket": {"url": "s3://a", "secretName": "none"}}}, 'there is no Secret "none"'),
         ({"credentials": {"existingSecret": "none"}}, 'credentials.existingSecret: there is no Secret "none"'),
-        ({"credentials": {"namespace": "nowhere"}}, 'namespace "nowhere" is not in the cluster; make it'),
+        ({"credentials": {"namespace": "nowhere"}}, 'namespace "nowhere" does not exist; create it'),
         ({"namespaces": ["team-a"]}, 'credentials.namespace "default" is not among namespaces; add it, or name one of them'),
-        ({"namespaces": ["default", "nowhere"]}, 'namespace "nowhere" is not in the cluster; make it'),
+        ({"namespaces": ["default", "nowhere"]}, 'namespace "nowhere" does not exist; create it'),
         ({"store": {"embedded": {"storageClassName": "none"}}}, 'there is no StorageClass "none"'),
         ({"store": {"embedded": {"storageClassName": ""}}}, "no default StorageClass for the store's claim"),
         ({"store": {"embedded": {"existingClaim": "none"}}}, 'there is no PersistentVolumeClaim "none"'),
@@ -201,22 +201,22 @@ def test_the_stores_claim_goes_too_where_that_is_wanted(release: Release) -> Non
         ({"monitoring": {"rules": {"enabled": True}}}, "monitoring.rules.enabled: the cluster has no PrometheusRule"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_to_do(release: Release, values: dict[str, Any], words: str) -> None:
+def test_a_wrong_value_is_refused_with_a_remedy(release: Release, values: dict[str, Any], words: str) -> None:
     said = release.apply(values, "--dry-run=server")
     assert words in said
     assert said.endswith("exit 1")
 
 
-def test_a_second_release_beside_one_for_all_namespaces_is_refused(release: Release) -> None:
+def test_a_second_release_next_to_one_for_all_namespaces_is_refused(release: Release) -> None:
     release.apply({})
     other = f"{release.namespace}-other"
     release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}})
     said = Release(release.helm, release.cluster, other).apply({}, "--dry-run=server")
     name = f"{release.namespace}-ocelli-operator"
-    assert f'the ClusterRole "{name}", looks after the Classifiers of all namespaces; give it a list of `namespaces`' in said
+    assert f'the ClusterRole "{name}", manages the Classifiers of all namespaces; give it a list of `namespaces`' in said
 
 
-def test_two_releases_of_one_name_for_different_namespaces_install(release: Release) -> None:
+def test_two_releases_with_the_same_name_for_different_namespaces_install(release: Release) -> None:
     other = Release(release.helm, release.cluster, f"{release.namespace}-other")
     spaces = [f"{release.namespace}-{team}" for team in ("one", "two")]
     for name in (other.namespace, *spaces):
@@ -232,7 +232,7 @@ def test_two_releases_of_one_name_for_different_namespaces_install(release: Rele
 
 @pytest.fixture
 def tenants_release(release: Release) -> Release:
-    """Of somebody who may do everything in the release's namespace and in one more, and nothing elsewhere."""
+    """A user with all rights in the release's namespace and in another one, and with no other rights."""
     own, team = release.namespace, f"{release.namespace}-team"
     release.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": team}})
     release.cluster.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "installer"}}, namespace=own)
@@ -252,12 +252,12 @@ def without_cluster_wide_rights(release: Release, **preconditions: bool) -> dict
     return {"namespaces": [team], "credentials": {"namespace": team}, "store": bucket, "preconditions": preconditions}
 
 
-def test_somebody_with_rights_in_two_namespaces_installs(tenants_release: Release) -> None:
+def test_a_user_with_rights_in_two_namespaces_can_install(tenants_release: Release) -> None:
     said = tenants_release.apply(without_cluster_wide_rights(tenants_release, enabled=False))
     assert said.endswith("exit 0"), said
 
 
-def test_preconditions_that_may_not_be_looked_at_are_forbidden(tenants_release: Release) -> None:
+def test_preconditions_without_the_right_to_check_them_fail_as_forbidden(tenants_release: Release) -> None:
     said = tenants_release.apply(without_cluster_wide_rights(tenants_release))
     assert 'namespaces "kube-system" is forbidden' in said
 
@@ -269,7 +269,9 @@ def test_without_the_resources_the_chart_says_what_to_install_first(helm: Path) 
 
 
 @pytest.mark.parametrize(("settings", "warns"), [({}, True), ({"OCELLI_GATEWAY_TRUSTED_PROXIES": "10.1.0.0/16"}, False)])
-def test_notes_warn_of_an_ingress_without_trusted_proxies(release: Release, settings: dict[str, str], warns: bool) -> None:
+def test_the_notes_warn_about_an_ingress_without_trusted_proxies(
+    release: Release, settings: dict[str, str], warns: bool
+) -> None:
     gateway = {"replicas": 0, "ingress": {"enabled": True, "host": "ocelli.example"}, "settings": settings}
     said = release.apply({"gateway": gateway}, "--dry-run=server")
     assert said.endswith("exit 0"), said

@@ -1,4 +1,4 @@
-"""What the charts make, as YAML beside this file: `make golden` rewrites it; the diff is for review."""
+"""The output of the charts is the YAML in `golden`. `make golden` rewrites it, and the diff is reviewed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_rendering_is_the_golden_one(helm: Path, name: str, values: dict[str
 def test_the_base_without_helm_is_the_namespace_and_the_default_rendering(helm: Path) -> None:
     # Built-in classifiers are applied afterwards: kubectl cannot apply them together with their resource definition.
     rendered = _without_helm(render(helm, {**DEFAULT_VALUES, "builtIns": []}, "--skip-tests"))
-    # Kustomize takes no file from outside the base's folder, only folders.
+    # Kustomize accepts no files outside the base's folder, only folders.
     namespace = (DEPLOY / "namespace.yaml").read_text()
     header = "# Made from deploy/namespace.yaml and charts/ocelli by `make golden`.\n"
     _check(DEPLOY / "base" / "ocelli.yaml", f"{header}{namespace}{rendered}")
@@ -81,7 +81,7 @@ def _check(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("chart", [CHART, CRD_CHART], ids=["ocelli", "ocelli-crds"])
-def test_helm_finds_nothing_to_warn_of(helm: Path, chart: Path) -> None:
+def test_helm_lint_has_no_warnings(helm: Path, chart: Path) -> None:
     done = call(helm, "lint", "--strict", str(chart))
     assert done.returncode == 0
     assert not re.search(r"\[(WARNING|ERROR)\]", done.stdout + done.stderr)
@@ -98,14 +98,14 @@ def test_the_charts_resource_is_the_projects(helm: Path) -> None:
     assert rendered == parse(source.read_text()), "run `make golden`"
 
 
-def test_no_container_writes_to_its_own_files(helm: Path) -> None:
+def test_every_container_has_a_read_only_root_file_system(helm: Path) -> None:
     for values in (DEFAULT_VALUES, FULL_VALUES, {}):
         for spec in pod_specs(parse(render(helm, values))).values():
             for container in [*spec["containers"], *spec.get("initContainers", [])]:
                 assert container["securityContext"]["readOnlyRootFilesystem"] is True, container["name"]
 
 
-def test_no_folder_of_a_pod_may_fill_its_node(helm: Path) -> None:
+def test_every_empty_dir_has_a_size_limit(helm: Path) -> None:
     rendered = [parse(render(helm, values)) for values in (DEFAULT_VALUES, FULL_VALUES, {})]
     written = [
         parse(path.read_text()) for path in sorted((CHECKOUT / "deploy").rglob("*.yaml")) if path.name != "kustomization.yaml"
@@ -124,7 +124,7 @@ def find_folders(node: Any) -> list[Any]:
     return [folder for item in node for folder in find_folders(item)] if isinstance(node, list) else []
 
 
-def test_a_quota_of_the_store_is_handed_on_as_it_is_written(helm: Path) -> None:
+def test_the_quota_of_the_store_is_passed_on_unchanged(helm: Path) -> None:
     values = {**DEFAULT_VALUES, "store": {"embedded": {"namespaceQuota": "5Gi"}}}
     store = find(parse(render(helm, values)), "Deployment", "ocelli-store")
     (container,) = store["spec"]["template"]["spec"]["containers"]
@@ -150,19 +150,19 @@ def test_built_ins_are_the_projects_manifests_unless_others_are_listed(helm: Pat
     assert built_ins(helm, {"builtIns": []}) == {}
 
 
-def test_weights_of_ones_own_take_the_place_of_the_packaged_ones_with_their_labels_and_resources(helm: Path) -> None:
+def test_custom_weights_replace_the_packaged_ones_with_their_labels_and_resources(helm: Path) -> None:
     food = FULL_VALUES["builtIns"][1]
     spec = built_ins(helm, {"builtIns": [food]})["food"]
     assert spec == {"pretrained": {"otherwise": "non-food", **food["pretrained"]}}
 
 
-def test_foods_of_an_imagenet_network_of_ones_own_have_a_class_for_the_rest_already(helm: Path) -> None:
+def test_custom_imagenet_weights_with_packaged_food_labels_already_have_non_food(helm: Path) -> None:
     pretrained = {"weights": {"url": "https://models.example.com/a.onnx"}, "labels": {"packaged": "ImageNetFood"}}
     spec = built_ins(helm, {"builtIns": [{"name": "food", "pretrained": pretrained}]})["food"]
     assert spec["pretrained"] == pretrained
 
 
-def test_how_a_built_in_is_served_is_merged_over_its_manifest(helm: Path) -> None:
+def test_serving_of_a_built_in_is_merged_into_its_manifest(helm: Path) -> None:
     given = {"replicas": 2, "resources": {"limits": {"memory": "2Gi"}}}
     serving = built_ins(helm, {"builtIns": [{"name": "default", "serving": given}]})["default"]["serving"]
     requests = projects_built_in("default")["serving"]["resources"]["requests"]
@@ -190,7 +190,7 @@ def pods(helm: Path, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def environment(helm: Path, component: str, values: Mapping[str, Any]) -> dict[str, str]:
-    """The variables of a component's container, of which none may be there twice: the API server refuses that."""
+    """The variables of a component's container. The API server refuses duplicates."""
     (container,) = pods(helm, values)[f"ocelli-{component}"]["spec"]["containers"]
     variables = {item["name"]: item.get("value", "") for item in container["env"]}
     assert len(variables) == len(container["env"])
@@ -205,7 +205,7 @@ NO_VALUES = {
     "OCELLI_GATEWAY_PORT",
     "OCELLI_GATEWAY_INTERNAL_PORT",
 }
-"""Settings that the chart's probes, ports and volumes would not follow."""
+"""Settings that would not change the chart's probes, ports and volumes."""
 
 
 @pytest.mark.parametrize(("component", "table"), [("operator", OperatorSettings), ("gateway", GatewaySettings)])
@@ -221,7 +221,7 @@ def test_the_chart_allows_all_settings_except_those_that_it_sets_itself(helm: Pa
     assert schema["propertyNames"]["enum"] == sorted(name for name in known - set_by_values - NO_VALUES if "OCELLI_" in name)
 
 
-def test_networks_of_sources_are_closed_unless_they_are_named(helm: Path) -> None:
+def test_private_networks_of_sources_are_denied_unless_they_are_listed(helm: Path) -> None:
     names = ("OCELLI_SOURCES_ALLOWED_NETWORKS", "OCELLI_SOURCES_DENIED_NETWORKS")
     assert not environment(helm, "operator", {}).keys() & set(names)
     sources = {"allowedNetworks": ["10.1.0.0/16", "fd00::/8"], "deniedNetworks": ["10.1.2.0/24"]}
@@ -230,7 +230,7 @@ def test_networks_of_sources_are_closed_unless_they_are_named(helm: Path) -> Non
 
 
 @pytest.mark.parametrize(("drain", "grace_seconds"), [(None, 30), (0, 15), (900, 915), ("2.5", 18)])
-def test_a_gateway_is_killed_after_its_drain_and_its_last_answers(
+def test_the_grace_period_of_a_gateway_covers_its_drain_and_its_last_answers(
     helm: Path, drain: float | str | None, grace_seconds: int
 ) -> None:
     settings = {} if drain is None else {"OCELLI_GATEWAY_DRAIN_SECONDS": drain}
@@ -238,7 +238,7 @@ def test_a_gateway_is_killed_after_its_drain_and_its_last_answers(
     assert spec["terminationGracePeriodSeconds"] == grace_seconds
 
 
-def test_grace_periods_are_longer_than_the_programs_take(helm: Path) -> None:
+def test_grace_periods_are_longer_than_the_programs_need(helm: Path) -> None:
     made = pods(helm, {})
     pre_stop = int(made["ocelli-gateway"]["spec"]["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
     taken = {
@@ -261,7 +261,7 @@ def test_the_connections_of_all_gateways_fit_into_an_inference_server() -> None:
     assert GATEWAY_DEFAULTS.max_concurrent_images <= GATEWAY_CONNECTIONS_LIMIT
 
 
-def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:
+def test_a_setting_can_be_a_number_or_a_boolean(helm: Path) -> None:
     names = ("QUOTA_CLASSIFIERS", "GATEWAY_PREDICTION_TIMEOUT_SECONDS", "LOG_LEVEL", "QUOTA_STORED_MEGABYTES")
     settings = dict(zip((f"OCELLI_{name}" for name in names), (12_345_678, 0.25, True, "007"), strict=True))
     variables = environment(helm, "gateway", {"gateway": {"settings": settings}})
@@ -269,7 +269,7 @@ def test_a_setting_may_be_a_number_or_a_switch(helm: Path) -> None:
 
 
 @pytest.mark.parametrize("quantity", ["0.5", 2, 1.5, "100m", "1e9", "12E6", ".5", "5Gi", "20k", "1T", "+1"])
-def test_a_quantity_is_what_kubernetes_takes_for_one(helm: Path, quantity: str | float) -> None:
+def test_quantities_have_the_syntax_of_kubernetes(helm: Path, quantity: str | float) -> None:
     render(helm, {"training": {"resources": {"requests": {"cpu": quantity}}}})
 
 
@@ -287,14 +287,14 @@ def test_nodes_are_watched_unless_namespaces_are_listed(
 
 
 @pytest.mark.parametrize(("replicas", "spread"), [(1, False), (2, True)])
-def test_operators_that_stand_by_do_so_on_other_nodes(helm: Path, replicas: int, spread: bool) -> None:
+def test_replicas_of_the_operator_are_on_different_nodes(helm: Path, replicas: int, spread: bool) -> None:
     pod = pods(helm, {"operator": {"replicas": replicas}})["ocelli-operator"]
     assert ("topologySpreadConstraints" in pod["spec"]) == spread
     for constraint in pod["spec"].get("topologySpreadConstraints", []):
         assert constraint["labelSelector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
-def test_affinities_are_handed_on(helm: Path) -> None:
+def test_affinities_are_passed_on(helm: Path) -> None:
     zones = {"key": "topology.kubernetes.io/zone", "operator": "In", "values": ["a"]}
     affinity = {
         "nodeAffinity": {
@@ -317,7 +317,7 @@ def test_every_image_can_be_pinned(helm: Path) -> None:
     assert not re.search(r"\bocelli-[a-z]+:1\.2(?!\S*@)", text)
 
 
-def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
+def test_the_operator_has_rights_for_its_own_lease(helm: Path) -> None:
     made = {(item["kind"], item["metadata"]["name"]): item for item in parse(render(helm, {"fullnameOverride": "two"}))}
     (container,) = made["Deployment", "two-operator"]["spec"]["template"]["spec"]["containers"]
     assert {"name": "OCELLI_LEASE_NAME", "value": "two-operator"} in container["env"]
@@ -325,12 +325,12 @@ def test_the_operators_lease_is_the_one_that_it_may_take(helm: Path) -> None:
     assert ("Lease", "two-operator") in made
 
 
-def test_the_namespace_of_the_release_is_no_tenants(helm: Path) -> None:
+def test_the_namespace_of_the_release_cannot_belong_to_a_tenant(helm: Path) -> None:
     with pytest.raises(AssertionError, match='"ocelli-system" is the namespace of this release'):
         render(helm, {"credentials": {"namespace": NAMESPACE}})
 
 
-def test_the_namespace_of_an_existing_secrets_users_is_not_looked_at(helm: Path) -> None:
+def test_the_namespace_of_users_in_an_existing_secret_is_not_checked(helm: Path) -> None:
     render(helm, {"credentials": {"existingSecret": "users", "namespace": NAMESPACE}, "namespaces": ["team-a"]})
 
 
@@ -339,7 +339,7 @@ OFFICE = {"ipBlock": {"cidr": "192.0.2.0/24"}}
 
 
 def peers(helm: Path, values: dict[str, Any], name: str, port: str) -> Any:
-    """Who may connect to a port by the one rule of a NetworkPolicy for it; None: everybody."""
+    """The peers that the NetworkPolicy's rule for a port admits; None: all."""
     policy = find(parse(render(helm, {**DEFAULT_VALUES, **values})), "NetworkPolicy", name)
     (rule,) = [rule for rule in policy["spec"]["ingress"] if rule["ports"] == [{"port": port}]]
     return rule.get("from")
@@ -358,18 +358,18 @@ METRICS_PORTS = {"operator": "metrics", "gateway": "internal", "store": "interna
 
 
 @pytest.mark.parametrize("component", METRICS_PORTS)
-def test_metrics_are_open_until_their_readers_are_named(helm: Path, component: str) -> None:
+def test_metrics_are_open_unless_their_readers_are_listed(helm: Path, component: str) -> None:
     port = METRICS_PORTS[component]
     assert peers(helm, {}, f"ocelli-{component}", port) is None
     assert peers(helm, {"networkPolicy": {"metricsFrom": [PROMETHEUS]}}, f"ocelli-{component}", port) == [PROMETHEUS]
 
 
-def test_the_store_is_open_for_its_clients_in_every_namespace_and_nobody_else(helm: Path) -> None:
+def test_only_clients_can_connect_to_the_store_from_every_namespace(helm: Path) -> None:
     ours = {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app.kubernetes.io/part-of": "ocelli"}}}
     assert peers(helm, {}, "ocelli-store", "http") == [ours]
 
 
-def test_the_gateway_is_open_until_its_peers_are_named_and_then_for_the_test_too(helm: Path) -> None:
+def test_listed_peers_and_the_test_can_connect_to_the_gateway(helm: Path) -> None:
     assert peers(helm, {}, "ocelli-gateway", "http") is None
     documents = parse(render(helm, {"credentials": {"user": "somebody"}}))
     test = find(documents, "Pod", "ocelli-test")["metadata"]["labels"]
@@ -379,7 +379,7 @@ def test_the_gateway_is_open_until_its_peers_are_named_and_then_for_the_test_too
     assert pod["podSelector"]["matchLabels"].items() <= test.items()
 
 
-def test_probes_and_metrics_have_a_port_that_no_service_leads_to(helm: Path) -> None:
+def test_no_service_has_the_port_of_probes_and_metrics(helm: Path) -> None:
     for documents in (parse(render(helm, FULL_VALUES)), parse(render(helm, DEFAULT_VALUES))):
         services = [item for item in documents if item["kind"] == "Service"]
         assert {port["targetPort"] for service in services for port in service["spec"]["ports"]} == {"http"}
@@ -391,7 +391,7 @@ def test_probes_and_metrics_have_a_port_that_no_service_leads_to(helm: Path) -> 
         assert {end["port"] for spec in monitors for end in spec["podMetricsEndpoints"]} <= {"internal", "metrics"}
 
 
-def test_inference_servers_are_scraped_at_the_port_that_their_service_has_for_that(helm: Path) -> None:
+def test_inference_servers_are_scraped_at_the_metrics_port_of_their_service(helm: Path) -> None:
     (monitor,) = [item for item in parse(render(helm, FULL_VALUES)) if item["kind"] == "ServiceMonitor"]
     assert [end["port"] for end in monitor["spec"]["endpoints"]] == [INTERNAL_PORT_NAME]
 
@@ -403,7 +403,7 @@ GATEWAY_PEER = {
 
 
 def inference_peers(helm: Path, values: dict[str, Any]) -> Any:
-    """Who may call inference servers, and who may read their metrics: for the NetworkPolicies that the operator makes."""
+    """Clients of inference servers, and readers of their metrics, for the operator's NetworkPolicies."""
     variables = environment(helm, "operator", values)
     settings = load_settings(ChildSettings, {"OCELLI_STORE_URL": "file:///store", **variables, "OCELLI_BACKBONES_FOLDER": ""})
     peers = settings.network_peers
@@ -411,7 +411,7 @@ def inference_peers(helm: Path, values: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team-a"]])
-def test_the_operator_guards_inference_servers_in_every_namespace_for_the_gateway(helm: Path, namespaces: list[str]) -> None:
+def test_the_operator_admits_only_the_gateway_to_inference_servers(helm: Path, namespaces: list[str]) -> None:
     values = {"namespaces": namespaces, "credentials": {"existingSecret": "users"}}
     assert inference_peers(helm, values) == ([GATEWAY_PEER], [])
     documents = parse(render(helm, {**DEFAULT_VALUES, "namespaces": namespaces}))
@@ -421,11 +421,11 @@ def test_the_operator_guards_inference_servers_in_every_namespace_for_the_gatewa
     assert GATEWAY_PEER["podSelector"]["matchLabels"].items() <= gateway.items()
 
 
-def test_inference_servers_are_not_guarded_where_network_policies_are_off(helm: Path) -> None:
+def test_the_operator_restricts_no_inference_servers_without_network_policies(helm: Path) -> None:
     assert inference_peers(helm, {"networkPolicy": {"enabled": False}}) is None
 
 
-def test_a_reader_of_metrics_that_names_no_namespace_is_one_of_the_releases(helm: Path) -> None:
+def test_a_reader_of_metrics_without_a_namespace_is_in_the_releases_namespace(helm: Path) -> None:
     pods = {"podSelector": {"matchLabels": {"app": "prometheus"}}}
     named = {**pods, "namespaceSelector": GATEWAY_PEER["namespaceSelector"]}
     values = {"networkPolicy": {"metricsFrom": [PROMETHEUS, pods, OFFICE]}}
@@ -434,13 +434,13 @@ def test_a_reader_of_metrics_that_names_no_namespace_is_one_of_the_releases(helm
 
 @pytest.mark.parametrize("value", ["gatewayFrom", "metricsFrom"])
 @pytest.mark.parametrize("peer", [{}, {"namespace": "monitoring"}])
-def test_a_peer_that_is_none_is_refused(helm: Path, value: str, peer: dict[str, str]) -> None:
+def test_an_invalid_peer_is_refused(helm: Path, value: str, peer: dict[str, str]) -> None:
     with pytest.raises(AssertionError, match=value):
         render(helm, {**DEFAULT_VALUES, "networkPolicy": {value: [peer]}})
 
 
 @pytest.mark.parametrize("namespaces", [[], ["team-a"]])
-def test_monitors_whose_prometheus_no_inference_server_lets_in_are_refused(helm: Path, namespaces: list[str]) -> None:
+def test_monitors_are_refused_if_no_prometheus_can_read_inference_servers(helm: Path, namespaces: list[str]) -> None:
     values = {**DEFAULT_VALUES, "namespaces": namespaces, "monitoring": {"serviceMonitor": {"enabled": True}}}
     with pytest.raises(AssertionError, match=r"networkPolicy\.metricsFrom is empty"):
         render(helm, values)
@@ -449,7 +449,7 @@ def test_monitors_whose_prometheus_no_inference_server_lets_in_are_refused(helm:
 
 @pytest.fixture(params=["Ingress", "HTTPRoute"])
 def routed_paths(request: pytest.FixtureRequest, helm: Path) -> list[str]:
-    """The paths that are let in, each with all that is below it."""
+    """The public path prefixes."""
     (rule,) = find(parse(render(helm, FULL_VALUES)), request.param, "ocelli-gateway")["spec"]["rules"]
     if request.param == "Ingress":
         assert {item["pathType"] for item in rule["http"]["paths"]} == {"Prefix"}
@@ -465,20 +465,20 @@ def is_below(path: str, prefix: str) -> bool:
 PUBLIC = {item.path for item in vars(operations).values() if isinstance(item, operations.Operation)} | {DOCUMENT_PATH}
 
 
-def test_every_operation_is_reached_from_outside(routed_paths: list[str]) -> None:
+def test_every_operation_has_a_public_path(routed_paths: list[str]) -> None:
     assert len(PUBLIC) > 6
     wanted = {prefix + path for prefix in ("", PREFIX) for path in PUBLIC}
     assert {path for path in wanted if not any(is_below(path, routed) for routed in routed_paths)} == set()
     assert {routed for routed in routed_paths if not any(is_below(path, routed) for path in wanted)} == set()
 
 
-def test_what_asks_for_no_credentials_is_not_reached_from_outside(routed_paths: list[str]) -> None:
+def test_paths_without_credentials_are_not_public(routed_paths: list[str]) -> None:
     inside = {prefix + path for prefix in ("", PREFIX) for path in (LIVE_PATH, "/healthz", "/metrics", "/readyz", "/")}
     assert {path for path in inside if any(is_below(path.rstrip("/"), routed) for routed in routed_paths)} == set()
 
 
 @pytest.mark.parametrize("values", [DEFAULT_VALUES, FULL_VALUES], ids=["default", "full"])
-def test_of_the_operators_containers_only_itself_gets_the_token_of_the_api_server(helm: Path, values: dict[str, Any]) -> None:
+def test_only_the_operators_own_container_has_the_api_token(helm: Path, values: dict[str, Any]) -> None:
     spec = find(parse(render(helm, values)), "Deployment", "ocelli-operator")["spec"]["template"]["spec"]
     assert spec["automountServiceAccountToken"] is False
     (volume,) = [
@@ -499,7 +499,7 @@ def test_of_the_operators_containers_only_itself_gets_the_token_of_the_api_serve
 @pytest.mark.parametrize(
     ("value", "kinds"), [("serviceMonitor", ["PodMonitor", "ServiceMonitor"]), ("rules", ["PrometheusRule"])]
 )
-def test_of_the_prometheus_operators_kinds_those_are_needed_that_are_used(helm: Path, value: str, kinds: list[str]) -> None:
+def test_only_the_prometheus_kinds_in_use_are_required(helm: Path, value: str, kinds: list[str]) -> None:
     values = {**DEFAULT_VALUES, "monitoring": {value: {"enabled": True}}, "networkPolicy": {"metricsFrom": [PROMETHEUS]}}
     needed = ["ocelli.dev/v1alpha1/Classifier", *(f"monitoring.coreos.com/v1/{kind}" for kind in kinds)]
     assert render(helm, values, api_versions=needed)
@@ -518,7 +518,7 @@ def test_of_the_prometheus_operators_kinds_those_are_needed_that_are_used(helm: 
         ({"existingSecret": "users"}, {}, None),
     ],
 )
-def test_the_test_logs_in_with_a_key_that_there_is(
+def test_the_helm_test_logs_in_with_an_existing_key(
     helm: Path, credentials: dict[str, str], secret: dict[str, str], key: tuple[str, str] | None
 ) -> None:
     documents = parse(render(helm, {"credentials": credentials, "test": {"apiKeySecret": secret}}))
@@ -532,7 +532,7 @@ def test_the_test_logs_in_with_a_key_that_there_is(
     assert found == ([] if key is None else [key])
 
 
-def test_a_test_without_a_key_says_what_it_needs() -> None:
+def test_the_helm_test_reports_a_missing_key() -> None:
     environ = {name: value for name, value in os.environ.items() if name != "OCELLI_API_KEY"}
     done = subprocess.run(
         [sys.executable, CHART / "test_release.py"], env=environ, capture_output=True, text=True, timeout=60, check=False
@@ -566,7 +566,7 @@ MODES: dict[str, dict[str, Any]] = {
     ".store.mode": {"store": {"bucket": {"url": "s3://models"}}},
     ".test": LOG_IN,
 }
-"""Values with which those below a path apply, where they don't by default."""
+"""Values that are needed for those below a path to have an effect."""
 OTHERS: dict[str, Any] = {
     ".backbones": FULL_VALUES["backbones"],
     ".builtIns": [{"name": "default"}],
@@ -588,11 +588,11 @@ OTHERS: dict[str, Any] = {
     ".store.embedded.namespaceQuota": "5Gi",
     ".store.mode": "bucket",
 }
-"""Other values than the default, where one can't be guessed."""
+"""Values that differ from the default, if they cannot be derived from it."""
 
 
 def change(value: Any, path: str) -> Any:
-    """Another value that may stand there."""
+    """Another valid value."""
     if path in OTHERS:
         return OTHERS[path]
     if path.endswith(".tolerations"):
@@ -621,7 +621,7 @@ def overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def render_again(helm: Path, values: dict[str, Any]) -> str:
-    """The rendering without what is drawn anew each time."""
+    """The rendering without random values."""
     return re.sub(r'apiKey: "\w{40}"|[0-9a-f]{64}', "", render(helm, values))
 
 
@@ -630,7 +630,7 @@ def renderings() -> dict[str, str]:
     return {}
 
 
-# What is looked up in a cluster is tested with one.
+# Lookups in a cluster have their own tests.
 @pytest.mark.parametrize("path", [path for path in leaves(DEFAULTS) if path != ".preconditions.enabled"])
 def test_every_value_makes_a_difference(helm: Path, renderings: dict[str, str], path: str) -> None:
     prefix = max((prefix for prefix in MODES if is_inside(path, prefix)), key=len, default="")
@@ -675,7 +675,7 @@ def test_an_alert_has_a_runbook(alert: str) -> None:
 
 
 def rules(helm: Path, *options: str, **monitoring: Any) -> list[dict[str, Any]]:
-    """The alerts as the cluster gets them."""
+    """The alerts as they are installed."""
     values = {**DEFAULT_VALUES, "monitoring": {"rules": {"enabled": True}, **monitoring}}
     (rule,) = [item for item in parse(render(helm, values, *options)) if item["kind"] == "PrometheusRule"]
     found: list[dict[str, Any]] = rule["spec"]["groups"][0]["rules"]
@@ -687,7 +687,7 @@ def dashboard_queries() -> list[str]:
     return [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def test_alerts_of_two_installations_are_told_apart(helm: Path) -> None:
+def test_alerts_of_two_installations_are_distinguishable(helm: Path) -> None:
     alerts = rules(helm, "--namespace", "vision")
     assert len(alerts) == len(ALERTS)
     for alert in alerts:
@@ -702,11 +702,11 @@ def test_the_dashboard_shows_one_installation_at_a_time() -> None:
 
 
 def selectors(query: str) -> set[str]:
-    """What each metric in a query is first selected by."""
+    """The first selector of each metric in a query."""
     return set(re.findall(r"\bocelli_[a-z_]+(?:\{([^,}]*))?", query))
 
 
-def test_neither_alerts_nor_dashboard_count_probes_of_load_balancers_as_requests(helm: Path) -> None:
+def test_alerts_and_dashboard_do_not_count_probes_of_load_balancers_as_requests(helm: Path) -> None:
     queries = [alert["expr"] for alert in rules(helm)] + dashboard_queries()
     counted = re.findall(r"ocelli_gateway_requests_total(\{[^}]*\})?", " ".join(queries))
     assert len(counted) == 3
@@ -714,7 +714,7 @@ def test_neither_alerts_nor_dashboard_count_probes_of_load_balancers_as_requests
         assert f'route!="{LIVE_PATH}"' in selector
 
 
-def test_alerts_lead_to_their_runbooks_where_these_have_an_address(helm: Path) -> None:
+def test_alerts_link_to_their_runbooks_if_a_url_is_set(helm: Path) -> None:
     assert all("runbook_url" not in alert["annotations"] for alert in rules(helm))
     address = "https://wiki.example.com/runbooks"
     for alert in rules(helm, runbookURL=address):

@@ -1,4 +1,4 @@
-"""Commands of the runbooks do what they are there for."""
+"""The commands of the runbooks work."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ case " $* " in
   *" exec "*) exec "{sys.executable}" - ;;
 esac
 """
-"""Stands for a cluster with two gateways, in which commands run on this machine."""
+"""Stands in for a cluster with two gateways, whose commands run on this machine."""
 WORDS = "Not healthy: the store does not answer"
 
 
@@ -49,12 +49,12 @@ def gateway_port() -> Iterator[int]:
 
 
 def blocks(alert: str) -> list[str]:
-    """What is to be pasted into a shell."""
+    """The commands to paste into a shell."""
     section = (CHECKOUT / "docs" / "runbooks.md").read_text().partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
     return re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
 
 
-def test_every_gateway_tells_what_it_misses_also_when_it_is_not_healthy(tmp_path: Path, gateway_port: int) -> None:
+def test_every_gateway_reports_its_problems_even_if_it_is_not_healthy(tmp_path: Path, gateway_port: int) -> None:
     (block,) = blocks("OcelliGatewayErrors")
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)

@@ -1,4 +1,4 @@
-"""What a test run says of the REST contract: how many rows each of its parts has, and of how many every test passed.
+"""The result of a test run for the REST contract: the number of rows of each part, and how many passed all their tests.
 
 A test names the rows that it shows with `@pytest.mark.contract_row(ID, …)`; ids are those of `contract_rows`.
 """
@@ -22,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        # As a property it travels from the workers of a parallel run to where the report is written.
+        # A property, because it is passed from the workers of a parallel run to the process that writes the report.
         item.user_properties += [(_PROPERTY, row) for row in rows_of(item)]
 
 
@@ -32,7 +32,7 @@ def rows_of(item: pytest.Item) -> list[str]:
 
 
 class RowReport:
-    """Collects what became of each row."""
+    """Collects the results of each row."""
 
     def __init__(self) -> None:
         self._tried: set[str] = set()

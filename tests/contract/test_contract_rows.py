@@ -1,4 +1,4 @@
-"""Every row of the REST contract has a test, and tests name no rows that are not there."""
+"""Every row of the REST contract has a test, and tests name existing rows only."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_every_row_has_a_test() -> None:
     assert sorted(ROWS - marked_rows()) == []
 
 
-def test_tests_name_no_other_rows() -> None:
+def test_tests_name_existing_rows_only() -> None:
     assert sorted(marked_rows() - ROWS) == []
 
 
@@ -41,6 +41,6 @@ def test_rows_are_found_in_tables_lists_and_sections() -> None:
         assert identity in ROWS
 
 
-def test_two_rows_of_one_id_are_refused() -> None:
+def test_two_rows_with_one_id_are_refused() -> None:
     with pytest.raises(ValueError, match="rows of one id"):
         read_contract_rows("# Part D: x\n\n1. Twice\n2. Twice\n")

@@ -286,8 +286,8 @@ def write_texts(kubeconfig: Path, text: str) -> tuple[str, str]:
             manifest = make_classifier(name="texts")
             await client.apply(CLASSIFIERS, "default", "texts", manifest, field_manager="test")
             stored = await client.apply(CLASSIFIERS, "default", "texts", status, field_manager="test", subresource="status")
-            told = await client.create(EVENTS, "default", {**of_kind(EVENTS), **event})
-        return stored["status"]["conditions"][0]["message"], told["note"]
+            stored_event = await client.create(EVENTS, "default", {**of_kind(EVENTS), **event})
+        return stored["status"]["conditions"][0]["message"], stored_event["note"]
 
     return asyncio.run(write())
 

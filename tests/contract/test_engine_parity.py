@@ -1,4 +1,4 @@
-"""How far scores may be from PyTorch's with float32, whatever engine computes them.
+"""The scores of every engine are close to PyTorch's with float32.
 
 The bound is 0.0005: every backbone is computed with float32.
 """
@@ -44,7 +44,7 @@ def install(folder: Path, name: str) -> Backbone:
 
 
 def striped_images(backbone: Backbone, count: int, *, seed: int) -> NDArray[np.uint8]:
-    """Upright stripes, then as many lying ones."""
+    """Images of vertical stripes, then as many of horizontal ones."""
     size = backbone.metadata.preprocessing.height
     return np.stack(
         [striped(vertical=vertical, seed=seed + row, size=size) for vertical in (True, False) for row in range(count)]
@@ -52,7 +52,7 @@ def striped_images(backbone: Backbone, count: int, *, seed: int) -> NDArray[np.u
 
 
 def largest_difference(backbone: Backbone, served: Engine, reference: Engine) -> float:
-    """Between the scores of heads that were learned with the engine that serves; both kinds of images are judged."""
+    """Between the scores of heads that were trained with the serving engine, for both kinds of images."""
     learned = striped_images(backbone, LEARNED_IMAGES, seed=0)
     membership = np.repeat(np.eye(2, dtype=np.bool_), LEARNED_IMAGES, axis=0)
     examples = Examples(
@@ -64,7 +64,7 @@ def largest_difference(backbone: Backbone, served: Engine, reference: Engine) ->
     heads = fit_heads(examples).heads
     judged = striped_images(backbone, JUDGED_IMAGES, seed=1000)
     scores, expected = heads.scores(served.features(judged)), heads.scores(reference.features(judged))
-    # Heads that cannot tell the classes apart would agree in any engine. Rejection lowers both scores of an image alike.
+    # Heads that cannot distinguish the classes would agree in any engine. Rejection lowers both scores of an image alike.
     upright = expected[:, 0] > expected[:, 1]
     assert (upright[:JUDGED_IMAGES].mean() > 0.8, upright[JUDGED_IMAGES:].mean() < 0.2) == (True, True)
     return float(np.abs(scores - expected).max())

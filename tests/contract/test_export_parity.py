@@ -1,6 +1,6 @@
 """Exports give the server's scores: ONNX in ONNX Runtime, Core ML by its specification's own preprocessing, layers and weights.
 
-50 images: the photographs where they are at hand, else drawn ones, and in any case images of odd sizes.
+50 images: the photographs if they are available, otherwise drawn ones, and always images of unusual sizes.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from tests.unit.model.rejections import make_rejection
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 IMAGES = 50
 CORE_ML_IMAGES = 20
-"""Of these, the odd ones first: the interpreter of its layers is slow."""
+"""Of these, the unusual ones first: the interpreter of its layers is slow."""
 CORE_ML_REJECTED_IMAGES = 10
 POWER = 0.6
 CLASS_NAMES = ("heron", "Äpfel & Birnen 日本", 'quote"free')
 ONNX_BOUND = 0.01
-"""For images that came without loss: Pillow rounds to whole grey values between its two passes, ONNX Runtime does not."""
+"""For losslessly compressed images: Pillow rounds to whole grey values between its two passes, ONNX Runtime does not."""
 ONNX_JPEG_BOUND = 0.02
 """The server lets the decoder of a large JPEG scale it, which shows a little more of its noise."""
 SAME_FEATURES_BOUND = 0.001
@@ -84,7 +84,7 @@ test_images.__test__ = False  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, kw_only=True)
 class Installed:
-    """A backbone in a store, and what runs it in the server."""
+    """A backbone in a store, and the engine of the server."""
 
     store: ObjectStore
     metadata: BackboneMetadata
@@ -97,7 +97,7 @@ class Installed:
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """A classifier as the server has it, and as both exports have it."""
+    """A classifier in the server, and both of its exports."""
 
     backbone: Installed
     heads: Heads
@@ -113,7 +113,7 @@ class Exported:
 
 
 def make_heads(feature_count: int, seed: int = 0) -> Heads:
-    """Heads whose scores spread over the whole range."""
+    """Heads with scores over the whole range."""
     random = np.random.default_rng(seed)
     count = len(CLASS_NAMES)
     return Heads(
@@ -251,11 +251,11 @@ def test_onnx_normalises_and_rejects_as_the_server(name: str, request: pytest.Fi
 
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
 @pytest.mark.parametrize("size", [(1920, 1280), (1000, 700)], ids=["1920x1280", "1000x700"])
-def test_onnx_gives_the_scores_of_the_server_where_an_image_was_scaled_in_its_steps(
+def test_onnx_gives_the_scores_of_the_server_for_images_scaled_in_the_same_steps(
     lite_and_rejecting: Exported, size: tuple[int, int], format_name: str
 ) -> None:
     image = drawn(7, *size, format_name)
-    # As docs/exports.md has it.
+    # As in docs/exports.md.
     width, height = (256 * side // min(size) for side in size)
     if format_name == "JPEG":
         pixels = simplejpeg.decode_jpeg(image, min_height=2 * height, min_width=2 * width, min_factor=1)
@@ -280,7 +280,7 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: 
     exported: Exported = request.getfixturevalue(name)
     assert exported.core_ml is not None
     model = core_ml_messages().Model.FromString(exported.core_ml)
-    # What Vision does beforehand is what the server does before its crop.
+    # Vision first does what the server does before its crop.
     height, width = input_size(exported.preprocessing)
     before = Preprocessing(
         height=height,
@@ -300,9 +300,7 @@ def test_core_ml_specification_gives_the_scores_of_the_server(name: str, count: 
 
 @pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
 @pytest.mark.parametrize("count", [IMAGES, CORE_ML_REJECTED_IMAGES])
-def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
-    name: str, count: int, request: pytest.FixtureRequest
-) -> None:
+def test_test_images_are_rejected_fully_partly_or_not_at_all(name: str, count: int, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     images = test_images()[:count]
     unrejected = server_scores(replace(exported, heads=replace(exported.heads, rejection=None)), images)
@@ -314,7 +312,7 @@ def test_images_of_the_test_are_rejected_wholly_partly_and_not_at_all(
 
 
 @pytest.mark.parametrize("name", ["lite_and_rejecting", "torchvision_and_rejecting"])
-def test_core_ml_of_every_backbone_has_the_version_that_its_layers_need(name: str, request: pytest.FixtureRequest) -> None:
+def test_core_ml_of_every_backbone_has_the_version_required_by_its_layers(name: str, request: pytest.FixtureRequest) -> None:
     exported: Exported = request.getfixturevalue(name)
     model = core_ml_messages().Model.FromString(exported.core_ml)
     network = model.neuralNetworkClassifier
@@ -353,7 +351,7 @@ def test_core_ml_is_read_by_coremltools(lite: Exported, tmp_path: Path) -> None:
     assert specification.description.predictedFeatureName == "classLabel"
 
 
-def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Exported) -> None:
+def test_input_describes_how_to_fit_an_image(lite: Exported, torchvision: Exported) -> None:
     for exported in (lite, torchvision):
         model = core_ml_messages().Model.FromString(exported.core_ml)
         image = model.description.input[0]
@@ -362,7 +360,7 @@ def test_input_says_how_an_image_is_to_be_fitted(lite: Exported, torchvision: Ex
         assert (crop, image.type.imageType.height, crop in image.shortDescription) == ("centerCrop", 256, True)
 
 
-def test_wrong_weight_would_be_seen(lite: Exported) -> None:
+def test_a_wrong_weight_changes_the_scores_noticeably(lite: Exported) -> None:
     model = core_ml_messages().Model.FromString(lite.core_ml)
     height, width = input_size(lite.preprocessing)
     pixels = make_pixels(3, height=height, width=width)

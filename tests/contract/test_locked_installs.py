@@ -1,4 +1,4 @@
-"""What is installed, for development and in images, is what was locked: every package by its hash."""
+"""Development environments and images install only locked packages, each by its hash."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def read_commands(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["Makefile", "images/Dockerfile"])
-def test_every_install_asks_for_hashes(name: str) -> None:
+def test_every_install_requires_hashes(name: str) -> None:
     statements = [part for line in read_commands(name) for part in re.split(r";|&&|\|\|", line) if INSTALLED.search(part)]
     assert len(statements) > 3
     assert [part for part in statements if "--require-hashes" not in part] == []
 
 
 @pytest.mark.parametrize("name", ["Makefile", "images/Dockerfile"])
-def test_no_install_takes_packages_from_another_index(name: str) -> None:
+def test_no_install_uses_another_index(name: str) -> None:
     assert [line for line in read_commands(name) if re.search(r"--(extra-)?index-url|--find-links", line)] == []
 
 
@@ -59,7 +59,7 @@ def test_images_record_the_digest_of_the_base_that_they_were_built_from(tmp_path
     assert {f"BASE_IMAGE={base}", f"BASE_DIGEST={digest}"} <= set(arguments)
 
 
-def test_an_image_of_its_own_base_is_named_in_its_list_of_packages(tmp_path: Path) -> None:
+def test_a_custom_base_image_is_in_the_list_of_packages(tmp_path: Path) -> None:
     (command,) = re.findall(r"python3 -c '([^']*sbom[^']*)'", (CHECKOUT / "images" / "Dockerfile").read_text())
     sbom = tmp_path / "sbom.cdx.json"
     sbom.write_text(json.dumps({"bomFormat": "CycloneDX", "metadata": {"component": {"name": "x"}}}))

@@ -1,4 +1,4 @@
-"""The OpenAPI document: generated from what parses, valid, and true of every answer that generated requests get."""
+"""The OpenAPI document: generated from the parsers, valid, and correct for the answers to generated requests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_document_has_every_operation_of_the_contract(document: Any) -> None:
     assert set(table) <= described
 
 
-def test_document_says_nothing_of_operations_that_are_not_there(document: Any, gateway: GatewayInstance) -> None:
+def test_document_has_no_operations_that_do_not_exist(document: Any, gateway: GatewayInstance) -> None:
     for path, item in document["paths"].items():
         for method in item:
             response = httpx.request(method.upper(), gateway.address + path.replace("{classifier_id}", "none_1"))
@@ -81,7 +81,7 @@ def test_examples_of_fields_fit_their_schemas(document: Any) -> None:
     assert checked > 20
 
 
-def test_parts_of_any_name_are_described(document: Any) -> None:
+def test_parts_with_arbitrary_names_are_described(document: Any) -> None:
     form = document["paths"]["/v3/classifiers"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     (pattern,) = form["patternProperties"]
     names = {"owl_positive_examples": True, "_positive_examples": False, "a*b_positive_examples": False, "owl": False}
@@ -106,7 +106,7 @@ def test_field_that_an_operation_does_not_declare_cannot_be_read() -> None:
         GET_CLASSIFIER.read(sent, THRESHOLD)
 
 
-def test_every_reference_leads_somewhere(document: Any) -> None:
+def test_every_reference_has_a_target(document: Any) -> None:
     for name in re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)):
         assert name in document["components"]["schemas"]
 
@@ -126,7 +126,7 @@ def test_examples_of_answers_fit_their_schemas(document: Any) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A request, which operation of the document it is, and what is answered."""
+    """A request, its operation in the document, and the expected answer."""
 
     method: str
     path: str

@@ -1,4 +1,4 @@
-"""Scores do not depend on the node: a processor without its newest instructions gives the same ones.
+"""Scores do not depend on the node: they are the same without the processor's newest instructions.
 
 A second process runs with `ONEDNN_MAX_CPU_ISA=AVX2`, which turns AVX-512 and AMX off in OpenVINO's kernels. That it is obeyed
 is read from the compiled network, which names the kernel of each layer.
@@ -51,10 +51,10 @@ print(json.dumps([engine.name, sorted(kernels)]))
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a process made of the images."""
+    """The result of one process for the images."""
 
     learned: NDArray[np.float32]
-    """Features of the images that heads are learned from, then of the same images mirrored."""
+    """Features of the training images, then of the same images mirrored."""
     judged: NDArray[np.float32]
     engine: str
     kernels: tuple[str, ...]
@@ -62,7 +62,7 @@ class Run:
 
 def run(folder: Path, *, precision: Precision | None = None, **environment: str) -> Run:
     learned = np.stack([stripes(seed, upright) for upright in (1.0, 0.0) for seed in range(LEARNED_IMAGES)])
-    # From lying to upright ones: their scores lie between 0 and 1, where they move most.
+    # From horizontal to vertical ones: their scores are between 0 and 1, where they change most.
     judged = np.stack([stripes(1000 + seed, part) for seed, part in enumerate(np.linspace(0, 1, JUDGED_IMAGES))])
     np.save(folder / "images.npy", np.concatenate([learned, mirrored(learned), judged]))
     command = [sys.executable, "-c", PROGRAM, installed_backbone().folder, precision or ""]
@@ -74,7 +74,7 @@ def run(folder: Path, *, precision: Precision | None = None, **environment: str)
 
 
 def stripes(seed: int, upright: float) -> NDArray[np.uint8]:
-    """Upright stripes and lying ones over each other, the upright ones with this share."""
+    """Vertical stripes blended with horizontal ones, the vertical ones with this share."""
     size = installed_backbone().metadata.preprocessing.height
     both = (striped(vertical=vertical, seed=2 * seed + vertical, size=size).astype(np.float32) for vertical in (True, False))
     first, second = both
@@ -103,7 +103,7 @@ def heads(newest: Run) -> Heads:
         membership=membership,
         folds=np.arange(len(rows)) % FOLDS,
     )
-    # Without rejection: these pictures are unlike those learned from, and rejected scores hardly move.
+    # Without rejection: these pictures are unlike the examples, and rejected scores hardly change.
     return replace(fit_heads(examples).heads, rejection=None)
 
 
@@ -117,14 +117,14 @@ def test_scores_are_the_same_without_the_newest_instructions(newest: Run, older:
     assert difference <= BOUND
 
 
-def test_the_judged_images_have_scores_of_every_size(newest: Run, heads: Heads) -> None:
+def test_the_evaluated_images_have_scores_over_the_whole_range(newest: Run, heads: Heads) -> None:
     scores = heads.scores(newest.judged)[:, 0]
     assert ((scores > 0.2) & (scores < 0.8)).sum() >= 5
     assert (scores.min() < 0.3, scores.max() > 0.7) == (True, True)
 
 
 @pytest.mark.skipif("avx512f" not in PROCESSOR, reason="this processor has no instructions newer than AVX2")
-def test_the_newest_instructions_were_used_and_then_were_not(newest: Run, older: Run) -> None:
+def test_only_the_first_process_used_the_newest_instructions(newest: Run, older: Run) -> None:
     assert any("avx512" in kernel for kernel in newest.kernels)
     assert [kernel for kernel in older.kernels if "avx512" in kernel or "amx" in kernel] == []
     assert any("avx2" in kernel for kernel in older.kernels)
@@ -136,7 +136,7 @@ def test_both_computed_with_float32(newest: Run, older: Run) -> None:
 
 
 @pytest.mark.skipif("avx512_bf16" not in PROCESSOR, reason="this processor has no bfloat16")
-def test_bfloat16_would_be_seen(newest: Run, heads: Heads, tmp_path: Path) -> None:
+def test_bfloat16_changes_the_scores_noticeably(newest: Run, heads: Heads, tmp_path: Path) -> None:
     fastest = run(tmp_path, precision=Precision.FASTEST)
     difference = largest_difference(heads, newest, fastest)
     print(f"{fastest.engine}, {fastest.kernels}: largest difference of a score {difference:.4f}")

@@ -37,7 +37,7 @@ def names_in(*folders: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_every_setting_has_a_meaning_and_a_name_of_its_own(program: type) -> None:
+def test_every_setting_has_a_description_and_a_unique_name(program: type) -> None:
     rows = GENERATOR.setting_rows(program)
     assert [setting.name for setting, meaning in rows if not meaning.endswith(".")] == []
     assert len({setting.name for setting, _ in rows}) == len(rows) == len(list(list_settings(program)))

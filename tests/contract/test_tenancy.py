@@ -1,4 +1,4 @@
-"""Tenants: none sees, changes, exhausts or slows what is another's. A tenant is a namespace; anna and bert have one each."""
+"""Tenants cannot see, change, exhaust or slow down what others own. A tenant is a namespace; anna and bert have one each."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ QUERY = "?version=2018-03-19"
 
 
 def padded(seed: int, padding_bytes: int) -> bytes:
-    """A zip of examples that is larger by so many bytes."""
+    """A zip of examples that is this many bytes larger."""
     images = {f"{index}.png": png(seed * 1000 + index, (12, 12)) for index in range(10)}
     return build_zip({**images, "notes.txt": random.Random(seed).randbytes(padding_bytes)})
 
@@ -80,7 +80,7 @@ CALLS: dict[str, Callable[[V3Client, str], httpx.Response]] = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_classifier_of_another_tenant_is_answered_as_one_that_is_not_there(tenants: Tenants, call: str) -> None:
+def test_classifier_of_another_tenant_is_answered_like_a_missing_one(tenants: Tenants, call: str) -> None:
     of_another, of_unknown = CALLS[call](tenants.bert, tenants.annas), CALLS[call](tenants.bert, "annas_1")
     assert of_another.status_code == of_unknown.status_code == 404
     assert of_another.text.replace(tenants.annas, "ID") == of_unknown.text.replace("annas_1", "ID")
@@ -93,12 +93,12 @@ def test_calls_of_another_tenant_change_nothing(tenants: Tenants) -> None:
     assert tenants.stage.classifier(tenants.annas) == before
 
 
-def test_list_and_owner_me_hold_nothing_of_another_tenant(tenants: Tenants) -> None:
+def test_list_and_owner_me_contain_nothing_of_another_tenant(tenants: Tenants) -> None:
     assert tenants.bert.http.get("/v3/classifiers").json() == {"classifiers": []}
     assert tenants.bert.classify(("a.png", png()), owners="me").status_code == 404
 
 
-def test_create_puts_it_into_the_callers_namespace_and_store(tenants: Tenants) -> None:
+def test_create_uses_the_callers_namespace_in_cluster_and_store(tenants: Tenants) -> None:
     identity = tenants.bert.created("berts")
     assert tenants.stage.classifier(identity, "team-b")["metadata"]["namespace"] == "team-b"
     assert {path.split("/")[1] for path in tenants.stage.stored_uploads() if identity in path} == {"team-b"}
@@ -110,7 +110,7 @@ def test_user_data_of_another_tenant_stays(tenants: Tenants) -> None:
     assert tenants.anna.get(identity).status_code == 200
 
 
-def test_token_of_one_tenant_opens_nothing_of_another(tenants: Tenants) -> None:
+def test_token_of_one_tenant_gives_no_access_to_another(tenants: Tenants) -> None:
     form = {"grant_type": "urn:ibm:params:oauth:grant-type:apikey", "apikey": OTHER_KEY}
     token = httpx.post(f"{tenants.gateway.address}/identity/token", data=form).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
@@ -138,12 +138,12 @@ def test_quota_of_classifiers_is_429_that_says_so(tmp_path_factory: pytest.TempP
         response = client.create()
         assert_error(response, 429, "limit_exceeded", "quota of classifiers", "2 of 2")
         assert response.headers["retry-after"].isdigit()
-        # Whoever makes room may go on.
+        # After a delete, the tenant can create again.
         client.delete(client.http.get("/v3/classifiers").json()["classifiers"][0]["classifier_id"])
         assert client.create().status_code == 200
 
 
-def test_quota_of_classifiers_holds_for_requests_at_the_same_time(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_quota_of_classifiers_applies_to_concurrent_requests(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("at-once"))) as own:
         client = limited(own, quota_classifiers=3)
         with ThreadPoolExecutor(8) as threads:
@@ -160,7 +160,7 @@ def test_quota_of_stored_bytes_is_413_that_says_so(tmp_path_factory: pytest.Temp
         assert len(own.stored_uploads()) == 2
 
 
-def test_quota_of_stored_bytes_holds_for_a_retrain(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_quota_of_stored_bytes_applies_to_a_retrain(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("retrain"))) as own:
         client = limited(own, quota_stored_megabytes=1)
         identity = client.created("small")
@@ -174,7 +174,7 @@ def test_quota_of_stored_bytes_holds_for_a_retrain(tmp_path_factory: pytest.Temp
 
 @pytest.fixture
 def full_store(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that has no room for more of anna's."""
+    """A store in which anna's quota is used up."""
     put = tenants.stage.objects.put
 
     async def put_where_there_is_room(key: str, data: bytes | Path) -> None:
@@ -186,7 +186,7 @@ def full_store(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("full_store")
-def test_create_over_the_quota_of_the_store_is_413_in_the_stores_words(tenants: Tenants) -> None:
+def test_create_over_the_quota_of_the_store_is_413_with_the_stores_message(tenants: Tenants) -> None:
     words = 'Namespace "team-a" has no room in the store for 3.0 MiB more; delete classifiers.'
     assert_error(tenants.anna.create("large"), 413, "limit_exceeded", words)
 
@@ -237,7 +237,7 @@ def test_quota_of_one_tenant_does_not_limit_another(tmp_path_factory: pytest.Tem
         assert [client.create().status_code for client in (anna, bert, anna)] == [200, 200, 429]
 
 
-def test_credential_set_may_have_its_own_quota(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_credential_set_can_have_its_own_quota(tmp_path_factory: pytest.TempPathFactory) -> None:
     with closing(Stage(folder=tmp_path_factory.mktemp("own-quota"))) as own:
         own.write_credentials(
             "bert.json", user="bert", password="other", namespace="team-b", owner="b", quota={"classifiers": 0}
@@ -271,7 +271,7 @@ def hold_uploads(gateway: GatewayInstance, count: int) -> list[socket.socket]:
     return held
 
 
-def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Tenants) -> None:
+def test_endless_uploads_occupy_only_the_share_of_their_tenant(tenants: Tenants) -> None:
     gateway = tenants.stage.start_gateway(max_concurrent_uploads=4)
     bert = connect(gateway, tenants.stage, "bert", "other")
     held = hold_uploads(gateway, 20)
@@ -282,9 +282,7 @@ def test_uploads_that_never_end_hold_only_the_share_of_their_tenant(tenants: Ten
             connection.close()
 
 
-def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
-    tenants: Tenants, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_checks_of_zips_do_not_delay_another_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     may_check = threading.Event()
     take_turn = ZipInspector._take_turn
     turns: list[Turn] = []
@@ -297,7 +295,7 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
 
     monkeypatch.setattr(ZipInspector, "_take_turn", take_turn_when_it_may)
     slow = [("slow_positive_examples", ("slow.zip", examples(1))), ("owl_positive_examples", ("owl.zip", examples(2)))]
-    # More than zips are looked into at a time: one of them holds what a tenant may hold.
+    # More zips than are inspected concurrently: they use the whole share of a tenant.
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.create, "slow", slow) for _ in range(DEFAULT_THREADS)]
         try:
@@ -310,7 +308,7 @@ def test_zips_of_one_tenant_that_are_slow_to_check_keep_no_other_waiting(
 
 
 def assert_a_flood_of_zips_does_not_delay_others(tenants: Tenants, may_go_on: threading.Event) -> None:
-    """One tenant's `slow.zip`s, which wait for the event, keep no image of the other one waiting."""
+    """One tenant's `slow.zip`s, which wait for the event, do not delay images of the other one."""
     slow = ("slow.zip", build_zip({"a.png": png()}))
     with ThreadPoolExecutor(DEFAULT_THREADS) as threads:
         flood = [threads.submit(tenants.anna.classify, slow) for _ in range(DEFAULT_THREADS)]
@@ -322,7 +320,7 @@ def assert_a_flood_of_zips_does_not_delay_others(tenants: Tenants, may_go_on: th
         assert {future.result().status_code for future in flood} == {200}
 
 
-def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying(
+def test_zips_that_open_slowly_do_not_delay_classify_of_another_tenant(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_open = threading.Event()
@@ -336,7 +334,7 @@ def test_zips_of_one_tenant_that_are_slow_to_open_keep_no_other_from_classifying
     assert_a_flood_of_zips_does_not_delay_others(tenants, may_open)
 
 
-def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying(
+def test_zips_that_read_slowly_do_not_delay_classify_of_another_tenant(
     tenants: Tenants, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_read = threading.Event()
@@ -349,7 +347,7 @@ def test_zips_of_one_tenant_that_are_slow_to_read_keep_no_other_from_classifying
     assert_a_flood_of_zips_does_not_delay_others(tenants, may_read)
 
 
-def test_predictions_that_hang_hold_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_predictions_occupy_only_the_share_of_their_tenant(tenants: Tenants, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_gateway.gateway.MAX_CONCURRENT_PREDICTIONS", 4)
     stage = tenants.stage
     gateway = stage.start_gateway(prediction_timeout_seconds=60)

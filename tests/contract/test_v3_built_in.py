@@ -26,7 +26,7 @@ def own_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 def install(stage: Stage, name: str, *, served: bool = True) -> StubInferenceServer | None:
-    """A pretrained Classifier in the built-in namespace, as the operator leaves it, and the stub that serves it."""
+    """A pretrained Classifier in the built-in namespace with its status, and the stub that serves it."""
     status: dict[str, Any] = {"classifierID": f"{name}_17"}
     if served:
         status["servedRevision"] = REVISION
@@ -87,7 +87,7 @@ WITHOUT_MODEL = {"default": None, "food": ["non-food"], "explicit": []}
 @pytest.mark.contract_row("B4/With no model installed for one of them: 200, its item has")
 @pytest.mark.parametrize("state", ["not installed", "not ready", "not answering"])
 @pytest.mark.parametrize("name", list(WITHOUT_MODEL))
-def test_without_a_model_that_answers_it_is_a_warning(own_stage: Stage, state: str, name: str) -> None:
+def test_a_built_in_without_a_ready_model_is_a_warning(own_stage: Stage, state: str, name: str) -> None:
     if state != "not installed":
         server = install(own_stage, name, served=state == "not answering")
         if server is not None:
@@ -109,14 +109,14 @@ def test_food_without_a_model_answers_non_food_at_every_threshold(own_stage: Sta
 
 
 @pytest.mark.parametrize("threshold", ["0.96", "1"])
-def test_food_whose_model_sees_nothing_at_the_threshold_answers_non_food(own_stage: Stage, threshold: str) -> None:
+def test_food_answers_non_food_if_no_class_reaches_the_threshold(own_stage: Stage, threshold: str) -> None:
     install(own_stage, "food")
     answer, warnings = answered(connected(own_stage), "food", threshold=threshold)
     assert answer["classes"] == [{"class": "non-food", "score": float(threshold)}]
     assert warnings == []
 
 
-def test_food_whose_model_sees_something_answers_that_alone(own_stage: Stage) -> None:
+def test_food_answers_only_the_classes_that_reach_the_threshold(own_stage: Stage) -> None:
     install(own_stage, "food")
     answer, _ = answered(connected(own_stage), "food", threshold="0.92")
     assert [item["class"] for item in answer["classes"]] == ["owl"]
@@ -146,7 +146,7 @@ def test_warning_says_why_there_is_no_answer(own_stage: Stage, state: str, why: 
     assert [why in item["description"] for item in body["warnings"]] == [True], body["warnings"]
 
 
-def test_built_in_that_lacks_its_weights_is_not_said_to_become_ready(own_stage: Stage) -> None:
+def test_warning_about_missing_weights_does_not_advise_waiting(own_stage: Stage) -> None:
     install(own_stage, "food", served=False)
     manifest = own_stage.call(lambda: own_stage.cluster.find(CLASSIFIERS, SYSTEM_NAMESPACE, "food"))
     assert manifest is not None
@@ -199,7 +199,7 @@ def test_pretrained_classifier_of_a_tenant_is_a_custom_one_with_its_hierarchy(ow
     assert body["custom_classes"] == 2
 
 
-def test_built_in_classifier_that_fails_fails_no_request(own_stage: Stage) -> None:
+def test_failed_built_in_classifier_does_not_fail_the_request(own_stage: Stage) -> None:
     server = install(own_stage, "food")
     assert server is not None
     server.refusal = (429, "QueueFull")
@@ -240,7 +240,7 @@ def test_credential_set_of_the_built_in_namespace_is_refused(own_stage: Stage) -
         ("xx-yy-zz, ,;q", "en"),
     ],
 )
-def test_built_in_server_is_asked_in_the_language_of_the_client(own_stage: Stage, header: str, asked: str) -> None:
+def test_built_in_server_gets_the_language_of_the_client(own_stage: Stage, header: str, asked: str) -> None:
     server = install(own_stage, "default")
     assert server is not None
     client = connected(own_stage)
@@ -272,5 +272,5 @@ def test_built_in_server_is_asked_in_the_language_of_the_client(own_stage: Stage
         (",".join(["xx"] * 1000), "en"),
     ],
 )
-def test_language_is_the_one_asked_for_first(accepted: str, language: str) -> None:
+def test_language_is_the_preferred_one_of_the_client(accepted: str, language: str) -> None:
     assert choose_language(accepted) == language

@@ -41,7 +41,7 @@ def classes(body: Any, image: int = 0, classifier: int = 0) -> list[dict[str, An
 
 
 def assert_image_error(response: httpx.Response, status: int, error_id: str, description: str, *, count: int = 1) -> None:
-    """The body of a request none of whose images has an answer."""
+    """The answer to a request if no image could be classified."""
     assert_error(response, status, error_id)
     body = response.json()
     assert body["error"].startswith(description), body["error"]
@@ -110,9 +110,7 @@ def test_answer_is_the_whole_object(client: V3Client, birds: str) -> None:
         ("", ["owl", "stork"]),
     ],
 )
-def test_classes_that_reach_the_threshold_come_sorted(
-    client: V3Client, birds: str, threshold: str, expected: list[str]
-) -> None:
+def test_classes_that_reach_the_threshold_are_sorted(client: V3Client, birds: str, threshold: str, expected: list[str]) -> None:
     body = client.classify(("a.png", png()), classifier_ids=birds, threshold=threshold).json()
     assert [item["class"] for item in classes(body)] == expected
 
@@ -157,7 +155,7 @@ def test_images_of_every_kind_and_mode_are_fine(client: V3Client, birds: str, fo
 
 
 @pytest.mark.contract_row("A5/images_file", "D/Media types are unreliable: application/octet-stream")
-def test_file_name_and_declared_type_mean_nothing(client: V3Client, birds: str) -> None:
+def test_file_name_and_declared_type_are_ignored(client: V3Client, birds: str) -> None:
     files = [("images_file", ("notes.txt", png(), "application/zip"))]
     body = client.http.post("/v3/classify", data={"classifier_ids": birds}, files=files).json()
     assert (body["images"][0]["image"], len(classes(body))) == ("notes.txt", 2)
@@ -168,25 +166,25 @@ def test_fields_are_read_from_the_query(client: V3Client, birds: str) -> None:
     assert [item["class"] for item in classes(body)] == ["owl"]
 
 
-def test_form_wins_over_the_query(client: V3Client, birds: str) -> None:
+def test_form_takes_precedence_over_the_query(client: V3Client, birds: str) -> None:
     params = {"classifier_ids": "default", "threshold": "0.9"}
     body = client.classify(("a.png", png()), params=params, classifier_ids=birds, threshold="0").json()
     assert [item["class"] for item in classes(body)] == ["owl", "stork", "heron"]
 
 
-def test_empty_form_part_counts_as_left_out(client: V3Client, birds: str) -> None:
+def test_empty_form_part_counts_as_absent(client: V3Client, birds: str) -> None:
     body = client.classify(("a.png", png()), params={"classifier_ids": birds}, classifier_ids=" ", owners="", url="").json()
     assert body["images"][0]["classifiers"][0]["classifier_id"] == birds
 
 
 @pytest.mark.contract_row("A5/classifier_ids")
-def test_lists_are_trimmed_without_repeats_and_in_the_order_asked_for(client: V3Client, birds: str) -> None:
+def test_lists_are_trimmed_without_duplicates_and_keep_their_order(client: V3Client, birds: str) -> None:
     body = client.classify(("a.png", png()), classifier_ids=f" default , {birds},, default,{birds} ").json()
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["default", birds]
 
 
 @pytest.mark.contract_row("D/Lists. classifier_ids arrives as one comma-joined text part")
-def test_list_may_come_in_several_parts(client: V3Client, birds: str) -> None:
+def test_list_can_be_in_several_parts(client: V3Client, birds: str) -> None:
     files = [
         ("images_file", ("a.png", png())),
         ("classifier_ids", (None, birds.encode())),
@@ -217,7 +215,7 @@ def test_last_value_of_a_repeated_key_in_parameters_counts(client: V3Client) -> 
     assert client.classify(("a.png", png()), parameters=document).status_code == 200
 
 
-def test_image_of_more_bytes_than_a_zip_may_have_is_an_image_that_is_too_large(client: V3Client) -> None:
+def test_image_larger_than_a_zip_may_be_is_an_image_that_is_too_large(client: V3Client) -> None:
     huge = png() + bytes(101 * MEGABYTE)
     response = client.classify(("huge.png", huge), classifier_ids="default")
     assert_error(response, 413, "limit_exceeded")
@@ -226,7 +224,7 @@ def test_image_of_more_bytes_than_a_zip_may_have_is_an_image_that_is_too_large(c
     assert body["images_processed"] == 1
 
 
-def test_image_of_more_bytes_than_a_zip_may_have_harms_no_other_one(client: V3Client) -> None:
+def test_image_larger_than_a_zip_may_be_does_not_affect_others(client: V3Client) -> None:
     files = [("huge.png", b"no image" + bytes(101 * MEGABYTE)), ("small.png", png())]
     body = client.classify(*files, classifier_ids="default").json()
     assert ["error" in item for item in body["images"]] == [True, False]
@@ -275,7 +273,7 @@ def test_ids_override_owners(client: V3Client, birds: str) -> None:
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == ["food"]
 
 
-def test_owner_me_where_nothing_can_answer_is_404(stage: Stage, gateway: GatewayInstance) -> None:
+def test_owner_me_without_a_ready_classifier_is_404(stage: Stage, gateway: GatewayInstance) -> None:
     other = connect(gateway, stage, "bert", "other")
     assert_image_error(other.classify(("a.png", png()), owners="me"), 404, "not_found", "No classifiers found")
 
@@ -325,7 +323,7 @@ def test_bad_images_of_a_zip_have_separate_errors(client: V3Client, birds: str) 
 
 
 @pytest.mark.contract_row("A5/warnings", "A5/Zips", "D/Old demos send cars.zip, 50 pictures plus a __MACOSX")
-def test_of_more_than_20_images_the_first_20_are_classified(client: V3Client, birds: str) -> None:
+def test_only_the_first_20_images_are_classified(client: V3Client, birds: str) -> None:
     archive = build_zip({f"{index:02d}.png": png(index) for index in range(50)} | {"__MACOSX/._a": b"x"})
     body = client.classify(("cars.zip", archive), classifier_ids=birds).json()
     assert [image["image"] for image in body["images"]] == [f"cars.zip/{index:02d}.png" for index in range(20)]
@@ -363,7 +361,7 @@ class BadImage:
     error_id: str = "input_error"
     description: str = INVALID
     by_the_server: bool = True
-    """An inference server refuses it as well: the stub knows fewer rules than a real one."""
+    """The inference server refuses it, too: the stub has fewer rules than a real one."""
 
 
 def bad_images() -> list[BadImage]:
@@ -458,7 +456,7 @@ def test_useless_zip_alone_is_400(client: V3Client, birds: str, data: bytes) -> 
     assert response.json()["images"][0]["image"] == "z.zip"
 
 
-def test_lone_image_waits_for_no_zip(client: V3Client, birds: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_image_does_not_wait_for_zips(client: V3Client, birds: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, held, real = threading.Event(), threading.Event(), classify.ImageFiles
 
     def open_files(files: Any) -> Any:
@@ -491,7 +489,7 @@ def test_images_of_a_refused_request_are_named_without_being_read(client: V3Clie
     )
 
 
-def test_zip_behind_a_program_is_a_zip(client: V3Client, birds: str) -> None:
+def test_self_extracting_zip_is_a_zip(client: V3Client, birds: str) -> None:
     body = client.classify(("a.exe", b"MZ" + bytes(1000) + build_zip({"a.png": png()})), classifier_ids=birds).json()
 
     assert [image["image"] for image in body["images"]] == ["a.exe/a.png"]
@@ -514,7 +512,7 @@ def test_error_of_an_entry_names_its_unknown_compression(client: V3Client, birds
     assert "compressed by LZMA" in response.json()["images"][0]["error"]["description"]
 
 
-def test_name_that_is_not_the_utf8_it_claims_to_be_spoils_no_zip(client: V3Client, birds: str) -> None:
+def test_invalid_utf8_in_a_name_does_not_break_the_zip(client: V3Client, birds: str) -> None:
     data = build_zip({"\u00e4.png": png(), "b.png": png()}).replace("\u00e4".encode(), b"\xff\xfe")
 
     assert client.classify(("a.zip", data), classifier_ids=birds).json()["images_processed"] == 2
@@ -584,14 +582,14 @@ def test_waiting_for_a_failed_classifier_is_not_advised(stage: Stage, client: V3
     assert_error(response, 400, "classifier_not_ready", facts)
 
 
-def test_classifier_that_never_served_next_to_others_is_a_warning(client: V3Client, birds: str) -> None:
+def test_classifier_that_never_served_is_a_warning_next_to_others(client: V3Client, birds: str) -> None:
     young = client.created("young")
     body = client.classify(("a.png", png()), classifier_ids=f"{young},{birds}").json()
     assert [item["classifier_id"] for item in body["images"][0]["classifiers"]] == [birds]
     assert (body["warnings"][0]["warning_id"], young in body["warnings"][0]["description"]) == ("classifier_not_ready", True)
 
 
-def test_failed_retraining_leaves_the_old_definition_answering(stage: Stage, client: V3Client) -> None:
+def test_old_definition_answers_after_a_failed_retraining(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready("old", {"heron": 0.9, "owl": 0.1})
     client.retrain(classifier_id, [("stork_positive_examples", ("s.zip", build_zip({f"{i}.png": png(i) for i in range(10)})))])
     stage.fail_training(classifier_id, "bad data")
@@ -632,7 +630,7 @@ def test_another_server_answers_if_one_refuses(stage: Stage, client: V3Client, r
     assert statuses == {200}
 
 
-def test_dead_server_costs_no_request(stage: Stage, client: V3Client) -> None:
+def test_dead_server_fails_no_request(stage: Stage, client: V3Client) -> None:
     classifier_id, servers = served(stage, client, replicas=2)
     stage.kill_server(servers[1])
     statuses = {client.classify(("a.png", png()), classifier_ids=classifier_id).status_code for _ in range(6)}
@@ -678,7 +676,7 @@ def test_concurrent_images_are_spread_over_the_servers(stage: Stage, client: V3C
     assert min(server.asked for server in servers) > 0
 
 
-def test_switch_of_the_revision_leaves_no_gap_though_the_watch_lags(stage: Stage, client: V3Client) -> None:
+def test_switch_of_the_revision_has_no_gap_although_the_watch_lags(stage: Stage, client: V3Client) -> None:
     classifier_id, old = served(stage, client)
     client.classify(("a.png", png()), classifier_ids=classifier_id)
     stage.call(lambda: setattr(stage.cluster, "watching", False))
@@ -691,7 +689,7 @@ def test_switch_of_the_revision_leaves_no_gap_though_the_watch_lags(stage: Stage
     assert classes(body) == [{"class": "owl", "score": 0.6}]
 
 
-def test_silent_classifier_named_by_owner_only_is_left_out_with_a_warning(stage: Stage, tmp_path: Any) -> None:
+def test_unresponsive_classifier_selected_by_owner_is_left_out_with_a_warning(stage: Stage, tmp_path: Any) -> None:
     own = Stage(folder=tmp_path / "own")
     try:
         mine = connect(own.start_gateway(), own)
@@ -746,7 +744,7 @@ def test_plain_color_is_named(client: V3Client, color: tuple[int, int, int], nam
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_any_plain_color_gets_a_name_though_it_is_noisy(client: V3Client, seed: int) -> None:
+def test_any_plain_color_gets_a_name_despite_noise(client: V3Client, seed: int) -> None:
     generator = np.random.default_rng(seed)
     base = generator.integers(0, 256, 3)
     pixels = np.clip(base + generator.normal(0, 4, (120, 160, 3)), 0, 255).astype(np.uint8)
@@ -754,7 +752,7 @@ def test_any_plain_color_gets_a_name_though_it_is_noisy(client: V3Client, seed: 
     assert len(classes(body)) >= 1
 
 
-def test_a_jpeg_without_the_mark_of_its_end_is_fine(client: V3Client) -> None:
+def test_a_jpeg_without_its_end_marker_is_fine(client: V3Client) -> None:
     body = client.classify(("a.jpg", plain((255, 0, 0), format_name="JPEG")[:-2]))
 
     assert body.status_code == 200

@@ -47,7 +47,7 @@ def encrypted() -> bytes:
 
 
 def overlapping(count: int) -> bytes:
-    """Entries of the directory that all name the same bytes."""
+    """Directory entries that all refer to the same bytes."""
     data = build_zip({"a.png": png(1, (12, 12))})
     directory, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
     entries = data[directory:end] * count
@@ -197,7 +197,7 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "folders",
         "equal base names",
         "paths that climb out",
-        "skipped without a word",
+        "skipped silently",
         "unusable next to ten",
         "no image suffix",
         "behind a program",
@@ -205,7 +205,7 @@ def test_class_name_is_kept_as_it_is(client: V3Client, class_name: str) -> None:
         "bzip2",
     ],
 )
-def test_zip_with_ten_usable_images_is_taken(client: V3Client, data: bytes) -> None:
+def test_zip_with_ten_usable_images_is_accepted(client: V3Client, data: bytes) -> None:
     assert client.create("zips", [positive("a", data), positive("b")]).status_code == 200
 
 
@@ -327,7 +327,7 @@ def encode_gif() -> bytes:
 
 @pytest.mark.contract_row("A2/Zip contents", "A2/Zips inside zips are not opened. Encrypted zips are refused")
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.what)
-def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: V3Client, refusal: Refusal) -> None:
+def test_refused_create_names_the_part_and_stores_nothing(stage: Stage, client: V3Client, refusal: Refusal) -> None:
     before = (stage.stored_uploads(), len(stage.call(lambda: stage.cluster.all(CLASSIFIERS, NAMESPACE))))
     response = client.create(refusal.name, refusal.parts())
     assert_error(response, refusal.status, refusal.error_id, *refusal.words)
@@ -345,9 +345,7 @@ def test_refused_create_names_the_part_and_leaves_nothing(stage: Stage, client: 
     ],
     ids=["Kubernetes refuses the object", "a ResourceQuota is used up", "Kubernetes does not answer"],
 )
-def test_create_that_kubernetes_does_not_take_leaves_nothing(
-    stage: Stage, client: V3Client, error: Exception, status: int
-) -> None:
+def test_create_that_kubernetes_refuses_stores_nothing(stage: Stage, client: V3Client, error: Exception, status: int) -> None:
     before = stage.stored_uploads()
     stage.call(lambda: setattr(stage.cluster, "create_error", error))
     assert_error(client.create("lost"), status)
@@ -360,13 +358,13 @@ def test_refusal_names_the_example_sets_and_the_unknown_parts(client: V3Client) 
     assert_error(response, 400, "parameter_error", words)
 
 
-def test_forgotten_at_sign_of_curl_is_recognised(client: V3Client) -> None:
+def test_missing_at_sign_of_curl_is_recognised(client: V3Client) -> None:
     response = client.create("cars", [("car_positive_examples", b"/home/anna/cars.zip"), NEGATIVE])
     words = '(it is the text "/home/anna/cars.zip"; with curl, write @ before the file\'s name)'
     assert_error(response, 400, "input_error", words)
 
 
-def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_object_name_causes_another_id(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = client.created("Clash")
     number = int(taken.rpartition("_")[2])
     draws = iter([number - 1, 4711])
@@ -375,7 +373,7 @@ def test_taken_object_name_leads_to_another_id(stage: Stage, client: V3Client, m
     assert client.created("clash") == "clash_4712"
 
 
-def test_taken_id_keeps_its_uploads(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_id_keeps_its_uploads(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = client.created("Drawn", [positive("owl", examples(21)), NEGATIVE])
     before = [path for path in stage.stored_uploads() if taken in path]
     draws = iter([int(taken.rpartition("_")[2]) - 1, 4712])

@@ -33,7 +33,7 @@ def part(place: PartPlace, file: str, data: bytes) -> ExportPart:
 
 
 def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, bytes]) -> None:
-    """What a trainer leaves of the revision that is served: exports of two parts each."""
+    """The exports of the served revision, of two parts each, as a trainer stores them."""
     revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
     location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
     exports = {}
@@ -51,7 +51,7 @@ BOTH = {ExportFormat.CORE_ML: b" and a head", ExportFormat.ONNX: b" and another 
 
 
 @pytest.mark.contract_row("B6", "0.1/GET /v3/classifiers/{classifier_id}/core_ml_model")
-def test_core_ml_model_is_its_parts_one_behind_the_other(stage: Stage, client: V3Client) -> None:
+def test_core_ml_model_is_the_concatenation_of_its_parts(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mlmodel")
     store_exports(stage, identity, BOTH)
     response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model", headers={"Accept": "*/*"})
@@ -80,7 +80,7 @@ def test_details_say_whether_there_is_a_core_ml_model(stage: Stage, client: V3Cl
 
 @pytest.mark.contract_row("A1/core_ml_enabled")
 @pytest.mark.parametrize("served", [False, True], ids=["not yet served", "served"])
-def test_made_of_published_weights_it_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
+def test_classifier_from_published_weights_never_promises_a_core_ml_model(stage: Stage, client: V3Client, served: bool) -> None:
     identity = f"published_{1 + served}"
     status = {"classifierID": identity} | ({"servedRevision": "0" * 10, "settledRevision": "0" * 10} if served else {})
     stage.put_classifier(
@@ -136,7 +136,7 @@ def test_damaged_part_is_503_and_not_half_a_file(stage: Stage, client: V3Client,
     assert_error(client.http.get(f"/v3/classifiers/{identity}/core_ml_model"), 503, "unavailable")
 
 
-def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
+def test_head_request_returns_the_size(stage: Stage, client: V3Client) -> None:
     identity = client.ready("head")
     store_exports(stage, identity, BOTH)
     response = client.http.head(f"/v3/classifiers/{identity}/core_ml_model")
@@ -148,7 +148,7 @@ def test_head_says_how_large_it_is(stage: Stage, client: V3Client) -> None:
 
 @pytest.fixture(scope="module")
 def large(stage: Stage, client: V3Client) -> str:
-    """The id of a classifier whose model is larger than what lies between two sockets."""
+    """The id of a classifier whose model is larger than the socket buffers."""
     identity = client.ready("large")
     store_exports(stage, identity, {ExportFormat.CORE_ML: bytes(24 * 1024 * 1024)})
     return identity
@@ -156,7 +156,7 @@ def large(stage: Stage, client: V3Client) -> str:
 
 @contextmanager
 def stalled_downloads(gateway: GatewayInstance, identity: str, count: int) -> Iterator[list[socket.socket]]:
-    """Connections over which a model is asked for and not read."""
+    """Connections that request a model and do not read it."""
     with ExitStack() as opened:
         connections = []
         for _ in range(count):
@@ -169,7 +169,7 @@ def stalled_downloads(gateway: GatewayInstance, identity: str, count: int) -> It
 
 
 def begun(connections: list[socket.socket]) -> int:
-    """How many of them have something to read."""
+    """How many of them have received data."""
     return len(select.select(connections, [], [], 0)[0])
 
 
@@ -182,7 +182,7 @@ def test_tenant_has_only_its_share_of_downloads_at_a_time(stage: Stage, large: s
         assert begun(connections) == 2
 
 
-def test_client_that_stops_reading_is_broken_off(stage: Stage, large: str) -> None:
+def test_client_that_stops_reading_is_disconnected(stage: Stage, large: str) -> None:
     gateway = stage.start_gateway(body_timeout_seconds=0.3)
     with stalled_downloads(gateway, large, 1):
         ended = 'route="/v3/classifiers/{classifier_id}/core_ml_model"'

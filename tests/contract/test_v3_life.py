@@ -85,12 +85,12 @@ def shown_figures(body: dict[str, object]) -> dict[str, object]:
 @pytest.mark.contract_row("A1/Accuracy", "A1/accuracy", "A1/accuracy_interval")
 def test_accuracy_is_that_of_the_served_revision(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created()
-    told = [shown_figures(client.get(classifier_id).json())]
+    shown = [shown_figures(client.get(classifier_id).json())]
     stage.finish_training(classifier_id, figures=FIGURES)
-    told.append(shown_figures(client.get(classifier_id).json()))
-    told.append(shown_figures(client.retrain(classifier_id, STORK).json()))
+    shown.append(shown_figures(client.get(classifier_id).json()))
+    shown.append(shown_figures(client.retrain(classifier_id, STORK).json()))
     measured = {"accuracy": 0.934, "accuracy_interval": {"lower": 0.871, "upper": 0.967}}
-    assert told == [{}, measured, measured]
+    assert shown == [{}, measured, measured]
 
 
 @pytest.mark.contract_row("A1/Accuracy", "A4/Failed retraining")
@@ -291,7 +291,7 @@ def test_overlapping_retrain_replaces_the_one_in_progress(stage: Stage, client: 
 
 
 @pytest.mark.contract_row("A4/Failed retraining")
-def test_failed_retraining_goes_back_to_the_old_classes(stage: Stage, client: V3Client) -> None:
+def test_failed_retraining_restores_the_old_classes(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)
     stage.finish_training(classifier_id, retrained_at=RETRAINED_AT)
@@ -396,7 +396,7 @@ def test_manifest_made_classifier_refuses_rest_writes(stage: Stage, client: V3Cl
     assert client.get(classifier_id).status_code == 200
 
 
-def test_manifest_made_classifier_may_allow_rest_writes(stage: Stage, client: V3Client) -> None:
+def test_manifest_made_classifier_can_allow_rest_writes(stage: Stage, client: V3Client) -> None:
     classifier_id = apply_manifest(stage, "open", annotations={REST_WRITES_ANNOTATION: "Allowed"})
     assert client.delete(classifier_id).status_code == 200
 
@@ -450,7 +450,7 @@ def test_unknown_id_is_404(client: V3Client, method: str) -> None:
     assert_error(client.http.request(method, "/v3/classifiers/nobody_12", files=files), 404, "not_found", "nobody_12")
 
 
-# What is lost or full
+# Lost artifacts and full disks
 
 
 def test_retrain_without_the_served_artifact_is_refused_as_unavailable(stage: Stage, client: V3Client) -> None:
@@ -461,7 +461,7 @@ def test_retrain_without_the_served_artifact_is_refused_as_unavailable(stage: St
     assert_error(client.retrain(classifier_id, CRANE), 503, "unavailable", classifier_id)
 
 
-def test_full_disk_is_503_and_leaves_nothing(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_503_and_stores_nothing(stage: Stage, client: V3Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -61,9 +61,7 @@ def test_brief_items_have_three_fields_in_any_status_oldest_first(lister: V3Clie
 
 @pytest.mark.contract_row("B1")
 @pytest.mark.parametrize("verbose", ["true", "false"])
-def test_classifiers_of_one_second_come_in_the_order_in_which_they_were_created(
-    own_stage: Stage, lister: V3Client, verbose: str
-) -> None:
+def test_classifiers_of_one_second_are_listed_in_order_of_creation(own_stage: Stage, lister: V3Client, verbose: str) -> None:
     identities = [lister.created(name) for name in ("e", "c", "d", "a", "b")]
     for identity in identities:
         manifest = own_stage.classifier(identity)
@@ -119,13 +117,13 @@ def test_store_that_cannot_be_read_is_503_for_the_verbose_list(
 
 
 @pytest.mark.contract_row("B1")
-def test_where_there_is_none_the_list_is_empty(own_stage: Stage, lister: V3Client, three: list[str]) -> None:
+def test_list_without_classifiers_is_empty(own_stage: Stage, lister: V3Client, three: list[str]) -> None:
     other = connect(own_stage.start_gateway(), own_stage, "bert", "other")
     assert listed(other) == []
 
 
 @pytest.mark.contract_row("B1")
-def test_one_that_a_manifest_made_is_listed(own_stage: Stage, lister: V3Client) -> None:
+def test_manifest_made_classifier_is_listed(own_stage: Stage, lister: V3Client) -> None:
     own_stage.put_classifier(
         {
             "metadata": {"name": "by-hand", "labels": {CLASSIFIER_ID_LABEL: "byxhand_7"}},

@@ -301,7 +301,7 @@ def test_every_answer_has_a_different_transaction_id(client: V3Client) -> None:
         ("n" * 100, "n" * 36),
     ],
 )
-def test_classifier_id_is_made_of_the_name(client: V3Client, name: str, stem: str) -> None:
+def test_classifier_id_is_derived_from_the_name(client: V3Client, name: str, stem: str) -> None:
     classifier_id = client.created(name)
     assert re.fullmatch(r"[A-Za-z0-9]+_[0-9]{1,10}", classifier_id)
     assert classifier_id.rpartition("_")[0] == stem
@@ -363,7 +363,7 @@ def test_body_that_is_not_a_multipart_form_is_400(client: V3Client, path: str, c
     assert_error(client.http.post(path, content=body, headers={"Content-Type": content_type}), 400)
 
 
-def test_body_shorter_than_it_says_is_400(gateway: GatewayInstance) -> None:
+def test_body_shorter_than_its_declared_length_is_400(gateway: GatewayInstance) -> None:
     request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 5000")
     answer = exchange(gateway, request + multipart([('Content-Disposition: form-data; name="name"', b"birds")]), finish=True)
     assert status_of(answer) == 400
@@ -378,14 +378,14 @@ def test_length_of_thousands_of_digits_is_read_as_the_number_that_it_is(gateway:
 
 @pytest.mark.contract_row("C1/declared Content-Length above the limit of the call (256")
 @pytest.mark.parametrize("length", [2**64, 10**30, 10**300])
-def test_length_that_no_parser_counts_to_is_413_as_any_other(gateway: GatewayInstance, length: int) -> None:
+def test_excessively_large_length_is_413_like_any_other(gateway: GatewayInstance, length: int) -> None:
     answer = exchange(
         gateway, head("POST", "/v3/classify" + QUERY, f"Content-Type: {MULTIPART_TYPE}", f"Content-Length: {length}")
     )
     assert (status_of(answer), body_of(answer)["error_id"]) == (413, "limit_exceeded")
 
 
-def test_refused_length_of_a_create_uses_up_nothing_of_the_quota(stage: Stage) -> None:
+def test_refused_length_of_a_create_does_not_count_against_the_quota(stage: Stage) -> None:
     gateway = stage.start_gateway(quota_upload_megabytes_per_hour=1)
     request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 100000000000000")
     assert status_of(exchange(gateway, request)) == 413
@@ -486,7 +486,7 @@ def test_healthz_says_why_a_create_would_not_succeed(tmp_path_factory: pytest.Te
         instance = stage.start_gateway()
         for file in stage.credentials_folder.iterdir():
             file.unlink()
-        # A good answer holds for some seconds; what matters is that it does not hold for ever.
+        # A positive result is cached for some seconds, but not longer.
         wait_for(
             lambda: httpx.get(f"{instance.internal_address}/healthz").status_code == 503, "not healthy without credentials", 15
         )
@@ -526,11 +526,11 @@ def test_livez_answers_without_credentials(gateway: GatewayInstance) -> None:
     assert httpx.get(f"{gateway.address}/livez").status_code == 200
 
 
-def test_namespace_of_the_caller_holds_the_object(stage: Stage, client: V3Client) -> None:
+def test_object_is_in_the_namespace_of_the_caller(stage: Stage, client: V3Client) -> None:
     assert stage.classifier(client.created("placed"))["metadata"]["namespace"] == NAMESPACE
 
 
-def test_address_with_nothing_at_it_says_where_the_api_is(client: V3Client) -> None:
+def test_unused_address_names_the_address_of_the_api(client: V3Client) -> None:
     assert_error(client.http.get("/"), 404, "not_found", "the API is below /v3, tokens are at /identity/token")
 
 

@@ -105,7 +105,7 @@ def test_tokens_count_among_the_requests_of_the_tenant(stage: Stage) -> None:
         refused.extend(answer for answer in answers if answer.status_code != 200)
         return bool(refused)
 
-    # However slow the machine is, one of the rounds comes within a second.
+    # Even on a slow machine, one of the rounds ends within a second.
     wait_for(is_refused, "a token is refused", timeout_seconds=30)
     assert_error(refused[0], 429, "limit_exceeded", "quota of requests")
 
@@ -124,7 +124,7 @@ def altered(token: str, **claims: Any) -> str:
 
 @pytest.mark.contract_row("B7")
 @pytest.mark.parametrize("what", ["altered", "cut off", "unsigned", "of another key", "expired", "from the future", "no token"])
-def test_token_that_is_not_good_is_401(stage: Stage, gateway: GatewayInstance, what: str) -> None:
+def test_invalid_token_is_401(stage: Stage, gateway: GatewayInstance, what: str) -> None:
     good = token_of(gateway)
     claims = jwt.decode(good, options={"verify_signature": False})
     key = signing_key(stage, TokenUse.ACCESS)
@@ -142,7 +142,7 @@ def test_token_that_is_not_good_is_401(stage: Stage, gateway: GatewayInstance, w
     assert (status_with(gateway, good), status_with(gateway, token)) == (200, 401)
 
 
-def test_token_ends_with_the_password_that_it_was_given_for(stage: Stage, gateway: GatewayInstance) -> None:
+def test_token_is_invalid_after_a_change_of_its_password(stage: Stage, gateway: GatewayInstance) -> None:
     values = {"user": "carla", "namespace": "team-carla", "owner": "carla"}
     stage.write_credentials("carla.json", password="first", **values)
     wait_for(lambda: ask(gateway, apikey="first").status_code == 200, "the set is read")
@@ -157,14 +157,14 @@ def pair_of(gateway: GatewayInstance, api_key: str = PASSWORD) -> tuple[str, str
 
 
 def renew(gateway: GatewayInstance, refresh_token: str) -> httpx.Response:
-    """As SDKs of 2018 and 2019 do; their Authorization says nothing."""
+    """As SDKs of 2018 and 2019 do; their Authorization header has no meaning."""
     form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
     headers = {"Authorization": "Basic Yng6Yng="}
     return httpx.post(f"{gateway.address}/identity/token", data=form, headers=headers, timeout=30)
 
 
 @pytest.mark.contract_row("B7")
-def test_refresh_token_brings_another_pair_that_can_be_used(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+def test_refresh_token_gives_a_new_usable_pair(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
     path = f"/v3/classifiers/{client.created('renewed')}"
     _, refresh_token = pair_of(gateway)
     for _ in range(3):
@@ -197,7 +197,7 @@ def test_refresh_token_works_on_every_replica_at_once(stage: Stage, gateway: Gat
         "no token",
     ],
 )
-def test_refresh_token_that_is_not_good_is_400(stage: Stage, gateway: GatewayInstance, what: str) -> None:
+def test_invalid_refresh_token_is_400(stage: Stage, gateway: GatewayInstance, what: str) -> None:
     access, good = pair_of(gateway)
     claims = jwt.decode(good, options={"verify_signature": False})
     key = signing_key(stage, TokenUse.REFRESH)
@@ -230,7 +230,7 @@ def test_refresh_token_is_not_a_bearer_token(gateway: GatewayInstance) -> None:
 
 
 @pytest.mark.contract_row("B7")
-def test_refresh_token_ends_with_the_password_that_it_was_given_for(stage: Stage, gateway: GatewayInstance) -> None:
+def test_refresh_token_is_invalid_after_a_change_of_its_password(stage: Stage, gateway: GatewayInstance) -> None:
     values = {"user": "dora", "namespace": "team-dora", "owner": "dora"}
     stage.write_credentials("dora.json", password="first", **values)
     wait_for(lambda: ask(gateway, apikey="first").status_code == 200, "the set is read")
@@ -249,12 +249,12 @@ def test_tokens_are_never_logged(gateway: GatewayInstance, caplog: pytest.LogCap
     assert not [line for line in lines if any(token in line for token in tokens)]
 
 
-def test_signing_keys_survive_that_the_cluster_is_away(stage: Stage) -> None:
+def test_signing_keys_survive_an_outage_of_the_cluster(stage: Stage) -> None:
     own = stage.start_gateway()
     token = token_of(own)
     stage.cluster.reachable = False
     try:
-        # The token is good; what it asks for is not there.
+        # The token is valid; the classifier does not exist.
         assert status_with(own, token) == 503
         assert ask(own).status_code == 200
     finally:
@@ -296,7 +296,9 @@ def test_api_key_that_is_not_text_is_401(gateway: GatewayInstance, parameter: st
     assert_error(httpx.get(f"{gateway.address}/v3/classifiers?version=2018-03-19&{parameter}=%ED%A0%BD%00"), 401)
 
 
-def test_credentials_in_the_header_win_over_the_query(stage: Stage, gateway: GatewayInstance, client: V3Client) -> None:
+def test_credentials_in_the_header_take_precedence_over_the_query(
+    stage: Stage, gateway: GatewayInstance, client: V3Client
+) -> None:
     identity = client.created("header")
     response = connect(gateway, stage).http.get(f"/v3/classifiers/{identity}", params={**VERSION, "api_key": OTHER_KEY})
     assert response.status_code == 200

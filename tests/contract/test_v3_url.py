@@ -94,7 +94,7 @@ def test_post_without_a_body_reads_the_query(scene: Scene) -> None:
     assert scene.client.http.post("/v3/classify", params=params).status_code == 200
 
 
-def test_urlencoded_body_may_hold_the_url(scene: Scene) -> None:
+def test_urlencoded_body_can_contain_the_url(scene: Scene) -> None:
     data = {"url": f"{scene.address}/good", "classifier_ids": scene.birds}
     assert scene.client.http.post("/v3/classify", data=data).status_code == 200
 
@@ -108,7 +108,7 @@ def test_uploads_come_first_in_zip_order_then_the_url(scene: Scene) -> None:
     assert names == ["z.zip/b.png", "z.zip/a.png", "c.png", f"{scene.address}/good"]
 
 
-def test_twenty_images_in_all_leave_no_room_for_the_url(scene: Scene) -> None:
+def test_twenty_uploaded_images_exclude_the_url(scene: Scene) -> None:
     scene.web.requests.clear()
     archive = build_zip({f"{index:02d}.png": png(index, (12, 12)) for index in range(20)})
     fields = {"url": f"{scene.address}/good", "classifier_ids": scene.birds}
@@ -131,7 +131,7 @@ def test_bad_url_next_to_a_good_image_has_a_separate_error(scene: Scene) -> None
     assert [bool(item.get("error")) for item in response.json()["images"]] == [False, True]
 
 
-def test_url_has_an_item_though_no_classifier_is_known(scene: Scene) -> None:
+def test_url_has_an_item_although_no_classifier_is_known(scene: Scene) -> None:
     response = scene.classify("WEB/good", classifier_ids="none_1")
     assert_error(response, 404, "not_found")
     assert image_of(response)["source_url"] == f"{scene.address}/good"
@@ -182,11 +182,11 @@ def test_failed_fetch_is_an_error_of_the_image(scene: Scene, path: str, words: s
     assert_url_error(scene.classify(url), words, error_id)
 
 
-def test_image_that_was_compressed_on_its_way_is_inflated(scene: Scene) -> None:
+def test_compressed_transfer_of_an_image_is_decompressed(scene: Scene) -> None:
     assert scene.classify("WEB/gzip").status_code == 200
 
 
-def test_image_that_inflates_to_more_than_10_mb_is_too_large(scene: Scene) -> None:
+def test_image_of_more_than_10_mb_after_decompression_is_too_large(scene: Scene) -> None:
     assert_url_error(scene.classify("WEB/bomb"), "10 MB", "limit_exceeded")
 
 
@@ -196,7 +196,7 @@ def test_proxies_of_the_environment_are_not_used(scene: Scene, monkeypatch: pyte
     assert scene.classify("WEB/good").status_code == 200
 
 
-def test_slow_urls_of_one_tenant_keep_no_other_waiting(scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_urls_of_one_tenant_do_not_delay_another(scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 2.0)
     allowed = f"{urlsplit(scene.address).hostname}/32"
     gateway = stage.start_gateway(url_allowed_networks=allowed, max_concurrent_fetches=2, max_concurrent_classify_requests=8)
@@ -209,7 +209,7 @@ def test_slow_urls_of_one_tenant_keep_no_other_waiting(scene: Scene, stage: Stag
         assert not any(future.done() for future in slow)
 
 
-def test_names_of_one_tenant_that_are_slow_to_resolve_keep_no_other_waiting(
+def test_slow_name_look_ups_of_one_tenant_do_not_delay_another(
     scene: Scene, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_answer = threading.Event()
@@ -224,7 +224,7 @@ def test_names_of_one_tenant_that_are_slow_to_resolve_keep_no_other_waiting(
     gateway = stage.start_gateway(url_allowed_networks=f"{host}/32")
     anna, bert = connect(gateway, stage), connect(gateway, stage, OTHER_USER, "other")
     try:
-        # Half of the slots, which is a tenant's share. Each is given up, and looked up all the same: nothing ends a look-up.
+        # Half of the slots: a tenant's share. The requests time out; their look-ups continue, as they cannot be cancelled.
         with monkeypatch.context() as patch, ThreadPoolExecutor(16) as threads:
             patch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
             list(threads.map(lambda index: anna.classify(url=f"http://slow{index}.test/"), range(16)))
@@ -233,7 +233,7 @@ def test_names_of_one_tenant_that_are_slow_to_resolve_keep_no_other_waiting(
         may_answer.set()
 
 
-def test_server_that_is_too_slow_is_given_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_from_a_slow_server_times_out(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocelli_gateway.url_fetcher.TIMEOUT_SECONDS", 0.3)
     assert_url_error(scene.classify("WEB/slow"), "seconds")
 
@@ -292,7 +292,7 @@ def test_nothing_is_left_on_the_disk(scene: Scene, stage: Stage) -> None:
         "240.0.0.1",
     ],
 )
-def test_private_address_is_refused_however_it_is_spelt(scene: Scene, host: str) -> None:
+def test_private_address_is_refused_in_every_spelling(scene: Scene, host: str) -> None:
     response = scene.classify(f"http://{host}:{scene.gateway.port}/livez")
     assert_error(response, 400, "input_error")
     assert image_of(response)["error"]["description"] == NOT_ALLOWED
@@ -305,7 +305,7 @@ def test_redirect_to_a_private_address_is_checked_again(scene: Scene) -> None:
 
 
 class _Rebinding(AbstractResolver):
-    """A DNS server that answers with another address at each call: the border that cannot be crossed in a test."""
+    """Stands in for a DNS server that answers with another address at each call."""
 
     def __init__(self, *answers: str) -> None:
         self._answers = list(answers)
@@ -322,7 +322,7 @@ class _Rebinding(AbstractResolver):
 
 
 @pytest.mark.contract_row("B2/Private networks")
-def test_name_whose_address_changes_reaches_nothing(stage: Stage, scene: Scene) -> None:
+def test_name_with_a_changing_address_is_not_connected_to(stage: Stage, scene: Scene) -> None:
     allowed = str(urlsplit(scene.address).hostname)
     resolver = _Rebinding(allowed, "127.0.0.1")
     gateway = stage.start_gateway(url_allowed_networks=f"{allowed}/32", resolver=resolver)
@@ -367,7 +367,7 @@ class _Names(AbstractResolver):
         "a.localhost",
     ],
 )
-def test_internal_name_is_refused_without_looking_whether_it_is_there(stage: Stage, host: str) -> None:
+def test_internal_name_is_refused_without_a_look_up(stage: Stage, host: str) -> None:
     resolver = _Names({})
     client = connect(stage.start_gateway(resolver=resolver), stage)
     response = client.classify(url=f"http://{host}/")
@@ -378,7 +378,7 @@ def test_name_is_not_completed_by_the_domains_of_the_cluster(stage: Stage) -> No
     resolver = _Names({})
     client = connect(stage.start_gateway(resolver=resolver), stage)
     assert_url_error(client.classify(url="http://clf-dogs.team-b/"), "cannot be resolved")
-    # The dot at its end says that it is whole.
+    # The final dot makes the name absolute.
     assert resolver.asked == ["clf-dogs.team-b."]
 
 
@@ -389,12 +389,12 @@ def test_internal_name_in_an_allowed_network_is_fetched(scene: Scene, stage: Sta
     assert client.classify(url=f"http://images.team-a.svc:{urlsplit(scene.address).port}/good").status_code == 200
 
 
-def test_allowed_networks_do_not_tell_which_other_internal_names_there_are(stage: Stage) -> None:
+def test_allowed_networks_do_not_reveal_other_internal_names(stage: Stage) -> None:
     resolver = _Names({"clf-dogs.team-b.svc": "10.96.3.4"})
     client = connect(stage.start_gateway(url_allowed_networks="10.1.0.0/16", resolver=resolver), stage)
     hosts = ("clf-dogs.team-b.svc", "clf-cats.team-b.svc")
-    told = [image_of(client.classify(url=f"http://{host}/"))["error"]["description"] for host in hosts]
-    assert told == [NOT_ALLOWED, NOT_ALLOWED]
+    descriptions = [image_of(client.classify(url=f"http://{host}/"))["error"]["description"] for host in hosts]
+    assert descriptions == [NOT_ALLOWED, NOT_ALLOWED]
 
 
 @pytest.mark.parametrize(
@@ -420,13 +420,13 @@ def test_only_public_addresses_are_connected_to(address: str, allowed: bool) -> 
     assert NetworkRules().may_connect(address) is allowed
 
 
-def test_named_networks_are_allowed() -> None:
+def test_listed_networks_are_allowed() -> None:
     rules = NetworkRules.parse(allowed="10.1.0.0/16", denied="")
     addresses = ("10.1.2.3", "::ffff:10.1.2.3", "10.2.0.1")
     assert [rules.may_connect(address) for address in addresses] == [True, True, False]
 
 
-def test_denied_networks_are_denied_however_they_are_reached() -> None:
+def test_denied_networks_are_denied_in_every_form_of_address() -> None:
     rules = NetworkRules.parse(allowed="0.0.0.0/0,::/0", denied="93.184.0.0/16,10.1.0.0/16")
     addresses = ("93.184.215.14", "::ffff:93.184.215.14", "64:ff9b::5db8:d70e", "2002:a01:203::", "10.2.0.1", "8.8.8.8")
     assert [rules.may_connect(address) for address in addresses] == [False, False, False, False, True, True]
@@ -479,7 +479,7 @@ def test_separate_part_overrides_the_document(scene: Scene) -> None:
     assert [len(item["classes"]) for item in body["images"][0]["classifiers"]] == [2]
 
 
-def test_document_in_the_form_wins_over_the_query(scene: Scene) -> None:
+def test_document_in_the_form_takes_precedence_over_the_query(scene: Scene) -> None:
     parameters = json.dumps({"classifier_ids": [scene.birds], "threshold": 0})
     params = {"classifier_ids": "food", "threshold": "1", "parameters": '{"threshold": 1}'}
     body = scene.client.classify(("a.png", png()), params=params, parameters=parameters).json()
@@ -524,7 +524,7 @@ def test_owners_of_the_document_count(scene: Scene, owners: Any) -> None:
     ],
     ids=lambda text: text[:24],
 )
-def test_document_that_may_not_be_is_400(scene: Scene, text: str) -> None:
+def test_invalid_document_is_400(scene: Scene, text: str) -> None:
     response = scene.client.classify(("a.png", plain((1, 2, 3))), parameters=text, classifier_ids="")
     assert_error(response, 400)
 

@@ -1,4 +1,4 @@
-"""Whose images they are, and how long they are kept: learning opt-out, customers, user data (A1, A4, B5 of the contract)."""
+"""Ownership and retention of images: learning opt-out, customers, user data (A1, A4, B5 of the contract)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_retrain_of_an_opted_out_classifier_is_refused_and_changes_nothing(stage
     assert stage.classifier(identity) == before
 
 
-def test_opt_out_of_a_retrain_holds_from_then_on(stage: Stage, client: V3Client) -> None:
+def test_opt_out_of_a_retrain_applies_permanently(stage: Stage, client: V3Client) -> None:
     identity = client.ready("later")
     client.http.post(f"/v3/classifiers/{identity}", files=STORK, headers={"X-Watson-Learning-Opt-Out": "true"})
     stage.finish_training(identity)
@@ -98,7 +98,7 @@ def test_customer_is_kept_by_a_key_and_not_by_name(stage: Stage, client: V3Clien
         ("nonsense", None),
     ],
 )
-def test_header_may_hold_further_pairs(stage: Stage, client: V3Client, header: str, customer: str | None) -> None:
+def test_header_can_contain_other_pairs(stage: Stage, client: V3Client, header: str, customer: str | None) -> None:
     identity = client.create(headers={"X-Watson-Metadata": header}).json()["classifier_id"]
     label = stage.classifier(identity)["metadata"]["labels"].get(CUSTOMER_LABEL)
     assert label == (None if customer is None else customer_key(customer))
@@ -131,7 +131,7 @@ def test_nothing_tied_to_the_customer_is_202_as_well(client: V3Client) -> None:
 
 
 @pytest.mark.contract_row("B5")
-def test_images_of_the_customer_go_from_object_store_and_definitions(stage: Stage, client: V3Client) -> None:
+def test_images_of_the_customer_are_deleted_from_object_store_and_definitions(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mixed")
     before = uploads_of(stage, identity)
     retrain_for_customer(client, identity)
@@ -170,7 +170,7 @@ def test_erasing_does_not_retrain(stage: Stage, client: V3Client) -> None:
     assert client.get(identity).json()["status"] == "ready"
 
 
-def test_retrain_never_brings_an_erased_source_back(stage: Stage, client: V3Client, gateway: GatewayInstance) -> None:
+def test_retrain_never_restores_an_erased_source(stage: Stage, client: V3Client, gateway: GatewayInstance) -> None:
     other = connect(stage.start_gateway(), stage)
     identity = client.ready("cached")
     retrain_for_customer(client, identity)
@@ -184,7 +184,7 @@ def test_retrain_never_brings_an_erased_source_back(stage: Stage, client: V3Clie
     assert [source.get("erased") for source in sources_of(stage, identity) if source.get("customer")] == [True]
 
 
-def test_zip_of_another_customer_too_is_kept(stage: Stage, client: V3Client) -> None:
+def test_zip_that_another_customer_also_sent_is_kept(stage: Stage, client: V3Client) -> None:
     identity = client.ready("shared", files=[*TWO_SETS, *STORK])
     before = uploads_of(stage, identity)
     retrain_for_customer(client, identity)
@@ -231,7 +231,7 @@ def digest_of(files: list[tuple[str, tuple[str, bytes]]]) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_bytes_of_a_retrain_that_was_replaced_go_too(stage: Stage, client: V3Client) -> None:
+def test_bytes_of_a_replaced_retrain_are_deleted_too(stage: Stage, client: V3Client) -> None:
     identity = client.ready("replaced")
     before = uploads_of(stage, identity)
     retrain_for_customer(client, identity)
@@ -241,7 +241,7 @@ def test_bytes_of_a_retrain_that_was_replaced_go_too(stage: Stage, client: V3Cli
     assert not any(digest_of(STORK) in path for path in uploads_of(stage, identity))
 
 
-def test_bytes_of_a_retrain_whose_write_was_refused_go_too(stage: Stage, client: V3Client) -> None:
+def test_bytes_of_a_refused_retrain_are_deleted_too(stage: Stage, client: V3Client) -> None:
     identity = client.ready("refused")
     before = uploads_of(stage, identity)
 
@@ -306,7 +306,7 @@ def test_data_of_another_tenants_customer_of_the_same_id_stays(
     assert client.get(identity).status_code == 200
 
 
-def test_manifest_made_classifier_that_refuses_rest_writes_is_left_alone(stage: Stage, client: V3Client) -> None:
+def test_manifest_made_classifier_without_rest_writes_is_unchanged(stage: Stage, client: V3Client) -> None:
     identity = client.create(headers=METADATA).json()["classifier_id"]
     manifest = stage.classifier(identity)
     del manifest["metadata"]["labels"]["ocelli.dev/created-by"]

@@ -1,4 +1,4 @@
-"""What clients do on the wire (Part D of the REST contract), byte by byte."""
+"""The behaviour of clients on the wire (Part D of the REST contract), byte by byte."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_part_is_an_example_set_by_its_name_alone(client: V3Client, disposition:
 
 
 @pytest.mark.contract_row("D/File parts without a file name. The Python SDK given bytes")
-def test_nameless_file_part_may_have_megabytes(client: V3Client) -> None:
+def test_file_part_without_a_file_name_can_have_megabytes(client: V3Client) -> None:
     noise = {f"{index}.png": png(index, (500, 500)) for index in range(12)}
     parts = [
         ('Content-Disposition: form-data; name="name"', b"large"),
@@ -60,7 +60,7 @@ def test_nameless_file_part_may_have_megabytes(client: V3Client) -> None:
 
 
 @pytest.mark.contract_row('D/File names on text parts. -F "parameters=@p.json" sends a')
-def test_text_part_may_come_as_a_file(client: V3Client) -> None:
+def test_text_part_can_be_sent_as_a_file(client: V3Client) -> None:
     parts = [
         (
             'Content-Disposition: form-data; name="name"; filename="name.txt"\r\nContent-Type: application/json',
@@ -100,7 +100,7 @@ def test_part_names_are_utf_8(client: V3Client, name: str) -> None:
         ("", "images_file"),
     ],
 )
-def test_file_names_are_shown_as_they_were_meant(client: V3Client, parameter: str, shown: str) -> None:
+def test_file_names_are_shown_decoded(client: V3Client, parameter: str, shown: str) -> None:
     disposition = 'Content-Disposition: form-data; name="images_file"' + (f"; {parameter}" if parameter else "")
     assert post(client, "/v3/classify", [(disposition, png())]).json()["images"][0]["image"] == shown
 
@@ -122,13 +122,13 @@ def test_boundaries_of_all_kinds_are_read(client: V3Client, boundary: str) -> No
     assert client.http.post("/v3/classify", content=body, headers={"Content-Type": quoted}).status_code == 200
 
 
-def test_data_full_of_half_boundaries_arrives_whole(client: V3Client) -> None:
+def test_data_full_of_partial_boundaries_arrives_complete(client: V3Client) -> None:
     data = png() + b"\r\n--BOUNDAR\r\n--\r\r\n-\r\n--BOUNDARX--" * 3000
     disposition = 'Content-Disposition: form-data; name="images_file"'
     assert post(client, "/v3/classify", [(disposition, data)]).status_code == 200
 
 
-def test_epilogue_and_leading_line_break_are_passed_over(client: V3Client) -> None:
+def test_epilogue_and_leading_line_break_are_ignored(client: V3Client) -> None:
     body = b"\r\n" + multipart([('Content-Disposition: form-data; name="images_file"', png())]) + b"epilogue"
     assert client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE}).status_code == 200
 
@@ -143,7 +143,7 @@ def test_epilogue_and_leading_line_break_are_passed_over(client: V3Client) -> No
     ],
     ids=["text", "other boundaries", "much"],
 )
-def test_text_before_the_first_boundary_is_passed_over(client: V3Client, preamble: bytes) -> None:
+def test_text_before_the_first_boundary_is_ignored(client: V3Client, preamble: bytes) -> None:
     body = preamble + multipart([('Content-Disposition: form-data; name="images_file"; filename="a.png"', png())])
 
     response = client.http.post("/v3/classify", content=body, headers={"Content-Type": MULTIPART_TYPE})
@@ -158,7 +158,7 @@ def test_message_about_another_boundary_says_so(client: V3Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["parameters", "classifier_ids"])
-def test_byte_order_mark_before_a_text_is_passed_over(client: V3Client, name: str) -> None:
+def test_byte_order_mark_before_a_text_is_ignored(client: V3Client, name: str) -> None:
     text = b'{"classifier_ids": ["food"]}' if name == "parameters" else b"food"
     parts = [
         (f'Content-Disposition: form-data; name="{name}"; filename="p.json"', b"\xef\xbb\xbf" + text),
@@ -170,7 +170,7 @@ def test_byte_order_mark_before_a_text_is_passed_over(client: V3Client, name: st
     assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == "food"
 
 
-def test_byte_order_mark_in_the_query_is_passed_over(client: V3Client) -> None:
+def test_byte_order_mark_in_the_query_is_ignored(client: V3Client) -> None:
     response = client.classify(("a.png", png()), params={"parameters": '\ufeff{"classifier_ids": ["food"]}'})
 
     assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == "food"
@@ -196,7 +196,7 @@ def test_message_about_parameters_that_are_not_json_has_no_exception_text(client
 
 @pytest.mark.parametrize("name", ["classifier_ids[]", "classifier_ids[0]"])
 @pytest.mark.parametrize("place", ["form", "query"])
-def test_lists_may_be_named_as_php_names_them(client: V3Client, name: str, place: str) -> None:
+def test_lists_can_have_names_in_the_style_of_php(client: V3Client, name: str, place: str) -> None:
     if place == "form":
         response = client.classify(("a.png", png()), **{name: "food"})
     else:
@@ -228,14 +228,14 @@ def test_expecting_client_without_credentials_is_refused_before_the_body(gateway
         assert status_of(read_answer(connection)) == 401
 
 
-def test_refused_upload_is_read_on_for_a_while_so_that_the_answer_arrives(gateway: GatewayInstance) -> None:
+def test_refused_upload_is_read_for_a_while_so_that_the_answer_arrives(gateway: GatewayInstance) -> None:
     # A client that sends everything before it listens.
     response = httpx.post(f"{gateway.address}/v3/classifiers{QUERY}", content=bytes(20 * 1024 * 1024), auth=(USER, "wrong"))
     assert response.status_code == 401
 
 
 @pytest.mark.contract_row("D/Polling goes on every few seconds over kept-alive")
-def test_polling_goes_over_one_connection(gateway: GatewayInstance) -> None:
+def test_polling_uses_one_connection(gateway: GatewayInstance) -> None:
     request = head("GET", "/v3/classifiers/none_1" + QUERY)
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         statuses = []
@@ -251,7 +251,7 @@ def test_chunked_upload_is_read(client: V3Client) -> None:
     assert client.http.post("/v3/classify", content=chunks, headers={"Content-Type": MULTIPART_TYPE}).status_code == 200
 
 
-def test_broken_upload_leaves_nothing(stage: Stage, gateway: GatewayInstance) -> None:
+def test_broken_upload_stores_nothing(stage: Stage, gateway: GatewayInstance) -> None:
     before = stage.stored_uploads()
     part = multipart([(POSITIVE.format("owl"), examples(1))], closed=False)
     request = head("POST", "/v3/classifiers" + QUERY, f"Content-Type: {MULTIPART_TYPE}", "Content-Length: 5000000")
@@ -263,9 +263,7 @@ def test_broken_upload_leaves_nothing(stage: Stage, gateway: GatewayInstance) ->
 
 
 @pytest.mark.parametrize("breaks", ["half-closed", "reset"])
-def test_upload_cut_off_at_any_place_leaves_nothing(
-    client: V3Client, stage: Stage, gateway: GatewayInstance, breaks: str
-) -> None:
+def test_upload_cut_off_anywhere_stores_nothing(client: V3Client, stage: Stage, gateway: GatewayInstance, breaks: str) -> None:
     before = stage.stored_uploads()
     classifiers = client.http.get("/v3/classifiers").json()
     body = multipart(

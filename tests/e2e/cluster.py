@@ -1,4 +1,4 @@
-"""Clusters of these tests, and the charts on them, by the programs that users call."""
+"""Clusters of these tests, and the charts on them, with the programs that users use."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
 
 
 class SlowSource:
-    """There while its context lasts."""
+    """The server, which runs while its context lasts."""
 
     def __init__(self, ocelli: Ocelli) -> None:
         self._ocelli = ocelli
@@ -56,7 +56,7 @@ class SlowSource:
         return f"http://{NAME}.{NAMESPACE}.svc:8000/{sample}"
 
     def slow_url(self, sample: str) -> str:
-        """Where a sample comes by two bytes a second, until `go`."""
+        """The address of a sample that is served at two bytes a second, until `go`."""
         return f"http://{NAME}.{NAMESPACE}.svc:8000/slow/{sample}"
 
     def go(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests through the gateway's Service while everything behind it moves: none fails, none meets an older revision."""
+"""Requests through the gateway's Service during disruptions: none fails, and none gets an older revision."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_no_answer_is_older_than_a_revision_already_seen_ready(observations: Obs
 
 
 def test_no_request_fails_without_a_store(ocelli: Ocelli) -> None:
-    """Longer than readiness probes are patient."""
+    """Longer than the failure threshold of readiness probes."""
     store = ("deployment/ocelli-store", f"--namespace={SYSTEM_NAMESPACE}")
     seen, stop = Observations(), threading.Event()
     with ocelli.client() as client, ThreadPoolExecutor(1) as pool:

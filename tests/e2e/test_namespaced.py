@@ -1,6 +1,6 @@
 """An installation without a cluster-wide right: for one namespace, over a bucket whose credentials differ, and with GPUs.
 
-The node's GPU is one by name only: kubelet and scheduler take it for one, the trainer finds that there is none.
+The node's GPU exists in name only: kubelet and scheduler accept it, and the trainer finds none.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def answers(url: str) -> bool:
 
 
 def load_image(cluster: Cluster, program: Path) -> None:
-    """The program on top of an image that is there: nothing is pulled."""
+    """An image with the program, based on an existing one: nothing is pulled."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "versitygw").write_bytes(program.read_bytes())
         (Path(folder) / "versitygw").chmod(0o755)

@@ -105,10 +105,10 @@ def build_health_message(state: str, classifier: Manifest) -> str:
     if classifier["status"]["observedGeneration"] != generation:
         return f"Waiting for the operator to see generation {generation}"
     ready, available = find_condition(classifier, "Ready"), find_condition(classifier, "Available")
-    told = f"{ready['reason']}: {ready['message']}"
+    message = f"{ready['reason']}: {ready['message']}"
     if STATES[state] is FAILED and available["status"] == "True":
-        told += f" ({available['message']})"
-    return told
+        message += f" ({available['message']})"
+    return message
 
 
 def build_health_test() -> Manifest:

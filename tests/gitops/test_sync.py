@@ -1,9 +1,8 @@
 """Git and cluster agree once the operator has settled: nothing is shown as different, and applying again undoes nothing.
 
-The examples are applied as kubectl does by itself, and as Argo CD does with server-side apply; then each again, by every tool.
-Those that learn from samples become ready (of those that Argo CD applied two, for the time it takes); others, whose sources lie
-on the network, settle as far as they can without it: adopted, with a training Job that waits for a node, or told that no GPU is
-offered.
+The examples are applied as kubectl does by default, and as Argo CD does with server-side apply; then each again, by every tool.
+Those that train on samples become ready (only two of those applied by Argo CD, to save time). Others, with sources on the
+network, settle as far as they can: adopted, with a training Job that waits for a node, or stalled because no GPU is offered.
 """
 
 from __future__ import annotations

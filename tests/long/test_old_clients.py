@@ -1,7 +1,7 @@
 """Clients of each generation of IBM's SDKs, against `make run`: each runs the whole life of a classifier.
 
 Each has an environment of its own, locked with hashes (`tests/long/clients`, installed by `make .venv/.clients`), and each step
-of its life is a test. What they need to be told, and cannot do, is in docs/migrating.md. The last SDKs that had the service:
+of its life is a test. Required changes and limits are in docs/migrating.md. The last SDKs that had the service:
 `tests/product/test_official_sdks.py`.
 """
 

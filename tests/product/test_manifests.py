@@ -95,11 +95,11 @@ def test_a_classifier_made_by_manifest_answers_by_rest(ocelli: Ocelli, client: h
     assert answer["images"][0]["classifiers"][0]["classes"][0]["class"] == "zero"
 
 
-def test_rest_may_not_delete_what_a_manifest_made(client: httpx.Client, identity: str) -> None:
+def test_rest_cannot_delete_a_manifest_made_classifier(client: httpx.Client, identity: str) -> None:
     assert client.delete(f"/v3/classifiers/{identity}").status_code == 409
 
 
-def test_rest_may_delete_it_where_the_manifest_allows_that(ocelli: Ocelli, client: httpx.Client) -> None:
+def test_rest_can_delete_it_if_the_manifest_allows_it(ocelli: Ocelli, client: httpx.Client) -> None:
     manifest = build_classifier("shared", TWO_DIGITS)
     manifest["metadata"]["annotations"] = {"ocelli.dev/rest-writes": "Allowed"}
     ocelli.apply(manifest)

@@ -8,7 +8,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* Beginning of the names of what belongs to no namespace: two releases of one name may be in two namespaces. */}}
+{{/* Prefix of the names of cluster-wide objects: releases with the same name can be in two namespaces. */}}
 {{- define "ocelli.clusterName" -}}
 {{ .Release.Namespace }}-{{ include "ocelli.fullname" . }}
 {{- end -}}
@@ -28,7 +28,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 
-{{/* An image, pinned where its digest is given. Arguments: root, component, gpu. */}}
+{{/* An image, pinned if its digest is set. Arguments: root, component, gpu. */}}
 {{- define "ocelli.image" -}}
 {{- $tag := .root.Values.images.tag | default .root.Chart.AppVersion -}}
 {{- $digest := .component -}}
@@ -40,12 +40,12 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- with get .root.Values.images.digests $digest }}@{{ . }}{{ end }}
 {{- end -}}
 
-{{/* Whether nodes are watched: it takes a ClusterRole, which nobody wants unasked who lists namespaces. */}}
+{{/* Whether nodes are watched. This needs a ClusterRole, so it is off by default if `namespaces` is set. */}}
 {{- define "ocelli.watchNodes" -}}
 {{ kindIs "bool" .Values.gpu.watchNodes | ternary .Values.gpu.watchNodes (not .Values.namespaces) }}
 {{- end -}}
 
-{{/* A setting as a quoted string. As JSON, a large integer stays one: it is 1e+06 otherwise. */}}
+{{/* A setting as a quoted string, by way of JSON: otherwise a large integer becomes 1e+06. */}}
 {{- define "ocelli.setting" -}}
 {{ kindIs "string" . | ternary . (toJson .) | quote }}
 {{- end -}}
@@ -62,7 +62,7 @@ http://{{ include "ocelli.fullname" . }}-store.{{ .Release.Namespace }}.svc:8082
 {{ .Values.credentials.existingSecret | default (printf "%s-credentials" (include "ocelli.fullname" .)) }}
 {{- end -}}
 
-{{/* The namespaces that Roles are made in: none where the rights are cluster-wide. */}}
+{{/* The namespaces of the Roles: none if the rights are cluster-wide. */}}
 {{- define "ocelli.namespaces" -}}
 {{- if .Values.namespaces -}}
 {{ append .Values.namespaces .Release.Namespace | uniq | toJson }}
@@ -106,7 +106,7 @@ priorityClassName: {{ . }}
 {{- end }}
 {{- end -}}
 
-{{/* Replicas on different nodes, where that can be: one node that fails takes not all of them. Arguments: root, component. */}}
+{{/* Replicas on different nodes if possible, so that one failed node does not stop all of them. Arguments: root, component. */}}
 {{- define "ocelli.spread" -}}
 topologySpreadConstraints:
   - maxSkew: 1
@@ -117,7 +117,7 @@ topologySpreadConstraints:
         {{- include "ocelli.selector" . | nindent 8 }}
 {{- end -}}
 
-{{/* Variables, a mount and a volume by which operator and gateway reach the store. */}}
+{{/* Variables, a mount and a volume that operator and gateway need for access to the store. */}}
 {{- define "ocelli.storeEnvironment" -}}
 - { name: OCELLI_STORE_URL, value: {{ include "ocelli.storeURL" . | quote }} }
 {{- if eq .Values.store.mode "embedded" }}
@@ -140,8 +140,8 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Peers in NetworkPolicies of the Classifiers' namespaces: who may call inference servers, and who may read their metrics. A peer
-that names no namespace is one of the release's, as it is in the policies of the chart. */}}
+{{/* Peers in NetworkPolicies of the Classifiers' namespaces: clients of inference servers, and readers of their metrics. A peer
+without a namespace is in the release's namespace, as in the policies of the chart. */}}
 {{- define "ocelli.inferencePeers" -}}
 - namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: {{ .Release.Namespace }} } }
   podSelector:
@@ -165,8 +165,7 @@ envFrom:
 {{- end }}
 {{- end -}}
 
-{{/* What is reached from outside the cluster, each with all that is below it: the API, by both its prefixes. Probes of
-load balancers (/livez) go to the Service. */}}
+{{/* Public path prefixes: the API, with both its prefixes. Probes of load balancers (/livez) go to the Service. */}}
 {{- define "ocelli.publicPaths" -}}
 {{- range $prefix := list "" "/visual-recognition/api" }}
 {{- range list "/v3" "/identity/token" "/openapi.json" }}
@@ -175,7 +174,7 @@ load balancers (/livez) go to the Service. */}}
 {{- end }}
 {{- end -}}
 
-{{/* Not empty where `helm test` has an API key, or had one. */}}
+{{/* Not empty if `helm test` has an API key, or had one. */}}
 {{- define "ocelli.isTested" -}}
 {{- if or .Values.test.apiKeySecret.name (not .Values.credentials.existingSecret) -}}
 true

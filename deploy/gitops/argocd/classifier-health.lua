@@ -1,12 +1,12 @@
--- Health of a Classifier (ocelli.dev), judged as kstatus judges it, so that Argo CD and Flux agree.
--- Uses neither string nor math: Argo CD opens no such library for a script of argocd-cm.
+-- Health of a Classifier (ocelli.dev), by the rules of kstatus, so that Argo CD and Flux agree.
+-- Uses neither string nor math: Argo CD does not load these libraries for scripts in argocd-cm.
 if obj.metadata.deletionTimestamp ~= nil then
   return { status = "Progressing", message = "Pending deletion" }
 end
 
 local status = obj.status or {}
 if status.observedGeneration ~= obj.metadata.generation then
-  -- Whatever the conditions say, they say it of an earlier spec. -1: the operator has not seen the object at all.
+  -- The conditions belong to an earlier spec. -1: the operator has not seen the object yet.
   return {
     status = "Progressing",
     message = "Waiting for the operator to see generation " .. obj.metadata.generation
@@ -23,21 +23,21 @@ local function is_true(type)
 end
 
 -- The reason of Ready names the state in one word.
-local told = "Waiting for the operator to say whether it is ready"
+local message = "Waiting for the operator to say whether it is ready"
 if conditions.Ready ~= nil then
-  told = conditions.Ready.reason .. ": " .. (conditions.Ready.message or "")
+  message = conditions.Ready.reason .. ": " .. (conditions.Ready.message or "")
 end
 
 if is_true("Reconciling") then
-  return { status = "Progressing", message = told }
+  return { status = "Progressing", message = message }
 end
 if is_true("Stalled") then
   if is_true("Available") then
-    told = told .. " (" .. (conditions.Available.message or "") .. ")"
+    message = message .. " (" .. (conditions.Available.message or "") .. ")"
   end
-  return { status = "Degraded", message = told }
+  return { status = "Degraded", message = message }
 end
 if is_true("Ready") then
-  return { status = "Healthy", message = told }
+  return { status = "Healthy", message = message }
 end
-return { status = "Progressing", message = told }
+return { status = "Progressing", message = message }

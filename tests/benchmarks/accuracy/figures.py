@@ -33,7 +33,7 @@ def rejected(scores: Scores) -> float:
 
 
 def lost(scores: Scores, before: Scores, labels: Rows) -> float:
-    """How many of the right answers that reached the threshold `before` no longer reach it."""
+    """How many of the correct answers that reached the threshold `before` no longer reach it."""
     own = np.arange(len(labels)), labels
     right = (before.argmax(axis=1) == labels) & (before[own] >= DECISION_THRESHOLD)
     return float((scores[own][right] < DECISION_THRESHOLD).mean()) if right.any() else 0.0

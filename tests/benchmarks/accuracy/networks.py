@@ -29,7 +29,7 @@ _QUANTISER = Path(__file__).with_name("quantise.py")
 
 
 class NumberFormat(StrEnum):
-    """With which numbers a network computes."""
+    """The numeric precision of a network."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -61,7 +61,7 @@ class Network:
 
 
 def compared_networks() -> list[Network]:
-    """The default backbone as it is first; all others differ from it in one thing, or are larger."""
+    """First the default backbone; all others differ from it in one property, or are larger."""
     default = efficientnet_lite.preprocessing_for(DEFAULT_BACKBONE)
     squashed = [
         replace(default, resize=ResizeMode.SQUASH, short_side_pixels=None, height=side, width=side) for side in _SQUASHED_SIDES
@@ -79,7 +79,7 @@ def compared_networks() -> list[Network]:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """Makes networks and features, and keeps what took long in a folder."""
+    """Makes networks and features, and caches expensive results in a folder."""
 
     folder: Path
     quantiser_python: Path | None
@@ -152,7 +152,7 @@ class Model:
         return np.stack(features)
 
     def milliseconds(self, images: NDArray[np.uint8]) -> float:
-        """What one image takes on one thread: the shortest mean of some rounds."""
+        """Time of one image on one thread: the shortest mean of several rounds."""
         request = self._compile(1).create_infer_request()
         images = images[:_TIMED_PICTURES]
         request.infer({0: images[:1]})
@@ -176,7 +176,7 @@ class Model:
 
 
 def imagenet_probabilities(backbone: str, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    """What the backbone's own last layer makes of features: softmax over the 1,000 classes of ImageNet."""
+    """The output of the backbone's own last layer: softmax over the 1,000 classes of ImageNet."""
     weights = _read_weights(backbone)
     last = efficientnet_lite.CLASSIFIER
     logits = features.astype(np.float64) @ weights[f"{last}.weight"].T + weights[f"{last}.bias"]
@@ -193,7 +193,7 @@ class Disagreement:
     mean: float
     """Of each picture's largest."""
     other_top: float
-    """The part of the pictures that get another class."""
+    """The share of the pictures that get another class."""
 
 
 def measure_disagreement(backbone: str, features: NDArray[np.float32], exact: NDArray[np.float32]) -> Disagreement:

@@ -1,4 +1,4 @@
-"""The product's own result for a split: its trainer learns from zips, and its code scores the held-out images."""
+"""The product's own result for a split: its trainer reads zips, and its code scores the held-out images."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Product:
         folder.mkdir()
         zips = {}
         for label in range(len(pictures.class_names)):
-            # Names of files may hold what names of classes may not.
+            # Names of files can contain characters that names of classes cannot.
             zips[f"class {label}"] = folder / f"{label}.zip"
             _write_zip(zips[f"class {label}"], pictures, [row for row in split.learned if pictures.labels[row] == label])
         if negatives:
@@ -126,7 +126,7 @@ class Product:
 
 
 def without_rejection(heads: Heads) -> Heads:
-    """The same heads, which then answer for any image, however unlike every example it is."""
+    """The same heads without rejection: they also answer for images that are unlike every example."""
     return replace(heads, rejection=None)
 
 

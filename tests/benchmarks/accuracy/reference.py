@@ -1,4 +1,4 @@
-"""What Ocelli's own learning is compared with: scikit-learn's logistic regression on the same features."""
+"""The reference for Ocelli's training: scikit-learn's logistic regression on the same features."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class ReferenceFigures:
 
 
 def measure_reference(features: NDArray[np.float32], labels: Rows, split: Split, *, negatives: bool) -> ReferenceFigures:
-    """Centred features scaled by one number; of all C the one with the best top-1 on the judged pictures.
+    """Centred features scaled by one number; of all C the one with the best top-1 on the evaluated pictures.
 
     With `negatives` these are one more class. An image is rejected where no other class reaches the threshold.
     """
     learned = np.concatenate([split.learned, split.learned_negatives]) if negatives else split.learned
     centred = (features - features[learned].mean(axis=0)).astype(np.float64)
     centred /= np.sqrt((centred[learned] ** 2).sum(axis=1).mean())
-    # The solution lies in the space that the learned features span, and its length is the same in every basis: so the answers
+    # The solution is in the space that the learned features span, and its length is the same in every basis: so the answers
     # are those of all features, and are found in a tenth of the time.
     basis = np.linalg.svd(centred[learned], full_matrices=False)[2]
     projected = centred @ basis.T

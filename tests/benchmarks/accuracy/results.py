@@ -1,4 +1,4 @@
-"""What was measured, as tables, as goals and as JSON. All parts of one are shown in percent."""
+"""The measured figures as tables, goals and JSON. All parts of one are shown in percent."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SplitFigures:
     rejected_others: float | None
     """Pictures of the other sets."""
     lost: float | None
-    """Right answers that rejection costs."""
+    """Correct answers that rejection costs."""
     seconds: float
     reference_top_1: float
     reference_rejected_negatives: float | None
@@ -38,14 +38,14 @@ class SplitFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What is learned several times, each time from other pictures."""
+    """One size of a set, trained several times, each time with other pictures."""
 
     set_name: str
     negatives: bool
     size: int
     """Pictures of each class."""
     splits: tuple[SplitFigures, ...]
-    """One for each seed; empty where too few pictures would remain to be judged."""
+    """One for each seed; empty if too few pictures would remain for evaluation."""
 
     def mean(self, choose: Callable[[SplitFigures], float | None]) -> float | None:
         """Over the splits; None if one of them has no figure."""

@@ -1,4 +1,4 @@
-"""Which pictures of a set are learned from, and which are judged."""
+"""Which pictures of a set are for training, and which for evaluation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.benchmarks.accuracy.picture_sets import NEGATIVE
 
 LEAST_JUDGED = 8
-"""Of a class: where fewer remain, a figure would say little."""
+"""Of a class: with fewer, a figure would mean little."""
 MOST_JUDGED = 40
 """Of a class."""
 

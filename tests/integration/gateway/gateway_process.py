@@ -52,7 +52,7 @@ class GatewayProcess:
             "OCELLI_GATEWAY_HOST": "127.0.0.1",
             "OCELLI_GATEWAY_PORT": str(self.port),
             "OCELLI_GATEWAY_INTERNAL_PORT": str(self.internal_port),
-            # Tests of the drain ask for it.
+            # Tests of the drain need it.
             "OCELLI_GATEWAY_DRAIN_SECONDS": "0",
             **self.settings,
         }

@@ -1,4 +1,4 @@
-"""Requests that were good once: a seeded fuzzer changes their bytes, their structure and their headers, and sends them."""
+"""Mutated valid requests: a seeded fuzzer changes their bytes, their structure and their headers, and sends them."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Mutator:
 
 
 async def send(port: int, request: bytes) -> int:
-    """The highest status among the answers, 0 where there was none, -1 where the connection broke."""
+    """The highest status among the answers, 0 if there was none, -1 if the connection broke."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(290)]
 REQUESTS = 10_000
 WARM_UP_REQUESTS = 3_000
 GROWTH_MEGABYTES = 15
-"""Far less than a leak of a kilobyte a request would cost, and more than allocators keep."""
+"""Far less than a leak of a kilobyte per request, and more than allocators keep."""
 
 
 def resident_megabytes(gateway: GatewayProcess) -> float:
@@ -59,7 +59,7 @@ def test_ten_thousand_mutated_requests_break_nothing(
     ]
     unanswered = [request for request, answer in zip(requests, answers, strict=True) if answer <= 0]
     assert [status for status in statuses if status >= 500] == []
-    # Whoever never ends a request's head has asked nothing.
+    # A head without an end is not a request.
     assert [request[:300] for request in unanswered if b"\r\n\r\n" in request] == []
     assert statuses[200] > 500
     assert statuses[400] > 500

@@ -76,7 +76,7 @@ def write_status(cluster: SyncClusterAccess, namespace: str, classifier_id: str,
 
 
 def fail(cluster: SyncClusterAccess, namespace: str, classifier_id: str) -> None:
-    """As the operator says that the first training failed: the state in which a retrain is allowed though nothing serves."""
+    """Set the status of a failed first training: a retrain is then allowed although nothing is served."""
     from ocelli_api.classifier import parse_classifier
     from ocelli_api.revision import spec_revision
 
@@ -105,13 +105,15 @@ def test_every_replica_finds_a_new_classifier(replicas: tuple[httpx.Client, http
         assert second.get(f"/v3/classifiers/{created['classifier_id']}").json() == created
 
 
-def test_largest_definition_that_the_gateway_takes_kubernetes_takes(replicas: tuple[httpx.Client, httpx.Client]) -> None:
+def test_kubernetes_accepts_the_largest_definition_that_the_gateway_accepts(
+    replicas: tuple[httpx.Client, httpx.Client],
+) -> None:
     data = examples(1)
     classifier_id = create(replicas[0], [(f"{'日' * 120}{index:03d}_positive_examples", data) for index in range(500)])
     assert len(replicas[1].get(f"/v3/classifiers/{classifier_id}").json()["classes"]) == 500
 
 
-def test_class_names_that_the_gateway_takes_kubernetes_takes(replicas: tuple[httpx.Client, httpx.Client]) -> None:
+def test_kubernetes_accepts_every_class_name_that_the_gateway_accepts(replicas: tuple[httpx.Client, httpx.Client]) -> None:
     names = ["日本", "a.b,c;d=e", "Golden Retriever", "#1 (new)!", "😀" * 128, "\u00a0a", "\u200b", "a\u2028b"]
     classifier_id = create(replicas[0], [(f"{name}_positive_examples", examples(1)) for name in names])
     shown = replicas[1].get(f"/v3/classifiers/{classifier_id}").json()["classes"]
@@ -153,7 +155,7 @@ def test_retrain_and_status_writes_do_not_lose_each_other(
     assert (manifest["spec"]["retrainNonce"], manifest["status"]["failedRevision"] != "") == (1, True)
 
 
-def test_of_retrains_at_the_same_time_one_is_taken(
+def test_one_of_several_concurrent_retrains_is_accepted(
     local_cluster: SyncClusterAccess, namespace: str, replicas: tuple[httpx.Client, httpx.Client]
 ) -> None:
     classifier_id = create(replicas[0])

@@ -1,4 +1,4 @@
-"""Two gateways on a real API server: what one of them has answered the other knows, in 500 lives of a classifier."""
+"""Two gateways on a real API server: each knows what the other has answered, in 500 lives of a classifier."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Replicas:
         return status, body["error_id"]
 
     async def settle(self, identity: str) -> None:
-        """As the operator says that the first revision is served."""
+        """Set the status of a served first revision, as the operator does."""
         name = build_object_name(identity)
         spec = parse_classifier(await self.cluster.get(CLASSIFIERS, self.namespace, name)).spec
         revision = spec_revision(spec)
@@ -70,38 +70,38 @@ class Replicas:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Told:
-    """What was wrong in a classifier's life, by what the first replica had answered before; nothing where all is well."""
+class Mismatches:
+    """Wrong answers of the second replica after each answer of the first one; empty if all are correct."""
 
     created: str
     ready: str
     deleted: str
 
 
-async def live(replicas: Replicas) -> Told:
+async def live(replicas: Replicas) -> Mismatches:
     """A classifier's life, in which the second replica is asked each time the first one has answered."""
     identity = await replicas.create()
     # The second replica sees it as it is.
     found, details = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
     created = "" if (found, details.get("status")) == (200, "training") else f"{identity}: {found} {details}"
     await replicas.settle(identity)
-    _, told = await replicas.send("GET", replicas.first, f"/v3/classifiers/{identity}")
+    _, shown = await replicas.send("GET", replicas.first, f"/v3/classifiers/{identity}")
     # No server runs here: 503 says that the second one knows the revision and asked for its servers.
     refused = await replicas.classify(replicas.second, identity)
     _, details = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
-    known = (told["status"], refused, details["status"]) == ("ready", (503, "unavailable"), "ready")
-    ready = "" if known else f"{identity}: the first says {told}, the second {refused} {details}"
+    known = (shown["status"], refused, details["status"]) == ("ready", (503, "unavailable"), "ready")
+    ready = "" if known else f"{identity}: the first says {shown}, the second {refused} {details}"
     await replicas.send("DELETE", replicas.first, f"/v3/classifiers/{identity}")
     status, _ = await replicas.send("GET", replicas.second, f"/v3/classifiers/{identity}")
     refused = await replicas.classify(replicas.second, identity)
     deleted = "" if (status, refused) == (404, (404, "not_found")) else f"{identity}: {status} {refused}"
-    return Told(created=created, ready=ready, deleted=deleted)
+    return Mismatches(created=created, ready=ready, deleted=deleted)
 
 
-def live_many(kubeconfig: Path, namespace: str, gateways: Sequence[GatewayProcess]) -> list[Told]:
+def live_many(kubeconfig: Path, namespace: str, gateways: Sequence[GatewayProcess]) -> list[Mismatches]:
     """`TIMES` lives, `AT_ONCE` at a time."""
 
-    async def run() -> list[Told]:
+    async def run() -> list[Mismatches]:
         connector = aiohttp.TCPConnector(limit=0)
         async with (
             await ClusterClient.connect({"KUBECONFIG": str(kubeconfig)}) as cluster,
@@ -116,7 +116,7 @@ def live_many(kubeconfig: Path, namespace: str, gateways: Sequence[GatewayProces
             )
             slots = asyncio.Semaphore(AT_ONCE)
 
-            async def once() -> Told:
+            async def once() -> Mismatches:
                 async with slots:
                     return await live(replicas)
 

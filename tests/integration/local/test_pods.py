@@ -46,7 +46,7 @@ def test_container_environment_has_fields_of_its_pod(run_pod: RunPod) -> None:
     assert pod.log() == f"pod|{address}|red|2|67108864|pod is red, $(NAME)\n"
 
 
-def test_each_pod_has_a_loopback_address_of_its_own(run_pod: RunPod) -> None:
+def test_each_pod_has_its_own_loopback_address(run_pod: RunPod) -> None:
     pods = [run_pod(build_container("exec sleep 60"), name=name) for name in ("first", "second")]
     addresses = {pod.wait_for_phase("Running")["status"]["podIP"] for pod in pods}
     assert len(addresses) == 2

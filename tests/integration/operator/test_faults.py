@@ -61,8 +61,8 @@ def test_a_training_job_waits_for_a_quota(scene: Scene) -> None:
         "the quota is counted", lambda: scene.kubectl("get", "quota", "none", "-o", "jsonpath={.status.hard}") or None
     )
     scene.apply(scene.build())
-    told = scene.cluster.wait_for("the quota is told", lambda: find_quota_message(scene))
-    assert "raise the quota, or delete objects that count against it" in told
+    message = scene.cluster.wait_for("the quota is reported", lambda: find_quota_message(scene))
+    assert "raise the quota, or delete objects that count against it" in message
     assert scene.condition("Stalled") == {}
     scene.kubectl("delete", "quota", "none")
     scene.wait_until_ready()
@@ -84,8 +84,10 @@ def test_a_training_whose_pod_exceeds_a_quota_waits(scene: Scene) -> None:
         message = str(scene.condition("Ready").get("message"))
         return message if "exceeded quota: no-pods" in message else None
 
-    told = scene.cluster.wait_for("the quota is told", find_message, timeout_seconds=40)
-    assert "waits for quota: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in told
+    message = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=40)
+    assert (
+        "waits for quota: exceeded quota: no-pods, requested: pods=1, used: pods=0, limited: pods=0; raise the quota" in message
+    )
     assert scene.condition("Stalled") == {}
     assert "error" not in scene.kubectl("get", "events", "--field-selector=reason=ReconcileFailed", "-o", "name")
 
@@ -123,8 +125,8 @@ def test_a_rollout_whose_pods_a_quota_refuses_outlasts_its_deadline(
         message = str(scene.condition("Ready").get("message"))
         return message if "exceeded quota: no-pods" in message else None
 
-    told = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=60)
-    assert "Deployment colours-" in told
+    message = scene.cluster.wait_for("the quota is reported", find_message, timeout_seconds=60)
+    assert "Deployment colours-" in message
 
     def is_past_deadline() -> bool:
         conditions = [item for deployment in scene.deployments() for item in deployment["status"].get("conditions", [])]

@@ -59,7 +59,7 @@ def limits(manifest: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def test_auto_trains_where_there_is_a_gpu_and_serves_without_one(
+def test_auto_trains_on_a_gpu_and_serves_without_one(
     scene: Scene, gpus: Gpus, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     gpus.offer(1)

@@ -151,7 +151,7 @@ def test_foreign_objects_with_the_labels_are_kept(scene: Scene, build_operator: 
     assert exists(scene, "deployment", "canary")
 
 
-def test_a_field_that_the_spec_no_longer_names_goes_though_the_object_was_created(
+def test_a_field_that_the_spec_no_longer_has_is_removed_from_a_created_object(
     scene: Scene, build_operator: Callable[..., OperatorProcess]
 ) -> None:
     revision = put_served(scene, nodeSelector={"disk": "fast"})

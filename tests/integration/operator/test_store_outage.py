@@ -97,12 +97,12 @@ def test_a_paused_store_during_many_trainings_loses_nothing_and_affects_nothing_
         timeout_seconds=SOON_SECONDS,
     )
     scene.apply(scene.build("new", serving=SMALL))
-    told = scene.cluster.wait_for(
+    message = scene.cluster.wait_for(
         "the outage is reported",
         lambda: message if "is not reachable" in (message := str(scene.condition("Trained", "new").get("message"))) else None,
         timeout_seconds=SOON_SECONDS,
     )
-    print(f"\nnew: {told}\n{scene.kubectl('get', 'clf', 'served', 'new', 'training-000')}")
+    print(f"\nnew: {message}\n{scene.kubectl('get', 'clf', 'served', 'new', 'training-000')}")
     assert operator.metric("ocelli_store_reachable") == 0.0
     time.sleep(max(min(10, ends_at - time.monotonic()), 0))
     written = operator.metric(STATUS_WRITES)

@@ -93,9 +93,9 @@ def test_a_training_whose_definition_exceeds_the_quota_waits(scene: Scene, objec
         message = str(trained.get("message"))
         return message if trained.get("reason") == "Queued" and "exceeds its quota in the store" in message else None
 
-    told = scene.cluster.wait_for("the quota is told", find_message)
-    assert "waits for quota" in told
-    assert "ask the administrator of this installation for a larger quota" in told
+    message = scene.cluster.wait_for("the quota is reported", find_message)
+    assert "waits for quota" in message
+    assert "ask the administrator of this installation for a larger quota" in message
     assert scene.condition("Stalled") == {}
     assert scene.jobs() == []
     make_room(objects, scene.namespace)

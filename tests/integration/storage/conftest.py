@@ -37,7 +37,7 @@ class BucketServer:
     folder: Path
 
     def environment(self, access_key: str, secret_key: str) -> dict[str, str]:
-        """The variables by which somebody logs in."""
+        """The variables with a user's credentials."""
         return {
             "AWS_ACCESS_KEY_ID": access_key,
             "AWS_SECRET_ACCESS_KEY": secret_key,
@@ -59,7 +59,7 @@ class BucketServer:
         subprocess.run([*command, "create-user", "--access", access_key, "--secret", secret_key, "--role", "user"], check=True)
 
     def put_policy(self, bucket: str, policy: str) -> None:
-        """Say who may do what in a bucket."""
+        """Set the policy of a bucket."""
         digest = hashlib.sha256(policy.encode()).hexdigest()
         headers = ["-H", "Content-Type: application/json", "-H", f"x-amz-content-sha256: {digest}"]
         login = ["--aws-sigv4", "aws:amz:us-east-1:s3", "--user", ":".join(ADMINISTRATOR)]
@@ -69,7 +69,7 @@ class BucketServer:
 
 @pytest.fixture(scope="session")
 def bucket_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BucketServer]:
-    """The server of this test process; skipped where it can't be built."""
+    """The server of this test process; skipped if it can't be built."""
     program = find_or_skip(VERSITYGW)
     root = tmp_path_factory.mktemp("versitygw")
     for name in ("buckets", "users"):

@@ -1,4 +1,4 @@
-"""A bucket as object store: the same promises as every other one, and credentials that open one tenant's part."""
+"""A bucket as object store: the same promises as every other store, and credentials for one tenant's part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestBucket(StorePromises):
 
 
 class TestPrefix(StorePromises):
-    """A prefix in a bucket that others use too."""
+    """A prefix in a shared bucket."""
 
     @pytest.fixture
     def store(self, bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
@@ -48,7 +48,7 @@ class TestPrefix(StorePromises):
 
 @pytest.fixture
 def tenant_store(bucket_server: BucketServer, bucket: str, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """The bucket as the trainer of team-a has it, by credentials that docs/storage.md asks for."""
+    """The bucket for the trainer of team-a, with credentials as in docs/storage.md."""
     administrator = open_bucket(bucket_server, f"s3://{bucket}", ADMINISTRATOR, monkeypatch)
     for key in ("tenants/team-a/x", "tenants/team-b/x", "backbones/ab/model.onnx"):
         run(administrator.put(key, b"abc"))
@@ -74,13 +74,13 @@ def test_a_tenants_credentials_write_its_part(tenant_store: ObjectStore, tmp_pat
     assert run(tenant_store.exists("tenants/team-a/y"))
 
 
-def test_a_tenants_credentials_read_no_other_part(tenant_store: ObjectStore) -> None:
+def test_a_tenants_credentials_cannot_read_other_parts(tenant_store: ObjectStore) -> None:
     with pytest.raises(StoreUnavailableError, match="could not read 'tenants/team-b/x'"):
         run(tenant_store.get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
 
 @pytest.mark.parametrize("key", ["tenants/team-b/x", "backbones/ab/model.onnx"])
-def test_a_tenants_credentials_write_nothing_else(tenant_store: ObjectStore, key: str) -> None:
+def test_a_tenants_credentials_cannot_write_elsewhere(tenant_store: ObjectStore, key: str) -> None:
     with pytest.raises(StoreUnavailableError, match=f"could not write '{key}'"):
         run(tenant_store.put(key, b"xyz"))
 

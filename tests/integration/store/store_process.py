@@ -1,4 +1,4 @@
-"""The embedded store as a process of its own, asking a real API server whom tokens belong to."""
+"""The embedded store as a separate process, with a real API server that reviews tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REVIEWER = {
     "metadata": {"name": "test-store"},
     "rules": [{"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]}],
 }
-"""The chart's, and no more."""
+"""Only the rights of the chart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ class StoreProcess:
     url: str
     internal_url: str
     environment: dict[str, str]
-    """What it was started with, its ports apart."""
+    """Its settings without its ports."""
     process: subprocess.Popen[bytes]
 
     def start_another(self, volume: Path) -> StoreProcess:
-        """A second process, that is ready; whoever asked for it ends it. Its volume is its own: no two processes share one."""
+        """A second process that is ready; the caller stops it. It has its own volume."""
         url, internal_url, process = _start({**self.environment, "OCELLI_STORE_FOLDER": str(volume)})
         another = replace(self, url=url, internal_url=internal_url, process=process)
         another.wait_until_ready()
@@ -63,7 +63,7 @@ class StoreProcess:
             time.sleep(0.02)
 
     def stand_still(self) -> None:
-        """It takes connections and answers none, as with a volume that hangs."""
+        """Pause it: it accepts connections and answers none, as with a hanging volume."""
         self.process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
@@ -74,14 +74,14 @@ class StoreProcess:
         return self.folder / VOLUME
 
     def save_token(self, namespace: str, account: str, audience: str = "ocelli-store") -> Path:
-        """A file with a token as a projected volume would have it."""
+        """A file with a token, as in a projected volume."""
         done = self.cluster.kubectl("create", "token", account, f"--namespace={namespace}", f"--audience={audience}")
         file = self.folder / f"token-{namespace}-{account}"
         file.write_text(done.stdout)
         return file
 
     def open_as(self, namespace: str, account: str = "default", audience: str = "ocelli-store") -> EmbeddedStore:
-        """The store as that ServiceAccount sees it."""
+        """A client of the store with that ServiceAccount."""
         return EmbeddedStore(self.url, self.save_token(namespace, account, audience))
 
     def open_as_administrator(self) -> EmbeddedStore:

@@ -27,14 +27,14 @@ OWN = "tenants/default/artifacts/dogs_1/0123456789"
 
 @pytest.fixture
 def store(local_cluster: SyncClusterAccess, namespace: str, tmp_path: Path) -> Iterator[StoreProcess]:
-    """A store in which each namespace may have a few megabytes."""
+    """A store with a quota of a few megabytes per namespace."""
     quota = {"OCELLI_STORE_NAMESPACE_QUOTA": "4Mi"}
     with running_store_process(local_cluster, namespace, tmp_path, **quota) as store:
         yield store
 
 
 def stream(store: StoreProcess, token: str, key: str, size_bytes: int) -> tuple[int, str]:
-    """Send a body without saying how large it is; status and words of the answer."""
+    """Send a body of undeclared length; status and text of the answer."""
     connection = http.client.HTTPConnection(urlsplit(store.url).netloc, timeout=60)
     pieces = (b"x" * 65536 for _ in range(size_bytes // 65536))
     headers = {"Authorization": f"Bearer {token}", "Transfer-Encoding": "chunked"}
@@ -44,7 +44,7 @@ def stream(store: StoreProcess, token: str, key: str, size_bytes: int) -> tuple[
 
 
 def stored_bytes(store: StoreProcess) -> int:
-    """Whatever the volume holds, at rest or on its way."""
+    """All files on the volume, including unfinished writes."""
     total_bytes = 0
     for folder, _, names in os.walk(store.volume):
         for name in names:
@@ -54,7 +54,7 @@ def stored_bytes(store: StoreProcess) -> int:
     return total_bytes
 
 
-def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> None:
+def test_a_namespaces_token_gives_access_to_its_part_only(store: StoreProcess) -> None:
     operator, tenant = store.open_as_administrator(), store.open_as("default")
     asyncio.run(operator.put("tenants/team-b/x", b"abc"))
     asyncio.run(tenant.put(f"{OWN}/x", b"abc"))
@@ -62,13 +62,13 @@ def test_a_namespaces_token_opens_its_part_and_no_other(store: StoreProcess) -> 
         asyncio.run(tenant.get("tenants/team-b/x", limit_bytes=1 << 20))
 
 
-def test_a_token_for_reading_does_not_write(store: StoreProcess) -> None:
+def test_a_token_for_reading_cannot_write(store: StoreProcess) -> None:
     reader = store.open_as("default", audience="ocelli-store-read")
     with pytest.raises(StoreUnavailableError, match="403 "):
         asyncio.run(reader.put(f"{OWN}/x", b"abc"))
 
 
-def test_a_token_for_the_api_server_opens_nothing(store: StoreProcess) -> None:
+def test_a_token_for_the_api_server_gives_no_access(store: StoreProcess) -> None:
     stranger = store.open_as("default", audience="https://kubernetes.default.svc")
     with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
         asyncio.run(stranger.get("tenants/default/x", limit_bytes=1 << 20))
@@ -88,7 +88,7 @@ def test_a_tenant_that_floods_the_store_stays_within_its_quota_while_another_wri
     assert {status for status, _ in answers} == {413}
     assert all('namespace "default" exceeds its quota in the store' in words for _, words in answers)
     assert most_bytes <= QUOTA_BYTES + 200_000, "the other tenant's object, once more while it is replaced"
-    # What the flood held is free again.
+    # The quota that the flood used is free again.
     asyncio.run(tenant.put(f"{OWN}/after", b"x" * (QUOTA_BYTES // 2)))
 
 

@@ -1,4 +1,4 @@
-"""Ids, stems and class names as the v3 contract has them."""
+"""Ids, stems and class names as in the v3 contract."""
 
 from __future__ import annotations
 

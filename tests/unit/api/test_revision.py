@@ -54,7 +54,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
     ],
     ids=["order", "class name", "negatives", "backbone", "seed", "holdout", "nonce of unpinned sources", "address", "round"],
 )
-def test_what_changes_what_is_learned_makes_another_revision(changed: ClassifierSpec) -> None:
+def test_a_change_of_the_training_makes_another_revision(changed: ClassifierSpec) -> None:
     assert spec_revision(changed) != spec_revision(SPEC)
 
 
@@ -187,7 +187,7 @@ def test_the_revision_of_a_spec_is_computed_once(monkeypatch: pytest.MonkeyPatch
     assert len(computed) == 1
 
 
-def test_a_changed_copy_of_a_spec_has_a_revision_of_its_own() -> None:
+def test_a_changed_copy_of_a_spec_has_another_revision() -> None:
     spec = make_spec(Source(upload="d" * 64))
     before = spec_revision(spec)
     assert spec_revision(replace(spec, model=ModelRecipe(seed=7))) != before

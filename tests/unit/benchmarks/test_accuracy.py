@@ -62,7 +62,7 @@ def make_zip(path: Path, *shades: int) -> None:
             archive.writestr(f"{number}.png", buffer.getvalue())
 
 
-def test_split_judges_only_what_was_not_learned_from() -> None:
+def test_split_evaluates_only_pictures_that_were_not_trained_on() -> None:
     labels = make_labels(30, 40, negatives=50)
     split = split_set(labels, 20, seed=1)
     assert split is not None
@@ -73,18 +73,18 @@ def test_split_judges_only_what_was_not_learned_from() -> None:
     assert (len(split.learned_negatives), len(split.judged_negatives)) == (20, 30)
 
 
-def test_split_judges_at_most_forty_of_a_class() -> None:
+def test_split_evaluates_at_most_forty_of_a_class() -> None:
     split = split_set(make_labels(100, 100), 10, seed=0)
     assert split is not None
     assert len(split.judged) == 2 * MOST_JUDGED
 
 
-def test_split_is_refused_where_too_few_pictures_would_be_judged() -> None:
+def test_split_is_refused_if_too_few_pictures_would_be_evaluated() -> None:
     assert split_set(make_labels(28, 100), 20, seed=0) is not None
     assert split_set(make_labels(27, 100), 20, seed=0) is None
 
 
-def test_split_leaves_out_negatives_that_are_too_few() -> None:
+def test_split_leaves_out_too_few_negatives() -> None:
     split = split_set(make_labels(40, 40, negatives=20), 20, seed=0)
     assert split is not None
     assert not split.has_negatives
@@ -128,18 +128,18 @@ def test_figures_of_scores() -> None:
     labels = np.array([0, 1, 0, NEGATIVE])
     assert top_1(scores[:3], labels[:3]) == pytest.approx(2 / 3)
     assert rejected(scores) == pytest.approx(0.5)
-    # Class 0: two answered, both right. Class 1: one answered, wrong, and one missed.
+    # Class 0: two answered, both correct. Class 1: one answered, wrong, and one missed.
     assert macro_f1(scores, labels) == pytest.approx((1.0 + 0.0) / 2)
 
 
-def test_only_right_answers_count_as_lost() -> None:
+def test_only_correct_answers_count_as_lost() -> None:
     before = np.array([[0.9, 0.1], [0.8, 0.1], [0.9, 0.1], [0.4, 0.1]])
     after = np.array([[0.9, 0.1], [0.3, 0.1], [0.2, 0.1], [0.3, 0.1]])
     # The third answer was wrong, the fourth had not reached the threshold.
     assert lost(after, before, np.array([0, 0, 1, 0])) == pytest.approx(1 / 2)
 
 
-def test_reference_learns_what_is_easily_told_apart() -> None:
+def test_reference_learns_easily_distinguished_classes() -> None:
     labels = make_labels(30, 30, negatives=30)
     random = np.random.default_rng(0)
     features = random.normal(size=(90, 200)).astype(np.float32)
@@ -151,7 +151,7 @@ def test_reference_learns_what_is_easily_told_apart() -> None:
     assert measure_reference(features, labels, split, negatives=False).rejected_negatives is None
 
 
-def test_compared_networks_have_titles_of_their_own() -> None:
+def test_compared_networks_have_unique_titles() -> None:
     titles = [network.title for network in compared_networks()]
     assert len(set(titles)) == len(titles)
     assert titles[-2:] == [f"{titles[0]} bfloat16", f"{titles[0]} INT8"]
@@ -209,6 +209,6 @@ def test_results_can_be_written_as_json() -> None:
     assert document["goals"][0]["met"] is False
 
 
-def test_goal_that_must_be_passed_is_missed_when_just_reached() -> None:
+def test_goal_that_must_be_exceeded_is_missed_when_just_reached() -> None:
     assert not Measurement(what="gain", value=0.0, goal=0.0, unit="", bound=Bound.ABOVE).met
     assert Measurement(what="gain", value=0.0, goal=0.0, unit="", bound=Bound.AT_LEAST).met

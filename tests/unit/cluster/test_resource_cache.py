@@ -107,7 +107,7 @@ def event(kind: str, manifest: dict[str, Any]) -> WatchEvent:
     return WatchEvent(type=kind, object=manifest)
 
 
-async def test_the_cache_holds_a_list_and_the_events_after_it() -> None:
+async def test_the_cache_contains_a_list_and_later_events() -> None:
     run = await play(
         [listing(5, make("a", 1), make("b", 2))], [event("MODIFIED", make("a", 6)), event("DELETED", make("b", 7))]
     )

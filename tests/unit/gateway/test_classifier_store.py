@@ -1,4 +1,4 @@
-"""What the gateway keeps in memory of Classifiers that it has read whole."""
+"""The gateway's cache of fully parsed Classifiers."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_many_unknown_ids_are_looked_up_once_in_a_second() -> None:
     assert len(lists) == 1
 
 
-def test_unknown_id_is_found_as_soon_as_this_replica_has_made_it() -> None:
+def test_unknown_id_is_found_as_soon_as_this_replica_has_created_it() -> None:
     cluster = InMemoryCluster()
     store = ClassifierStore(cluster, "built-in")  # type: ignore[arg-type]
 

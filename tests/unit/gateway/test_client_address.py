@@ -1,4 +1,4 @@
-"""Whose address a request comes from."""
+"""The client's address of a request."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRUSTED = parse_networks("10.0.0.0/8,fd00::/8")
         (None, ["192.0.2.1"], ""),
     ],
 )
-def test_address_is_the_last_one_that_no_trusted_proxy_has(peer: str | None, forwarded: list[str], address: str) -> None:
+def test_address_is_the_last_one_that_is_not_a_trusted_proxy(peer: str | None, forwarded: list[str], address: str) -> None:
     assert find_client_address(peer, forwarded, TRUSTED) == address
 
 
-def test_header_is_ignored_where_no_proxy_is_trusted() -> None:
+def test_header_is_ignored_without_trusted_proxies() -> None:
     assert find_client_address("10.0.0.1", ["203.0.113.7"], ()) == "10.0.0.1"
 
 

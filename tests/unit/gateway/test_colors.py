@@ -60,7 +60,7 @@ def test_plain_colors_have_their_common_names(color: tuple[int, int, int], name:
 
 
 @pytest.mark.parametrize("name", BASIC)
-def test_basic_term_names_colors_near_its_centre(name: str) -> None:
+def test_basic_color_term_names_the_colors_near_its_centre(name: str) -> None:
     centre = np.array(list(bytes.fromhex(PALETTE[name][1:])))
     noise = np.random.default_rng(0).integers(-10, 11, (40, 40, 3))
     pixels = np.clip(centre + noise, 0, 255).astype(np.uint8)
@@ -70,7 +70,7 @@ def test_basic_term_names_colors_near_its_centre(name: str) -> None:
     assert (first.class_name, first.score > 0.97) == (f"{name} color", True)
 
 
-def test_no_two_names_mean_one_color() -> None:
+def test_no_color_has_two_names() -> None:
     assert len(set(PALETTE.values())) == len(PALETTE)
 
 
@@ -79,7 +79,7 @@ def test_plain_image_of_any_color_has_a_name_of_full_score(color: tuple[int, int
     assert [item.score for item in name_colors(np.full((5, 7, 3), color, dtype=np.uint8))] == [1.0]
 
 
-def test_a_tenth_of_the_image_is_a_score_of_one_half() -> None:
+def test_a_color_of_a_tenth_of_the_image_scores_one_half() -> None:
     pixels = np.zeros((10, 10, 3), dtype=np.uint8)
     pixels[0] = (229, 0, 0)
     scores = {item.class_name: item.score for item in name_colors(pixels)}

@@ -43,7 +43,7 @@ GOOD = build_credential_set(user="anna", password="secret-of-anna", namespace="t
 
 @pytest.fixture(autouse=True)
 def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floods of wrong passwords are answered in no time."""
+    """Removes the delays of answers to wrong passwords."""
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.2)
 
 
@@ -84,7 +84,7 @@ def test_same_password_is_hashed_differently_each_time() -> None:
         ("[" * 100_000, "JSON"),
     ],
 )
-def test_broken_entry_is_named_without_its_secret_and_keeps_no_other_out(tmp_path: Path, document: Any, words: str) -> None:
+def test_broken_entry_is_named_without_its_secret_and_does_not_affect_others(tmp_path: Path, document: Any, words: str) -> None:
     write(tmp_path, "a.json", document)
     write(tmp_path, "b.json", with_values(user="bert"))
     reading = read_credentials(tmp_path)
@@ -116,7 +116,7 @@ def test_folder_of_a_mounted_secret_is_read_without_its_hidden_parts(tmp_path: P
     assert read_credentials(tmp_path).sets == (GOOD,)
 
 
-def test_missing_folder_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+def test_missing_folder_is_a_problem_and_not_a_crash(tmp_path: Path) -> None:
     assert "cannot be read" in read_credentials(tmp_path / "none").problems[0]
 
 
@@ -151,7 +151,7 @@ def test_command_refuses_a_user_that_cannot_log_in(capsys: pytest.CaptureFixture
 ADD = ["add", "--user", "anna", "--namespace", "team-a", "--owner", "o"]
 
 
-def test_command_makes_a_set_with_an_api_key_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_creates_a_set_with_only_an_api_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert credentials.main([*ADD, "--without-password"]) == 0
     printed = capsys.readouterr()
     [(name, text)] = json.loads(printed.out)["stringData"].items()
@@ -160,7 +160,7 @@ def test_command_makes_a_set_with_an_api_key_alone(tmp_path: Path, capsys: pytes
     assert (found.password_hash, found.api_key_sha256) == (None, hash_api_key(printed.err.split()[-1]))
 
 
-def test_command_without_a_terminal_names_the_way_out() -> None:
+def test_command_without_a_terminal_names_the_remedy() -> None:
     command = [sys.executable, "-m", "ocelli_gateway.credentials", *ADD]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, start_new_session=True
@@ -171,7 +171,7 @@ def test_command_without_a_terminal_names_the_way_out() -> None:
     assert (done.returncode, done.stderr) == (1, remedy)
 
 
-def test_command_writes_the_quotas_it_is_given(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_writes_the_given_quotas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("password\n"))
     assert credentials.main([*ADD, "--password-stdin", "--quota", "classifiers=20", "--quota", "storedMegabytes=0"]) == 0
     [text] = json.loads(capsys.readouterr().out)["stringData"].values()
@@ -194,7 +194,7 @@ def test_command_says_that_the_namespace_has_to_exist(
     assert "kubectl create namespace team-a" in capsys.readouterr().err
 
 
-def test_removal_names_the_entry_that_the_user_was_added_as(capsys: pytest.CaptureFixture[str]) -> None:
+def test_removal_names_the_entry_of_the_user(capsys: pytest.CaptureFixture[str]) -> None:
     credentials.main(["remove", "--user", GOOD.user])
     [name] = build_credentials_secret([GOOD])["stringData"]
     assert json.loads(capsys.readouterr().out) == [{"op": "remove", "path": f"/data/{name}"}]
@@ -244,13 +244,13 @@ def run(test: Callable[[Authenticator], Any], *sets: CredentialSet) -> None:
 KEY_ONLY = CredentialSet(user="anna", password_hash=None, api_key_sha256=hash_api_key("key-of-anna"), namespace="n", owner="o")
 
 
-def test_a_set_may_have_an_api_key_alone(tmp_path: Path) -> None:
+def test_a_set_can_have_only_an_api_key(tmp_path: Path) -> None:
     write(tmp_path, "a.json", KEY_ONLY.to_json())
     assert read_credentials(tmp_path).sets == (KEY_ONLY,)
 
 
 @pytest.mark.parametrize("user", ["anna", "apikey"])
-def test_an_api_key_alone_doubles_as_password(user: str) -> None:
+def test_an_api_key_without_a_password_is_also_the_password(user: str) -> None:
     async def body(authenticator: Authenticator) -> None:
         assert (await log_in(authenticator, user, "key-of-anna")).user == "anna"
 
@@ -282,7 +282,7 @@ def test_verified_password_is_not_hashed_again() -> None:
     run(test, item)
 
 
-def test_many_connections_at_once_are_hashed_once() -> None:
+def test_concurrent_connections_are_hashed_once() -> None:
     item, password_hash = counted()
 
     async def test(authenticator: Authenticator) -> None:
@@ -304,7 +304,7 @@ def test_changed_password_invalidates_the_cached_login() -> None:
     run(test, item)
 
 
-def test_unknown_user_costs_a_hashing_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_user_costs_a_hash_too(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(authenticator: Authenticator) -> None:
         decoy = CountedHash("none")
         monkeypatch.setattr(authenticator, "_decoy", decoy)
@@ -325,7 +325,7 @@ def test_unknown_user_costs_as_much_as_the_hashes_in_use() -> None:
     run(test, replace(GOOD, password_hash=cheap))
 
 
-def test_flood_of_logins_is_turned_away_not_queued() -> None:
+def test_flood_of_logins_is_refused_and_not_queued() -> None:
     async def test(authenticator: Authenticator) -> None:
         attempts = (log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT + 10))
         results = await asyncio.gather(*attempts, return_exceptions=True)
@@ -363,7 +363,7 @@ def test_flood_for_many_users_does_not_refuse_other_users() -> None:
     run(test, counted("bert")[0], *(counted(user)[0] for user in users))
 
 
-def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -> None:
+def test_a_login_takes_turns_with_other_users_and_not_with_guesses_for_them() -> None:
     order: list[str] = []
 
     async def guess(authenticator: Authenticator, user: str, password: str) -> None:
@@ -379,7 +379,7 @@ def test_who_logs_in_takes_turns_with_other_users_and_not_with_their_guesses() -
     run(test, counted()[0], counted("bert")[0])
 
 
-def test_wrong_passwords_push_no_right_one_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_passwords_do_not_displace_correct_ones_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.0)
     item, password_hash = counted()
 
@@ -395,7 +395,7 @@ def test_wrong_passwords_push_no_right_one_out_of_memory(monkeypatch: pytest.Mon
     run(test, item)
 
 
-def test_separate_api_key_is_found_while_others_are_guessed() -> None:
+def test_correct_api_key_is_accepted_while_others_are_guessed() -> None:
     key = replace(counted("bert")[0], api_key_sha256=hash_api_key("the key"))
 
     async def test(authenticator: Authenticator) -> None:
@@ -440,7 +440,7 @@ def test_wrong_api_keys_from_one_address_do_not_lock_out_others() -> None:
     run(test, counted()[0])
 
 
-def test_guesses_for_a_name_from_one_address_refuse_no_right_password_from_another() -> None:
+def test_guesses_from_one_address_do_not_refuse_the_password_from_another() -> None:
     async def test(authenticator: Authenticator) -> None:
         flood = [log_in(authenticator, "anna", f"wrong{index}", "198.51.100.1") for index in range(100)]
         *_, anna = await outcomes(*flood, log_in(authenticator, "anna", "right", "192.0.2.1"))
@@ -450,7 +450,7 @@ def test_guesses_for_a_name_from_one_address_refuse_no_right_password_from_anoth
 
 
 async def guess_on(authenticator: Authenticator, guesser: int, under_way: asyncio.Event) -> None:
-    """Sets the event once some of its guesses were answered."""
+    """Sets the event when some of its guesses have been answered."""
     answered = 0
     for index in itertools.count():
         try:
@@ -464,7 +464,7 @@ async def guess_on(authenticator: Authenticator, guesser: int, under_way: asynci
 
 
 def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy that is not trusted everybody has one address."""
+    """Behind a proxy that is not trusted, all users have the same address."""
     monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.5)
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.5)
     item, password_hash = counted()
@@ -483,7 +483,7 @@ def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypa
     run(test, item)
 
 
-def test_a_wrong_password_is_refused_at_once_where_too_many_wait_for_their_answers(
+def test_a_wrong_password_is_refused_immediately_if_too_many_answers_are_delayed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(auth, "DELAYED_FAILURES_LIMIT", 3)
@@ -509,7 +509,7 @@ def test_flood_of_unknown_names_is_answered_as_a_known_name_is(user: str) -> Non
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
-def test_many_passwords_at_once_are_turned_away_whether_or_not_there_is_the_name(user: str) -> None:
+def test_many_concurrent_passwords_are_refused_for_known_and_unknown_names(user: str) -> None:
     async def test(authenticator: Authenticator) -> None:
         found = await outcomes(*(log_in(authenticator, user, f"wrong{index}") for index in range(50)))
         assert found.count(TooManyRequestsError) == 50 - auth.USER_HASHINGS_WAITING_LIMIT
@@ -518,7 +518,7 @@ def test_many_passwords_at_once_are_turned_away_whether_or_not_there_is_the_name
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
-def test_passwords_of_one_name_are_checked_one_after_the_other_whether_or_not_there_is_the_name(user: str) -> None:
+def test_passwords_of_one_name_are_checked_one_by_one_for_known_and_unknown_names(user: str) -> None:
     known, password_hash = counted()
     password_hash.seconds = 0.1
 
@@ -531,9 +531,7 @@ def test_passwords_of_one_name_are_checked_one_after_the_other_whether_or_not_th
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
-def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_it(
-    user: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_known_and_unknown_names_wait_equally_long_in_a_flood_of_names(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known, password_hash = counted()
     password_hash.seconds = 0.1
 
@@ -541,7 +539,7 @@ def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_
         decoy = password_hash.unmatchable()
         monkeypatch.setattr(authenticator, "_decoy", decoy)
         flood = [asyncio.ensure_future(log_in(authenticator, f"nobody{index}", "wrong")) for index in range(20)]
-        # One turn of theirs has begun, and another is in line.
+        # One of their turns is running, and another one waits.
         await asyncio.sleep(0.03)
         await outcomes(log_in(authenticator, user, "wrong"))
         assert decoy.count + password_hash.count == 3
@@ -551,7 +549,7 @@ def test_a_name_waits_as_many_turns_in_a_flood_of_names_whether_or_not_there_is_
 
 
 @pytest.mark.parametrize("user", ["anna", "nobody"])
-def test_wrong_passwords_are_answered_later_and_later(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_passwords_are_answered_with_growing_delays(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.1)
 
     async def test(authenticator: Authenticator) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway keeps in memory of learned revisions: only what is shown, and no more than so much, whatever is stored."""
+"""The gateway's cache of trained revisions contains only what is shown, and is limited for any stored content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REVISIONS = ("0" * 10, "1" * 10)
 
 
 class CountingStore:
-    """An object store that counts what is read of it."""
+    """An object store that counts reads."""
 
     def __init__(self, folder: Path) -> None:
         self.objects = open_store(folder.as_uri())
@@ -57,13 +57,15 @@ def test_class_names_are_read_once(store: CountingStore) -> None:
     assert len(store.reads) == 1
 
 
-def test_class_names_are_kept_up_to_a_number_in_all(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_number_of_cached_class_names_is_limited(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(definitions, "KEPT_NAMES_LIMIT", 5)
     read_class_names(Definitions(store), *REVISIONS, REVISIONS[0])  # type: ignore[arg-type]
     assert len(store.reads) == 3
 
 
-def test_summaries_are_kept_up_to_a_number_of_names_in_all(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_total_number_of_names_in_cached_summaries_is_limited(
+    store: CountingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(definitions, "KEPT_NAMES_LIMIT", 5)
     read = Definitions(store)  # type: ignore[arg-type]
     for revision in (*REVISIONS, REVISIONS[0]):
@@ -71,7 +73,7 @@ def test_summaries_are_kept_up_to_a_number_of_names_in_all(store: CountingStore,
     assert len(store.reads) == 3
 
 
-def test_sources_are_not_kept(store: CountingStore) -> None:
+def test_sources_are_not_cached(store: CountingStore) -> None:
     def count() -> int:
         gc.collect()
         return sum(isinstance(item, Source) for item in gc.get_objects())

@@ -1,4 +1,4 @@
-"""Answers to failures of what the gateway depends on."""
+"""Answers to failures of the gateway's dependencies."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from ocelli_gateway.fair_slots import FairSlots
 from ocelli_gateway.refusals import InputError, TooManyRequestsError, UnavailableError
 
 
-def test_who_queued_behind_a_waiter_that_was_cancelled_gets_the_free_slot() -> None:
+def test_a_caller_behind_a_cancelled_one_gets_the_free_slot() -> None:
     async def body() -> None:
         slots = FairSlots("tests are run", total=2, share=1, timeout_seconds=1.0)
         await slots.acquire("a")
         cancelled = asyncio.create_task(slots.acquire("a"))
         await asyncio.sleep(0)
-        # All three within one turn of the loop: the cancelled one has not left the queue when the third one joins it.
+        # All three in one iteration of the loop: the cancelled one is still in the queue when the third one joins it.
         third = asyncio.create_task(slots.acquire("a"))
         cancelled.cancel()
         slots.release("a")
@@ -36,7 +36,7 @@ def test_two_tenants_never_hold_all_slots() -> None:
     asyncio.run(body())
 
 
-def test_a_share_of_everything_leaves_nothing_unused() -> None:
+def test_a_share_of_100_percent_leaves_no_slot_unused() -> None:
     async def body() -> None:
         slots = FairSlots("tests are run", total=16, share=16, timeout_seconds=0.01)
         assert await hold_all(slots, "a") == 16
@@ -53,7 +53,7 @@ async def hold_all(slots: FairSlots, tenant: str) -> int:
     return count
 
 
-def test_a_full_queue_of_a_tenant_is_refused_at_once_and_others_wait() -> None:
+def test_a_full_queue_of_a_tenant_refuses_immediately_and_others_wait() -> None:
     async def body() -> None:
         slots = FairSlots("tests are run", total=1, share=1, timeout_seconds=60, waiting_limit=2)
         await slots.acquire("a")
@@ -70,7 +70,7 @@ def test_a_full_queue_of_a_tenant_is_refused_at_once_and_others_wait() -> None:
     asyncio.run(body())
 
 
-def test_who_has_left_gives_up_the_place() -> None:
+def test_a_cancelled_caller_leaves_the_queue() -> None:
     async def body() -> None:
         slots = FairSlots("tests are run", total=1, share=1, timeout_seconds=60, waiting_limit=1)
         left = asyncio.Event()

@@ -8,7 +8,7 @@ import threading
 from ocelli_gateway.fair_threads import FairThreads
 
 
-def test_thread_of_who_has_gone_stays_the_tenants_until_it_ends() -> None:
+def test_thread_of_a_cancelled_caller_counts_until_it_ends() -> None:
     may_end = threading.Event()
 
     async def body() -> None:

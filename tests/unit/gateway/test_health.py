@@ -1,4 +1,4 @@
-"""One tenant's namespace never decides whether the gateway is healthy for the others, and the store not whether it is ready."""
+"""One tenant's namespace never makes the gateway unhealthy for others, and the store never makes it not ready."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def readiness(instance: GatewayInstance) -> httpx.Response:
     return httpx.get(f"{instance.internal_address}/readyz")
 
 
-def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored(own_stage: Stage) -> None:
+def test_a_gateway_that_was_healthy_once_stays_ready_without_a_working_store(own_stage: Stage) -> None:
     instance = own_stage.start_gateway()
     assert readiness(instance).status_code == 200
     own_stage.upload_folder.rmdir()
@@ -40,7 +40,7 @@ def test_a_gateway_that_was_healthy_once_stays_ready_where_nothing_can_be_stored
     assert readiness(instance).status_code == 200
 
 
-def test_log_says_why_a_ready_gateway_cannot_store(own_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_names_the_reason_if_a_ready_gateway_cannot_store(own_stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     own_stage.start_gateway()
     own_stage.upload_folder.rmdir()
     wait_for(lambda: any(record.message == "health changed" for record in caplog.records), "nothing is logged", 15)
@@ -71,7 +71,7 @@ def test_log_names_the_namespace_that_does_not_exist(own_stage: Stage, caplog: p
     assert said == [("team-b", "Namespace team-b of a credential set does not exist; create it")]
 
 
-def test_namespace_that_is_closed_to_the_gateway_leaves_it_healthy_for_other_tenants(own_stage: Stage) -> None:
+def test_forbidden_namespace_leaves_the_gateway_healthy_for_other_tenants(own_stage: Stage) -> None:
     own_stage.cluster.forbidden_namespace = "team-b"
     own_stage.cluster.create_errors["team-b"] = FORBIDDEN
     assert health(own_stage.start_gateway()).status_code == 200
@@ -82,7 +82,7 @@ def test_used_up_quotas_leave_the_gateway_healthy(own_stage: Stage) -> None:
     assert health(own_stage.start_gateway()).status_code == 200
 
 
-def test_gateway_that_can_create_for_no_tenant_says_why(own_stage: Stage) -> None:
+def test_gateway_that_cannot_create_for_any_tenant_reports_why(own_stage: Stage) -> None:
     instance = own_stage.start_gateway()
     own_stage.cluster.create_errors.update({"team-c": NotFoundError(404, 'namespaces "team-c" not found', "NotFound")})
     own_stage.write_credentials("carl.json", user="carl", password="x", namespace="team-c", owner="owner-c")
@@ -92,7 +92,7 @@ def test_gateway_that_can_create_for_no_tenant_says_why(own_stage: Stage) -> Non
     assert "Namespace team-c of a credential set does not exist; create it" in health(instance).json()["error"]
 
 
-def test_create_in_a_namespace_that_does_not_exist_says_who_can_help(own_stage: Stage) -> None:
+def test_create_in_a_missing_namespace_names_the_remedy(own_stage: Stage) -> None:
     client = connect(own_stage.start_gateway(), own_stage)
     own_stage.cluster.create_errors["team-a"] = NotFoundError(404, 'namespaces "team-a" not found', "NotFound")
     assert_error(client.create(), 503, "unavailable", 'The namespace "team-a" of these credentials does not exist; ask')

@@ -1,4 +1,4 @@
-"""A Classifier that a later release wrote, in front of a gateway that does not know all of it."""
+"""A Classifier of a later release, with values that the gateway does not know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.gateway_harness.v3_client import VERSION, V3Client, assert_error
 
 @pytest.fixture
 def later(stage: Stage, client: V3Client) -> Iterator[str]:
-    """The id of one that is served, and has a value of an enumeration that this release does not have."""
+    """The id of a served Classifier with an enumeration value that this release does not have."""
     identity = client.ready("later")
     manifest = stage.classifier(identity)
     manifest["spec"]["dataRetention"] = "Archive"
@@ -40,6 +40,6 @@ def test_its_details_are_refused_with_the_remedy(client: V3Client, later: str) -
     assert_error(client.get(later), 503, "unavailable", "written by a later release", "upgrade it")
 
 
-def test_user_data_is_not_said_to_be_gone(client: V3Client, later: str) -> None:
+def test_user_data_is_not_reported_as_deleted(client: V3Client, later: str) -> None:
     response = client.http.delete("/v3/user_data", params={**VERSION, "customer_id": "somebody"})
     assert_error(response, 503, "unavailable", "written by a later release")

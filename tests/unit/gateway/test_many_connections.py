@@ -1,4 +1,4 @@
-"""What one client can do to others by the way it sends: slowly, too much at once, or not staying for the answer."""
+"""Clients that send slowly, send too much, or do not wait for the answer do not affect others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE_HEAD = head("POST", "/v3/classifiers?version=2018-03-19", f"Content-Type:
 
 
 def answer_to_drip(gateway: GatewayInstance, request: bytes) -> bytes:
-    """The answer to a body of which a byte comes ten times a second."""
+    """The answer to a body that arrives at ten bytes a second."""
     deadline = time.monotonic() + 10
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(request)
@@ -38,7 +38,7 @@ def answer_to_drip(gateway: GatewayInstance, request: bytes) -> bytes:
     raise AssertionError("no answer: the body goes on as long as it likes")
 
 
-def test_upload_that_drips_is_400_that_names_the_least_rate(stage: Stage) -> None:
+def test_slow_upload_is_400_that_names_the_minimum_rate(stage: Stage) -> None:
     gateway = stage.start_gateway(body_timeout_seconds=0.5)
     answer = answer_to_drip(gateway, CREATE_HEAD + b'--BOUNDARY\r\nContent-Disposition: form-data; name="name"\r\n\r\n')
     assert status_of(answer) == 400
@@ -46,12 +46,12 @@ def test_upload_that_drips_is_400_that_names_the_least_rate(stage: Stage) -> Non
     assert "send at least 8 KB a second." in body_of(answer)["error"]
 
 
-def test_form_of_a_token_that_drips_is_400(stage: Stage) -> None:
+def test_slow_form_of_a_token_is_400(stage: Stage) -> None:
     gateway = stage.start_gateway(body_timeout_seconds=0.5)
     assert status_of(answer_to_drip(gateway, TOKEN_HEAD)) == 400
 
 
-def test_requests_that_find_the_queue_of_their_tenant_full_are_429_at_once(stage: Stage) -> None:
+def test_requests_beyond_the_queue_of_their_tenant_are_429_immediately(stage: Stage) -> None:
     gateway = stage.start_gateway(max_concurrent_uploads=1, connections=32)
     with ExitStack() as stack:
         # One is read, four wait.
@@ -70,7 +70,7 @@ def test_requests_that_find_the_queue_of_their_tenant_full_are_429_at_once(stage
         wait_for(full, "the queue is full")
 
 
-def test_client_that_left_gives_up_its_place_in_the_queue(stage: Stage) -> None:
+def test_disconnected_client_leaves_the_queue(stage: Stage) -> None:
     gateway = stage.start_gateway(max_concurrent_uploads=1)
     address = ("127.0.0.1", gateway.port)
     form = multipart([('Content-Disposition: form-data; name="name"', b"birds")])
@@ -90,11 +90,11 @@ def test_client_that_left_gives_up_its_place_in_the_queue(stage: Stage) -> None:
                 except TimeoutError:
                     return 0
 
-        # It waits for its turn, and no other request is before it.
+        # It waits for its turn, and is first in the queue.
         wait_for(lambda: patient_status() == 0, "there is a place in the queue")
 
 
-def test_classify_stops_calling_servers_once_its_client_has_left(stage: Stage, client: V3Client) -> None:
+def test_classify_stops_calling_servers_when_its_client_disconnects(stage: Stage, client: V3Client) -> None:
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     server.may_answer = stage.call(asyncio.Event)
@@ -110,11 +110,11 @@ def test_classify_stops_calling_servers_once_its_client_has_left(stage: Stage, c
 
 
 @pytest.mark.parametrize("protocol", ["1.0", "1.1"])
-def test_classify_whose_client_has_said_its_last_is_answered(stage: Stage, client: V3Client, protocol: str) -> None:
+def test_classify_is_answered_after_the_client_half_closes(stage: Stage, client: V3Client, protocol: str) -> None:
     classifier_id = client.created("herons")
     (server,) = stage.finish_training(classifier_id)
     gateway = stage.start_gateway()
-    # Longer than the gateway takes to probe the client.
+    # Longer than the gateway's interval for probing the client.
     server.delay_seconds = 2.0
     form = multipart(
         [
@@ -130,7 +130,7 @@ def test_classify_whose_client_has_said_its_last_is_answered(stage: Stage, clien
     assert status_of(answer) == 200
 
 
-def test_requests_sent_at_once_before_the_client_says_its_last_are_all_answered(stage: Stage) -> None:
+def test_pipelined_requests_are_all_answered_after_the_client_half_closes(stage: Stage) -> None:
     gateway = stage.start_gateway()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(head("GET", "/v3/classifiers?version=2018-03-19") * 5)

@@ -1,4 +1,4 @@
-"""What refusals say: object, fact and remedy, and names from outside only so that they can be read."""
+"""Refusals have object, fact and remedy, and show user-supplied names in readable form only."""
 
 from __future__ import annotations
 
@@ -166,5 +166,5 @@ def test_name_of_a_classifier_with_a_control_character_is_refused(client: V3Clie
     )
 
 
-def test_name_of_a_classifier_ends_with_a_line_break_where_a_script_sends_one(client: V3Client) -> None:
+def test_line_break_at_the_end_of_a_classifiers_name_is_removed(client: V3Client) -> None:
     assert client.create("owls\r\n").json()["name"] == "owls"

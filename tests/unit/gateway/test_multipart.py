@@ -1,4 +1,4 @@
-"""The multipart reader: whole messages in any pieces, and nothing but its own error over anything else."""
+"""The multipart reader: it reads complete messages in any pieces, and raises only its own error for other input."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ BYTES = st.lists(st.sampled_from([b"\r\n", b"--", b"BOUNDARY", b"\r", b"\n", b"-
     parts=st.lists(BYTES.filter(lambda data: b"\r\n--BOUNDARY" not in b"\r\n" + data), max_size=4),
     cuts=st.lists(st.integers(0, 500), max_size=8),
 )
-def test_parts_arrive_whole_however_the_message_is_cut(parts: list[bytes], cuts: list[int]) -> None:
+def test_parts_are_complete_for_any_split_of_the_message(parts: list[bytes], cuts: list[int]) -> None:
     message = multipart([(f'Content-Disposition: form-data; name="p{index}"', data) for index, data in enumerate(parts)])
     read_back = read(pieces(message, cuts))
     assert [(sink.head.name, sink.data, sink.closed) for sink in read_back] == [
@@ -100,14 +100,14 @@ def test_message_without_its_end_is_an_error(missing: int) -> None:
 
 
 @pytest.mark.parametrize("filling", [" ", ";", "; ", ";x", ";x=", ';x="', '" ', "\\"])
-def test_no_header_costs_the_square_of_its_length(filling: str) -> None:
-    # A header may have 64 KB; everything else stands still while it is read.
+def test_parsing_a_header_takes_linear_time(filling: str) -> None:
+    # A header can have 64 KB, and parsing it blocks everything else.
     started = time.monotonic()
     assert parse_boundary("multipart/form-data; boundary=x;" + filling * (60_000 // len(filling))) == b"x"
     assert time.monotonic() - started < 2
 
 
-def test_header_made_of_parameters_costs_little() -> None:
+def test_parsing_a_header_of_many_parameters_is_fast() -> None:
     disposition = b'form-data; name="a"' + b';x="y' * 1500
     with pytest.raises(InputError):
         parse_part_head(b"attachment" + disposition)

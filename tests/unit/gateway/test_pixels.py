@@ -1,4 +1,4 @@
-"""Pixels of uploaded images: who waits for whom."""
+"""Decoding of uploaded images: large ones do not delay small ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LARGE, SMALL = png(size=(40, 40)), png(size=(12, 12))
 
 
 class Decoder:
-    """Decodes large images when it may."""
+    """Decodes large images when the test allows it."""
 
     def __init__(self) -> None:
         self.may_decode = threading.Event()
@@ -70,7 +70,7 @@ def test_100_megapixels_with_opacity_take_little_more_memory_than_the_decoded_im
         "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) // 1024)"
     )
 
-    # In a process of its own: a peak, once reached, stays.
+    # In a separate process, because a peak of memory stays.
     ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
 
     assert int(ran.stdout) < 560

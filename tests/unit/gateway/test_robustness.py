@@ -1,4 +1,4 @@
-"""No input breaks the gateway: whatever is sent, an answer comes, and none of its own making is a 5xx."""
+"""No input breaks the gateway: every input gets an answer, and none causes a 5xx."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def percent_encoded(path: str) -> bytes:
 @given(data=st.binary(min_size=1, max_size=300))
 def test_any_bytes_on_a_connection_get_an_answer(gateway: GatewayInstance, data: bytes) -> None:
     answer = exchange(gateway, data + b"\r\n\r\n\r\n\r\n", finish=True)
-    # Line breaks alone are not a request yet.
+    # Line breaks are not a request.
     assert answer or not data.strip(b"\r\n")
     assert not answer or status_of(answer) < 500
 
 
-def test_logs_hold_no_credentials_and_no_query(
+def test_logs_contain_no_credentials_and_no_query(
     client: V3Client, gateway: GatewayInstance, caplog: pytest.LogCaptureFixture
 ) -> None:
     from ocelli_api.log_lines import JsonFormatter
@@ -131,7 +131,7 @@ def test_logs_hold_no_credentials_and_no_query(
             httpx.get(f"{gateway.address}/v3/classifiers/x_1", auth=(USER, "wrong-secret")),
         ]
         sent = [answer.headers["x-global-transaction-id"] for answer in answers]
-        # A line is written once the answer is out; those of earlier requests may come late as well.
+        # A line is written after the answer is sent; lines of earlier requests can be late, too.
         wait_for(lambda: set(sent) <= requests().keys(), "a line for each request")
     assert [requests()[transaction] for transaction in sent] == [200, 401, 401]
     text = "\n".join(lines())

@@ -41,7 +41,7 @@ def test_wrong_value_is_refused_with_the_variables_name(variable: str, value: st
         parse({**REQUIRED, variable: value})
 
 
-def test_an_uplink_of_128_kilobits_is_faster_than_the_least_rate_of_a_body() -> None:
+def test_an_uplink_of_128_kilobits_is_faster_than_the_minimum_rate_of_a_body() -> None:
     assert parse(REQUIRED).body_kilobytes_per_second * 1024 * 8 < 128_000
 
 

@@ -1,4 +1,4 @@
-"""The keys that tokens are signed with: when they are made, when they sign, when they go."""
+"""The signing keys of tokens: when they are created, used and deleted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def reread_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_keys, "LEAST_REREAD_SECONDS", 0.0)
 
 
-def test_first_replica_makes_a_key_and_the_others_use_it() -> None:
+def test_first_replica_creates_a_key_and_the_others_use_it() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         replicas = [replica() for _ in range(5)]
         await asyncio.gather(*(keys.refresh() for keys in replicas))
@@ -86,7 +86,7 @@ def test_rotation_does_not_log_users_out() -> None:
     run(test)
 
 
-def test_rotation_ends_no_refresh_token_before_its_time() -> None:
+def test_rotation_does_not_invalidate_refresh_tokens_early() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         first, second = replica(), replica()
         signers, readers = Tokens(first, clock=clock), Tokens(second, clock=clock)
@@ -105,8 +105,8 @@ def test_rotation_ends_no_refresh_token_before_its_time() -> None:
     run(test)
 
 
-def test_an_earlier_release_passes_refresh_keys_over() -> None:
-    """It reads the field `key` of every entry, and would sign bearer tokens with what it finds."""
+def test_an_earlier_release_ignores_refresh_keys() -> None:
+    """It reads the field `key` of every entry, and would sign bearer tokens with it."""
 
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         await replica().refresh()
@@ -117,7 +117,7 @@ def test_an_earlier_release_passes_refresh_keys_over() -> None:
     run(test)
 
 
-def test_keys_of_an_earlier_release_go_on() -> None:
+def test_keys_of_an_earlier_release_stay_valid() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         document = {"key": base64.b64encode(b"k" * 32).decode(), "createdAt": clock.now - 3600}
         data = {"0123456789abcdef.json": base64.b64encode(json.dumps(document).encode()).decode()}
@@ -143,7 +143,7 @@ def test_keys_are_rotated_daily() -> None:
     run(test)
 
 
-def test_new_key_signs_only_when_others_had_time_to_read_it() -> None:
+def test_new_key_signs_only_after_others_had_time_to_read_it() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         keys = replica()
         await keys.refresh()

@@ -1,4 +1,4 @@
-"""Zips looked into by other processes."""
+"""Zips that are inspected by other processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def write(path: Path, data: bytes) -> Path:
 
 
 def write_slow_zip(path: Path, *, entries: int = 300) -> Path:
-    """A zip of some 300 kB of which every entry takes 10 ms to look at."""
+    """A zip of some 300 kB whose entries take 10 ms each to inspect."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
         for index in range(entries):
             archive.writestr(f"{index}.png", bytes(range(256)) * 1000)
@@ -58,7 +58,7 @@ async def test_reports_come_in_the_order_of_the_files(zips: ZipInspector, tmp_pa
     assert second.refusal.fault is ArchiveFault.NOT_A_ZIP
 
 
-async def test_the_event_loop_takes_its_turns_meanwhile(zips: ZipInspector, tmp_path: Path) -> None:
+async def test_the_event_loop_is_not_blocked_meanwhile(zips: ZipInspector, tmp_path: Path) -> None:
     path = write(tmp_path / "large", build_zip({f"{index}.png": b"x" for index in range(20_000)}))
     loop = asyncio.get_running_loop()
     longest, before = 0.0, loop.time()
@@ -85,21 +85,21 @@ async def wait_for_text(path: Path) -> str:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
-    """Have another program run instead."""
+    """Run another program instead."""
     (tmp_path / "stand_in_program.py").write_text(code)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     monkeypatch.setattr(zip_inspection.archive_inspection, "__name__", "stand_in_program")
 
 
 def real_program(pids: Path) -> str:
-    """The program itself, which writes a line for each of its processes."""
+    """The real program, which also writes a line for each of its processes."""
     return (
         f"import os\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n')\n"
         "from ocelli_storage.archive_inspection import main\nmain()"
     )
 
 
-async def test_one_process_looks_into_the_zips_of_many_requests(
+async def test_one_process_inspects_the_zips_of_many_requests(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
@@ -124,7 +124,7 @@ async def test_a_process_is_replaced_after_many_turns(
     assert len(read(tmp_path / "pids").splitlines()) == 2
 
 
-async def test_a_zip_that_has_gone_costs_no_process(
+async def test_a_deleted_zip_does_not_end_the_process(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in(monkeypatch, tmp_path, real_program(tmp_path / "pids"))
@@ -153,7 +153,7 @@ async def test_unfinished_turn_continues_in_the_next_one(zips: ZipInspector, tmp
     assert (first.skipped_count, len(first.skipped), second.usable) == (300, 3, 1)
 
 
-async def test_slow_zips_of_other_tenants_let_a_small_one_pass(zips: ZipInspector, tmp_path: Path) -> None:
+async def test_slow_zips_of_other_tenants_do_not_delay_a_small_one(zips: ZipInspector, tmp_path: Path) -> None:
     slow = write_slow_zip(tmp_path / "slow", entries=1000)
     others = [asyncio.create_task(zips.inspect([slow], name)) for name in ("bert", "carl", "dora")]
     await asyncio.sleep(0)
@@ -167,7 +167,9 @@ async def test_slow_zips_of_other_tenants_let_a_small_one_pass(zips: ZipInspecto
     await asyncio.wait(others)
 
 
-async def test_work_counts_over_all_turns(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_work_limit_applies_to_all_turns_together(
+    zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(zip_inspection, "CPU_SECONDS", 0.6)
 
     with pytest.raises(InputError, match=r"takes more than 0\.6 seconds; send fewer or smaller images"):
@@ -188,7 +190,7 @@ async def test_waiting_for_turns_counts_towards_the_time_limit(
     await asyncio.wait([held])
 
 
-async def test_a_process_that_hangs_is_ended_and_replaced(
+async def test_a_hanging_process_is_killed_and_replaced(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pid = tmp_path / "pid"
@@ -226,7 +228,7 @@ async def test_closing_ends_the_processes(zips: ZipInspector, tmp_path: Path, mo
         os.kill(int(number), 0)
 
 
-async def test_who_left_gives_up_waiting(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_cancelled_request_stops_waiting(zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, tmp_path, "import time; time.sleep(60)")
     held = asyncio.create_task(zips.inspect([tmp_path], "anna"))
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""How slowly a body may come."""
+"""The minimum rate of a body."""
 
 from __future__ import annotations
 

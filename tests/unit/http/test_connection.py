@@ -1,4 +1,4 @@
-"""What a connection may cost before anything is known of who has it."""
+"""Limits for connections of unknown clients."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def read_and_answer(request: Request) -> Response:
 
 
 async def wait_for_leaving(request: Request) -> Response:
-    """Says, at `/left`, that the client of this request is gone."""
+    """Reports, at `/left`, that the client of this request has disconnected."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     request.app.state.left = True
@@ -55,7 +55,7 @@ async def answer_in_halves(_request: Request) -> Response:
 
 
 async def keep_known_client(request: Request) -> Response:
-    """An answer that is begun and has no end, for a user who is known."""
+    """An answer without an end, for a known user."""
     request.scope[CALLER_KEY] = "anna"
 
     async def endless() -> AsyncIterator[bytes]:
@@ -71,7 +71,7 @@ async def answer_much(request: Request) -> Response:
 
 
 async def keep_unknown_client(request: Request) -> Response:
-    """As a wrong password is kept waiting."""
+    """Waits, as for the answer to a wrong password."""
     await asyncio.sleep(60)
     return PlainTextResponse("late")
 
@@ -129,7 +129,7 @@ def address() -> Iterator[Address]:
 
 @pytest.fixture
 def impatient() -> Iterator[Address]:
-    """A server that waits for a head no longer than a moment."""
+    """A server with a short timeout for heads."""
     with running({"timeout_keep_alive": 0.3}) as address:
         yield address
 
@@ -158,7 +158,7 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def send_until_refused(connection: socket.socket, piece: bytes, limit_bytes: int = 20_000_000) -> int:
-    """How many bytes the server took, and its kernel."""
+    """How many bytes the server and its kernel accepted."""
     sent = 0
     try:
         while sent < limit_bytes:
@@ -295,7 +295,7 @@ def test_requests_in_flight_are_not_replaced_by_new_connections() -> None:
 
 
 def requests_in_memory() -> int:
-    """How many requests there are, answered or not: the server runs in this process."""
+    """The number of requests, answered or not: the server runs in this process."""
     return sum(isinstance(item, RequestResponseCycle) for item in gc.get_objects())
 
 
@@ -356,7 +356,7 @@ def test_bodies_of_unknown_clients_make_room_for_new_connections() -> None:
 
 @contextmanager
 def full_gateway(busy_request: bytes = b"GET /known HTTP/1.1\r\n\r\n", *, count: int = 1) -> Iterator[Address]:
-    """A server whose places are all taken."""
+    """A server at its limit of connections."""
     with running({"limit_concurrency": count, "http": build_gateway_protocol()}) as address, ExitStack() as stack:
         for _ in range(count):
             busy = stack.enter_context(connect(address))

@@ -15,7 +15,7 @@ CLIENTS = 4
 
 
 class Service:
-    """The address that new connections are made to."""
+    """The address for new connections."""
 
     def __init__(self) -> None:
         self.address: Address = ("", 0)
@@ -40,7 +40,7 @@ def send_on(service: Service, stop: threading.Event, pause_seconds: float, failu
         if answer.will_close:
             connection.close()
             connection = None
-        # Idle in between, so that ends of servers meet idle connections.
+        # Idle in between, so that servers also end while connections are idle.
         time.sleep(pause_seconds)
     counts.append(count)
     if connection is not None:
@@ -66,7 +66,7 @@ def test_no_request_of_a_kept_connection_fails_while_servers_are_replaced() -> N
                 for client in clients:
                     client.start()
             else:
-                # Its clients have learned of the new one, as of endpoints that have changed.
+                # Its clients know the new one by now, as after a change of endpoints.
                 previous.close()
             previous = current
         assert previous is not None

@@ -1,4 +1,4 @@
-"""What a server freed does not stay with it."""
+"""A server returns freed memory to the system."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-# Each thread frees 16 MB below a small block that it keeps, as requests do that leave an entry in some cache.
+# Each thread frees 16 MB below a small block that it keeps, like requests that leave an entry in a cache.
 PROGRAM = """
 import asyncio, sys, threading
 from pathlib import Path

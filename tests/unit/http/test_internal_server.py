@@ -69,7 +69,7 @@ async def test_probe_is_answered_at_the_limit_of_connections(monkeypatch: pytest
         assert (await prober.get("/metrics")).status_code == 503
 
 
-async def test_a_port_that_is_taken_is_told() -> None:
+async def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BindError, match=f"port {port}"):

@@ -1,4 +1,4 @@
-"""The routes, in process, over a head that is fixed and an engine that waits where a test wants it to."""
+"""The routes, in process, with a fixed head and an engine that waits if a test requires it."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ async def test_a_declared_size_above_the_limit_is_refused_unread(rig: Rig) -> No
     started = await call(rig, receive, headers=[(b"content-length", b"10485761")])
     assert started["status"] == 400
     assert (b"connection", b"close") in started["headers"]
-    assert received == 1  # only by the lingering after the answer
+    assert received == 1  # only while the connection lingers after the answer
 
 
 async def test_an_undeclared_body_is_read_up_to_the_limit_and_no_further(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""What the inference server says where no application answers."""
+"""Answers of the inference server without its application."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ async def test_terminated_server_answers_every_request_and_exits_0(tmp_path: Pat
             async with asyncio.timeout(10):
                 while (await client.get(f"{server.internal_url}/readyz")).status_code != 503:
                     pass
-            # Gateways hear of it a moment late: until then they send requests.
+            # Gateways notice it a moment late: until then they send requests.
             late = clients.fewest_answers() + 3
             await until(lambda: running.done() or clients.fewest_answers() >= late)
             clients.stopped = True

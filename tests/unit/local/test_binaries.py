@@ -69,7 +69,7 @@ def test_only_programs_of_a_fitting_version_are_used(program: str, version: tupl
     assert version_fits(program, version, PINNED) is fits
 
 
-def test_programs_are_taken_from_path_where_they_fit(tmp_path: Path) -> None:
+def test_suitable_programs_on_path_are_used(tmp_path: Path) -> None:
     make_programs(tmp_path / "bin")
     found = make_store(OCELLI_CACHE_DIR=tmp_path / "cache", PATH=tmp_path / "bin").find()
     assert found is not None

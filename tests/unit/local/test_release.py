@@ -171,7 +171,7 @@ def test_unreachable_release_server_leads_to_a_build(start: Start, builds: list[
     assert "Cannot connect to host 127.0.0.1:1" in start.reason
 
 
-def test_download_that_takes_too_long_in_all_is_given_up(start: Start, builds: list[Path], releases: ReleaseStandIn) -> None:
+def test_download_that_takes_too_long_in_total_is_cancelled(start: Start, builds: list[Path], releases: ReleaseStandIn) -> None:
     stall(releases)
     start.run(ReleaseLimits(total_seconds=0.3))
     assert "the download is not complete after 0.3 s" in start.reason

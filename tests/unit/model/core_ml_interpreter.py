@@ -1,7 +1,7 @@
-"""Runs the layers of a Core ML neural network with PyTorch, one by one, from nothing but the specification.
+"""Runs the layers of a Core ML neural network with PyTorch, one by one, from the specification alone.
 
-Core ML itself runs on Apple's systems only. This is no part of the product: it is how tests on any machine see that a file's
-declared preprocessing, layers and weights give the scores that the server gives. A layer that is not known here is an error.
+Core ML itself runs on Apple's systems only. It is not part of the product: with it, tests on any machine check that a file's
+declared preprocessing, layers and weights give the scores that the server gives. An unknown layer is an error.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def run_core_ml(model: Any, images: Sequence[NDArray[np.uint8]]) -> list[dict[st
 
 
 def run_core_ml_layer(model: Any, images: Sequence[NDArray[np.uint8]], name: str) -> NDArray[np.float32]:
-    """What the layer with that output gives, of each image; of a part of a model, too."""
+    """The output of one layer for each image; also for a part of a model."""
     _read_weights.clear()
     return np.concatenate([_values(model, pixels)[name].numpy() for pixels in images])
 
 
 def run_core_ml_head(model: Any, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scores float32[N, C] that a classifier's part alone gives for features float32[N, D], row by row."""
+    """The scores float32[N, C] of a classifier's part alone for features float32[N, D], row by row."""
     _read_weights.clear()
     network = model.neuralNetworkClassifier
     rows = [_run_layers(network, {FEATURES: torch.from_numpy(row[np.newaxis])}) for row in features]
@@ -83,7 +83,7 @@ Layer = Callable[[Any, list[Tensor]], Any]
 
 
 _read_weights: dict[int, tuple[Any, Tensor]] = {}
-"""Of the model that runs, by the identity of its messages, which are kept alive so."""
+"""Of the running model, by the identity of its messages; this also keeps them alive."""
 
 
 def _weights(weights: Any, *shape: int) -> Tensor:

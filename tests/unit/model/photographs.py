@@ -1,4 +1,4 @@
-"""The two photographs that scikit-learn ships: they are at hand wherever the tests run."""
+"""The two photographs of scikit-learn, which are available to all tests."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ocelli_model.heads import REJECTION_START, Rejection, normalised
 
 _FAR = 1.1
-"""A distance at which little is left of a score."""
+"""A distance at which scores are almost zero."""
 
 
 def make_rejection(features: NDArray[np.float32], power: float | None, *, rank: int = 8) -> Rejection:

@@ -46,7 +46,7 @@ def make_artifact(**changes: Any) -> Artifact:
 
 
 def make_rejecting_heads() -> Heads:
-    """With a power and a rejection, as trainings make them."""
+    """Heads with a power and a rejection, as trainings make them."""
     random = np.random.default_rng(1)
     rejection = Rejection(
         linear=random.normal(size=(3, 7)).astype(np.float32),
@@ -115,7 +115,7 @@ def test_the_digest_depends_on_power_and_rejection(part: str) -> None:
     assert make_artifact(heads=without).digest != make_artifact(heads=heads).digest
 
 
-def test_heads_without_power_and_rejection_have_the_files_that_they_always_had() -> None:
+def test_heads_without_power_and_rejection_have_the_same_files_as_before() -> None:
     metadata, files = make_artifact().to_files()
 
     assert "featurePower" not in json.loads(metadata)
@@ -143,7 +143,7 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
     assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 2
 
 
-def test_an_artifact_says_with_which_precision_its_features_were_made(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_artifact_records_the_precision_of_its_features(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
 
     assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["backbone"]["precision"] == "Float32"
@@ -222,7 +222,7 @@ def test_another_artifact_than_expected_is_an_error(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'"x"', b'{"formatVersion": 1}', b"\xff"])
-def test_metadata_that_are_none_are_an_error(store: ObjectStore, tmp_path: Path, data: bytes) -> None:
+def test_invalid_metadata_are_an_error(store: ObjectStore, tmp_path: Path, data: bytes) -> None:
     save(store, make_artifact())
     file_of(tmp_path, ARTIFACT_METADATA).write_bytes(data)
 
@@ -277,7 +277,7 @@ def test_the_artifact_of_a_pretrained_classifier_survives_storage(store: ObjectS
     assert loaded.to_files() == make_pretrained_artifact().to_files()
 
 
-def test_others_read_its_classes_and_where_its_network_lies(store: ObjectStore, tmp_path: Path) -> None:
+def test_other_programs_can_read_its_classes_and_the_key_of_its_network(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_pretrained_artifact())
 
     summary = ArtifactSummary.parse(json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes()))

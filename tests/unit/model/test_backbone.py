@@ -55,7 +55,7 @@ def stored(tmp_path: Path, digest: str, file: str) -> Path:
     return tmp_path / "store" / backbone_key(digest, file)
 
 
-def test_a_backbone_comes_out_as_it_was_installed(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+def test_a_backbone_is_loaded_as_it_was_installed(store: ObjectStore, digest: str, tmp_path: Path) -> None:
     backbone = load(store, digest, tmp_path)
 
     assert backbone.metadata == METADATA
@@ -85,7 +85,7 @@ class TestABackboneBesideAnArtifact:
     def own_digest(self, store: ObjectStore) -> str:
         return asyncio.run(save_backbone(store, METADATA, FILES, prefix=self.PREFIX))
 
-    def test_it_comes_out_as_it_was_stored(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
+    def test_it_is_loaded_as_it_was_stored(self, store: ObjectStore, own_digest: str, tmp_path: Path) -> None:
         backbone = load(store, own_digest, tmp_path, prefix=self.PREFIX)
 
         assert backbone.metadata == METADATA
@@ -96,7 +96,9 @@ class TestABackboneBesideAnArtifact:
             load(store, own_digest, tmp_path)
 
     @pytest.mark.parametrize("file", [ONNX_FILE, METADATA_FILE])
-    def test_damage_ends_with_its_own_remedy(self, store: ObjectStore, own_digest: str, tmp_path: Path, file: str) -> None:
+    def test_damage_is_reported_with_its_own_remedy(
+        self, store: ObjectStore, own_digest: str, tmp_path: Path, file: str
+    ) -> None:
         path = tmp_path / "store" / self.PREFIX / file
         path.write_bytes(path.read_bytes() + b" ")
 
@@ -127,7 +129,7 @@ def test_a_damaged_cached_file_is_fetched_again(store: ObjectStore, digest: str,
     assert path.read_bytes() == whole
 
 
-def test_a_file_that_the_backbone_does_not_have_is_passed_over(store: ObjectStore, digest: str, tmp_path: Path) -> None:
+def test_a_file_that_the_backbone_does_not_have_is_ignored(store: ObjectStore, digest: str, tmp_path: Path) -> None:
     backbone = load(store, digest, tmp_path, files=(WEIGHTS_FILE,))
 
     assert list(backbone.folder.iterdir()) == []

@@ -37,13 +37,13 @@ from tests.unit.model.photographs import photographs
 from tests.unit.model.test_exports import make_heads
 
 EXPORT_BOUND = 0.01
-"""Of scores of images that came without loss, as in tests/contract/test_export_parity.py."""
+"""For scores of losslessly compressed images, as in tests/contract/test_export_parity.py."""
 CLASS_NAMES = ("heron", "owl", "wren")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch's threads spin while they wait: where tests share a processor, two take several times as long as one."""
+    """PyTorch's threads spin while they wait: if tests share a processor, two take several times as long as one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -100,7 +100,7 @@ def test_images_of_any_size_are_padded_as_in_the_reference(size: tuple[int, int]
     assert run_onnx((tmp_path / ONNX_FILE).read_bytes(), images) == pytest.approx(expected, abs=BOUND)
 
 
-def test_palace_is_a_palace() -> None:
+def test_photograph_of_a_palace_is_classified_as_a_palace() -> None:
     """The published names of the outputs are ImageNet's, in its order."""
     preprocessing = efficientnet_lite.preprocessing_for(NAME)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.CLASSIFIER)
@@ -122,7 +122,7 @@ def test_table_has_the_blocks_of_the_reference(name: str, blocks: int) -> None:
         )
 
 
-def test_onnx_takes_any_number_of_images() -> None:
+def test_onnx_accepts_any_number_of_images() -> None:
     preprocessing = sized(96, 96)
     model, _ = efficientnet_lite.build_onnx(NAME, weights_of(NAME), preprocessing, NetworkKind.BODY)
     images = np.concatenate([photographs(preprocessing)] * 3)
@@ -140,7 +140,7 @@ def test_onnx_is_valid_and_always_the_same(kind: NetworkKind) -> None:
     assert first == second
 
 
-def test_network_that_came_as_onnx_is_none_of_these() -> None:
+def test_imported_onnx_network_is_not_built() -> None:
     with pytest.raises(ValueError, match="EfficientNetLite0: there is no network of kind ONNX"):
         efficientnet_lite.build_onnx(NAME, weights_of(NAME), sized(96, 96), NetworkKind.ONNX)
 
@@ -194,21 +194,21 @@ def test_module_can_be_fine_tuned(tmp_path: Path) -> None:
     assert 0 < moved.abs().max() < 0.05 * before.abs().max()
 
 
-def test_module_says_that_its_weights_are_damaged(tmp_path: Path) -> None:
+def test_module_reports_damaged_weights(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes((tmp_path / WEIGHTS_FILE).read_bytes()[:-1])
     with pytest.raises(BackboneError, match=r"EfficientNetLite0 .*model.safetensors cannot be read as weights; publish"):
         load_network(backbone)
 
 
-def test_module_says_that_its_weights_are_of_another_network(tmp_path: Path) -> None:
+def test_module_reports_weights_of_another_network(tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(64, 64))
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(weights_of("EfficientNetLite2")))
     with pytest.raises(BackboneError, match="has weights with wrong shapes; publish the backbone again"):
         load_network(backbone)
 
 
-def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
+def test_module_names_missing_weights(tmp_path: Path) -> None:
     backbone = installed(tmp_path, kind=NetworkKind.CLASSIFIER)
     body = {key: values for key, values in weights_of(NAME).items() if not key.startswith("classifier")}
     (tmp_path / WEIGHTS_FILE).write_bytes(efficientnet_lite.to_safetensors(body))
@@ -216,7 +216,7 @@ def test_module_says_which_weights_it_misses(tmp_path: Path) -> None:
         load_network(backbone)
 
 
-def test_wrong_batch_norm_would_be_seen() -> None:
+def test_a_wrong_batch_norm_changes_the_features_noticeably() -> None:
     """The bound of these tests detects an epsilon of 1e-5 instead of the right one."""
     layer = next(all_layers(NAME))
     variance = weights_of(NAME)[f"{layer.name}.norm.running_var"]

@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("preprocessing", [SQUASHED, CUT], ids=["squashed"
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch's threads spin while they wait: where tests share a processor, two take several times as long as one."""
+    """PyTorch's threads spin while they wait: if tests share a processor, two take several times as long as one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -51,7 +51,7 @@ def parsed(data: bytes) -> Any:
 
 
 def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
-    """What comes before the cut."""
+    """The layers before the cut."""
     height, width = input_size(preprocessing)
     return Preprocessing(
         height=height,
@@ -63,7 +63,7 @@ def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
 
 
 @BOTH
-def test_specification_gives_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
+def test_specification_has_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
     features = run_core_ml_layer(parsed(body(preprocessing)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)
     assert features == pytest.approx(reference(NAME, photographs(preprocessing)), abs=BOUND)
 
@@ -77,7 +77,7 @@ def test_export_gives_the_scores_of_the_server() -> None:
 
 
 @BOTH
-def test_values_have_one_name_each_and_are_there_before_they_are_used(preprocessing: Preprocessing) -> None:
+def test_values_have_unique_names_and_are_defined_before_use(preprocessing: Preprocessing) -> None:
     known = {IMAGE}
     for layer in parsed(whole(preprocessing)).neuralNetworkClassifier.layers:
         assert set(layer.input) <= known

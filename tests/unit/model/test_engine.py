@@ -89,7 +89,7 @@ HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPAB
         (Precision.FLOAT32, "float32"),
     ],
 )
-def test_a_backbone_that_left_the_precision_to_the_node_does_so_until_an_artifact_names_one(
+def test_a_backbone_with_a_node_dependent_precision_uses_that_of_the_artifact(
     backbone: Backbone, precision: Precision | None, computed: str
 ) -> None:
     stored = dataclasses.replace(backbone, metadata=dataclasses.replace(backbone.metadata, precision=Precision.FASTEST))
@@ -145,13 +145,13 @@ def test_pytorch_refuses_network_of_another_version(backbone: Backbone) -> None:
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_here_is_an_error() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     with pytest.raises(BackboneError, match="PyTorch finds no GPU"):
         available_device(Accelerator.GPU)
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine has a GPU")
-def test_without_a_gpu_the_cpu_is_taken() -> None:
+def test_without_a_gpu_the_cpu_is_used() -> None:
     assert available_device(Accelerator.AUTO) is Accelerator.CPU
 
 
@@ -169,7 +169,7 @@ def test_a_cpu_needs_only_the_onnx_file() -> None:
         "ocelli_training.evaluate",
     ],
 )
-def test_the_parts_that_run_on_a_cpu_import_neither_torch_nor_other_slow_libraries(module: str) -> None:
+def test_the_modules_of_the_cpu_path_import_no_torch_or_other_slow_libraries(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'torch', 'torchvision', 'sklearn', 'scipy', 'onnx'}} & set(sys.modules)))"
 
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Exports: their parts, and that these merge to one model."""
+"""Exports: their parts, and their combination into one model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.unit.model.core_ml_interpreter import run_core_ml_head
 from tests.unit.model.rejections import make_rejection
 
 SCORE_BOUND = 1e-4
-"""What is left is the rounding of single precision."""
+"""The only difference is the rounding of single precision."""
 
 
 def make_heads(class_count: int, feature_count: int) -> Heads:
@@ -48,7 +48,7 @@ FEATURE_COUNT = 40
 
 
 def make_features(count: int = 60) -> NDArray[np.float32]:
-    """As networks give them: many zeros, and with some activations numbers below 0. The last row has nothing but zeros."""
+    """Features like those of networks: many zeros, and negative numbers for some activations. The last row is zero."""
     random = np.random.default_rng(3)
     features = np.maximum(random.gamma(0.5, 1.0, size=(count, FEATURE_COUNT)) - 0.2, 0) * random.choice(
         [1, 1, -0.3], FEATURE_COUNT
@@ -77,7 +77,7 @@ KINDS: dict[str, tuple[int, float | None, int | None]] = {
 
 
 def onnx_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of the classifier's part behind one that gives features as they are."""
+    """Of the classifier's part after one that returns features unchanged."""
     body = onnx.helper.make_model(
         onnx.helper.make_graph(
             [onnx.helper.make_node("Identity", ["given"], ["features"])],
@@ -132,7 +132,7 @@ def test_folded_heads_give_the_same_scores() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("run", [onnx_scores, core_ml_scores], ids=["ONNX", "Core ML"])
-def test_classifiers_part_gives_the_scores_of_the_heads(
+def test_classifiers_part_has_the_scores_of_the_heads(
     run: Callable[[Heads, NDArray[np.float32]], NDArray[np.float32]], kind: str
 ) -> None:
     heads, features = made_of(kind), make_features()
@@ -140,7 +140,7 @@ def test_classifiers_part_gives_the_scores_of_the_heads(
 
 
 @pytest.mark.parametrize("kind", [kind for kind, (_, _, rank) in KINDS.items() if rank is not None])
-def test_rejections_of_these_tests_reject_some_images_wholly_and_some_partly(kind: str) -> None:
+def test_rejections_of_these_tests_reject_some_images_fully_and_some_partly(kind: str) -> None:
     heads = made_of(kind)
     assert heads.rejection is not None
     inputs = make_features().astype(np.float64)
@@ -205,7 +205,7 @@ def test_backbone_without_a_part_has_no_export_of_that_format(tmp_path: Path) ->
     assert list(exports.files) == ["head.onnx"]
 
 
-def test_parts_hold_nothing_of_where_and_when_they_were_made() -> None:
+def test_parts_do_not_contain_the_place_or_time_of_their_creation() -> None:
     files = backbone_files()
     for name in (ONNX_BODY_FILE, CORE_ML_BODY_FILE):
         assert not [word for word in (b"/home/", b"site-packages", b"conversion_date", b"torch==") if word in files[name]]

@@ -23,7 +23,7 @@ def make_features(count: int, features: int = 700) -> np.ndarray[tuple[int, int]
 
 
 def make_rejection(features: NDArray[np.float32], *, power: float = 0.6, rank: int = 8) -> Rejection:
-    """With three class means among the features, half of which are beyond the border."""
+    """A rejection with three class means among the features, half of which are beyond the border."""
     inputs = normalised(features.astype(np.float64), power)
     means, directions = inputs[:3], np.random.default_rng(2).normal(size=(rank, inputs.shape[1])) / inputs.shape[1]
     squares = np.min([((inputs - mean) ** 2).sum(axis=1) for mean in means], axis=0) - ((inputs @ directions.T) ** 2).sum(
@@ -39,7 +39,7 @@ def make_rejection(features: NDArray[np.float32], *, power: float = 0.6, rank: i
 
 
 def scores_before_power_and_rejection(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The formula as releases had it whose artifacts know neither, operation by operation."""
+    """The formula of releases without power and rejection, operation by operation."""
     margins = np.empty((len(features), heads.class_count), dtype=np.float64)
     for row, image_features in enumerate(features.astype(np.float64)):
         margins[row] = heads.weights.astype(np.float64) @ image_features
@@ -48,7 +48,7 @@ def scores_before_power_and_rejection(heads: Heads, features: NDArray[np.float32
 
 
 @pytest.mark.parametrize("classes", [1, 3, 40])
-def test_heads_without_power_and_rejection_score_as_ever_to_the_bit(classes: int) -> None:
+def test_heads_without_power_and_rejection_score_exactly_as_before(classes: int) -> None:
     heads, features = make_heads(classes=classes), make_features(30)
 
     assert np.array_equal(heads.scores(features), scores_before_power_and_rejection(heads, features))
@@ -148,7 +148,7 @@ def test_a_rejection_multiplies_the_scores_by_its_factor(rank: int) -> None:
     assert scores == pytest.approx(plain.scores(features) * factors[:, None], rel=1e-3)
 
 
-def test_rejection_leaves_margins_as_they_are() -> None:
+def test_rejection_does_not_change_margins() -> None:
     features = make_features(20)
     plain = dataclasses.replace(make_heads(), power=0.6)
 
@@ -179,7 +179,7 @@ def test_factors_never_rise_with_the_distance() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, -1.0, 1.5, float("nan")])
-def test_a_power_that_is_none_is_refused(power: float) -> None:
+def test_an_invalid_power_is_refused(power: float) -> None:
     with pytest.raises(ValueError, match="power"):
         dataclasses.replace(make_heads(), power=power)
 

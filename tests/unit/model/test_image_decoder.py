@@ -21,7 +21,7 @@ DEADLINE_SECONDS = 20
 
 
 class HeldDecoding:
-    """Decodings that begin and then wait until they are let go."""
+    """Decodings that start and then wait until the test releases them."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.begun = threading.Semaphore(0)
@@ -55,13 +55,13 @@ def submit(decoder: ImageDecoder) -> Any:
         yield lambda data: pool.submit(decoder, data)
 
 
-def test_an_image_comes_out_as_decode_image_gives_it() -> None:
+def test_an_image_is_the_same_as_from_decode_image() -> None:
     data = make_file(make_pixels(), "PNG")
 
     assert np.array_equal(ImageDecoder(DESCRIPTION)(data), decode_image(data, DESCRIPTION))
 
 
-def test_images_are_decoded_side_by_side_while_there_is_room(
+def test_images_are_decoded_concurrently_within_the_limit(
     submit: Callable[[bytes], Future[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = HeldDecoding(monkeypatch)
@@ -130,7 +130,7 @@ def test_asking_whether_an_image_is_large_decodes_nothing(decoder: ImageDecoder,
     assert decoder.open(encode(Image.new("RGB", (3000, 2000)), "PNG")).is_large
 
 
-def test_an_image_that_fails_gives_its_room_back() -> None:
+def test_a_failed_image_releases_its_memory() -> None:
     decoder = ImageDecoder(DESCRIPTION)
     cut_off = encode(Image.new("RGB", (9000, 9000)), "PNG")[:200]
 
@@ -140,7 +140,7 @@ def test_an_image_that_fails_gives_its_room_back() -> None:
         assert caught.value.kind is ImageFault.CORRUPT
 
 
-def test_an_image_of_too_many_pixels_is_refused_and_not_waited_for() -> None:
+def test_an_image_of_too_many_pixels_is_refused_without_waiting() -> None:
     side = int(PIXELS_LIMIT**0.5) + 1
     with pytest.raises(ImageError) as caught:
         ImageDecoder(DESCRIPTION)(encode(Image.new("1", (side, side)), "PNG"))

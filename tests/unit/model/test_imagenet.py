@@ -106,7 +106,7 @@ def test_no_class_is_above_another(imagenet: LabelSet) -> None:
     assert ancestors & set(imagenet.class_names) == set()
 
 
-def test_no_name_is_empty_or_holds_a_slash_or_an_underscore(imagenet: LabelSet) -> None:
+def test_no_name_is_empty_or_contains_a_slash_or_an_underscore(imagenet: LabelSet) -> None:
     names = [name for path in imagenet.paths for name in path]
 
     assert [name for name in names if not name.strip() or name != name.strip() or {"/", "_"} & set(name)] == []
@@ -120,7 +120,7 @@ def test_nearly_every_class_has_an_ancestor(imagenet: LabelSet) -> None:
     assert [path[0] for path in imagenet.paths if len(path) == 1] == ["chain", "traffic light"]
 
 
-def test_no_ancestor_is_a_word_of_science(imagenet: LabelSet) -> None:
+def test_no_ancestor_is_a_scientific_term(imagenet: LabelSet) -> None:
     ancestors = {name for path in imagenet.paths for name in path[:-1]}
 
     assert (
@@ -141,7 +141,7 @@ def test_no_ancestor_is_a_word_of_science(imagenet: LabelSet) -> None:
         "/vehicle/car/sports car",
     ],
 )
-def test_hierarchy_reads_as_people_speak(imagenet: LabelSet, path: str) -> None:
+def test_hierarchy_uses_everyday_words(imagenet: LabelSet, path: str) -> None:
     assert path in [path_text(found) for found in imagenet.paths]
 
 
@@ -198,7 +198,7 @@ def test_no_translation_is_empty(imagenet: LabelSet, language: str) -> None:
         ("zh-tw", "貓頭鷹"),
     ],
 )
-def test_every_language_knows_the_owl(imagenet: LabelSet, language: str, owl: str) -> None:
+def test_every_language_has_a_word_for_the_owl(imagenet: LabelSet, language: str, owl: str) -> None:
     assert imagenet.translate("owl", language) == owl
 
 
@@ -207,7 +207,7 @@ def test_name_without_translation_is_english(imagenet: LabelSet, name: str, lang
     assert imagenet.translate(name, language) == name
 
 
-def test_ancestor_has_a_path_of_its_own(imagenet: LabelSet) -> None:
+def test_ancestor_has_its_own_path(imagenet: LabelSet) -> None:
     assert paths_by_name(imagenet)["owl"] == ("animal", "bird", "owl")
 
 
@@ -215,7 +215,7 @@ def test_rejected_names_are_of_the_hierarchy(imagenet: LabelSet) -> None:
     assert frozenset().union(*REJECTED_NAMES.values()) <= paths_by_name(imagenet).keys()
 
 
-# The foods among them.
+# Foods.
 
 
 @pytest.fixture(scope="module")
@@ -229,13 +229,13 @@ def test_every_output_is_a_food_or_non_food(food: LabelSet) -> None:
     assert names - {NON_FOOD} == {path[-1] for path in food.paths}
 
 
-def test_every_food_stands_under_food_in_one_place(food: LabelSet) -> None:
+def test_every_food_is_once_below_food(food: LabelSet) -> None:
     places = {path[: depth + 1] for path in food.paths for depth in range(len(path))}
     assert {path[0] for path in food.paths} == {"food"}
     assert [name for name, count in Counter(place[-1].casefold() for place in places).items() if count > 1] == []
 
 
-def test_foods_are_called_as_among_all_classes_and_ears_of_corn_are_corn(food: LabelSet, imagenet: LabelSet) -> None:
+def test_foods_have_the_names_of_their_classes_and_ears_of_corn_are_corn(food: LabelSet, imagenet: LabelSet) -> None:
     pairs = zip(food.class_names, imagenet.class_names, strict=True)
     assert {(theirs, name) for name, theirs in pairs if name not in (NON_FOOD, theirs)} == {("ear", "corn")}
 
@@ -259,8 +259,8 @@ def test_every_language_says_whether_there_is_food(food: LabelSet, language: str
 
 def test_the_documentation_names_every_food(food: LabelSet) -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "pretrained.md").read_text()
-    (told,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
-    names = {" ".join(name.split()) for name in told.replace(" and ", ", ").split(",")}
+    (listed,) = re.findall(r"`food` knows: (.*?)\.", page, flags=re.DOTALL)
+    names = {" ".join(name.split()) for name in listed.replace(" and ", ", ").split(",")}
     assert names == set(food.class_names) - {NON_FOOD}
 
 
@@ -276,7 +276,7 @@ def test_labels_are_torchvisions_words_or_spell_them_out(imagenet: LabelSet) -> 
 
 @needs_torchvision
 @needs_wordnet
-def test_generator_gives_the_data_of_the_repository(tmp_path: Path) -> None:
+def test_generator_reproduces_the_data_of_the_repository(tmp_path: Path) -> None:
     from tools.imagenet import generate
 
     data = generate.DATA
@@ -289,10 +289,10 @@ def test_generator_gives_the_data_of_the_repository(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-# How it is made.
+# The generator.
 
 
-def test_order_tells_which_sense_of_a_word_is_meant() -> None:
+def test_order_shows_which_sense_of_a_word_is_meant() -> None:
     assert resolve_synsets(["bird", "bat", "tool"], ANIMALS) == (2, 5, 6)
 
 
@@ -310,7 +310,7 @@ def test_omw_tab_gives_the_first_foreign_name() -> None:
 @pytest.mark.parametrize(
     "line", ["00000003-v\tdeu:lemma\teulen", "00000003-n\tdeu:def\tein Vogel", "99999999-n\tdeu:lemma\tNichts"]
 )
-def test_omw_tab_of_something_else_gives_nothing(line: str) -> None:
+def test_omw_tab_of_another_kind_gives_no_names(line: str) -> None:
     assert parse_omw_tab(line, ANIMALS) == {}
 
 
@@ -354,7 +354,7 @@ def make_annotations(**annotations: tuple[str, list[str]]) -> str:
     )
 
 
-def test_emoji_is_of_the_sense_that_its_keywords_tell() -> None:
+def test_emoji_has_the_sense_of_its_keywords() -> None:
     english = parse_cldr_annotations(make_annotations(x=("bat", ["animal", "vampire"]), y=("owl", ["wise"])))
 
     assert find_emoji([3, 5, 7], english, ANIMALS) == {3: "y", 5: "x"}

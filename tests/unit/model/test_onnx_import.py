@@ -73,7 +73,7 @@ def test_the_same_file_gives_the_same_bytes(save: Callable[[onnx.ModelProto], Pa
     )
 
 
-def test_a_network_that_has_names_of_ours_is_taken(save: Callable[[onnx.ModelProto], Path]) -> None:
+def test_a_network_with_internal_names_of_ocelli_is_accepted(save: Callable[[onnx.ModelProto], Path]) -> None:
     model = build_onnx()
     model.graph.input[0].name = model.graph.node[0].input[0] = "images"
     assert put_preprocessing_in_front(read_onnx(save(model)), PREPROCESSING)[1] == 3

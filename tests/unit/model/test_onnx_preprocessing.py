@@ -20,7 +20,7 @@ MODES = {
 
 
 def build_pixels(preprocessing: Preprocessing) -> onnxruntime.InferenceSession:
-    """An export's first part, with a network behind it that hands on its pixels."""
+    """An export's first part, followed by a network that returns its pixels."""
     shape = ["N", preprocessing.height, preprocessing.width, 3]
     network = helper.make_graph(
         [helper.make_node("Cast", ["images"], ["features"], to=TensorProto.FLOAT)],

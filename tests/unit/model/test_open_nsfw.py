@@ -22,7 +22,7 @@ from ocelli_model.output_head import activate
 from ocelli_model.preprocessing import decode_image
 
 SEEDS = (1437, 73, 653, 124, 1070, 382, 698, 247, 970, 1319, 742, 877)
-"""Of `draw`: their scores go from 0.08 to 0.91 in steps of about a tenth at most."""
+"""Seeds of `draw`: their scores range from 0.08 to 0.91 in steps of at most about a tenth."""
 BOUND = 0.01
 
 
@@ -102,7 +102,7 @@ def test_large_images_have_the_same_scores_too(
     assert abs(explicit_scores(engine, pixels)[0] - theirs) < BOUND
 
 
-def test_swapped_channels_would_be_noticed_on_every_picture(engine: Engine, images: list[Image.Image]) -> None:
+def test_swapped_channels_change_the_scores_of_every_picture(engine: Engine, images: list[Image.Image]) -> None:
     pixels = np.stack([decode_image(encode(image, "PNG"), PREPROCESSING) for image in images])
     swapped = np.ascontiguousarray(pixels[..., ::-1])
     assert np.abs(explicit_scores(engine, pixels) - explicit_scores(engine, swapped)).min() > BOUND
@@ -117,7 +117,7 @@ def test_the_network_is_valid_onnx_of_pixels_to_outputs_and_always_the_same_byte
     assert (count, build_onnx(weights)[0] == data) == (2, True)
 
 
-def test_another_network_is_not_taken_for_it() -> None:
+def test_another_network_is_not_accepted_in_its_place() -> None:
     model = onnx.load_from_string(read_packaged_weights(NAME))
     del model.graph.node[-1]
     with pytest.raises(ValueError, match="ends with Add"):

@@ -1,4 +1,4 @@
-"""Outputs to scores: activation, classes of several outputs, ancestors, the class that answers where no other does, names."""
+"""Outputs to scores: activation, classes of several outputs, ancestors, the class that is returned if no other is, names."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ class TestTheClassOfNone:
     def test_its_score_is_the_rest_of_the_best_score(self) -> None:
         assert score(self.head, 0.1, 0.1, 0.2, 0.1)["nothing"] == 0.7
 
-    def test_it_is_silent_where_another_class_reaches_one_half(self) -> None:
+    def test_its_score_is_zero_if_another_class_reaches_one_half(self) -> None:
         assert score(self.head, 0, 0, 0.5, 0)["nothing"] == 0
 
-    def test_an_ancestor_that_reaches_one_half_silences_it_too(self) -> None:
+    def test_its_score_is_zero_if_an_ancestor_reaches_one_half(self) -> None:
         scores = score(self.head, 0.3, 0.3, 0, 0)
         assert (scores["owl"], scores["nothing"]) == (0.6, 0)
 
@@ -146,7 +146,7 @@ class TestWhatClassesAreCalled:
         )
         assert make_head(classes=classes).wordings["fr"].class_names == ("cat", "chat")
 
-    def test_names_that_are_given_up_do_not_clash_in_turn(self) -> None:
+    def test_replaced_names_do_not_clash_again(self) -> None:
         classes = (
             OutputClass(name="a", outputs=(0,), translations={"de": "x"}),
             OutputClass(name="b", outputs=(1,), translations={"de": "x"}),
@@ -165,7 +165,7 @@ class TestWhatIsRefused:
             make_head().scores(np.array([[np.nan, 0, 0, 0]], dtype=np.float32))
 
     @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
-    def test_temperatures_that_are_none(self, temperature: float) -> None:
+    def test_invalid_temperatures(self, temperature: float) -> None:
         with pytest.raises(ValueError, match="head: the temperature is"):
             replace(make_head(), temperature=temperature)
 
@@ -184,7 +184,7 @@ class TestWhatIsRefused:
             (OutputClass(name="x", outputs=(-1,)),),
         ],
     )
-    def test_classes_that_are_none(self, classes: tuple[OutputClass, ...]) -> None:
+    def test_invalid_classes(self, classes: tuple[OutputClass, ...]) -> None:
         with pytest.raises(ValueError, match="head: "):
             make_head(classes=classes)
 
@@ -200,10 +200,10 @@ class TestTheClassOfNoneBesideARootThatIsAlwaysTrue:
         OutputClass(name="non-food", outputs=()),
     )
 
-    def test_the_root_keeps_nothing_from_being_none(self) -> None:
+    def test_the_root_does_not_suppress_the_otherwise_class(self) -> None:
         scores = score(make_head(Activation.IDENTITY, classes=self.FOOD), 0.4, 0.2, 0.1, 0.3)
         assert scores == {"tomato": 0.4, "spinach": 0.3, "bread": 0.3, "food": 0.4, "non-food": 0.6}
 
-    def test_the_root_is_true_where_something_is_seen(self) -> None:
+    def test_the_root_scores_one_if_a_class_reaches_one_half(self) -> None:
         scores = score(make_head(Activation.IDENTITY, classes=self.FOOD), 0.8, 0.1, 0, 0.1)
         assert (scores["food"], scores["non-food"]) == (1.0, 0.0)

@@ -25,7 +25,7 @@ def refusal(name: str = NAME) -> str:
 
 @pytest.fixture
 def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of the same name that is found first; its code, when it runs, leaves a file."""
+    """A package of the same name that is found first; its code writes a file if it runs."""
     folder = tmp_path / WEIGHTS.package
     (folder / "models").mkdir(parents=True)
     (folder / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
@@ -50,7 +50,7 @@ def test_open_nsfw_names_the_licence_of_its_weights_and_their_owner() -> None:
     assert (weights.licence, "Copyright (c) 2016 Yahoo Inc." in weights.origin) == ("BSD-2-Clause", True)
 
 
-def test_reading_runs_nothing_of_the_package() -> None:
+def test_reading_does_not_run_code_of_the_package() -> None:
     program = (
         "import sys; from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights\n"
         "for name in PACKAGED_WEIGHTS: read_packaged_weights(name)\n"

@@ -31,7 +31,7 @@ def kind_of(data: bytes, **options: Any) -> ImageFault:
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds next to nothing."""
+    """A PNG that declares a size and contains almost nothing."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -41,7 +41,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF", "JPEG"])
-def test_every_kind_comes_out_in_the_size_of_the_backbone(image_format: str) -> None:
+def test_every_kind_is_scaled_to_the_size_of_the_backbone(image_format: str) -> None:
     pixels = make_pixels()
 
     options = {"quality": 95, "subsampling": 0} if image_format == "JPEG" else {}
@@ -125,7 +125,7 @@ def test_orientation_by_exif_is_applied(image_format: str, orientation: int, des
         ("I;16", 30000, (117, 117, 117)),
     ],
 )
-def test_every_mode_of_a_png_comes_out_as_colours(mode: str, value: Any, expected: tuple[int, int, int]) -> None:
+def test_every_mode_of_a_png_is_decoded_to_colours(mode: str, value: Any, expected: tuple[int, int, int]) -> None:
     decoded = decode_image(encode(Image.new(mode, (40, 30), value), "PNG"), SQUASH)
 
     assert np.abs(decoded.astype(int) - expected).max() <= 1
@@ -135,7 +135,7 @@ def test_every_mode_of_a_png_comes_out_as_colours(mode: str, value: Any, expecte
     ("mode", "value", "expected"),
     [("CMYK", (0, 255, 255, 0), 255), ("F", 0.5, 127), ("F", 200.0, 200), ("I", 30000, 117), ("I;16B", 30000, 117)],
 )
-def test_every_mode_of_a_tiff_comes_out_as_colours(mode: str, value: Any, expected: int) -> None:
+def test_every_mode_of_a_tiff_is_decoded_to_colours(mode: str, value: Any, expected: int) -> None:
     decoded = decode_image(encode(Image.new(mode, (40, 30), value), "TIFF"), SQUASH)
 
     assert np.abs(decoded[..., 0].astype(int) - expected).max() <= 2
@@ -147,14 +147,14 @@ def test_a_cmyk_jpeg_has_its_colours() -> None:
     assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 12
 
 
-def test_the_colour_of_a_transparent_pixel_does_not_show() -> None:
+def test_the_colour_of_a_transparent_pixel_is_ignored() -> None:
     pixels = np.full((96, 128, 4), 255, dtype=np.uint8)
     pixels[::2] = (0, 0, 0, 0)
 
     assert decode_image(make_file(pixels, "PNG"), SQUASH).min() == 255
 
 
-def test_a_transparent_colour_of_a_palette_lies_on_white() -> None:
+def test_a_transparent_colour_of_a_palette_is_white() -> None:
     image = Image.new("P", (40, 30), 0)
     image.putpalette([255, 0, 0, 0, 255, 0])
 
@@ -200,8 +200,8 @@ def test_reducing_band_by_band_gives_the_same_as_pillow(mode: str, image_format:
 
 @pytest.mark.parametrize("size", [(10, 50_000), (50_000, 10)])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-def test_of_a_strip_only_the_middle_is_scaled(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    # A file of a few kilobytes: scaled in all its length it would take gigabytes.
+def test_only_the_middle_of_a_strip_is_scaled(mode: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A file of a few kilobytes: scaled completely, it would need gigabytes.
     middle = np.full((size[1], size[0], len(mode)), 255, dtype=np.uint8)
     middle[: size[1] // 2 - 5, :, 1:3] = 0
     middle[:, : size[0] // 2 - 5, 1:3] = 0
@@ -275,7 +275,7 @@ def test_a_signature_alone_is_corrupt() -> None:
     assert kind_of(b"\xff\xd8\xff") is ImageFault.CORRUPT
 
 
-def test_corrupt_files_are_described_in_the_words_of_the_api() -> None:
+def test_corrupt_files_have_the_error_message_of_the_api() -> None:
     with pytest.raises(ImageError, match=r"^Invalid/corrupted image data\. Supported: GIF, JPEG, PNG, TIFF, and ZIP\.$"):
         decode_image(b"\xff\xd8\xff", SQUASH)
 
@@ -317,7 +317,7 @@ def test_more_than_10_megabytes_are_refused_unread() -> None:
 
 
 def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
-    """A PNG with one more chunk behind its header."""
+    """A PNG with an additional chunk after its header."""
     chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     after_header = 8 + 25
     return png[:after_header] + chunk + png[after_header:]
@@ -334,7 +334,7 @@ def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
         (b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0"),
     ],
 )
-def test_png_is_decoded_although_its_texts_or_profile_inflate_to_much(name: bytes, head: bytes, size_bytes: int) -> None:
+def test_png_with_large_compressed_texts_or_profile_is_decoded(name: bytes, head: bytes, size_bytes: int) -> None:
     data = make_file(make_pixels(), "PNG")
 
     decoded = decode_image(with_chunk(data, name, head + zlib.compress(b"0" * size_bytes)), SQUASH)
@@ -436,7 +436,7 @@ def test_a_description_survives_storage(description: Preprocessing) -> None:
 
 
 @pytest.mark.parametrize(("resize", "side"), [(ResizeMode.SQUASH, 64), (ResizeMode.SQUASH_CROP, None)])
-def test_a_side_goes_with_modes_that_crop(resize: ResizeMode, side: int | None) -> None:
+def test_only_modes_that_crop_have_a_side(resize: ResizeMode, side: int | None) -> None:
     with pytest.raises(ValueError, match="short_side_pixels is for modes that crop"):
         Preprocessing(height=48, width=48, resize=resize, short_side_pixels=side)
 

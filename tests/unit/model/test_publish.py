@@ -45,7 +45,7 @@ PUBLISHED_NAME = "squeezenet1_1-b8a52dc0.pth"
 
 
 def make_weights(path: Path, *, seed: int = 0, name: str = NAME) -> Path:
-    """A state_dict of the whole model, classifier and all, as torchvision publishes one; made once for each seed."""
+    """A state_dict of the whole model with its classifier, as torchvision publishes it; made once for each seed."""
     torch.manual_seed(seed)
     network = models.get_model(name, weights=None)
     if path.suffix == ".safetensors":
@@ -92,7 +92,7 @@ def sha256(path: Path) -> str:
 
 @pytest.fixture
 def published_store(published: tuple[Path, Path, str], tmp_path: Path) -> ObjectStore:
-    """A store of the test's own with the backbone in it."""
+    """A store with the backbone, for one test."""
     shutil.copytree(published[0], tmp_path / "published")
     return open_store((tmp_path / "published").as_uri())
 
@@ -137,14 +137,16 @@ class TestEfficientNetLite:
             provenance=packaged.origin,
         )
 
-    def test_it_is_made_the_same_every_time(self, store: ObjectStore) -> None:
+    def test_it_is_reproducible(self, store: ObjectStore) -> None:
         assert install(store, LITE).digest == installed_backbone().digest
 
     @pytest.mark.usefixtures("no_weights")
     def test_installed_backbone_is_kept_and_no_weights_are_read(self, lite_store: ObjectStore) -> None:
         assert install(lite_store, LITE).digest == installed_backbone().digest
 
-    def test_one_that_scored_by_the_node_is_not_taken_for_new_trainings(self, tmp_path: Path, store: ObjectStore) -> None:
+    def test_one_with_a_node_dependent_precision_is_not_used_for_new_trainings(
+        self, tmp_path: Path, store: ObjectStore
+    ) -> None:
         metadata, files = installed_backbone().metadata, backbone_files()
         older = dataclasses.replace(metadata, precision=Precision.FASTEST)
         asyncio.run(save_backbone(store, older, files))
@@ -152,7 +154,7 @@ class TestEfficientNetLite:
         assert install(store, LITE).digest == metadata.digest != older.digest
 
     @pytest.mark.parametrize("option", [{"weights": "/somewhere"}, {"sha256": "ab" * 32}])
-    def test_nothing_is_to_be_said_of_its_weights(self, store: ObjectStore, option: dict[str, str]) -> None:
+    def test_its_weights_cannot_be_specified(self, store: ObjectStore, option: dict[str, str]) -> None:
         with pytest.raises(
             BackboneUnavailableError, match=r"those of the package efficientnet-lite0-.*leave out --weights and"
         ):
@@ -193,7 +195,7 @@ def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: 
     assert preprocessing.standard_deviation == (0.229, 0.224, 0.225)
 
 
-def test_a_torchvision_backbone_says_where_its_weights_came_from(published: tuple[Path, Path, str]) -> None:
+def test_a_torchvision_backbone_records_the_origin_of_its_weights(published: tuple[Path, Path, str]) -> None:
     metadata = metadata_of(open_store(published[0].as_uri()), published[2])
 
     assert metadata.weights is not None
@@ -244,7 +246,7 @@ class TestPublishingAgain:
     ) -> None:
         assert install(published_store, NAME, weights=str(published[1])).digest == published[2]
 
-    def test_a_pinned_digest_is_enough_and_nothing_is_read(
+    def test_a_pinned_digest_suffices_and_nothing_is_read(
         self, published_store: ObjectStore, published: tuple[Path, Path, str]
     ) -> None:
         answer = install(published_store, NAME, weights="/nowhere.pth", sha256=sha256(published[1]))
@@ -290,7 +292,7 @@ class TestTheCommand:
         assert (status, captured.out) == (1, "")
         assert captured.err.startswith(f"backbone {NAME}: /nowhere.pth does not exist; ")
 
-    def test_it_refuses_a_store_that_is_none(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_it_refuses_an_invalid_store(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert publish.main(["--store", "ftp://x", LITE]) == 1
         assert "object store" in capsys.readouterr().err
 

@@ -58,7 +58,7 @@ def test_weights_come_from_the_hub_cache_by_default(tmp_path: Path, monkeypatch:
     assert find(None) == ("net-22222222.pth", DATA)
 
 
-def test_the_hub_cache_is_where_pytorch_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_cache_is_in_the_folder_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch.hub
 
     for name, value in (("TORCH_HOME", None), ("TORCH_HOME", "~/elsewhere"), ("XDG_CACHE_HOME", "/caches")):
@@ -68,7 +68,7 @@ def test_the_hub_cache_is_where_pytorch_has_it(monkeypatch: pytest.MonkeyPatch) 
         assert str(hub_folder()) == f"{torch.hub.get_dir()}/checkpoints"
 
 
-def test_the_default_of_several_published_files_is_taken(tmp_path: Path) -> None:
+def test_the_default_of_several_published_files_is_used(tmp_path: Path) -> None:
     for name in PUBLISHED[1:]:
         (tmp_path / name).write_bytes(name.encode())
 
@@ -81,14 +81,14 @@ def test_a_published_file_of_another_name_is_found(tmp_path: Path) -> None:
     assert find(str(tmp_path), published=PUBLISHED) == (PUBLISHED[0], DATA)
 
 
-def test_a_model_whose_name_begins_alike_is_not_taken(tmp_path: Path) -> None:
+def test_a_model_with_the_same_prefix_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "net_bn-11111111.pth").write_bytes(DATA)
     (tmp_path / "net-large.pth").write_bytes(DATA)
 
     assert "no published weights of it in" in refusal(str(tmp_path), published=PUBLISHED)
 
 
-def test_several_files_of_which_none_is_published_are_named(tmp_path: Path) -> None:
+def test_several_unpublished_files_are_named(tmp_path: Path) -> None:
     for name in ("net-aaaaaaaa.pth", "net-bbbbbbbb.pth"):
         (tmp_path / name).write_bytes(DATA)
 

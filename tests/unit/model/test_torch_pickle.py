@@ -1,4 +1,4 @@
-"""PyTorch's older files of weights: read as PyTorch reads them, without running anything else."""
+"""PyTorch's older files of weights: read as PyTorch reads them, without running other code."""
 
 from __future__ import annotations
 

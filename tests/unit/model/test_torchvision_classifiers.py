@@ -73,7 +73,7 @@ def test_the_weights_say_how_many_outputs_there_are(tmp_path: Path, outputs: int
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "pt"])
-def test_the_form_of_a_file_is_told_by_its_bytes(tmp_path: Path, suffix: str) -> None:
+def test_the_format_of_a_file_is_detected_by_its_bytes(tmp_path: Path, suffix: str) -> None:
     fetched = save_torchvision(tmp_path / f"weights.{suffix}").rename(tmp_path / "source-1.zip")
     assert build(fetched)(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
 
@@ -88,7 +88,7 @@ def test_helpers_of_a_training_may_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["mnasnet0_5", "regnet_y_400mf"])
-def test_networks_that_are_built_in_their_own_ways_are_taken(tmp_path: Path, name: str) -> None:
+def test_networks_with_special_constructors_are_accepted(tmp_path: Path, name: str) -> None:
     # The first recognises older weights by their versions; the second computes while it is built.
     network = build(save_torchvision(tmp_path / "weights.pth", name), name)
     assert network(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
@@ -108,7 +108,7 @@ def test_pytorch_says_that_it_cannot_run_onnx(whole: Backbone) -> None:
         TorchEngine(Backbone(metadata=metadata, folder=whole.folder), torch_device="cpu", threads=1)
 
 
-def test_weights_of_a_near_relation_are_refused_by_their_shapes(tmp_path: Path) -> None:
+def test_weights_of_a_similar_network_are_refused_by_their_shapes(tmp_path: Path) -> None:
     text = refusal(save_torchvision(tmp_path / "x.pth", "squeezenet1_0", outputs=3))
     assert text == "weights x has weights with wrong shapes; give the weights of this model"
 

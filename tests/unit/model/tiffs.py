@@ -1,4 +1,4 @@
-"""TIFF files of any kind, written by the specification and not by a library, with the colours that they mean."""
+"""TIFF files of any kind, written after the specification and not by a library, with their colours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLOURS = {RGB: 3, CMYK: 4, YCBCR: 3, CIELAB: 3}
 
 @dataclass(frozen=True, kw_only=True)
 class TiffKind:
-    """What a TIFF says of its pixels."""
+    """The description of pixels in a TIFF."""
 
     photometric: int
     bits: int = 8
@@ -40,7 +40,7 @@ class TiffKind:
 
 
 def every_kind() -> list[TiffKind]:
-    """Every combination of what readers look at."""
+    """Every combination of the properties that readers use."""
     depths = [(bits, UNSIGNED) for bits in (1, 2, 4, 8, 12, 16, 32)]
     depths += [(bits, SIGNED) for bits in (8, 16, 32)] + [(bits, FLOAT) for bits in (16, 32, 64)]
     return [
@@ -132,7 +132,7 @@ def make_tiff(kind: TiffKind, samples: NDArray[Any], *, more_tags: dict[int, tup
     if kind.compression == DEFLATE:
         strips = [zlib.compress(strip) for strip in strips]
     if kind.fill_order == 2:
-        # The order of the bits of compressed bytes, as libtiff takes it.
+        # The bit order of compressed bytes, as libtiff reads it.
         strips = [bytes(int(f"{byte:08b}"[::-1], 2) for byte in strip) for strip in strips]
     tags: dict[int, tuple[int, ...]] = {
         256: (WIDTH,),

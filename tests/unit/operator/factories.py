@@ -1,4 +1,4 @@
-"""What the operator can observe, built from what a test cares about: the rest is as for a healthy Classifier."""
+"""What the operator can observe: a test sets the relevant values, the rest is as for a healthy Classifier."""
 
 from __future__ import annotations
 
@@ -290,5 +290,5 @@ def make_history(count: int) -> tuple[HistoryEntry, ...]:
 
 
 def make_starts() -> Starts:
-    """With limits above what any test starts."""
+    """With limits that no test reaches."""
     return Starts(StartLimits(trainings=100, rollouts=20, upgrade_counted_for=timedelta(minutes=11)), lambda: NOW)

@@ -253,7 +253,7 @@ class TestServing:
         assert accelerators(world) == ["CPU"]
 
     @pytest.mark.parametrize(("named", "nodes", "before", "after"), [(2, (), "GPU", "CPU"), (0, (NODE,), "CPU", "GPU")])
-    def test_auto_chooses_again_if_resources_name_no_gpus_any_more(
+    def test_auto_chooses_again_if_resources_no_longer_name_gpus(
         self, named: int, nodes: tuple[GpuNode, ...], before: str, after: str
     ) -> None:
         resources = {"limits": {"nvidia.com/gpu": named}}

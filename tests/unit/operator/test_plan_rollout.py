@@ -200,8 +200,8 @@ class TestFailedRollout:
         dead = replace(new, deadline_exceeded=True)
         others = tuple(item for item in world.observed.deployments if item is not new)
         pods = tuple(item for item in world.observed.pods if item.identity.revision != world.revision)
-        trouble = make_pod(Component.INFERENCE, world.revision, ready=False, **pod)
-        world.see(deployments=(*others, dead), pods=(*pods, trouble))
+        failing = make_pod(Component.INFERENCE, world.revision, ready=False, **pod)
+        world.see(deployments=(*others, dead), pods=(*pods, failing))
         return world
 
     def test_it_stalls_and_quotes_the_pod(self) -> None:
@@ -653,7 +653,7 @@ class TestNetworkPolicy:
     def test_an_installation_without_peers_creates_none(self) -> None:
         assert find_applied(learned_world().plan(), ChildKind.NETWORK_POLICY) == []
 
-    def test_it_is_deleted_when_the_installation_has_no_peers_any_more(self) -> None:
+    def test_it_is_deleted_when_the_installation_no_longer_has_peers(self) -> None:
         world = guarded_world()
         world.settle()
         world.settings = make_settings()

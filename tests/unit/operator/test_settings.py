@@ -17,7 +17,7 @@ def parse(environment: Mapping[str, str]) -> OperatorSettings:
     return load_settings(OperatorSettings, environment)
 
 
-def test_the_store_alone_must_be_set() -> None:
+def test_only_the_store_is_required() -> None:
     assert [item.name for item in list_settings(OperatorSettings) if item.default is None] == ["OCELLI_STORE_URL"]
     assert parse(GOOD).children.store_url == "file:///store"
 
@@ -56,7 +56,7 @@ def test_a_wrong_value_is_named(name: str, value: str) -> None:
         parse({**GOOD, name: value})
 
 
-def test_backbones_of_a_folder_follow_those_that_are_listed(tmp_path: Path) -> None:
+def test_backbones_of_a_folder_come_after_listed_ones(tmp_path: Path) -> None:
     (tmp_path / "001").write_text(f"EfficientNetLite0={'c' * 64}\n")
     (tmp_path / "000").write_text(f"resnet18={'b' * 64}\n")
     config = parse({**GOOD, "OCELLI_BACKBONES": f"resnet50={'a' * 64}", "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
@@ -69,7 +69,7 @@ def test_a_wrong_file_of_the_folder_of_backbones_is_named(tmp_path: Path) -> Non
         parse({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path)})
 
 
-def test_a_folder_of_backbones_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_of_backbones_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"OCELLI_BACKBONES_FOLDER is .*missing.*No such file"):
         parse({**GOOD, "OCELLI_BACKBONES_FOLDER": str(tmp_path / "missing")})
 
@@ -87,7 +87,7 @@ def test_namespaces_are_a_list() -> None:
         ({"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda", "OCELLI_WATCH_NODES": "false"}, False),
     ],
 )
-def test_nodes_are_watched_only_where_it_is_allowed_and_of_use(environment: dict[str, str], watched: bool) -> None:
+def test_nodes_are_watched_only_if_allowed_and_needed(environment: dict[str, str], watched: bool) -> None:
     assert parse({**GOOD, **environment}).watch_nodes is watched
 
 

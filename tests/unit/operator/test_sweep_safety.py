@@ -230,7 +230,7 @@ class TestShare:
         assert (await self.sweep(store, self.TEAM_A)).deleted == 20
         assert await stored(store) == used
 
-    async def test_a_namespace_without_classifiers_is_kept_whatever_its_share_of_the_store(
+    async def test_a_namespace_without_classifiers_is_kept_with_any_share_of_the_store(
         self, store: ObjectStore, used: set[str]
     ) -> None:
         kept = await fill(store, artifact(other("team-b")))
@@ -256,7 +256,7 @@ class TestShare:
         assert (await SweptInstallation(store, ClassifierCluster(), limit_percent=25).sweep()).stopped is None
 
     @pytest.mark.parametrize(("count", "deleted"), [(ALLOWANCE_OBJECTS, ALLOWANCE_OBJECTS), (ALLOWANCE_OBJECTS + 1, 0)])
-    async def test_a_few_orphans_of_an_existing_classifier_are_swept_whatever_their_share(
+    async def test_a_few_orphans_of_an_existing_classifier_are_swept_with_any_share(
         self, store: ObjectStore, count: int, deleted: int
     ) -> None:
         await fill(store, *(artifact(DOGS, f"{number}") for number in range(count)))

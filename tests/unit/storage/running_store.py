@@ -31,7 +31,7 @@ CALLERS = {
 
 
 class KnownTokens:
-    """Stands for the API server's TokenReview, which integration tests ask for real."""
+    """Stands in for the API server's TokenReview, which integration tests use."""
 
     async def identify(self, token: str) -> Caller | None:
         return CALLERS.get(token)
@@ -50,10 +50,10 @@ def build_store(root: Path, *, namespace_quota_bytes: int | None = None, **field
 
 
 class StoreURL(str):
-    """Where objects are."""
+    """The URL of objects."""
 
     internal_url: str
-    """Where probes and metrics are."""
+    """The URL of probes and metrics."""
 
 
 @contextlib.contextmanager
@@ -94,7 +94,7 @@ def open_embedded(url: str, tmp_path: Path, token: str = "administrator", retry_
 
 
 def raw_request(url: str, head: str, *, token: str | None = None, body: bytes = b"", wait: bool = True) -> str:
-    """A request as clients would not send it; the answer, if it is waited for."""
+    """A request that clients would not send; returns the answer, unless it does not wait for it."""
     host, port = url.removeprefix("http://").split(":")
     authorization = f"Authorization: Bearer {token}\r\n" if token else ""
     with socket.create_connection((host, int(port)), timeout=10) as connection:

@@ -1,4 +1,4 @@
-"""What every kind of object store promises; a test class of each kind inherits this and brings a fixture `store`."""
+"""The promises of every kind of object store. A test class for each kind inherits them and has a fixture `store`."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ async def read_all(chunks: AsyncIterator[bytes]) -> bytes:
 class StorePromises:
     """Tests of a `store` that is empty."""
 
-    def test_what_was_put_can_be_got(self, store: ObjectStore) -> None:
+    def test_a_stored_object_can_be_read(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b"abc"))
         assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b"abc"
 
-    def test_a_key_may_hold_what_classifier_ids_hold(self, store: ObjectStore) -> None:
+    def test_a_key_can_contain_the_characters_of_classifier_ids(self, store: ObjectStore) -> None:
         key = "tenants/a/uploads/hündchen 100%+1_17/ab.zip"
         run(store.put(key, b"abc"))
         assert [item.key for item in run(store.list_objects("tenants/a/uploads"))] == [key]
 
-    def test_a_put_replaces_what_was_there(self, store: ObjectStore) -> None:
+    def test_a_put_replaces_an_existing_object(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b"a longer text"))
         run(store.put("tenants/a/x.bin", b"abc"))
         assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b"abc"
 
-    def test_nothing_can_be_stored(self, store: ObjectStore) -> None:
+    def test_an_empty_object_can_be_stored(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b""))
         assert run(store.get("tenants/a/x.bin", limit_bytes=LIMIT_BYTES)) == b""
 
@@ -54,11 +54,11 @@ class StorePromises:
         run(store.put("tenants/a/large", tmp_path / "large"))
         assert run(read_all(store.open_read("tenants/a/large"))) == LARGE
 
-    def test_what_is_as_large_as_its_reader_takes_can_be_got(self, store: ObjectStore) -> None:
+    def test_an_object_of_exactly_the_readers_limit_can_be_read(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", LARGE))
         assert run(store.get("tenants/a/x.bin", limit_bytes=len(LARGE))) == LARGE
 
-    def test_what_is_larger_than_its_reader_takes_is_refused_with_key_size_and_limit(self, store: ObjectStore) -> None:
+    def test_an_object_above_the_readers_limit_is_refused_with_key_size_and_limit(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", LARGE))
         with pytest.raises(
             ObjectTooLargeError, match=r"'tenants/a/x\.bin' has 12,582,912 bytes; the limit is 65,536"
@@ -67,17 +67,13 @@ class StorePromises:
         assert (caught.value.key, caught.value.size_bytes, caught.value.limit_bytes) == ("tenants/a/x.bin", len(LARGE), 65_536)
 
     @pytest.mark.parametrize("name", ["missing", "."])
-    def test_a_local_file_that_cannot_be_read_is_no_trouble_of_the_stores(
-        self, store: ObjectStore, tmp_path: Path, name: str
-    ) -> None:
+    def test_an_unreadable_local_file_is_not_an_error_of_the_store(self, store: ObjectStore, tmp_path: Path, name: str) -> None:
         with pytest.raises(OSError, match=r"No such file|s a directory"):
             run(store.put("tenants/a/x.bin", tmp_path / name))
         assert not run(store.exists("tenants/a/x.bin"))
 
     @pytest.mark.filterwarnings("error::ResourceWarning", "error::pytest.PytestUnraisableExceptionWarning")
-    def test_reading_that_is_given_up_leaves_no_connection_open(
-        self, store: ObjectStore, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_an_abandoned_read_leaves_no_connection_open(self, store: ObjectStore, caplog: pytest.LogCaptureFixture) -> None:
         async def read_a_part() -> None:
             await store.put("tenants/a/large", LARGE)
             chunks = store.open_read("tenants/a/large")
@@ -105,20 +101,20 @@ class StorePromises:
             pytest.param(lambda store, key: read_all(store.open_read(key)), id="open_read"),
         ],
     )
-    def test_reading_what_is_not_there_names_the_key(
+    def test_reading_a_missing_object_names_the_key(
         self, store: ObjectStore, read: Callable[[ObjectStore, str], Coroutine[Any, Any, object]]
     ) -> None:
         with pytest.raises(ObjectNotFoundError, match="tenants/a/missing"):
             run(read(store, "tenants/a/missing"))
 
-    def test_what_is_there_exists(self, store: ObjectStore) -> None:
+    def test_a_stored_object_exists(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x.bin", b"abc"))
         assert run(store.exists("tenants/a/x.bin"))
 
-    def test_what_is_not_there_does_not_exist(self, store: ObjectStore) -> None:
+    def test_a_missing_object_does_not_exist(self, store: ObjectStore) -> None:
         assert not run(store.exists("tenants/a/x.bin"))
 
-    def test_a_listing_has_whole_segments_of_its_prefix_only(self, store: ObjectStore) -> None:
+    def test_a_listing_matches_whole_segments_of_its_prefix_only(self, store: ObjectStore) -> None:
         for key in ("tenants/a/x", "tenants/a/b/y", "tenants/ab/z"):
             run(store.put(key, b"abc"))
         assert {(item.key, item.size_bytes) for item in run(store.list_objects("tenants/a"))} == {
@@ -126,7 +122,7 @@ class StorePromises:
             ("tenants/a/b/y", 3),
         }
 
-    def test_a_listing_of_nothing_is_empty(self, store: ObjectStore) -> None:
+    def test_a_listing_without_objects_is_empty(self, store: ObjectStore) -> None:
         assert run(store.list_objects("tenants/a")) == []
 
     def test_folders_are_the_names_one_level_below(self, store: ObjectStore) -> None:
@@ -134,18 +130,18 @@ class StorePromises:
             run(store.put(key, b"abc"))
         assert sorted(run(store.list_folders("backbones"))) == ["a", "b"]
 
-    def test_folders_of_nothing_are_none(self, store: ObjectStore) -> None:
+    def test_an_unused_prefix_has_no_folders(self, store: ObjectStore) -> None:
         assert run(store.list_folders("backbones")) == []
 
-    def test_what_was_deleted_is_gone(self, store: ObjectStore) -> None:
+    def test_a_deleted_object_is_gone(self, store: ObjectStore) -> None:
         run(store.put("tenants/a/x", b"abc"))
         run(store.delete("tenants/a/x"))
         assert not run(store.exists("tenants/a/x"))
 
-    def test_deleting_what_is_not_there_is_no_error(self, store: ObjectStore) -> None:
+    def test_deleting_a_missing_object_is_not_an_error(self, store: ObjectStore) -> None:
         run(store.delete("tenants/a/x"))
 
-    def test_deleting_a_prefix_says_how_many_there_were(self, store: ObjectStore) -> None:
+    def test_deleting_a_prefix_returns_the_number_of_objects(self, store: ObjectStore) -> None:
         for key in ("tenants/a/x", "tenants/a/b/y", "tenants/b/z"):
             run(store.put(key, b"abc"))
         assert run(store.delete_prefix("tenants/a")) == 2

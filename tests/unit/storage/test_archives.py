@@ -1,4 +1,4 @@
-"""The zip rules, on zips made here."""
+"""The zip rules, tested with generated zips."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Inspection(NamedTuple):
 
 
 def inspect(archive: ImageArchive) -> Inspection:
-    """What a zip yields, read to its end."""
+    """All that a zip yields."""
     usable = 0
     skipped: list[SkippedEntry] = []
     for item in archive:
@@ -99,7 +99,7 @@ def test_images_come_in_the_order_of_the_zip_with_their_bytes() -> None:
     ]
 
 
-def test_content_and_not_the_name_says_what_an_image_is() -> None:
+def test_images_are_recognised_by_content_and_not_by_name() -> None:
     assert names(make_zip({"x.txt": JPEG, "y": PNG})) == ["x.txt", "y"]
 
 
@@ -117,19 +117,19 @@ def test_content_and_not_the_name_says_what_an_image_is() -> None:
         "cars\\Desktop.ini",
     ],
 )
-def test_what_file_managers_leave_behind_is_passed_over_without_a_word(name: str) -> None:
+def test_files_of_file_managers_are_skipped_silently(name: str) -> None:
     assert is_hidden(name)
     assert [item.name for item in read(make_zip({name: JPEG, "a.jpg": JPEG}))] == ["a.jpg"]
 
 
-def test_empty_files_are_passed_over_without_a_word() -> None:
+def test_empty_files_are_skipped_silently() -> None:
     assert [item.name for item in read(make_zip({"empty.jpg": b"", "a.jpg": JPEG}))] == ["a.jpg"]
 
 
 @pytest.mark.parametrize(
     "name", ["../x.jpg", "/etc/x.jpg", "a/../../x.jpg", "C:\\x.jpg", "..\\x.jpg", "käfer/größe.jpg", "鳥.jpg"]
 )
-def test_any_name_is_just_a_name(name: str) -> None:
+def test_entry_names_are_not_interpreted(name: str) -> None:
     assert names(make_zip({name: JPEG})) == [name]
 
 
@@ -146,7 +146,7 @@ def test_duplicate_names_are_two_images() -> None:
     assert [item.kind for item in read(file) if isinstance(item, ArchiveImage)] == [ImageKind.JPEG, ImageKind.PNG]
 
 
-def test_utf8_names_without_the_flag_that_says_so_are_read_as_utf8() -> None:
+def test_utf8_names_without_the_utf8_flag_are_read_as_utf8() -> None:
     data = make_zip({"xyz.jpg": JPEG}).getvalue().replace(b"xyz.jpg", "ü1.jpg".encode())
     assert names(io.BytesIO(data)) == ["ü1.jpg"]
 
@@ -159,7 +159,7 @@ def test_zip64_entries_are_read() -> None:
 
 
 @pytest.mark.parametrize("prefix", [b"", b"MZ" + bytes(100)])
-def test_a_directory_with_an_end_of_64_bits_is_read(prefix: bytes) -> None:
+def test_a_directory_with_a_zip64_end_record_is_read(prefix: bytes) -> None:
     data = make_zip({"a.jpg": JPEG}).getvalue()
     end = data.index(b"PK\x05\x06")
     size, offset = struct.unpack_from("<LL", data, end + 12)
@@ -187,7 +187,7 @@ def test_streamed_zips_are_read() -> None:
 @pytest.mark.parametrize(
     "data", [b"just text, and a little more of it", b"BM" + bytes(60), b"RIFF0000WEBPVP8 ", b"\xff\xd8", b"x"]
 )
-def test_other_bytes_are_skipped_as_no_image(data: bytes) -> None:
+def test_other_bytes_are_skipped_as_not_an_image(data: bytes) -> None:
     assert faults(make_zip({"notes.txt": data, "a.jpg": JPEG})) == {"notes.txt": EntryFault.NOT_AN_IMAGE}
 
 
@@ -195,7 +195,7 @@ def test_zips_in_zips_are_not_opened() -> None:
     assert faults(make_zip({"inner.zip": make_zip({"a.jpg": JPEG}).getvalue()})) == {"inner.zip": EntryFault.NOT_AN_IMAGE}
 
 
-def test_gifs_are_no_examples_but_can_be_classified() -> None:
+def test_gifs_are_not_examples_but_can_be_classified() -> None:
     file = make_zip({"a.gif": b"GIF89a" + bytes(20)})
     assert faults(file) == {"a.gif": EntryFault.NOT_AN_IMAGE}
     with ImageArchive(file, kinds=CLASSIFY_KINDS) as archive:
@@ -244,13 +244,13 @@ def test_an_image_one_byte_above_the_limit_is_skipped() -> None:
 
 
 def make_bomb(claimed_bytes: int) -> io.BytesIO:
-    """A zip of one JPEG of 64 MB, all zeros, that claims another size and no checksum that could be right."""
+    """A zip of one JPEG of 64 MB, all zeros, that declares another size and a wrong checksum."""
     real_bytes = 64 * 1024 * 1024
     file = make_zip({"a.jpg": JPEG + bytes(real_bytes - len(JPEG))})
     return patch(file, struct.pack("<L", real_bytes), struct.pack("<L", claimed_bytes))
 
 
-def test_a_bomb_costs_one_skipped_entry() -> None:
+def test_a_bomb_is_one_skipped_entry() -> None:
     file = make_zip({"bomb.jpg": JPEG + bytes(64 * 1024 * 1024), "a.jpg": JPEG})
     assert len(file.getvalue()) < 100_000
     assert faults(file) == {"bomb.jpg": EntryFault.TOO_LARGE}
@@ -268,7 +268,7 @@ def test_a_bomb_that_claims_to_be_small_is_skipped() -> None:
         (zipfile.ZIP_STORED, 44),
     ],
 )
-def test_an_entry_that_lies_about_its_size_is_skipped(compression: int, claimed_bytes: int) -> None:
+def test_an_entry_with_a_wrong_size_is_skipped(compression: int, claimed_bytes: int) -> None:
     data = JPEG + np.random.default_rng(0).bytes(5000)
     file = make_zip({"a.jpg": data, "b.jpg": JPEG}, compression)
 
@@ -279,7 +279,7 @@ def test_an_entry_that_lies_about_its_size_is_skipped(compression: int, claimed_
         assert (inspect(archive).usable, archive.candidates) == (1, 2)
 
 
-def test_an_entry_whose_own_header_claims_another_size_is_skipped() -> None:
+def test_an_entry_whose_local_header_has_another_size_is_skipped() -> None:
     data = bytearray(make_zip({"a.jpg": JPEG, "b.jpg": JPEG}, zipfile.ZIP_STORED).getvalue())
     struct.pack_into("<L", data, 22, len(JPEG) - 1)
 
@@ -311,7 +311,7 @@ def test_an_entry_that_reaches_into_the_next_one_is_refused(hidden: str) -> None
     assert refusal(io.BytesIO(bytes(data))) is ArchiveFault.OVERLAPPING
 
 
-def test_an_entry_whose_own_header_leads_into_the_next_one_is_skipped() -> None:
+def test_an_entry_whose_local_header_points_into_the_next_one_is_skipped() -> None:
     data = bytearray(make_zip({"a.jpg": JPEG, "b.jpg": JPEG}, zipfile.ZIP_STORED).getvalue())
     struct.pack_into("<H", data, 28, 49)
 
@@ -328,7 +328,7 @@ def test_an_entry_that_reaches_into_the_directory_is_refused() -> None:
 
 
 def renamed(raw: bytes, *, utf8: bool) -> io.BytesIO:
-    """A zip of one image with exactly these bytes as its name, which are said to be UTF-8 or not."""
+    """A zip of one image with exactly these bytes as its name, with or without the UTF-8 flag."""
     file = make_zip({"x" * len(raw): JPEG})
     data = bytearray(patch(file, b"x" * len(raw), raw).getvalue())
     for position in (6, data.index(b"PK\x01\x02") + 8):
@@ -336,7 +336,7 @@ def renamed(raw: bytes, *, utf8: bool) -> io.BytesIO:
     return io.BytesIO(bytes(data))
 
 
-def test_a_name_that_is_not_the_utf8_it_claims_to_be_is_shown_as_far_as_it_goes() -> None:
+def test_invalid_utf8_in_a_name_is_replaced_when_shown() -> None:
     assert names(renamed(b"ov\xffl.jpg", utf8=True)) == ["ov\N{REPLACEMENT CHARACTER}l.jpg"]
 
 
@@ -351,12 +351,12 @@ def test_no_encoding_of_a_name_hides_an_image(raw: bytes, utf8: bool) -> None:
 
 
 @pytest.mark.parametrize("raw", [b"folder\\._a.jpg", b"__MACOSX\\a.jpg"])
-def test_backslashes_part_folders_in_names_that_can_be_read(raw: bytes) -> None:
+def test_backslashes_separate_folders_in_readable_names(raw: bytes) -> None:
     assert refusal(renamed(raw, utf8=False)) is ArchiveFault.EMPTY
 
 
 @pytest.mark.parametrize("prefix", [b"MZ" + bytes(5000), b"\n"])
-def test_a_zip_behind_something_else_is_read(prefix: bytes) -> None:
+def test_a_zip_with_a_prefix_is_read(prefix: bytes) -> None:
     file = io.BytesIO(prefix + make_zip({"a.jpg": JPEG, "b.png": PNG}).getvalue())
 
     assert is_zip_file(file)
@@ -364,11 +364,11 @@ def test_a_zip_behind_something_else_is_read(prefix: bytes) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"text", PNG, PNG + make_zip({"a.jpg": JPEG}).getvalue()])
-def test_other_files_are_no_zips(data: bytes) -> None:
+def test_other_files_are_not_zips(data: bytes) -> None:
     assert not is_zip_file(io.BytesIO(data))
 
 
-def test_a_directory_of_many_entries_is_read_in_a_moment() -> None:
+def test_a_directory_of_many_entries_is_read_quickly() -> None:
     file = make_zip({f"folder/{number}.jpg": b"x" for number in range(50_000)}, zipfile.ZIP_STORED)
     started = time.thread_time()
 
@@ -384,7 +384,7 @@ def test_inspecting_counts_no_image_that_is_damaged() -> None:
         assert inspect(archive).usable == 1
 
 
-def test_what_is_inflated_of_one_zip_is_bounded() -> None:
+def test_the_total_decompressed_size_of_a_zip_is_limited() -> None:
     file = make_zip({f"{number}.jpg": JPEG + bytes(1024 * 1024) for number in range(10)})
 
     assert refusal(file, ArchiveLimits(inflated_bytes=8 * 1024 * 1024)) is ArchiveFault.TOO_MUCH_DATA
@@ -397,7 +397,7 @@ def test_too_many_images_are_refused() -> None:
         inspect(archive)
 
 
-def test_files_that_are_no_images_do_not_count_as_images() -> None:
+def test_other_files_do_not_count_as_images() -> None:
     file = make_zip({"1.txt": b"text", "2.txt": b"text", "a.jpg": JPEG})
     with ImageArchive(file, kinds=EXAMPLE_KINDS, limits=ArchiveLimits(images=1)) as archive:
         assert inspect(archive).usable == 1
@@ -422,7 +422,7 @@ def test_an_encrypted_zip_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"<html>not here</html>", PNG, b"P"])
-def test_other_files_are_refused_as_no_zip(data: bytes) -> None:
+def test_other_files_are_refused_as_not_a_zip(data: bytes) -> None:
     assert refusal(io.BytesIO(data)) is ArchiveFault.NOT_A_ZIP
 
 
@@ -491,8 +491,8 @@ def build_bzip2_zip(data: bytes, count: int) -> io.BytesIO:
     return file
 
 
-def test_a_bzip2_block_counts_though_its_first_bytes_show_that_it_is_not_an_image() -> None:
-    # 40 bytes each, of which even the first byte costs a whole block.
+def test_a_bzip2_block_counts_even_if_its_first_bytes_are_not_an_image() -> None:
+    # 40 bytes each; reading even the first byte decompresses a whole block.
     file = build_bzip2_zip(bytes(900_000), 20)
 
     limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
@@ -513,7 +513,7 @@ def test_a_bzip2_entry_that_claims_to_be_small_counts_as_a_block() -> None:
     assert caught.value.fault is ArchiveFault.TOO_MUCH_DATA
 
 
-def test_small_texts_in_bzip2_count_as_what_they_are() -> None:
+def test_small_texts_in_bzip2_count_with_their_own_size() -> None:
     file = build_bzip2_zip(b"an annotation" * 100, 1000)
 
     limits = ArchiveLimits(inflated_bytes=100 * 1024 * 1024)
@@ -522,7 +522,7 @@ def test_small_texts_in_bzip2_count_as_what_they_are() -> None:
 
 
 @pytest.mark.parametrize("comment", [b"PK\x05\x06", b"PK\x05\x06 is the end of a zip " * 3, bytes(65535)])
-def test_a_comment_may_look_like_the_end_of_a_zip(comment: bytes) -> None:
+def test_a_comment_can_look_like_the_end_of_a_zip(comment: bytes) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("a.jpg", JPEG)
@@ -531,5 +531,5 @@ def test_a_comment_may_look_like_the_end_of_a_zip(comment: bytes) -> None:
     assert names(file) == ["a.jpg"]
 
 
-def test_bytes_behind_a_zip_are_passed_over() -> None:
+def test_bytes_after_a_zip_are_ignored() -> None:
     assert names(io.BytesIO(make_zip({"a.jpg": JPEG}).getvalue() + bytes(200))) == ["a.jpg"]

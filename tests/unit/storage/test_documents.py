@@ -1,4 +1,4 @@
-"""Documents are read as large as an honest one may be, and no larger."""
+"""Documents are read up to the size of the largest valid one."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ocelli_storage.layout import DEFINITION
 ETCD_LIMIT_BYTES = 1536 * 1024
 
 
-def test_the_densest_definition_that_the_cluster_takes_may_be_read() -> None:
+def test_the_densest_definition_that_the_cluster_accepts_can_be_read() -> None:
     shortest = {"url": "file:///", "round": 2}
     spec = {"classes": [{"name": f"c{number}", "examples": [shortest] * 1000} for number in range(57)]}
     assert len(json.dumps(spec, separators=(",", ":"))) > ETCD_LIMIT_BYTES
-    # As the operator writes it.
+    # The form that the operator writes.
     assert len(json.dumps(definition(parse_spec(spec)), ensure_ascii=False, indent=1)) < LIMITS_BYTES[DEFINITION]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"7", b"[]", b"[" * 50_000, b'{"a":' * 50_000])
-def test_what_holds_no_object_is_refused(content: bytes) -> None:
+def test_a_document_that_is_not_an_object_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_document(content)

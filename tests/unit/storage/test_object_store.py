@@ -35,7 +35,7 @@ OWN = "tenants/team-a/artifacts/dogs_1/0123456789"
 
 
 def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) -> None:
-    """Do something whenever a piece of a local file is about to be read."""
+    """Call a function before each read of a local file."""
     to_thread = asyncio.to_thread
 
     async def watched(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -47,13 +47,13 @@ def before_each_read(monkeypatch: pytest.MonkeyPatch, work: Callable[[], None]) 
 
 
 def one_write() -> WriteSlots:
-    """A place for one write of each namespace."""
+    """A limit of one concurrent write per namespace."""
     return WriteSlots(concurrent=1, waiting=1, wait_seconds=0.05)
 
 
 @contextlib.contextmanager
 def slow_write(url: str, token: str, namespace: str, size_bytes: int = 30) -> Iterator[socket.socket]:
-    """A write of a body that is still to be sent."""
+    """A write whose body has not been sent yet."""
     host, port = url.removeprefix("http://").split(":")
     key = f"{OWN.replace('team-a', namespace)}/slow"
     head = f"PUT /objects/{key} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size_bytes}\r\n"
@@ -79,7 +79,7 @@ class TestFolder(StorePromises):
 
 
 class TestEmbedded(StorePromises):
-    """The embedded store over HTTP, and what only it does."""
+    """The embedded store over HTTP, and promises of its own."""
 
     @pytest.fixture
     def store(self, embedded_url: str, tmp_path: Path) -> ObjectStore:
@@ -91,7 +91,7 @@ class TestEmbedded(StorePromises):
         with pytest.raises(StoreUnavailableError, match=r"403 .*team-a:default is not allowed to read 'tenants/team-b/x'"):
             run(open_embedded(embedded_url, tmp_path, token).get("tenants/team-b/x", limit_bytes=LIMIT_BYTES))
 
-    def test_a_refusal_does_not_say_whether_something_is_there(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_refusal_does_not_reveal_whether_an_object_exists(self, embedded_url: str, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailableError, match="403 "):
             run(open_embedded(embedded_url, tmp_path, "writer").get("tenants/team-b/missing", limit_bytes=LIMIT_BYTES))
 
@@ -111,7 +111,7 @@ class TestEmbedded(StorePromises):
         run(store.delete(f"{OWN}/artifact.json"))
         assert not run(store.exists(f"{OWN}/artifact.json"))
 
-    def test_uploads_are_the_gateways_to_delete(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_only_the_gateway_can_delete_uploads(self, embedded_url: str, tmp_path: Path) -> None:
         key = "tenants/team-a/uploads/dogs_1/ab.zip"
         run(open_embedded(embedded_url, tmp_path).put(key, b"abc"))
         with pytest.raises(StoreUnavailableError, match="403 "):
@@ -125,7 +125,7 @@ class TestEmbedded(StorePromises):
         assert run(store.delete_prefix("tenants/team-a/artifacts/dogs_1")) == 1
         assert not run(store.exists(f"{OWN}/{name}"))
 
-    def test_what_has_no_key_is_not_listed(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_files_without_a_valid_key_are_not_listed(self, embedded_url: str, tmp_path: Path) -> None:
         store = open_embedded(embedded_url, tmp_path)
         run(store.put("backbones/a/x", b"abc"))
         (tmp_path / "volume" / "objects" / "backbones" / "a\\b").mkdir()
@@ -133,7 +133,7 @@ class TestEmbedded(StorePromises):
         assert [item.key for item in run(store.list_objects("backbones"))] == ["backbones/a/x"]
         assert run(store.list_folders("backbones")) == ["a"]
 
-    def test_a_listing_that_the_volume_fails_is_no_complete_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_listing_fails_if_the_volume_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def scandir(path: object) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -145,23 +145,23 @@ class TestEmbedded(StorePromises):
                 run(store.list_objects("backbones"))
 
     @pytest.mark.parametrize("key", ["tenants", "tenants/team-a", "tenants/team-a/uploads", "tenants/team-a/artifacts/dogs_1"])
-    def test_no_object_takes_the_place_of_a_folder(self, embedded_url: str, tmp_path: Path, key: str) -> None:
+    def test_an_object_cannot_replace_a_folder(self, embedded_url: str, tmp_path: Path, key: str) -> None:
         store = open_embedded(embedded_url, tmp_path)
         with pytest.raises(StoreUnavailableError, match=r"409 .*is a folder of the layout; use another key"):
             run(store.put(key, b"abc"))
         run(store.put("tenants/team-a/uploads/dogs_1/ab.zip", b"abc"))
 
-    def test_dots_do_not_lead_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_dots_in_a_path_do_not_give_access_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-b/x", b"abc"))
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/../team-b/x HTTP/1.1", token="writer")
         assert answer.startswith("HTTP/1.1 400 ")
 
-    def test_escaped_dots_do_not_lead_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_escaped_dots_in_a_path_do_not_give_access_to_another_tenants_part(self, embedded_url: str, tmp_path: Path) -> None:
         answer = raw_request(embedded_url, "GET /objects/tenants/team-a/%2e%2e%2fteam-b/x HTTP/1.1", token="writer")
         assert answer.startswith("HTTP/1.1 400 ")
 
     @pytest.mark.parametrize(("path", "words"), [("/livez", "ok"), ("/readyz", "ok"), ("/metrics", "ocelli_store_free_bytes")])
-    def test_probes_and_metrics_ask_for_no_token(self, embedded_url: StoreURL, path: str, words: str) -> None:
+    def test_probes_and_metrics_need_no_token(self, embedded_url: StoreURL, path: str, words: str) -> None:
         answer = raw_request(embedded_url.internal_url, f"GET {path} HTTP/1.1")
         assert answer.startswith("HTTP/1.1 200 ")
         assert words in answer
@@ -170,7 +170,7 @@ class TestEmbedded(StorePromises):
     def test_probes_and_metrics_are_not_at_the_port_of_objects(self, embedded_url: StoreURL, path: str) -> None:
         assert raw_request(embedded_url, f"GET {path} HTTP/1.1").startswith("HTTP/1.1 404 ")
 
-    def test_metrics_say_how_much_of_the_volume_is_left(self, embedded_url: StoreURL) -> None:
+    def test_metrics_show_the_free_space_of_the_volume(self, embedded_url: StoreURL) -> None:
         answer = raw_request(embedded_url.internal_url, "GET /metrics HTTP/1.1")
         free, size = (float(re.findall(rf"^ocelli_store_{what}_bytes (\S+)", answer, re.M)[0]) for what in ("free", "size"))
         assert 0 < free <= size
@@ -185,15 +185,15 @@ class TestEmbedded(StorePromises):
         with pytest.raises(StoreUnavailableError, match=r"401 .*another audience"):
             run(open_embedded(embedded_url, tmp_path, "stranger").get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
 
-    def test_without_a_token_nothing_is_answered(self, embedded_url: str) -> None:
+    def test_requests_without_a_token_are_refused(self, embedded_url: str) -> None:
         assert raw_request(embedded_url, "GET /objects/tenants/team-a/x HTTP/1.1").startswith("HTTP/1.1 401 ")
 
-    def test_a_declared_length_may_have_any_number_of_zeros_before_it(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_declared_length_can_have_leading_zeros(self, embedded_url: str, tmp_path: Path) -> None:
         head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: {'3':0>6000}"
         assert raw_request(embedded_url, head, token="writer", body=b"abc").startswith("HTTP/1.1 204 ")
         assert run(open_embedded(embedded_url, tmp_path).get(f"{OWN}/x", limit_bytes=3)) == b"abc"
 
-    def test_an_upload_that_breaks_off_leaves_nothing(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_an_interrupted_upload_leaves_nothing(self, embedded_url: str, tmp_path: Path) -> None:
         head = f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 3000000"
         raw_request(embedded_url, head, token="writer", body=b"x" * 2_000_000, wait=False)
         store = open_embedded(embedded_url, tmp_path)
@@ -201,13 +201,13 @@ class TestEmbedded(StorePromises):
         wait_until(lambda: not list((tmp_path / "volume" / "incoming").iterdir()))
         assert [item.key for item in run(store.list_objects("tenants/team-a"))] == ["tenants/team-a/y"]
 
-    def test_an_upload_of_which_nothing_comes_any_more_is_given_up(self, tmp_path: Path) -> None:
+    def test_a_stalled_upload_times_out(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", pace=BodyPace(stall_seconds=0.05, least_bytes_per_second=1024)) as url:
             answer = raw_request(url, f"PUT /objects/{OWN}/x HTTP/1.1\r\nContent-Length: 30", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 408 ")
         assert list((tmp_path / "volume" / "incoming").iterdir()) == []
 
-    def test_a_namespace_has_few_writes_at_once_and_is_told_to_come_back(self, tmp_path: Path) -> None:
+    def test_concurrent_writes_of_a_namespace_are_limited_with_retry_after(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
             answer = raw_request(url, f"PUT /objects/{OWN}/y HTTP/1.1\r\nContent-Length: 1", token="writer", body=b"x")
         assert answer.startswith("HTTP/1.1 503 ")
@@ -220,7 +220,7 @@ class TestEmbedded(StorePromises):
         with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
             run(open_embedded(url, tmp_path, token).put(f"{place}/y", b"x"))
 
-    def test_a_write_for_which_there_was_no_place_is_sent_again(self, tmp_path: Path) -> None:
+    def test_a_write_refused_for_its_namespaces_limit_is_retried(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", writes=one_write()) as url:
             store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
             (tmp_path / "large").write_bytes(LARGE)
@@ -232,7 +232,7 @@ class TestEmbedded(StorePromises):
             assert run(store.get(f"{OWN}/y", limit_bytes=LIMIT_BYTES)) == LARGE
             assert 'code="503",method="PUT"}' in raw_request(url.internal_url, "GET /metrics HTTP/1.1")
 
-    def test_a_slow_write_holds_little_in_memory(self, tmp_path: Path) -> None:
+    def test_a_slow_write_uses_little_memory(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume") as url, slow_write(url, "writer", "team-a", 1_000_000) as connection:
             connection.sendall(b"x" * 500_000)
             incoming = tmp_path / "volume" / "incoming"
@@ -247,13 +247,13 @@ class TestEmbedded(StorePromises):
                 run(store.put(f"{OWN}/x", tmp_path / "large" if kind == "file" else LARGE))
             assert 'code="413",method="PUT"} 1.0' in raw_request(url.internal_url, "GET /metrics HTTP/1.1")
 
-    def test_what_an_administrator_writes_counts_for_the_tenant(self, tmp_path: Path) -> None:
+    def test_writes_of_an_administrator_count_against_the_tenant(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", namespace_quota_bytes=1_000_000) as url:
             run(open_embedded(url, tmp_path).put("tenants/team-a/x", b"x" * 900_000))
             with pytest.raises(StoreQuotaError):
                 run(open_embedded(url, tmp_path, "writer").put(f"{OWN}/y", b"x" * 100_000))
 
-    def test_what_a_killed_store_was_writing_is_gone_at_the_next_start(self, tmp_path: Path) -> None:
+    def test_unfinished_writes_of_a_killed_store_are_removed_at_the_next_start(self, tmp_path: Path) -> None:
         (tmp_path / "incoming").mkdir()
         (tmp_path / "incoming" / "half").write_bytes(b"abc")
         ObjectFolder(tmp_path)
@@ -265,7 +265,7 @@ class TestEmbedded(StorePromises):
         with pytest.raises(StoreUnavailableError, match=r"409 .*is a prefix of another key, or"):
             run(store.put("tenants/team-a/x/y", b"abc"))
 
-    def test_a_store_that_restarts_is_waited_for(self, tmp_path: Path) -> None:
+    def test_clients_wait_for_a_restarting_store(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         store = open_embedded(f"http://127.0.0.1:{port}", tmp_path, retry_limit_seconds=30)
@@ -278,14 +278,14 @@ class TestEmbedded(StorePromises):
 
         run(put_while_it_starts())
 
-    def test_a_local_file_that_is_missing_is_not_waited_for(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_missing_local_file_fails_immediately(self, embedded_url: str, tmp_path: Path) -> None:
         store = open_embedded(embedded_url, tmp_path, retry_limit_seconds=30)
         started = time.monotonic()
         with pytest.raises(FileNotFoundError):
             run(store.put("tenants/team-a/x", tmp_path / "missing"))
         assert time.monotonic() - started < 5
 
-    def test_a_local_file_that_fails_while_it_is_sent_is_told_and_not_sent_again(
+    def test_a_local_file_that_fails_while_it_is_sent_is_reported_and_not_retried(
         self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "large").write_bytes(LARGE)
@@ -301,7 +301,7 @@ class TestEmbedded(StorePromises):
             run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
         assert time.monotonic() - started < 5
 
-    def test_a_local_file_that_becomes_shorter_is_told(
+    def test_a_local_file_that_becomes_shorter_is_reported(
         self, embedded_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "large").write_bytes(LARGE)
@@ -309,7 +309,7 @@ class TestEmbedded(StorePromises):
         with pytest.raises(OSError, match="became shorter while it was being sent"):
             run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
 
-    def test_a_read_that_breaks_off_is_tried_again(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_an_interrupted_read_is_retried(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with breaking_off(embedded_url, after_bytes=1_000_000) as url:
             assert (
@@ -317,7 +317,7 @@ class TestEmbedded(StorePromises):
                 == LARGE
             )
 
-    def test_a_read_that_breaks_off_for_too_long_is_told(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_read_that_is_interrupted_for_too_long_is_reported(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with (
             breaking_off(embedded_url, after_bytes=1_000_000, times=99) as url,
@@ -325,13 +325,13 @@ class TestEmbedded(StorePromises):
         ):
             run(open_embedded(url, tmp_path, retry_limit_seconds=0.2).get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
 
-    def test_a_long_read_goes_on_where_it_broke_off(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_long_read_continues_where_it_was_interrupted(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with breaking_off(embedded_url, after_bytes=3_000_001, times=3) as url:
             store = open_embedded(url, tmp_path, retry_limit_seconds=30)
             assert run(read_all(store.open_read("tenants/team-a/x"))) == LARGE
 
-    def test_a_long_read_does_not_go_on_in_another_object(self, embedded_url: str, tmp_path: Path) -> None:
+    def test_a_long_read_does_not_continue_in_another_object(self, embedded_url: str, tmp_path: Path) -> None:
         def replace() -> None:
             run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE[::-1]))
 
@@ -341,20 +341,20 @@ class TestEmbedded(StorePromises):
             with pytest.raises(StoreUnavailableError, match="interrupted, and the object has changed since"):
                 run(read_all(store.open_read("tenants/team-a/x")))
 
-    def test_a_store_that_does_not_answer_is_named(self, tmp_path: Path) -> None:
+    def test_a_store_that_does_not_answer_is_named_in_the_error(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
             url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         with pytest.raises(StoreUnavailableError, match=f"could not read 'tenants/a/x': no answer from {url}"):
             run(open_embedded(url, tmp_path).get("tenants/a/x", limit_bytes=LIMIT_BYTES))
 
-    def test_without_a_token_file_the_store_is_not_opened(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_opening_the_store_fails_without_a_token_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv("OCELLI_STORE_TOKEN_FILE", str(tmp_path / "missing"))
         with pytest.raises(StoreConfigurationError, match="OCELLI_STORE_TOKEN_FILE"):
             open_store("http://ocelli-store")
 
 
 @pytest.mark.parametrize("url", ["", "ftp://host/x", "/folder", "file://elsewhere/folder", "s3:///prefix", "http://"])
-def test_url_that_is_not_of_a_store_is_refused_with_a_remedy(url: str) -> None:
+def test_invalid_store_url_is_refused_with_a_remedy(url: str) -> None:
     with pytest.raises(StoreConfigurationError, match="set "):
         open_store(url)
 

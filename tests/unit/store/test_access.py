@@ -1,4 +1,4 @@
-"""Who may do what in the embedded store."""
+"""Access rules of the embedded store."""
 
 import pytest
 
@@ -122,7 +122,7 @@ def test_other_users_than_service_accounts_can_read_nothing(user_name: str) -> N
         "tenants/team-a/" + "ü" * 128,
     ],
 )  # fmt: skip
-def test_text_that_leads_elsewhere_is_not_a_key(text: str) -> None:
+def test_unsafe_text_is_not_a_key(text: str) -> None:
     assert not is_key(text)
 
 

@@ -1,4 +1,4 @@
-"""What was answered outlives a power cut: every folder that changed is on the disk before."""
+"""A confirmed write survives a power cut: every changed folder is synced before the answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "tenants/team-a/artifacts/dogs_1/0123456789/artifact.json"
 
 
 class Disk:
-    """Notes what each folder had in it when it was last synced, which is what a power cut would leave."""
+    """Records the content of each folder at its last sync, which is what remains after a power cut."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.synced: dict[int, set[str]] = {}
@@ -32,7 +32,7 @@ class Disk:
         monkeypatch.setattr(os, "fsync", note)
 
     def holds(self, path: Path, root: Path) -> bool:
-        """Whether a path from a root that was always there is found after a power cut."""
+        """Whether a path below an existing root is found after a power cut."""
         while path != root:
             if path.name not in self.synced.get(path.parent.stat().st_ino, ()):
                 return False
@@ -63,7 +63,7 @@ def test_an_object_that_was_deleted_is_gone_after_a_power_cut(
         write(folder, key)
     path = tmp_path / "objects" / KEY
     asyncio.run(folder.delete(KEY))
-    # The first folder that remains: it has no more of what led to the object.
+    # The first remaining folder: it no longer contains the path to the object.
     while not path.parent.exists():
         path = path.parent
     assert path.name not in disk.synced[path.parent.stat().st_ino]
@@ -72,7 +72,7 @@ def test_an_object_that_was_deleted_is_gone_after_a_power_cut(
 def test_repeated_deletion_also_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ObjectFolder(tmp_path)
     write(folder, KEY)
-    # The first one was cut off between the deletion and the disk.
+    # The first one was interrupted between the deletion and the sync.
     (tmp_path / "objects" / KEY).unlink()
     disk = Disk(monkeypatch)
     asyncio.run(folder.delete(KEY))

@@ -12,7 +12,7 @@ from ocelli_store.readiness import REMEMBERED_SECONDS, Readiness
 
 
 class Volume:
-    """Stands for a volume: raises its error, and counts its checks."""
+    """Stands in for a volume: raises its error, and counts its checks."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -29,7 +29,7 @@ def fail_with(number: int) -> OSError:
 
 
 def fail_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Files can be made, and nothing can be written to them: so is a full volume."""
+    """A full volume: files can be created, and nothing can be written to them."""
 
     def write_bytes(self: Path, data: bytes) -> int:
         self.touch()

@@ -49,7 +49,7 @@ async def delete(store: Store) -> None:
 
 
 async def leave(store: Store) -> None:
-    """Nothing happens to it."""
+    """Nothing changes it."""
 
 
 def read(
@@ -59,7 +59,7 @@ def read(
     key: str = KEY,
     **headers: str,
 ) -> Answer:
-    """An answer of the store: `meanwhile` is done once its status and its headers are out."""
+    """An answer of the store: `meanwhile` is called after its status and headers are sent."""
     sent: list[dict[str, Any]] = []
 
     async def send(message: dict[str, Any]) -> None:

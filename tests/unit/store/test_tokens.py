@@ -1,4 +1,4 @@
-"""Whom a token belongs to, by what the API server says of it."""
+"""The caller of a token, from the API server's review."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ USER = "system:serviceaccount:team-a:default"
 
 
 class Reviews:
-    """Stands for the API server: answers reviews with a status, and counts them."""
+    """Stands in for the API server: answers reviews with a status, and counts them."""
 
     def __init__(self, status: dict[str, Any]) -> None:
         self.status = status

@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> ObjectFolder:
 
 
 def run(*work: Coroutine[Any, Any, None]) -> list[BaseException | None]:
-    """Do it all at the same time; what each raised."""
+    """Run all of them concurrently; returns what each raised."""
 
     async def together() -> list[BaseException | None]:
         return await asyncio.gather(*work, return_exceptions=True)
@@ -34,7 +34,7 @@ def run(*work: Coroutine[Any, Any, None]) -> list[BaseException | None]:
 
 async def pieces(*sizes_bytes: int) -> AsyncIterator[bytes]:
     for size_bytes in sizes_bytes:
-        # Others get their turn in between, as they do while a network is waited for.
+        # Others run in between, as while a network request waits.
         await asyncio.sleep(0)
         yield b"x" * size_bytes
 

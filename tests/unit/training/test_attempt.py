@@ -350,8 +350,8 @@ def test_an_exceeded_quota_for_the_artifact_is_a_permanent_failure(
     leave_no_room(trainer, monkeypatch, for_keys_with="tenants/team-a/")
     outcome, exit_code = trainer.run()
     assert (outcome.reason, exit_code) == (OutcomeReason.FAILED, ExitCode.MISCONFIGURED)
-    told = 'namespace "team-a" has no room in the store; then raise spec.retrainNonce to train again, or send the examples'
-    assert told in json.loads(outcome.to_termination_message())["message"]
+    remedy = 'namespace "team-a" has no room in the store; then raise spec.retrainNonce to train again, or send the examples'
+    assert remedy in json.loads(outcome.to_termination_message())["message"]
 
 
 def test_an_exceeded_quota_for_the_outcome_keeps_the_training_successful(

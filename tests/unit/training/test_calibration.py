@@ -102,7 +102,7 @@ def test_a_class_without_images_is_calibrated_without_failure() -> None:
     assert np.isfinite(offset).all()
 
 
-def test_classes_in_several_blocks_are_calibrated_alike() -> None:
+def test_classes_in_several_blocks_have_the_same_calibration() -> None:
     counts = [5] * 70
     margins, membership = make_margins(counts, distance=3), make_membership(counts)
     order = np.random.default_rng(0).permutation(70)

@@ -162,7 +162,7 @@ def test_ten_copies_of_one_image_are_refused() -> None:
     assert 'class "a" has 10 usable examples, and all are the same image; add at least 1 different one' in text
 
 
-def test_every_uploaded_zip_needs_ten_usable_examples_of_its_own() -> None:
+def test_every_uploaded_zip_needs_ten_usable_examples() -> None:
     text = refusal(
         make_set("a", make_reading(count=20, upload=True), make_reading(count=8, faults=2, upload=True)),
         make_set("b", make_reading(count=10)),

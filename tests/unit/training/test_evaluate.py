@@ -150,7 +150,7 @@ def test_with_negatives_a_low_score_means_none_of_the_classes() -> None:
     }
 
 
-def test_precision_recall_and_f1_are_taken_at_half() -> None:
+def test_precision_recall_and_f1_are_computed_at_half() -> None:
     evaluation = judge([[0.9, 0.6], [0.5, 0.4], [0.4, 0.3], [0.6, 0.9]], [0, 0, 0, 1])
 
     cat, dog = evaluation.classes

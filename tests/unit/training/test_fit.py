@@ -114,15 +114,15 @@ def test_49_50_and_51_images_of_a_class_give_heads_that_are_as_good() -> None:
     # Ten datasets of each size: classes that overlap, evaluated on 2,000 other images.
     judged, truth = make_features([1000, 1000], distance=1.5, seed=999), np.repeat([0, 1], 1000)
     right: dict[int, list[float]] = {}
-    told: dict[int, list[float]] = {}
+    reported: dict[int, list[float]] = {}
     for count in (49, 50, 51):
         for seed in range(10):
             examples = make_examples([count, count], distance=1.5, seed=seed, fold_seed=seed)
             fit = fit_heads(examples)
             right.setdefault(count, []).append(float((fit.heads.scores(judged).argmax(axis=1) == truth).mean()))
-            told.setdefault(count, []).append(balanced_accuracy(fit, examples))
+            reported.setdefault(count, []).append(balanced_accuracy(fit, examples))
 
-    for found in (right, told):
+    for found in (right, reported):
         means = [float(np.mean(found[count])) for count in (49, 50, 51)]
         noise = max(float(np.std(found[count])) / np.sqrt(10) for count in (49, 50, 51))
         assert max(means) - min(means) < 4 * noise
@@ -147,7 +147,7 @@ def test_10_images_are_distinguished_from_500() -> None:
 
 
 @pytest.mark.parametrize("counts", [[12, 15, 30], [60, 80]])
-def test_a_second_run_gives_the_same_to_the_bit(counts: list[int]) -> None:
+def test_a_second_run_gives_exactly_the_same(counts: list[int]) -> None:
     examples = make_examples(counts, distance=2)
 
     assert same(fit_heads(examples), fit_heads(examples))
@@ -177,7 +177,7 @@ def test_half_is_each_class_s_best_threshold(counts: list[int]) -> None:
         assert f1(index, 0.5) > best - 0.03
 
 
-def test_features_of_any_scale_fit_alike() -> None:
+def test_the_scale_of_features_does_not_change_the_fit() -> None:
     examples = make_examples([20, 20], distance=3)
     scaled = dataclasses.replace(examples, features=examples.features * 64)
 
@@ -353,12 +353,12 @@ def test_folds_or_classes_of_other_images_are_refused(change: dict[str, NDArray[
 
 @pytest.mark.parametrize("views", [(), (View.MIRRORED, View.ENLARGED)])
 def test_progress_rises_to_1(views: tuple[View, ...]) -> None:
-    told: list[float] = []
+    reported: list[float] = []
 
-    fit_heads(make_examples([12, 12], views=views), told.append)
+    fit_heads(make_examples([12, 12], views=views), reported.append)
 
-    assert told == sorted(told)
-    assert told[-1] == 1
+    assert reported == sorted(reported)
+    assert reported[-1] == 1
 
 
 def test_many_classes_of_few_images_fit() -> None:

@@ -155,7 +155,7 @@ def test_other_labels_replace_everything_of_the_packaged_ones(trainer: Any) -> N
     assert (len(head.class_names), head.wordings) == (1000, {})
 
 
-def test_a_temperature_goes_with_softmax_only(trainer: Any) -> None:
+def test_a_temperature_needs_softmax(trainer: Any) -> None:
     pretrained = define("default")["pretrained"]
     assert head_of(run(trainer, {"pretrained": pretrained})).temperature < 1
     trainer.delete_artifact()

@@ -197,14 +197,14 @@ class TestATorchvisionNetwork:
         assert len(head.class_names) == 1001
 
     @pytest.mark.usefixtures("any_digest")
-    def test_published_weights_are_taken_from_torch_hub_s_cache(self, files: Files, hub: Path) -> None:
+    def test_published_weights_are_read_from_torch_hub_s_cache(self, files: Files, hub: Path) -> None:
         save_torchvision(hub / PUBLISHED_FILE, outputs=3)
         files.define({"torchvision": PUBLISHED}, labels=files.put("labels.txt", LABELS))
         files.run()
         assert files.trainer.report["pretrained"]["weights"]["origin"] == "torch hub's cache"
 
     @pytest.mark.usefixtures("any_digest")
-    def test_published_weights_are_taken_from_another_place(self, files: Files, web_server: Any) -> None:
+    def test_published_weights_can_be_read_from_another_url(self, files: Files, web_server: Any) -> None:
         body = save_torchvision(files.folder / "x.pth", outputs=3).read_bytes()
         url = web_server.answer("/weights", body=body)
         files.define({"torchvision": PUBLISHED, "url": url}, labels=files.put("labels.txt", LABELS))
@@ -412,7 +412,7 @@ class TestActivations:
         files.put("colours.onnx", onnx_bytes(last="Softmax"))
         assert "another Softmax would flatten them; set spec.pretrained.activation to Identity" in files.refusal()
 
-    def test_scores_are_taken_as_they_are(self, files: Files) -> None:
+    def test_scores_are_used_unchanged(self, files: Files) -> None:
         files.colours(activation="Identity")
         files.put("colours.onnx", onnx_bytes(last="Softmax"))
         assert files.run().class_names == COLOURS

@@ -64,7 +64,7 @@ def test_lines_name_outputs_and_equal_lines_are_one_class() -> None:
 @pytest.mark.parametrize(
     "labels", ["a\nb", "a\r\nb\r\n", "\ufeffa\nb\n\n\n", " a \n\tb\n"], ids=["no end", "Windows", "BOM and empty end", "blanks"]
 )
-def test_files_of_any_editor_are_read_alike(labels: str) -> None:
+def test_files_of_any_editor_are_read_in_the_same_way(labels: str) -> None:
     assert parse_labels(text(labels)).names == ("a", "b")
 
 
@@ -155,7 +155,7 @@ class TestLabelsThatAreRefused:
         message = refusal(lambda: make_head(f"barn owl\n{other}", outputs=2))
         assert f'"{other}" and "barn owl" differ only in spelling' in message
 
-    def test_more_classes_than_an_answer_may_have(self) -> None:
+    def test_more_classes_than_an_answer_can_have(self) -> None:
         names = tuple(str(number) for number in range(CLASSES_LIMIT + 1))
         meaning = Meaning(labels=Labels(source="labels x", names=names))
         assert "there are 25,001 classes; at most 25,000" in refusal(lambda: build_head(meaning, len(names)))

@@ -136,7 +136,7 @@ def test_a_terminated_trainer_has_no_outcome(trainer: Any) -> None:
 
 
 @pytest.mark.photographs
-@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the sample photographs are not beside the checkout")
+@pytest.mark.skipif(not PHOTOGRAPHS.exists(), reason="the sample photographs are not next to the checkout")
 def test_photographs_of_cars_and_trucks_are_distinguished(trainer: Any) -> None:
     trainer.add_class("car", (PHOTOGRAPHS / "cars.zip").read_bytes())
     trainer.add_class("truck", (PHOTOGRAPHS / "trucks.zip").read_bytes())

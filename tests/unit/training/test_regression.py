@@ -55,7 +55,7 @@ def test_the_solution_for_thousands_of_images_is_exact(penalty: float) -> None:
     assert (left <= 2e-4 * first).all()
 
 
-def test_classes_in_several_blocks_are_solved_alike() -> None:
+def test_classes_in_several_blocks_have_the_same_solution() -> None:
     counts = [4] * 70
     inputs, membership = with_ones(make_features(counts, dimensions=80) / 5), make_membership(counts)
 

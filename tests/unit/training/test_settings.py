@@ -35,7 +35,7 @@ def test_the_store_is_used_where_the_classifier_belongs() -> None:
     assert parse().location == ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 
 
-def test_backbones_come_in_the_order_listed() -> None:
+def test_backbones_keep_their_order_in_the_list() -> None:
     assert parse(BACKBONES="resnet50=ab, EfficientNetLite0=cd,").backbones == (
         InstalledBackbone(name="resnet50", digest="ab"),
         InstalledBackbone(name="EfficientNetLite0", digest="cd"),

@@ -289,7 +289,7 @@ def test_links_of_a_folder_that_lead_out_of_the_jail_are_skipped(reading: Readin
         "file://otherhost/a.zip",
     ],
 )
-def test_no_address_leads_out_of_the_folder(reading: Reading, zip_bytes: bytes, tmp_path: Path, url: str) -> None:
+def test_no_url_gives_access_outside_of_the_folder(reading: Reading, zip_bytes: bytes, tmp_path: Path, url: str) -> None:
     (tmp_path / "secret.zip").write_bytes(zip_bytes)
     (reading.jail / "out.zip").symlink_to(tmp_path / "secret.zip")
     (reading.jail / "outside").symlink_to(tmp_path)
