@@ -9,20 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, GROUP
-
-__all__ = [
-    "ACCELERATOR_LABEL",
-    "CLASSIFIER_ID_LABEL",
-    "CLASSIFIER_LABEL",
-    "COMPONENT_LABEL",
-    "REVISION_LABEL",
-    "Component",
-    "Environment",
-    "deployment_name",
-    "find_controller",
-    "is_inference_server",
-]
+from ocelli_api.classifier import GROUP
 
 CLASSIFIER_LABEL = f"{GROUP}/classifier"
 """Name of the Classifier that owns the object."""

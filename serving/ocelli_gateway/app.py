@@ -14,9 +14,9 @@ from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.handlers import Handlers
 from ocelli_gateway.health import Health
 from ocelli_gateway.http_protocol import LIVE_PATH
-from ocelli_gateway.metrics import CONTENT_TYPE
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_gateway.routing import Router
+from ocelli_http.metrics import metrics_route
 
 
 def build_app(gateway: Gateway) -> ASGIApp:
@@ -38,15 +38,12 @@ def build_internal_app(gateway: Gateway) -> ASGIApp:
     async def answer_health(_request: Request) -> Response:
         return _answer_health(await gateway.health.health())
 
-    async def answer_metrics(_request: Request) -> Response:
-        return Response(gateway.metrics.render(), media_type=CONTENT_TYPE)
-
     return Starlette(
         routes=[
             Route(LIVE_PATH, answer_live),
             Route("/readyz", answer_ready),
             Route("/healthz", answer_health),
-            Route("/metrics", answer_metrics),
+            metrics_route(gateway.metrics.registry),
         ]
     )
 

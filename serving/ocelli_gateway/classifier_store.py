@@ -188,7 +188,7 @@ class ClassifierStore:
     def servers(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
         """The inference servers of a revision in the cache that take requests."""
         watch = self._watches.get(namespace)
-        return [] if watch is None else select_servers(watch.servers.values(), classifier_id, revision)
+        return [] if watch is None else select_servers(watch.servers.find((classifier_id, revision)))
 
     async def servers_live(self, namespace: str, classifier_id: str, revision: str) -> list[InferenceServer]:
         """The same, read from the API server. Raises ClusterError."""
@@ -198,7 +198,7 @@ class ClassifierStore:
         if watch is not None:
             for item in listing.items:
                 watch.servers.take(item)
-        return select_servers((project_server(item) for item in listing.items), classifier_id, revision)
+        return select_servers(map(project_server, listing.items))
 
     async def read(self, namespace: str, classifier_id: str) -> Classifier:
         """The Classifier as the API server has it now; classify on this replica is at least as new from then on.

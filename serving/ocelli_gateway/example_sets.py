@@ -85,7 +85,7 @@ def _check_archive(file: SpooledFile, report: ZipReport) -> None:
         fault = report.refusal.fault
         kind: type[GatewayError] = LimitExceededError if fault in _LIMIT_FAULTS else InputError
         hint = _describe_text(file.path) if fault is ArchiveFault.NOT_A_ZIP else ""
-        raise kind(f'The example set "{part}" cannot be used: {report.refusal}{hint}.')
+        raise kind(f'The example set "{part}" cannot be used: {report.refusal.message}{hint}.')
     if report.usable < LEAST_IMAGES:
         missing = LEAST_IMAGES - report.usable
         raise InputError(

@@ -86,10 +86,6 @@ class SentFields:
                 return found
         return []
 
-    def with_form(self, form: Pairs) -> SentFields:
-        """The same fields with the texts of a form."""
-        return replace(self, form=form)
-
     def with_older(self, document: Field[Pairs]) -> SentFields:
         """The same fields with those of an older document. Raises ParameterError if it cannot be read."""
         for place in document.places:

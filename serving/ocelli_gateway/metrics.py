@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.gc_collector import GCCollector
-from prometheus_client.process_collector import ProcessCollector
+from prometheus_client import Counter, Histogram
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
+from ocelli_http.metrics import build_registry
 
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
 
@@ -16,9 +13,7 @@ class Metrics:
     """All metrics."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        GCCollector(registry=self.registry)
+        self.registry = build_registry()
         self.requests = Counter(
             "ocelli_gateway_requests_total",
             "Answered requests by address (its pattern), method and HTTP status.",
@@ -45,7 +40,3 @@ class Metrics:
             buckets=_REQUEST_BUCKETS,
             registry=self.registry,
         )
-
-    def render(self) -> bytes:
-        """The text exposition format."""
-        return generate_latest(self.registry)

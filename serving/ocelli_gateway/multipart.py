@@ -60,7 +60,7 @@ class _EventKind(Enum):
 
 
 _Event = tuple[_EventKind, Any]
-OpenSink = Callable[[PartHead], Coroutine[Any, Any, PartSink]]
+OpenSink = Callable[[PartHead], Coroutine[Any, Any, PartSink | None]]
 
 
 def parse_boundary(content_type: str | None) -> bytes:
@@ -82,7 +82,7 @@ def parse_boundary(content_type: str | None) -> bytes:
 
 
 async def read_parts(chunks: AsyncIterable[bytes], boundary: bytes, open_sink: OpenSink) -> None:
-    """Read a multipart message; the bytes of each part go to the sink that `open_sink` returns for it.
+    """Read a multipart message; the bytes of each part go to the sink that `open_sink` returns for it, if any.
 
     Raises:
         InputError: the message is malformed or cut off.

@@ -24,7 +24,7 @@ class NamespaceWatch:
     def __init__(self, client: ClusterClient, namespace: str) -> None:
         self._namespace = namespace
         self.classifiers: ResourceCache[KnownClassifier | None] = ResourceCache(
-            client, CLASSIFIERS, project=project_classifier, namespace=namespace
+            client, CLASSIFIERS, project=project_classifier, namespace=namespace, index_by=_find_id
         )
         self.servers: ResourceCache[InferenceServer | None] = ResourceCache(
             client,
@@ -32,6 +32,7 @@ class NamespaceWatch:
             project=project_server,
             namespace=namespace,
             label_selector=f"{COMPONENT_LABEL}={Component.INFERENCE}",
+            index_by=_find_revision,
         )
         self.started_at = time.monotonic()
         self.tasks = [asyncio.create_task(self.classifiers.run()), asyncio.create_task(self.servers.run())]
@@ -58,27 +59,27 @@ class NamespaceWatch:
         return self._lives(known) and known.resource_version == resource_version
 
     def find(self, classifier_ids: Sequence[str]) -> dict[str, KnownClassifier]:
-        """The classifiers of these ids in the cache, found in at most one pass: requests may name thousands."""
-        likely = {key: self.classifiers.get(self._namespace, build_object_name(key)) for key in classifier_ids}
-        found = {key: item for key, item in likely.items() if self._lives(item) and item.classifier_id == key}
-        # A classifier that was created from a manifest may have any name.
-        missing = likely.keys() - found.keys()
-        for item in self.living() if missing else ():
-            if item.classifier_id in missing:
-                found.setdefault(item.classifier_id, item)
+        """The classifiers of these ids in the cache."""
+        found: dict[str, KnownClassifier] = {}
+        for classifier_id in classifier_ids:
+            for item in self.classifiers.find(classifier_id):
+                # A classifier that was created from a manifest may have any name.
+                if self._lives(item) and (classifier_id not in found or item.name == build_object_name(classifier_id)):
+                    found[classifier_id] = item
         return found
 
     def _lives(self, item: KnownClassifier | None) -> TypeGuard[KnownClassifier]:
         return item is not None and not item.deleted and item.uid not in self._deleted
 
 
-def select_servers(servers: Iterable[InferenceServer | None], classifier_id: str, revision: str) -> list[InferenceServer]:
-    """Those of the servers that answer for a revision and take requests."""
-    return [
-        server
-        for server in servers
-        if server is not None
-        and server.takes_requests
-        and server.classifier_id == classifier_id
-        and server.revision == revision
-    ]
+def select_servers(servers: Iterable[InferenceServer | None]) -> list[InferenceServer]:
+    """Those of the servers that take requests."""
+    return [server for server in servers if server is not None and server.takes_requests]
+
+
+def _find_id(classifier: KnownClassifier | None) -> str | None:
+    return None if classifier is None else classifier.classifier_id
+
+
+def _find_revision(server: InferenceServer | None) -> tuple[str, str] | None:
+    return None if server is None else (server.classifier_id, server.revision)

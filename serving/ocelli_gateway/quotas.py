@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from ocelli_api.documents import build_document
 from ocelli_gateway.refusals import TooLargeError, TooManyRequestsError
 from ocelli_storage.archives import MEGABYTE
 
@@ -66,8 +67,7 @@ class Quota:
 
     def to_json(self) -> dict[str, Any]:
         """The document in a credential set, without unset values."""
-        values = {key: getattr(self, name) for name, key in _KEYS.items()}
-        return {key: value for key, value in values.items() if value is not None}
+        return build_document(self)
 
     def over(self, installation: Quota) -> Quota:
         """This quota with unset values from the installation's."""

@@ -49,7 +49,7 @@ class OpenRequest:
 
     def with_form(self: R, form: Form) -> R:
         """The same request with the texts of its form."""
-        return replace(self, sent=self.sent.with_form(form.texts))
+        return replace(self, sent=replace(self.sent, form=form.texts))
 
     def with_older(self: R) -> R:
         """The same request with the fields of its older document `parameters`. Raises ParameterError if it cannot be read."""

@@ -207,7 +207,7 @@ class _FormCollector:
     """Of all text fields, which are kept in memory."""
     _open: _FileSink | None = None
 
-    async def open_sink(self, head: PartHead) -> PartSink:
+    async def open_sink(self, head: PartHead) -> PartSink | None:
         if self.use.is_file(head.name):
             path = self.folder / str(len(self.files))
             file = await asyncio.to_thread(path.open, "wb")
@@ -216,7 +216,7 @@ class _FormCollector:
         if self.use.is_text(head.name):
             return _TextSink(self, head)
         self.ignored.append(head.name)
-        return _NullSink()
+        return None
 
     async def close(self) -> None:
         """Close the file of an incomplete part."""
@@ -291,11 +291,3 @@ class _TextSink:
         except UnicodeDecodeError as error:
             raise ParameterError(f'The field "{self._head.name}" is not UTF-8 text; save it as UTF-8.') from error
         self._collector.texts.append((self._head.name, text))
-
-
-class _NullSink:
-    async def write(self, data: bytes) -> None:
-        pass
-
-    async def close(self) -> None:
-        pass

@@ -10,6 +10,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Sequence
 from pathlib import Path
 
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_gateway.fair_slots import RETRY_AFTER_SECONDS, FairSlots
 from ocelli_gateway.refusals import InputError, UnavailableError
 from ocelli_storage import archive_inspection
@@ -93,7 +94,7 @@ class ZipInspector:
             await worker.end()
             if isinstance(error, TimeoutError):
                 raise _too_much_work() from error
-            if isinstance(error, (OSError, ValueError, KeyError)):
+            if isinstance(error, (OSError, ValueError, TypeError)):
                 raise _unreadable() from error
             raise
         if worker.turns < _TURNS_OF_A_PROCESS and not self._closed:
@@ -139,14 +140,14 @@ class _Worker:
         return self._process.returncode is None
 
     async def take_turn(self, turn: Turn) -> TurnResult | None:
-        """None if a zip was deleted. Raises OSError, ValueError or KeyError if the process fails."""
+        """None if a zip was deleted. Raises OSError, ValueError or TypeError if the process fails."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.turns += 1
-        self._process.stdin.write(json.dumps(turn.to_json()).encode() + b"\n")
+        self._process.stdin.write(json.dumps(build_document(turn)).encode() + b"\n")
         await self._process.stdin.drain()
         answer = json.loads(await self._process.stdout.readline())
-        return None if answer is None else TurnResult.parse(answer)
+        return None if answer is None else parse_fields(TurnResult, answer)
 
     async def end(self) -> None:
         if self.lives:

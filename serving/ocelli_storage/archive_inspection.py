@@ -12,16 +12,15 @@ import os
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from ocelli_api.documents import build_document, parse_fields
 from ocelli_storage.archives import (
     EXAMPLE_KINDS,
     MEGABYTE,
     ArchiveError,
     ArchiveFault,
-    EntryFault,
     ImageArchive,
     SkippedEntry,
     shown_name,
@@ -35,45 +34,24 @@ _SHOWN_SKIPPED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a whole zip cannot be used."""
+
+    fault: ArchiveFault
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ZipReport:
     """The contents of one zip of examples, as far as it was read."""
 
     complete: bool = False
     usable: int = 0
     skipped: tuple[SkippedEntry, ...] = ()
-    """The first of the skipped entries."""
+    """The first of the skipped entries, with their names as messages show them."""
     skipped_count: int = 0
     inflating_work: int = 0
-    refusal: ArchiveError | None = None
-    """Why the whole zip cannot be used."""
-
-    def to_json(self) -> dict[str, Any]:
-        if self.refusal is not None:
-            return {"refusal": {"fault": self.refusal.fault, "message": str(self.refusal)}}
-        return {
-            "complete": self.complete,
-            "usable": self.usable,
-            "skippedCount": self.skipped_count,
-            "skipped": [{"name": shown_name(item.name), "fault": item.fault, "method": item.method} for item in self.skipped],
-            "inflatingWork": self.inflating_work,
-        }
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> ZipReport:
-        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
-        refusal = document.get("refusal")
-        if refusal is not None:
-            return cls(complete=True, refusal=ArchiveError(ArchiveFault(refusal["fault"]), refusal["message"]))
-        return cls(
-            complete=document["complete"],
-            usable=document["usable"],
-            skipped_count=document["skippedCount"],
-            skipped=tuple(
-                SkippedEntry(name=item["name"], fault=EntryFault(item["fault"]), method=item["method"])
-                for item in document["skipped"]
-            ),
-            inflating_work=document["inflatingWork"],
-        )
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +60,6 @@ class Turn:
 
     paths: tuple[str, ...]
     begun: ZipReport = ZipReport()
-
-    def to_json(self) -> dict[str, Any]:
-        return {"paths": list(self.paths), "begun": self.begun.to_json()}
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> Turn:
-        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
-        return cls(paths=tuple(document["paths"]), begun=ZipReport.parse(document["begun"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,14 +70,6 @@ class TurnResult:
     """One for each inspected zip, in order; the last may be incomplete."""
     seconds: float
     """Processor time."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"reports": [report.to_json() for report in self.reports], "seconds": self.seconds}
-
-    @classmethod
-    def parse(cls, document: dict[str, Any]) -> TurnResult:
-        """Type what `to_json` returns. Raises KeyError or ValueError if it is something else."""
-        return cls(reports=tuple(ZipReport.parse(item) for item in document["reports"]), seconds=document["seconds"])
 
 
 def take_turn(turn: Turn, *, seconds: float = TURN_SECONDS) -> TurnResult:
@@ -134,7 +96,8 @@ def _inspect(path: Path, begun: ZipReport, seconds: float) -> ZipReport:
             for item in archive.read_from(usable + skipped_count, images=usable, inflating_work=begun.inflating_work):
                 if isinstance(item, SkippedEntry):
                     skipped_count += 1
-                    skipped += [item] if len(skipped) < _SHOWN_SKIPPED else []
+                    if len(skipped) < _SHOWN_SKIPPED:
+                        skipped.append(replace(item, name=shown_name(item.name)))
                 else:
                     usable += 1
                 if time.process_time() >= deadline:
@@ -142,7 +105,7 @@ def _inspect(path: Path, begun: ZipReport, seconds: float) -> ZipReport:
             complete = usable + skipped_count == archive.candidates
             work = archive.inflating_work
     except ArchiveError as error:
-        return ZipReport(complete=True, refusal=error)
+        return ZipReport(complete=True, refusal=Refusal(fault=error.fault, message=str(error)))
     return ZipReport(complete=complete, usable=usable, skipped_count=skipped_count, skipped=tuple(skipped), inflating_work=work)
 
 
@@ -151,9 +114,9 @@ def main() -> None:
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     for line in sys.stdin:
-        turn = Turn.parse(json.loads(line))
+        turn = parse_fields(Turn, json.loads(line))
         try:
-            answer = take_turn(turn).to_json()
+            answer = build_document(take_turn(turn))
         except OSError:
             answer = None
         print(json.dumps(answer), flush=True)

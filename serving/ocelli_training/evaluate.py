@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.documents import build_document, named
 from ocelli_model.heads import DECISION_THRESHOLD
 from ocelli_training.fit import Fit
 
@@ -24,7 +25,7 @@ _NORMAL_QUANTILE = 1.96
 class ClassMetrics:
     """Metrics of one class at the threshold 0.5, independent of the scores of other classes. 0 / 0 counts as 0."""
 
-    class_name: str
+    class_name: str = field(metadata=named("class"))
     images: int
     """Evaluated images of the class."""
     precision: float
@@ -32,16 +33,6 @@ class ClassMetrics:
     f1: float
     calibration_error: float
     """Expected calibration error of the class's scores over all images."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "class": self.class_name,
-            "images": self.images,
-            "precision": _rounded(self.precision),
-            "recall": _rounded(self.recall),
-            "f1": _rounded(self.f1),
-            "calibrationError": _rounded(self.calibration_error),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +42,6 @@ class ConfusionCell:
     actual: str | None
     predicted: str | None
     images: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {"actual": self.actual, "predicted": self.predicted, "images": self.images}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +53,6 @@ class Misclassified:
     predicted: str | None
     score: float
     """The highest score of any class."""
-
-    def to_json(self) -> dict[str, Any]:
-        return {"image": self.image, "actual": self.actual, "predicted": self.predicted, "score": _rounded(self.score)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +80,8 @@ class Evaluation:
         """All metrics, for the report."""
         return {
             **self.summary(),
-            "confusion": [cell.to_json() for cell in self.confusion],
-            "misclassified": [image.to_json() for image in self.misclassified],
+            "confusion": [asdict(cell) for cell in self.confusion],
+            "misclassified": [asdict(image) for image in self.misclassified],
         }
 
     def summary(self) -> dict[str, Any]:
@@ -108,7 +93,7 @@ class Evaluation:
             "accuracyInterval": [_rounded(bound) for bound in self.accuracy_interval],
             "calibrationError": _rounded(self.calibration_error),
             "lostByRejection": _rounded(self.lost_by_rejection),
-            "classes": [item.to_json() for item in self.classes],
+            "classes": [build_document(item) for item in self.classes],
         }
 
 
@@ -157,7 +142,7 @@ def evaluate(
                 image=image_names[int(index)],
                 actual=names[actual[index]],
                 predicted=names[predicted[index]],
-                score=float(highest[index]),
+                score=_rounded(float(highest[index])),
             )
             for index in sorted(wrong, key=lambda index: (-abs(float(highest[index]) - DECISION_THRESHOLD), index))
         ),
@@ -198,10 +183,10 @@ def _class_metrics(name: str, scores: NDArray[np.float32], of_class: NDArray[np.
     return ClassMetrics(
         class_name=name,
         images=int(of_class.sum()),
-        precision=precision,
-        recall=recall,
-        f1=_quotient(2 * precision * recall, precision + recall),
-        calibration_error=_calibration_error(scores, of_class),
+        precision=_rounded(precision),
+        recall=_rounded(recall),
+        f1=_rounded(_quotient(2 * precision * recall, precision + recall)),
+        calibration_error=_rounded(_calibration_error(scores, of_class)),
     )
 
 

@@ -72,12 +72,12 @@ class Report:
                 "conflictsCount": len(conflicts),
                 "conflicts": [
                     {
-                        "image": image_name(conflict.image),
-                        "class": self._class_name(conflict.image),
-                        "nearDuplicate": image_name(conflict.near_duplicate),
-                        "nearDuplicateClass": self._class_name(conflict.near_duplicate),
+                        "image": image_name(image),
+                        "class": self._class_name(image),
+                        "nearDuplicate": image_name(near_duplicate),
+                        "nearDuplicateClass": self._class_name(near_duplicate),
                     }
-                    for conflict in conflicts[:NEAR_DUPLICATES_REPORTED]
+                    for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
                 ],
             },
             "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
@@ -93,25 +93,20 @@ def image_name(example: Example) -> str:
     return f"{example.source} › {shown_name(example.name)}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Conflict:
-    """An image with a near duplicate in another example set: one of the two has the wrong class, or the classes overlap."""
+def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> list[tuple[Example, Example]]:
+    """Images with a near duplicate in another example set: one of the two has the wrong class, or the classes overlap.
 
-    image: Example
-    near_duplicate: Example
-
-
-def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> tuple[Conflict, ...]:
-    """Near duplicates in different classes; `groups` (intp[N]) is the row of the oldest example in each example's group."""
+    `groups` (intp[N]) is the row of the oldest example in each example's group.
+    """
     members: dict[int, list[Example]] = {}
-    conflicts = []
+    conflicts: list[tuple[Example, Example]] = []
     for row, group in enumerate(groups.tolist()):
         for other in members.setdefault(group, []):
             if other.set_index != examples[row].set_index:
-                conflicts.append(Conflict(image=examples[row], near_duplicate=other))
+                conflicts.append((examples[row], other))
                 break
         members[group].append(examples[row])
-    return tuple(conflicts)
+    return conflicts
 
 
 def render_page(report: Mapping[str, Any]) -> str:

@@ -102,12 +102,9 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.BACKBONES: settings.backbones,
         Environment.FILE_SOURCES_FOLDER: settings.file_sources_folder,
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
-    }
-    networks = {
         Environment.SOURCES_ALLOWED_NETWORKS: settings.sources_allowed_networks,
         Environment.SOURCES_DENIED_NETWORKS: settings.sources_denied_networks,
     }
-    own.update({name: value for name, value in networks.items() if value})
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
     resources = training.resources or settings.trainer_resources
     return {
