@@ -46,7 +46,7 @@ DOWNLOAD_PREFIX = "FOR_DOWNLOADS_"
 
 
 def clean(environ: MutableMapping[str, str]) -> None:
-    """Remove what tests must not see. Proxies are kept under other names, for `restore_proxies`."""
+    """Remove variables that tests must not see. Proxies are kept under other names, for `restore_proxies`."""
     # `make e2e` installs into a cluster first, and names it.
     kept = KEPT.keys() | ({"KUBECONFIG"} if "OCELLI_E2E_ADDRESS" in environ else set())
     for name in set(environ) - kept:

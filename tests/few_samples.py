@@ -7,12 +7,12 @@ import zipfile
 from pathlib import Path
 
 ONE_OF = {"zero.zip": 3, "one.zip": 3, "two.zip": 3, "more-ones.zip": 3, "other-digits.zip": 5}
-"""By zip: every how many images one is kept."""
+"""By zip: keep one of this many images."""
 AS_THEY_ARE = ("tests.zip", "test-zero.png", "test-one.png")
 
 
 def write_few_samples(samples: Path, folder: Path) -> None:
-    """Write a folder of the same names with fewer images."""
+    """Write a folder with the same names and fewer images."""
     folder.mkdir(exist_ok=True)
     for name, count in ONE_OF.items():
         with zipfile.ZipFile(samples / name) as whole, zipfile.ZipFile(folder / name, "w") as few:

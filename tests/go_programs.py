@@ -77,7 +77,7 @@ def find_or_download(environ: Mapping[str, str], module_folder: Path) -> dict[st
 
     Raises:
         GoMissingError: Go is not installed.
-        subprocess.CalledProcessError: one can't be had, or is another than `go.sum` says; its notes say which.
+        subprocess.CalledProcessError: a module is not available or differs from `go.sum`; its notes say which.
     """
     answer, decoder, folders = call_go(environ, module_folder, "mod", "download", "-json"), json.JSONDecoder(), {}
     # One object after the other.
@@ -89,7 +89,7 @@ def find_or_download(environ: Mapping[str, str], module_folder: Path) -> dict[st
 
 
 def call_go(environ: Mapping[str, str], module_folder: Path, *arguments: str) -> str:
-    """What Go prints. Raises GoMissingError, and CalledProcessError with Go's words as its notes."""
+    """Go's output. Raises GoMissingError, and CalledProcessError with Go's messages as notes."""
     minimum = re.search(r"^go (\S+)", (module_folder / "go.mod").read_text(), re.MULTILINE)
     assert minimum is not None
     go, _older = find_installed_go(environ, minimum.group(1))
@@ -110,7 +110,7 @@ def call_go(environ: Mapping[str, str], module_folder: Path, *arguments: str) ->
 
 
 def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram]) -> None:
-    """Build what the collected tests need, by the fixture that gives it: a first build may take longer than any test may."""
+    """Build the programs of the collected tests' fixtures: a first build can take longer than the timeout of a test."""
     if session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
@@ -121,7 +121,7 @@ def build_before_tests(session: pytest.Session, programs: Mapping[str, GoProgram
 
 
 def find_or_skip(program: GoProgram) -> Path:
-    """The program; the test is skipped where it can't be built."""
+    """The program; the test is skipped if it can't be built."""
     try:
         return program.find_or_build(os.environ)
     except GoMissingError as error:

@@ -1,4 +1,4 @@
-"""EfficientNetLite0 for tests: published once in a process, then linked into every store that wants it."""
+"""EfficientNetLite0 for tests: published once in a process, then linked into every store that needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small pretrained networks that tests make: ONNX ones that tell colours apart, and torchvision's with weights drawn by lot."""
+"""Small pretrained networks made by tests: ONNX ones that distinguish colours, and torchvision's with random weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 COLOURS = ("red", "green", "blue")
 PLAIN_IMAGES = {"mean": [0.0, 0.0, 0.0], "standardDeviation": [1.0, 1.0, 1.0], "height": 32}
-"""`spec.pretrained.images` that leave colours as they are."""
+"""`spec.pretrained.images` that do not change colours."""
 SHARES = np.eye(3, dtype=np.float32) * 20
 """float32[outputs, 3]: each output rises with one colour's share of the image."""
 
@@ -70,7 +70,7 @@ def save_torchvision(path: Path, name: str = "squeezenet1_1", *, outputs: int = 
 
 
 def softmax_of_torchvision(path: Path, images: NDArray[np.uint8], name: str = "squeezenet1_1", *, outputs: int = 7) -> Any:
-    """What PyTorch with float32 answers for uint8[N, height, width, 3], normalised as for ImageNet."""
+    """The output of PyTorch with float32 for uint8[N, height, width, 3], normalised as for ImageNet."""
     import torch
     from torchvision import models
 

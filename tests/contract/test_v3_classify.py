@@ -116,7 +116,7 @@ def test_classes_that_reach_the_threshold_are_sorted(client: V3Client, birds: st
 
 
 def test_server_gets_the_threshold_and_can_leave_out_classes_below_it(stage: Stage, client: V3Client) -> None:
-    classifier_id = client.ready("told", SCORES)
+    classifier_id = client.ready("threshold", SCORES)
     body = client.classify(("a.png", png()), classifier_ids=classifier_id, threshold=".6").json()
     (server,) = (item for item in stage.servers if item.classifier_id == classifier_id)
     assert server.thresholds == ["0.6"]

@@ -1,4 +1,4 @@
-"""One stage and one gateway for all tests of a module; each test makes classifiers of its own."""
+"""One stage and one gateway for all tests of a module; each test creates its own classifiers."""
 
 from __future__ import annotations
 

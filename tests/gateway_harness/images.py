@@ -35,5 +35,5 @@ def build_zip(entries: Mapping[str, bytes]) -> bytes:
 
 
 def examples(seed: int = 0, count: int = 10) -> bytes:
-    """A zip that may be learned from."""
+    """A zip of usable examples."""
     return build_zip({f"{index}.png": png(seed * 1000 + index, (12, 12)) for index in range(count)})

@@ -1,4 +1,4 @@
-"""A fake of the Kubernetes API at the border of `ocelli_cluster.client`: objects in memory, versions, watches, preconditions.
+"""A fake of the Kubernetes API in place of `ocelli_cluster.client`: objects in memory, versions, watches, preconditions.
 
 Only what the gateway calls. Validation by the CRD is not part of it: that is tested against a real API server.
 """
@@ -26,11 +26,11 @@ class InMemoryCluster:
     def __init__(self) -> None:
         self.reachable = True
         self.forbidden_namespace: str | None = None
-        """The gateway has no rights in it."""
+        """The gateway has no rights in this namespace."""
         self.reads_by_id = 0
         """Reads of one Classifier or of those with a label, except by health probes. Watches list whole namespaces."""
         self.watching = True
-        """While False no watch delivers anything: a replica that lags behind."""
+        """While False, no watch delivers anything, as in a replica that lags behind."""
         self.before_patch: Callable[[], None] | None = None
         """Called once before the next patch is applied, for a write in between."""
         self.create_error: Exception | None = None
@@ -189,7 +189,7 @@ class InMemoryCluster:
             queue.put_nowait(None)
 
     def deliver(self) -> None:
-        """Let the watches deliver again, with all that they held back."""
+        """Let the watches deliver again, including all held events."""
         self.watching = True
         held, self._held = self._held, []
         for plural, kind, stored in held:

@@ -1,4 +1,4 @@
-"""Requests as bytes on a connection of their own."""
+"""Requests as bytes on a separate connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def exchange(instance: GatewayInstance, request: bytes, *, finish: bool = False,
 
 
 def read_answer(connection: socket.socket) -> bytes:
-    """One answer, or what came of it before the gateway closed the connection."""
+    """One answer, or the part that arrived before the gateway closed the connection."""
     answer = b""
     while not _is_whole(answer):
         chunk = connection.recv(65536)
@@ -55,7 +55,7 @@ def head(method: str, target: str, *headers: str, user: str = USER, password: st
 
 
 def multipart(parts: Iterable[tuple[str, bytes]], *, boundary: str = "BOUNDARY", closed: bool = True) -> bytes:
-    """A body of parts, each given by its raw headers and its bytes."""
+    """A body of parts, each with its raw headers and bytes."""
     body = b"".join(f"--{boundary}\r\n{headers}\r\n\r\n".encode() + data + b"\r\n" for headers, data in parts)
     return body + (f"--{boundary}--\r\n".encode() if closed else b"")
 

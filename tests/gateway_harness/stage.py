@@ -62,12 +62,12 @@ class StubInferenceServer:
     address: str
     name: str
     refusal: tuple[int, str] | None = None
-    """HTTP status and kind of the refusal that it answers with."""
+    """HTTP status and kind of its refusals."""
     asked: int = 0
     languages: list[str | None] = field(default_factory=list)
-    """Of each question."""
+    """Of each request."""
     thresholds: list[str | None] = field(default_factory=list)
-    """Of each question. It returns every class nevertheless, like a server of an older version."""
+    """Of each request. It still returns every class, like a server of an older version."""
     hierarchies: dict[str, str] = field(default_factory=dict)
     """The type hierarchy of classes."""
     namespace: str = NAMESPACE
@@ -173,7 +173,7 @@ class Stage:
             "bert.json", user=OTHER_USER, password="other", namespace="team-b", owner="owner-b", api_key=OTHER_KEY
         )
         self.objects = open_store(self.store_folder.as_uri())
-        # As deploy/ ships it: empty.
+        # As in deploy/: empty.
         self.call(lambda: self.cluster.put(SECRETS, SYSTEM_NAMESPACE, {"metadata": {"name": "ocelli-token-keys"}}))
 
     @property
@@ -255,7 +255,7 @@ class Stage:
             settings=settings,
         )
 
-    # What the operator does, as far as the gateway can see it.
+    # Effects of the operator that the gateway can see.
 
     def classifier(self, classifier_id: str, namespace: str = NAMESPACE) -> Manifest:
         found = self.call(lambda: self.cluster.find(CLASSIFIERS, namespace, build_object_name(classifier_id)))
@@ -358,7 +358,7 @@ class Stage:
         return f"http://{host}:{self.run(start())}"
 
     def kill_server(self, server: StubInferenceServer) -> None:
-        """The process is gone; the Pod still looks Ready."""
+        """End the process; the Pod still looks Ready."""
         self.run(self._servers.pop(server.name).stop())
 
     def remove_pod(self, server: StubInferenceServer, namespace: str = NAMESPACE) -> None:

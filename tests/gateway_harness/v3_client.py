@@ -1,4 +1,4 @@
-"""A client of the v3 API, and what its errors look like."""
+"""A client of the v3 API, and the form of its errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ERROR_IDS = {
 
 
 def assert_error(response: httpx.Response, status: int, error_id: str | None = None, *words: str) -> None:
-    """The body of section 0.5, whole, with these words in its sentence."""
+    """Check that the whole body is as in section 0.5, with these words in its sentence."""
     assert response.status_code == status, response.text[:500]
     body = response.json()
     assert body["code"] == status
@@ -61,7 +61,7 @@ class V3Client:
         return classifier_id
 
     def ready(self, name: str = "birds", scores: Mapping[str, float] | None = None, files: Files | None = None) -> str:
-        """The id of a classifier that answers."""
+        """The id of a served classifier."""
         classifier_id = self.created(name, files)
         self.stage.finish_training(classifier_id, scores)
         return classifier_id

@@ -1,4 +1,4 @@
-"""A web server for the gateway to fetch from: images, and everything that can go wrong."""
+"""A web server for the gateway's fetches: images and faults."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Web:
 
 async def _endless() -> AsyncIterator[bytes]:
     yield png()
-    # Far more than is read, and no more than a test can afford.
+    # Far more than the gateway reads, but little enough for a test.
     for _ in range(100):
         yield bytes(MEGABYTE)
         await asyncio.sleep(0)

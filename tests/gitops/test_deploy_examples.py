@@ -1,4 +1,4 @@
-"""The examples for Argo CD and Flux make these wait for Classifiers, and long enough."""
+"""With the examples, Argo CD and Flux wait for Classifiers, and long enough."""
 
 from __future__ import annotations
 

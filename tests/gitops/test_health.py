@@ -1,4 +1,4 @@
-"""Argo CD and Flux read every state of a Classifier right: as recorded, by the interpreter and the library that they use."""
+"""Argo CD and Flux report the correct health for every recorded state, with the interpreter and the library that they use."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_argo_cd_never_ends_a_wait_for_an_unknown_state(changed: Manifest, argo:
 @pytest.mark.usefixtures("health_program")
 @pytest.mark.parametrize("state", STATES)
 def test_an_edit_makes_both_tools_wait_at_once(state: str) -> None:
-    """Between the write of a spec and the operator's answer no tool may go by the conditions of the earlier one."""
+    """Between the write of a spec and the operator's answer, no tool may use the conditions of the earlier spec."""
     edited: dict[str, Any] = copy.deepcopy(load_object(state))
     edited["metadata"]["generation"] += 1
     edited["metadata"].pop("deletionTimestamp", None)

@@ -113,7 +113,7 @@ class Installation:
         return done.stdout
 
     def apply(self, namespace: str, manifest: Manifest, way: tuple[str, ...]) -> None:
-        """Apply again; returns when the operator has looked at it, where there is anything to look at."""
+        """Apply again; if that changes the object, return when the operator has observed it."""
         name = manifest["metadata"]["name"]
         passes = 'ocelli_reconciles_total{result="unchanged"}'
         operator = self.operator(namespace)
@@ -169,7 +169,7 @@ def installation(
     finally:
         for operator in operators.values():
             operator.stop()
-        # Their servers would take the node from the tests that come after. In a namespace that ends no others are made.
+        # Their servers would occupy the node during later tests. None are created in a namespace that is being deleted.
         namespaces = [pattern.format(way=way) for pattern in operators for way in WAYS]
         local_cluster.kubectl("delete", "namespace", *namespaces, "--wait=false")
         for namespace in namespaces:

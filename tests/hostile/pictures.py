@@ -1,4 +1,4 @@
-"""Pictures that are odd, damaged or made to do harm: a function for each kind. Each knows what colour it is, if it is any."""
+"""Unusual, damaged or malicious pictures: a function for each kind. Each picture knows its colour, if it has one."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ COLOURS = {
     "green color": (0, 255, 0),
     "blue color": (0, 0, 255),
 }
-"""What `default` calls the colours that pictures here have."""
+"""The names that `default` has for the colours of these pictures."""
 SIDE = 10_000
-"""Of a picture of 100 megapixels, the most that are read."""
+"""The sides of a picture of 100 megapixels, the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A file, and the answers that are right for it."""
+    """A file, and its correct answers."""
 
     data: bytes
     kind: str = "plain"
     colours: frozenset[str]
-    """Names, one of which is right; none: only a refusal is."""
+    """Names, one of which is correct; if empty, only a refusal is."""
     may_be_refused: bool = False
-    """Whether a refusal is right, too."""
+    """Whether a refusal is also correct."""
     in_rgb: tuple[int, int, int] | None = None
-    """The colour, where names alone say too little."""
+    """The colour, if a name is not precise enough."""
 
 
 def _shown(data: bytes, colour: str) -> Picture:
@@ -79,7 +79,7 @@ def plain_png(draw: random.Random) -> Picture:
 
 
 def usual_modes(draw: random.Random) -> Picture:
-    """Grey, palette, alpha, CMYK, GIF: all of it is fine."""
+    """Grey, palette, alpha, CMYK, GIF: all are valid."""
     name, image = draw_colour(draw)
     forms = [("P", "PNG"), ("RGBA", "PNG"), ("P", "GIF"), ("CMYK", "JPEG"), ("CMYK", "TIFF"), ("RGBA", "TIFF")]
     if name in ("white color", "black color"):
@@ -104,7 +104,7 @@ def truncated_jpeg(draw: random.Random) -> Picture:
 
 
 def with_chunk(png: bytes, name: bytes, body: bytes) -> bytes:
-    """A PNG with one more chunk behind its header."""
+    """A PNG with an additional chunk after its header."""
     chunk = struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
     after_header = 8 + 25
     return png[:after_header] + chunk + png[after_header:]
@@ -147,7 +147,7 @@ def _every_tiff() -> list[TiffKind]:
 
 
 def any_tiff(draw: random.Random) -> Picture:
-    """Of any photometric interpretation, depth, planes and bit orders: decoded rightly or refused."""
+    """A TIFF of any photometric interpretation, depth, planes and bit order: decoded correctly or refused."""
     kind = draw.choice(_every_tiff())
     samples = make_samples(kind)
     # One colour: the least and the greatest value of each sample, and opaque.
@@ -169,7 +169,7 @@ def any_tiff(draw: random.Random) -> Picture:
 
 
 def white_is_zero_16_bits(draw: random.Random) -> Picture:
-    """It was scored as its negative once."""
+    """An earlier release read it as its negative."""
     kind = TiffKind(photometric=0, bits=16)
     name, value = draw.choice([("white color", 0), ("black color", 65535)])
     return _shown(make_tiff(kind, np.full((HEIGHT, WIDTH, 1), value)), name)
@@ -215,7 +215,7 @@ def largest_with_alpha(draw: random.Random) -> Picture:
 
 
 def too_many_pixels(draw: random.Random) -> Picture:
-    """Its header says so; there are none."""
+    """Its header declares them, but there are none."""
     width, height = draw.choice([(SIDE + 1, SIDE), (2**31 - 1, 2**31 - 1), (2**31 - 1, 10)])
     return _refused(_png(width, height, 0, b""))
 
@@ -261,7 +261,7 @@ HEAVY_KINDS = {largest_png: 5, largest_with_alpha: 1}
 
 
 def draw_picture(draw: random.Random, *, heavy: float = 0.0) -> Picture:
-    """Any kind; `heavy` is how likely it is one that takes a second."""
+    """A picture of any kind; `heavy` is the probability of one that takes a second."""
     kinds = HEAVY_KINDS if draw.random() < heavy else KINDS
     (kind,) = draw.choices(list(kinds), list(kinds.values()))
     return replace(kind(draw), kind=kind.__name__)

@@ -1,4 +1,4 @@
-"""Hostile and odd requests to a gateway without models: a function for each kind, with the answers that are right for each."""
+"""Hostile and unusual requests to a gateway without models: a function for each kind, with its correct answers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ BOUNDARY = b"BOUNDARY"
 IMAGES_LIMIT = 20
 LEAST_EXAMPLES = 10
 _SAME_COLOUR = 2
-"""What rounding may change of a colour."""
+"""The difference of a colour that rounding can cause."""
 
 Document = dict[str, Any]
 Check = Callable[[Document], str | None]
-"""What is wrong with the body of an answer; None: nothing."""
+"""The error in the body of an answer, or None."""
 Part = tuple[bytes, bytes]
 """Its headers, and its bytes."""
 
@@ -39,13 +39,13 @@ class Hostile:
     kind: str
     request: bytes
     statuses: frozenset[int]
-    """The right ones; empty: any below 500."""
+    """The correct statuses; if empty, any below 500."""
     check: Check = lambda body: None
     """Of a 200."""
     refusal: Check = lambda body: None
     """Of any other answer."""
     finish: bool = False
-    """Whether the client closes its half behind it, as one that was cut off."""
+    """Whether the client then closes its half of the connection."""
     answers: int = 1
     creates: bool = False
 
@@ -98,7 +98,7 @@ def says(*words: str) -> Check:
 
 
 def _colour_fault(item: Document, picture: Picture) -> str | None:
-    """What is wrong with the answer of `default` for a picture."""
+    """The error in the answer of `default` for a picture, or None."""
     found = next((answer for answer in item["classifiers"] if answer["classifier_id"] == "default"), None)
     if found is None:
         return f"default does not answer: {item}"
@@ -201,7 +201,7 @@ def classify_zip(draw: random.Random) -> Hostile:
     count = draw.choice([1, 2, 3, 25])
     found = draw_zip(draw, [encode(image, "PNG")] * count, heavy=0.01)
     right, wrong = Picture(data=b"", colours=frozenset({name})), Picture(data=b"", colours=frozenset())
-    # What cannot be used comes first.
+    # Unusable images come first.
     pictures = [*([wrong] * (found.counted - found.usable)), *([right] * found.usable)][:IMAGES_LIMIT]
 
     def check(body: Document) -> str | None:
@@ -220,7 +220,7 @@ def classify_zip(draw: random.Random) -> Hostile:
 
 
 def picture_and_bad_zip(draw: random.Random) -> Hostile:
-    """A zip of which nothing can be read takes no other image with it."""
+    """An unreadable zip does not affect other images."""
     name, image = draw_colour(draw)
     picture = encode(image, "PNG")
     bad = pack([picture])[:-10]
@@ -279,7 +279,7 @@ BAD_FIELDS: tuple[tuple[str, bytes, str], ...] = (
 
 def bad_field(draw: random.Random) -> Hostile:
     name, value, word = draw.choice(BAD_FIELDS)
-    # A document that is a byte order mark and nothing else counts as left out.
+    # A document with only a byte order mark counts as absent.
     fine = name == "parameters" and value == b"\xef\xbb\xbf"
     word = word if name != "parameters" or b"threshold" not in value else ""
     return Hostile(
@@ -367,7 +367,7 @@ def _quoted(text: bytes) -> bytes:
 
 
 def large_file(draw: random.Random) -> Hostile:
-    """More than 10 MB, and no zip."""
+    """More than 10 MB, and not a zip."""
     picture = encode(draw_colour(draw)[1], "PNG") + bytes(10 * 1024 * 1024)
     return Hostile(
         kind="large file",
@@ -433,7 +433,7 @@ BAD_CREATES: tuple[tuple[str, tuple[bytes | None, bytes, bytes]], ...] = (
 
 
 def bad_create(draw: random.Random) -> Hostile:
-    """A name or a class that may not be."""
+    """An invalid name or class."""
     _, (name, first, second) = draw.choice(BAD_CREATES)
     good = pack([encode(draw_colour(draw)[1], "PNG")] * LEAST_EXAMPLES)
     parts = [] if name is None else [part("name", name)]
@@ -442,7 +442,7 @@ def bad_create(draw: random.Random) -> Hostile:
 
 
 def control_character_in_name(draw: random.Random) -> Hostile:
-    """Taken as it is, or refused: never another one."""
+    """Accepted unchanged, or refused, and never changed."""
     name = draw.choice(["a\x01b", "a\x7fb", "a\x00b", "a\x85b", "a\x1b[31mb", "a\u2028b"])
     good = pack([encode(draw_colour(draw)[1], "PNG")] * LEAST_EXAMPLES)
     parts = [part("name", name.encode()), part("a_positive_examples", good), part("negative_examples", good)]
@@ -506,7 +506,7 @@ def unknown_method(draw: random.Random) -> Hostile:
 
 
 def strange_token_as_method(draw: random.Random) -> Hostile:
-    """Letters of any case, digits and signs may make a method (RFC 9110)."""
+    """A method can consist of letters of any case, digits and signs (RFC 9110)."""
     method = draw.choice(["brew", "get", "Get", "GET1", "G_T", "X" * 33, "M!", "PO.ST"])
     return Hostile(
         kind="strange token as method", request=ask(method, f"/v3/classifiers?{VERSION}"), statuses=frozenset({405, 400})
@@ -619,7 +619,7 @@ def bad_credentials(draw: random.Random) -> Hostile:
 
 
 def bogus_log_in(draw: random.Random) -> Hostile:
-    """Answered slowly, or not at all where too many wait: each is checked."""
+    """Answered slowly, or refused if too many wait: each one is checked."""
     guess = draw.randbytes(6).hex()
     if draw.random() < 0.5:
         request = ask("GET", f"/v3/classifiers?{VERSION}", credentials=basic(draw.choice(["apikey", "nobody", "😀"]), guess))
@@ -651,7 +651,7 @@ def bad_token_request(draw: random.Random) -> Hostile:
 
 
 def bad_body(draw: random.Random) -> Hostile:
-    """A form that is none, or is not whole."""
+    """An invalid or incomplete form."""
     target = draw.choice([f"/v3/classify?{VERSION}", f"/v3/classifiers?{VERSION}"])
     whole = form([_picture_part(draw), part("name", b"n")])
     typed = "Content-Type: multipart/form-data; boundary=BOUNDARY"
@@ -694,7 +694,7 @@ def too_large_by_its_word(draw: random.Random) -> Hostile:
 
 
 def broken_http(draw: random.Random) -> Hostile:
-    """No request that HTTP knows."""
+    """Not a valid HTTP request."""
     good = ask("GET", f"/v3/classifiers?{VERSION}")
     request = draw.choice(
         [
@@ -720,7 +720,7 @@ def pipelined(draw: random.Random) -> Hostile:
 
 
 def build_mutated(seed: int) -> Callable[[random.Random], Hostile]:
-    """Requests that were good once, their bytes changed: the right answers are unknown, but 500 and above are wrong."""
+    """Mutated valid requests: the correct answers are unknown, but 500 and above are wrong."""
     mutator = Mutator(seed)
 
     def mutated(draw: random.Random) -> Hostile:
@@ -768,7 +768,7 @@ MUTATED_WEIGHT = 10
 def draw_requests(seed: int) -> Callable[[], Hostile]:
     """A source of requests; the same seed draws the same ones."""
     draw = random.Random(seed)
-    # Made before anything is measured.
+    # Prepared before the measurement.
     hundred_megapixels()
     kinds = {**KINDS, build_mutated(seed): MUTATED_WEIGHT}
 

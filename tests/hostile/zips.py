@@ -1,4 +1,4 @@
-"""Zips that are odd, damaged or made to do harm: a function for each kind, of images that are given."""
+"""Unusual, damaged or malicious zips of given images: a function for each kind."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ENTRIES_LIMIT = 50_000
-"""As many as a zip of examples may have."""
+"""The maximum for a zip of examples."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Zip:
-    """A file, and what is right to say of it."""
+    """A file, and its correct answers."""
 
     data: bytes
     usable: int
-    """How many of its images can be used; none: only a refusal is right."""
+    """The number of its usable images; 0: only a refusal is correct."""
     words: tuple[str, ...] = ()
-    """What a refusal says."""
+    """Texts in a refusal."""
     entries: int | None = None
     """How many entries a classify counts as images, where these are more than are usable."""
 
@@ -60,13 +60,13 @@ def odd_names(draw: random.Random, images: Sequence[bytes]) -> Zip:
 
 
 def with_rubbish(draw: random.Random, images: Sequence[bytes]) -> Zip:
-    """What file managers leave behind says nothing."""
+    """Files of file managers are skipped silently."""
     names = [f"{index}.png" for index in range(len(images))] + ["__MACOSX/._1.png", ".DS_Store", "Thumbs.db", "folder/"]
     return Zip(data=pack([*images, b"x", b"x", b"x", b""], names=names), usable=len(images))
 
 
 def behind_a_prefix(draw: random.Random, images: Sequence[bytes]) -> Zip:
-    """A program that unpacks it stands before it."""
+    """A self-extracting zip."""
     return Zip(data=draw.choice([b"MZ" + bytes(5000), b"\n", b"#!/bin/sh\n"]) + pack(images), usable=len(images))
 
 
@@ -85,7 +85,7 @@ def by_unknown_method(draw: random.Random, images: Sequence[bytes]) -> Zip:
 
 
 def renamed(images: Sequence[bytes], raw: bytes, *, utf8: bool) -> bytes:
-    """The first entry has exactly these bytes as its name, which are said to be UTF-8 or not."""
+    """The first entry has exactly these bytes as its name, with or without the UTF-8 flag."""
     old = b"\x01" * len(raw)
     data = pack(images, names=[old.decode(), *(f"{index}.png" for index in range(1, len(images)))])
     changed = bytearray(data.replace(old, raw))
@@ -95,7 +95,7 @@ def renamed(images: Sequence[bytes], raw: bytes, *, utf8: bool) -> bytes:
 
 
 def invalid_utf8_name(draw: random.Random, images: Sequence[bytes]) -> Zip:
-    """One byte of a name is not the UTF-8 that it is said to be."""
+    """One byte of a name with the UTF-8 flag is invalid."""
     return Zip(data=renamed(images, b"ov\xffl.png", utf8=True), usable=len(images))
 
 
@@ -106,7 +106,7 @@ def legacy_name(draw: random.Random, images: Sequence[bytes]) -> Zip:
 
 
 def overlapping(draw: random.Random, images: Sequence[bytes]) -> Zip:
-    """Many entries of the directory name the same bytes."""
+    """Many directory entries refer to the same bytes."""
     return Zip(data=overlapping_zip(images[0], draw.choice([2, 300])), usable=0, words=("overlap",))
 
 
@@ -124,7 +124,7 @@ def overlapping_zip(image: bytes, copies: int, name: bytes = b"a.png") -> bytes:
 
 
 def lying_sizes(draw: random.Random, images: Sequence[bytes]) -> Zip:
-    """The directory says that the first image has another size than it has."""
+    """The directory has a wrong size for the first image."""
     data = bytearray(pack(images))
     position = data.index(b"PK\x01\x02") + 24
     struct.pack_into("<L", data, position, draw.choice([1, len(images[0]) - 1, len(images[0]) + 1, 9_000_000]))
@@ -172,7 +172,7 @@ def zip_in_a_zip(draw: random.Random, images: Sequence[bytes]) -> Zip:
 
 @functools.cache
 def many_entries(count: int = ENTRIES_LIMIT) -> bytes:
-    """A zip whose directory takes long to read, with next to nothing in it."""
+    """A zip with almost no content whose directory takes long to read."""
     return pack([b"x"] * count, zipfile.ZIP_STORED)
 
 
@@ -203,7 +203,7 @@ KINDS = {
 
 
 def draw_zip(draw: random.Random, images: Sequence[bytes], *, heavy: float = 0.0) -> Zip:
-    """Any kind; `heavy` is how likely it is one that takes a second."""
+    """A zip of any kind; `heavy` is the probability of one that takes a second."""
     if draw.random() < heavy:
         return huge_directory(draw, images)
     (kind,) = draw.choices(list(KINDS), list(KINDS.values()))

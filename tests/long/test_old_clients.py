@@ -1,6 +1,6 @@
 """Clients of each generation of IBM's SDKs, against `make run`: each runs the whole life of a classifier.
 
-Each has an environment of its own, locked with hashes (`tests/long/clients`, installed by `make .venv/.clients`), and each step
+Each has its own environment, locked with hashes (`tests/long/clients`, installed by `make .venv/.clients`), and each step
 of its life is a test. Required changes and limits are in docs/migrating.md. The last SDKs that had the service:
 `tests/product/test_official_sdks.py`.
 """
@@ -53,9 +53,9 @@ class Client:
     language: str
     generation: str
     renews_with: tuple[str, int] | None
-    """How it asks for a new token, and the answer's status; None: it has no tokens, and sends the API key itself."""
+    """How it requests a new token, and the answer's status; None: it uses the API key without tokens."""
     lacks: tuple[str, ...] = ()
-    """Steps that it has no call for."""
+    """Steps that it does not support."""
 
     @property
     def steps(self) -> list[str]:
@@ -107,7 +107,7 @@ def web_server(ocelli: Ocelli) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def life_of(ocelli: Ocelli, web_server: str) -> Callable[[Client], Life]:
-    """A client's life, which is lived when it is first asked for."""
+    """A client's life, which runs when it is first requested."""
     lives: dict[str, Life] = {}
 
     def find(client: Client) -> Life:
@@ -119,7 +119,7 @@ def life_of(ocelli: Ocelli, web_server: str) -> Callable[[Client], Life]:
 
 
 def command_of(client: Client) -> list[str]:
-    """The command of its program. Skips the test where its runtime is not installed."""
+    """The command of its program. Skips the test if its runtime is not installed."""
     name, folder = client.language, INSTALLED / f"{client.language}-{client.generation}"
     if name == "python":
         assert folder.is_dir(), f"the SDK is not installed; {INSTALL}"

@@ -1,4 +1,4 @@
-"""Every kind of REST answer, whole, as YAML next to this file. `make golden` rewrites it; the diff is for review.
+"""Every kind of REST answer, whole, as YAML next to this file. `make golden` rewrites it; the diff is reviewed.
 
 The requests run in their order against one stage. What differs from run to run (ids, times, tokens, addresses) is replaced.
 """
@@ -213,7 +213,7 @@ def changing_too_fast(scene: Scene) -> Answer:
 
 
 def stored_elsewhere(scene: Scene) -> Answer:
-    """The store has lost the definition that is served."""
+    """A retrain when the store lacks the served definition."""
     identity = scene.client.ready("lost")
     scene.client.retrain(identity, MORE_STORKS)
     for path in scene.stage.store_folder.rglob(f"*{identity}*/**/definition.json"):
@@ -427,7 +427,7 @@ REQUESTS: dict[str, Request] = {
     "download: failed": get("/v3/classifiers/{failed}/onnx_model"),
     "download: no export": lambda scene: scene.get(f"/v3/classifiers/{scene.client.ready('plain')}/core_ml_model"),
     "download: no ONNX export": lambda scene: scene.get(f"/v3/classifiers/{scene.client.ready('plain')}/onnx_model"),
-    # Limits, and what the gateway rests on.
+    # Limits, and the gateway's dependencies.
     "quota of requests": twice_limited(quota_requests_per_second=1),
     "quota of classifiers": lambda scene: scene.limited(quota_classifiers=1).create("more"),
     "quota of stored examples": lambda scene: scene.limited(quota_stored_megabytes=1).create(
