@@ -378,17 +378,14 @@ class ClusterClient:
                 raise ConflictError(409, error.message, "Conflict") from error
             raise
 
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
-    ) -> None:
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str | None = None) -> None:
         """Delete an object and, in the background, the objects that it owns.
 
-        Raises NotFoundError, ConflictError (another UID or resourceVersion).
+        Raises NotFoundError, ConflictError (another UID).
         """
-        preconditions = {key: value for key, value in (("uid", uid), ("resourceVersion", resource_version)) if value}
         body: Manifest = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        if preconditions:
-            body["preconditions"] = preconditions
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
         await self._call("DELETE", resource, namespace, name, body=body)
 
     @asynccontextmanager
