@@ -106,7 +106,7 @@ def test_unknown_method_is_405_with_allow(gateway: GatewayInstance, method: str)
     answer = exchange(gateway, head(method, "/v3/classifiers" + QUERY, "Connection: close"))
     assert status_of(answer) == 405
     assert b"allow: GET, HEAD, POST\r\n" in answer
-    assert f"the method {method};" in body_of(answer)["error"]
+    assert f"The method {method} is not allowed at this address;" in body_of(answer)["error"]
 
 
 def test_unknown_method_without_credentials_is_401(gateway: GatewayInstance) -> None:
