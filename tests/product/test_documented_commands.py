@@ -1,4 +1,4 @@
-"""The commands of README and tutorial, pasted into a shell as a reader would."""
+"""The commands of README, tutorial and exports, pasted into a shell as a reader would."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_readmes_commands_lead_from_a_zip_to_an_answer(shell: Shell) -> None
     shell.run('curl -X DELETE -u "$AUTH" "$OCELLI/v3/classifiers/$ID?version=2018-03-19"')
 
 
-def test_the_tutorials_rest_commands_work_from_create_to_delete(shell: Shell) -> None:
+def test_the_commands_of_tutorial_and_exports_work_from_create_to_delete(shell: Shell) -> None:
     create, classify, others, by_address = bash_blocks(
         sections(CHECKOUT / "docs" / "tutorial.md")["A classifier of your own, by REST"]
     )
@@ -104,8 +104,12 @@ def test_the_tutorials_rest_commands_work_from_create_to_delete(shell: Shell) ->
     retrain, marker, rest = others.partition("# Several classifiers")
     assert '"status":"retraining"' in shell.run(retrain).replace(" ", "")
     shell.wait_until_ready()
+    exports = sections(CHECKOUT / "docs" / "exports.md")
+    for title in ("Core ML", "ONNX"):
+        (download,) = bash_blocks(exports[title])
+        shell.run(download)
     shell.run(marker + rest)
-    assert (shell.folder / "digits.mlmodel").stat().st_size > 0
+    assert all((shell.folder / name).stat().st_size > 0 for name in ("digits.mlmodel", "birds.mlmodel", "birds.onnx"))
 
 
 def test_the_tutorials_manifest_becomes_ready(shell: Shell) -> None:
