@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ def is_decoded_correctly(image: TiffImagePlugin.TiffImageFile) -> bool:
 
     Each case was compared with the specification, see `tests/unit/model/tiffs`.
     """
+    _silence_libtiff()
     tags = image.tag_v2
     photometric = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION)
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
@@ -65,12 +67,10 @@ def _has_usual_coding(tags: TiffImagePlugin.ImageFileDirectory_v2, size_bytes: i
     )
 
 
+@cache
 def _silence_libtiff() -> None:
     """Keep libtiff from writing to stderr for each damaged file. Pillow raises the error, and has no setting for this."""
     for path in Path(PIL.__file__).parents[1].glob("pillow.libs/libtiff*"):
         library = ctypes.CDLL(str(path))
         library.TIFFSetErrorHandler(None)
         library.TIFFSetWarningHandler(None)
-
-
-_silence_libtiff()

@@ -102,7 +102,7 @@ def test_every_way_to_authenticate_is_described(document: Any) -> None:
 def test_field_that_an_operation_does_not_declare_cannot_be_read() -> None:
     sent = SentFields(path={}, query=(("threshold", "0.5"),), headers=())
     assert CLASSIFY.read(sent, THRESHOLD) == 0.5
-    with pytest.raises(KeyError, match="getClassifier declares no field threshold"):
+    with pytest.raises(KeyError, match="getClassifier does not declare the field threshold"):
         GET_CLASSIFIER.read(sent, THRESHOLD)
 
 

@@ -13,6 +13,7 @@ from ocelli_local import SyncClusterAccess
 from tests.integration.operator.conftest import OPERATOR
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
+from tests.shipped_rights import OPERATOR_CLUSTER_ROLE, OPERATOR_LEASE_ROLE
 
 pytestmark = pytest.mark.cluster
 
@@ -160,8 +161,8 @@ def namespaced_kubeconfig(scene: Scene, operator_kubeconfig: Path) -> Path:
     """An operator with rights in the test's namespace only, so it has no right to list nodes."""
     scene.kubectl("create", "serviceaccount", OPERATOR)
     account = f"--serviceaccount={scene.namespace}:{OPERATOR}"
-    scene.kubectl("create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR}", account)
-    scene.kubectl("create", "rolebinding", "lease", f"--role={OPERATOR}", account)
+    scene.kubectl("create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR_CLUSTER_ROLE}", account)
+    scene.kubectl("create", "rolebinding", "lease", f"--role={OPERATOR_LEASE_ROLE}", account)
     return scene.cluster.service_account_kubeconfig(scene.namespace, OPERATOR)
 
 

@@ -16,6 +16,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Manifest
 from tests.integration.operator.conftest import CHECKOUT, OPERATOR
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
+from tests.shipped_rights import OPERATOR_CLUSTER_ROLE, OPERATOR_LEASE_ROLE
 
 NO_NODE = {"resources": {"requests": {"cpu": "9000"}}}
 """A training that never starts; these tests do not need it."""
@@ -224,8 +225,8 @@ def tenants(scene: Scene) -> Iterator[list[str]]:
     for name in names:
         make_tenant(scene, name)
     account = f"--serviceaccount={scene.namespace}:{OPERATOR}"
-    scene.kubectl("create", "rolebinding", "lease", f"--role={OPERATOR}", account)
-    scene.kubectl("create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR}", account)
+    scene.kubectl("create", "rolebinding", "lease", f"--role={OPERATOR_LEASE_ROLE}", account)
+    scene.kubectl("create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR_CLUSTER_ROLE}", account)
     yield names
     for name in names:
         scene.cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
@@ -234,7 +235,7 @@ def tenants(scene: Scene) -> Iterator[list[str]]:
 def make_tenant(scene: Scene, name: str) -> None:
     scene.cluster.kubectl("create", "namespace", name)
     account = f"--serviceaccount={scene.namespace}:{OPERATOR}"
-    scene.cluster.kubectl("-n", name, "create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR}", account)
+    scene.cluster.kubectl("-n", name, "create", "rolebinding", "namespaced", f"--clusterrole={OPERATOR_CLUSTER_ROLE}", account)
 
 
 def test_a_deleted_tenant_namespace_does_not_affect_other_tenants(

@@ -74,7 +74,7 @@ def test_a_retraining_beyond_the_quota_fails_immediately_and_the_served_revision
     stalled = scene.wait_for_condition("Stalled", "TrainingFailed")
     assert f'namespace "{scene.namespace}" exceeds its quota in the store' in stalled["message"]
     assert "of 8.0 MiB are used" in stalled["message"]
-    assert "delete classifiers that are not needed any more" in stalled["message"]
+    assert "delete classifiers that are no longer needed" in stalled["message"]
     assert scene.status()["servedRevision"] == first
     assert scene.condition("Available")["status"] == "True"
     failed = [pod for pod in scene.pods("training") if pod["status"]["phase"] == "Failed"]
