@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 
 import yaml
@@ -35,7 +34,7 @@ def load_rights(component: str) -> list[Manifest]:
 
 def load_own_roles(component: str, namespace: str) -> list[Manifest]:
     """The Roles and RoleBindings of its own namespace, moved to another one: its Lease or its keys are there."""
-    roles = [copy.deepcopy(item) for item in load_rights(component) if item["kind"] in ("Role", "RoleBinding")]
+    roles = [item for item in load_rights(component) if item["kind"] in ("Role", "RoleBinding")]
     for role in roles:
         role["metadata"]["namespace"] = namespace
     return roles

@@ -1,4 +1,4 @@
-"""The installation that this operator belongs to: its identity, and its problems, each reported by one Event.
+"""The installation that this operator belongs to: its identity, and Events about it.
 
 The Lease stands for the installation: its UID is the identity, and Events about the installation are Events about the Lease.
 """

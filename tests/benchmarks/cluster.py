@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ocelli_api.classifier import API_VERSION, Manifest
+from ocelli_api.settings import load_settings
 from ocelli_local.cluster import ClusterOptions, LocalCluster
 from ocelli_operator.settings import ChildSettings
 from tests.benchmarks.cluster_stand_ins import CLASSIFIERS, StandIns, follow, object_path
@@ -58,7 +59,9 @@ class Size:
     @property
     def burst(self) -> int:
         """How many are applied at the rate: up to the limit of concurrent trainings."""
-        return min(ChildSettings(store_url="").trainings_starting_limit, self.classifiers // 2)
+        return min(
+            load_settings(ChildSettings, {"OCELLI_STORE_URL": "file:///store"}).trainings_starting_limit, self.classifiers // 2
+        )
 
     @property
     def populated(self) -> int:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from ocelli_local.manifests import Manifest
 
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_local.api_client import ApiClient, ApiError, WatchExpiredError
+from ocelli_local.manifest import Manifest
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, ClassifierLocation
 
 JOBS = "/apis/batch/v1/jobs"

@@ -112,9 +112,7 @@ class InMemoryCluster:
             raise ConflictError(409, f"{name} has been modified", "Conflict")
         return self.put(resource, namespace, _merge(copy.deepcopy(current), patch))
 
-    async def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, resource_version: str | None = None
-    ) -> None:
+    async def delete(self, resource: Resource, namespace: str, name: str, *, uid: str | None = None) -> None:
         self._check_reachable()
         current = self._find(resource, namespace, name)
         if uid is not None and uid != current["metadata"]["uid"]:

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
+from tests.gateway_harness.images import build_zip, png
 from tests.product.classifiers import wait_for_status
 from tests.product.instance import Document, Ocelli, wait_for
 
 pytestmark = pytest.mark.cluster
 
-
-def png(seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 256, (48, 48, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def build_zip(entries: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in entries.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
+SIZE = (48, 48)
 
 
 def images(count: int, seed: int = 0, name: str = "{}.png") -> dict[str, bytes]:
-    return {name.format(index): png(seed * 1000 + index) for index in range(count)}
+    return {name.format(index): png(seed * 1000 + index, SIZE) for index in range(count)}
 
 
 GOOD = build_zip(images(12, seed=1))
@@ -117,7 +101,7 @@ def test_an_explanation_keeps_an_emoji_of_a_class_name(client: httpx.Client) -> 
 
 
 def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Client) -> None:
-    damaged = build_zip({f"\U0001f697{index}.png": png(index)[:200] for index in range(12)})
+    damaged = build_zip({f"\U0001f697{index}.png": png(index, SIZE)[:200] for index in range(12)})
     files = {"cars_positive_examples": damaged, "negative_examples": damaged, "good_positive_examples": GOOD}
     identity = client.post("/v3/classifiers", data={"name": "cars"}, files=files).json()["classifier_id"]
     wait_for_status(client, identity, "failed")
@@ -128,7 +112,7 @@ def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Cli
 
 
 def test_a_zip_with_a_corrupt_image_and_names_that_lead_out_is_used_without_harm(client: httpx.Client, ocelli: Ocelli) -> None:
-    entries = {**images(12, name="../../../escaped-{}.png"), "broken.png": png(99)[:200]}
+    entries = {**images(12, name="../../../escaped-{}.png"), "broken.png": png(99, SIZE)[:200]}
     files = {"bad_positive_examples": build_zip(entries), "good_positive_examples": OTHER}
     identity = client.post("/v3/classifiers", data={"name": "escape"}, files=files).json()["classifier_id"]
     wait_for_status(client, identity)
