@@ -79,13 +79,25 @@ class ExampleClass:
     examples: tuple[Source, ...]
 
 
+class Strategy(StrEnum):
+    """What a training changes."""
+
+    LINEAR_PROBE = "LinearProbe"
+    """One head per class; the backbone stays as it is."""
+    FINE_TUNE = "FineTune"
+    """The heads and the whole network. The artifact then contains its own network."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """How the classes are learned."""
+    """How the classes are learned. The last three fields are for `FineTune`; None: the trainer's default."""
 
     backbone: str = "Auto"
-    strategy: str = "LinearProbe"
+    strategy: Strategy = Strategy.LINEAR_PROBE
     seed: int = 0
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

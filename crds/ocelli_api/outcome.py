@@ -44,6 +44,12 @@ class OutcomeReason(StrEnum):
     """A source could not be downloaded."""
     BACKBONE_UNAVAILABLE = "BackboneUnavailable"
     """The backbone is not installed or could not be loaded."""
+    NOT_IMPROVED = "NotImproved"
+    """It succeeded, but fine-tuning did not improve on the linear heads, which are the result."""
+    TRAINING_DIVERGED = "TrainingDiverged"
+    """Fine-tuning ended in numbers that are not finite."""
+    GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+    """Half a batch does not fit into the memory of the GPU."""
     FAILED = "Failed"
     """Anything else."""
 
@@ -72,7 +78,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        return self.reason is OutcomeReason.SUCCEEDED
+        return self.reason in (OutcomeReason.SUCCEEDED, OutcomeReason.NOT_IMPROVED)
 
     def to_json(self) -> dict[str, Any]:
         """The document to store. Fields that are None are left out."""

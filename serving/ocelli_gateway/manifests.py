@@ -101,7 +101,15 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
         "spec": {
             "classes": learned["classes"],
             "negativeExamples": learned.get("negativeExamples"),
-            "model": {"backbone": spec.model.backbone, "strategy": spec.model.strategy, "seed": spec.model.seed},
+            "model": {
+                "backbone": spec.model.backbone,
+                "strategy": str(spec.model.strategy),
+                "seed": spec.model.seed,
+                # A merge patch removes what is None.
+                "epochs": spec.model.epochs,
+                "learningRate": spec.model.learning_rate,
+                "batchSize": spec.model.batch_size,
+            },
             "evaluation": {"holdoutFraction": spec.evaluation.holdout_fraction},
             "retrainNonce": classifier.spec.retrain_nonce + 1,
             # The definition extends the served one; a pin would keep the new revision from being served.

@@ -17,6 +17,13 @@ from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 INTERVAL_SECONDS = 2
 # The stages' shares of the duration of a training: measured and rounded, for one percentage over all stages.
 _FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
+_FIRST_PERCENT_FINE_TUNING = {
+    Stage.READING: 0,
+    Stage.EXTRACTING: 4,
+    Stage.FITTING: 8,
+    Stage.EVALUATING: 97,
+    Stage.STORING: 98,
+}
 _LAST_PERCENT = 99
 """A running training is never at 100 %."""
 _ESTIMATE_AFTER_SECONDS = 5
@@ -36,6 +43,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         self._now = now
         self._interval_seconds = interval_seconds
         self._started_at = now()
+        self._first_percent = _FIRST_PERCENT
         self._stage = Stage.READING
         self._part = 0.0
         self._data_valid = False
@@ -54,6 +62,10 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def expect_fine_tuning(self) -> None:
+        """Most of the time is the stage `Fitting`."""
+        self._first_percent = _FIRST_PERCENT_FINE_TUNING
+
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
         """Enter a stage and write the file."""
         self._stage, self._part, self._data_valid = stage, 0.0, data_valid
@@ -65,10 +77,10 @@ class Progress(AbstractAsyncContextManager["Progress"]):
 
     def build_report(self) -> ProgressReport:
         """The contents of the file."""
-        stages = list(_FIRST_PERCENT)
-        first = _FIRST_PERCENT[self._stage]
+        stages = list(self._first_percent)
+        first = self._first_percent[self._stage]
         following = stages[stages.index(self._stage) + 1 :]
-        last = _FIRST_PERCENT[following[0]] if following else _LAST_PERCENT
+        last = self._first_percent[following[0]] if following else _LAST_PERCENT
         percent = int(first + (last - first) * self._part)
         return ProgressReport(
             stage=self._stage,

@@ -52,6 +52,8 @@ class Report:
     evaluation: Evaluation
     groups: NDArray[np.intp]
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
+    tuning: Mapping[str, Any] | None = None
+    """Recipe and figures of fine-tuning; None: there was none."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
@@ -80,7 +82,11 @@ class Report:
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
                 ],
             },
-            "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
+            "recipe": {
+                "views": [str(view) for view in self.recipe.views],
+                "penalty": self.recipe.penalty,
+                **({} if self.tuning is None else {"fineTuning": self.tuning}),
+            },
             "evaluation": self.evaluation.to_json(),
         }
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
+from ocelli_api.classifier import Accelerator, ClassifierSpec, Pretrained, Strategy, parse_spec
+from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
@@ -38,6 +40,11 @@ from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.report import Report, describe_artifact, image_name, render_page
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
+from ocelli_training.stop_request import StopRequest
+from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
+
+if TYPE_CHECKING:
+    from ocelli_training.fine_tuning import TuningOutcome
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
@@ -61,24 +68,47 @@ class _TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    numbers: Sequence[int]
+    """Of each example in the pixel file."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Learned:
+    """What a training has found, before it is stored."""
+
+    fit: Fit
+    evaluation: Evaluation
+    metadata: BackboneMetadata
+    """Of the network that the heads belong to."""
+    network_files: Mapping[str, bytes] | None = None
+    """Its files where it is the artifact's own; None: it is an installed backbone."""
+    description: str
+    """Of the network, for people."""
+    message: str
+    reason: OutcomeReason = OutcomeReason.SUCCEEDED
+    tuning: Mapping[str, Any] | None = None
+    """For the report."""
 
 
 class Training:
     """One attempt at one revision."""
 
-    def __init__(self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress, stop: StopRequest
+    ) -> None:
         """`scratch` is an empty folder."""
         self._settings = settings
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._stop = stop
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
 
         Raises:
-            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
-            OSError: see there; `ocelli_training.failure` describes each of them.
+            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, TuningError,
+            ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each of them.
         """
         settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
@@ -90,40 +120,48 @@ class Training:
             return self._reuse(definition, earlier)
         if definition.pretrained is not None:
             return await self._import_pretrained(definition.pretrained)
+        if definition.model.strategy is Strategy.FINE_TUNE:
+            _require_pytorch()
+            self._progress.expect_fine_tuning()
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        data = await self._read(document, metadata, seed=definition.model.seed)
-        fit, evaluation = await self._learn(data)
+        preprocessing = metadata.preprocessing
+        with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
+            data = await self._read(document, metadata, pixels, seed=definition.model.seed)
+            learned = await self._learn(definition, metadata, choice.description, data, pixels)
         exports = await build_exports(
             self._store,
-            metadata,
-            fit.heads,
+            learned.metadata,
+            learned.fit.heads,
             data.dataset.class_names,
             description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
+            own_files=learned.network_files,
         )
         artifact = Artifact(
             classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
-            heads=fit.heads,
+            heads=learned.fit.heads,
             backbone_name=metadata.name,
-            backbone_digest=metadata.digest,
+            backbone_digest=learned.metadata.digest,
+            backbone_place=PartPlace.BACKBONE if learned.network_files is None else PartPlace.ARTIFACT,
             precision=_PRECISION,
-            preprocessing=metadata.preprocessing,
-            metrics=evaluation.summary(),
+            preprocessing=preprocessing,
+            metrics=learned.evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, choice.description),
+            artifact=describe_artifact(settings.classifier, artifact, learned.description),
             dataset=data.dataset,
-            recipe=fit.recipe,
-            evaluation=evaluation,
+            recipe=learned.fit.recipe,
+            evaluation=learned.evaluation,
             groups=data.groups,
+            tuning=learned.tuning,
         )
-        await self._store_results(artifact, report)
-        return self._succeeded(f"Trained on {len(data.dataset.examples)} images", artifact, choice.description)
+        await self._store_results(artifact, report, learned)
+        return self._succeeded(learned.message, artifact, learned.description, learned.reason)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
         """Check the files that the definition names, and store them as an artifact with its own network. Nothing is trained."""
@@ -142,10 +180,12 @@ class Training:
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
-    def _succeeded(self, message: str, artifact: Artifact, backbone: str) -> Outcome:
+    def _succeeded(
+        self, message: str, artifact: Artifact, backbone: str, reason: OutcomeReason = OutcomeReason.SUCCEEDED
+    ) -> Outcome:
         interval = artifact.metrics.get("accuracyInterval")
         return Outcome(
-            reason=OutcomeReason.SUCCEEDED,
+            reason=reason,
             message=message,
             revision=self._settings.revision,
             attempt=self._settings.attempt,
@@ -190,6 +230,8 @@ class Training:
     def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
         description = artifact.backbone_name
+        if definition.pretrained is None and artifact.backbone_place is PartPlace.ARTIFACT:
+            description += ", fine-tuned"
         try:
             choice = choose_backbone(definition.model.backbone, self._settings.backbones)
             if choice.installed.digest == artifact.backbone_digest:
@@ -199,15 +241,15 @@ class Training:
             pass
         return self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
 
-    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
+    async def _read(
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int
+    ) -> _TrainingData:
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
-            height, width = metadata.preprocessing.height, metadata.preprocessing.width
-            with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, numbers = await self._read_remaining(document, metadata, pixels)
-                await self._progress.begin(Stage.EXTRACTING)
-                return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
+            dataset, numbers = await self._read_remaining(document, metadata, pixels)
+            await self._progress.begin(Stage.EXTRACTING)
+            return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -299,16 +341,92 @@ class Training:
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups)
+        return _TrainingData(dataset=dataset, examples=examples, groups=groups, numbers=numbers)
 
-    async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation]:
+    async def _learn(
+        self, definition: ClassifierSpec, metadata: BackboneMetadata, description: str, data: _TrainingData, pixels: PixelFile
+    ) -> _Learned:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
-        fit = await asyncio.to_thread(fit_heads, data.examples, self._progress.report, threads=self._settings.cpu_count)
+        tunes = definition.model.strategy is Strategy.FINE_TUNE
+        # Fine-tuning takes nearly all of the stage.
+        report = (lambda part: None) if tunes else self._progress.report
+        fit = await asyncio.to_thread(fit_heads, data.examples, report, threads=self._settings.cpu_count)
         logger.info(
             "heads.fitted",
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
+        message = f"Trained on {len(data.dataset.examples)} images"
+        if not tunes:
+            evaluation = await self._evaluate(fit, data)
+            return _Learned(fit=fit, evaluation=evaluation, metadata=metadata, description=description, message=message)
+        recipe = TuningRecipe.complete(definition.model, mirror=View.MIRRORED in fit.recipe.views)
+        outcome = await self._fine_tune(recipe, metadata, fit, data, pixels)
+        if outcome.halved:
+            message += (
+                f"; each batch of {recipe.batch_images} ran as two halves, because the memory of the GPU is too small for a "
+                "whole one"
+            )
+        if outcome.tuned is None:
+            return _Learned(
+                fit=fit,
+                evaluation=await self._evaluate(fit, data),
+                metadata=metadata,
+                description=f"{description}, not fine-tuned: that did not improve on its linear heads",
+                message=f"{message}; fine-tuning did not improve on the linear heads, which are the result",
+                reason=OutcomeReason.NOT_IMPROVED,
+                tuning=outcome.report,
+            )
+        tuned = outcome.tuned
+        return _Learned(
+            fit=tuned.fit,
+            evaluation=await self._evaluate(tuned.fit, data),
+            metadata=tuned.metadata,
+            network_files=tuned.files,
+            description=f"{description}, fine-tuned",
+            message=message,
+            tuning=outcome.report,
+        )
+
+    async def _fine_tune(
+        self, recipe: TuningRecipe, metadata: BackboneMetadata, linear: Fit, data: _TrainingData, pixels: PixelFile
+    ) -> TuningOutcome:
+        # Imported on demand: PyTorch takes seconds, and most trainers do not have it.
+        from ocelli_training.fine_tuning import FineTuning, TuningTask, digest_inputs
+        from ocelli_training.tuning_checkpoint import CheckpointStore
+        from ocelli_training.tuning_run import TuningImages
+
+        settings, location = self._settings, self._settings.location
+        device = device_for(metadata, await asyncio.to_thread(available_device, settings.accelerator))
+        backbone = await load_backbone(
+            self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(Accelerator.GPU)
+        )
+        task = TuningTask(
+            backbone=backbone,
+            examples=data.examples,
+            linear=linear,
+            images=TuningImages(
+                pixels=pixels,
+                numbers=data.numbers,
+                digests=[example.digest for example in data.dataset.examples],
+                membership=data.examples.membership,
+            ),
+            recipe=recipe,
+            device=device,
+            threads=settings.cpu_count,
+            scratch=self._scratch,
+        )
+        checkpoints = CheckpointStore(
+            store=self._store,
+            key=lambda file: location.training_key(settings.revision, settings.attempt, file),
+            inputs=digest_inputs(task),
+            scratch=self._scratch,
+            loop=asyncio.get_running_loop(),
+        )
+        tuning = await asyncio.to_thread(FineTuning, task, checkpoints, self._stop, self._progress.report)
+        return await asyncio.to_thread(tuning.tune)
+
+    async def _evaluate(self, fit: Fit, data: _TrainingData) -> Evaluation:
         await self._progress.begin(Stage.EVALUATING)
         names = [image_name(example) for example in data.dataset.examples]
         evaluation = await asyncio.to_thread(
@@ -323,9 +441,9 @@ class Training:
                 "calibration_error": evaluation.calibration_error,
             },
         )
-        return fit, evaluation
+        return evaluation
 
-    async def _store_results(self, artifact: Artifact, report: Report) -> None:
+    async def _store_results(self, artifact: Artifact, report: Report, learned: _Learned) -> None:
         """Write definition and reports, then the artifact: once `artifact.json` exists, the revision counts as trained."""
         await self._progress.begin(Stage.STORING)
         document = report.to_json()
@@ -333,9 +451,17 @@ class Training:
         await self._store_definition()
         await self._store.put(location.artifact_key(revision, REPORT), _json(document))
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
+        if learned.network_files is not None:
+            prefix = location.network_prefix(revision)
+            await save_backbone(self._store, learned.metadata, learned.network_files, prefix=prefix)
         digest = await save_artifact(self._store, location, artifact)
         counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
         logger.info("artifact.stored", extra={"digest": digest, **counts})
+
+
+def _require_pytorch() -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
+        raise PyTorchMissingError
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

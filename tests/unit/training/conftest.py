@@ -35,6 +35,7 @@ from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import SourceAccess, SourceReader
 from ocelli_training.sources import SourceError, SourceLimits
+from ocelli_training.stop_request import StopRequest
 from tests.installed_backbone import install_backbone
 
 MakeImage = Callable[..., bytes]
@@ -145,6 +146,10 @@ def make_example_zip(make_image: MakeImage, make_zip: MakeZip) -> MakeExampleZip
     return make
 
 
+def _refuse_to_end(number: int) -> None:
+    raise AssertionError(f"signal {number} must not reach the process of the tests")
+
+
 class Trainer:
     """A trainer with a store and folders of its own, run in this process or as the program that a Job starts."""
 
@@ -195,7 +200,7 @@ class Trainer:
         settings = load_settings(TrainerSettings, {**self.environment, Environment.CPU_LIMIT: "2"})
         scratch = self.scratch / f"attempt-{attempt}"
         scratch.mkdir()
-        return asyncio.run(run_attempt(settings, self.store, scratch))
+        return asyncio.run(run_attempt(settings, self.store, scratch, StopRequest(_refuse_to_end)))
 
     def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[str]:
         """Start the program, with the environment that an operator sets."""
