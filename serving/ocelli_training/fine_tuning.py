@@ -12,10 +12,12 @@ Every run begins with the installed backbone and with linear heads of the images
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,10 @@ from ocelli_model.backbone import Backbone, BackboneMetadata, Precision
 from ocelli_model.backbones.families import build_tuned, load_network
 from ocelli_model.engine import load_engine
 from ocelli_model.heads import Heads
+from ocelli_storage.object_store import ObjectStore
 from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, is_no_worse, normalised_rows, score_unseen
+from ocelli_training.learned import Tuned, TuningOutcome
+from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import Checkpoint, CheckpointStore
 from ocelli_training.tuning_network import TunedNetwork
@@ -40,28 +45,6 @@ from ocelli_training.within_class import WithinClass
 _BATCH_IMAGES = 64
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tuned:
-    """The result of fine-tuning that improved on the linear heads."""
-
-    fit: Fit
-    metadata: BackboneMetadata
-    files: Mapping[str, bytes]
-    """The files of the network, by name."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TuningOutcome:
-    """How fine-tuning ended."""
-
-    tuned: Tuned | None
-    """None: it did not improve on the linear heads."""
-    report: Mapping[str, Any]
-    """For the report: recipe, epochs and losses, as JSON."""
-    halved: bool
-    """Steps ran as two halves, because the GPU had too little memory for the whole."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +62,24 @@ class TuningTask:
     threads: int
     scratch: Path
     """A folder."""
+
+
+async def fine_tune(
+    task: TuningTask,
+    settings: TrainerSettings,
+    store: ObjectStore,
+    stop: StopRequest,
+    on_progress: Callable[[float], None],
+) -> TuningOutcome:
+    """Tune in a thread, with checkpoints next to the other documents of the attempt. Errors as `FineTuning.tune`."""
+    checkpoints = CheckpointStore(
+        store=store,
+        key=partial(settings.location.training_key, settings.revision, settings.attempt),
+        inputs=digest_inputs(task),
+        scratch=task.scratch,
+        loop=asyncio.get_running_loop(),
+    )
+    return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, on_progress).tune())
 
 
 class FineTuning:

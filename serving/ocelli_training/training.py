@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from ocelli_training.dataset import Dataset, build_dataset, check_dataset, examp
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
+from ocelli_training.learned import Learned, conclude_tuning
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
@@ -42,9 +43,6 @@ from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
-
-if TYPE_CHECKING:
-    from ocelli_training.fine_tuning import TuningOutcome
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
@@ -70,24 +68,6 @@ class _TrainingData:
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
     numbers: Sequence[int]
     """Of each example in the pixel file."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Learned:
-    """What a training has found, before it is stored."""
-
-    fit: Fit
-    evaluation: Evaluation
-    metadata: BackboneMetadata
-    """Of the network that the heads belong to."""
-    network_files: Mapping[str, bytes] | None = None
-    """Its files where it is the artifact's own; None: it is an installed backbone."""
-    description: str
-    """Of the network, for people."""
-    message: str
-    reason: OutcomeReason = OutcomeReason.SUCCEEDED
-    tuning: Mapping[str, Any] | None = None
-    """For the report."""
 
 
 class Training:
@@ -130,6 +110,7 @@ class Training:
         with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
             data = await self._read(document, metadata, pixels, seed=definition.model.seed)
             learned = await self._learn(definition, metadata, choice.description, data, pixels)
+        evaluation = await self._evaluate(learned.fit, data)
         exports = await build_exports(
             self._store,
             learned.metadata,
@@ -148,7 +129,7 @@ class Training:
             backbone_place=PartPlace.BACKBONE if learned.network_files is None else PartPlace.ARTIFACT,
             precision=_PRECISION,
             preprocessing=preprocessing,
-            metrics=learned.evaluation.summary(),
+            metrics=evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
         )
@@ -156,7 +137,7 @@ class Training:
             artifact=describe_artifact(settings.classifier, artifact, learned.description),
             dataset=data.dataset,
             recipe=learned.fit.recipe,
-            evaluation=learned.evaluation,
+            evaluation=evaluation,
             groups=data.groups,
             tuning=learned.tuning,
         )
@@ -345,7 +326,7 @@ class Training:
 
     async def _learn(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, description: str, data: _TrainingData, pixels: PixelFile
-    ) -> _Learned:
+    ) -> Learned:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
         tunes = definition.model.strategy is Strategy.FINE_TUNE
@@ -357,54 +338,21 @@ class Training:
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         message = f"Trained on {len(data.dataset.examples)} images"
+        linear = Learned(fit=fit, metadata=metadata, description=description, message=message)
         if not tunes:
-            evaluation = await self._evaluate(fit, data)
-            return _Learned(fit=fit, evaluation=evaluation, metadata=metadata, description=description, message=message)
+            return linear
         recipe = TuningRecipe.complete(definition.model, mirror=View.MIRRORED in fit.recipe.views)
-        outcome = await self._fine_tune(recipe, metadata, fit, data, pixels)
-        if outcome.halved:
-            message += (
-                f"; each batch of {recipe.batch_images} ran as two halves, because the memory of the GPU is too small for a "
-                "whole one"
-            )
-        if outcome.tuned is None:
-            return _Learned(
-                fit=fit,
-                evaluation=await self._evaluate(fit, data),
-                metadata=metadata,
-                description=f"{description}, not fine-tuned: that did not improve on its linear heads",
-                message=f"{message}; fine-tuning did not improve on the linear heads, which are the result",
-                reason=OutcomeReason.NOT_IMPROVED,
-                tuning=outcome.report,
-            )
-        tuned = outcome.tuned
-        return _Learned(
-            fit=tuned.fit,
-            evaluation=await self._evaluate(tuned.fit, data),
-            metadata=tuned.metadata,
-            network_files=tuned.files,
-            description=f"{description}, fine-tuned",
-            message=message,
-            tuning=outcome.report,
-        )
-
-    async def _fine_tune(
-        self, recipe: TuningRecipe, metadata: BackboneMetadata, linear: Fit, data: _TrainingData, pixels: PixelFile
-    ) -> TuningOutcome:
         # Imported on demand: PyTorch takes seconds, and most trainers do not have it.
-        from ocelli_training.fine_tuning import FineTuning, TuningTask, digest_inputs
-        from ocelli_training.tuning_checkpoint import CheckpointStore
+        from ocelli_training.fine_tuning import TuningTask, fine_tune
         from ocelli_training.tuning_run import TuningImages
 
-        settings, location = self._settings, self._settings.location
-        device = device_for(metadata, await asyncio.to_thread(available_device, settings.accelerator))
         backbone = await load_backbone(
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(Accelerator.GPU)
         )
         task = TuningTask(
             backbone=backbone,
             examples=data.examples,
-            linear=linear,
+            linear=fit,
             images=TuningImages(
                 pixels=pixels,
                 numbers=data.numbers,
@@ -412,19 +360,12 @@ class Training:
                 membership=data.examples.membership,
             ),
             recipe=recipe,
-            device=device,
-            threads=settings.cpu_count,
+            device=device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator)),
+            threads=self._settings.cpu_count,
             scratch=self._scratch,
         )
-        checkpoints = CheckpointStore(
-            store=self._store,
-            key=lambda file: location.training_key(settings.revision, settings.attempt, file),
-            inputs=digest_inputs(task),
-            scratch=self._scratch,
-            loop=asyncio.get_running_loop(),
-        )
-        tuning = await asyncio.to_thread(FineTuning, task, checkpoints, self._stop, self._progress.report)
-        return await asyncio.to_thread(tuning.tune)
+        outcome = await fine_tune(task, self._settings, self._store, self._stop, self._progress.report)
+        return conclude_tuning(linear, recipe, outcome)
 
     async def _evaluate(self, fit: Fit, data: _TrainingData) -> Evaluation:
         await self._progress.begin(Stage.EVALUATING)
@@ -443,7 +384,7 @@ class Training:
         )
         return evaluation
 
-    async def _store_results(self, artifact: Artifact, report: Report, learned: _Learned) -> None:
+    async def _store_results(self, artifact: Artifact, report: Report, learned: Learned) -> None:
         """Write definition and reports, then the artifact: once `artifact.json` exists, the revision counts as trained."""
         await self._progress.begin(Stage.STORING)
         document = report.to_json()

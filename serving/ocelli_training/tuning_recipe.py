@@ -65,7 +65,7 @@ class GpuMemoryError(TuningError):
     def __init__(self, *, batch_images: int) -> None:
         super().__init__(
             f"the memory of the GPU is too small for half of a batch of {batch_images} images; lower spec.model.batchSize, "
-            "name a smaller network as spec.model.backbone, or have the trainer run on a larger GPU by spec.training.nodeSelector"
+            "name a smaller network as spec.model.backbone, or choose a larger GPU by spec.training.nodeSelector"
         )
 
 
