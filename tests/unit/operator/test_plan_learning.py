@@ -491,6 +491,15 @@ class TestFailure:
         assert condition_of(plan, ConditionType.READY) == ("False", "InvalidData")
         assert condition_of(plan, ConditionType.RECONCILING) is None
 
+    @pytest.mark.parametrize("reason", [OutcomeReason.TRAINING_DIVERGED, OutcomeReason.GPU_OUT_OF_MEMORY])
+    def test_failed_fine_tuning_has_a_reason_of_its_own_and_is_not_retried(self, reason: OutcomeReason) -> None:
+        outcome = make_outcome(make_classifier(), reason, "lower spec.model")
+        plan = self.failed(self.dead_trainer(exit_code=65, termination_message=outcome.to_termination_message()))
+        for condition_type in (ConditionType.TRAINED, ConditionType.READY):
+            assert condition_of(plan, condition_type) == ("False", reason)
+        assert condition_of(plan, ConditionType.STALLED) == ("True", reason)
+        assert message_of(plan, ConditionType.STALLED) == "lower spec.model"
+
     def test_the_message_for_invalid_data_behind_a_url_names_the_nonce(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')
         plan = self.failed(self.dead_trainer(exit_code=64, termination_message=outcome.to_termination_message()))

@@ -46,7 +46,7 @@ class Opened:
             store=self.store, key=lambda file: f"attempt/{file}", inputs=inputs, scratch=self.scratch, loop=self.loop
         )
 
-    def keys(self) -> list[str]:
+    def stored_keys(self) -> list[str]:
         return sorted(item.key for item in asyncio.run(self.store.list_objects("attempt")))
 
 
@@ -75,7 +75,7 @@ def test_a_checkpoint_of_other_inputs_is_not_used(opened: Opened) -> None:
 
 def test_a_damaged_file_is_not_used(opened: Opened) -> None:
     opened().save(CHECKPOINT)
-    tensors = next(key for key in opened.keys() if key.endswith(".safetensors"))
+    tensors = next(key for key in opened.stored_keys() if key.endswith(".safetensors"))
     asyncio.run(opened.store.put(tensors, b"damaged"))
     assert opened().load() is None
 
@@ -90,7 +90,7 @@ def test_the_file_of_the_checkpoint_before_is_deleted(opened: Opened) -> None:
     checkpoints = opened()
     checkpoints.save(CHECKPOINT)
     checkpoints.save(Checkpoint(document={}, tensors={"average.head": torch.zeros(2)}))
-    assert len(opened.keys()) == 2
+    assert len(opened.stored_keys()) == 2
 
 
 def test_the_pointer_is_written_after_the_file_that_it_names(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,14 +114,14 @@ def test_a_store_that_does_not_answer_does_not_end_the_training(opened: Opened, 
 
     monkeypatch.setattr(opened.store, "put", refuse)
     opened().save(CHECKPOINT)
-    assert opened.keys() == []
+    assert opened.stored_keys() == []
 
 
 def test_everything_is_deleted_at_the_end_of_the_training(opened: Opened) -> None:
     checkpoints = opened()
     checkpoints.save(CHECKPOINT)
     checkpoints.delete()
-    assert opened.keys() == []
+    assert opened.stored_keys() == []
 
 
 def test_the_scratch_folder_is_left_empty(opened: Opened) -> None:
