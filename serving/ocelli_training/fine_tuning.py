@@ -214,9 +214,12 @@ class FineTuning:
         return _Served(metadata=metadata, files=files, task=self._task)
 
     def _describe(self, epochs: int, improved: bool) -> dict[str, Any]:
-        finished = self._finished
+        finished, recipe = self._finished, self._task.recipe
         return {
-            **asdict(self._task.recipe),
+            "epochs": recipe.epochs,
+            "learningRate": recipe.learning_rate,
+            "batchSize": recipe.batch_images,
+            "mirrored": recipe.mirror,
             "bestEpochs": list(finished.best_epochs),
             "usedEpochs": epochs if improved else 0,
             "improved": improved,

@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,10 @@ def result_of(trainer: Trainer) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, make_zip: Any) -> Iterator[dict[str, Any]]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, make_zip: Any) -> dict[str, Any]:
     trainer = make_trainer(tmp_path_factory.mktemp("whole") / "trainer", make_zip)
     trainer.start(OCELLI_CPU_LIMIT="1").communicate(timeout=DEADLINE_SECONDS)
-    yield result_of(trainer)
+    return result_of(trainer)
 
 
 def wait_until_tuning(trainer: Trainer, process: Any) -> None:
