@@ -160,7 +160,7 @@ def plan_runs(folds: NDArray[np.intp], membership: NDArray[np.bool_]) -> tuple[R
     would not be learned: then its images learn instead of choosing the epoch.
     """
     present = [fold for fold in range(FOLDS) if (folds == fold).any()]
-    runs = []
+    runs: list[RunPlan] = []
     for position, fold in enumerate(present):
         judged = folds == fold
         stopping = folds == present[(position + 1) % len(present)]
