@@ -197,8 +197,10 @@ class TuningRun:
         image = torch.from_numpy(self._images.read(np.array([row]))[0]).permute(2, 0, 1)
         size = [int(image.shape[1]), int(image.shape[2])]
         chosen = self._recipe.augmentation(self._plan.number, epoch, self._images.digests[row], (size[0], size[1]))
-        cut = transforms.resized_crop(image, chosen.top, chosen.left, chosen.height, chosen.width, size, antialias=True)
-        return (transforms.horizontal_flip(cut) if chosen.mirror else cut).permute(1, 2, 0)
+        cut: Tensor = transforms.resized_crop(image, chosen.top, chosen.left, chosen.height, chosen.width, size, antialias=True)
+        if chosen.mirror:
+            cut = transforms.horizontal_flip(cut)
+        return cut.permute(1, 2, 0)
 
     def _update(self, images: Tensor, targets: Tensor, rate: float) -> float:
         """One step; returns its loss."""
@@ -235,7 +237,7 @@ class TuningRun:
         torch.manual_seed(self._recipe.step_seed(self._plan.number, self.state.updates))
         loss = 0.0
         size = -(-len(images) // 2) if self.state.halved else len(images)
-        for part, part_targets in zip(images.split(size), targets.split(size), strict=True):
+        for part, part_targets in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
                 logits = self.network(part.to(self._device))
             part_loss = functional.binary_cross_entropy_with_logits(logits, part_targets, reduction="sum") / targets.numel()
