@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ocelli_api.classifier import Accelerator, ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
-from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
+from ocelli_model.artifact import Artifact, ArtifactError, library_versions, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
@@ -132,6 +132,7 @@ class Training:
             metrics=evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
+            library_versions=library_versions() if learned.network_files is None else library_versions("torch", "torchvision"),
         )
         report = Report(
             artifact=describe_artifact(settings.classifier, artifact, learned.description),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
-from pathlib import Path
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_the_tuned_network_is_the_artifacts_own(tuned: Any) -> None:
     assert artifact.backbone_place is PartPlace.ARTIFACT
     assert artifact.backbone_digest != tuned.backbone.digest
     assert tuned.outcome.backbone == "EfficientNetLite0 (Auto), fine-tuned"
+    assert "torch" in artifact.library_versions
     assert tuned.outcome.backbone_digest == artifact.backbone_digest == network_of(tuned).digest
 
 
@@ -155,10 +157,7 @@ def test_a_training_that_diverges_has_its_own_reason(trainer: Any, make_example_
     assert "lower spec.model.learningRate" in outcome.message
 
 
-def test_other_trainings_do_not_import_pytorch(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_other_trainings_do_not_import_pytorch() -> None:
     code = "import sys, ocelli_training.__main__, ocelli_training.attempt; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "False"
