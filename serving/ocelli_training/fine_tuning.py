@@ -2,8 +2,8 @@
 
 1. For each fold a network is trained that neither learns from it nor from the next one. The next fold chooses the epoch, and
    epoch 0 is the linear heads. The network then scores its fold, in the engine that serves on a CPU.
-2. If the losses of the images that chose epochs are not lower than those of the linear heads by more than one standard error,
-   the linear heads are the result.
+2. If the losses of the images that chose epochs are not lower than those of the linear heads (`is_improvement`), the linear
+   heads are the result.
 3. Otherwise a last network learns from all images, for the median of the chosen epochs. The scores of 1 calibrate its heads and
    evaluate them, as those of the linear heads do (`fit.score_unseen`).
 
@@ -32,13 +32,13 @@ from ocelli_model.backbones.families import build_tuned, load_network
 from ocelli_model.engine import load_engine
 from ocelli_model.heads import Heads
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, is_no_worse, normalised_rows, score_unseen
+from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, normalised_rows, score_unseen
 from ocelli_training.learned import Tuned, TuningOutcome
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import Checkpoint, CheckpointStore
 from ocelli_training.tuning_network import TunedNetwork
-from ocelli_training.tuning_recipe import RunPlan, TuningRecipe, choose_epochs, plan_runs
+from ocelli_training.tuning_recipe import RunPlan, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
 from ocelli_training.within_class import WithinClass
 
@@ -115,7 +115,7 @@ class FineTuning:
             self._cross_validate(plan, checkpoint)
             checkpoint = None
         epochs, finished = choose_epochs(self._finished.best_epochs), self._finished
-        improved = epochs > 0 and not is_no_worse(finished.linear_losses, finished.tuned_losses)
+        improved = epochs > 0 and is_improvement(finished.linear_losses, finished.tuned_losses)
         logger.info(
             "tuning.compared",
             extra={

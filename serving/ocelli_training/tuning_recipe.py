@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ModelRecipe
+from ocelli_training.fit import is_no_worse
 from ocelli_training.folds import FOLDS
 
 EPOCHS = 10
@@ -30,6 +31,8 @@ AVERAGE_DECAY = 0.98
 """Of the moving average of the weights, which is what is evaluated and served; lower in the first steps."""
 PATIENCE_EPOCHS = 4
 """A run ends when this many epochs have not lowered the loss of the images that it does not learn from."""
+LEAST_GAIN = 0.05
+"""By which share fine-tuning has to lower the loss: less is not worth a network of its own."""
 CROP_LEAST_AREA = 0.5
 _CROP_LARGEST_RATIO = 4 / 3
 _CROP_TRIES = 10
@@ -179,6 +182,12 @@ def plan_runs(folds: NDArray[np.intp], membership: NDArray[np.bool_]) -> tuple[R
         )
     everything, nothing = np.arange(len(folds)), np.empty(0, dtype=np.intp)
     return (*runs, RunPlan(number=len(runs), learned=everything, stopping=nothing, judged=nothing))
+
+
+def is_improvement(linear: NDArray[np.float64], tuned: NDArray[np.float64]) -> bool:
+    """Whether the losses float64[N] of tuned networks are lower than those of the linear heads: by more than one standard error,
+    and by `LEAST_GAIN`."""
+    return not is_no_worse(linear, tuned) and float(tuned.sum()) <= (1.0 - LEAST_GAIN) * float(linear.sum())
 
 
 def choose_epochs(best_epochs: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ocelli_api.classifier import ModelRecipe
-from ocelli_training.tuning_recipe import CROP_LEAST_AREA, TuningRecipe, choose_epochs, plan_runs
+from ocelli_training.tuning_recipe import CROP_LEAST_AREA, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from tests.unit.training.made_examples import make_folds, make_membership
 
 RECIPE = TuningRecipe(seed=0, epochs=4, learning_rate=0.1, batch_images=8, mirror=True)
@@ -83,6 +83,16 @@ def test_every_run_learns_a_class_that_has_two_folds_only() -> None:
     folds[:4] = [2, 2, 3, 3]
     for run in plan_runs(folds, membership):
         assert membership[run.learned, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [([0.3, 0.2, 0.3, 0.2], True), ([0.5, -0.4, 0.3, -0.3], False), ([0.01, 0.01, 0.01, 0.02], False), ([-0.2] * 4, False)],
+    ids=["clear", "within the error", "too small", "worse"],
+)
+def test_tuning_improves_if_the_gain_is_clear_and_large_enough(gains: list[float], expected: bool) -> None:
+    linear = np.ones(4)
+    assert is_improvement(linear, linear - gains) is expected
 
 
 @pytest.mark.parametrize(("best", "expected"), [([0, 0, 0, 5, 5], 0), ([1, 2, 3, 8, 9], 3), ([2, 3], 2)])
