@@ -185,8 +185,7 @@ def plan_runs(folds: NDArray[np.intp], membership: NDArray[np.bool_]) -> tuple[R
 
 
 def is_improvement(linear: NDArray[np.float64], tuned: NDArray[np.float64]) -> bool:
-    """Whether the losses float64[N] of tuned networks are lower than those of the linear heads: by more than one standard error,
-    and by `LEAST_GAIN`."""
+    """Whether tuned networks have lower losses float64[N] than the linear heads, by one standard error and by `LEAST_GAIN`."""
     return not is_no_worse(linear, tuned) and float(tuned.sum()) <= (1.0 - LEAST_GAIN) * float(linear.sum())
 
 
