@@ -146,10 +146,10 @@ control-plane: $(VENV)/.local
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: the tests that need no cluster, under a minute; the first run builds Helm and two other Go programs
+## test-unit: the fast tests of single modules, under a minute
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)
 
 ## test-long: old clients, 50 drains of each server, kills and outages of minutes; takes an hour, not part of `make test`
 .PHONY: test-long

@@ -24,6 +24,8 @@ from ocelli_training.report import render_page
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
 
+pytestmark = pytest.mark.slow
+
 BLUE, RED = 0, 190
 """Two values of red that are easy to distinguish."""
 
