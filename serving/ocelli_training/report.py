@@ -21,9 +21,12 @@ from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
 from ocelli_training.fit import Recipe
+from ocelli_training.label_errors import Suspect
 
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
+SUSPECTS_REPORTED = 1000
+_DECIMALS = 6
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -52,6 +55,8 @@ class Report:
     evaluation: Evaluation
     groups: NDArray[np.intp]
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
+    suspects: Sequence[Suspect]
+    """Of label errors, the most certain first; rows are those of the examples."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
@@ -78,6 +83,17 @@ class Report:
                         "nearDuplicateClass": self._class_name(near_duplicate),
                     }
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
+                ],
+                "suspectedLabelErrorsCount": len(self.suspects),
+                "suspectedLabelErrors": [
+                    {
+                        "image": image_name(examples[suspect.row]),
+                        "class": self._class_name(examples[suspect.row]),
+                        "probability": round(suspect.given_probability, _DECIMALS),
+                        "suggestedClass": self.dataset.reports[suspect.suggested].example_set.class_name,
+                        "suggestedProbability": round(suspect.suggested_probability, _DECIMALS),
+                    }
+                    for suspect in self.suspects[:SUSPECTS_REPORTED]
                 ],
             },
             "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},

@@ -189,6 +189,19 @@ def test_near_duplicates_in_two_classes_are_reported_as_a_conflict(trainer: Any,
     assert all(conflict[name] in trainer.report_page for name in ("image", "nearDuplicate"))
 
 
+def test_the_report_suspects_an_image_in_the_wrong_class(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", make_example_zip(others={"wrong.png": make_image(200, red=180)}))
+    trainer.add_class("red", red)
+    trainer.run()
+    (suspect,) = trainer.report["data"]["suspectedLabelErrors"]
+    assert suspect["image"].endswith("wrong.png")
+    assert (suspect["class"], suspect["suggestedClass"]) == ("blue", "red")
+    assert suspect["probability"] < 0.5 < suspect["suggestedProbability"]
+    assert "Suspected label errors (1)" in trainer.report_page
+
+
 def test_a_class_of_one_burst_is_trained_and_counts_as_one_image(trainer: Any, make_zip: Any) -> None:
     burst = pictures.take_burst(pictures.photographs()[0], 12)
     trainer.add_class("temple", make_zip({f"{number}.jpg": data for number, data in enumerate(burst)}))

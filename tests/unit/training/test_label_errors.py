@@ -1,0 +1,64 @@
+"""Suspected label errors: the same ones as cleanlab finds, and in the report the ones that a person should look at first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cleanlab.filter import find_label_issues
+from numpy.typing import NDArray
+
+from ocelli_training.label_errors import class_probabilities, find_suspects
+
+
+def make_labels(seed: int, *, noise: float) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]:
+    """Probabilities of 2 to 7 classes, the actual classes, and given ones that differ by `noise`."""
+    random = np.random.default_rng(seed)
+    classes = int(random.integers(2, 8))
+    actual = np.concatenate([np.arange(classes), random.integers(0, classes, int(random.integers(40, 300)))])
+    exponents = random.normal(size=(len(actual), classes))
+    exponents[np.arange(len(actual)), actual] += random.uniform(1, 4)
+    parts = np.exp(exponents)
+    given = actual.copy()
+    changed = random.random(len(actual)) < noise
+    changed[:classes] = False
+    given[changed] = random.integers(0, classes, int(changed.sum()))
+    return (parts / parts.sum(axis=1, keepdims=True)).astype(np.float32), actual, given
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
+def test_suspects_are_those_of_cleanlab_in_the_same_order(seed: int, noise: float) -> None:
+    probabilities, _, given = make_labels(seed, noise=noise)
+    expected = find_label_issues(
+        given,
+        probabilities,
+        filter_by="prune_by_noise_rate",
+        return_indices_ranked_by="normalized_margin",
+        min_examples_per_class=1,
+        n_jobs=1,
+    )
+    assert [suspect.row for suspect in find_suspects(probabilities, given)] == expected.tolist()
+
+
+def test_a_suspect_has_the_likeliest_other_class_and_both_probabilities() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.05, 0.95], [0.1, 0.9], [0.2, 0.8]], dtype=np.float32)
+    (suspect,) = find_suspects(probabilities, np.array([0, 0, 0, 1, 1]))
+    assert (suspect.row, suspect.given, suspect.suggested) == (2, 0, 1)
+    assert (suspect.given_probability, suspect.suggested_probability) == pytest.approx((0.05, 0.95))
+
+
+def test_classes_that_are_easy_to_separate_have_no_suspects() -> None:
+    probabilities = np.eye(3, dtype=np.float32).repeat(5, axis=0) * 0.97 + 0.01
+    assert find_suspects(probabilities, np.arange(3).repeat(5)) == []
+
+
+def test_probabilities_keep_the_order_of_the_scores_and_add_up_to_one() -> None:
+    scores = np.array([[0.9, 0.2, 0.4], [0.0, 1.0, 0.5]], dtype=np.float32)
+    probabilities = class_probabilities(scores, has_negatives=False)
+    assert probabilities.sum(axis=1) == pytest.approx(1.0)
+    assert (probabilities.argsort(axis=1) == scores.argsort(axis=1)).all()
+
+
+def test_an_image_with_low_scores_of_all_classes_is_probably_a_negative() -> None:
+    scores = np.array([[0.1, 0.2], [0.1, 0.8]], dtype=np.float32)
+    assert class_probabilities(scores, has_negatives=True).argmax(axis=1).tolist() == [2, 1]
