@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_storage.archives import ArchiveError
-from ocelli_storage.documents import read_document
 from ocelli_storage.layout import REPORT
 from ocelli_storage.store_url import open_store
 from tests.benchmarks.accuracy.__main__ import DEFAULT_DATA
@@ -32,6 +31,7 @@ from tests.benchmarks.trainer_process import LOCATION
 FACTOR = 1.5
 """How many suspects a person looks at for each wrong picture."""
 GOAL = 0.8
+_REPORT_LIMIT_BYTES = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,8 @@ def measure(product: Product, pictures: PictureSet, share: float, seed: int) -> 
     split = Split(learned=rows, judged=nothing, learned_negatives=negatives, judged_negatives=nothing)
     learned = product.learn(replace(pictures, labels=swapped), split, negatives=len(negatives) > 0)
     key = LOCATION.artifact_key(learned.revision, REPORT)
-    data = json.loads(asyncio.run(read_document(open_store(product.trainer.store_url), key)))["data"]
+    store = open_store(product.trainer.store_url)
+    data = json.loads(asyncio.run(store.get(key, limit_bytes=_REPORT_LIMIT_BYTES)))["data"]
     looked_at = data["suspectedLabelErrors"][: int(FACTOR * len(changed))]
     actual = {_row(suspect): suspect["suggestedClass"] for suspect in looked_at}
     found = [row for row in changed.tolist() if row in actual]
