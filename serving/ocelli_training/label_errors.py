@@ -1,4 +1,4 @@
-"""Suspected label errors: images whose class is probably not the one that they were given. Pure.
+"""Suspected label errors: images whose class is probably not the one that they were given. And outliers. Pure.
 
 The method is confident learning (Northcutt, Jiang and Chuang, 2021), pruned by noise rate, on cross-validated probabilities:
 
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ocelli_model.heads import DECISION_THRESHOLD
 
 _LEAST_SCORE = np.float32(1e-6)
 _TOLERANCE = 1e-6
@@ -81,6 +83,20 @@ def find_suspects(probabilities: NDArray[np.float32], given: NDArray[np.intp]) -
         )
         for row in order.tolist()
     ]
+
+
+def find_outliers(
+    scores: NDArray[np.float32], unrejected_scores: NDArray[np.float32], membership: NDArray[np.bool_]
+) -> list[int]:
+    """Rows of images of classes that are unlike the other images of every class, the most unlike first.
+
+    They are those that rejection makes undecided or worse: `scores` (float32[N, C], see `Fit`) of less than half the
+    `unrejected_scores`. All of a row are multiplied by the same factor. `membership` is bool[N, C].
+    """
+    factors = scores.max(axis=1) / np.maximum(unrejected_scores.max(axis=1), np.finfo(np.float32).tiny)
+    order = np.argsort(factors, kind="stable")
+    outside = (factors < DECISION_THRESHOLD) & membership.any(axis=1)
+    return [int(row) for row in order[outside[order]]]
 
 
 def _estimate_errors(probabilities: NDArray[np.float32], given: NDArray[np.intp]) -> NDArray[np.intp]:

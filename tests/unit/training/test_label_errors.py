@@ -7,7 +7,7 @@ import pytest
 from cleanlab.filter import find_label_issues
 from numpy.typing import NDArray
 
-from ocelli_training.label_errors import class_probabilities, find_suspects
+from ocelli_training.label_errors import class_probabilities, find_outliers, find_suspects
 
 
 def make_labels(seed: int, *, noise: float) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]:
@@ -62,3 +62,10 @@ def test_probabilities_keep_the_order_of_the_scores_and_add_up_to_one() -> None:
 def test_an_image_with_low_scores_of_all_classes_is_probably_a_negative() -> None:
     scores = np.array([[0.1, 0.2], [0.1, 0.8]], dtype=np.float32)
     assert class_probabilities(scores, has_negatives=True).argmax(axis=1).tolist() == [2, 1]
+
+
+def test_outliers_are_images_of_classes_that_rejection_halves_the_most_unlike_first() -> None:
+    unrejected = np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]], dtype=np.float32)
+    scores = unrejected * np.array([[0.4], [1.0], [0.1], [0.2]], dtype=np.float32)
+    membership = np.array([[True, False], [True, False], [False, True], [False, False]])
+    assert find_outliers(scores, unrejected, membership) == [2, 0]
