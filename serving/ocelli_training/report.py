@@ -21,7 +21,7 @@ from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
 from ocelli_training.fit import Recipe
-from ocelli_training.label_errors import Suspect
+from ocelli_training.label_errors import LabelErrors
 
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
@@ -57,8 +57,8 @@ class Report:
     evaluation: Evaluation
     groups: NDArray[np.intp]
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
-    suspects: Sequence[Suspect]
-    """Of label errors, the most certain first; rows are those of the examples."""
+    label_errors: LabelErrors
+    """Rows are those of the examples."""
     outliers: Sequence[int]
     """Rows of the examples that are unlike those of every class, the most unlike first."""
     input_side_pixels: int
@@ -91,7 +91,8 @@ class Report:
                     }
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
                 ],
-                "suspectedLabelErrorsCount": len(self.suspects),
+                "estimatedLabelErrors": self.label_errors.estimated,
+                "suspectedLabelErrorsCount": len(self.label_errors.suspects),
                 "suspectedLabelErrors": [
                     {
                         "image": image_name(examples[suspect.row]),
@@ -100,7 +101,7 @@ class Report:
                         "suggestedClass": self.dataset.reports[suspect.suggested].example_set.class_name,
                         "suggestedProbability": round(suspect.suggested_probability, _DECIMALS),
                     }
-                    for suspect in self.suspects[:SUSPECTS_REPORTED]
+                    for suspect in self.label_errors.suspects[:SUSPECTS_REPORTED]
                 ],
                 "outliersCount": len(self.outliers),
                 "outliers": [

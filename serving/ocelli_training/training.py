@@ -31,7 +31,7 @@ from ocelli_training.dataset import Dataset, build_dataset, check_dataset, examp
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
-from ocelli_training.label_errors import class_probabilities, find_outliers, find_suspects
+from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
@@ -122,7 +122,7 @@ class Training:
             recipe=fit.recipe,
             evaluation=evaluation,
             groups=data.groups,
-            suspects=find_suspects(
+            label_errors=find_label_errors(
                 class_probabilities(fit.unrejected_scores, has_negatives=not data.examples.membership.any(axis=1).all()),
                 np.array([example.set_index for example in data.dataset.examples], dtype=np.intp),
             ),

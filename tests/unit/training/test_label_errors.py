@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cleanlab.count import num_label_issues
 from cleanlab.filter import find_label_issues
 from numpy.typing import NDArray
 
-from ocelli_training.label_errors import class_probabilities, find_outliers, find_suspects
+from ocelli_training.label_errors import LabelErrors, class_probabilities, find_label_errors, find_outliers
 
 
 def make_labels(seed: int, *, noise: float) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.intp]]:
@@ -30,26 +31,29 @@ def make_labels(seed: int, *, noise: float) -> tuple[NDArray[np.float32], NDArra
 def test_suspects_are_those_of_cleanlab_in_the_same_order(seed: int, noise: float) -> None:
     probabilities, _, given = make_labels(seed, noise=noise)
     expected = find_label_issues(
-        given,
-        probabilities,
-        filter_by="prune_by_noise_rate",
-        return_indices_ranked_by="normalized_margin",
-        min_examples_per_class=1,
-        n_jobs=1,
+        given, probabilities, filter_by="predicted_neq_given", return_indices_ranked_by="self_confidence", n_jobs=1
     )
-    assert [suspect.row for suspect in find_suspects(probabilities, given)] == expected.tolist()
+    assert [suspect.row for suspect in find_label_errors(probabilities, given).suspects] == expected.tolist()
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
+def test_the_estimated_number_of_errors_is_that_of_cleanlab(seed: int, noise: float) -> None:
+    probabilities, _, given = make_labels(seed, noise=noise)
+    expected = num_label_issues(given, probabilities, estimation_method="off_diagonal_calibrated")
+    assert find_label_errors(probabilities, given).estimated == expected
 
 
 def test_a_suspect_has_the_likeliest_other_class_and_both_probabilities() -> None:
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.05, 0.95], [0.1, 0.9], [0.2, 0.8]], dtype=np.float32)
-    (suspect,) = find_suspects(probabilities, np.array([0, 0, 0, 1, 1]))
+    (suspect,) = find_label_errors(probabilities, np.array([0, 0, 0, 1, 1])).suspects
     assert (suspect.row, suspect.given, suspect.suggested) == (2, 0, 1)
     assert (suspect.given_probability, suspect.suggested_probability) == pytest.approx((0.05, 0.95))
 
 
 def test_classes_that_are_easy_to_separate_have_no_suspects() -> None:
     probabilities = np.eye(3, dtype=np.float32).repeat(5, axis=0) * 0.97 + 0.01
-    assert find_suspects(probabilities, np.arange(3).repeat(5)) == []
+    assert find_label_errors(probabilities, np.arange(3).repeat(5)) == LabelErrors(estimated=0, suspects=())
 
 
 def test_probabilities_keep_the_order_of_the_scores_and_add_up_to_one() -> None:
