@@ -6,8 +6,9 @@ class. So a class that is hard to learn needs less evidence than an easy one. Co
 how many images of each class belong to each other class.
 
 Suspects are all images that another class is likelier for, those with the lowest probability of their own class first. The
-paper prunes to the estimated number of each pair of classes. That shortens the list, but misses more: of a tenth of swapped
-classes, the first suspects contained 79 to 89 % instead of 87 to 99 % (`make benchmark-labels`).
+paper prunes to the estimated number of each pair of classes. That shortens the list, but misses more: on three sets of
+photographs with the classes of a tenth of them swapped, the first 1.5 times as many suspects contained 79 to 89 % of those
+instead of 86 to 99 %.
 
 cleanlab does the same, and a test compares the two.
 """
@@ -116,14 +117,5 @@ def _estimate_errors(probabilities: NDArray[np.float32], given: NDArray[np.intp]
     diagonal = np.diag_indices_from(joint)
     joint[diagonal] = np.maximum(joint[diagonal], 1.0)
     # Images that are confidently of no class are distributed like the others.
-    expected = joint / joint.sum(axis=1, keepdims=True) * images[:, np.newaxis]
-    return len(given) - sum(int(_rounded(row)[index]) for index, row in enumerate(expected))
-
-
-def _rounded(parts: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Whole numbers with the same sum, itself a whole number: those that rounding changed most take the difference."""
-    whole = parts.round()
-    missing = round(float(parts.sum() - whole.sum()))
-    step = 1 if missing > 0 else -1
-    whole[np.argsort(parts - whole)[::-step][: abs(missing)]] += step
-    return whole.astype(np.intp)
+    right = joint[diagonal] / joint.sum(axis=1) * images
+    return len(given) - round(float(right.sum()))

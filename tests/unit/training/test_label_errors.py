@@ -38,10 +38,12 @@ def test_suspects_are_those_of_cleanlab_in_the_same_order(seed: int, noise: floa
 
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("noise", [0.0, 0.1, 0.3])
-def test_the_estimated_number_of_errors_is_that_of_cleanlab(seed: int, noise: float) -> None:
+def test_the_estimated_number_of_errors_is_that_of_cleanlab_except_for_rounding(seed: int, noise: float) -> None:
     probabilities, _, given = make_labels(seed, noise=noise)
     expected = num_label_issues(given, probabilities, estimation_method="off_diagonal_calibrated")
-    assert find_label_errors(probabilities, given).estimated == expected
+    # cleanlab rounds the number of right images of each class.
+    rounding = probabilities.shape[1] / 2
+    assert find_label_errors(probabilities, given).estimated == pytest.approx(expected, abs=rounding)
 
 
 def test_a_suspect_has_the_likeliest_other_class_and_both_probabilities() -> None:
