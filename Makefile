@@ -208,6 +208,11 @@ benchmark-cluster: $(VENV)/.dev control-plane
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
 
+## benchmark-labels: swap classes of the photographs in DATA, and count which the report suspects; SEEDS=1 is quick
+.PHONY: benchmark-labels
+benchmark-labels: $(VENV)/.dev
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.label_errors
+
 ## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails without a GPU
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev

@@ -62,6 +62,8 @@ class FileReading:
     name: str
     digest: str | None = None
     """SHA-256 (hex) of the bytes of a usable image."""
+    sides: tuple[int, int] | None = None
+    """Its shorter and its longer side in pixels, as stored."""
     fault: EntryFault | ImageFault | None = None
 
 
@@ -90,6 +92,8 @@ class Example:
     """Of that file, as messages show it."""
     round: int = 1
     """The first round of its set that contained the image: the lower, the older."""
+    sides: tuple[int, int] | None = None
+    """See `FileReading.sides`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +189,12 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                 else:
                     usable += 1
                     example = Example(
-                        digest=file.digest, set_index=set_index, name=file.name, source=shown, round=reading.source.round
+                        digest=file.digest,
+                        set_index=set_index,
+                        name=file.name,
+                        source=shown,
+                        round=reading.source.round,
+                        sides=file.sides,
                     )
                     earlier = own.setdefault(file.digest, example)
                     if example.round < earlier.round:

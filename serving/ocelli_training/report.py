@@ -21,9 +21,14 @@ from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation
 from ocelli_training.fit import Recipe
+from ocelli_training.label_errors import LabelErrors
 
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
+OUTLIERS_REPORTED = 100
+SMALL_IMAGES_REPORTED = 100
+SUSPECTS_REPORTED = 1000
+_DECIMALS = 6
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -52,12 +57,19 @@ class Report:
     evaluation: Evaluation
     groups: NDArray[np.intp]
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
+    label_errors: LabelErrors
+    """Rows are those of the examples."""
+    outliers: Sequence[int]
+    """Rows of the examples that are unlike those of every class, the most unlike first."""
+    input_side_pixels: int
+    """The shorter side of the backbone's input."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
         examples = self.dataset.examples
         near_duplicates = [(examples[row], examples[oldest]) for row, oldest in enumerate(self.groups) if row != oldest]
         conflicts = find_conflicts(examples, self.groups)
+        small = [example for example in examples if example.sides is not None and example.sides[0] < self.input_side_pixels]
         return {
             "formatVersion": FORMAT_VERSION,
             **self.artifact,
@@ -79,6 +91,30 @@ class Report:
                     }
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
                 ],
+                "estimatedLabelErrors": self.label_errors.estimated,
+                "suspectedLabelErrorsCount": len(self.label_errors.suspects),
+                "suspectedLabelErrors": [
+                    {
+                        "image": image_name(examples[suspect.row]),
+                        "class": self._class_name(examples[suspect.row]),
+                        "probability": round(suspect.given_probability, _DECIMALS),
+                        "suggestedClass": self.dataset.reports[suspect.suggested].example_set.class_name,
+                        "suggestedProbability": round(suspect.suggested_probability, _DECIMALS),
+                    }
+                    for suspect in self.label_errors.suspects[:SUSPECTS_REPORTED]
+                ],
+                "outliersCount": len(self.outliers),
+                "outliers": [
+                    {"image": image_name(examples[row]), "class": self._class_name(examples[row])}
+                    for row in self.outliers[:OUTLIERS_REPORTED]
+                ],
+                "sides": _describe_sides(examples),
+                "inputSidePixels": self.input_side_pixels,
+                "smallImagesCount": len(small),
+                "smallImages": [
+                    {"image": image_name(example), "class": self._class_name(example), "sides": list(example.sides or ())}
+                    for example in small[:SMALL_IMAGES_REPORTED]
+                ],
             },
             "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
             "evaluation": self.evaluation.to_json(),
@@ -91,6 +127,16 @@ class Report:
 def image_name(example: Example) -> str:
     """An example as reports name it: its source, and the file in it."""
     return f"{example.source} › {shown_name(example.name)}"
+
+
+def _describe_sides(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    """Smallest, median and largest of the shorter and of the longer sides, in pixels."""
+    sides = np.array([example.sides for example in examples if example.sides is not None], dtype=np.intp).reshape(-1, 2)
+    return {
+        name: {"smallest": int(column.min()), "median": round(float(np.median(column))), "largest": int(column.max())}
+        for name, column in zip(("shorter", "longer"), sides.T, strict=True)
+        if len(column)
+    }
 
 
 def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> list[tuple[Example, Example]]:

@@ -31,6 +31,7 @@ from ocelli_training.dataset import Dataset, build_dataset, check_dataset, examp
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
+from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
@@ -121,6 +122,12 @@ class Training:
             recipe=fit.recipe,
             evaluation=evaluation,
             groups=data.groups,
+            label_errors=find_label_errors(
+                class_probabilities(fit.unrejected_scores, has_negatives=not data.examples.membership.any(axis=1).all()),
+                np.array([example.set_index for example in data.dataset.examples], dtype=np.intp),
+            ),
+            outliers=find_outliers(fit.scores, fit.unrejected_scores, data.examples.membership),
+            input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
         )
         await self._store_results(artifact, report)
         return self._succeeded(f"Trained on {len(data.dataset.examples)} images", artifact, choice.description)
@@ -334,7 +341,8 @@ class Training:
         await self._store.put(location.artifact_key(revision, REPORT), _json(document))
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
         digest = await save_artifact(self._store, location, artifact)
-        counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
+        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
+        counts = {name: document["data"][f"{name}Count"] for name in counted}
         logger.info("artifact.stored", extra={"digest": digest, **counts})
 
 
