@@ -146,7 +146,7 @@ control-plane: $(VENV)/.local
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: the fast tests of single modules, under a minute
+## test-unit: the fast tests of single modules, two minutes on two cores
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)
