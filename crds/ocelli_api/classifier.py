@@ -351,7 +351,7 @@ class RevisionComparison:
     """The revision that served."""
     accuracy_drop: AccuracyDrop | None = None
     """None: the revisions cannot be compared."""
-    images: int = 0
+    images: int | None = None
     """Number of images that both were judged on."""
     fault: str | None = None
     """Why they cannot be compared."""

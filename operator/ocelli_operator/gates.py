@@ -83,7 +83,7 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
         return true(PromotedReason.SERVED_BEFORE, message)
     served = status.served_revision
     meanwhile = "no revision serves" if served is None else f"revision {served} continues to serve"
-    approval = f"set spec.approvedRevision to {revision}"
+    approval = f'set spec.approvedRevision to "{revision}"'
     if unmet is None:
         met = _describe_met(spec.promotion, artifact)
         message = f"{classifier}: revision {revision} {met}; it waits for approval, and {meanwhile}; {approval}"

@@ -96,7 +96,7 @@ ACCEPTED = {
         serving={"accelerator": "Auto", "runtimeClassName": "nvidia"},
     ),
     "gates": make_classifier(promotion={"minAccuracy": "0.7", "maxAccuracyDrop": "0", "approval": "Manual"}),
-    "an approval": make_classifier(approvedRevision="0123456789"),
+    "an approval": make_classifier(approvedRevision="abcdef0123"),
     "pretrained weights with an approval": with_spec(make_pretrained(packaged="OpenNSFW"), promotion={"approval": "Manual"}),
     "a test set of one class": make_classifier(evaluation={"classes": [make_class("dog", upload=DIGEST)]}),
     "a test set of 500 classes": make_classifier(

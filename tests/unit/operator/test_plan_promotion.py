@@ -211,7 +211,7 @@ class TestManualApproval:
         world.settle()
         event = find_occurrences(before, world.status)[-1]
         assert (event.type, event.reason) == ("Normal", "AwaitingApproval")
-        assert f"set spec.approvedRevision to {world.revision}" in event.note
+        assert f'set spec.approvedRevision to "{world.revision}"' in event.note
 
     def test_the_approval_serves_it(self) -> None:
         world = retrained_world(MANUAL)
