@@ -129,7 +129,7 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"promotion": HIGH},
         f"Classifier team-a/dogs: revision {REVISION} has an accuracy of 0.934 (95 % interval 0.871 to 0.967, 100 images "
         f"judged), which is 0.016 less than spec.promotion.minAccuracy, 0.95; revision {OLD} continues to serve; improve the "
-        f"examples, lower minAccuracy, or set spec.approvedRevision to \"{REVISION}\"",
+        f'examples, lower minAccuracy, or set spec.approvedRevision to "{REVISION}"',
     ),
     "it drops more than allowed": (
         {"promotion": DROP, "comparison": compared("0.083", lower="0.031", upper="0.135")},
@@ -141,13 +141,14 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
     "it could not be compared": (
         {"promotion": DROP, "comparison": RevisionComparison(baseline=OLD, fault="they have no common image")},
         f"Classifier team-a/dogs: whether revision {REVISION} meets spec.promotion.maxAccuracyDrop is unknown: they have no "
-        f"common image; revision {OLD} continues to serve; remove maxAccuracyDrop, or set spec.approvedRevision to \"{REVISION}\"",
+        f"common image; revision {OLD} continues to serve; remove maxAccuracyDrop, or set spec.approvedRevision to "
+        f'"{REVISION}"',
     ),
     "the first revision waits for approval": (
         {"promotion": {**MINIMUM, **MANUAL}, "served": None},
         f"Classifier team-a/dogs: revision {REVISION} has an accuracy of 0.934 (95 % interval 0.871 to 0.967, 100 images "
         "judged), and spec.promotion.minAccuracy is 0.9; it waits for approval, and no revision serves; "
-        f"set spec.approvedRevision to \"{REVISION}\"",
+        f'set spec.approvedRevision to "{REVISION}"',
     ),
     "it is better": (
         {"promotion": DROP, "comparison": compared("-0.050", lower="-0.090", upper="-0.010")},
