@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from ocelli_api.classifier import Manifest
 from tests.integration.operator.scene import Scene
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
@@ -15,25 +13,11 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
 DROP = {"maxAccuracyDrop": "0.05"}
 
 
-def build(scene: Scene, *, swapped: bool = False, **spec: Any) -> Manifest:
-    """Red and blue with a test set of their own; `swapped`: each learns from the other's examples."""
-
-    def source(file: str) -> list[dict[str, str]]:
-        return [{"url": f"{scene.sources.address}/{file}.zip"}]
-
-    learned = {"red": "blue", "blue": "red"} if swapped else {"red": "red", "blue": "blue"}
-    manifest = scene.build(**spec)
-    manifest["spec"]["classes"] = [{"name": name, "examples": source(file)} for name, file in learned.items()]
-    tested = [{"name": name, "examples": source(f"{name}-test")} for name in learned]
-    manifest["spec"]["evaluation"] = {"classes": tested}
-    return manifest
-
-
 def hold_a_worse_revision(scene: Scene) -> tuple[str, str]:
     """A good revision serves, and one that learned from swapped examples is held. Returns both."""
-    scene.apply(build(scene, promotion=DROP))
+    scene.apply(scene.build_tested(promotion=DROP))
     good = scene.wait_until_ready()["servedRevision"]
-    scene.apply(build(scene, swapped=True, promotion=DROP))
+    scene.apply(scene.build_tested(swapped=True, promotion=DROP))
     scene.wait_for_condition("Promoted", "Regressed")
     return good, scene.status()["history"][0]["revision"]
 
@@ -53,7 +37,7 @@ def test_an_approval_serves_it_without_a_job_and_a_revert_rolls_back(scene: Scen
     attempts = scene.status()["attempt"]
     scene.patch(json.dumps({"spec": {"approvedRevision": worse}}))
     assert scene.wait_until_ready()["servedRevision"] == worse
-    scene.apply(build(scene, promotion=DROP))
+    scene.apply(scene.build_tested(promotion=DROP))
     status = scene.wait_until_ready()
     assert (status["servedRevision"], status["attempt"]) == (good, attempts)
     assert scene.condition("Promoted")["reason"] == "ServedBefore"
@@ -68,23 +52,23 @@ def test_a_wider_gate_serves_it_without_a_job(scene: Scene) -> None:
 
 
 def test_a_better_revision_is_promoted(scene: Scene) -> None:
-    scene.apply(build(scene, swapped=True, promotion={"maxAccuracyDrop": "0"}))
+    scene.apply(scene.build_tested(swapped=True, promotion={"maxAccuracyDrop": "0"}))
     scene.wait_until_ready()
-    scene.apply(build(scene, promotion={"maxAccuracyDrop": "0"}))
+    scene.apply(scene.build_tested(promotion={"maxAccuracyDrop": "0"}))
     status = scene.wait_until_ready()
     assert status["history"][0]["comparison"]["accuracyDrop"]["drop"] == "-1.000"
     assert "1.000 more accurate" in scene.condition("Promoted")["message"]
 
 
 def test_a_first_revision_below_the_minimum_does_not_serve(scene: Scene) -> None:
-    scene.apply(build(scene, swapped=True, promotion={"minAccuracy": "0.5"}))
+    scene.apply(scene.build_tested(swapped=True, promotion={"minAccuracy": "0.5"}))
     scene.wait_for_condition("Stalled", "BelowMinimumAccuracy")
     assert "servedRevision" not in scene.status()
     assert scene.deployments() == []
 
 
 def test_a_manual_approval(scene: Scene) -> None:
-    scene.apply(build(scene, promotion={"minAccuracy": "0.9", "approval": "Manual"}))
+    scene.apply(scene.build_tested(promotion={"minAccuracy": "0.9", "approval": "Manual"}))
     scene.wait_for_condition("Promoted", "AwaitingApproval")
     assert scene.condition("Stalled") == {}
     revision = scene.status()["history"][0]["revision"]

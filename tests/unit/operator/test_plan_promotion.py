@@ -9,6 +9,7 @@ from ocelli_api.classifier import AccuracyDrop, RevisionComparison
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_operator.actions import DropExamples, StartTraining
+from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import ChildKind
 from ocelli_operator.plan import Plan
 from ocelli_operator.status import find_occurrences
@@ -250,3 +251,44 @@ class TestRollBack:
         world.settle()
         entry = next(entry for entry in world.status.history if entry.revision == first)
         assert entry.promoted_at == entry.trained_at
+
+
+class TestBaseline:
+    @staticmethod
+    def baseline_of(world: World) -> str | None:
+        """What the trainer is told to compare with."""
+        (start,) = [action for action in world.plan().actions if isinstance(action, StartTraining)]
+        (container,) = start.manifest["spec"]["template"]["spec"]["containers"]
+        values = {item["name"]: item.get("value") for item in container["env"]}
+        return values.get("OCELLI_BASELINE_REVISION")
+
+    def test_a_first_training_has_none(self) -> None:
+        assert self.baseline_of(World(promotion=DROP)) is None
+
+    def test_a_retraining_is_compared_with_what_serves_also_without_a_gate(self) -> None:
+        world = settled_world()
+        world.edit(**RETRAINED)
+        assert self.baseline_of(world) == world.status.served_revision
+
+    def test_after_a_held_revision_it_is_still_what_serves(self) -> None:
+        world = retrained_world(DROP, "0.083")
+        world.settle()
+        world.edit(promotion=DROP, model={"seed": 2})
+        assert self.baseline_of(world) == world.status.served_revision
+        assert world.status.served_revision != world.status.history[0].revision
+
+
+class TestMetric:
+    def test_held_revisions_are_counted_by_reason(self) -> None:
+        held, waiting, served = retrained_world(DROP, "0.083"), retrained_world(MANUAL), settled_world()
+        for world in (held, waiting):
+            world.settle()
+        metrics = OperatorMetrics()
+        metrics.observe_classifiers(lambda: [world.observed.classifier for world in (held, waiting, served)])
+        found = {
+            sample.labels["reason"]: sample.value
+            for metric in metrics.registry.collect()
+            for sample in metric.samples
+            if sample.name == "ocelli_revisions_held"
+        }
+        assert found == {"BelowMinimumAccuracy": 0, "Regressed": 1, "NotComparable": 0, "AwaitingApproval": 1}
