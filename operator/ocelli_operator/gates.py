@@ -70,7 +70,9 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
     spec, status, revision = classifier.spec, classifier.status, artifact.revision
     if spec.promotion == Promotion():
         return None
-    unmet = _find_unmet(spec.promotion, artifact, status.served_revision)
+    has_served = revision == status.served_revision or artifact.promoted_at is not None
+    # What has served keeps the figures that it was promoted with, whatever serves now.
+    unmet = _find_unmet(spec.promotion, artifact, None if has_served else status.served_revision)
     if unmet is None and spec.promotion.approval is Approval.AUTOMATIC:
         return true(PromotedReason.GATES_MET, f"revision {revision} {_describe_met(spec.promotion, artifact)}")
     although = "" if unmet is None else f"; without that it would not: {unmet.fact}"
@@ -78,7 +80,7 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
         return true(PromotedReason.APPROVED, f"revision {revision} serves, because spec.approvedRevision names it{although}")
     if revision == spec.pinned_revision:
         return true(PromotedReason.APPROVED, f"revision {revision} serves, because spec.pinnedRevision names it{although}")
-    if revision == status.served_revision or artifact.promoted_at is not None:
+    if has_served:
         message = f"revision {revision} has served before; spec.promotion applies to revisions that have not served yet"
         return true(PromotedReason.SERVED_BEFORE, message)
     served = status.served_revision
@@ -92,17 +94,16 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
     return unknown(unmet.reason, message) if unmet.is_unknown else false(unmet.reason, message)
 
 
-def _find_unmet(rules: Promotion, artifact: HistoryEntry, served_revision: str | None) -> _Unmet | None:
-    """The first gate that is not met."""
+def _find_unmet(rules: Promotion, artifact: HistoryEntry, other_served: str | None) -> _Unmet | None:
+    """The first gate that is not met; `other_served` is the revision that serves instead, None if there is none."""
     if rules.min_accuracy is not None:
         unmet = _check_accuracy(rules.min_accuracy, artifact)
         if unmet is not None:
             return unmet
-    # Where nothing else serves or served, there is nothing to be worse than.
-    is_only = served_revision is None or (served_revision == artifact.revision and artifact.comparison is None)
-    if rules.max_accuracy_drop is None or is_only:
+    # There is nothing to be worse than.
+    if rules.max_accuracy_drop is None or (other_served is None and artifact.comparison is None):
         return None
-    return _check_drop(rules.max_accuracy_drop, artifact, served_revision)
+    return _check_drop(rules.max_accuracy_drop, artifact, other_served)
 
 
 def _check_accuracy(least: str, artifact: HistoryEntry) -> _Unmet | None:
@@ -129,8 +130,8 @@ def _check_accuracy(least: str, artifact: HistoryEntry) -> _Unmet | None:
     )
 
 
-def _check_drop(most: str, artifact: HistoryEntry, served_revision: str | None) -> _Unmet | None:
-    revision, fault = artifact.revision, _find_fault(artifact, served_revision)
+def _check_drop(most: str, artifact: HistoryEntry, other_served: str | None) -> _Unmet | None:
+    revision, fault = artifact.revision, _find_fault(artifact, other_served)
     if fault is not None:
         return _Unmet(
             reason=PromotedReason.NOT_COMPARABLE,
@@ -146,14 +147,13 @@ def _check_drop(most: str, artifact: HistoryEntry, served_revision: str | None) 
     )
 
 
-def _find_fault(artifact: HistoryEntry, served_revision: str | None) -> str | None:
-    """Why the drop against the served revision is unknown."""
+def _find_fault(artifact: HistoryEntry, other_served: str | None) -> str | None:
+    """Why the drop against the revision that serves instead is unknown."""
     comparison = artifact.comparison
     if comparison is None:
-        return f"it was not compared with revision {served_revision} when it was trained"
-    # Once the revision serves, its figures are those that it was promoted with.
-    if comparison.baseline != served_revision and artifact.revision != served_revision:
-        return f"it was compared with revision {comparison.baseline}, and revision {served_revision} serves now"
+        return f"it was not compared with revision {other_served} when it was trained"
+    if other_served not in (None, comparison.baseline):
+        return f"it was compared with revision {comparison.baseline}, and revision {other_served} serves now"
     if comparison.accuracy_drop is None:
         return comparison.fault or f"it cannot be compared with revision {comparison.baseline}"
     return None

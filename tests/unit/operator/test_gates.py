@@ -107,6 +107,18 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"promotion": DROP, "served": REVISION, "comparison": compared()},
         "True/GatesMet",
     ),
+    "it was the first, and is rolled back to": (
+        {"promotion": DROP, "artifact": {"promoted_at": "2026-05-04T11:50:00.000Z"}},
+        "True/GatesMet",
+    ),
+    "it was promoted, and is rolled back to": (
+        {
+            "promotion": DROP,
+            "comparison": compared(baseline="1111111111"),
+            "artifact": {"promoted_at": "2026-05-04T11:50:00.000Z"},
+        },
+        "True/GatesMet",
+    ),
     "it serves, and was the first": ({"promotion": DROP, "served": REVISION}, "True/GatesMet"),
 }
 
