@@ -305,14 +305,17 @@ class Training:
         started = time.monotonic()
         count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
+        # A test set changes nothing about what is learned.
+        other_views = {view: np.empty_like(features[:learned]) for view in _VIEWS if learned <= VIEWS_LIMIT_IMAGES}
         prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
             features[rows] = engine.features(images)
+            examples_here = images[: max(0, learned - start)]
             for view, view_features in other_views.items():
-                view_features[rows] = engine.features(_VIEWS[view](images))
+                if len(examples_here):
+                    view_features[rows] = engine.features(_VIEWS[view](examples_here))
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
@@ -325,7 +328,6 @@ class Training:
         groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
         test = None if test_set is None else TestImages.build(test_set, features[learned:], groups[learned:], learned)
         features, groups, sets = features[:learned], groups[:learned], sets[:learned]
-        other_views = {view: view_features[:learned] for view, view_features in other_views.items()}
         membership = np.zeros((learned, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
@@ -370,13 +372,15 @@ class Training:
         """The new revision compared with the one that serves; None if none does."""
         if not self._settings.baseline_revision:
             return None
-        parts = [data.examples.features] if data.test is None else [data.examples.features, data.test.features]
+        features = data.examples.features
+        if data.test is not None:
+            features = np.concatenate([features, data.test.features])
         return await compare_with_served(
             self._store,
             self._settings.location,
             self._settings.baseline_revision,
             judged,
-            NewFeatures(features=np.concatenate(parts), backbone_digest=metadata.digest, precision=_PRECISION),
+            NewFeatures(features=features, backbone_digest=metadata.digest, precision=_PRECISION),
         )
 
     async def _store_results(

@@ -194,3 +194,9 @@ def test_scores_of_a_customers_pictures_are_in_a_file_of_their_own(tmp_path: Any
     assert exit_code is ExitCode.SUCCEEDED
     for key in (customer, None):
         assert trainer.exists(trainer.location.judged_key(trainer.revision, key))
+
+
+def test_a_test_set_changes_nothing_about_what_is_learned(tested: tuple[Trainer, Outcome], served: Trainer) -> None:
+    with_test = asyncio.run(load_artifact(tested[0].store, tested[0].location, BASELINE))
+    without = asyncio.run(load_artifact(served.store, served.location, BASELINE))
+    assert with_test.heads.weights.tobytes() == without.heads.weights.tobytes()
