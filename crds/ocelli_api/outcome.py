@@ -6,6 +6,7 @@ A termination message has at most 4,096 bytes. Other tools read it too, so it is
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from functools import partial
@@ -19,6 +20,12 @@ BACKBONE_LIMIT = 512
 """Characters of `backbone` in the status of a Classifier."""
 DIGEST_LIMIT = 128
 """Characters of `artifactDigest` in the status of a Classifier."""
+BASELINE_LIMIT = 10
+"""Characters of `comparison.baseline` in the status of a Classifier."""
+FAULT_LIMIT = 512
+"""Characters of `comparison.fault` in the status of a Classifier."""
+IMAGES_LIMIT = 2**31 - 1
+"""Highest number of images in the status of a Classifier."""
 
 
 class ExitCode(IntEnum):
@@ -49,6 +56,41 @@ class OutcomeReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The trained revision compared with the one that served, on images that neither learned from."""
+
+    baseline: str
+    """The revision that served."""
+    drop: float | None = None
+    """How much lower the balanced accuracy of the trained revision is, -1 to 1. None: they cannot be compared."""
+    drop_interval: tuple[float, float] | None = None
+    """Lower and upper end of its 95 % confidence interval."""
+    images: int = 0
+    """Number of images that both were judged on."""
+    fault: str | None = None
+    """Why they cannot be compared."""
+
+
+def parse_comparison(document: object) -> Comparison | None:
+    """The comparison in an outcome; None if it is not usable, because Pods of the tenant can write any content."""
+    if not isinstance(document, Mapping):
+        return None
+    baseline, fault = usable_text(document.get("baseline"), BASELINE_LIMIT), usable_text(document.get("fault"), FAULT_LIMIT)
+    drop, interval, images = document.get("drop"), document.get("dropInterval"), document.get("images")
+    if baseline is None:
+        return None
+    if _is_share(drop) and isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_share, interval)):
+        if isinstance(images, bool) or not isinstance(images, int) or not 1 <= images <= IMAGES_LIMIT:
+            return None
+        return Comparison(baseline=baseline, drop=drop, drop_interval=(interval[0], interval[1]), images=images)
+    return None if fault is None else Comparison(baseline=baseline, fault=fault)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt to train a revision ended."""
 
@@ -67,6 +109,8 @@ class Outcome:
     backbone: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=BACKBONE_LIMIT)))
     """The backbone that was used and why, such as `EfficientNetLite0 (Auto)`."""
     backbone_digest: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DIGEST_LIMIT)))
+    comparison: Comparison | None = field(default=None, metadata=read_by(parse_comparison))
+    """None: nothing served when the training started, or an earlier release trained it."""
     finished_at: str | None = field(default=None, metadata=read_by(usable_time))
     """RFC 3339, UTC, with milliseconds."""
 

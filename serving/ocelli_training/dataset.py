@@ -50,8 +50,12 @@ class ExampleSet:
     """Without erased ones."""
     partly_erased: bool = False
     """Some of its sources were erased: it needs fewer examples."""
+    is_test: bool = False
+    """It belongs to the Classifier's own test set."""
 
     def __str__(self) -> str:
+        if self.is_test:
+            return f'the test images of class "{shown_name(self.class_name or "")}"'
         return "the negative examples" if self.class_name is None else f'class "{shown_name(self.class_name)}"'
 
 
@@ -94,6 +98,8 @@ class Example:
     """The first round of its set that contained the image: the lower, the older."""
     sides: tuple[int, int] | None = None
     """See `FileReading.sides`."""
+    customer: str | None = None
+    """Key of the customer whose image it is; None if it is nobody's. Of several, the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,10 +201,14 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                         source=shown,
                         round=reading.source.round,
                         sides=file.sides,
+                        customer=reading.source.customer,
                     )
                     earlier = own.setdefault(file.digest, example)
-                    if example.round < earlier.round:
-                        own[file.digest] = replace(earlier, round=example.round)
+                    own[file.digest] = replace(
+                        earlier,
+                        round=min(earlier.round, example.round),
+                        customer=earlier.customer or example.customer,
+                    )
         examples.extend(own[digest] for digest in sorted(own))
         reports.append(
             SetReport(

@@ -15,11 +15,13 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.documents import build_document
+from ocelli_api.outcome import Comparison
 from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
-from ocelli_training.evaluate import Evaluation
+from ocelli_training.evaluate import Evaluation, Protocol
 from ocelli_training.fit import Recipe
 from ocelli_training.label_errors import LabelErrors
 
@@ -29,6 +31,7 @@ OUTLIERS_REPORTED = 100
 SMALL_IMAGES_REPORTED = 100
 SUSPECTS_REPORTED = 1000
 _DECIMALS = 6
+EXCLUDED_REPORTED = 100
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -63,6 +66,10 @@ class Report:
     """Rows of the examples that are unlike those of every class, the most unlike first."""
     input_side_pixels: int
     """The shorter side of the backbone's input."""
+    excluded_from_test: Sequence[Example] = ()
+    """Images of the Classifier's own test set that are also examples, or near duplicates of examples."""
+    comparison: Comparison | None = None
+    """With the revision that served; None if there was none."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
@@ -117,7 +124,17 @@ class Report:
                 ],
             },
             "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
-            "evaluation": self.evaluation.to_json(),
+            "evaluation": {**self.evaluation.to_json(), **self._excluded()},
+            **({} if self.comparison is None else {"comparison": build_document(self.comparison)}),
+        }
+
+    def _excluded(self) -> dict[str, Any]:
+        if self.evaluation.protocol is not Protocol.TEST_SET:
+            return {}
+        excluded = self.excluded_from_test
+        return {
+            "excludedCount": len(excluded),
+            "excluded": [image_name(example) for example in excluded[:EXCLUDED_REPORTED]],
         }
 
     def _class_name(self, example: Example) -> str | None:

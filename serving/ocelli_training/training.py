@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
-from ocelli_api.outcome import Outcome, OutcomeReason, Stage
+from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
@@ -31,12 +31,15 @@ from ocelli_training.dataset import Dataset, build_dataset, check_dataset, examp
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
+from ocelli_training.judged import Judged, find_erased_customers, judge, save_judged
 from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
+from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.report import Report, describe_artifact, image_name, render_page
+from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
 
@@ -62,6 +65,8 @@ class _TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    test: TestImages | None = None
+    """The Classifier's own test set."""
 
 
 class Training:
@@ -88,14 +93,15 @@ class Training:
         definition = parse_spec(document)
         earlier = await self._load_earlier_artifact()
         if earlier is not None:
-            return self._reuse(definition, earlier)
+            return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
             return await self._import_pretrained(definition.pretrained)
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         data = await self._read(document, metadata, seed=definition.model.seed)
-        fit, evaluation = await self._learn(data)
+        fit, evaluation, judged = await self._learn(data)
+        comparison = await self._compare(judged, metadata, data)
         exports = await build_exports(
             self._store,
             metadata,
@@ -128,9 +134,12 @@ class Training:
             ),
             outliers=find_outliers(fit.scores, fit.unrejected_scores, data.examples.membership),
             input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
+            excluded_from_test=() if data.test is None else data.test.test_set.excluded,
+            comparison=comparison,
         )
-        await self._store_results(artifact, report)
-        return self._succeeded(f"Trained on {len(data.dataset.examples)} images", artifact, choice.description)
+        await self._store_results(artifact, report, document, data, judged)
+        message = f"Trained on {len(data.dataset.examples)} images"
+        return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
         """Check the files that the definition names, and store them as an artifact with its own network. Nothing is trained."""
@@ -165,11 +174,13 @@ class Training:
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _store_definition(self) -> None:
+    async def _store_definition(self) -> dict[str, Any]:
+        """Returns what was stored."""
         # Read again: sources that were erased meanwhile must not be stored again.
         definition = await self._load_definition()
         key = self._settings.location.definition_key(self._settings.revision)
         await self._store.put(key, _json(definition))
+        return definition
 
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
@@ -194,7 +205,7 @@ class Training:
             logger.warning("artifact.unusable", extra={"error": str(error)})
             return None
 
-    def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
+    async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
         description = artifact.backbone_name
         try:
@@ -204,7 +215,9 @@ class Training:
         except BackboneNotInstalledError:
             # It was installed when the artifact was made. Serving does not depend on the trainer's list.
             pass
-        return self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
+        outcome = self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
+        baseline = self._settings.baseline_revision
+        return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
 
     async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
@@ -212,9 +225,13 @@ class Training:
         try:
             height, width = metadata.preprocessing.height, metadata.preprocessing.width
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, numbers = await self._read_remaining(document, metadata, pixels)
+                dataset, test_set, numbers = await self._read_remaining(document, metadata, pixels)
                 await self._progress.begin(Stage.EXTRACTING)
-                return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
+                data = await asyncio.to_thread(self._extract, await loading, dataset, test_set, pixels, numbers, seed)
+                if data.test is not None:
+                    # Again, without near duplicates of examples.
+                    check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+                return data
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -230,7 +247,7 @@ class Training:
 
     async def _read_remaining(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
+    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
@@ -244,10 +261,10 @@ class Training:
 
     async def _read_dataset(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
-        """The checked dataset, and for each of its examples its number in the pixel file."""
+    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
+        """The checked dataset and test set, and the numbers of all their images in the pixel file."""
         started = time.monotonic()
-        sets = example_sets(definition)
+        sets, sets_of_test = example_sets(definition), find_test_sets(definition)
         sources = open_sources(self._settings, self._store, self._scratch)
         images = ImageReader(
             sources=sources,
@@ -257,9 +274,10 @@ class Training:
         )
         try:
             async with sources:
-                readings = await images.read(self._settings.classifier, sets, self._progress.report)
+                every = await images.read(self._settings.classifier, (*sets, *sets_of_test), self._progress.report)
         finally:
             images.close()
+        readings, readings_of_test = every[: len(sets)], every[len(sets) :]
         dataset = build_dataset(sets, readings)
         for report in dataset.reports:
             logger.info(
@@ -274,29 +292,50 @@ class Training:
                 },
             )
         check_dataset(self._settings.classifier, dataset, readings)
+        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        if test_set is not None:
+            check_test_set(self._settings.classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        return dataset, [images.pixel_number(example.digest) for example in dataset.examples]
+        judged_on = () if test_set is None else test_set.examples
+        return dataset, test_set, [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
 
-    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _TrainingData:
-        """Compute features of all images, and find near duplicates."""
+    def _extract(
+        self,
+        engine: Engine,
+        dataset: Dataset,
+        test_set: TestSet | None,
+        pixels: PixelFile,
+        numbers: Sequence[int],
+        seed: int,
+    ) -> _TrainingData:
+        """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
-        count = len(numbers)
+        count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
+        # A test set changes nothing about what is learned.
+        other_views = {view: np.empty_like(features[:learned]) for view in _VIEWS if learned <= VIEWS_LIMIT_IMAGES}
         prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
             features[rows] = engine.features(images)
+            examples_here = images[: max(0, learned - start)]
             for view, view_features in other_views.items():
-                view_features[rows] = engine.features(_VIEWS[view](images))
+                if len(examples_here):
+                    view_features[rows] = engine.features(_VIEWS[view](examples_here))
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        sets = np.array([example.set_index for example in dataset.examples], dtype=np.intp)
-        oldest_first = sorted(range(count), key=lambda row: (dataset.examples[row].round, dataset.examples[row].digest))
+        images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
+        sets = np.array([example.set_index for example in images_of_all], dtype=np.intp)
+        # Test images come last, so that none of them changes the group of an example.
+        oldest_first = sorted(
+            range(count), key=lambda row: (row >= learned, images_of_all[row].round, images_of_all[row].digest)
+        )
         groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
-        membership = np.zeros((count, len(dataset.class_names)), dtype=np.bool_)
+        test = None if test_set is None else TestImages.build(test_set, features[learned:], groups[learned:], learned)
+        features, groups, sets = features[:learned], groups[:learned], sets[:learned]
+        membership = np.zeros((learned, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
                 membership[row, example.set_index] = True
@@ -306,9 +345,9 @@ class Training:
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups)
+        return _TrainingData(dataset=dataset, examples=examples, groups=groups, test=test)
 
-    async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation]:
+    async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation, Judged]:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
         fit = await asyncio.to_thread(fit_heads, data.examples, self._progress.report, threads=self._settings.cpu_count)
@@ -317,10 +356,14 @@ class Training:
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         await self._progress.begin(Stage.EVALUATING)
-        names = [image_name(example) for example in data.dataset.examples]
-        evaluation = await asyncio.to_thread(
-            evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
-        )
+        judged = await asyncio.to_thread(judge, fit, data.examples.membership, data.dataset, data.groups, data.test)
+        if data.test is None:
+            names = [image_name(example) for example in data.dataset.examples]
+            evaluation = await asyncio.to_thread(
+                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
+            )
+        else:
+            evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)
         logger.info(
             "heads.evaluated",
             extra={
@@ -330,14 +373,35 @@ class Training:
                 "calibration_error": evaluation.calibration_error,
             },
         )
-        return fit, evaluation
+        return fit, evaluation, judged
 
-    async def _store_results(self, artifact: Artifact, report: Report) -> None:
-        """Write definition and reports, then the artifact: once `artifact.json` exists, the revision counts as trained."""
+    async def _compare(self, judged: Judged, metadata: BackboneMetadata, data: _TrainingData) -> Comparison | None:
+        """The new revision compared with the one that serves; None if none does."""
+        if not self._settings.baseline_revision:
+            return None
+        features = data.examples.features
+        if data.test is not None:
+            features = np.concatenate([features, data.test.features])
+        return await compare_with_served(
+            self._store,
+            self._settings.location,
+            self._settings.baseline_revision,
+            judged,
+            NewFeatures(features=features, backbone_digest=metadata.digest, precision=_PRECISION),
+        )
+
+    async def _store_results(
+        self, artifact: Artifact, report: Report, learned: Mapping[str, Any], data: _TrainingData, judged: Judged
+    ) -> None:
+        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
+        trained. `learned` is the definition that was read."""
         await self._progress.begin(Stage.STORING)
         document = report.to_json()
         location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
+        erased = find_erased_customers(learned, await self._store_definition())
+        judged_on = () if data.test is None else data.test.test_set.examples
+        customers = [example.customer for example in (*data.dataset.examples, *judged_on)]
+        await save_judged(self._store, location, revision, judged, customers, erased)
         await self._store.put(location.artifact_key(revision, REPORT), _json(document))
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
         digest = await save_artifact(self._store, location, artifact)
