@@ -146,10 +146,10 @@ control-plane: $(VENV)/.local
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: the tests that need no cluster, under a minute; the first run builds Helm and two other Go programs
+## test-unit: the fast tests of single modules, two minutes on two cores
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)
 
 ## test-long: old clients, 50 drains of each server, kills and outages of minutes; takes an hour, not part of `make test`
 .PHONY: test-long
@@ -207,6 +207,11 @@ benchmark-cluster: $(VENV)/.dev control-plane
 .PHONY: benchmark-accuracy
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 	@NNCF_PYTHON=$(VENV)/benchmark/bin/python $(BIN)/python -m tests.benchmarks.accuracy
+
+## benchmark-labels: swap classes of the photographs in DATA, and count which the report suspects; SEEDS=1 is quick
+.PHONY: benchmark-labels
+benchmark-labels: $(VENV)/.dev
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.label_errors
 
 ## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails without a GPU
 .PHONY: gpu-check

@@ -105,6 +105,29 @@ class Evaluation:
     """How the accuracy is measured."""
 
     holdout_fraction: float = 0.2
+    classes: tuple[ExampleClass, ...] = ()
+    """The Classifier's own test set: for some or all of its classes, images that are never trained on. Empty: every example is
+    judged by cross-validation."""
+
+
+class Approval(StrEnum):
+    """Whether a revision that meets its gates is served at once."""
+
+    AUTOMATIC = "Automatic"
+    """It is."""
+    MANUAL = "Manual"
+    """It waits until `spec.approvedRevision` names it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What a new revision must meet before it serves. Not part of the revision. Decimals are texts such as "0.05"."""
+
+    min_accuracy: str | None = None
+    """The least accuracy, from 0 to 1."""
+    max_accuracy_drop: str | None = None
+    """By how much the accuracy may be lower than that of the served revision on the same images."""
+    approval: Approval = Approval.AUTOMATIC
 
 
 class DataRetention(StrEnum):
@@ -289,15 +312,19 @@ class ClassifierSpec:
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
     serving: Serving = Serving()
+    promotion: Promotion = Promotion()
     data_retention: DataRetention = DataRetention.KEEP
     retrain_nonce: int = 0
     pinned_revision: str | None = None
+    approved_revision: str | None = None
+    """A revision that serves although it does not meet its gates, or waits for approval."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """All sources: those of the classes in their order, then the negative examples."""
+        """All sources: those of the classes in their order, the negative examples, then the test set."""
         positive = tuple(source for example_class in self.classes for source in example_class.examples)
-        return positive + self.negative_examples
+        test = tuple(source for example_class in self.evaluation.classes for source in example_class.examples)
+        return positive + self.negative_examples + test
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,6 +334,18 @@ class Progress:
     percent: int
     stage: str
     estimated_completion: str | None = None
+    fine_tuning: FineTuningProgress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuningProgress:
+    """As `TuningProgress`, with the loss as a decimal such as "0.1234"."""
+
+    network: int
+    networks: int
+    epoch: int
+    epochs: int
+    loss: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -315,6 +354,31 @@ class AccuracyInterval:
 
     lower: str
     upper: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccuracyDrop:
+    """How much lower a revision's accuracy is than another's on the same images. All decimals are texts from -1 to 1."""
+
+    drop: str
+    """Below 0: the revision is better."""
+    lower: str
+    """Lower end of the 95 % interval."""
+    upper: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RevisionComparison:
+    """A revision compared with the one that served when it was trained, on images that neither learned from."""
+
+    baseline: str
+    """The revision that served."""
+    accuracy_drop: AccuracyDrop | None = None
+    """None: the revisions cannot be compared."""
+    images: int | None = None
+    """Number of images that both were judged on."""
+    fault: str | None = None
+    """Why they cannot be compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -328,6 +392,12 @@ class HistoryEntry:
     judged_images: int | None = None
     artifact_digest: str | None = None
     backbone: str | None = None
+    comparison: RevisionComparison | None = None
+    """None: no other revision served when it was trained, or an earlier release trained it."""
+    not_improved: bool | None = None
+    """True: fine-tuning did not improve on the linear heads, which this revision consists of. None: anything else."""
+    promoted_at: str | None = None
+    """When it first served; None if it never did. For a revision that an earlier release served, when it was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,9 @@ class ConditionType(StrEnum):
     """All sources were read, and there are enough examples."""
     TRAINED = "Trained"
     """The current revision has an artifact."""
+    PROMOTED = "Promoted"
+    """The current revision may serve: it meets `spec.promotion`, or was approved. Absent without `spec.promotion`, and until
+    the revision is trained."""
     AVAILABLE = "Available"
     """A revision answers predictions now."""
     READY = "Ready"
@@ -55,6 +58,9 @@ class TrainedReason(StrEnum):
 
     ARTIFACT_STORED = "ArtifactStored"
     """The artifact of the current revision is stored."""
+    NOT_IMPROVED = "NotImproved"
+    """The artifact of the current revision is stored. It consists of linear heads: fine-tuning did not improve on them. The
+    report contains the losses of both. Add examples, or set `spec.model.strategy` to `LinearProbe`, which is faster."""
     TRAINING = "Training"
     """The training Job is running."""
     QUEUED = "Queued"
@@ -76,6 +82,30 @@ class TrainedReason(StrEnum):
     """`spec.training` requires a GPU, but the installation offers none. The message names the operator's setting."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """`spec.pinnedRevision` names a revision without an artifact."""
+
+
+class PromotedReason(StrEnum):
+    """Reasons of `Promoted`."""
+
+    GATES_MET = "GatesMet"
+    """The revision meets every gate of `spec.promotion`. The message contains the figures."""
+    APPROVED = "Approved"
+    """`spec.approvedRevision` or `spec.pinnedRevision` names the revision, which needs no gate then."""
+    SERVED_BEFORE = "ServedBefore"
+    """The revision serves, or has served: gates apply to revisions that have not served yet."""
+    BELOW_MINIMUM_ACCURACY = "BelowMinimumAccuracy"
+    """The accuracy is lower than `spec.promotion.minAccuracy`. The served revision continues to serve. Improve the examples;
+    or lower `minAccuracy` or set `spec.approvedRevision`, which needs no training."""
+    REGRESSED = "Regressed"
+    """On images that neither revision learned from, the accuracy is lower than that of the served revision, by more than
+    `spec.promotion.maxAccuracyDrop`. The served revision continues to serve. Improve the examples; or raise
+    `maxAccuracyDrop` or set `spec.approvedRevision`, which needs no training."""
+    NOT_COMPARABLE = "NotComparable"
+    """`spec.promotion` asks for figures that do not exist: the accuracy of a training of an earlier release, or a comparison
+    of two revisions without a common image or class. The message says why. The served revision continues to serve until
+    `spec.approvedRevision` names the new one, or the gate is removed."""
+    AWAITING_APPROVAL = "AwaitingApproval"
+    """Every gate is met, and `spec.promotion.approval` is `Manual`. Set `spec.approvedRevision` to the revision."""
 
 
 class AvailableReason(StrEnum):
@@ -119,6 +149,14 @@ class ReadyReason(StrEnum):
     """The inference servers of a new revision were not ready before the deadline."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """`spec.pinnedRevision` names a revision without an artifact."""
+    BELOW_MINIMUM_ACCURACY = "BelowMinimumAccuracy"
+    """The trained revision does not serve, because its accuracy is too low; see `Promoted`."""
+    REGRESSED = "Regressed"
+    """The trained revision does not serve, because it is worse than the served one; see `Promoted`."""
+    NOT_COMPARABLE = "NotComparable"
+    """The trained revision does not serve, because a gate cannot be checked; see `Promoted`."""
+    AWAITING_APPROVAL = "AwaitingApproval"
+    """The trained revision serves once `spec.approvedRevision` names it."""
     NO_SERVER_READY = "NoServerReady"
     """The current revision is rolled out, but none of its inference servers is ready."""
     ARTIFACT_LOST = "ArtifactLost"
@@ -156,6 +194,12 @@ class StalledReason(StrEnum):
     """Set the operator's setting that the message names, or do not require a GPU. The operator then continues by itself."""
     REVISION_NOT_FOUND = "RevisionNotFound"
     """Pin one of the revisions that `status.history` lists, or remove the pin."""
+    BELOW_MINIMUM_ACCURACY = "BelowMinimumAccuracy"
+    """Improve the examples, lower `spec.promotion.minAccuracy`, or set `spec.approvedRevision`."""
+    REGRESSED = "Regressed"
+    """Improve the examples, raise `spec.promotion.maxAccuracyDrop`, or set `spec.approvedRevision`."""
+    NOT_COMPARABLE = "NotComparable"
+    """Set `spec.approvedRevision`, or remove the gate that cannot be checked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,6 +6,7 @@ A termination message has at most 4,096 bytes. Other tools read it too, so it is
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from functools import partial
@@ -19,6 +20,15 @@ BACKBONE_LIMIT = 512
 """Characters of `backbone` in the status of a Classifier."""
 DIGEST_LIMIT = 128
 """Characters of `artifactDigest` in the status of a Classifier."""
+BASELINE_LIMIT = 10
+"""Characters of `comparison.baseline` in the status of a Classifier."""
+FAULT_LIMIT = 512
+"""Characters of `comparison.fault` in the status of a Classifier."""
+IMAGES_LIMIT = 2**31 - 1
+"""Highest number of images in the status of a Classifier."""
+_COUNT_LIMIT = 1000
+"""Highest number of networks and of epochs in the status of a Classifier."""
+_LOSS_LIMIT = 1e6
 
 
 class ExitCode(IntEnum):
@@ -55,6 +65,41 @@ class OutcomeReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The trained revision compared with the one that served, on images that neither learned from."""
+
+    baseline: str
+    """The revision that served."""
+    drop: float | None = None
+    """How much lower the balanced accuracy of the trained revision is, -1 to 1. None: they cannot be compared."""
+    drop_interval: tuple[float, float] | None = None
+    """Lower and upper end of its 95 % confidence interval."""
+    images: int = 0
+    """Number of images that both were judged on."""
+    fault: str | None = None
+    """Why they cannot be compared."""
+
+
+def parse_comparison(document: object) -> Comparison | None:
+    """The comparison in an outcome; None if it is not usable, because Pods of the tenant can write any content."""
+    if not isinstance(document, Mapping):
+        return None
+    baseline, fault = usable_text(document.get("baseline"), BASELINE_LIMIT), usable_text(document.get("fault"), FAULT_LIMIT)
+    drop, interval, images = document.get("drop"), document.get("dropInterval"), document.get("images")
+    if baseline is None:
+        return None
+    if _is_share(drop) and isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_share, interval)):
+        if isinstance(images, bool) or not isinstance(images, int) or not 1 <= images <= IMAGES_LIMIT:
+            return None
+        return Comparison(baseline=baseline, drop=drop, drop_interval=(interval[0], interval[1]), images=images)
+    return None if fault is None else Comparison(baseline=baseline, fault=fault)
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """How an attempt to train a revision ended."""
 
@@ -73,6 +118,8 @@ class Outcome:
     backbone: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=BACKBONE_LIMIT)))
     """The backbone that was used and why, such as `EfficientNetLite0 (Auto)`."""
     backbone_digest: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DIGEST_LIMIT)))
+    comparison: Comparison | None = field(default=None, metadata=read_by(parse_comparison))
+    """None: nothing served when the training started, or an earlier release trained it."""
     finished_at: str | None = field(default=None, metadata=read_by(usable_time))
     """RFC 3339, UTC, with milliseconds."""
 
@@ -118,6 +165,35 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningProgress:
+    """How far fine-tuning is, which trains several networks one after another."""
+
+    network: int
+    """The network in training, 1 to `networks`. The last one is the one that is stored."""
+    networks: int
+    epoch: int
+    """The epoch in training, 1 to `epochs`."""
+    epochs: int
+    """The largest number of epochs of this network."""
+    loss: float
+    """Of the last step, on images that the network learns from."""
+
+
+def parse_tuning_progress(document: object) -> TuningProgress | None:
+    """The progress of fine-tuning; None if it is not usable, because Pods of the tenant can write any content."""
+    if not isinstance(document, Mapping):
+        return None
+    counts = [document.get(name) for name in ("network", "networks", "epoch", "epochs")]
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= _COUNT_LIMIT for count in counts):
+        return None
+    loss = usable_number(document.get("loss"))
+    if loss is None or not 0 <= loss <= _LOSS_LIMIT:
+        return None
+    network, networks, epoch, epochs = counts
+    return TuningProgress(network=network, networks=networks, epoch=epoch, epochs=epochs, loss=float(loss))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProgressReport:
     """The small document that a trainer rewrites in the store every two seconds."""
 
@@ -126,6 +202,8 @@ class ProgressReport:
     data_valid: bool
     """All sources were read, and there are enough examples."""
     estimated_completion: str | None = field(default=None, metadata=read_by(usable_time))
+    fine_tuning: TuningProgress | None = field(default=None, metadata=read_by(parse_tuning_progress))
+    """None: it has not begun, or there is none."""
 
     def to_json(self) -> dict[str, Any]:
         return {**build_document(self), "estimatedCompletion": self.estimated_completion}

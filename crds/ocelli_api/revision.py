@@ -15,6 +15,7 @@ from ocelli_api.classifier import (
     PACKAGED_WEIGHTS_SHA256,
     Accelerator,
     ClassifierSpec,
+    ExampleClass,
     Pretrained,
     Source,
     Training,
@@ -44,6 +45,8 @@ def definition_sources(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for item in document.get("classes") or ():
         yield from item.get("examples") or ()
     yield from document.get("negativeExamples") or ()
+    for item in (document.get("evaluation") or {}).get("classes") or ():
+        yield from item.get("examples") or ()
 
 
 def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
@@ -69,9 +72,9 @@ def _compute_revision(spec: ClassifierSpec) -> str:
         if _has_unpinned_file(spec.pretrained) and spec.retrain_nonce:
             canonical["retrainNonce"] = spec.retrain_nonce
         return _digest(canonical)[:REVISION_LENGTH]
-    canonical["classes"] = [
-        {"name": item.name, "examples": [_canonical_source(source) for source in item.examples]} for item in spec.classes
-    ]
+    canonical["classes"] = _canonical_classes(spec.classes)
+    if spec.evaluation.classes:
+        canonical["evaluation"] = {**document["evaluation"], "classes": _canonical_classes(spec.evaluation.classes)}
     if spec.negative_examples:
         canonical["negativeExamples"] = [_canonical_source(source) for source in spec.negative_examples]
     # The contents of an unpinned URL may change: a higher nonce must read it again, so it makes another revision.
@@ -94,6 +97,10 @@ def training_hash(training: Training) -> str:
     if training.accelerator is Accelerator.AUTO:
         del document["accelerator"]
     return _digest(document)[:REVISION_LENGTH]
+
+
+def _canonical_classes(classes: tuple[ExampleClass, ...]) -> list[dict[str, Any]]:
+    return [{"name": item.name, "examples": [_canonical_source(source) for source in item.examples]} for item in classes]
 
 
 def _canonical_source(source: Source) -> dict[str, Any]:

@@ -35,6 +35,7 @@ CHECKOUT = FOLDER.parents[1]
 REASONS = {
     "DataValid": conditions.DataValidReason,
     "Trained": conditions.TrainedReason,
+    "Promoted": conditions.PromotedReason,
     "Available": conditions.AvailableReason,
     "Ready": conditions.ReadyReason,
     "Reconciling": conditions.ReconcilingReason,

@@ -179,7 +179,13 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
     if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image:
         message = f"{snapshot.classifier}: {gpu_not_offered_message('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
         return _failed(failed_learning(StalledReason.GPU_NOT_OFFERED, message), snapshot.status.attempt, learning.actions)
-    chosen = Attempt(revision=snapshot.current, number=learning.attempt, accelerator=accelerator)
+    served = snapshot.status.served_revision
+    chosen = Attempt(
+        revision=snapshot.current,
+        number=learning.attempt,
+        accelerator=accelerator,
+        baseline_revision="" if served in (None, snapshot.current) else str(served),
+    )
     start = StartTraining(
         revision=snapshot.current,
         attempt=learning.attempt,

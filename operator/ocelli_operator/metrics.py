@@ -12,8 +12,15 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 
+HELD_REASONS = (
+    PromotedReason.BELOW_MINIMUM_ACCURACY,
+    PromotedReason.REGRESSED,
+    PromotedReason.NOT_COMPARABLE,
+    PromotedReason.AWAITING_APPROVAL,
+)
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -111,8 +118,24 @@ class _ClassifierCollector(Collector):
         self._classifiers = classifiers
 
     def collect(self) -> Iterable[Metric]:
-        counts = Tally(lifecycle(classifier) for classifier in self._classifiers())
+        classifiers = tuple(self._classifiers())
+        counts = Tally(lifecycle(classifier) for classifier in classifiers)
         states = GaugeMetricFamily("ocelli_classifiers", "Classifiers by v3 status.", labels=["lifecycle"])
         for state in Lifecycle:
             states.add_metric([str(state)], counts[state])
         yield states
+        reasons = Tally(promoted.reason for promoted in map(_find_held, classifiers) if promoted is not None)
+        held = GaugeMetricFamily(
+            "ocelli_revisions_held",
+            "Trained revisions that do not serve because of `spec.promotion`, by reason of the condition `Promoted`.",
+            labels=["reason"],
+        )
+        for reason in HELD_REASONS:
+            held.add_metric([str(reason)], reasons[str(reason)])
+        yield held
+
+
+def _find_held(classifier: Classifier) -> Condition | None:
+    """`Promoted` where it keeps a revision from serving."""
+    promoted = classifier.status.condition(ConditionType.PROMOTED)
+    return None if promoted is None or promoted.status is ConditionStatus.TRUE else promoted

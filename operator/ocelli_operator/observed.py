@@ -126,8 +126,8 @@ class ObservedPod:
     memory_limit: str
     gpu: bool
     """It requests a GPU."""
-    program_ended: bool = False
-    """Its program has ended and is not restarted; other containers may still run."""
+    held_open: bool = False
+    """The trainer has ended, but a sidecar keeps the Pod running: Kubernetes would wait forever."""
     end_reason: str = ""
     """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
@@ -135,11 +135,6 @@ class ObservedPod:
     @property
     def terminal(self) -> bool:
         return self.phase in ("Succeeded", "Failed")
-
-    @property
-    def held_open(self) -> bool:
-        """The trainer has ended, but a sidecar keeps the Pod running: Kubernetes would wait forever."""
-        return self.program_ended and self.phase == "Running" and self.component == Component.TRAINING
 
     @property
     def ended(self) -> bool:
@@ -301,6 +296,13 @@ def project_job(manifest: Manifest) -> ObservedJob:
     )
 
 
+def _is_held_open(status: Mapping[str, Any]) -> bool:
+    # A kubelet reports the end of the last container some time before the end of the Pod: without another container, the Pod
+    # ends by itself.
+    others = [item for item in status.get("containerStatuses") or () if "terminated" not in (item.get("state") or {})]
+    return status.get("phase") == "Running" and bool(others)
+
+
 def project_pod(manifest: Manifest) -> ObservedPod:
     """Type a Pod. Only the container that runs our program counts."""
     status = manifest.get("status") or {}
@@ -328,7 +330,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         termination_message=terminated.get("message", ""),
         memory_limit=str(limits.get("memory", "")),
         gpu=labels.get(ACCELERATOR_LABEL) == Accelerator.GPU,
-        program_ended="terminated" in state,
+        held_open="terminated" in state and program == TRAINER_CONTAINER and _is_held_open(status),
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
     )

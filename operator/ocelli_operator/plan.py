@@ -1,8 +1,8 @@
 """What to do about one Classifier: from everything observed to the actions and the status to write. Pure.
 
 Level-triggered: the plan follows only from what status, the children and the store hold now, so that an operator that is killed
-at any step reaches the same state. It answers three questions in turn: is the current revision trained (`learning`), which
-Deployments should there be and which revision serves (`rollout`), what does status say (`verdicts`).
+at any step reaches the same state. It answers four questions in turn: is the current revision trained (`learning`), may it
+serve (`gates`), which Deployments should there be and which revision serves (`rollout`), what does status say (`verdicts`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ocelli_api.names import is_classifier_id
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import Action, DropExamples, RestoreLabel, StartTraining
 from ocelli_operator.failure import TRAINING_FAILURES
+from ocelli_operator.gates import judge_promotion
 from ocelli_operator.learning import Learning, plan_learning
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.observed import Observed, StartKind
@@ -66,12 +67,13 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         restore = RestoreLabel(classifier_id=classifier.status.classifier_id)
         return Plan(status=classifier.status, actions=(restore,), requeue_after_seconds=LABEL_DELAY_SECONDS)
     learning = plan_learning(snapshot)
-    rollout = plan_rollout(snapshot, learning)
+    judgement = judge_promotion(snapshot, learning)
+    rollout = plan_rollout(snapshot, learning, judgement)
     actions: tuple[Action, ...] = (*learning.actions, *rollout.actions)
     if _should_drop_examples(snapshot, learning):
         actions = (*actions, DropExamples(revision=snapshot.current))
     return Plan(
-        status=plan_status(snapshot, learning, rollout),
+        status=plan_status(snapshot, learning, judgement, rollout),
         actions=actions,
         requeue_after_seconds=learning.requeue_after_seconds,
         begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},

@@ -10,6 +10,7 @@ from ocelli_api.conditions import StalledReason
 from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
 from ocelli_operator.failure import Failure, find_last_failure
+from ocelli_operator.gates import Judgement
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget, needs_disruption_budget
@@ -75,15 +76,14 @@ class _Step:
     """Why the API server called the manifest invalid."""
 
 
-def plan_rollout(snapshot: Snapshot, learning: Learning) -> Rollout:
+def plan_rollout(snapshot: Snapshot, learning: Learning, judgement: Judgement) -> Rollout:
     """Which revision serves from now on, and what to do for that."""
     before = snapshot.status.served_revision
-    if learning.artifact is None or snapshot.current == before:
-        switch = Rollout(served_revision=before)
-    else:
-        switch = _plan_switch(snapshot, before)
+    is_ready = learning.artifact is not None and judgement.may_serve
+    is_new = is_ready and snapshot.current != before
+    switch = _plan_switch(snapshot, before) if is_new else Rollout(served_revision=before)
     wanted = {revision for revision in (before, switch.served_revision) if revision is not None}
-    if learning.artifact is not None and switch.failure is None:
+    if is_ready and switch.failure is None:
         wanted.add(snapshot.current)
     policy = _plan_network_policy(snapshot) if wanted else _Step()
     policy_missing = bool(policy.blocked_by) and not snapshot.observed.network_policies

@@ -13,10 +13,12 @@ from ocelli_api.conditions import (
     ConditionStatus,
     ConditionType,
     DataValidReason,
+    PromotedReason,
     ReadyReason,
     TrainedReason,
 )
 
+_REPORTED_PROMOTIONS = (PromotedReason.GATES_MET, PromotedReason.APPROVED, PromotedReason.AWAITING_APPROVAL)
 _POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
 """The generated name of a Pod differs at each try and explains nothing."""
 
@@ -69,6 +71,9 @@ def trained(spec: ClassifierSpec, revision: str, artifact: HistoryEntry | None) 
         message = f"revision {revision} was prepared from its weights, without a training"
         return true(TrainedReason.ARTIFACT_STORED, message)
     measured = "" if artifact is None else _describe_accuracy(artifact)
+    if artifact is not None and artifact.not_improved:
+        message = f"revision {revision} consists of linear heads{measured}: fine-tuning did not improve on them"
+        return true(TrainedReason.NOT_IMPROVED, message)
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
 
 
@@ -162,6 +167,11 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
             add("Warning", ConditionType.READY, "Schedule")
         elif new_ready.reason == ReadyReason.ARTIFACT_LOST:
             add("Warning", ConditionType.READY, "Serve")
+    promoted, was_promoted = after.condition(ConditionType.PROMOTED), before.condition(ConditionType.PROMOTED)
+    # Gates that are not met are reported with `Stalled`.
+    changed = promoted is not None and (was_promoted is None or was_promoted.message != promoted.message)
+    if promoted is not None and changed and promoted.reason in _REPORTED_PROMOTIONS:
+        add("Normal", ConditionType.PROMOTED, "Promote")
     stalled, was_stalled = after.condition(ConditionType.STALLED), before.condition(ConditionType.STALLED)
     if stalled is not None and (was_stalled is None or was_stalled.message != stalled.message):
         add("Warning", ConditionType.STALLED, "Stall")

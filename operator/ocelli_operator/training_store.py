@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-from ocelli_api.classifier import AccuracyInterval, HistoryEntry
+from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
 from ocelli_api.documents import parse_fields
-from ocelli_api.outcome import BACKBONE_LIMIT, Outcome, ProgressReport
+from ocelli_api.outcome import BACKBONE_LIMIT, IMAGES_LIMIT, Comparison, Outcome, OutcomeReason, ProgressReport
 from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, owner_key
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, is_judged, owner_key
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ T = TypeVar("T")
 FAULTS_LIMIT = 1000
 READ_DEADLINE_SECONDS = 5.0
 WRITE_DEADLINE_SECONDS = 10.0
-_JUDGED_IMAGES_LIMIT = 2**31 - 1
 
 
 class TrainingStore:
@@ -92,6 +91,8 @@ class TrainingStore:
             judged_images=figures.judged_images,
             artifact_digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
+            comparison=None if outcome is None else _describe_comparison(outcome.comparison),
+            not_improved=True if outcome is not None and outcome.reason is OutcomeReason.NOT_IMPROVED else None,
         )
 
     def find_fault(self, location: ClassifierLocation, revision: str, attempt: int) -> str:
@@ -100,8 +101,13 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads. Returns their number."""
+        """Delete all uploads, and the judged scores of all revisions. Returns the number of uploads."""
         uploads = await self._list(location.uploads_prefix)
+        if uploads:
+            # First: after a crash, the uploads that are left lead here again.
+            for item in await self._list(location.artifacts_prefix):
+                if is_judged(item.key):
+                    await self._writing.ask(partial(self._store.delete, item.key))
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))
         return len(uploads)
@@ -183,8 +189,24 @@ def _parse_figures(accuracy: object, interval: object, images: object) -> _Figur
     return _Figures(accuracy=share, interval=AccuracyInterval(lower=lower, upper=upper), judged_images=_usable_count(images))
 
 
+def _describe_comparison(comparison: Comparison | None) -> RevisionComparison | None:
+    if comparison is None or comparison.drop is None or comparison.drop_interval is None:
+        return None if comparison is None else RevisionComparison(baseline=comparison.baseline, fault=comparison.fault)
+    drop, lower, upper = (_format_difference(value) for value in (comparison.drop, *comparison.drop_interval))
+    return RevisionComparison(
+        baseline=comparison.baseline,
+        accuracy_drop=AccuracyDrop(drop=drop, lower=lower, upper=upper),
+        images=comparison.images,
+    )
+
+
+def _format_difference(share: float) -> str:
+    # Not "-0.000".
+    return f"{round(share, 3) + 0.0:.3f}"
+
+
 def _usable_count(count: object) -> int | None:
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= _JUDGED_IMAGES_LIMIT:
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= IMAGES_LIMIT:
         return None
     return count
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ocelli_api.classifier import ClassifierStatus, HistoryEntry, Progress
+from ocelli_api.classifier import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
 from ocelli_api.conditions import (
     AvailableReason,
     Condition,
@@ -19,9 +19,11 @@ from ocelli_api.conditions import (
     TrainedReason,
     merge_conditions,
 )
+from ocelli_api.outcome import TuningProgress
 from ocelli_api.revision import spec_revision, training_hash
 from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
+from ocelli_operator.gates import Judgement
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
 from ocelli_operator.rollout import Rollout, RolloutState, find_pod_problem
@@ -32,11 +34,11 @@ MESSAGE_LIMIT = 4096
 PROGRESS_WRITE_INTERVAL = timedelta(seconds=10)
 
 
-def plan_status(snapshot: Snapshot, learning: Learning, rollout: Rollout) -> ClassifierStatus:
+def plan_status(snapshot: Snapshot, learning: Learning, judgement: Judgement, rollout: Rollout) -> ClassifierStatus:
     """The status to write."""
     observed, status, spec = snapshot.observed, snapshot.status, snapshot.classifier.spec
     served = rollout.served_revision
-    failure = learning.failure or rollout.failure
+    failure = learning.failure or judgement.failure or rollout.failure
     ready_servers = sum(pod.takes_requests and pod.identity.revision == served for pod in observed.inference_servers)
     updated = replace(
         status,
@@ -48,6 +50,8 @@ def plan_status(snapshot: Snapshot, learning: Learning, rollout: Rollout) -> Cla
     )
     if learning.artifact is not None:
         updated = _record_artifact(snapshot, updated, learning.artifact)
+    if served != status.served_revision:
+        updated = _record_switch(updated, status.served_revision, format_time(observed.now))
     if served is not None:
         updated = _describe_served(snapshot, updated, served)
     last: LastFailure | None = None
@@ -59,9 +63,10 @@ def plan_status(snapshot: Snapshot, learning: Learning, rollout: Rollout) -> Cla
             training_hash=training_hash(spec.training),
         )
     updated = record_last_failure(updated, last)
-    if learning.artifact is not None and rollout.state is RolloutState.COMPLETE and ready_servers:
+    is_served = learning.artifact is not None and served == snapshot.current
+    if is_served and rollout.state is RolloutState.COMPLETE and ready_servers:
         updated = _settle(snapshot, updated)
-    verdicts = _judge(snapshot, learning, rollout, ready_servers)
+    verdicts = _judge(snapshot, learning, judgement, rollout, ready_servers)
     conditions = build_conditions(verdicts, status.conditions, snapshot.classifier.generation, observed.now)
     return replace(updated, conditions=conditions)
 
@@ -94,10 +99,12 @@ def build_conditions(
     return merge_conditions(before, conditions, format_time(now))
 
 
-def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_servers: int) -> dict[ConditionType, Verdict]:
-    """`Reconciling` and `Stalled` are left out where they do not apply."""
+def _judge(
+    snapshot: Snapshot, learning: Learning, judgement: Judgement, rollout: Rollout, ready_servers: int
+) -> dict[ConditionType, Verdict]:
+    """`Promoted`, `Reconciling` and `Stalled` are left out where they do not apply."""
     served, current = rollout.served_revision, snapshot.current
-    failure = learning.failure or rollout.failure
+    failure = learning.failure or judgement.failure or rollout.failure
     reconciling: Verdict | None = None
     if failure is not None:
         ready = false(ReadyReason(failure.reason), failure.message)
@@ -106,6 +113,9 @@ def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_serve
         reconciling = true(work, learning.trained.message)
         unschedulable = learning.trained.reason == TrainedReason.UNSCHEDULABLE
         ready = false(ReadyReason.UNSCHEDULABLE if unschedulable else ReadyReason(work), learning.trained.message)
+    elif judgement.promoted is not None and not judgement.may_serve:
+        # Neither `Stalled`, because nothing has failed, nor `Reconciling`, because the operator has nothing to do.
+        ready = false(ReadyReason(judgement.promoted.reason), judgement.promoted.message)
     elif rollout.state is not RolloutState.COMPLETE:
         reconciling = true(ReconcilingReason.ROLLING_OUT, rollout.message)
         unschedulable = rollout.state is RolloutState.UNSCHEDULABLE
@@ -140,6 +150,8 @@ def _judge(snapshot: Snapshot, learning: Learning, rollout: Rollout, ready_serve
         ConditionType.TRAINED: learning.trained,
         ConditionType.DATA_VALID: learning.data_valid,
     }
+    if judgement.promoted is not None:
+        verdicts[ConditionType.PROMOTED] = judgement.promoted
     if reconciling is not None:
         verdicts[ConditionType.RECONCILING] = reconciling
     if failure is not None:
@@ -158,7 +170,10 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         # How long a download takes is unknown, and a percentage that stands still would look stuck.
         return None
     progress = Progress(
-        percent=min(max(report.percent, 0), 100), stage=str(report.stage), estimated_completion=report.estimated_completion
+        percent=min(max(report.percent, 0), 100),
+        stage=str(report.stage),
+        estimated_completion=report.estimated_completion,
+        fine_tuning=None if report.fine_tuning is None else _describe_tuning(report.fine_tuning),
     )
     if before is None or before.stage != progress.stage:
         return progress
@@ -167,12 +182,38 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
     return progress if due else before
 
 
+def _describe_tuning(tuning: TuningProgress) -> FineTuningProgress:
+    return FineTuningProgress(
+        network=tuning.network,
+        networks=tuning.networks,
+        epoch=tuning.epoch,
+        epochs=tuning.epochs,
+        loss=f"{tuning.loss:.4f}",
+    )
+
+
 def _record_artifact(snapshot: Snapshot, status: ClassifierStatus, artifact: HistoryEntry) -> ClassifierStatus:
     """History gets a revision as soon as its artifact is seen, which is before it serves."""
     entry = replace(artifact, trained_at=artifact.trained_at or format_time(snapshot.observed.now))
     pinned = snapshot.classifier.spec.pinned_revision
     keep = frozenset({snapshot.current, status.served_revision, snapshot.status.served_revision, pinned})
     return replace(status, history=extend_history(status.history, entry, keep))
+
+
+def _record_switch(status: ClassifierStatus, before: str | None, now: str) -> ClassifierStatus:
+    """History with the time at which the served revision first served.
+
+    The one before it may have none, because an earlier release served it: it gets the time of its training.
+    """
+    history = tuple(
+        replace(entry, promoted_at=now)
+        if entry.revision == status.served_revision and entry.promoted_at is None
+        else replace(entry, promoted_at=entry.trained_at)
+        if entry.revision == before and entry.promoted_at is None
+        else entry
+        for entry in status.history
+    )
+    return replace(status, history=history)
 
 
 def _describe_served(snapshot: Snapshot, status: ClassifierStatus, served: str) -> ClassifierStatus:

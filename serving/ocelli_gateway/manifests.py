@@ -110,7 +110,10 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
                 "learningRate": spec.model.learning_rate,
                 "batchSize": spec.model.batch_size,
             },
-            "evaluation": {"holdoutFraction": spec.evaluation.holdout_fraction},
+            "evaluation": {
+                "holdoutFraction": spec.evaluation.holdout_fraction,
+                "classes": learned.get("evaluation", {}).get("classes"),
+            },
             "retrainNonce": classifier.spec.retrain_nonce + 1,
             # The definition extends the served one; a pin would keep the new revision from being served.
             "pinnedRevision": None,
@@ -143,9 +146,11 @@ def grow_definition(
 def check_size(spec: ClassifierSpec) -> None:
     if len(spec.classes) > CLASSES_LIMIT:
         raise LimitExceededError(f"The classifier would have {len(spec.classes)} classes; at most {CLASSES_LIMIT} are allowed.")
-    if len(spec.sources) > SOURCES_LIMIT:
+    # The test set has a limit of its own, and REST adds nothing to it.
+    learned_from = len(spec.sources) - sum(len(item.examples) for item in spec.evaluation.classes)
+    if learned_from > SOURCES_LIMIT:
         raise LimitExceededError(
-            f"The classifier would have {len(spec.sources)} example sets in all; at most {SOURCES_LIMIT} are allowed."
+            f"The classifier would have {learned_from} example sets in all; at most {SOURCES_LIMIT} are allowed."
         )
     largest = max([len(spec.negative_examples), *(len(item.examples) for item in spec.classes)])
     if largest > CLASS_SOURCES_LIMIT:

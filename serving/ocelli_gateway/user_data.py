@@ -1,7 +1,8 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted: later trainings do not use them, and existing models stay.
+object and in every stored definition, and their bytes are deleted, as are the judged scores of their pictures: later trainings
+do not use them, and existing models stay.
 Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
 deletion that was interrupted can be repeated. It must not know HTTP.
 """
@@ -19,7 +20,7 @@ from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import DEFINITION, ClassifierLocation
+from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_judged
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class UserData:
             if key not in _upload_keys(location, now.spec):
                 await self._objects.delete(key)
                 deleted += 1
-        # A trainer that has just ended may have stored a definition that it read earlier.
+        # A trainer that has just ended may have stored a definition that it read earlier, and scores.
         await self._erase_in_definitions(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
@@ -91,12 +92,15 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """The uploads that the stored definitions still refer to."""
+        """Also deletes the judged scores of the customer's pictures. Returns the uploads that the stored definitions still
+        refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
             for item in await self._objects.list_objects(prefix):
                 if item.key.rsplit("/", 1)[-1] == DEFINITION:
                     named |= await self._erase_in_definition(item.key, customer)
+                elif is_judged(item.key, customer):
+                    await self._objects.delete(item.key)
         return named
 
     async def _erase_in_definition(self, key: str, customer: str) -> frozenset[str]:
@@ -136,8 +140,15 @@ def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:
     def marked(sources: tuple[Source, ...]) -> tuple[Source, ...]:
         return tuple(replace(source, erased=True) if source.customer == customer else source for source in sources)
 
-    classes = tuple(ExampleClass(name=item.name, examples=marked(item.examples)) for item in spec.classes)
-    return replace(spec, classes=classes, negative_examples=marked(spec.negative_examples))
+    def marked_classes(classes: tuple[ExampleClass, ...]) -> tuple[ExampleClass, ...]:
+        return tuple(ExampleClass(name=item.name, examples=marked(item.examples)) for item in classes)
+
+    return replace(
+        spec,
+        classes=marked_classes(spec.classes),
+        negative_examples=marked(spec.negative_examples),
+        evaluation=replace(spec.evaluation, classes=marked_classes(spec.evaluation.classes)),
+    )
 
 
 def _upload_keys(location: ClassifierLocation, spec: ClassifierSpec) -> set[str]:
@@ -148,4 +159,5 @@ def _upload_keys(location: ClassifierLocation, spec: ClassifierSpec) -> set[str]
 def build_sources_patch(spec: ClassifierSpec) -> Manifest:
     """The merge patch that puts the sources of a spec into its object."""
     learned = definition(spec)
-    return {"spec": {"classes": learned["classes"], "negativeExamples": learned.get("negativeExamples")}}
+    tested = {"evaluation": {"classes": learned["evaluation"]["classes"]}} if spec.evaluation.classes else {}
+    return {"spec": {"classes": learned["classes"], "negativeExamples": learned.get("negativeExamples"), **tested}}

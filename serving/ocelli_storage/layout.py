@@ -6,7 +6,9 @@
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`
+                                                                  network, if it has one, is below `network/`; the scores of
+                                                                  its pictures are below `judged/`, those of each customer's
+                                                                  pictures in a file of their own, so that erasing is complete
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -34,10 +36,14 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
+JUDGED = "judged"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
+
+
+_CUSTOMER = "customer-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,15 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
+    def judged_prefix(self, revision: str) -> str:
+        """Prefix of the judged scores of a revision."""
+        return self.artifact_key(revision, JUDGED)
+
+    def judged_key(self, revision: str, customer: str | None) -> str:
+        """Key of the judged scores of the pictures of one customer (by key), or of all pictures without a customer."""
+        file = "pictures" if customer is None else f"{_CUSTOMER}{customer}"
+        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
         if part.place is PartPlace.ARTIFACT:
@@ -94,6 +109,12 @@ class ClassifierLocation:
 
     def _prefix(self, kind: str) -> str:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
+
+
+def is_judged(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of judged scores: of this customer's pictures, or (None) of any pictures."""
+    folder, _, file = key.rpartition("/")
+    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -50,8 +50,12 @@ class ExampleSet:
     """Without erased ones."""
     partly_erased: bool = False
     """Some of its sources were erased: it needs fewer examples."""
+    is_test: bool = False
+    """It belongs to the Classifier's own test set."""
 
     def __str__(self) -> str:
+        if self.is_test:
+            return f'the test images of class "{shown_name(self.class_name or "")}"'
         return "the negative examples" if self.class_name is None else f'class "{shown_name(self.class_name)}"'
 
 
@@ -62,6 +66,8 @@ class FileReading:
     name: str
     digest: str | None = None
     """SHA-256 (hex) of the bytes of a usable image."""
+    sides: tuple[int, int] | None = None
+    """Its shorter and its longer side in pixels, as stored."""
     fault: EntryFault | ImageFault | None = None
 
 
@@ -90,6 +96,10 @@ class Example:
     """Of that file, as messages show it."""
     round: int = 1
     """The first round of its set that contained the image: the lower, the older."""
+    sides: tuple[int, int] | None = None
+    """See `FileReading.sides`."""
+    customer: str | None = None
+    """Key of the customer whose image it is; None if it is nobody's. Of several, the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,11 +195,20 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                 else:
                     usable += 1
                     example = Example(
-                        digest=file.digest, set_index=set_index, name=file.name, source=shown, round=reading.source.round
+                        digest=file.digest,
+                        set_index=set_index,
+                        name=file.name,
+                        source=shown,
+                        round=reading.source.round,
+                        sides=file.sides,
+                        customer=reading.source.customer,
                     )
                     earlier = own.setdefault(file.digest, example)
-                    if example.round < earlier.round:
-                        own[file.digest] = replace(earlier, round=example.round)
+                    own[file.digest] = replace(
+                        earlier,
+                        round=min(earlier.round, example.round),
+                        customer=earlier.customer or example.customer,
+                    )
         examples.extend(own[digest] for digest in sorted(own))
         reports.append(
             SetReport(

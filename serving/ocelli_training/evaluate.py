@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,15 @@ CALIBRATION_BINS = 10
 _DECIMALS = 6
 _NORMAL_QUANTILE = 1.96
 """Of 95 %, two-sided."""
+
+
+class Protocol(StrEnum):
+    """Which images were evaluated, and by which heads."""
+
+    CROSS_VALIDATION = "CrossValidation"
+    """All examples, each by heads that were trained without it."""
+    TEST_SET = "TestSet"
+    """The Classifier's own test set, by the served heads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +69,7 @@ class Misclassified:
 class Evaluation:
     """The metrics of one training. All scores come from heads and calibrations that were fitted without the scored image."""
 
+    protocol: Protocol = Protocol.CROSS_VALIDATION
     images: int
     """Evaluated images, negatives included."""
     accuracy: float
@@ -87,7 +98,7 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """The metrics that the artifact contains: without image names, and of a size that does not grow with the images."""
         return {
-            "protocol": "CrossValidation",
+            "protocol": str(self.protocol),
             "images": self.images,
             "accuracy": _rounded(self.accuracy),
             "accuracyInterval": [_rounded(bound) for bound in self.accuracy_interval],
@@ -103,19 +114,22 @@ def evaluate(
     groups: NDArray[np.intp],
     class_names: Sequence[str],
     image_names: Sequence[str],
+    *,
+    learned_negatives: bool = False,
+    protocol: Protocol = Protocol.CROSS_VALIDATION,
 ) -> Evaluation:
     """Evaluate a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `image_names` are those of its
     examples.
 
-    The predicted class of an image is the one with the highest score. If there are negative examples, a highest score below 0.5
-    means "none of the classes", which is correct for a negative and wrong for every other image; without negatives, a class is
-    always predicted. For an image of several classes, each of them is correct.
+    The predicted class of an image is the one with the highest score. If there are negative examples, or the heads learned from
+    some (`learned_negatives`), a highest score below 0.5 means "none of the classes", which is correct for a negative and wrong
+    for every other image; otherwise a class is always predicted. For an image of several classes, each of them is correct.
     """
     scores = fit.scores
     nothing = len(class_names)
     best, highest = scores.argmax(axis=1), scores.max(axis=1)
     of_class = np.asarray(membership.any(axis=1))
-    has_negatives = not bool(of_class.all())
+    has_negatives = learned_negatives or not bool(of_class.all())
     predicted = np.where(highest < DECISION_THRESHOLD, nothing, best) if has_negatives else best
     actual = np.where(of_class, membership.argmax(axis=1), nothing)
     # An image of several classes counts for the predicted one.
@@ -127,6 +141,7 @@ def evaluate(
     strata = [np.flatnonzero(actual == index) for index in range(nothing + 1) if (actual == index).any()]
     recalls = [_recall(right[rows], groups[rows]) for rows in strata]
     return Evaluation(
+        protocol=protocol,
         images=len(scores),
         accuracy=float(np.mean([recall for recall, _ in recalls])),
         accuracy_interval=_interval(recalls),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,16 @@ from numpy.typing import NDArray
 
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.classifier import Accelerator
+from ocelli_api.outcome import TuningProgress
 from ocelli_model.backbone import Backbone, BackboneMetadata, Precision
 from ocelli_model.backbones.families import build_tuned, load_network
 from ocelli_model.engine import load_engine
 from ocelli_model.heads import Heads
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.features import compute_features
 from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, normalised_rows, score_unseen
 from ocelli_training.learned import Tuned, TuningOutcome
+from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import Checkpoint, CheckpointStore
@@ -41,8 +44,6 @@ from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
 from ocelli_training.within_class import WithinClass
-
-_BATCH_IMAGES = 64
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class TuningTask:
     linear: Fit
     """The linear heads of all images."""
     images: TuningImages
+    test_numbers: Sequence[int]
+    """Of the images of the Classifier's own test set in the pixel file."""
     recipe: TuningRecipe
     device: Accelerator
     threads: int
@@ -69,7 +72,7 @@ async def fine_tune(
     settings: TrainerSettings,
     store: ObjectStore,
     stop: StopRequest,
-    on_progress: Callable[[float], None],
+    progress: Progress,
 ) -> TuningOutcome:
     """Tune in a thread, with checkpoints next to the other documents of the attempt. Errors as `FineTuning.tune`."""
     checkpoints = CheckpointStore(
@@ -79,21 +82,17 @@ async def fine_tune(
         scratch=task.scratch,
         loop=asyncio.get_running_loop(),
     )
-    return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, on_progress).tune())
+    return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, progress).tune())
 
 
 class FineTuning:
     """One training. It blocks, and is called from a thread of its own."""
 
-    def __init__(
-        self, task: TuningTask, checkpoints: CheckpointStore, stop: StopRequest, on_progress: Callable[[float], None]
-    ) -> None:
-        """`on_progress` is called with the part done, 0 to 1."""
-        self._task, self._checkpoints, self._stop, self._on_progress = task, checkpoints, stop, on_progress
+    def __init__(self, task: TuningTask, checkpoints: CheckpointStore, stop: StopRequest, progress: Progress) -> None:
+        self._task, self._checkpoints, self._stop, self._progress = task, checkpoints, stop, progress
         self._runs = plan_runs(task.examples.folds, task.examples.membership)
         self._heads = PartialHeads(task.examples, task.linear.recipe, threads=task.threads)
         self._finished = _Finished.start(task.examples.membership)
-        self._loss: float | None = None
         self._torch_device = torch.device("cuda" if task.device is Accelerator.GPU else "cpu")
         torch.set_num_threads(task.threads)
         # The same numbers from the same seeds, as far as the libraries can do that.
@@ -110,7 +109,7 @@ class FineTuning:
         checkpoint = self._checkpoints.load()
         if checkpoint is not None:
             self._finished.restore(checkpoint)
-            logger.info("tuning.resumed", extra={"run": len(self._finished.best_epochs)})
+            logger.info("tuning.resumed", extra=checkpoint.place)
         for plan in self._runs[len(self._finished.best_epochs) : -1]:
             self._cross_validate(plan, checkpoint)
             checkpoint = None
@@ -154,7 +153,8 @@ class FineTuning:
         finished.halved = finished.halved or run.state.halved
         served = self._serve(run.network)
         weights, bias = _head_of(run.network)
-        learned = _Learned.measure(served.features(np.arange(len(examples.folds))), examples.membership)
+        features = served.features(np.arange(len(examples.folds)))
+        learned = _Learned.measure(features, examples.membership)
         unseen = score_unseen(
             finished.margins, finished.distances, examples.membership, examples.folds, learned.within_class.least_border
         )
@@ -169,7 +169,13 @@ class FineTuning:
         fit = Fit(
             heads=heads, recipe=self._task.linear.recipe, scores=unseen.scores, unrejected_scores=unseen.unrejected_scores
         )
-        return Tuned(fit=fit, metadata=served.metadata, files=served.files)
+        return Tuned(
+            fit=fit,
+            metadata=served.metadata,
+            files=served.files,
+            features=features,
+            test_features=served.features_of(self._task.test_numbers),
+        )
 
     def _train(self, plan: RunPlan, epochs: int, checkpoint: Checkpoint | None) -> TuningRun:
         task = self._task
@@ -193,9 +199,16 @@ class FineTuning:
         run.state.halved = run.state.halved or self._finished.halved
 
         def after_step(step: Step) -> None:
-            self._loss = step.loss
-            runs = len(self._runs)
-            self._on_progress((plan.number + min(step.done_epochs / epochs, 1.0)) / runs)
+            self._progress.report((plan.number + min(step.done_epochs / epochs, 1.0)) / len(self._runs))
+            self._progress.report_tuning(
+                TuningProgress(
+                    network=plan.number + 1,
+                    networks=len(self._runs),
+                    epoch=min(int(step.done_epochs) + 1, epochs),
+                    epochs=epochs,
+                    loss=round(step.loss, 6),
+                )
+            )
             if self._stop.requested or self._checkpoints.is_due:
                 self._save(run)
             self._stop.end()
@@ -283,11 +296,12 @@ class _Served:
         self._engine = load_engine(backbone, threads=task.threads, device=Accelerator.CPU, precision=Precision.FLOAT32)
 
     def features(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """float32[len(rows), D] of whole images."""
-        images = self._task.images
-        batches = [rows[start : start + _BATCH_IMAGES] for start in range(0, len(rows), _BATCH_IMAGES)]
-        found = [self._engine.features(images.read(batch)) for batch in batches]
-        return np.concatenate(found) if found else np.empty((0, self.metadata.feature_count), dtype=np.float32)
+        """float32[len(rows), D] of whole examples."""
+        return self.features_of([self._task.images.numbers[row] for row in rows.tolist()])
+
+    def features_of(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """float32[len(numbers), D] of whole images by their numbers in the pixel file."""
+        return compute_features(self._engine, self._task.images.pixels, numbers)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ocelli_api.outcome import OutcomeReason
 from ocelli_model.backbone import BackboneMetadata
 from ocelli_training.fit import Fit
+from ocelli_training.own_test_set import TestImages
 from ocelli_training.tuning_recipe import TuningRecipe
+
+TUNED = ", fine-tuned"
+NOT_TUNED = ", not fine-tuned: that did not improve on its linear heads"
+"""What the description of a network ends with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -20,6 +28,10 @@ class Tuned:
     metadata: BackboneMetadata
     files: Mapping[str, bytes]
     """The files of the network, by name."""
+    features: NDArray[np.float32]
+    """float32[N, D]: of the examples, by this network."""
+    test_features: NDArray[np.float32]
+    """float32[M, D]: of the test set."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,6 +53,10 @@ class Learned:
     fit: Fit
     metadata: BackboneMetadata
     """Of the network."""
+    features: NDArray[np.float32]
+    """float32[N, D]: of the examples, by this network."""
+    test: TestImages | None = None
+    """The Classifier's own test set, with features of this network."""
     network_files: Mapping[str, bytes] | None = None
     """The network's files where it is the artifact's own; None: it is an installed backbone."""
     description: str
@@ -49,6 +65,13 @@ class Learned:
     reason: OutcomeReason = OutcomeReason.SUCCEEDED
     tuning: Mapping[str, Any] | None = None
     """For the report."""
+    before_tuning: Learned | None = None
+    """The linear heads that fine-tuning began with, where it improved on them."""
+
+    @property
+    def judged_features(self) -> NDArray[np.float32]:
+        """float32[N + M, D]: of the examples, then of the test set."""
+        return self.features if self.test is None else np.concatenate([self.features, self.test.features])
 
 
 def conclude_tuning(linear: Learned, recipe: TuningRecipe, outcome: TuningOutcome) -> Learned:
@@ -58,10 +81,9 @@ def conclude_tuning(linear: Learned, recipe: TuningRecipe, outcome: TuningOutcom
         message += f"; each batch of {recipe.batch_images} ran as two halves, because a whole one exceeds the GPU's memory"
     tuned = outcome.tuned
     if tuned is None:
-        return Learned(
-            fit=linear.fit,
-            metadata=linear.metadata,
-            description=f"{linear.description}, not fine-tuned: that did not improve on its linear heads",
+        return replace(
+            linear,
+            description=linear.description + NOT_TUNED,
             message=f"{message}; fine-tuning did not improve on the linear heads, which are the result",
             reason=OutcomeReason.NOT_IMPROVED,
             tuning=outcome.report,
@@ -69,8 +91,11 @@ def conclude_tuning(linear: Learned, recipe: TuningRecipe, outcome: TuningOutcom
     return Learned(
         fit=tuned.fit,
         metadata=tuned.metadata,
+        features=tuned.features,
+        test=None if linear.test is None else replace(linear.test, features=tuned.test_features),
         network_files=tuned.files,
-        description=f"{linear.description}, fine-tuned",
+        description=linear.description + TUNED,
         message=message,
         tuning=outcome.report,
+        before_tuning=linear,
     )

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
 
-from ocelli_api.outcome import ProgressReport, Stage
+from ocelli_api.outcome import ProgressReport, Stage, TuningProgress
 from ocelli_api.times import format_time
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
@@ -47,6 +47,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         self._stage = Stage.READING
         self._part = 0.0
         self._data_valid = False
+        self._tuning: TuningProgress | None = None
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -68,12 +69,16 @@ class Progress(AbstractAsyncContextManager["Progress"]):
 
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
         """Enter a stage and write the file."""
-        self._stage, self._part, self._data_valid = stage, 0.0, data_valid
+        self._stage, self._part, self._data_valid, self._tuning = stage, 0.0, data_valid, None
         await self._write()
 
     def report(self, part: float) -> None:
         """Set the part of the stage that is done, 0 to 1. From any thread; smaller values than before are ignored."""
         self._part = max(self._part, min(part, 1.0))
+
+    def report_tuning(self, tuning: TuningProgress) -> None:
+        """Set how far fine-tuning is. From any thread."""
+        self._tuning = tuning
 
     def build_report(self) -> ProgressReport:
         """The contents of the file."""
@@ -87,6 +92,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             percent=percent,
             data_valid=self._data_valid,
             estimated_completion=self._estimate(percent),
+            fine_tuning=self._tuning,
         )
 
     def _estimate(self, percent: int) -> str | None:

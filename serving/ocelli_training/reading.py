@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
-from ocelli_storage.archives import SkippedEntry
-from ocelli_storage.image_file import ImageError
+from ocelli_storage.archives import EXAMPLE_KINDS, SkippedEntry
+from ocelli_storage.image_file import ImageError, open_image
 from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.source_reader import SourceReader
@@ -59,6 +59,7 @@ class ImageReader:
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
+        self._sides: dict[str, tuple[int, int] | None] = {}
 
     async def read(
         self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
@@ -119,6 +120,8 @@ class ImageReader:
                     entries.append((item.name, item))
                 else:
                     digest = hashlib.sha256(item.data).hexdigest()
+                    if digest not in self._sides:
+                        self._sides[digest] = _read_sides(item.data)
                     entries.append((item.name, digest))
                     future = self._decode_once(digest, item.data)
                     if future is not None:
@@ -148,7 +151,19 @@ class ImageReader:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
         result = self._decoded[entry]
-        return FileReading(name=name, fault=result) if isinstance(result, ImageFault) else FileReading(name=name, digest=entry)
+        if isinstance(result, ImageFault):
+            return FileReading(name=name, fault=result)
+        return FileReading(name=name, digest=entry, sides=self._sides[entry])
+
+
+def _read_sides(data: bytes) -> tuple[int, int] | None:
+    """See `FileReading.sides`."""
+    try:
+        with open_image(data, EXAMPLE_KINDS) as image:
+            return min(image.width, image.height), max(image.width, image.height)
+    except ImageError:
+        # The decoder reports it.
+        return None
 
 
 async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:

@@ -15,15 +15,23 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.documents import build_document
+from ocelli_api.outcome import Comparison
 from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
-from ocelli_training.evaluate import Evaluation
+from ocelli_training.evaluate import Evaluation, Protocol
 from ocelli_training.fit import Recipe
+from ocelli_training.label_errors import LabelErrors
 
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
+OUTLIERS_REPORTED = 100
+SMALL_IMAGES_REPORTED = 100
+SUSPECTS_REPORTED = 1000
+_DECIMALS = 6
+EXCLUDED_REPORTED = 100
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -52,14 +60,27 @@ class Report:
     evaluation: Evaluation
     groups: NDArray[np.intp]
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
+    label_errors: LabelErrors
+    """Rows are those of the examples."""
+    outliers: Sequence[int]
+    """Rows of the examples that are unlike those of every class, the most unlike first."""
+    input_side_pixels: int
+    """The shorter side of the backbone's input."""
+    excluded_from_test: Sequence[Example] = ()
+    """Images of the Classifier's own test set that are also examples, or near duplicates of examples."""
+    comparison: Comparison | None = None
+    """With the revision that served; None if there was none."""
     tuning: Mapping[str, Any] | None = None
     """Recipe and figures of fine-tuning; None: there was none."""
+    before_tuning: Evaluation | None = None
+    """Of the linear heads that the tuned network began with; None: no network was tuned."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
         examples = self.dataset.examples
         near_duplicates = [(examples[row], examples[oldest]) for row, oldest in enumerate(self.groups) if row != oldest]
         conflicts = find_conflicts(examples, self.groups)
+        small = [example for example in examples if example.sides is not None and example.sides[0] < self.input_side_pixels]
         return {
             "formatVersion": FORMAT_VERSION,
             **self.artifact,
@@ -81,13 +102,53 @@ class Report:
                     }
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
                 ],
+                "estimatedLabelErrors": self.label_errors.estimated,
+                "suspectedLabelErrorsCount": len(self.label_errors.suspects),
+                "suspectedLabelErrors": [
+                    {
+                        "image": image_name(examples[suspect.row]),
+                        "class": self._class_name(examples[suspect.row]),
+                        "probability": round(suspect.given_probability, _DECIMALS),
+                        "suggestedClass": self.dataset.reports[suspect.suggested].example_set.class_name,
+                        "suggestedProbability": round(suspect.suggested_probability, _DECIMALS),
+                    }
+                    for suspect in self.label_errors.suspects[:SUSPECTS_REPORTED]
+                ],
+                "outliersCount": len(self.outliers),
+                "outliers": [
+                    {"image": image_name(examples[row]), "class": self._class_name(examples[row])}
+                    for row in self.outliers[:OUTLIERS_REPORTED]
+                ],
+                "sides": _describe_sides(examples),
+                "inputSidePixels": self.input_side_pixels,
+                "smallImagesCount": len(small),
+                "smallImages": [
+                    {"image": image_name(example), "class": self._class_name(example), "sides": list(example.sides or ())}
+                    for example in small[:SMALL_IMAGES_REPORTED]
+                ],
             },
             "recipe": {
                 "views": [str(view) for view in self.recipe.views],
                 "penalty": self.recipe.penalty,
-                **({} if self.tuning is None else {"fineTuning": self.tuning}),
+                **({} if self.tuning is None else {"fineTuning": {**self.tuning, **self._linear()}}),
             },
-            "evaluation": self.evaluation.to_json(),
+            "evaluation": {**self.evaluation.to_json(), **self._excluded()},
+            **({} if self.comparison is None else {"comparison": build_document(self.comparison)}),
+        }
+
+    def _linear(self) -> dict[str, Any]:
+        if self.before_tuning is None:
+            return {}
+        summary = self.before_tuning.summary()
+        return {"linearAccuracy": summary["accuracy"], "linearAccuracyInterval": summary["accuracyInterval"]}
+
+    def _excluded(self) -> dict[str, Any]:
+        if self.evaluation.protocol is not Protocol.TEST_SET:
+            return {}
+        excluded = self.excluded_from_test
+        return {
+            "excludedCount": len(excluded),
+            "excluded": [image_name(example) for example in excluded[:EXCLUDED_REPORTED]],
         }
 
     def _class_name(self, example: Example) -> str | None:
@@ -97,6 +158,16 @@ class Report:
 def image_name(example: Example) -> str:
     """An example as reports name it: its source, and the file in it."""
     return f"{example.source} › {shown_name(example.name)}"
+
+
+def _describe_sides(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
+    """Smallest, median and largest of the shorter and of the longer sides, in pixels."""
+    sides = np.array([example.sides for example in examples if example.sides is not None], dtype=np.intp).reshape(-1, 2)
+    return {
+        name: {"smallest": int(column.min()), "median": round(float(np.median(column))), "largest": int(column.max())}
+        for name, column in zip(("shorter", "longer"), sides.T, strict=True)
+        if len(column)
+    }
 
 
 def find_conflicts(examples: Sequence[Example], groups: NDArray[np.intp]) -> list[tuple[Example, Example]]:

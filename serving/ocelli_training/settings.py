@@ -40,6 +40,8 @@ class TrainerSettings(PodSettings):
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)
     """Number of the attempt. The outcome repeats it."""
+    baseline_revision: str = setting(Environment.BASELINE_REVISION, SettingType("a revision", str), "")
+    """The revision that serves, which the new one is compared with. Empty: there is none."""
     backbones: tuple[InstalledBackbone, ...] = setting(Environment.BACKBONES, _BACKBONES, "")
     """Backbones in the object store. `Auto` means `EfficientNetLite0`, or the first one if that is not listed."""
     file_sources_folder: Path | None = setting(Environment.FILE_SOURCES_FOLDER, optional(FOLDER), "")

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ocelli_api.classifier import Accelerator, ClassifierSpec, Pretrained, Strategy, parse_spec
+from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, library_versions, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
+from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
@@ -30,26 +28,28 @@ from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
-from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
+from ocelli_training.features import PRECISION
+from ocelli_training.fit import Examples, View, normalised_rows
 from ocelli_training.folds import assign_folds
-from ocelli_training.learned import Learned, conclude_tuning
+from ocelli_training.judged import Judged, find_erased_customers, save_judged
+from ocelli_training.judgement import judge_learned
+from ocelli_training.learned import NOT_TUNED, TUNED, Learned
+from ocelli_training.learner import Learner, TrainingData
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
+from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, describe_artifact, image_name, render_page
+from ocelli_training.report import Report, describe_artifact, render_page
+from ocelli_training.served_baseline import compare_stored
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
 from ocelli_training.stop_request import StopRequest
-from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
 """With more images, only whole views are used: other views improve little then, and double time and memory."""
 _VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
-_PRECISION = Precision.FLOAT32
-"""Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +59,17 @@ class DefinitionError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _TrainingData:
-    """The dataset as numbers: one row for each of its examples."""
+class _Results:
+    """What a training stores."""
 
-    dataset: Dataset
-    examples: Examples
-    groups: NDArray[np.intp]
-    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
-    numbers: Sequence[int]
-    """Of each example in the pixel file."""
+    definition: Mapping[str, Any]
+    """As it was read."""
+    learned: Learned
+    artifact: Artifact
+    report: Report
+    judged: Judged
+    customers: Sequence[str | None]
+    """The key of the customer of each judged image."""
 
 
 class Training:
@@ -97,20 +99,20 @@ class Training:
         definition = parse_spec(document)
         earlier = await self._load_earlier_artifact()
         if earlier is not None:
-            return self._reuse(definition, earlier)
+            return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
             return await self._import_pretrained(definition.pretrained)
-        if definition.model.strategy is Strategy.FINE_TUNE:
-            _require_pytorch()
-            self._progress.expect_fine_tuning()
+        learner = Learner(settings=settings, store=self._store, scratch=self._scratch, progress=self._progress, stop=self._stop)
+        learner.prepare(definition)
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         preprocessing = metadata.preprocessing
         with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
             data = await self._read(document, metadata, pixels, seed=definition.model.seed)
-            learned = await self._learn(definition, metadata, choice.description, data, pixels)
-        evaluation = await self._evaluate(learned.fit, data)
+            learned = await learner.learn(definition, metadata, choice.description, data)
+            await self._progress.begin(Stage.EVALUATING)
+            judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
         exports = await build_exports(
             self._store,
             learned.metadata,
@@ -127,9 +129,9 @@ class Training:
             backbone_name=metadata.name,
             backbone_digest=learned.metadata.digest,
             backbone_place=PartPlace.BACKBONE if learned.network_files is None else PartPlace.ARTIFACT,
-            precision=_PRECISION,
+            precision=PRECISION,
             preprocessing=preprocessing,
-            metrics=evaluation.summary(),
+            metrics=judgement.evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
             library_versions=library_versions() if learned.network_files is None else library_versions("torch", "torchvision"),
@@ -138,12 +140,28 @@ class Training:
             artifact=describe_artifact(settings.classifier, artifact, learned.description),
             dataset=data.dataset,
             recipe=learned.fit.recipe,
-            evaluation=evaluation,
+            evaluation=judgement.evaluation,
             groups=data.groups,
+            label_errors=judgement.label_errors,
+            outliers=judgement.outliers,
+            input_side_pixels=min(preprocessing.height, preprocessing.width),
+            excluded_from_test=() if data.test is None else data.test.test_set.excluded,
+            comparison=judgement.comparison,
             tuning=learned.tuning,
+            before_tuning=judgement.before_tuning,
         )
-        await self._store_results(artifact, report, learned)
-        return self._succeeded(learned.message, artifact, learned.description, learned.reason)
+        judged_on = () if data.test is None else data.test.test_set.examples
+        results = _Results(
+            definition=document,
+            learned=learned,
+            artifact=artifact,
+            report=report,
+            judged=judgement.judged,
+            customers=[example.customer for example in (*data.dataset.examples, *judged_on)],
+        )
+        await self._store_results(results)
+        outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
+        return replace(outcome, comparison=judgement.comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
         """Check the files that the definition names, and store them as an artifact with its own network. Nothing is trained."""
@@ -180,11 +198,13 @@ class Training:
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _store_definition(self) -> None:
+    async def _store_definition(self) -> dict[str, Any]:
+        """Returns what was stored."""
         # Read again: sources that were erased meanwhile must not be stored again.
         definition = await self._load_definition()
         key = self._settings.location.definition_key(self._settings.revision)
         await self._store.put(key, _json(definition))
+        return definition
 
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
@@ -209,11 +229,9 @@ class Training:
             logger.warning("artifact.unusable", extra={"error": str(error)})
             return None
 
-    def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
+    async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
         description = artifact.backbone_name
-        if definition.pretrained is None and artifact.backbone_place is PartPlace.ARTIFACT:
-            description += ", fine-tuned"
         try:
             choice = choose_backbone(definition.model.backbone, self._settings.backbones)
             if choice.installed.digest == artifact.backbone_digest:
@@ -221,17 +239,28 @@ class Training:
         except BackboneNotInstalledError:
             # It was installed when the artifact was made. Serving does not depend on the trainer's list.
             pass
-        return self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
+        reason = OutcomeReason.SUCCEEDED
+        if definition.model.strategy is Strategy.FINE_TUNE and definition.pretrained is None:
+            improved = artifact.backbone_place is PartPlace.ARTIFACT
+            description += TUNED if improved else NOT_TUNED
+            reason = OutcomeReason.SUCCEEDED if improved else OutcomeReason.NOT_IMPROVED
+        outcome = self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description, reason)
+        baseline = self._settings.baseline_revision
+        return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
 
     async def _read(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int
-    ) -> _TrainingData:
+    ) -> TrainingData:
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
-            dataset, numbers = await self._read_remaining(document, metadata, pixels)
+            dataset, test_set, numbers = await self._read_remaining(document, metadata, pixels)
             await self._progress.begin(Stage.EXTRACTING)
-            return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
+            data = await asyncio.to_thread(self._extract, await loading, dataset, test_set, pixels, numbers, seed)
+            if data.test is not None:
+                # Again, without near duplicates of examples.
+                check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+            return data
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -242,12 +271,12 @@ class Training:
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )
         return await asyncio.to_thread(
-            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=_PRECISION
+            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=PRECISION
         )
 
     async def _read_remaining(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
+    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
@@ -261,10 +290,10 @@ class Training:
 
     async def _read_dataset(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
-        """The checked dataset, and for each of its examples its number in the pixel file."""
+    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
+        """The checked dataset and test set, and the numbers of all their images in the pixel file."""
         started = time.monotonic()
-        sets = example_sets(definition)
+        sets, sets_of_test = example_sets(definition), find_test_sets(definition)
         sources = open_sources(self._settings, self._store, self._scratch)
         images = ImageReader(
             sources=sources,
@@ -274,9 +303,10 @@ class Training:
         )
         try:
             async with sources:
-                readings = await images.read(self._settings.classifier, sets, self._progress.report)
+                every = await images.read(self._settings.classifier, (*sets, *sets_of_test), self._progress.report)
         finally:
             images.close()
+        readings, readings_of_test = every[: len(sets)], every[len(sets) :]
         dataset = build_dataset(sets, readings)
         for report in dataset.reports:
             logger.info(
@@ -291,29 +321,50 @@ class Training:
                 },
             )
         check_dataset(self._settings.classifier, dataset, readings)
+        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        if test_set is not None:
+            check_test_set(self._settings.classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        return dataset, [images.pixel_number(example.digest) for example in dataset.examples]
+        judged_on = () if test_set is None else test_set.examples
+        return dataset, test_set, [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
 
-    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _TrainingData:
-        """Compute features of all images, and find near duplicates."""
+    def _extract(
+        self,
+        engine: Engine,
+        dataset: Dataset,
+        test_set: TestSet | None,
+        pixels: PixelFile,
+        numbers: Sequence[int],
+        seed: int,
+    ) -> TrainingData:
+        """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
-        count = len(numbers)
+        count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
+        # A test set changes nothing about what is learned.
+        other_views = {view: np.empty_like(features[:learned]) for view in _VIEWS if learned <= VIEWS_LIMIT_IMAGES}
         prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
             images = pixels.read(numbers[rows])
             features[rows] = engine.features(images)
+            examples_here = images[: max(0, learned - start)]
             for view, view_features in other_views.items():
-                view_features[rows] = engine.features(_VIEWS[view](images))
+                if len(examples_here):
+                    view_features[rows] = engine.features(_VIEWS[view](examples_here))
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        sets = np.array([example.set_index for example in dataset.examples], dtype=np.intp)
-        oldest_first = sorted(range(count), key=lambda row: (dataset.examples[row].round, dataset.examples[row].digest))
+        images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
+        sets = np.array([example.set_index for example in images_of_all], dtype=np.intp)
+        # Test images come last, so that none of them changes the group of an example.
+        oldest_first = sorted(
+            range(count), key=lambda row: (row >= learned, images_of_all[row].round, images_of_all[row].digest)
+        )
         groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
-        membership = np.zeros((count, len(dataset.class_names)), dtype=np.bool_)
+        test = None if test_set is None else TestImages.build(test_set, features[learned:], groups[learned:], learned)
+        features, groups, sets = features[:learned], groups[:learned], sets[:learned]
+        membership = np.zeros((learned, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
                 membership[row, example.set_index] = True
@@ -323,87 +374,25 @@ class Training:
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups, numbers=numbers)
+        return TrainingData(dataset=dataset, examples=examples, groups=groups, pixels=pixels, numbers=numbers, test=test)
 
-    async def _learn(
-        self, definition: ClassifierSpec, metadata: BackboneMetadata, description: str, data: _TrainingData, pixels: PixelFile
-    ) -> Learned:
-        started = time.monotonic()
-        await self._progress.begin(Stage.FITTING)
-        tunes = definition.model.strategy is Strategy.FINE_TUNE
-        # Fine-tuning takes nearly all of the stage.
-        report = (lambda part: None) if tunes else self._progress.report
-        fit = await asyncio.to_thread(fit_heads, data.examples, report, threads=self._settings.cpu_count)
-        logger.info(
-            "heads.fitted",
-            extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
-        )
-        message = f"Trained on {len(data.dataset.examples)} images"
-        linear = Learned(fit=fit, metadata=metadata, description=description, message=message)
-        if not tunes:
-            return linear
-        recipe = TuningRecipe.complete(definition.model, mirror=View.MIRRORED in fit.recipe.views)
-        # Imported on demand: PyTorch takes seconds, and most trainers do not have it.
-        from ocelli_training.fine_tuning import TuningTask, fine_tune
-        from ocelli_training.tuning_run import TuningImages
-
-        backbone = await load_backbone(
-            self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(Accelerator.GPU)
-        )
-        task = TuningTask(
-            backbone=backbone,
-            examples=data.examples,
-            linear=fit,
-            images=TuningImages(
-                pixels=pixels,
-                numbers=data.numbers,
-                digests=[example.digest for example in data.dataset.examples],
-                membership=data.examples.membership,
-            ),
-            recipe=recipe,
-            device=device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator)),
-            threads=self._settings.cpu_count,
-            scratch=self._scratch,
-        )
-        outcome = await fine_tune(task, self._settings, self._store, self._stop, self._progress.report)
-        return conclude_tuning(linear, recipe, outcome)
-
-    async def _evaluate(self, fit: Fit, data: _TrainingData) -> Evaluation:
-        await self._progress.begin(Stage.EVALUATING)
-        names = [image_name(example) for example in data.dataset.examples]
-        evaluation = await asyncio.to_thread(
-            evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
-        )
-        logger.info(
-            "heads.evaluated",
-            extra={
-                "images": evaluation.images,
-                "accuracy": evaluation.accuracy,
-                "misclassified": len(evaluation.misclassified),
-                "calibration_error": evaluation.calibration_error,
-            },
-        )
-        return evaluation
-
-    async def _store_results(self, artifact: Artifact, report: Report, learned: Learned) -> None:
-        """Write definition and reports, then the artifact: once `artifact.json` exists, the revision counts as trained."""
+    async def _store_results(self, results: _Results) -> None:
+        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
+        trained."""
         await self._progress.begin(Stage.STORING)
-        document = report.to_json()
-        location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
+        location, revision, learned = self._settings.location, self._settings.revision, results.learned
+        document = results.report.to_json()
+        erased = find_erased_customers(results.definition, await self._store_definition())
+        await save_judged(self._store, location, revision, results.judged, results.customers, erased)
         await self._store.put(location.artifact_key(revision, REPORT), _json(document))
         await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
         if learned.network_files is not None:
             prefix = location.network_prefix(revision)
             await save_backbone(self._store, learned.metadata, learned.network_files, prefix=prefix)
-        digest = await save_artifact(self._store, location, artifact)
-        counts = {name: document["data"][f"{name}Count"] for name in ("nearDuplicates", "conflicts")}
+        digest = await save_artifact(self._store, location, results.artifact)
+        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
+        counts = {name: document["data"][f"{name}Count"] for name in counted}
         logger.info("artifact.stored", extra={"digest": digest, **counts})
-
-
-def _require_pytorch() -> None:
-    if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
-        raise PyTorchMissingError
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

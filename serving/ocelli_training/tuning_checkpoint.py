@@ -39,6 +39,11 @@ class Checkpoint:
     document: Mapping[str, Any]
     tensors: dict[str, Tensor]
 
+    @property
+    def place(self) -> Mapping[str, int]:
+        """For the log: how many networks are finished, and how many steps of the next one are done."""
+        return {"networks": len(self.document["bestEpochs"]), "steps": self.document.get("run", {}).get("updates", 0)}
+
 
 class CheckpointStore:
     """The checkpoints of one attempt. Its methods block, and are called from a thread other than the event loop's."""
@@ -86,7 +91,7 @@ class CheckpointStore:
             logger.warning("checkpoint.not_stored", extra={"error": str(error)})
         else:
             self._file = file
-            logger.info("checkpoint.stored", extra={"bytes": path.stat().st_size})
+            logger.info("checkpoint.stored", extra={"bytes": path.stat().st_size, **checkpoint.place})
         finally:
             path.unlink(missing_ok=True)
         self._saved_at = time.monotonic()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.charts.releases import CHECKOUT
+from tests.documented_commands import bash_blocks
 
 KUBECTL = f"""#!/bin/sh
 case " $* " in
@@ -48,14 +47,8 @@ def gateway_port() -> Iterator[int]:
     thread.join()
 
 
-def blocks(alert: str) -> list[str]:
-    """The commands to paste into a shell."""
-    section = (CHECKOUT / "docs" / "runbooks.md").read_text().partition(f"\n## {alert}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^```bash\n(.*?)^```$", section, re.M | re.S)
-
-
 def test_every_gateway_reports_its_problems_even_if_it_is_not_healthy(tmp_path: Path, gateway_port: int) -> None:
-    (block,) = blocks("OcelliGatewayErrors")
+    (block,) = bash_blocks("docs/runbooks.md", "OcelliGatewayErrors")
     (tmp_path / "kubectl").write_text(KUBECTL)
     (tmp_path / "kubectl").chmod(0o755)
     address = {"OCELLI_GATEWAY_HOST": "127.0.0.1", "OCELLI_GATEWAY_INTERNAL_PORT": str(gateway_port)}

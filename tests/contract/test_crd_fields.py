@@ -20,6 +20,7 @@ VERSION = CRD["spec"]["versions"][0]
 SPEC = VERSION["schema"]["openAPIV3Schema"]["properties"]["spec"]
 STATUS = VERSION["schema"]["openAPIV3Schema"]["properties"]["status"]
 CLASS = SPEC["properties"]["classes"]["items"]
+COMPARISON = STATUS["properties"]["history"]["items"]["properties"]["comparison"]
 PRETRAINED = SPEC["properties"]["pretrained"]
 ACRONYMS = {"Cpu": "CPU", "Id": "ID"}
 
@@ -29,6 +30,7 @@ SCHEMAS = {
     api.Source: CLASS["properties"]["examples"]["items"],
     api.ModelRecipe: SPEC["properties"]["model"],
     api.Evaluation: SPEC["properties"]["evaluation"],
+    api.Promotion: SPEC["properties"]["promotion"],
     api.Pretrained: PRETRAINED,
     api.PretrainedWeights: PRETRAINED["properties"]["weights"],
     api.PretrainedImages: PRETRAINED["properties"]["images"],
@@ -41,6 +43,8 @@ SCHEMAS = {
     api.Progress: STATUS["properties"]["progress"],
     api.HistoryEntry: STATUS["properties"]["history"]["items"],
     api.AccuracyInterval: STATUS["properties"]["accuracyInterval"],
+    api.RevisionComparison: COMPARISON,
+    api.AccuracyDrop: COMPARISON["properties"]["accuracyDrop"],
     Condition: STATUS["properties"]["conditions"]["items"],
 }
 
@@ -82,13 +86,22 @@ def test_the_defaults_are_the_same(cls: type) -> None:
 
 
 def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
-    for cls in (api.ClassifierSpec, api.ExampleClass, api.Progress, api.HistoryEntry, api.AccuracyInterval):
+    stored = (api.Progress, api.HistoryEntry, api.AccuracyInterval, api.RevisionComparison, api.AccuracyDrop)
+    for cls in (api.ClassifierSpec, api.ExampleClass, *stored):
         required = {
             json_name(field.name)
             for field in dataclasses.fields(cls)
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }
         assert required == set(SCHEMAS[cls].get("required", ()))
+
+
+def test_a_test_set_has_the_schema_of_classes() -> None:
+    tested = SPEC["properties"]["evaluation"]["properties"]["classes"]
+    assert tested["maxItems"] == api.CLASSES_LIMIT
+    assert tested["items"]["required"] == CLASS["required"]
+    assert tested["items"]["properties"].keys() == CLASS["properties"].keys()
+    assert tested["items"]["properties"]["examples"]["items"] == CLASS["properties"]["examples"]["items"]
 
 
 def test_the_served_revision_has_the_figures_of_the_history() -> None:
@@ -122,6 +135,7 @@ def test_the_bounds_are_the_same() -> None:
 def test_the_enums_are_the_same() -> None:
     assert STATUS["properties"]["progress"]["properties"]["stage"]["enum"] == [str(stage) for stage in Stage]
     assert SPEC["properties"]["dataRetention"]["enum"] == [str(retention) for retention in api.DataRetention]
+    assert SPEC["properties"]["promotion"]["properties"]["approval"]["enum"] == [str(approval) for approval in api.Approval]
     assert PRETRAINED["properties"]["activation"]["enum"] == [str(activation) for activation in api.Activation]
     for part, packaged in (("weights", api.PackagedWeightsName), ("labels", api.PackagedLabels)):
         names = PRETRAINED["properties"][part]["properties"]["packaged"]["enum"]

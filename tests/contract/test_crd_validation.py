@@ -43,6 +43,10 @@ def make_pretrained(
     return {**manifest, "spec": {"pretrained": {"weights": weights, **given}}}
 
 
+def with_spec(manifest: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    return {**manifest, "spec": {**manifest["spec"], **spec}}
+
+
 LABELS = {"url": "https://data.test/labels.txt"}
 
 
@@ -90,6 +94,14 @@ ACCEPTED = {
     "GPUs": make_classifier(
         training={"accelerator": "GPU", "runtimeClassName": "nvidia"},
         serving={"accelerator": "Auto", "runtimeClassName": "nvidia"},
+    ),
+    "gates": make_classifier(promotion={"minAccuracy": "0.7", "maxAccuracyDrop": "0", "approval": "Manual"}),
+    "an approval": make_classifier(approvedRevision="abcdef0123"),
+    "pretrained weights with an approval": with_spec(make_pretrained(packaged="OpenNSFW"), promotion={"approval": "Manual"}),
+    "a test set of one class": make_classifier(evaluation={"classes": [make_class("dog", upload=DIGEST)]}),
+    "a test set of 500 classes": make_classifier(
+        classes=[make_class("é" * 120 + str(number)) for number in range(500)],
+        evaluation={"classes": [make_class("é" * 120 + str(499 - number)) for number in range(500)]},
     ),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
@@ -216,6 +228,40 @@ REFUSED = {
         "should match",
     ),
     "a pin that is not a revision": (make_classifier(pinnedRevision="latest"), "should match"),
+    "an approval that is not a revision": (make_classifier(approvedRevision="latest"), "should match"),
+    "a number as a decimal": (make_classifier(promotion={"minAccuracy": 0.7}), "must be of type string"),
+    "a minimum above 1": (make_classifier(promotion={"minAccuracy": "1.01"}), "should match"),
+    "a negative drop": (make_classifier(promotion={"maxAccuracyDrop": "-0.1"}), "should match"),
+    "an unknown approval": (make_classifier(promotion={"approval": "Never"}), "Unsupported value"),
+    "a minimum for pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), promotion={"minAccuracy": "0.7"}),
+        "a pretrained classifier has no measured accuracy",
+    ),
+    "a test set for pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), evaluation={"classes": [make_class()]}),
+        "a pretrained classifier is not evaluated",
+    ),
+    "a test set of an unknown class": (
+        make_classifier(evaluation={"classes": [make_class("cow")]}),
+        "evaluation.classes names a class that is not in classes",
+    ),
+    "a test set with a class twice": (
+        make_classifier(evaluation={"classes": [make_class("cat"), make_class("cat")]}),
+        "Duplicate value",
+    ),
+    "an empty test set": (make_classifier(evaluation={"classes": []}), "should have at least 1 items"),
+    "2,020 sources of a test set": (
+        make_classifier(
+            classes=[make_class(str(number)) for number in range(202)],
+            evaluation={
+                "classes": [
+                    {"name": str(number), "examples": [{"url": f"https://data.test/{part}.zip"} for part in range(10)]}
+                    for number in range(202)
+                ]
+            },
+        ),
+        "evaluation.classes has more than 2,000 sources",
+    ),
 }
 
 
@@ -232,6 +278,11 @@ def test_a_forbidden_character_is_refused(api_server: SyncClusterAccess, charact
 
 
 ENTRY = {"revision": "0123456789", "trainedAt": "2026-05-04T11:50:00Z"}
+COMPARISON = {
+    "baseline": "0123456789",
+    "accuracyDrop": {"drop": "-0.012", "lower": "-0.100", "upper": "0.021"},
+    "images": 100,
+}
 FIGURES = {"accuracy": "0.934", "accuracyInterval": {"lower": "0.871", "upper": "1.000"}, "judgedImages": 100}
 
 
@@ -252,6 +303,8 @@ def test_figures_of_a_revision_can_be_added_and_removed(api_server: SyncClusterA
     written: list[Any] = [
         {"observedGeneration": 1, "history": [{**ENTRY, **FIGURES}], **FIGURES},
         {"observedGeneration": 1, "history": [{**ENTRY, **FIGURES}], "accuracy": "0.9"},
+        {"observedGeneration": 1, "history": [{**ENTRY, "comparison": COMPARISON, "promotedAt": "2026-05-04T11:50:00Z"}]},
+        {"observedGeneration": 1, "history": [{**ENTRY, "comparison": {"baseline": "0123456789", "fault": "no images"}}]},
     ]
     for status in written:
         assert write_status(api_server, namespace, **status) == ""

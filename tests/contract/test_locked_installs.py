@@ -1,4 +1,4 @@
-"""Development environments and images install only locked packages, each by its hash."""
+"""Development environments and images install only locked packages, each by its hash; images get what they copy."""
 
 from __future__ import annotations
 
@@ -68,3 +68,11 @@ def test_a_custom_base_image_is_in_the_list_of_packages(tmp_path: Path) -> None:
         {"name": "org.opencontainers.image.base.name", "value": "python:3.11"},
         {"name": "org.opencontainers.image.base.digest", "value": "sha256:abc"},
     ]
+
+
+def test_the_build_context_has_what_the_images_copy() -> None:
+    lines = [line.split()[1:-1] for line in read_commands("images/Dockerfile") if line.startswith("COPY ")]
+    copied = {word for words in lines if not words[0].startswith("--from") for word in words}
+    kept = [line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert len(copied) > 5
+    assert [path for path in sorted(copied) if not any(f"{path}/".startswith(f"{name}/") for name in kept)] == []

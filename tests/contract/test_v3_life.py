@@ -331,6 +331,31 @@ def test_retrain_of_a_pinned_classifier_starts_from_the_pin_and_ends_it(stage: S
     assert "pinnedRevision" not in stage.classifier(classifier_id)["spec"]
 
 
+def test_retrain_keeps_the_test_set_and_the_gates(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    manifest = stage.classifier(classifier_id)
+    tested = [{"name": "owl", "examples": [{"url": "https://data.example.com/owl-test.zip"}]}]
+    manifest["spec"]["evaluation"] = {"holdoutFraction": 0.2, "classes": tested}
+    manifest["spec"]["promotion"] = {"maxAccuracyDrop": "0.02", "approval": "Automatic"}
+    stage.put_classifier(manifest)
+    stage.finish_training(classifier_id)
+    assert client.retrain(classifier_id, STORK).status_code == 200
+    spec = stage.classifier(classifier_id)["spec"]
+    assert spec["evaluation"]["classes"] == tested
+    assert spec["promotion"]["maxAccuracyDrop"] == "0.02"
+
+
+def test_retrain_that_a_gate_refused_shows_the_figures_and_the_served_classes(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    name = parse_classifier(stage.classifier(classifier_id))
+    stage.fail_training(classifier_id, f"{name}: revision b is 0.083 less accurate than revision a on 240 images")
+    body = client.get(classifier_id).json()
+    assert (body["status"], class_names(body)) == ("failed", ["heron", "owl"])
+    assert body["explanation"] == "revision b is 0.083 less accurate than revision a on 240 images"
+    assert client.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 200
+
+
 def test_retrain_survives_a_write_in_between(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
 

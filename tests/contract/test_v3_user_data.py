@@ -148,6 +148,35 @@ def test_images_of_the_customer_are_deleted_from_object_store_and_definitions(st
     assert {bool(source.get("erased")) for source in stored if source.get("customer")} == {True}
 
 
+def test_judged_scores_of_the_customers_pictures_are_deleted(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("mixed")
+    retrain_for_customer(client, identity)
+    stage.finish_training(identity)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    kept = [location.judged_key("0" * 10, customer) for customer in (None, customer_key("another"))]
+    erased = [location.judged_key(revision, customer_key(CUSTOMER)) for revision in ("0" * 10, "1" * 10)]
+    for key in (*kept, *erased):
+        (stage.store_folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (stage.store_folder / key).write_bytes(b"scores")
+    delete_user_data(client)
+    assert [key for key in (*kept, *erased) if (stage.store_folder / key).exists()] == kept
+
+
+def test_test_images_of_the_customer_are_erased_like_examples(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("tested")
+    manifest = stage.classifier(identity)
+    source = {"upload": "a" * 64, "customer": customer_key(CUSTOMER)}
+    name = manifest["spec"]["classes"][0]["name"]
+    manifest["spec"]["evaluation"] = {"holdoutFraction": 0.2, "classes": [{"name": name, "examples": [source]}]}
+    stage.put_classifier(manifest)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    (stage.store_folder / location.upload_key("a" * 64)).write_bytes(b"zip")
+    delete_user_data(client)
+    (tested,) = stage.classifier(identity)["spec"]["evaluation"]["classes"]
+    assert tested["examples"] == [{**source, "erased": True}]
+    assert not (stage.store_folder / location.upload_key("a" * 64)).exists()
+
+
 @pytest.mark.parametrize(
     "content", [b"[" * 50_000, b" " * (LIMITS_BYTES["definition.json"] + 1), b"7"], ids=["deep", "large", "7"]
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.documented_commands import bash_blocks
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import connect
 from tests.product.classifiers import create, wait_for_status
@@ -35,7 +35,7 @@ class Restored:
 def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Restored]:
     folder = tmp_path_factory.mktemp("backup")
     (folder / "charts").symlink_to(CHECKOUT / "charts")
-    backup, restore = read_commands()
+    backup, restore = bash_blocks("docs/operations.md", "Backup and restore")
     with ocelli.client() as client:
         identities = [create(client, ocelli) for _ in range(2)]
         for identity in identities:
@@ -60,15 +60,6 @@ def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.Temp
         )
     finally:
         new_cluster.remove()
-
-
-def read_commands() -> tuple[str, str]:
-    """The two scripts of the section on backup and restore."""
-    page = (CHECKOUT / "docs" / "operations.md").read_text()
-    section = re.search(r"^## Backup and restore\n(.*?)^## ", page, re.MULTILINE | re.DOTALL)
-    assert section is not None
-    backup, restore = re.findall(r"```bash\n(.*?)```", section.group(1), re.DOTALL)
-    return backup, restore
 
 
 def run_commands(script: str, folder: Path, kubeconfig: Path) -> None:

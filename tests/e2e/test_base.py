@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.documented_commands import bash_blocks
 from tests.e2e.cluster import COMPONENTS, NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli
@@ -18,13 +19,14 @@ from tests.product.instance import CHECKOUT, Ocelli
 USER = ("anna", "secret-of-anna")
 
 
-@pytest.fixture
-def plain(new_cluster: Cluster, samples: Path, tmp_path: Path) -> Iterator[Ocelli]:
+@pytest.fixture(scope="module")
+def plain(new_cluster: Cluster, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ocelli]:
     """The base with the images of this run, and its gateway at a port of the node."""
-    (tmp_path / "kustomization.yaml").write_text(json.dumps(build_overlay(new_cluster, tmp_path)))
+    folder = tmp_path_factory.mktemp("overlay")
+    (folder / "kustomization.yaml").write_text(json.dumps(build_overlay(new_cluster, folder)))
     try:
         new_cluster.create_namespaces(NAMESPACE)
-        new_cluster.run("kubectl", "apply", "--server-side", "-k", str(tmp_path))
+        new_cluster.run("kubectl", "apply", "--server-side", "-k", str(folder))
         add = (sys.executable, "-m", "ocelli_gateway.credentials", "add", "--user", USER[0], "--namespace", NAMESPACE)
         words = subprocess.run(
             (*add, "--owner", USER[0], "--password-stdin"), input=f"{USER[1]}\n", capture_output=True, text=True, check=True
@@ -37,7 +39,7 @@ def plain(new_cluster: Cluster, samples: Path, tmp_path: Path) -> Iterator[Ocell
         address = new_cluster.address()
         yield Ocelli(address=address, user=USER[0], password=USER[1], state_dir=samples, kubectl_command=kubectl)
     finally:
-        new_cluster.run("kubectl", "delete", "--ignore-not-found", "-k", str(tmp_path))
+        new_cluster.run("kubectl", "delete", "--ignore-not-found", "-k", str(folder))
         new_cluster.remove()
 
 
@@ -70,3 +72,15 @@ def test_the_plain_base_trains_and_serves(plain: Ocelli) -> None:
     with plain.client() as client:
         identity = create(client, plain)
         assert len(wait_for_status(client, identity)["classes"]) == 2
+
+
+def test_the_pages_command_keeps_namespace_claim_and_classifiers(plain: Ocelli, new_cluster: Cluster) -> None:
+    with plain.client() as client:
+        identity = create(client, plain)
+        wait_for_status(client, identity)
+    (block,) = bash_blocks("docs/install.md", "Without Helm")
+    new_cluster.run("bash", "-eux", "-o", "pipefail", "-c", block)
+    system = f"--namespace={SYSTEM_NAMESPACE}"
+    assert plain.kubectl("get", "deployments", system, "-o", "name") == ""
+    assert plain.kubectl("get", "persistentvolumeclaim/ocelli-store", system)
+    assert identity.replace("_", "-") in plain.kubectl("get", "classifiers", "-o", "name")

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.documented_commands import bash_blocks
 from tests.e2e.cluster import SYSTEM_NAMESPACE
 from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Ocelli, wait_for
@@ -57,7 +58,8 @@ def observations(ocelli: Ocelli, drained_node: str) -> Observations:
 def disturb(ocelli: Ocelli, client: httpx.Client, identity: str, node: str, seen: Observations) -> None:
     """A retrain, in which a node is drained and a gateway killed, and another one."""
     retrain(client, identity, "two", ocelli.samples / "two.zip")
-    ocelli.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s")
+    (drain,) = bash_blocks("docs/operations.md", "Draining a node")
+    ocelli.kubectl(*drain.replace("NODE", node).split()[1:], "--timeout=100s")
     kill_a_gateway(ocelli)
     # The rest of a small cluster may be too small for a training.
     ocelli.kubectl("uncordon", node)

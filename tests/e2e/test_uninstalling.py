@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.documented_commands import bash_blocks
 from tests.e2e.cluster import NAMESPACE, OTHER_NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.e2e.conftest import connect, create_failing
 from tests.product.classifiers import create, wait_for_status
-from tests.product.instance import CHECKOUT, wait_for
+from tests.product.instance import wait_for
 
 IN_EVERY_NAMESPACE = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
 SHORT_LIVED = ("events", "events.events.k8s.io")
@@ -35,19 +35,11 @@ def left(request: pytest.FixtureRequest, new_cluster: Cluster, samples: Path) ->
                 *("wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=ocelli-operator"),
                 f"--namespace={SYSTEM_NAMESPACE}",
             )
-        new_cluster.run("bash", "-eux", "-c", read_commands())
+        new_cluster.run("bash", "-eux", "-c", bash_blocks("docs/install.md", "Uninstalling")[0])
         wait_for("the Pods are gone", lambda: "pod/" not in str(list_objects(new_cluster) - before), 60)
         yield list_objects(new_cluster) - before
     finally:
         new_cluster.remove()
-
-
-def read_commands() -> str:
-    """The script of the section on uninstalling."""
-    section = (CHECKOUT / "docs" / "install.md").read_text().split("\n## Uninstalling\n")[1]
-    script = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
-    assert script is not None
-    return script.group(1)
 
 
 def list_objects(cluster: Cluster) -> set[str]:

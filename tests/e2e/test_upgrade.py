@@ -23,7 +23,8 @@ from tests.product.instance import CHECKOUT, Ocelli, wait_for
 from tests.product.test_rollout import CLIENTS, Observations, classify_until
 
 KEPT = ("servedRevision", "settledRevision", "classifierID", "trainedAt", "attempt")
-SYSTEM_PODS = ("pods", f"--namespace={SYSTEM_NAMESPACE}", "-o", "name")
+# The Pods of the built-ins' trainings have ended, and are kept for their logs.
+SYSTEM_PODS = ("pods", f"--namespace={SYSTEM_NAMESPACE}", "-l", "ocelli.dev/component!=training", "-o", "name")
 SERVERS = ("pods", "-l", "ocelli.dev/component=inference", "-o", "name")
 TRAININGS = ("jobs", "-o", "jsonpath={.items[*].metadata.uid}")
 REASONS = {

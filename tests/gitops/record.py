@@ -33,6 +33,7 @@ from tests.shipped_rights import NAMESPACE_FILE, load_own_roles, load_rights
 NAMESPACE = "team-a"
 HEALTH_TEST = CHECKOUT / "deploy/gitops/argocd/resource_customizations/ocelli.dev/Classifier/health_test.yaml"
 STATE_SECONDS = 180.0
+MANUAL = {"approval": "Manual"}
 
 Predicate = Callable[[Manifest], bool]
 
@@ -187,6 +188,27 @@ def record_changes(recorder: Recorder) -> None:
     recorder.record("retraining-failed", "colours", has("Stalled", "InvalidData"))
 
 
+def record_gates(recorder: Recorder) -> None:
+    """Revisions that do not serve because of `spec.promotion`, and an approval."""
+    scene, gate = recorder.scene, {"maxAccuracyDrop": "0.05"}
+    scene.apply(scene.build_tested("gated", promotion=gate))
+    scene.wait_until_ready("gated")
+    scene.apply(scene.build_tested("gated", swapped=True, promotion=gate))
+    recorder.record("regressed", "gated", has("Stalled", "Regressed"))
+    scene.patch('{"spec": {"promotion": {"minAccuracy": "0.9"}}}', "gated")
+    recorder.record("below-minimum", "gated", has("Stalled", "BelowMinimumAccuracy"))
+    renamed = scene.build_tested("gated", promotion=gate)
+    for item in (*renamed["spec"]["classes"], *renamed["spec"]["evaluation"]["classes"]):
+        item["name"] += " things"
+    scene.apply(renamed)
+    recorder.record("not-comparable", "gated", has("Stalled", "NotComparable"))
+    scene.apply(scene.build_tested("gated", model={"seed": 1}, promotion=MANUAL))
+    waiting = recorder.record("awaiting-approval", "gated", has("Ready", "AwaitingApproval"))
+    revision = waiting["status"]["history"][0]["revision"]
+    scene.patch(json.dumps({"spec": {"approvedRevision": revision}}), "gated")
+    recorder.record("approved", "gated", has("Ready", "Served"))
+
+
 def record_loss(recorder: Recorder) -> None:
     """A served artifact is removed from the store and restored."""
     scene = recorder.scene
@@ -269,7 +291,7 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_loss, record_ends):
+        for part in (record_first_life, record_changes, record_gates, record_loss, record_ends):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

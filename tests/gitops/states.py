@@ -20,6 +20,7 @@ class Argo(StrEnum):
     HEALTHY = "Healthy"
     PROGRESSING = "Progressing"
     DEGRADED = "Degraded"
+    SUSPENDED = "Suspended"
 
 
 class Kstatus(StrEnum):
@@ -42,6 +43,7 @@ class Expected:
 READY = Expected(argo=Argo.HEALTHY, kstatus=Kstatus.CURRENT)
 WAITS = Expected(argo=Argo.PROGRESSING, kstatus=Kstatus.IN_PROGRESS)
 FAILED = Expected(argo=Argo.DEGRADED, kstatus=Kstatus.FAILED)
+APPROVAL = Expected(argo=Argo.SUSPENDED, kstatus=Kstatus.IN_PROGRESS)
 GOES = Expected(argo=Argo.PROGRESSING, kstatus=Kstatus.TERMINATING)
 
 STATES = {
@@ -76,6 +78,12 @@ STATES = {
     "retraining-failed": FAILED,
     "pinned-to-nothing": FAILED,
     "gpu-not-offered": FAILED,
+    # Gates.
+    "below-minimum": FAILED,
+    "regressed": FAILED,
+    "not-comparable": FAILED,
+    "awaiting-approval": APPROVAL,
+    "approved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -49,7 +49,12 @@ def test_kstatus_reports_the_status(assessments: dict[str, Assessment], state: s
 
 
 @pytest.mark.parametrize(
-    ("condition_type", "reasons"), [("Ready", ReadyReason), ("Reconciling", ReconcilingReason), ("Stalled", StalledReason)]
+    ("condition_type", "reasons"),
+    [
+        ("Ready", ReadyReason),
+        ("Reconciling", ReconcilingReason),
+        ("Stalled", StalledReason),
+    ],
 )
 def test_an_object_is_recorded_with_every_reason(condition_type: str, reasons: type[StrEnum]) -> None:
     recorded = {find_condition(load_object(state), condition_type).get("reason") for state in STATES}

@@ -12,8 +12,10 @@ import pytest
 import sklearn
 from PIL import Image
 
+from tests.documented_commands import bash_blocks
 from tests.networks import onnx_bytes
 from tests.product.instance import Document, Ocelli, connect, start_ocelli, stop_ocelli, wait_for
+from tests.product.shell import Shell
 
 pytestmark = pytest.mark.cluster
 
@@ -137,11 +139,28 @@ def test_food_answers_with_other_weights(ocelli: Ocelli) -> None:
         assert german["Tomate"]["type_hierarchy"] == "/Essen/Obst/Tomate"
 
 
-def test_a_restart_keeps_what_the_user_changed(ocelli: Ocelli, state_dir: Path) -> None:
+def test_the_pages_command_gives_food_other_weights(ocelli: Ocelli, tmp_path: Path) -> None:
+    _, other_weights, _ = bash_blocks("docs/pretrained.md", "The built-in classifiers")
+    Shell(ocelli, tmp_path).run(other_weights.replace("mkdir", "mkdir -p"))
+    pretrained = get(ocelli, "food")["spec"]["pretrained"]
+    # The API server adds defaults.
+    assert pretrained.items() >= {"weights": {"url": "file:///food/"}, "otherwise": "non-food"}.items()
+
+
+def test_a_restart_keeps_what_the_user_changed_until_it_is_deleted(ocelli: Ocelli, state_dir: Path, tmp_path: Path) -> None:
+    delete, *_ = bash_blocks("docs/pretrained.md", "The built-in classifiers")
+    log = state_dir.with_suffix(".log")
     ocelli.kubectl("-n", NAMESPACE, "patch", "clf", "explicit", "--type=merge", "-p", '{"spec": {"displayName": "changed"}}')
     assert stop_ocelli(ocelli.process) == 0
-    process = start_ocelli(state_dir, state_dir.with_suffix(".log"), BUILT_INS="food explicit")
+    process = start_ocelli(state_dir, log, BUILT_INS="food explicit")
     try:
-        assert get(connect(state_dir, process), "explicit")["spec"]["displayName"] == "changed"
+        restarted = connect(state_dir, process)
+        assert get(restarted, "explicit")["spec"]["displayName"] == "changed"
+        Shell(restarted, tmp_path).run(delete)
+    finally:
+        stop_ocelli(process)
+    process = start_ocelli(state_dir, log, BUILT_INS="explicit")
+    try:
+        assert get(connect(state_dir, process), "explicit")["spec"].get("displayName") != "changed"
     finally:
         stop_ocelli(process)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.environment import KEPT, clean, restore_proxies
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -69,6 +71,7 @@ def test_no_variable_of_the_caller_is_left() -> None:
     assert not HOSTILE.keys() & os.environ.keys()
 
 
+@pytest.mark.slow
 def test_environment_is_clean_before_tests_are_imported() -> None:
     test = f"{Path(__file__).relative_to(CHECKOUT)}::{test_no_variable_of_the_caller_is_left.__name__}"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "0", test]

@@ -40,4 +40,8 @@ end
 if is_true("Ready") then
   return { status = "Healthy", message = message }
 end
+if conditions.Ready ~= nil and conditions.Ready.reason == "AwaitingApproval" then
+  -- Like a paused rollout: nothing has failed, and nothing happens until a person approves the revision.
+  return { status = "Suspended", message = message }
+end
 return { status = "Progressing", message = message }

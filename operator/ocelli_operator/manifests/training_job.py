@@ -42,6 +42,8 @@ class Attempt:
     number: int
     accelerator: Accelerator = Accelerator.CPU
     """Not `Auto`."""
+    baseline_revision: str = ""
+    """The revision that serves, which the new one is compared with; empty: there is none."""
 
 
 def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:
@@ -99,6 +101,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
         Environment.ACCELERATOR: str(_requested_accelerator(training.accelerator, attempt.accelerator)),
+        Environment.BASELINE_REVISION: attempt.baseline_revision,
         Environment.BACKBONES: settings.backbones,
         Environment.FILE_SOURCES_FOLDER: settings.file_sources_folder,
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,

@@ -35,6 +35,20 @@ class Scene:
             "spec": {"classes": classes, **spec},
         }
 
+    def build_tested(self, name: str = "colours", *, swapped: bool = False, **spec: Any) -> Manifest:
+        """Red and blue with a test set of their own; `swapped`: each learns from the other's examples."""
+
+        def source(file: str) -> list[dict[str, str]]:
+            return [{"url": f"{self.sources.address}/{file}.zip"}]
+
+        learned = {"red": "blue", "blue": "red"} if swapped else {"red": "red", "blue": "blue"}
+        manifest = self.build(name, **spec)
+        manifest["spec"]["classes"] = [{"name": colour, "examples": source(file)} for colour, file in learned.items()]
+        manifest["spec"]["evaluation"] = {
+            "classes": [{"name": colour, "examples": source(f"{colour}-test")} for colour in learned]
+        }
+        return manifest
+
     def apply(self, manifest: Manifest) -> Manifest:
         return self.cluster.apply(manifest, namespace=self.namespace)[0]
 

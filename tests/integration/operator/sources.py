@@ -25,12 +25,15 @@ def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
 
 
 class ExampleSources:
-    """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. After `hold`, answers wait for `release`."""
+    """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. `/red-test.zip` and `/blue-test.zip` have other
+    images of these colours. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
         contents = {
             "/red.zip": build_zip((180, 60, 60), 12),
             "/blue.zip": build_zip((60, 60, 180), 12),
+            "/red-test.zip": build_zip((180, 60, 60), 10),
+            "/blue-test.zip": build_zip((60, 60, 180), 10),
             "/few.zip": build_zip((60, 180, 60), 3),
         }
         self._may_answer = threading.Event()

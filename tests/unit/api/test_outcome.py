@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ocelli_api.documents import parse_fields
-from ocelli_api.outcome import Outcome, OutcomeReason, ProgressReport, parse_termination_message
+from ocelli_api.outcome import (
+    Comparison,
+    Outcome,
+    OutcomeReason,
+    ProgressReport,
+    parse_comparison,
+    parse_termination_message,
+)
 
 
 def make_outcome(message: str = "Learned from 100 images") -> Outcome:
@@ -24,6 +32,40 @@ def make_outcome(message: str = "Learned from 100 images") -> Outcome:
         backbone_digest="b" * 64,
         finished_at="2026-01-02T03:04:05.678Z",
     )
+
+
+COMPARED = Comparison(baseline="aaaaaaaaaa", drop=0.083, drop_interval=(0.031, 0.135), images=240)
+NOT_COMPARABLE = Comparison(baseline="aaaaaaaaaa", fault="no picture that neither learned from was judged by both")
+
+
+@pytest.mark.parametrize("comparison", [COMPARED, NOT_COMPARABLE], ids=["figures", "fault"])
+def test_a_comparison_survives_the_termination_message(comparison: Comparison) -> None:
+    outcome = replace(make_outcome("x" * 10_000), comparison=comparison)
+    parsed = parse_termination_message(outcome.to_termination_message())
+    assert parsed is not None
+    assert parsed.comparison == comparison
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        7,
+        {},
+        {"drop": 0.1, "dropInterval": [0, 0.2], "images": 9},
+        {"baseline": "aaaaaaaaaa"},
+        {"baseline": "a" * 11, "drop": 0.1, "dropInterval": [0, 0.2], "images": 9},
+        {"baseline": "aaaaaaaaaa", "drop": 1.1, "dropInterval": [0, 0.2], "images": 9},
+        {"baseline": "aaaaaaaaaa", "drop": True, "dropInterval": [0, 0.2], "images": 9},
+        {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0], "images": 9},
+        {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, float("nan")], "images": 9},
+        {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, 0.2], "images": 0},
+        {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, 0.2], "images": 2**40},
+        {"baseline": "aaaaaaaaaa", "fault": "x" * 513},
+    ],
+    ids=str,
+)
+def test_a_comparison_that_status_could_not_hold_counts_as_none(document: object) -> None:
+    assert parse_comparison(document) is None
 
 
 def test_an_outcome_survives_the_termination_message() -> None:

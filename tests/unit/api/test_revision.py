@@ -8,11 +8,13 @@ import pytest
 
 from ocelli_api.classifier import (
     Accelerator,
+    Approval,
     ClassifierSpec,
     Evaluation,
     ExampleClass,
     ModelRecipe,
     PackagedWeightsName,
+    Promotion,
     Serving,
     Source,
     Strategy,
@@ -49,11 +51,23 @@ def test_a_revision_is_ten_hex_digits() -> None:
         replace(SPEC, model=ModelRecipe(backbone="EfficientNetLite0")),
         replace(SPEC, model=ModelRecipe(seed=1)),
         replace(SPEC, evaluation=Evaluation(holdout_fraction=0.3)),
+        replace(SPEC, evaluation=Evaluation(classes=SPEC.classes)),
         replace(SPEC, retrain_nonce=1),
         make_spec(Source(url="https://data.example.com/other.zip")),
         make_spec(Source(url="https://data.example.com/beagle.zip", round=2)),
     ],
-    ids=["order", "class name", "negatives", "backbone", "seed", "holdout", "nonce of unpinned sources", "address", "round"],
+    ids=[
+        "order",
+        "class name",
+        "negatives",
+        "backbone",
+        "seed",
+        "holdout",
+        "test set",
+        "nonce of unpinned sources",
+        "address",
+        "round",
+    ],
 )
 def test_a_change_of_the_training_makes_another_revision(changed: ClassifierSpec) -> None:
     assert spec_revision(changed) != spec_revision(SPEC)
@@ -204,3 +218,30 @@ def test_a_changed_copy_of_a_spec_has_another_revision() -> None:
     before = spec_revision(spec)
     assert spec_revision(replace(spec, model=ModelRecipe(seed=7))) != before
     assert replace(spec) == spec
+
+
+def test_promotion_and_approval_are_not_part_of_the_revision() -> None:
+    promotion = Promotion(min_accuracy="0.9", max_accuracy_drop="0", approval=Approval.MANUAL)
+    assert spec_revision(replace(SPEC, promotion=promotion, approved_revision="0123456789")) == spec_revision(SPEC)
+
+
+def test_a_pinned_test_set_is_known_by_its_digest() -> None:
+    def tested(url: str) -> ClassifierSpec:
+        source = Source(url=url, sha256="d" * 64)
+        return replace(PINNED, evaluation=Evaluation(classes=(ExampleClass(name="husky", examples=(source,)),)))
+
+    assert spec_revision(tested("https://data.example.com/a.zip")) == spec_revision(
+        tested("https://elsewhere.example.com/b.zip")
+    )
+
+
+def test_a_test_set_that_is_not_pinned_is_read_again_with_a_higher_nonce() -> None:
+    source = Source(url="https://data.example.com/test.zip")
+    tested = replace(PINNED, evaluation=Evaluation(classes=(ExampleClass(name="husky", examples=(source,)),)))
+    assert spec_revision(replace(PINNED, retrain_nonce=1)) == spec_revision(PINNED)
+    assert spec_revision(replace(tested, retrain_nonce=1)) != spec_revision(tested)
+
+
+def test_uploads_of_a_test_set_are_uploads_of_the_definition() -> None:
+    tested = Evaluation(classes=(ExampleClass(name="husky", examples=(Source(upload="e" * 64),)),))
+    assert "e" * 64 in find_upload_digests(definition(replace(PINNED, evaluation=tested)))

@@ -15,6 +15,8 @@ from ocelli_cluster.client import CONNECTIONS_LIMIT, ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, LEASES
 from tests.unit.cluster.kubeconfig import write_kubeconfig
 
+pytestmark = pytest.mark.slow
+
 WATCHES = 7 * 40
 """Seven kinds in each of forty namespaces."""
 

@@ -127,6 +127,7 @@ def test_gateway_reads_the_secret_of_the_command(tmp_path: Path) -> None:
     assert read_credentials(tmp_path).sets == (GOOD,)
 
 
+@pytest.mark.slow
 def test_command_prints_a_secret_without_the_password(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ocelli_gateway.credentials", "add", "--password-stdin", "--api-key"]
     options = ["--user", "jürgen", "--namespace", "team-a", "--owner", "o"]
@@ -379,6 +380,7 @@ def test_a_login_takes_turns_with_other_users_and_not_with_guesses_for_them() ->
     run(test, counted()[0], counted("bert")[0])
 
 
+@pytest.mark.slow
 def test_wrong_passwords_do_not_displace_correct_ones_from_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_turns, "LONGEST_FAILURE_DELAY_SECONDS", 0.0)
     item, password_hash = counted()

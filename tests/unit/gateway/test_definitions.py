@@ -73,6 +73,7 @@ def test_the_total_number_of_names_in_cached_summaries_is_limited(
     assert len(store.reads) == 3
 
 
+@pytest.mark.slow
 def test_sources_are_not_cached(store: CountingStore) -> None:
     def count() -> int:
         gc.collect()

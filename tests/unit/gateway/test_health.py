@@ -12,6 +12,8 @@ from ocelli_cluster.client import ApiError, NotFoundError, QuotaError
 from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import assert_error, connect
 
+pytestmark = pytest.mark.slow
+
 MISSING = NotFoundError(404, 'namespaces "team-b" not found', "NotFound")
 FULL = QuotaError(403, "exceeded quota: tenants, used: 5, limited: 5", "Forbidden")
 FORBIDDEN = ApiError(403, "classifiers is forbidden", "Forbidden")

@@ -24,6 +24,7 @@ def later(stage: Stage, client: V3Client) -> Iterator[str]:
     stage.call(lambda: stage.cluster.remove(CLASSIFIERS, NAMESPACE, build_object_name(identity)))
 
 
+@pytest.mark.slow
 def test_it_still_classifies(client: V3Client, later: str) -> None:
     response = client.classify(("a.png", png()), classifier_ids=later)
     assert response.json()["images"][0]["classifiers"][0]["classifier_id"] == later

@@ -15,6 +15,8 @@ from tests.gateway_harness.raw_http import MULTIPART_TYPE, body_of, head, multip
 from tests.gateway_harness.stage import GatewayInstance, Stage, wait_for
 from tests.gateway_harness.v3_client import V3Client, connect
 
+pytestmark = pytest.mark.slow
+
 TOKEN_HEAD = (
     b"POST /identity/token HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n"
     b"Content-Type: application/x-www-form-urlencoded\r\n\r\n"

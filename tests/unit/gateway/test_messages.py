@@ -32,6 +32,7 @@ def assert_readable(message: str) -> None:
     assert len(message) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x" * 5000 + ".zip", "a\x07\u202egnp.zip", "a\x00b.zip"])
 def test_name_of_an_uploaded_file_is_shown_short_and_without_control_characters(client: V3Client, name: str) -> None:
     message = post(client, [(f'Content-Disposition: form-data; name="images_file"; filename="{name}"', BROKEN_ZIP)]).json()[

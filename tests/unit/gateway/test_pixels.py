@@ -19,6 +19,8 @@ from ocelli_gateway.pixels import PixelReader
 from ocelli_storage.image_file import ImageFile
 from tests.gateway_harness.images import png
 
+pytestmark = pytest.mark.slow
+
 LARGE, SMALL = png(size=(40, 40)), png(size=(12, 12))
 
 

@@ -15,6 +15,8 @@ from tests.gateway_harness.raw_http import MULTIPART_TYPE, exchange, multipart, 
 from tests.gateway_harness.stage import PASSWORD, USER, GatewayInstance, wait_for
 from tests.gateway_harness.v3_client import V3Client
 
+pytestmark = pytest.mark.slow
+
 ZIP = build_zip({"a.png": png(), "b/c.jpg": plain((1, 2, 3), format_name="JPEG"), "t.txt": b"text"})
 EXAMPLES = examples(1)
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

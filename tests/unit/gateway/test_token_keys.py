@@ -86,6 +86,7 @@ def test_rotation_does_not_log_users_out() -> None:
     run(test)
 
 
+@pytest.mark.slow
 def test_rotation_does_not_invalidate_refresh_tokens_early() -> None:
     async def test(cluster: InMemoryCluster, clock: Clock, replica: Callable[[], TokenKeys]) -> None:
         first, second = replica(), replica()

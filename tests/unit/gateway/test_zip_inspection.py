@@ -58,6 +58,7 @@ async def test_reports_come_in_the_order_of_the_files(zips: ZipInspector, tmp_pa
     assert second.refusal.fault is ArchiveFault.NOT_A_ZIP
 
 
+@pytest.mark.slow
 async def test_the_event_loop_is_not_blocked_meanwhile(zips: ZipInspector, tmp_path: Path) -> None:
     path = write(tmp_path / "large", build_zip({f"{index}.png": b"x" for index in range(20_000)}))
     loop = asyncio.get_running_loop()
@@ -136,6 +137,7 @@ async def test_a_deleted_zip_does_not_end_the_process(
     assert len(read(tmp_path / "pids").splitlines()) == 1
 
 
+@pytest.mark.slow
 async def test_unfinished_turn_continues_in_the_next_one(zips: ZipInspector, tmp_path: Path) -> None:
     slow = write_slow_zip(tmp_path / "slow")
     turns = []
@@ -153,6 +155,7 @@ async def test_unfinished_turn_continues_in_the_next_one(zips: ZipInspector, tmp
     assert (first.skipped_count, len(first.skipped), second.usable) == (300, 3, 1)
 
 
+@pytest.mark.slow
 async def test_slow_zips_of_other_tenants_do_not_delay_a_small_one(zips: ZipInspector, tmp_path: Path) -> None:
     slow = write_slow_zip(tmp_path / "slow", entries=1000)
     others = [asyncio.create_task(zips.inspect([slow], name)) for name in ("bert", "carl", "dora")]
@@ -167,6 +170,7 @@ async def test_slow_zips_of_other_tenants_do_not_delay_a_small_one(zips: ZipInsp
     await asyncio.wait(others)
 
 
+@pytest.mark.slow
 async def test_the_work_limit_applies_to_all_turns_together(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

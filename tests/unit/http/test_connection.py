@@ -299,6 +299,7 @@ def requests_in_memory() -> int:
     return sum(isinstance(item, RequestResponseCycle) for item in gc.get_objects())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [b"GET /quick HTTP/1.1\r\n\r\n", b"GET /wait HTTP/1.1\r\n\r\n"], ids=["quick", "slow"])
 def test_requests_are_not_read_while_the_client_does_not_read_its_answers(address: Address, first: bytes) -> None:
     before, most = requests_in_memory(), 0

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Each thread frees 16 MB below a small block that it keeps, like requests that leave an entry in a cache.
 PROGRAM = """
 import asyncio, sys, threading

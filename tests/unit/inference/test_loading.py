@@ -42,6 +42,7 @@ async def test_other_images_have_other_scores(predictor: Predictor) -> None:
     assert (await predictor.predict(make_jpeg(1))).scores != (await predictor.predict(make_jpeg(2))).scores
 
 
+@pytest.mark.slow
 async def test_the_same_bytes_have_the_same_scores_alone_and_in_a_batch(predictor: Predictor, metrics: Metrics) -> None:
     images = [make_jpeg(seed) for seed in range(40)]
     alone = [await predictor.predict(image) for image in images]

@@ -183,6 +183,7 @@ def squeezenet(tmp_path_factory: pytest.TempPathFactory) -> tuple[InferenceSetti
     return make_ready(trainer, {"weights": weights, "labels": {"url": "file:///labels.txt"}}), path
 
 
+@pytest.mark.slow
 async def test_a_torchvision_network_scores_as_in_pytorch(squeezenet: tuple[InferenceSettings, Path], metrics: Metrics) -> None:
     settings, weights = squeezenet
     images = [make_jpeg(1), make_jpeg(2), *(plain(colour) for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255)))]

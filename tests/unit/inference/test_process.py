@@ -22,7 +22,7 @@ from ocelli_api.prediction import PREDICTIONS_PATH, REVISION_HEADER
 from tests.unit.inference.artifacts import CLASSIFIER_ID, NAMESPACE, REVISION, install_artifact, make_jpeg
 from tests.unit.inference.gates import until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.slow, pytest.mark.anyio]
 
 START_SECONDS = 60.0
 EXIT_SECONDS = 40.0

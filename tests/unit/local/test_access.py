@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ocelli_local.access import load_manifests
+
+pytestmark = pytest.mark.slow
 
 
 def test_folders_files_lists_and_dicts_become_manifests(tmp_path: Path) -> None:

@@ -152,6 +152,7 @@ def test_the_same_credentials_are_kept_from_start_to_start(tmp_path: Path) -> No
     assert load_credentials(file, "demo", "secret") == load_credentials(file, "demo", "secret")
 
 
+@pytest.mark.slow
 def test_another_password_replaces_the_kept_one(tmp_path: Path) -> None:
     file = tmp_path / "credentials.json"
     load_credentials(file, "demo", "old")

@@ -61,6 +61,7 @@ def session_of(model: bytes) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER])
 def test_openvino_gives_the_features_and_logits_of_the_reference(kind: NetworkKind, tmp_path: Path) -> None:
     backbone = installed(tmp_path, kind=kind)
@@ -69,6 +70,7 @@ def test_openvino_gives_the_features_and_logits_of_the_reference(kind: NetworkKi
     assert computed == pytest.approx(reference(NAME, images, kind), abs=BOUND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", efficientnet_lite.NAMES)
 def test_onnx_gives_the_logits_of_the_reference(name: str) -> None:
     preprocessing = efficientnet_lite.preprocessing_for(name)
@@ -79,6 +81,7 @@ def test_onnx_gives_the_logits_of_the_reference(name: str) -> None:
     assert logits == pytest.approx(reference(name, images, NetworkKind.CLASSIFIER), abs=BOUND)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", efficientnet_lite.NAMES)
 def test_module_gives_the_logits_of_the_reference(name: str, tmp_path: Path) -> None:
     backbone = installed(tmp_path, name, NetworkKind.CLASSIFIER)
@@ -89,6 +92,7 @@ def test_module_gives_the_logits_of_the_reference(name: str, tmp_path: Path) -> 
 
 
 # Each stride meets even and odd numbers of rows.
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(97, 131), (104, 120), (260, 288)], ids=str)
 def test_images_of_any_size_are_padded_as_in_the_reference(size: tuple[int, int], tmp_path: Path) -> None:
     backbone = installed(tmp_path, preprocessing=sized(*size))
@@ -160,6 +164,7 @@ def test_onnx_export_gives_the_scores_of_the_server(kind: NetworkKind) -> None:
         assert given == pytest.approx(expected, abs=EXPORT_BOUND)
 
 
+@pytest.mark.slow
 def test_files_are_made_without_the_heavy_packages() -> None:
     program = (
         "import sys\n"

@@ -62,6 +62,7 @@ def as_vision_shows_it(preprocessing: Preprocessing) -> Preprocessing:
     )
 
 
+@pytest.mark.slow
 @BOTH
 def test_specification_has_the_features_of_the_reference(preprocessing: Preprocessing) -> None:
     features = run_core_ml_layer(parsed(body(preprocessing)), list(photographs(as_vision_shows_it(preprocessing))), FEATURES)

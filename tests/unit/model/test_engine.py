@@ -39,12 +39,14 @@ def test_an_image_has_the_same_features_alone_and_in_a_batch(backbone: Backbone,
         assert np.array_equal(engine.features(images[index : index + 1])[0], together[index])
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_nothing(backbone: Backbone, images: Images) -> None:
     one, three = (load_engine(backbone, threads=threads, device=Accelerator.CPU) for threads in (1, 3))
 
     assert np.array_equal(one.features(images), three.features(images))
 
 
+@pytest.mark.slow
 def test_callers_in_several_threads_get_their_own_features(backbone: Backbone, images: Images) -> None:
     engine = load_engine(backbone, threads=2, device=Accelerator.CPU)
     expected = engine.features(images)

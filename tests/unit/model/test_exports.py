@@ -211,6 +211,7 @@ def test_parts_do_not_contain_the_place_or_time_of_their_creation() -> None:
         assert not [word for word in (b"/home/", b"site-packages", b"conversion_date", b"torch==") if word in files[name]]
 
 
+@pytest.mark.slow
 def test_network_that_core_ml_cannot_express_has_no_core_ml_part() -> None:
     import torch
 

@@ -50,6 +50,7 @@ def test_unprepared_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
         compare(tmp_path, "cpu")
 
 
+@pytest.mark.slow
 def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [sys.executable, "-c", WITHOUT_LIBRARIES, str(prepared), "--device", "cpu"]
@@ -59,6 +60,7 @@ def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path) -> N
     assert done.stdout.endswith("gpu-check: passed\n")
 
 
+@pytest.mark.slow
 def test_other_features_fail_the_check(prepared: Path, tmp_path: Path) -> None:
     folder = tmp_path / "moved"
     folder.mkdir()

@@ -130,6 +130,7 @@ def test_asking_whether_an_image_is_large_decodes_nothing(decoder: ImageDecoder,
     assert decoder.open(encode(Image.new("RGB", (3000, 2000)), "PNG")).is_large
 
 
+@pytest.mark.slow
 def test_a_failed_image_releases_its_memory() -> None:
     decoder = ImageDecoder(DESCRIPTION)
     cut_off = encode(Image.new("RGB", (9000, 9000)), "PNG")[:200]

@@ -21,6 +21,8 @@ from ocelli_model.engine import Engine, load_engine
 from ocelli_model.output_head import activate
 from ocelli_model.preprocessing import decode_image
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (1437, 73, 653, 124, 1070, 382, 698, 247, 970, 1319, 742, 877)
 """Seeds of `draw`: their scores range from 0.08 to 0.91 in steps of at most about a tenth."""
 BOUND = 0.01

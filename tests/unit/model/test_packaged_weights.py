@@ -50,6 +50,7 @@ def test_open_nsfw_names_the_licence_of_its_weights_and_their_owner() -> None:
     assert (weights.licence, "Copyright (c) 2016 Yahoo Inc." in weights.origin) == ("BSD-2-Clause", True)
 
 
+@pytest.mark.slow
 def test_reading_does_not_run_code_of_the_package() -> None:
     program = (
         "import sys; from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights\n"

@@ -172,6 +172,7 @@ def test_scaling_while_decoding_looks_like_scaling_afterwards() -> None:
     assert np.abs(decoded.astype(int) - expected).mean() < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "image_format"),
     [("RGB", "PNG"), ("RGBA", "PNG"), ("LA", "PNG"), ("CMYK", "TIFF"), ("F", "TIFF"), ("I;16", "PNG"), ("1", "PNG")],
@@ -221,6 +222,7 @@ def test_only_the_middle_of_a_strip_is_scaled(mode: str, size: tuple[int, int], 
     assert decoded.min() == 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "value", "image_format", "limit_mib"),
     [("F", 0.5, "TIFF", 560), ("RGBA", (255, 0, 0, 128), "PNG", 560), ("P", 0, "GIF", 260)],
@@ -407,6 +409,7 @@ def test_file_with_all_pixels_is_decoded(image_format: str, cut_bytes: int) -> N
     assert np.array_equal(decode_image(data[:-cut_bytes], SQUASH), decode_image(data, SQUASH))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     image_format=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF"]),

@@ -58,6 +58,7 @@ def decode(data: bytes) -> NDArray[np.uint8] | None:
         return None
 
 
+@pytest.mark.slow
 def test_no_kind_of_tiff_is_decoded_to_wrong_colours() -> None:
     wrong: list[TiffKind] = []
     for kind in every_kind():

@@ -56,6 +56,12 @@ def test_an_ended_trainer_with_a_running_sidecar_is_held_open() -> None:
     assert (pod.held_open, pod.ended, pod.terminal) == (True, True, False)
 
 
+def test_an_ended_trainer_alone_in_its_pod_is_not_held_open() -> None:
+    """A kubelet still reports the phase Running for a moment: a Job deleted then would take the log with it."""
+    statuses = [{"name": "trainer", "state": {"terminated": {"exitCode": 0}}}]
+    assert not project_pod(make_pod(phase="Running", containerStatuses=statuses)).held_open
+
+
 def test_the_end_of_a_sidecar_is_not_the_end_of_the_trainer() -> None:
     statuses = [
         {"name": "proxy", "state": {"terminated": {"exitCode": 0}}},

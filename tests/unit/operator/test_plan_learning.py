@@ -217,7 +217,7 @@ class TestSidecar:
     def world(self, **pod: object) -> World:
         world = world_in_training()
         world.step()
-        world.see(pods=(make_pod(Component.TRAINING, world.revision, program_ended=True, **pod),))
+        world.see(pods=(make_pod(Component.TRAINING, world.revision, held_open=True, **pod),))
         return world
 
     def test_the_job_of_a_trainer_that_succeeded_is_deleted(self) -> None:

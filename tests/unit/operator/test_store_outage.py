@@ -47,6 +47,7 @@ def run(folder: Path, scenario: Scenario) -> None:
     asyncio.run(staged())
 
 
+@pytest.mark.slow
 def test_a_served_revision_is_scaled_after_a_restart_during_an_outage_with_many_trainings(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         stage.add("served")
@@ -144,6 +145,7 @@ def test_the_outcome_of_a_trainer_is_reported_without_the_store(tmp_path: Path) 
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_hanging_writes_do_not_delay_reads(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():

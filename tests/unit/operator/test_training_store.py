@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocelli_api.classifier import AccuracyInterval, HistoryEntry
+from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
@@ -142,3 +142,49 @@ def test_a_damaged_document_is_reported_by_its_key_without_the_parser_message(
         return read.find_fault(LOCATION, REVISION, 1)
 
     assert asyncio.run(scenario()) == f"object store: {key!r} is damaged: it is not {what}"
+
+
+def comparison_of(folder: Path, comparison: object) -> RevisionComparison | None:
+    """What the operator reads of a stored outcome with this comparison."""
+
+    async def scenario() -> HistoryEntry | None:
+        store = open_store(folder.as_uri())
+        await store.put(KEY, json.dumps({"metrics": {}}).encode())
+        await store.put(OUTCOME_KEY, json.dumps({**OUTCOME_HEAD, **FIGURES, "comparison": comparison}).encode())
+        return await TrainingStore(store).load_artifact(LOCATION, REVISION, 1)
+
+    artifact = asyncio.run(scenario())
+    assert artifact is not None
+    assert artifact.accuracy == "0.934"
+    return artifact.comparison
+
+
+def test_a_comparison_has_three_decimals_and_no_negative_zero(tmp_path: Path) -> None:
+    stored = {"baseline": "aaaaaaaaaa", "drop": -0.0001, "dropInterval": [-0.04126, 0.9999], "images": 240}
+    assert comparison_of(tmp_path, stored) == RevisionComparison(
+        baseline="aaaaaaaaaa", accuracy_drop=AccuracyDrop(drop="0.000", lower="-0.041", upper="1.000"), images=240
+    )
+
+
+def test_the_reason_why_revisions_cannot_be_compared_is_read(tmp_path: Path) -> None:
+    stored = {"baseline": "aaaaaaaaaa", "fault": "no class in common", "images": 0}
+    assert comparison_of(tmp_path, stored) == RevisionComparison(baseline="aaaaaaaaaa", fault="no class in common")
+
+
+@pytest.mark.parametrize("stored", [None, "x", {"baseline": 7}, {"baseline": "aaaaaaaaaa", "drop": "0.1"}], ids=str)
+def test_an_invalid_comparison_is_none_and_the_rest_is_read(tmp_path: Path, stored: object) -> None:
+    assert comparison_of(tmp_path, stored) is None
+
+
+def test_judged_scores_are_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
+    async def scenario(*uploads: str) -> tuple[int, list[str]]:
+        store = open_store(tmp_path.as_uri())
+        for key in (KEY, LOCATION.judged_key(REVISION, None), LOCATION.judged_key(REVISION, "a" * 32), *uploads):
+            await store.put(key, b"x")
+        dropped = await TrainingStore(store).drop_uploads(LOCATION)
+        return dropped, sorted(item.key for item in await store.list_objects("tenants"))
+
+    assert asyncio.run(scenario(LOCATION.upload_key("b" * 64))) == (1, [KEY])
+    # Examples at addresses are not deleted, and neither are their scores.
+    dropped, left = asyncio.run(scenario())
+    assert (dropped, len(left)) == (0, 3)

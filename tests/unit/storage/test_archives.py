@@ -211,6 +211,7 @@ def test_symbolic_links_are_skipped() -> None:
     assert faults(file) == {"link.jpg": EntryFault.SYMBOLIC_LINK}
 
 
+@pytest.mark.slow
 def test_bzip2_is_read() -> None:
     data = JPEG + np.random.default_rng(0).bytes(2_000_000)
 
@@ -219,6 +220,7 @@ def test_bzip2_is_read() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_bomb_of_bzip2_is_stopped_at_the_limit_of_an_image() -> None:
     file = make_zip({"a.jpg": JPEG + bytes(64 * 1024 * 1024)}, zipfile.ZIP_BZIP2)
     real_bytes = struct.pack("<L", 64 * 1024 * 1024 + len(JPEG))
@@ -368,6 +370,7 @@ def test_other_files_are_not_zips(data: bytes) -> None:
     assert not is_zip_file(io.BytesIO(data))
 
 
+@pytest.mark.slow
 def test_a_directory_of_many_entries_is_read_quickly() -> None:
     file = make_zip({f"folder/{number}.jpg": b"x" for number in range(50_000)}, zipfile.ZIP_STORED)
     started = time.thread_time()

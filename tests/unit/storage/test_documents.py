@@ -11,6 +11,8 @@ from ocelli_api.revision import definition
 from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import DEFINITION
 
+pytestmark = pytest.mark.slow
+
 ETCD_LIMIT_BYTES = 1536 * 1024
 
 

@@ -14,6 +14,8 @@ from ocelli_model.heads import Heads
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
 
+pytestmark = pytest.mark.slow
+
 LEARNED = 30
 """Of each class."""
 JUDGED = 40

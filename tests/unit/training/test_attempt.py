@@ -24,6 +24,8 @@ from ocelli_training.report import render_page
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
 
+pytestmark = pytest.mark.slow
+
 BLUE, RED = 0, 190
 """Two values of red that are easy to distinguish."""
 
@@ -187,6 +189,50 @@ def test_near_duplicates_in_two_classes_are_reported_as_a_conflict(trainer: Any,
     assert {conflict[name].partition(" › ")[2] for name in ("image", "nearDuplicate")} == {"5.jpg", "again.jpg"}
     assert "Near duplicates in different classes (1)" in trainer.report_page
     assert all(conflict[name] in trainer.report_page for name in ("image", "nearDuplicate"))
+
+
+def test_the_report_suspects_an_image_in_the_wrong_class(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", make_example_zip(others={"wrong.png": make_image(200, red=180)}))
+    trainer.add_class("red", red)
+    trainer.run()
+    (suspect,) = trainer.report["data"]["suspectedLabelErrors"]
+    assert suspect["image"].endswith("wrong.png")
+    assert (suspect["class"], suspect["suggestedClass"]) == ("blue", "red")
+    assert suspect["probability"] < 0.5 < suspect["suggestedProbability"]
+    assert "Suspected label errors (1)" in trainer.report_page
+
+
+def test_the_report_describes_the_sizes_of_the_images_and_names_small_ones(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class(
+        "blue",
+        make_example_zip(others={"large.png": make_image(300, size=(90, 40)), "flat.png": make_image(301, size=(70, 12))}),
+    )
+    trainer.add_class("red", red)
+    trainer.run()
+    data = trainer.report["data"]
+    assert data["sides"] == {
+        "shorter": {"smallest": 12, "median": 24, "largest": 40},
+        "longer": {"smallest": 24, "median": 24, "largest": 90},
+    }
+    small = {item["image"]: item["sides"] for item in data["smallImages"]}
+    (flat,) = [sides for name, sides in small.items() if name.endswith("flat.png")]
+    assert flat == [12, 70]
+    assert data["smallImagesCount"] == len(small) == 26
+    assert f"input of {data['inputSidePixels']} pixels (26)" in trainer.report_page
+
+
+def test_the_report_names_an_image_unlike_the_others(trainer: Any, make_example_zip: Any, red: bytes) -> None:
+    trainer.add_class("blue", make_example_zip(30, others={"other.png": pictures.save(pictures.photographs()[0])}))
+    trainer.add_class("red", red)
+    trainer.run()
+    data = trainer.report["data"]
+    assert data["outliers"][0]["image"].endswith("other.png")
+    assert data["outliersCount"] == len(data["outliers"])
+    assert "Images unlike the others of every class" in trainer.report_page
 
 
 def test_a_class_of_one_burst_is_trained_and_counts_as_one_image(trainer: Any, make_zip: Any) -> None:

@@ -110,6 +110,7 @@ def test_images_of_one_fold_are_not_used_to_score_each_other() -> None:
     assert (apart.scores.argmax(axis=1) == truth).mean() > 0.95
 
 
+@pytest.mark.slow
 def test_49_50_and_51_images_of_a_class_give_heads_that_are_as_good() -> None:
     # Ten datasets of each size: classes that overlap, evaluated on 2,000 other images.
     judged, truth = make_features([1000, 1000], distance=1.5, seed=999), np.repeat([0, 1], 1000)
@@ -186,6 +187,7 @@ def test_the_scale_of_features_does_not_change_the_fit() -> None:
     assert other.scores == pytest.approx(plain.scores, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_heads_are_as_good_as_scikit_learn_s_logistic_regression() -> None:
     from sklearn.linear_model import LogisticRegression
 
@@ -361,6 +363,7 @@ def test_progress_rises_to_1(views: tuple[View, ...]) -> None:
     assert reported[-1] == 1
 
 
+@pytest.mark.slow
 def test_many_classes_of_few_images_fit() -> None:
     examples = make_examples([10] * 60, dimensions=64, distance=8)
 

@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -60,6 +61,7 @@ def find_folds(pictures: list[Picture], *, seed: int = 0) -> dict[str, int]:
     return {picture.digest: int(fold) for picture, fold in zip(pictures, folds, strict=True)}
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(
     copies=st.lists(st.integers(0, 2), min_size=15, max_size=25),

@@ -41,6 +41,7 @@ def share_found(originals: list[Image.Image], changed: list[bytes]) -> float:
     return float((groups[len(originals) :] == np.arange(len(changed))).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quality", [75, 40])
 def test_a_picture_saved_again_is_a_near_duplicate(originals: list[Image.Image], quality: int) -> None:
     again = [Image.open(io.BytesIO(pictures.save(picture))) for picture in originals]
@@ -48,6 +49,7 @@ def test_a_picture_saved_again_is_a_near_duplicate(originals: list[Image.Image],
     assert share_found(originals, [pictures.save(picture, quality) for picture in again]) == 1
 
 
+@pytest.mark.slow
 def test_a_scaled_picture_is_a_near_duplicate(originals: list[Image.Image]) -> None:
     smaller = [picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.LANCZOS) for picture in originals]
 
@@ -82,6 +84,7 @@ def test_pictures_of_a_fixed_camera_are_not_one_group(scene: str, object_part: f
     assert len(np.unique(groups)) >= 8
 
 
+@pytest.mark.slow
 def test_a_slowly_changing_series_is_not_one_group() -> None:
     # A camera that turns: each picture is nearly the one before, the last shows another half of the scene than the first.
     scene = pictures.photographs()[0]
@@ -98,6 +101,7 @@ def test_a_slowly_changing_series_is_not_one_group() -> None:
     assert groups[-1] != groups[0]
 
 
+@pytest.mark.slow
 def test_other_pictures_are_not_near_duplicates() -> None:
     groups = find_groups([pictures.save(pictures.textured(seed)) for seed in range(100, 130)])
 
@@ -115,6 +119,7 @@ def test_shapes_that_differ_only_in_colour_are_not_near_duplicates() -> None:
     assert find_groups(files).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_handwritten_digits_of_one_kind_are_not_one_group() -> None:
     # Plain paper around a few strokes: most of the picture is the same.
     zeros = [image for image, digit in zip(*load_digits(return_X_y=True), strict=True) if digit == 0][:40]
@@ -123,6 +128,7 @@ def test_handwritten_digits_of_one_kind_are_not_one_group() -> None:
     assert len(np.unique(find_groups([pictures.save(scan) for scan in scans]))) > 25
 
 
+@pytest.mark.slow
 def test_a_burst_does_not_raise_the_accuracy() -> None:
     # Classes by chance: the truth is a half, and heads can know nothing of a picture but from its near copies.
     others = [pictures.save(pictures.textured(seed)) for seed in range(200, 230)]

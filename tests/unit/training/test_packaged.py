@@ -25,6 +25,8 @@ from ocelli_model.imagenet.label_set import load_imagenet, load_imagenet_food, p
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import decode_image
 
+pytestmark = pytest.mark.slow
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 PHOTOGRAPHS = Path(sklearn.__file__).parent / "datasets" / "images"
 DOG = CHECKOUT.parent / "shared" / "photos" / "dogs.jpg"

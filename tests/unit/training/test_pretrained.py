@@ -114,12 +114,14 @@ def head_of(artifact: Artifact) -> OutputHead:
 
 
 class TestAnOnnxFile:
+    @pytest.mark.slow
     def test_it_becomes_an_artifact_with_its_own_network(self, files: Files) -> None:
         files.colours()
         artifact = files.run()
         assert (artifact.class_names, artifact.backbone_place) == (COLOURS, PartPlace.ARTIFACT)
         assert set(files.network(artifact).files) == {ONNX_FILE}
 
+    @pytest.mark.slow
     def test_it_needs_no_pytorch(self, files: Files) -> None:
         files.colours()
         # A Python in which PyTorch cannot be imported.
@@ -155,6 +157,7 @@ class TestAnOnnxFile:
 
 
 class TestATorchvisionNetwork:
+    @pytest.mark.slow
     @pytest.mark.parametrize("file", ["weights.pth", "weights.safetensors"])
     def test_it_is_stored_for_cpu_and_gpu(self, files: Files, file: str) -> None:
         files.squeezenet(file)
@@ -162,17 +165,20 @@ class TestATorchvisionNetwork:
         assert set(files.network(artifact).files) == {ONNX_FILE, WEIGHTS_FILE}
         assert head_of(artifact).output_count == 7
 
+    @pytest.mark.slow
     def test_the_preprocessing_is_that_of_its_published_weights(self, files: Files) -> None:
         files.squeezenet(images={"mean": [0.5, 0.5, 0.5]})
         preprocessing = files.run().preprocessing
         assert (preprocessing.height, preprocessing.short_side_pixels, preprocessing.mean) == (224, 256, (0.5, 0.5, 0.5))
 
+    @pytest.mark.slow
     def test_the_outcome_names_the_network(self, files: Files) -> None:
         files.squeezenet()
         outcome, _ = files.trainer.run()
         assert outcome.backbone.startswith("squeezenet1_1 (")
         assert outcome.accuracy is None
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_published_imagenet_weights_bring_labels_hierarchy_and_translations(self, files: Files) -> None:
         save_torchvision(files.folder / PUBLISHED_FILE, outputs=1000)
@@ -181,6 +187,7 @@ class TestATorchvisionNetwork:
         assert head.wording.type_hierarchies[:1000] == tuple(path_text(path) for path in expected.paths)
         assert head.wordings["es"].class_names[0] == expected.translate(expected.class_names[0], "es")
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_other_labels_replace_everything_of_the_packaged_ones(self, files: Files) -> None:
         save_torchvision(files.folder / PUBLISHED_FILE, outputs=3)
@@ -188,6 +195,7 @@ class TestATorchvisionNetwork:
         head = head_of(files.run())
         assert (head.class_names, head.wordings, head.wording.type_hierarchies) == (COLOURS, {}, (None, None, None))
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_another_hierarchy_is_combined_with_the_packaged_labels(self, files: Files) -> None:
         save_torchvision(files.folder / PUBLISHED_FILE, outputs=1000)
@@ -196,6 +204,7 @@ class TestATorchvisionNetwork:
         assert [path for path in head.wording.type_hierarchies if path] == ["/swimmers/goldfish"]
         assert len(head.class_names) == 1001
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_published_weights_are_read_from_torch_hub_s_cache(self, files: Files, hub: Path) -> None:
         save_torchvision(hub / PUBLISHED_FILE, outputs=3)
@@ -203,6 +212,7 @@ class TestATorchvisionNetwork:
         files.run()
         assert files.trainer.report["pretrained"]["weights"]["origin"] == "torch hub's cache"
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_published_weights_can_be_read_from_another_url(self, files: Files, web_server: Any) -> None:
         body = save_torchvision(files.folder / "x.pth", outputs=3).read_bytes()
@@ -211,6 +221,7 @@ class TestATorchvisionNetwork:
         files.run()
         assert files.trainer.report["pretrained"]["weights"]["origin"] == url
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("any_digest")
     def test_the_place_of_the_file_does_not_change_the_artifact(self, files: Files, hub: Path) -> None:
         save_torchvision(hub / PUBLISHED_FILE, outputs=3)
@@ -538,6 +549,7 @@ class TestUnreachableServers:
 
 
 class TestStoredResults:
+    @pytest.mark.slow
     def test_the_same_definition_gives_the_same_artifact(self, files: Files) -> None:
         files.squeezenet(hierarchy=files.put("h.txt", "/x/a\n/x/b\n/y/c\n/y/d"))
         first = files.run().digest
@@ -586,6 +598,7 @@ class TestStoredResults:
         assert files.trainer.progress.data_valid
 
 
+@pytest.mark.slow
 def test_an_ordinary_training_loads_nothing_of_pretrained_ones(trainer: Any, make_example_zip: Any) -> None:
     trainer.add_class("red", make_example_zip(red=200))
     trainer.add_class("grey", make_example_zip(first_seed=100))

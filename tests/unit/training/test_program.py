@@ -14,6 +14,8 @@ import pytest
 from ocelli_api.outcome import ExitCode, OutcomeReason, parse_termination_message
 from ocelli_api.pods import Environment
 
+pytestmark = pytest.mark.slow
+
 PHOTOGRAPHS = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 DEADLINE_SECONDS = 60
 

@@ -1,0 +1,136 @@
+"""How a training learns: linear heads, or these and then the whole network (`spec.model.strategy`)."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Accelerator, ClassifierSpec, Strategy
+from ocelli_api.outcome import Stage
+from ocelli_model.backbone import BackboneMetadata, load_backbone
+from ocelli_model.engine import available_device, device_for, needed_files
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.dataset import Dataset
+from ocelli_training.fit import Examples, View, fit_heads
+from ocelli_training.learned import Learned, conclude_tuning
+from ocelli_training.own_test_set import TestImages
+from ocelli_training.pixel_file import PixelFile
+from ocelli_training.progress import Progress
+from ocelli_training.settings import TrainerSettings
+from ocelli_training.stop_request import StopRequest
+from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """The dataset as numbers: one row for each of its examples."""
+
+    dataset: Dataset
+    examples: Examples
+    groups: NDArray[np.intp]
+    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    pixels: PixelFile
+    numbers: Sequence[int]
+    """In the pixel file: of each example, then of each image that was read for the test set."""
+    test: TestImages | None = None
+    """The Classifier's own test set."""
+
+    @property
+    def judged_numbers(self) -> Sequence[int]:
+        """In the pixel file: of each image that is judged, which are the examples and then the test set."""
+        rows = [] if self.test is None else self.test.rows.tolist()
+        return [*self.numbers[: len(self.dataset.examples)], *(self.numbers[row] for row in rows)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """Learns by the strategy of a definition."""
+
+    settings: TrainerSettings
+    store: ObjectStore
+    scratch: Path
+    """A folder."""
+    progress: Progress
+    stop: StopRequest
+
+    def prepare(self, definition: ClassifierSpec) -> None:
+        """Check what the strategy needs, before any source is read.
+
+        Raises:
+            PyTorchMissingError: see there.
+        """
+        if definition.model.strategy is not Strategy.FINE_TUNE:
+            return
+        if any(importlib.util.find_spec(name) is None for name in ("torch", "torchvision")):
+            raise PyTorchMissingError
+        self.progress.expect_fine_tuning()
+
+    async def learn(
+        self, definition: ClassifierSpec, metadata: BackboneMetadata, description: str, data: TrainingData
+    ) -> Learned:
+        """Heads for the features of an installed backbone, or for a network of their own that began as this backbone.
+
+        Raises:
+            TuningError, BackboneError, ObjectStoreError: see there.
+        """
+        await self.progress.begin(Stage.FITTING)
+        tunes = definition.model.strategy is Strategy.FINE_TUNE
+        linear = await self._fit(metadata, description, data, reports=not tunes)
+        return await self._fine_tune(definition, linear, data) if tunes else linear
+
+    async def _fit(self, metadata: BackboneMetadata, description: str, data: TrainingData, *, reports: bool) -> Learned:
+        """Linear heads. Without `reports`, their progress is not worth a report: fine-tuning takes nearly all of the stage."""
+        started = time.monotonic()
+        report = self.progress.report if reports else lambda part: None
+        fit = await asyncio.to_thread(fit_heads, data.examples, report, threads=self.settings.cpu_count)
+        logger.info(
+            "heads.fitted",
+            extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
+        )
+        return Learned(
+            fit=fit,
+            metadata=metadata,
+            features=data.examples.features,
+            test=data.test,
+            description=description,
+            message=f"Trained on {len(data.dataset.examples)} images",
+        )
+
+    async def _fine_tune(self, definition: ClassifierSpec, linear: Learned, data: TrainingData) -> Learned:
+        # Imported on demand: PyTorch takes seconds, and most trainers do not have it.
+        from ocelli_training.fine_tuning import TuningTask, fine_tune
+        from ocelli_training.tuning_run import TuningImages
+
+        recipe = TuningRecipe.complete(definition.model, mirror=View.MIRRORED in linear.fit.recipe.views)
+        metadata, count = linear.metadata, len(data.dataset.examples)
+        backbone = await load_backbone(
+            self.store, metadata.digest, cache=self.scratch / "backbones", files=needed_files(Accelerator.GPU)
+        )
+        task = TuningTask(
+            backbone=backbone,
+            examples=data.examples,
+            linear=linear.fit,
+            images=TuningImages(
+                pixels=data.pixels,
+                numbers=data.judged_numbers[:count],
+                digests=[example.digest for example in data.dataset.examples],
+                membership=data.examples.membership,
+            ),
+            test_numbers=data.judged_numbers[count:],
+            recipe=recipe,
+            device=device_for(metadata, await asyncio.to_thread(available_device, self.settings.accelerator)),
+            threads=self.settings.cpu_count,
+            scratch=self.scratch,
+        )
+        outcome = await fine_tune(task, self.settings, self.store, self.stop, self.progress)
+        return conclude_tuning(linear, recipe, outcome)

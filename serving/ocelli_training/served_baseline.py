@@ -1,0 +1,142 @@
+"""The revision that serves, as a baseline for the new one: its judged scores, its heads and its network, from the store.
+
+A training never fails because of a comparison: where there is none, the outcome says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Accelerator
+from ocelli_api.export import PartPlace
+from ocelli_api.outcome import FAULT_LIMIT, Comparison
+from ocelli_model.artifact import Artifact, ArtifactError, load_artifact
+from ocelli_model.backbone import Backbone, BackboneError, Precision, load_backbone
+from ocelli_model.engine import load_engine
+from ocelli_model.heads import Heads
+from ocelli_model.preprocessing import Preprocessing
+from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.comparison import NotComparableError, add_unseen, find_unseen, measure_drop
+from ocelli_training.features import compute_features
+from ocelli_training.judged import Judged, JudgedError, load_judged
+from ocelli_training.pixel_file import PixelFile
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NewImages:
+    """The images that a new revision was judged on, in the order of its judged scores."""
+
+    pixels: PixelFile
+    numbers: Sequence[int]
+    """Of each image in the pixel file."""
+    preprocessing: Preprocessing
+    """Of the pixels."""
+    features: Mapping[str, NDArray[np.float32]]
+    """float32[N, D] each: features that are known already, by the digest of their network."""
+    precision: Precision
+    """Of these features."""
+    threads: int
+    scratch: Path
+    """A folder."""
+
+
+async def compare_with_served(
+    store: ObjectStore, location: ClassifierLocation, baseline_revision: str, judged: Judged, new: NewImages
+) -> Comparison:
+    """Compare a new revision with the one that serves. Images that this one never saw are scored by it now.
+
+    Raises:
+        StoreUnavailableError: see there.
+    """
+    try:
+        baseline = await load_judged(store, location, baseline_revision)
+    except JudgedError as error:
+        return _not_comparable(baseline_revision, error)
+    rows = find_unseen(baseline, judged)
+    if len(rows):
+        scores = await _score(store, location, baseline_revision, new, rows)
+        if scores is not None and scores.shape[1] == len(baseline.class_names):
+            baseline = add_unseen(baseline, judged, rows, scores)
+    return await asyncio.to_thread(_compare, baseline_revision, judged, baseline)
+
+
+async def compare_stored(
+    store: ObjectStore, location: ClassifierLocation, artifact: Artifact, baseline_revision: str
+) -> Comparison | None:
+    """Compare two stored revisions, on pictures that both were judged on. None if there is no baseline.
+
+    Raises:
+        StoreUnavailableError: see there.
+    """
+    if not baseline_revision or not isinstance(artifact.heads, Heads):
+        return None
+    try:
+        judged = await load_judged(store, location, artifact.revision)
+        baseline = await load_judged(store, location, baseline_revision)
+    except JudgedError as error:
+        return _not_comparable(baseline_revision, error)
+    return await asyncio.to_thread(_compare, baseline_revision, judged, baseline)
+
+
+async def _score(
+    store: ObjectStore, location: ClassifierLocation, revision: str, new: NewImages, rows: NDArray[np.intp]
+) -> NDArray[np.float32] | None:
+    """The scores float32[len(rows), C] that a stored revision gives some of the images. None where it cannot be run on them:
+    its artifact or network is damaged, or it takes images of another preprocessing, whose bytes are not here any more.
+    """
+    try:
+        artifact = await load_artifact(store, location, revision)
+        if not isinstance(artifact.heads, Heads):
+            return None
+        known = new.features.get(artifact.backbone_digest)
+        if known is not None and artifact.precision is new.precision:
+            return await asyncio.to_thread(artifact.heads.scores, known[rows])
+        if not artifact.preprocessing.gives_the_pixels_of(new.preprocessing):
+            logger.info("baseline.other_preprocessing", extra={"revision": revision})
+            return None
+        prefix = location.network_prefix(revision) if artifact.backbone_place is PartPlace.ARTIFACT else None
+        network = await load_backbone(store, artifact.backbone_digest, cache=new.scratch / "backbones", prefix=prefix)
+        return await asyncio.to_thread(_run, network, artifact.heads, artifact.precision, new, rows)
+    except (ArtifactError, BackboneError) as error:
+        logger.warning("baseline.unusable", extra={"revision": revision, "error": str(error)})
+        return None
+
+
+def _run(network: Backbone, heads: Heads, precision: Precision, new: NewImages, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Scores float32[len(rows), C] by another network, on the CPU. Raises BackboneError."""
+    engine = load_engine(network, threads=new.threads, device=Accelerator.CPU, precision=precision)
+    return heads.scores(compute_features(engine, new.pixels, [new.numbers[row] for row in rows.tolist()]))
+
+
+def _compare(baseline_revision: str, judged: Judged, baseline: Judged) -> Comparison:
+    try:
+        measured = measure_drop(judged, baseline)
+    except NotComparableError as error:
+        return _not_comparable(baseline_revision, error)
+    logger.info(
+        "revisions.compared",
+        extra={
+            "baseline": baseline_revision,
+            "accuracy": measured.accuracy,
+            "baseline_accuracy": measured.baseline_accuracy,
+            "images": measured.images,
+            "classes": measured.classes,
+            "relabelled": measured.relabelled,
+        },
+    )
+    return Comparison(baseline=baseline_revision, drop=measured.drop, drop_interval=measured.interval, images=measured.images)
+
+
+def _not_comparable(baseline_revision: str, error: Exception) -> Comparison:
+    logger.warning("revisions.not_comparable", extra={"baseline": baseline_revision, "error": str(error)})
+    return Comparison(baseline=baseline_revision, fault=str(error)[:FAULT_LIMIT])

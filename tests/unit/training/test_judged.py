@@ -1,0 +1,134 @@
+"""Judged scores in the store: what is kept, what erasing a customer deletes, and what cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocelli_storage.layout import ClassifierLocation, is_judged
+from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.store_url import open_store
+from ocelli_training.judged import Judged, JudgedError, find_erased_customers, load_judged, save_judged
+
+LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
+REVISION = "0123456789"
+ANNA, BERT = "a" * 32, "b" * 32
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store((tmp_path / "store").as_uri())
+
+
+def make_judged(count: int = 4) -> Judged:
+    random = np.random.default_rng(0)
+    return Judged(
+        class_names=("Katze", 'dog "x"'),
+        has_negatives=True,
+        digests=tuple(f"{row:064x}" for row in range(count)),
+        scores=random.random((count, 2), dtype=np.float32),
+        actual=(np.arange(count, dtype=np.int32) % 3) - 1,
+        groups=np.arange(count, dtype=np.int32),
+        tested=np.arange(count) == count - 1,
+        learned_count=count - 1,
+    )
+
+
+def save(store: ObjectStore, judged: Judged, customers: list[str | None], erased: frozenset[str] = frozenset()) -> None:
+    asyncio.run(save_judged(store, LOCATION, REVISION, judged, customers, erased))
+
+
+def load(store: ObjectStore) -> Judged:
+    return asyncio.run(load_judged(store, LOCATION, REVISION))
+
+
+def refusal(store: ObjectStore) -> str:
+    with pytest.raises(JudgedError) as caught:
+        load(store)
+    return str(caught.value)
+
+
+def keys(store: ObjectStore) -> list[str]:
+    return sorted(item.key for item in asyncio.run(store.list_objects(LOCATION.artifacts_prefix)))
+
+
+def test_scores_are_loaded_as_they_were_saved(store: ObjectStore) -> None:
+    judged = make_judged()
+    save(store, judged, [None] * 4)
+    found = load(store)
+    assert (found.class_names, found.has_negatives, found.digests) == (judged.class_names, True, judged.digests)
+    assert found.learned_count == 3
+    for name in ("scores", "actual", "groups", "tested"):
+        assert np.array_equal(getattr(found, name), getattr(judged, name))
+
+
+def test_each_customer_has_a_file(store: ObjectStore) -> None:
+    save(store, make_judged(), [None, ANNA, BERT, ANNA])
+    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (ANNA, BERT, None)]
+    assert sorted(load(store).digests) == list(make_judged().digests)
+
+
+def test_without_a_customers_file_the_other_pictures_are_left(store: ObjectStore) -> None:
+    save(store, make_judged(), [None, ANNA, BERT, ANNA])
+    (file,) = [key for key in keys(store) if is_judged(key, ANNA)]
+    asyncio.run(store.delete(file))
+    assert load(store).digests == (make_judged().digests[2], make_judged().digests[0])
+    assert load(store).is_complete is False
+
+
+def test_pictures_of_an_erased_customer_are_not_saved(store: ObjectStore) -> None:
+    save(store, make_judged(), [None, ANNA, BERT, ANNA], frozenset({ANNA}))
+    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (BERT, None)]
+
+
+def test_files_of_an_earlier_attempt_are_replaced(store: ObjectStore) -> None:
+    save(store, make_judged(), [None, ANNA, BERT, ANNA])
+    save(store, make_judged(2), [None, None])
+    assert keys(store) == [LOCATION.judged_key(REVISION, None)]
+
+
+def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
+    assert refusal(store) == (
+        f"revision {REVISION} has no stored scores, because an earlier release trained it or its examples were erased"
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "noise", "no tensors"])
+def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None:
+    asyncio.run(store.put(LOCATION.judged_key(REVISION, None), content))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+def test_files_of_two_trainings_are_not_mixed(store: ObjectStore) -> None:
+    save(store, make_judged(5), [ANNA] * 5)
+    content = asyncio.run(store.get(LOCATION.judged_key(REVISION, ANNA), limit_bytes=1 << 20))
+    save(store, make_judged(), [None] * 4)
+    asyncio.run(store.put(LOCATION.judged_key(REVISION, ANNA), content))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+@pytest.mark.parametrize(
+    ("key", "customer", "expected"),
+    [
+        (LOCATION.judged_key(REVISION, None), None, True),
+        (LOCATION.judged_key(REVISION, ANNA), None, True),
+        (LOCATION.judged_key(REVISION, ANNA), ANNA, True),
+        (LOCATION.judged_key(REVISION, BERT), ANNA, False),
+        (LOCATION.judged_key(REVISION, None), ANNA, False),
+        (LOCATION.definition_key(REVISION), None, False),
+    ],
+)
+def test_which_keys_hold_judged_scores(key: str, customer: str | None, expected: bool) -> None:
+    assert is_judged(key, customer) is expected
+
+
+def test_a_customer_who_was_erased_meanwhile_is_found() -> None:
+    def definition(*, erased: bool) -> dict[str, object]:
+        sources = [{"upload": "1", "customer": ANNA, "erased": True}, {"upload": "2", "customer": BERT, "erased": erased}]
+        return {"classes": [{"name": "a", "examples": sources}]}
+
+    assert find_erased_customers(definition(erased=False), definition(erased=True)) == {BERT}
+    assert find_erased_customers(definition(erased=True), definition(erased=True)) == frozenset()
