@@ -39,7 +39,7 @@ from ocelli_training.learned import Tuned, TuningOutcome
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
-from ocelli_training.tuning_checkpoint import Checkpoint, CheckpointStore
+from ocelli_training.tuning_checkpoint import INTERVAL_SECONDS, Checkpoint, CheckpointStore
 from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
@@ -81,6 +81,7 @@ async def fine_tune(
         inputs=digest_inputs(task),
         scratch=task.scratch,
         loop=asyncio.get_running_loop(),
+        interval_seconds=INTERVAL_SECONDS,
     )
     return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, progress).tune())
 

@@ -56,7 +56,7 @@ class CheckpointStore:
         inputs: str,
         scratch: Path,
         loop: asyncio.AbstractEventLoop,
-        interval_seconds: float = INTERVAL_SECONDS,
+        interval_seconds: float,
     ) -> None:
         """`key` is the key of a file of the attempt; `inputs` is the digest of everything that the training depends on."""
         self._store, self._key, self._inputs, self._scratch, self._loop = store, key, inputs, scratch, loop

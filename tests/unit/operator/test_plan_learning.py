@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, FineTuningProgress
 from ocelli_api.conditions import ConditionStatus, ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
+from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage, TuningProgress
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import DeleteChild, DropExamples, RestoreLabel, StartTraining
@@ -460,6 +460,14 @@ class TestProgress:
         world.see(progress=ProgressReport(stage=Stage.READING, percent=percent, data_valid=False))
         progress = world.plan().status.progress
         assert (None if progress is None else progress.percent) == shown
+
+    def test_it_says_how_far_fine_tuning_is(self) -> None:
+        world = self.world()
+        tuning = TuningProgress(network=2, networks=6, epoch=3, epochs=10, loss=0.25)
+        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True, fine_tuning=tuning))
+        progress = world.plan().status.progress
+        assert progress is not None
+        assert progress.fine_tuning == FineTuningProgress(network=2, networks=6, epoch=3, epochs=10, loss="0.2500")
 
     def test_it_is_removed_when_the_training_ends(self) -> None:
         world = self.world()

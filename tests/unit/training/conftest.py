@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -202,13 +202,15 @@ class Trainer:
         scratch.mkdir()
         return asyncio.run(run_attempt(settings, self.store, scratch, StopRequest(_refuse_to_end)))
 
-    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, attempt: int = 1, *, arguments: Sequence[str] = ("-m", "ocelli_training"), **environment: str
+    ) -> subprocess.Popen[str]:
         """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         return subprocess.Popen(
-            [sys.executable, "-m", "ocelli_training"],
+            [sys.executable, *arguments],
             env={**kept, **self.environment, **environment},
             stderr=subprocess.PIPE,
             text=True,

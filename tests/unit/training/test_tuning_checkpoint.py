@@ -43,7 +43,12 @@ class Opened:
 
     def __call__(self, inputs: str = "a") -> CheckpointStore:
         return CheckpointStore(
-            store=self.store, key=lambda file: f"attempt/{file}", inputs=inputs, scratch=self.scratch, loop=self.loop
+            store=self.store,
+            key=lambda file: f"attempt/{file}",
+            inputs=inputs,
+            scratch=self.scratch,
+            loop=self.loop,
+            interval_seconds=30,
         )
 
     def stored_keys(self) -> list[str]:
