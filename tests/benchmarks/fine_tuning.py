@@ -1,9 +1,10 @@
 """`make benchmark-fine-tuning`: FineTune against LinearProbe, with the same photographs, trainer and inference code, judged on
 pictures that neither learned from.
 
-Settings, in the environment: DATA, as for `make benchmark-accuracy`; SETS, their names, all; SEEDS, 3; PICTURES of each class, 20;
-EPOCHS, LEARNING_RATE and BATCH, those of the product; CORES, all of the machine; RUNS, a file with a line of JSON for each training
-that has ended, which are not run again: a benchmark that was stopped goes on from there. It fails only if it cannot measure.
+Settings, in the environment: DATA, as for `make benchmark-accuracy`; SETS, their names, all; SEEDS, 3; PICTURES of each class,
+20; EPOCHS, LEARNING_RATE and BATCH, those of the product; CORES, all of the machine; RUNS, a file with a line of JSON for each
+training that has ended, which are not run again: a benchmark that was stopped goes on from there. It fails only if it cannot
+measure.
 """
 
 from __future__ import annotations
