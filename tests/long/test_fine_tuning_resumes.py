@@ -6,6 +6,7 @@ instead of every thirty, so that twenty kills need no hours.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -13,6 +14,7 @@ import signal
 import subprocess
 import threading
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 from ocelli_api.outcome import OutcomeReason
 from ocelli_training.tuning_checkpoint import POINTER
 from tests.unit.training import made_pictures as pictures
-from tests.unit.training.conftest import MakeZip, Trainer
+from tests.unit.training.conftest import Trainer
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -46,12 +48,15 @@ Place = tuple[int, int]
 """How many networks are finished, and how many steps of the next one are done."""
 
 
-def make_trainer(folder: Path, make_zip: MakeZip) -> Trainer:
+def make_trainer(folder: Path) -> Trainer:
     folder.mkdir()
     trainer = Trainer(folder)
     for name, left in (("left", True), ("right", False)):
-        arrows = {f"{seed}.jpg": pictures.save(pictures.draw_arrow(seed, left=left)) for seed in range(12)}
-        trainer.add_class(name, trainer.upload(make_zip(arrows)))
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            for seed in range(12):
+                archive.writestr(f"{seed}.jpg", pictures.save(pictures.draw_arrow(seed, left=left)))
+        trainer.add_class(name, trainer.upload(file.getvalue()))
     trainer.definition["model"] = {"strategy": "FineTune", "epochs": 4, "batchSize": 4}
     return trainer
 
@@ -109,16 +114,16 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, make_zip: MakeZip) -> dict[str, Any]:
-    trainer = make_trainer(tmp_path_factory.mktemp("whole") / "trainer", make_zip)
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    trainer = make_trainer(tmp_path_factory.mktemp("whole") / "trainer")
     assert Running(trainer).wait() == 0
     return result_of(trainer)
 
 
 def test_a_stopped_trainer_saves_where_it_is_and_its_successor_gives_the_same(
-    tmp_path: Path, make_zip: MakeZip, uninterrupted: dict[str, Any]
+    tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
-    trainer = make_trainer(tmp_path / "trainer", make_zip)
+    trainer = make_trainer(tmp_path / "trainer")
     first = Running(trainer)
     assert first.wait_until_tuning()
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -139,9 +144,9 @@ def test_a_stopped_trainer_saves_where_it_is_and_its_successor_gives_the_same(
 
 
 def test_a_trainer_that_is_killed_again_and_again_loses_one_interval_each_and_ends_with_the_same_result(
-    tmp_path: Path, make_zip: MakeZip, uninterrupted: dict[str, Any]
+    tmp_path: Path, uninterrupted: dict[str, Any]
 ) -> None:
-    moments, trainer = random.Random(SEED), make_trainer(tmp_path / "trainer", make_zip)
+    moments, trainer = random.Random(SEED), make_trainer(tmp_path / "trainer")
     kills, saved, lost = 0, (0, 0), [0.0]
     for _ in range(KILLS):
         running = Running(trainer)
