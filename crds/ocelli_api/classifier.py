@@ -353,6 +353,8 @@ class RevisionComparison:
     """None: the revisions cannot be compared."""
     images: int | None = None
     """Number of images that both were judged on."""
+    reclassified_images: int | None = None
+    """Number of images left out because the revisions learned different classes for them. None: there are none."""
     fault: str | None = None
     """Why they cannot be compared."""
 
@@ -366,6 +368,9 @@ class HistoryEntry:
     accuracy: str | None = None
     accuracy_interval: AccuracyInterval | None = None
     judged_images: int | None = None
+    excluded_images: int | None = None
+    """Number of images of the test set that are left out, because they are examples or near duplicates of examples. None: there
+    are none."""
     artifact_digest: str | None = None
     backbone: str | None = None
     comparison: RevisionComparison | None = None

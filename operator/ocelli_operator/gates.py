@@ -18,7 +18,7 @@ from ocelli_api.conditions import PromotedReason, StalledReason
 from ocelli_operator.failure import Failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.snapshot import Snapshot
-from ocelli_operator.status import Verdict, data_checked, false, trained, true, unknown
+from ocelli_operator.status import Verdict, data_checked, describe_measurement, false, trained, true, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +123,8 @@ def _check_accuracy(least: str, artifact: HistoryEntry) -> _Unmet | None:
     return _Unmet(
         reason=PromotedReason.BELOW_MINIMUM_ACCURACY,
         fact=(
-            f"revision {artifact.revision} has {_describe_accuracy(artifact)}, which is {missing} less than "
-            f"spec.promotion.minAccuracy, {least}"
+            f"revision {artifact.revision} has an accuracy of {artifact.accuracy} ({describe_measurement(artifact)}), which is "
+            f"{missing} less than spec.promotion.minAccuracy, {least}"
         ),
         remedy="improve the examples, lower minAccuracy",
     )
@@ -163,7 +163,8 @@ def _describe_met(rules: Promotion, artifact: HistoryEntry) -> str:
     """What the gates saw, as the rest of a sentence about the revision."""
     facts = []
     if rules.min_accuracy is not None:
-        facts.append(f"has {_describe_accuracy(artifact)}, and spec.promotion.minAccuracy is {rules.min_accuracy}")
+        accuracy = f"an accuracy of {artifact.accuracy} ({describe_measurement(artifact)})"
+        facts.append(f"has {accuracy}, and spec.promotion.minAccuracy is {rules.min_accuracy}")
     compared = artifact.comparison is not None and artifact.comparison.accuracy_drop is not None
     if rules.max_accuracy_drop is not None and compared:
         facts.append(f"{_describe_drop(artifact)}, and spec.promotion.maxAccuracyDrop is {rules.max_accuracy_drop}")
@@ -172,19 +173,14 @@ def _describe_met(rules: Promotion, artifact: HistoryEntry) -> str:
     return "; ".join(facts) or "was trained"
 
 
-def _describe_accuracy(artifact: HistoryEntry) -> str:
-    interval = artifact.accuracy_interval
-    assert interval is not None
-    images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"
-    return f"an accuracy of {artifact.accuracy} (95 % interval {interval.lower} to {interval.upper}{images})"
-
-
 def _describe_drop(artifact: HistoryEntry) -> str:
     comparison, drop = artifact.comparison, _find_drop(artifact)
     assert comparison is not None
     change = Decimal(drop.drop)
     lower, upper = Decimal(drop.lower), Decimal(drop.upper)
     images = f"{comparison.images} images that neither learned from"
+    if comparison.reclassified_images is not None:
+        images += f", without {comparison.reclassified_images} whose class was changed"
     if change > 0:
         return (
             f"is {change} less accurate than revision {comparison.baseline} on {images} "

@@ -44,7 +44,7 @@ class MeasuredDrop:
     images: int
     classes: int
     """Number of classes with compared images, negative examples included."""
-    relabelled: int
+    reclassified: int
     """Images left out because the revisions learned different classes for them."""
 
 
@@ -60,10 +60,11 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
         raise NotComparableError(f"they have {_count(len(shared), 'class', 'classes')} in common, and at least 2 are needed")
     own = _Answers.find(judged, shared, with_negatives=with_negatives)
     other = _Answers.find(baseline, shared, with_negatives=with_negatives)
-    pairs, relabelled = _pair(judged, own, baseline, other)
+    pairs, reclassified = _pair(judged, own, baseline, other)
     if not len(pairs):
         learned = "of the test set" if judged.tested.any() else "that neither learned from"
-        raise NotComparableError(f"no image {learned} was judged by both, in a class that both have")
+        without = f", without {_count(reclassified, 'image', 'images')} whose class was changed" if reclassified else ""
+        raise NotComparableError(f"no image {learned} was judged by both, in a class that both have{without}")
     rows, other_rows = pairs.T
     actual = own.actual[rows]
     right, other_right = own.predicted[rows] == actual, other.predicted[other_rows] == actual
@@ -79,7 +80,7 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
         baseline_accuracy=baseline_accuracy,
         images=len(rows),
         classes=len(strata),
-        relabelled=relabelled,
+        reclassified=reclassified,
     )
 
 
@@ -150,16 +151,16 @@ def _pair(judged: Judged, own: _Answers, baseline: Judged, other: _Answers) -> t
     rows_of = {digest: row for row, digest in enumerate(baseline.digests)}
     tested = bool(judged.tested.any())
     pairs: list[tuple[int, int]] = []
-    relabelled = 0
+    reclassified = 0
     for row, digest in enumerate(judged.digests):
         other_row = rows_of.get(digest)
         if other_row is None or own.actual[row] < 0 or judged.tested[row] != tested:
             continue
         if not tested and own.actual[row] != other.actual[other_row]:
-            relabelled += 1
+            reclassified += 1
             continue
         pairs.append((row, other_row))
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2), relabelled
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2), reclassified
 
 
 def _group_means(right: NDArray[np.bool_], groups: NDArray[np.int32], stratum: NDArray[np.bool_]) -> NDArray[np.float64]:
