@@ -376,7 +376,7 @@ class HistoryEntry:
     comparison: RevisionComparison | None = None
     """None: no other revision served when it was trained, or an earlier release trained it."""
     promoted_at: str | None = None
-    """When it first served; None if it never did. For a revision that an earlier release served, when it was trained."""
+    """When it first served; None if it never did. For one that a release without promotion trained, when it was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, HistoryEntry, Promotion
+from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, ClassifierStatus, HistoryEntry, Promotion
 from ocelli_api.conditions import PromotedReason, StalledReason
 from ocelli_operator.failure import Failure
 from ocelli_operator.learning import Learning
@@ -70,7 +70,7 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
     spec, status, revision = classifier.spec, classifier.status, artifact.revision
     if spec.promotion == Promotion():
         return None
-    has_served = revision == status.served_revision or artifact.promoted_at is not None
+    has_served = revision == status.served_revision or find_promotion(status, revision) is not None
     # What has served keeps the figures that it was promoted with, whatever serves now.
     unmet = _find_unmet(spec.promotion, artifact, None if has_served else status.served_revision)
     if unmet is None and spec.promotion.approval is Approval.AUTOMATIC:
@@ -92,6 +92,20 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
         return false(PromotedReason.AWAITING_APPROVAL, message)
     message = f"{classifier}: {unmet.fact}; {meanwhile}; {unmet.remedy}, or {approval}"
     return unknown(unmet.reason, message) if unmet.is_unknown else false(unmet.reason, message)
+
+
+def find_promotion(status: ClassifierStatus, revision: str) -> str | None:
+    """When a revision first served; None if it never did.
+
+    Earlier releases recorded no such time, not even of the served revision. They had no gates, so every revision that they
+    trained counts as served, at the time of its training.
+    """
+    entries = {entry.revision: entry for entry in status.history}
+    entry = entries.get(revision)
+    served = None if status.served_revision is None else entries.get(status.served_revision)
+    if entry is None:
+        return None
+    return entry.trained_at if served is not None and served.promoted_at is None else entry.promoted_at
 
 
 def _find_unmet(rules: Promotion, artifact: HistoryEntry, other_served: str | None) -> _Unmet | None:

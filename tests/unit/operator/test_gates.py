@@ -53,7 +53,8 @@ def judge(
     """The judgement of a revision with an accuracy of 0.934."""
     classifier = classifier_with(served, promotion=promotion, **spec)
     entry = replace(make_artifact(classifier), comparison=comparison, **(artifact or {}))
-    return judge_revision(classifier, entry)
+    status = replace(classifier.status, history=(entry,))
+    return judge_revision(replace(classifier, status=status), entry)
 
 
 def revision_of(**spec: Any) -> str:
