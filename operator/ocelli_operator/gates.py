@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, ClassifierStatus, HistoryEntry, Promotion
-from ocelli_api.conditions import PromotedReason, StalledReason
+from ocelli_api.conditions import ConditionStatus, PromotedReason, StalledReason
 from ocelli_operator.failure import Failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.snapshot import Snapshot
@@ -41,17 +41,13 @@ class _Unmet:
     remedy: str
     """Besides the approval."""
 
-    @property
-    def is_unknown(self) -> bool:
-        return self.reason is PromotedReason.NOT_COMPARABLE
-
 
 def judge_promotion(snapshot: Snapshot, learning: Learning) -> Judgement:
     """Whether the current revision may serve. A revision without an artifact is not judged."""
     if learning.artifact is None:
         return Judgement(may_serve=True)
     promoted = judge_revision(snapshot.classifier, learning.artifact)
-    if promoted is None or promoted.status == "True":
+    if promoted is None or promoted.status is ConditionStatus.TRUE:
         return Judgement(may_serve=True, promoted=promoted)
     if promoted.reason == PromotedReason.AWAITING_APPROVAL:
         return Judgement(may_serve=False, promoted=promoted)
@@ -91,7 +87,8 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
         message = f"{classifier}: revision {revision} {met}; it waits for approval, and {meanwhile}; {approval}"
         return false(PromotedReason.AWAITING_APPROVAL, message)
     message = f"{classifier}: {unmet.fact}; {meanwhile}; {unmet.remedy}, or {approval}"
-    return unknown(unmet.reason, message) if unmet.is_unknown else false(unmet.reason, message)
+    verdict = unknown if unmet.reason is PromotedReason.NOT_COMPARABLE else false
+    return verdict(unmet.reason, message)
 
 
 def find_promotion(status: ClassifierStatus, revision: str) -> str | None:

@@ -197,6 +197,9 @@ class Training:
                 if data.test is not None:
                     # Again, without near duplicates of examples.
                     check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+                    if not data.test.test_set.examples:
+                        # Only customers who were erased had images that are not examples.
+                        data = replace(data, test=None)
                 return data
         finally:
             loading.cancel()

@@ -212,6 +212,17 @@ class TestOwnTestSet:
             "add images that are not examples"
         )
 
+    def test_a_test_set_that_an_erasure_leaves_without_images_is_not_used(self, tmp_path: Any, make_example_zip: Any) -> None:
+        trainer = Trainer(tmp_path)
+        blue, red = make_example_zip(12, red=BLUE), make_example_zip(12, red=RED)
+        for name, data in (("blue", blue), ("red", red)):
+            trainer.add_class(name, trainer.upload(data))
+        erased = {"upload": "e" * 64, "customer": customer_key("anna"), "erased": True}
+        trainer.definition["evaluation"] = {"classes": [{"name": "blue", "examples": [erased, trainer.upload(blue)]}]}
+        outcome, _ = trainer.run()
+        assert (outcome.succeeded, outcome.judged_images) == (True, 24)
+        assert trainer.report["evaluation"]["protocol"] == "CrossValidation"
+
     def test_a_near_duplicate_of_an_example_is_left_out(self, tmp_path: Any, make_zip: Any) -> None:
         trainer = Trainer(tmp_path)
         blue = make_zip({f"{seed}.jpg": save(textured(seed)) for seed in range(10)})
