@@ -1,7 +1,7 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted, as are the judged scores of their pictures: later trainings
+object and in every stored definition, and their bytes are deleted, as are the judged scores of their images: later trainings
 do not use them, and existing models stay.
 Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
 deletion that was interrupted can be repeated. It must not know HTTP.
@@ -92,7 +92,7 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """Also deletes the judged scores of the customer's pictures. Returns the uploads that the stored definitions still
+        """Also deletes the judged scores of the customer's images. Returns the uploads that the stored definitions still
         refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):

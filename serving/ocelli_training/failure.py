@@ -12,7 +12,7 @@ from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
-from ocelli_training.training import DefinitionError
+from ocelli_training.revision_store import DefinitionError
 from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, TuningError
 
 _TUNING_REASONS: Mapping[type[TuningError], OutcomeReason] = {

@@ -35,7 +35,7 @@ from ocelli_model.heads import Heads
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.features import compute_features
 from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, normalised_rows, score_unseen
-from ocelli_training.learned import Tuned, TuningOutcome
+from ocelli_training.learned import OwnNetwork, Tuned, TuningOutcome
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
@@ -172,8 +172,7 @@ class FineTuning:
         )
         return Tuned(
             fit=fit,
-            metadata=served.metadata,
-            files=served.files,
+            network=OwnNetwork(metadata=served.metadata, files=served.files),
             features=features,
             test_features=served.features_of(self._task.test_numbers),
         )

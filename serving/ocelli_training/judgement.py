@@ -50,7 +50,7 @@ async def judge_learned(
     Raises:
         StoreUnavailableError: see there.
     """
-    judged = await asyncio.to_thread(judge, learned.fit, data.examples.membership, data.dataset, data.groups, learned.test)
+    judged = await asyncio.to_thread(judge, learned.fit, data.dataset, data.groups, learned.test)
     linear = learned.before_tuning
     evaluation = await asyncio.to_thread(_evaluate, learned, data, judged.has_negatives)
     before = None if linear is None else await asyncio.to_thread(_evaluate, linear, data, judged.has_negatives)

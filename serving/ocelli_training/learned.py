@@ -21,13 +21,20 @@ NOT_TUNED = ", not fine-tuned: that did not improve on its linear heads"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class OwnNetwork:
+    """A network that belongs to an artifact."""
+
+    metadata: BackboneMetadata
+    files: Mapping[str, bytes]
+    """By name."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tuned:
     """A network that was tuned, with its heads."""
 
     fit: Fit
-    metadata: BackboneMetadata
-    files: Mapping[str, bytes]
-    """The files of the network, by name."""
+    network: OwnNetwork
     features: NDArray[np.float32]
     """float32[N, D]: of the examples, by this network."""
     test_features: NDArray[np.float32]
@@ -57,8 +64,8 @@ class Learned:
     """float32[N, D]: of the examples, by this network."""
     test: TestImages | None = None
     """The Classifier's own test set, with features of this network."""
-    network_files: Mapping[str, bytes] | None = None
-    """The network's files where it is the artifact's own; None: it is an installed backbone."""
+    network: OwnNetwork | None = None
+    """The network, where it is the artifact's own; None: it is an installed backbone."""
     description: str
     """Of the network."""
     message: str
@@ -90,10 +97,10 @@ def conclude_tuning(linear: Learned, recipe: TuningRecipe, outcome: TuningOutcom
         )
     return Learned(
         fit=tuned.fit,
-        metadata=tuned.metadata,
+        metadata=tuned.network.metadata,
         features=tuned.features,
         test=None if linear.test is None else replace(linear.test, features=tuned.test_features),
-        network_files=tuned.files,
+        network=tuned.network,
         description=linear.description + TUNED,
         message=message,
         tuning=outcome.report,

@@ -18,7 +18,7 @@ from ocelli_api.outcome import Stage
 from ocelli_model.backbone import BackboneMetadata, load_backbone
 from ocelli_model.engine import available_device, device_for, needed_files
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.dataset import Dataset
+from ocelli_training.dataset import Dataset, Example
 from ocelli_training.fit import Examples, View, fit_heads
 from ocelli_training.learned import Learned, conclude_tuning
 from ocelli_training.own_test_set import TestImages
@@ -46,8 +46,13 @@ class TrainingData:
     """The Classifier's own test set."""
 
     @property
+    def judged_examples(self) -> tuple[Example, ...]:
+        """All images that are judged: the examples, then the test set."""
+        return (*self.dataset.examples, *(() if self.test is None else self.test.test_set.examples))
+
+    @property
     def judged_numbers(self) -> Sequence[int]:
-        """In the pixel file: of each image that is judged, which are the examples and then the test set."""
+        """In the pixel file, of each of these."""
         rows = [] if self.test is None else self.test.rows.tolist()
         return [*self.numbers[: len(self.dataset.examples)], *(self.numbers[row] for row in rows)]
 

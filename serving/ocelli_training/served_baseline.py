@@ -73,7 +73,7 @@ async def compare_with_served(
 async def compare_stored(
     store: ObjectStore, location: ClassifierLocation, artifact: Artifact, baseline_revision: str
 ) -> Comparison | None:
-    """Compare two stored revisions, on pictures that both were judged on. None if there is no baseline.
+    """Compare two stored revisions, on images that both were judged on. None if there is no baseline.
 
     Raises:
         StoreUnavailableError: see there.
@@ -99,7 +99,7 @@ async def _score(
         if not isinstance(artifact.heads, Heads):
             return None
         known = new.features.get(artifact.backbone_digest)
-        if known is not None and artifact.precision is new.precision:
+        if known is not None and artifact.precision is new.precision and artifact.heads.feature_count == known.shape[1]:
             return await asyncio.to_thread(artifact.heads.scores, known[rows])
         if not artifact.preprocessing.gives_the_pixels_of(new.preprocessing):
             logger.info("baseline.other_preprocessing", extra={"revision": revision})
@@ -114,6 +114,11 @@ async def _score(
 
 def _run(network: Backbone, heads: Heads, precision: Precision, new: NewImages, rows: NDArray[np.intp]) -> NDArray[np.float32]:
     """Scores float32[len(rows), C] by another network, on the CPU. Raises BackboneError."""
+    if network.metadata.feature_count != heads.feature_count:
+        raise BackboneError(
+            f"backbone {network.name} ({network.digest}): it has {network.metadata.feature_count} features, and the "
+            f"heads have {heads.feature_count}; train again"
+        )
     engine = load_engine(network, threads=new.threads, device=Accelerator.CPU, precision=precision)
     return heads.scores(compute_features(engine, new.pixels, [new.numbers[row] for row in rows.tolist()]))
 
@@ -131,10 +136,16 @@ def _compare(baseline_revision: str, judged: Judged, baseline: Judged) -> Compar
             "baseline_accuracy": measured.baseline_accuracy,
             "images": measured.images,
             "classes": measured.classes,
-            "relabelled": measured.relabelled,
+            "reclassified": measured.reclassified,
         },
     )
-    return Comparison(baseline=baseline_revision, drop=measured.drop, drop_interval=measured.interval, images=measured.images)
+    return Comparison(
+        baseline=baseline_revision,
+        drop=measured.drop,
+        drop_interval=measured.interval,
+        images=measured.images,
+        reclassified=measured.reclassified,
+    )
 
 
 def _not_comparable(baseline_revision: str, error: Exception) -> Comparison:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,30 @@ import numpy as np
 from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
-from ocelli_model.artifact import Artifact, ArtifactError, library_versions, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata, save_backbone
+from ocelli_model.artifact import Artifact, library_versions
+from ocelli_model.backbone import BackboneMetadata, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
-from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.features import PRECISION
 from ocelli_training.fit import Examples, View, normalised_rows
 from ocelli_training.folds import assign_folds
-from ocelli_training.judged import Judged, find_erased_customers, save_judged
+from ocelli_training.judged import split_by_customer
 from ocelli_training.judgement import judge_learned
-from ocelli_training.learned import NOT_TUNED, TUNED, Learned
+from ocelli_training.learned import NOT_TUNED, TUNED
 from ocelli_training.learner import Learner, TrainingData
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, describe_artifact, render_page
+from ocelli_training.report import Report, describe_artifact
+from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import compare_stored
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
@@ -52,24 +50,6 @@ VIEWS_LIMIT_IMAGES = 5000
 _VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
 
 logger = logging.getLogger(__name__)
-
-
-class DefinitionError(Exception):
-    """The definition to learn is missing or cannot be read."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Results:
-    """What a training stores."""
-
-    definition: Mapping[str, Any]
-    """As it was read."""
-    learned: Learned
-    artifact: Artifact
-    report: Report
-    judged: Judged
-    customers: Sequence[str | None]
-    """The key of the customer of each judged image."""
 
 
 class Training:
@@ -84,6 +64,7 @@ class Training:
         self._scratch = scratch
         self._progress = progress
         self._stop = stop
+        self._revision = RevisionStore(settings, store)
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -95,9 +76,9 @@ class Training:
         settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
-        document = await self._load_definition()
+        document = await self._revision.load_definition()
         definition = parse_spec(document)
-        earlier = await self._load_earlier_artifact()
+        earlier = await self._revision.find_artifact()
         if earlier is not None:
             return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
@@ -119,7 +100,7 @@ class Training:
             learned.fit.heads,
             data.dataset.class_names,
             description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
-            own_files=learned.network_files,
+            own_files=None if learned.network is None else learned.network.files,
         )
         artifact = Artifact(
             classifier_id=location.classifier_id,
@@ -128,13 +109,13 @@ class Training:
             heads=learned.fit.heads,
             backbone_name=metadata.name,
             backbone_digest=learned.metadata.digest,
-            backbone_place=PartPlace.BACKBONE if learned.network_files is None else PartPlace.ARTIFACT,
+            backbone_place=PartPlace.BACKBONE if learned.network is None else PartPlace.ARTIFACT,
             precision=PRECISION,
             preprocessing=preprocessing,
             metrics=judgement.evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
-            library_versions=library_versions() if learned.network_files is None else library_versions("torch", "torchvision"),
+            library_versions=library_versions() if learned.network is None else library_versions("torch", "torchvision"),
         )
         report = Report(
             artifact=describe_artifact(settings.classifier, artifact, learned.description),
@@ -150,16 +131,15 @@ class Training:
             tuning=learned.tuning,
             before_tuning=judgement.before_tuning,
         )
-        judged_on = () if data.test is None else data.test.test_set.examples
-        results = _Results(
+        await self._progress.begin(Stage.STORING)
+        results = Results(
             definition=document,
-            learned=learned,
-            artifact=artifact,
+            judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
-            judged=judgement.judged,
-            customers=[example.customer for example in (*data.dataset.examples, *judged_on)],
+            artifact=artifact,
+            network=learned.network,
         )
-        await self._store_results(results)
+        await self._revision.save(results)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)
 
@@ -170,13 +150,7 @@ class Training:
 
         made = await import_pretrained(pretrained, self._settings, self._store, self._scratch, self._progress)
         await self._progress.begin(Stage.STORING)
-        location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
-        await self._store.put(location.artifact_key(revision, REPORT), _json(made.report))
-        metadata, files = made.network.metadata, made.network.files
-        await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
-        digest = await save_artifact(self._store, location, made.artifact)
-        logger.info("artifact.stored", extra={"digest": digest})
+        await self._revision.save_pretrained(made)
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
@@ -193,41 +167,11 @@ class Training:
             # Older artifacts have no interval, and their accuracy is not balanced.
             accuracy_interval=None if interval is None else (interval[0], interval[1]),
             judged_images=None if interval is None else artifact.metrics["images"],
+            excluded_images=artifact.metrics.get("excludedImages"),
             artifact_digest=artifact.digest,
             backbone=backbone,
             backbone_digest=artifact.backbone_digest,
         )
-
-    async def _store_definition(self) -> dict[str, Any]:
-        """Returns what was stored."""
-        # Read again: sources that were erased meanwhile must not be stored again.
-        definition = await self._load_definition()
-        key = self._settings.location.definition_key(self._settings.revision)
-        await self._store.put(key, _json(definition))
-        return definition
-
-    async def _load_definition(self) -> dict[str, Any]:
-        key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
-        try:
-            document = parse_document(await read_document(self._store, key))
-            parse_spec(document)
-        except ObjectNotFoundError as error:
-            raise DefinitionError(
-                f"the object store has no {key}; the operator writes it before it starts a trainer"
-            ) from error
-        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
-        return document
-
-    async def _load_earlier_artifact(self) -> Artifact | None:
-        """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
-        if not await self._store.exists(self._settings.location.artifact_key(self._settings.revision, ARTIFACT_METADATA)):
-            return None
-        try:
-            return await load_artifact(self._store, self._settings.location, self._settings.revision)
-        except ArtifactError as error:
-            logger.warning("artifact.unusable", extra={"error": str(error)})
-            return None
 
     async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
@@ -260,6 +204,9 @@ class Training:
             if data.test is not None:
                 # Again, without near duplicates of examples.
                 check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+                if not data.test.test_set.examples:
+                    # Only customers who were erased had images that are not examples.
+                    data = replace(data, test=None)
             return data
         finally:
             loading.cancel()
@@ -282,7 +229,7 @@ class Training:
             try:
                 return await self._read_dataset(parse_spec(document), metadata, pixels)
             except SourcesError:
-                now = await self._load_definition()
+                now = await self._revision.load_definition()
                 if now == document:
                     raise
                 logger.info("sources.erased")
@@ -375,25 +322,3 @@ class Training:
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
         return TrainingData(dataset=dataset, examples=examples, groups=groups, pixels=pixels, numbers=numbers, test=test)
-
-    async def _store_results(self, results: _Results) -> None:
-        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
-        trained."""
-        await self._progress.begin(Stage.STORING)
-        location, revision, learned = self._settings.location, self._settings.revision, results.learned
-        document = results.report.to_json()
-        erased = find_erased_customers(results.definition, await self._store_definition())
-        await save_judged(self._store, location, revision, results.judged, results.customers, erased)
-        await self._store.put(location.artifact_key(revision, REPORT), _json(document))
-        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
-        if learned.network_files is not None:
-            prefix = location.network_prefix(revision)
-            await save_backbone(self._store, learned.metadata, learned.network_files, prefix=prefix)
-        digest = await save_artifact(self._store, location, results.artifact)
-        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
-        counts = {name: document["data"][f"{name}Count"] for name in counted}
-        logger.info("artifact.stored", extra={"digest": digest, **counts})
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()
