@@ -199,7 +199,7 @@ def parse_tuning_progress(document: object) -> TuningProgress | None:
     """The progress of fine-tuning; None if it is not usable, because Pods of the tenant can write any content."""
     if not isinstance(document, Mapping):
         return None
-    counts = [document.get(name) for name in ("network", "networks", "epoch", "epochs")]
+    counts = [document.get(name, 0) for name in ("network", "networks", "epoch", "epochs")]
     if not all(isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= _COUNT_LIMIT for count in counts):
         return None
     loss = usable_number(document.get("loss"))
