@@ -57,8 +57,8 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
     with_negatives = judged.has_negatives and baseline.has_negatives
     if len(shared) + with_negatives < 2:
         raise NotComparableError(f"they have {_count(len(shared), 'class', 'classes')} in common, and at least 2 are needed")
-    own = _Answers.find(judged, shared, with_negatives=with_negatives)
-    other = _Answers.find(baseline, shared, with_negatives=with_negatives)
+    own = _Answers.of(judged, shared, with_negatives=with_negatives)
+    other = _Answers.of(baseline, shared, with_negatives=with_negatives)
     pairs, reclassified = _pair(judged, own, baseline, other)
     if not len(pairs):
         learned = "of the test set" if judged.tested.any() else "that neither learned from"
@@ -100,7 +100,7 @@ def find_unseen(baseline: Judged, judged: Judged) -> NDArray[np.intp]:
 
 
 def add_unseen(baseline: Judged, judged: Judged, rows: NDArray[np.intp], scores: NDArray[np.float32]) -> Judged:
-    """The judged scores of the baseline, with those of pictures of the new revision that it never saw.
+    """The judged scores of the baseline, with those of images of the new revision that it never saw.
 
     `rows` intp[M] are those of `find_unseen`, and `scores` float32[M, C] is what the baseline answers.
     """
@@ -118,9 +118,9 @@ def add_unseen(baseline: Judged, judged: Judged, rows: NDArray[np.intp], scores:
 
 
 def _actual_for(baseline: Judged, judged: Judged) -> NDArray[np.int32]:
-    """int32[N]: the classes of the new revision's pictures as the baseline numbers them, or `_ABSENT`."""
+    """int32[N]: the classes of the new revision's images as the baseline numbers them, or `_ABSENT`."""
     places = {name: place for place, name in enumerate(baseline.class_names)}
-    # The last entry is that of negative examples, whose index is -1.
+    # The last entry is that of negative examples.
     nothing = NEGATIVE if baseline.has_negatives else _ABSENT
     class_of = np.array([places.get(name, _ABSENT) for name in judged.class_names] + [nothing], dtype=np.int32)
     return class_of[judged.actual]
@@ -136,17 +136,16 @@ class _Answers:
     """intp[N]."""
 
     @classmethod
-    def find(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
+    def of(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
         nothing = len(shared)
         places = {name: place for place, name in enumerate(shared)}
-        # The last entry is that of negative examples, whose index is -1.
+        # The last entry is that of negative examples.
         answer_of = np.array([places.get(name, -1) for name in judged.class_names] + [nothing if with_negatives else -1])
         scores = judged.scores[:, [judged.class_names.index(name) for name in shared]]
         predicted = scores.argmax(axis=1)
         if with_negatives:
             # As in the evaluation: without negatives, a class is always predicted.
             predicted = np.where(scores.max(axis=1) < DECISION_THRESHOLD, nothing, predicted)
-        assert NEGATIVE == -1
         return cls(actual=answer_of[judged.actual].astype(np.intp), predicted=predicted.astype(np.intp))
 
 
