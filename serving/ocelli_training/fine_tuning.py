@@ -126,7 +126,6 @@ class FineTuning:
             },
         )
         tuned = self._finish(epochs, checkpoint) if improved else None
-        self._checkpoints.delete()
         return TuningOutcome(tuned=tuned, report=self._describe(epochs, improved), halved=finished.halved)
 
     def _cross_validate(self, plan: RunPlan, checkpoint: Checkpoint | None) -> None:
@@ -215,6 +214,8 @@ class FineTuning:
 
         with self._stop.resumable():
             run.train(after_step)
+            # What follows can take minutes: export, features, the artifact. A successor repeats only that.
+            self._save(run)
         return run
 
     def _save(self, run: TuningRun) -> None:

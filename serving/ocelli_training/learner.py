@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,15 @@ class Learner:
         tunes = definition.model.strategy is Strategy.FINE_TUNE
         linear = await self._fit(metadata, description, data, reports=not tunes)
         return await self._fine_tune(definition, linear, data) if tunes else linear
+
+    async def clean_up(self, definition: ClassifierSpec) -> None:
+        """Delete what another process would have continued from: the results are stored."""
+        if definition.model.strategy is Strategy.FINE_TUNE:
+            # Imported on demand, see `_fine_tune`.
+            from ocelli_training.tuning_checkpoint import delete_checkpoint
+
+            settings = self.settings
+            await delete_checkpoint(self.store, partial(settings.location.training_key, settings.revision, settings.attempt))
 
     async def _fit(self, metadata: BackboneMetadata, description: str, data: TrainingData, *, reports: bool) -> Learned:
         """Linear heads. Without `reports`, their progress is not worth a report: fine-tuning takes nearly all of the stage."""

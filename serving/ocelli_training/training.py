@@ -140,6 +140,7 @@ class Training:
             network=learned.network,
         )
         await self._revision.save(results)
+        await learner.clean_up(definition)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)
 

@@ -123,16 +123,6 @@ class CheckpointStore:
         finally:
             path.unlink(missing_ok=True)
 
-    def delete(self) -> None:
-        """Delete what `save` wrote: the training has ended."""
-        try:
-            self._wait(self._store.delete(self._key(POINTER)))
-            if self._file is not None:
-                self._wait(self._store.delete(self._key(self._file)))
-        except ObjectStoreError as error:
-            # The operator's sweep deletes the documents of attempts that have ended.
-            logger.warning("checkpoint.not_deleted", extra={"error": str(error)})
-
     async def _download(self, key: str, path: Path) -> None:
         with path.open("wb") as file:
             async for chunk in self._store.open_read(key):
@@ -140,6 +130,20 @@ class CheckpointStore:
 
     def _wait(self, task: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(task, self._loop).result()
+
+
+async def delete_checkpoint(store: ObjectStore, key: Callable[[str], str]) -> None:
+    """Delete the checkpoint of an attempt whose results are stored. `key` is the key of a file of the attempt."""
+    try:
+        pointer = parse_document(await store.get(key(POINTER), limit_bytes=_POINTER_LIMIT_BYTES))
+        await store.delete(key(POINTER))
+        if "/" not in str(pointer["file"]):
+            await store.delete(key(str(pointer["file"])))
+    except ObjectNotFoundError:
+        return
+    except (ObjectStoreError, KeyError, TypeError, ValueError) as error:
+        # The operator's sweep deletes the documents of attempts that have ended.
+        logger.warning("checkpoint.not_deleted", extra={"error": str(error)})
 
 
 def _file_digest(path: Path) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 from ocelli_storage.store_url import open_store
-from ocelli_training.tuning_checkpoint import POINTER, Checkpoint, CheckpointStore
+from ocelli_training.tuning_checkpoint import POINTER, Checkpoint, CheckpointStore, delete_checkpoint
 
 CHECKPOINT = Checkpoint(document={"bestEpochs": [2]}, tensors={"average.head": torch.arange(6.0)})
 
@@ -94,7 +94,7 @@ def test_a_damaged_pointer_is_not_used(opened: Opened, pointer: bytes) -> None:
 def test_the_file_of_the_checkpoint_before_is_deleted(opened: Opened) -> None:
     checkpoints = opened()
     checkpoints.save(CHECKPOINT)
-    checkpoints.save(Checkpoint(document={}, tensors={"average.head": torch.zeros(2)}))
+    checkpoints.save(Checkpoint(document={"bestEpochs": []}, tensors={"average.head": torch.zeros(2)}))
     assert len(opened.stored_keys()) == 2
 
 
@@ -122,11 +122,22 @@ def test_a_store_that_does_not_answer_does_not_end_the_training(opened: Opened, 
     assert opened.stored_keys() == []
 
 
-def test_everything_is_deleted_at_the_end_of_the_training(opened: Opened) -> None:
-    checkpoints = opened()
-    checkpoints.save(CHECKPOINT)
-    checkpoints.delete()
+def test_everything_is_deleted_when_the_results_are_stored(opened: Opened) -> None:
+    opened().save(CHECKPOINT)
+    asyncio.run(delete_checkpoint(opened.store, lambda file: f"attempt/{file}"))
     assert opened.stored_keys() == []
+
+
+def test_without_a_checkpoint_there_is_nothing_to_delete(opened: Opened) -> None:
+    asyncio.run(delete_checkpoint(opened.store, lambda file: f"attempt/{file}"))
+    assert opened.stored_keys() == []
+
+
+def test_a_damaged_pointer_deletes_nothing_else(opened: Opened) -> None:
+    asyncio.run(opened.store.put("x", b"kept"))
+    asyncio.run(opened.store.put(f"attempt/{POINTER}", b'{"file": "../x"}'))
+    asyncio.run(delete_checkpoint(opened.store, lambda file: f"attempt/{file}"))
+    assert asyncio.run(opened.store.exists("x"))
 
 
 def test_the_scratch_folder_is_left_empty(opened: Opened) -> None:
