@@ -140,10 +140,6 @@ class FineTuning:
         finished.linear_losses[plan.stopping], finished.tuned_losses[plan.stopping] = run.stopping_losses
         finished.best_epochs.append(run.state.best_epoch)
         finished.halved = finished.halved or run.state.halved
-        logger.info(
-            "tuning.run_ended",
-            extra={"run": plan.number, "epochs": run.state.epoch, "best": run.state.best_epoch, "losses": run.state.losses},
-        )
         self._checkpoints.save(Checkpoint(document=finished.document(), tensors=finished.tensors()))
 
     def _finish(self, epochs: int, checkpoint: Checkpoint | None) -> Tuned:
@@ -214,6 +210,11 @@ class FineTuning:
 
         with self._stop.resumable():
             run.train(after_step)
+            state = run.state
+            logger.info(
+                "tuning.run_ended",
+                extra={"run": plan.number, "epochs": state.epoch, "best": state.best_epoch, "losses": state.losses},
+            )
             # What follows can take minutes: export, features, the artifact. A successor repeats only that.
             self._save(run)
         return run
