@@ -112,7 +112,9 @@ async def _score(
         return None
 
 
-def _run(network: Backbone, heads: Heads, precision: Precision, new: NewImages, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+def _run(
+    network: Backbone, heads: Heads, precision: Precision | None, new: NewImages, rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
     """Scores float32[len(rows), C] by another network, on the CPU. Raises BackboneError."""
     if network.metadata.feature_count != heads.feature_count:
         raise BackboneError(
