@@ -29,6 +29,8 @@ from ocelli_training import fine_tuning
 from tests.unit.model.images import make_file, striped
 from tests.unit.training.conftest import Trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
 BOUND = 0.0005
 IMAGES = 10
 
