@@ -37,6 +37,8 @@ PYTEST_ARGS ?=
 # Only e2e may use the cluster of the user's own kubeconfig, and only if CLUSTER names it.
 USER_KUBECONFIG := $(KUBECONFIG)
 export KUBECONFIG := /dev/null
+# Where it is set, each program compiles all its modules at every start, and the fast tests take twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
 
 VENV := .venv
