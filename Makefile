@@ -148,7 +148,7 @@ control-plane: $(VENV)/.local
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: the fast tests of single modules, two minutes on two cores
+## test-unit: the fast tests of single modules, a minute on two cores
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)
