@@ -25,7 +25,7 @@ BATCH_IMAGES = 16
 FIRST_LAYER_SHARE = 0.1
 """Learning rate of the first layer relative to the last: layers between have rates between (layer-wise decay, BEiT, 2021)."""
 WEIGHT_DECAY = 0.01
-WARM_UP_SHARE = 0.1
+WARM_UP_SHARE = 0.3
 """Share of the steps in which the learning rate rises (Goyal et al., 2017)."""
 AVERAGE_DECAY = 0.98
 """Of the moving average of the weights, which is what is evaluated and served; lower in the first steps."""
