@@ -2,8 +2,8 @@
 
 1. For each fold a network is trained that neither learns from it nor from the next one. The next fold chooses the epoch, and
    epoch 0 is the linear heads. The network then scores its fold, in the engine that serves on a CPU.
-2. If the losses of the images that chose epochs are not lower than those of the linear heads (`is_improvement`), the linear
-   heads are the result.
+2. If the images that chose epochs do not have lower losses and fewer errors than with the linear heads (`is_improvement`), the
+   linear heads are the result.
 3. Otherwise a last network learns from all images, for the median of the chosen epochs. The scores of 1 calibrate its heads and
    evaluate them, as those of the linear heads do (`fit.score_unseen`).
 
@@ -41,7 +41,7 @@ from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import INTERVAL_SECONDS, Checkpoint, CheckpointStore
 from ocelli_training.tuning_network import TunedNetwork
-from ocelli_training.tuning_recipe import RunPlan, TuningRecipe, choose_epochs, is_improvement, plan_runs
+from ocelli_training.tuning_recipe import RunPlan, StoppingScores, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
 from ocelli_training.within_class import WithinClass
 
@@ -115,14 +115,16 @@ class FineTuning:
             self._cross_validate(plan, checkpoint)
             checkpoint = None
         epochs, finished = choose_epochs(self._finished.best_epochs), self._finished
-        improved = epochs > 0 and is_improvement(finished.linear_losses, finished.tuned_losses)
+        improved = epochs > 0 and is_improvement(finished.linear, finished.tuned)
         logger.info(
             "tuning.compared",
             extra={
                 "improved": improved,
                 "epochs": epochs,
-                "loss": float(finished.tuned_losses.mean()),
-                "linear_loss": float(finished.linear_losses.mean()),
+                "loss": float(finished.tuned.losses.mean()),
+                "linear_loss": float(finished.linear.losses.mean()),
+                "errors": int((~finished.tuned.right).sum()),
+                "linear_errors": int((~finished.linear.right).sum()),
             },
         )
         tuned = self._finish(epochs, checkpoint) if improved else None
@@ -137,7 +139,9 @@ class FineTuning:
         rows, finished = normalised_rows(served.features(plan.judged)), self._finished
         finished.margins[plan.judged] = rows.astype(np.float64) @ weights.T.astype(np.float64) + bias
         finished.distances[plan.judged] = learned.distances(rows)
-        finished.linear_losses[plan.stopping], finished.tuned_losses[plan.stopping] = run.stopping_losses
+        if len(plan.stopping):
+            for whole, part in zip((finished.linear, finished.tuned), run.stopping_scores, strict=True):
+                whole.losses[plan.stopping], whole.right[plan.stopping] = part.losses, part.right
         finished.best_epochs.append(run.state.best_epoch)
         finished.halved = finished.halved or run.state.halved
         self._checkpoints.save(Checkpoint(document=finished.document(), tensors=finished.tensors()))
@@ -238,8 +242,10 @@ class FineTuning:
             "bestEpochs": list(finished.best_epochs),
             "usedEpochs": epochs if improved else 0,
             "improved": improved,
-            "linearLoss": round(float(finished.linear_losses.mean()), 6),
-            "tunedLoss": round(float(finished.tuned_losses.mean()), 6),
+            "linearLoss": round(float(finished.linear.losses.mean()), 6),
+            "tunedLoss": round(float(finished.tuned.losses.mean()), 6),
+            "linearErrors": int((~finished.linear.right).sum()),
+            "tunedErrors": int((~finished.tuned.right).sum()),
         }
 
 
@@ -250,9 +256,10 @@ class _Finished:
     margins: NDArray[np.float64]
     """float64[N, C]: of each image, by the run that judged it."""
     distances: NDArray[np.float64]
-    linear_losses: NDArray[np.float64]
-    """float64[N]: of each image, in the run whose epoch it chose; 0 where there is none."""
-    tuned_losses: NDArray[np.float64]
+    linear: StoppingScores
+    """Of each image, in the run whose epoch it chose, by the linear heads; without a loss and right where there is none."""
+    tuned: StoppingScores
+    """The same in the best epoch."""
     best_epochs: list[int]
     halved: bool = False
 
@@ -262,8 +269,8 @@ class _Finished:
         return cls(
             margins=np.zeros(membership.shape),
             distances=np.zeros(count),
-            linear_losses=np.zeros(count),
-            tuned_losses=np.zeros(count),
+            linear=StoppingScores(losses=np.zeros(count), right=np.ones(count, dtype=np.bool_)),
+            tuned=StoppingScores(losses=np.zeros(count), right=np.ones(count, dtype=np.bool_)),
             best_epochs=[],
         )
 
@@ -271,18 +278,22 @@ class _Finished:
         return {"bestEpochs": list(self.best_epochs), "halved": self.halved}
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        arrays = {
-            "margins": self.margins,
-            "distances": self.distances,
-            "linear_losses": self.linear_losses,
-            "tuned_losses": self.tuned_losses,
-        }
-        return {f"finished.{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        return {f"finished.{name}": torch.from_numpy(array.copy()) for name, array in self._arrays().items()}
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        for name in ("margins", "distances", "linear_losses", "tuned_losses"):
-            setattr(self, name, checkpoint.tensors[f"finished.{name}"].numpy().copy())
+        for name, array in self._arrays().items():
+            array[...] = checkpoint.tensors[f"finished.{name}"].numpy()
         self.best_epochs, self.halved = list(checkpoint.document["bestEpochs"]), bool(checkpoint.document["halved"])
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return {
+            "margins": self.margins,
+            "distances": self.distances,
+            "linear.losses": self.linear.losses,
+            "linear.right": self.linear.right,
+            "tuned.losses": self.tuned.losses,
+            "tuned.right": self.tuned.right,
+        }
 
 
 class _Served:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ModelRecipe
-from ocelli_training.fit import is_no_worse
+from ocelli_training.fit import is_no_worse, scaled_losses
 from ocelli_training.folds import FOLDS
 
 EPOCHS = 10
@@ -184,9 +184,33 @@ def plan_runs(folds: NDArray[np.intp], membership: NDArray[np.bool_]) -> tuple[R
     return (*runs, RunPlan(number=len(runs), learned=everything, stopping=nothing, judged=nothing))
 
 
-def is_improvement(linear: NDArray[np.float64], tuned: NDArray[np.float64]) -> bool:
-    """Whether tuned networks have lower losses float64[N] than the linear heads, by one standard error and by `LEAST_GAIN`."""
-    return not is_no_worse(linear, tuned) and float(tuned.sum()) <= (1.0 - LEAST_GAIN) * float(linear.sum())
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoppingScores:
+    """How N images are scored that choose the epoch of a run."""
+
+    losses: NDArray[np.float64]
+    """float64[N]."""
+    right: NDArray[np.bool_]
+    """bool[N]: the class with the highest score is the actual one; for a negative example: no class is predicted."""
+
+    @classmethod
+    def measure(cls, margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> StoppingScores:
+        """From margins float64[N, C] and membership bool[N, C]."""
+        predicted = margins.argmax(axis=1)
+        of_class = membership[np.arange(len(margins)), predicted]
+        right = np.where(membership.any(axis=1), of_class, margins.max(axis=1) < 0)
+        return cls(losses=scaled_losses(margins, membership), right=right)
+
+
+def is_improvement(linear: StoppingScores, tuned: StoppingScores) -> bool:
+    """Whether tuned networks are better than the linear heads: their losses are lower, by one standard error and by
+    `LEAST_GAIN`, and they have fewer errors.
+
+    A lower loss alone can mean that the same errors are less certain, which calibration achieves without another network.
+    """
+    lower = not is_no_worse(linear.losses, tuned.losses)
+    enough = float(tuned.losses.sum()) <= (1.0 - LEAST_GAIN) * float(linear.losses.sum())
+    return lower and enough and int(tuned.right.sum()) > int(linear.right.sum())
 
 
 def choose_epochs(best_epochs: Sequence[int]) -> int:

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
-from ocelli_training.fit import scaled_losses
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.tuning_network import (
     MovingAverage,
@@ -28,7 +27,7 @@ from ocelli_training.tuning_network import (
     restore_moments,
     set_rate,
 )
-from ocelli_training.tuning_recipe import PATIENCE_EPOCHS, DivergedError, GpuMemoryError, RunPlan, TuningRecipe
+from ocelli_training.tuning_recipe import PATIENCE_EPOCHS, DivergedError, GpuMemoryError, RunPlan, StoppingScores, TuningRecipe
 
 _EVALUATED_IMAGES = 64
 
@@ -98,17 +97,17 @@ class TuningRun:
         self._optimiser = build_optimiser(self.network)
         self._average = MovingAverage(self.network)
         self._best = {name: value.clone() for name, value in self._average.values.items()}
-        self._best_losses: NDArray[np.float64] | None = None
-        self._first_losses: NDArray[np.float64] | None = None
+        self._first_scores: StoppingScores | None = None
+        self._best_scores: StoppingScores | None = None
         # 16 bits only where a GPU has them; a CPU trains with 32.
         self._mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     @property
-    def stopping_losses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Losses float64[len(stopping)] of the images that choose the epoch: of the linear heads, and of the best epoch."""
-        assert self._first_losses is not None
-        assert self._best_losses is not None
-        return self._first_losses, self._best_losses
+    def stopping_scores(self) -> tuple[StoppingScores, StoppingScores]:
+        """Of the images that choose the epoch: by the linear heads, and in the best epoch."""
+        assert self._first_scores is not None
+        assert self._best_scores is not None
+        return self._first_scores, self._best_scores
 
     def train(self, after_step: Callable[[Step], None]) -> None:
         """Train to the end, then load the best weights. `after_step` may raise to stop.
@@ -143,10 +142,11 @@ class TuningRun:
         found |= {f"average.{name}": value for name, value in self._average.values.items()}
         found |= {f"best.{name}": value for name, value in self._best.items()}
         found |= dict(named_moments(self._optimiser, self.network))
-        for name, losses in (("first", self._first_losses), ("best", self._best_losses)):
-            if losses is not None:
+        for name, scores in (("first", self._first_scores), ("best", self._best_scores)):
+            if scores is not None:
                 # A file of tensors must not name one memory twice, as both are while the linear heads are the best.
-                found[f"losses.{name}"] = torch.from_numpy(losses.copy())
+                found[f"losses.{name}"] = torch.from_numpy(scores.losses.copy())
+                found[f"right.{name}"] = torch.from_numpy(scores.right.copy())
         return {name: value.contiguous().cpu() for name, value in found.items()}
 
     def restore(self, state: RunState, tensors: dict[str, Tensor]) -> None:
@@ -161,8 +161,12 @@ class TuningRun:
             self._best[name].copy_(tensors[f"best.{name}"])
         if state.updates:
             restore_moments(self._optimiser, self.network, tensors, updates=state.updates)
-        self._first_losses = tensors["losses.first"].numpy() if "losses.first" in tensors else None
-        self._best_losses = tensors["losses.best"].numpy() if "losses.best" in tensors else None
+        self._first_scores, self._best_scores = (
+            StoppingScores(losses=tensors[f"losses.{name}"].numpy(), right=tensors[f"right.{name}"].numpy())
+            if f"losses.{name}" in tensors
+            else None
+            for name in ("first", "best")
+        )
         self.state = state
 
     @property
@@ -257,13 +261,13 @@ class TuningRun:
         self._average.swap()
         if not np.isfinite(margins).all():
             raise DivergedError(epoch=state.epoch, learning_rate=self._recipe.learning_rate)
-        losses = scaled_losses(margins, self._images.membership[rows])
-        if self._first_losses is None:
-            self._first_losses = losses
-        if self._best_losses is None or losses.sum() < self._best_losses.sum():
-            state.best_epoch, self._best_losses = state.epoch, losses
+        scores = StoppingScores.measure(margins, self._images.membership[rows])
+        if self._first_scores is None:
+            self._first_scores = scores
+        if self._best_scores is None or scores.losses.sum() < self._best_scores.losses.sum():
+            state.best_epoch, self._best_scores = state.epoch, scores
             self._best = {name: value.clone() for name, value in self._average.values.items()}
-        state.losses.append(float(losses.mean()))
+        state.losses.append(float(scores.losses.mean()))
 
     def _margins(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """float64[len(rows), C] of whole images."""

@@ -32,6 +32,7 @@ from ocelli_model.preprocessing import decode_image
 from ocelli_training import fine_tuning
 from ocelli_training.judged import load_judged
 from ocelli_training.tuning_checkpoint import POINTER
+from ocelli_training.tuning_recipe import StoppingScores
 from tests.unit.training.conftest import MakeExampleZip, MakeImage, Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -81,8 +82,8 @@ class Tuned:
 def tuned(tmp_path_factory: pytest.TempPathFactory, make_example_zip: MakeExampleZip, make_image: MakeImage) -> Tuned:
     trainer, found = Trainer(tmp_path_factory.mktemp("tuned")), []
 
-    def note(linear: NDArray[np.float64], tuned: NDArray[np.float64]) -> bool:
-        found.append((linear, tuned))
+    def note(linear: StoppingScores, tuned: StoppingScores) -> bool:
+        found.append((linear.losses, tuned.losses))
         return True
 
     add_classes(trainer, make_example_zip, make_image)

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from ocelli_api.classifier import ModelRecipe
-from ocelli_training.tuning_recipe import CROP_LEAST_AREA, TuningRecipe, choose_epochs, is_improvement, plan_runs
+from ocelli_training.tuning_recipe import (
+    CROP_LEAST_AREA,
+    StoppingScores,
+    TuningRecipe,
+    choose_epochs,
+    is_improvement,
+    plan_runs,
+)
 from tests.unit.training.made_examples import make_folds, make_membership
 
 RECIPE = TuningRecipe(seed=0, epochs=4, learning_rate=0.1, batch_images=8, mirror=True)
@@ -91,8 +98,21 @@ def test_every_run_learns_a_class_that_has_two_folds_only() -> None:
     ids=["clear", "within the error", "too small", "worse"],
 )
 def test_tuning_improves_if_the_gain_is_clear_and_large_enough(gains: list[float], expected: bool) -> None:
-    linear = np.ones(4)
-    assert is_improvement(linear, linear - gains) is expected
+    linear = StoppingScores(losses=np.ones(4), right=np.array([True, True, True, False]))
+    tuned = StoppingScores(losses=linear.losses - gains, right=np.ones(4, dtype=np.bool_))
+    assert is_improvement(linear, tuned) is expected
+
+
+def test_a_lower_loss_with_as_many_errors_is_no_improvement() -> None:
+    linear = StoppingScores(losses=np.ones(4), right=np.array([True, True, True, False]))
+    tuned = StoppingScores(losses=np.full(4, 0.5), right=np.array([False, True, True, True]))
+    assert not is_improvement(linear, tuned)
+
+
+def test_a_negative_example_is_right_if_no_class_is_predicted() -> None:
+    margins = np.array([[2.0, -1.0], [2.0, -1.0], [-1.0, -2.0], [1.0, -2.0]])
+    membership = np.array([[True, False], [False, True], [False, False], [False, False]])
+    assert StoppingScores.measure(margins, membership).right.tolist() == [True, False, True, False]
 
 
 @pytest.mark.parametrize(("best", "expected"), [([0, 0, 0, 5, 5], 0), ([1, 2, 3, 8, 9], 3), ([2, 3], 2)])

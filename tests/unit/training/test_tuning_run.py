@@ -41,7 +41,7 @@ def nothing(_: Step) -> None:
 def test_training_lowers_the_loss_of_images_that_it_does_not_learn_from(images: TuningImages) -> None:
     run = make_run(images, epochs=10)
     run.train(nothing)
-    first, best = run.stopping_losses
+    first, best = (scores.losses for scores in run.stopping_scores)
     assert run.state.best_epoch > 0
     assert best.sum() < 0.8 * first.sum()
 
@@ -71,7 +71,8 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(images: Tuni
     resumed.train(nothing)
     assert resumed.state == whole.state
     assert are_equal(resumed.network, whole.network)
-    assert np.array_equal(resumed.stopping_losses[1], whole.stopping_losses[1])
+    assert np.array_equal(resumed.stopping_scores[1].losses, whole.stopping_scores[1].losses)
+    assert np.array_equal(resumed.stopping_scores[1].right, whole.stopping_scores[1].right)
 
 
 def test_statistics_of_batch_norms_stay(images: TuningImages) -> None:
