@@ -84,9 +84,6 @@ STATES = {
     "not-comparable": FAILED,
     "awaiting-approval": APPROVAL,
     "approved": READY,
-    # Fine-tuning.
-    "fine-tuning": WAITS,
-    "not-improved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -38,6 +39,7 @@ LONGEST_SECONDS = 12.0
 """After which a process that tunes is killed at the latest."""
 PROGRAM = f"""
 import os, sys
+sys.path[:] = {sys.path!r}
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import ocelli_training.fine_tuning
 ocelli_training.fine_tuning.INTERVAL_SECONDS = {INTERVAL_SECONDS}
