@@ -83,6 +83,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, make_example_zip: MakeExampl
     trainer, found = Trainer(tmp_path_factory.mktemp("tuned")), []
 
     def note(linear: StoppingScores, tuned: StoppingScores) -> bool:
+        # Both are nearly equal after one epoch; the report must not confuse them.
+        tuned.losses[:] += 0.25
         found.append((linear.losses, tuned.losses))
         return True
 
@@ -187,8 +189,7 @@ def test_the_report_names_recipe_and_losses(tuned: Tuned) -> None:
     report = tuned.trainer.report["recipe"]["fineTuning"]
     assert (report["epochs"], report["batchSize"], report["usedEpochs"], report["improved"]) == (1, 8, 1, True)
     linear, after = (float(losses.mean()) for losses in tuned.losses)
-    assert linear > 0
-    assert linear != after
+    assert 0 < linear < after
     assert (report["linearLoss"], report["tunedLoss"]) == (pytest.approx(linear, abs=1e-6), pytest.approx(after, abs=1e-6))
 
 
