@@ -212,7 +212,7 @@ REFUSED = {
     "no epochs": (make_classifier(model={"strategy": "FineTune", "epochs": 0}), "greater than or equal to 1"),
     "a learning rate of 0": (
         make_classifier(model={"strategy": "FineTune", "learningRate": 0}),
-        "should be greater than or equal to 1e-06",
+        "set it to 0.000001 or more",
     ),
     "too large a batch": (make_classifier(model={"strategy": "FineTune", "batchSize": 1024}), "less than or equal to 512"),
     "an unknown accelerator": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
