@@ -17,7 +17,7 @@ from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, owner_key
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, FEATURES, OUTCOME, PROGRESS, ClassifierLocation, owner_key
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,10 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads. Returns their number."""
+        """Delete all uploads, and the features that were computed of examples. Returns the number of uploads."""
+        for item in await self._list(location.artifacts_prefix):
+            if item.key.rsplit("/", 1)[-1] == FEATURES:
+                await self._writing.ask(partial(self._store.delete, item.key))
         uploads = await self._list(location.uploads_prefix)
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))

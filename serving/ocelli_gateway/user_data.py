@@ -1,9 +1,9 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted: later trainings do not use them, and existing models stay.
-Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
-deletion that was interrupted can be repeated. It must not know HTTP.
+object and in every stored definition, and their bytes and cached features are deleted: later trainings do not use them, and
+existing models stay. Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused
+retrain is unknown. A deletion that was interrupted can be repeated. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import DEFINITION, ClassifierLocation
+from ocelli_storage.layout import DEFINITION, FEATURES, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class UserData:
                 deleted += 1
         # A trainer that has just ended may have stored a definition that it read earlier.
         await self._erase_in_definitions(location, customer)
+        # Last: a trainer that stores features later finds the erased definition, and deletes them.
+        await self._erase_features(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
 
@@ -98,6 +100,21 @@ class UserData:
                 if item.key.rsplit("/", 1)[-1] == DEFINITION:
                     named |= await self._erase_in_definition(item.key, customer)
         return named
+
+    async def _erase_features(self, location: ClassifierLocation, customer: str) -> None:
+        """Delete the cached features of datasets that have sources of the customer."""
+        for item in await self._objects.list_objects(location.artifacts_prefix):
+            folder, _, name = item.key.rpartition("/")
+            if name == FEATURES and await self._may_name(f"{folder}/{DEFINITION}", customer):
+                await self._objects.delete(item.key)
+
+    async def _may_name(self, key: str, customer: str) -> bool:
+        """Whether a stored definition has sources of a customer, or is missing or cannot be read."""
+        try:
+            document = parse_document(await read_document(self._objects, key))
+            return any(source.get("customer") == customer for source in definition_sources(document))
+        except (ObjectNotFoundError, ObjectTooLargeError, ValueError, TypeError, AttributeError, RecursionError):
+            return True
 
     async def _erase_in_definition(self, key: str, customer: str) -> frozenset[str]:
         try:

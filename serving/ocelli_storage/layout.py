@@ -6,7 +6,8 @@
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`
+                                                                  network, if it has one, is below `network/`; the revision
+                                                                  trained last has the feature cache, `features.bin`
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -33,6 +34,7 @@ PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
+FEATURES = "features.bin"
 NETWORK = "network"
 INSTALLATION = "installation"
 OWNER = "owner.json"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
@@ -47,12 +47,16 @@ class ImageReader:
         decode: Callable[[bytes], NDArray[np.uint8]],
         pixels: PixelFile,
         decoding_threads: int,
+        known: Collection[str] = (),
     ) -> None:
-        """`decode` turns the bytes of an image into pixels of the file's size, or raises `ImageError`."""
+        """`decode` turns the bytes of an image into pixels of the file's size, or raises `ImageError`. `known` are the digests
+        of usable images whose pixels are not needed: they are not decoded.
+        """
         self._sources = sources
         self._decode = decode
         self._pixels = pixels
         self._decoded: dict[str, int | ImageFault] = {}
+        self._known = known
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         # Images wait for a decoder in memory: this limits how many, for any number of sources.
@@ -90,7 +94,7 @@ class ImageReader:
         return tuple(tuple(set_readings) for set_readings in readings)
 
     def pixel_number(self, digest: str) -> int:
-        """The number in the `PixelFile` of the usable image with that digest."""
+        """The number in the `PixelFile` of the usable image with that digest, which is not a known one."""
         number = self._decoded[digest]
         if isinstance(number, ImageFault):
             raise KeyError(digest)
@@ -120,7 +124,7 @@ class ImageReader:
                 else:
                     digest = hashlib.sha256(item.data).hexdigest()
                     entries.append((item.name, digest))
-                    future = self._decode_once(digest, item.data)
+                    future = None if digest in self._known else self._decode_once(digest, item.data)
                     if future is not None:
                         futures.append(future)
                 on_progress(len(entries) / images.candidates)
@@ -147,7 +151,7 @@ class ImageReader:
     def _describe(self, name: str, entry: str | SkippedEntry) -> FileReading:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
-        result = self._decoded[entry]
+        result = None if entry in self._known else self._decoded[entry]
         return FileReading(name=name, fault=result) if isinstance(result, ImageFault) else FileReading(name=name, digest=entry)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
+from ocelli_api.classifier import Accelerator, ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.image_decoder import ImageDecoder
-from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
@@ -29,9 +28,11 @@ from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, Object
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
+from ocelli_training.extraction import Extraction, wanted_views
+from ocelli_training.feature_cache import FeatureCache, PictureFeatures, describe_computation
+from ocelli_training.fit import Examples, Fit, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
-from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
+from ocelli_training.near_duplicates import group_near_duplicates
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import ImageReader, SourcesError
@@ -39,10 +40,6 @@ from ocelli_training.report import Report, describe_artifact, image_name, render
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
 
-_BATCH_IMAGES = 64
-VIEWS_LIMIT_IMAGES = 5000
-"""With more images, only whole views are used: other views improve little then, and double time and memory."""
-_VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
 _PRECISION = Precision.FLOAT32
 """Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
 
@@ -61,6 +58,19 @@ class _TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    document: dict[str, Any]
+    """The definition that was read: without sources that were erased before."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Reading:
+    """The checked dataset before its features are known."""
+
+    dataset: Dataset
+    numbers: dict[str, int]
+    """By digest: the number in the pixel file of each example that is not cached."""
+    document: dict[str, Any]
+    """The definition that was read."""
 
 
 class Training:
@@ -72,6 +82,7 @@ class Training:
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._cache = FeatureCache(store, settings.location, scratch)
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -123,6 +134,7 @@ class Training:
             groups=data.groups,
         )
         await self._store_results(artifact, report)
+        await self._save_features(data.document)
         return self._succeeded(f"Trained on {len(data.dataset.examples)} images", artifact, choice.description)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
@@ -164,6 +176,22 @@ class Training:
         key = self._settings.location.definition_key(self._settings.revision)
         await self._store.put(key, _json(definition))
 
+    async def _save_features(self, document: dict[str, Any]) -> None:
+        """Cache what was computed, unless some of its sources were erased since they were read.
+
+        Last: without a cache the revision is complete, and a quota must not be used up by it. The definition is read again
+        after the cache was stored: whoever erases changes the definition first, and deletes caches afterwards.
+        """
+        if await self._load_definition() != document:
+            return
+        await self._cache.save(self._settings.revision)
+        try:
+            unchanged = await self._load_definition() == document
+        except DefinitionError:
+            unchanged = False
+        if not unchanged:
+            await self._cache.delete()
+
     async def _load_definition(self) -> dict[str, Any]:
         key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
         try:
@@ -200,20 +228,38 @@ class Training:
         return self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
 
     async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
+        device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
-        loading = asyncio.create_task(self._load_engine(metadata))
+        loading = asyncio.create_task(self._load_engine(metadata, device))
         try:
+            computation = describe_computation(metadata, device, _PRECISION)
+            cached = await self._cache.load(computation, metadata.feature_count)
             height, width = metadata.preprocessing.height, metadata.preprocessing.width
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, numbers = await self._read_remaining(document, metadata, pixels)
+                reading = await self._read_remaining(document, metadata, pixels, cached)
+                views = wanted_views(len(reading.dataset.examples))
+                if cached is not None and not cached.other_views.keys() >= set(views):
+                    # The cache is of a larger dataset, which was learned without other views.
+                    cached = None
+                    reading = await self._read_remaining(reading.document, metadata, pixels, cached)
                 await self._progress.begin(Stage.EXTRACTING)
-                return await asyncio.to_thread(self._extract, await loading, dataset, pixels, numbers, seed)
+                extraction = Extraction(
+                    engine=await loading,
+                    pixels=pixels,
+                    threads=self._settings.cpu_count,
+                    views=views,
+                    on_progress=self._progress.report,
+                )
+                digests = [example.digest for example in reading.dataset.examples]
+                computed = await asyncio.to_thread(extraction.run, digests, reading.numbers, cached)
+            await asyncio.to_thread(self._cache.prepare, computation, computed)
+            examples, groups = await asyncio.to_thread(self._prepare_examples, reading.dataset, computed, seed)
+            return _TrainingData(dataset=reading.dataset, examples=examples, groups=groups, document=reading.document)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
 
-    async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
+    async def _load_engine(self, metadata: BackboneMetadata, device: Accelerator) -> Engine:
         backbone = await load_backbone(
             self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
         )
@@ -222,12 +268,12 @@ class Training:
         )
 
     async def _read_remaining(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, cached: PictureFeatures | None
+    ) -> _Reading:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
-                return await self._read_dataset(parse_spec(document), metadata, pixels)
+                return await self._read_dataset(document, metadata, pixels, cached)
             except SourcesError:
                 now = await self._load_definition()
                 if now == document:
@@ -236,17 +282,19 @@ class Training:
                 document = now
 
     async def _read_dataset(
-        self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, Sequence[int]]:
-        """The checked dataset, and for each of its examples its number in the pixel file."""
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, cached: PictureFeatures | None
+    ) -> _Reading:
+        """The checked dataset. Only images that are not cached are decoded."""
         started = time.monotonic()
-        sets = example_sets(definition)
+        sets = example_sets(parse_spec(document))
+        known = frozenset() if cached is None else frozenset(cached.digests)
         sources = open_sources(self._settings, self._store, self._scratch)
         images = ImageReader(
             sources=sources,
             decode=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS),
             pixels=pixels,
             decoding_threads=self._settings.cpu_count,
+            known=known,
         )
         try:
             async with sources:
@@ -268,38 +316,26 @@ class Training:
             )
         check_dataset(self._settings.classifier, dataset, readings)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        return dataset, [images.pixel_number(example.digest) for example in dataset.examples]
+        digests = {example.digest for example in dataset.examples} - known
+        return _Reading(dataset=dataset, numbers={digest: images.pixel_number(digest) for digest in digests}, document=document)
 
-    def _extract(self, engine: Engine, dataset: Dataset, pixels: PixelFile, numbers: Sequence[int], seed: int) -> _TrainingData:
-        """Compute features of all images, and find near duplicates."""
-        started = time.monotonic()
-        count = len(numbers)
-        features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        other_views = {view: np.empty_like(features) for view in _VIEWS if count <= VIEWS_LIMIT_IMAGES}
-        prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
-        for start in range(0, count, _BATCH_IMAGES):
-            rows = slice(start, start + _BATCH_IMAGES)
-            images = pixels.read(numbers[rows])
-            features[rows] = engine.features(images)
-            for view, view_features in other_views.items():
-                view_features[rows] = engine.features(_VIEWS[view](images))
-            prints[rows] = fingerprints(images)
-            self._progress.report(min(start + _BATCH_IMAGES, count) / count)
-        logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
+    def _prepare_examples(self, dataset: Dataset, computed: PictureFeatures, seed: int) -> tuple[Examples, NDArray[np.intp]]:
+        """The examples, and for each the row of its oldest near duplicate."""
+        count, features = len(dataset.examples), computed.features
         sets = np.array([example.set_index for example in dataset.examples], dtype=np.intp)
         oldest_first = sorted(range(count), key=lambda row: (dataset.examples[row].round, dataset.examples[row].digest))
-        groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
+        groups = group_near_duplicates(computed.prints, normalised_rows(features), sets, oldest_first)
         membership = np.zeros((count, len(dataset.class_names)), dtype=np.bool_)
         for row, example in enumerate(dataset.examples):
             if example.set_index < len(dataset.class_names):
                 membership[row, example.set_index] = True
         examples = Examples(
             features=features,
-            other_views=other_views,
+            other_views=dict(computed.other_views),
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups)
+        return examples, groups
 
     async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation]:
         started = time.monotonic()
