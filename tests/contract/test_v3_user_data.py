@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ocelli_api.names import build_object_name, customer_key
 from ocelli_cluster.client import ApiError
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.documents import LIMITS_BYTES
-from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.layout import DEFINITION, FEATURES, ClassifierLocation
 from ocelli_storage.object_store import StoredObject
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage
@@ -160,6 +161,39 @@ def test_definition_that_a_tenants_pod_wrote_does_not_prevent_erasing(stage: Sta
     (stage.store_folder / location.definition_key("0" * 10)).write_bytes(content)
     delete_user_data(client)
     assert [source.get("erased") for source in sources_of(stage, identity)] == [None, None, True]
+
+
+def put_features(stage: Stage, identity: str, revision: str) -> Path:
+    """The feature cache that a trainer stores next to the artifact of a revision."""
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    path = stage.store_folder / location.artifact_key(revision, FEATURES)
+    path.write_bytes(b"features")
+    return path
+
+
+def test_cached_features_of_the_customers_images_are_deleted(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("mixed")
+    retrain_for_customer(client, identity)
+    stage.finish_training(identity)
+    features = put_features(stage, identity, stage.classifier(identity)["status"]["servedRevision"])
+    delete_user_data(client)
+    assert not features.exists()
+
+
+def test_cached_features_are_deleted_where_their_definition_is_lost(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("mixed")
+    revision = stage.classifier(identity)["status"]["servedRevision"]
+    features = put_features(stage, identity, revision)
+    features.with_name(DEFINITION).unlink()
+    delete_user_data(client)
+    assert not features.exists()
+
+
+def test_cached_features_of_other_images_are_kept(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("plain")
+    features = put_features(stage, identity, stage.classifier(identity)["status"]["servedRevision"])
+    delete_user_data(client)
+    assert features.exists()
 
 
 def test_erasing_does_not_retrain(stage: Stage, client: V3Client) -> None:

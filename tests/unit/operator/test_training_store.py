@@ -13,7 +13,7 @@ import pytest
 from ocelli_api.classifier import AccuracyInterval, HistoryEntry
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
-from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACT_METADATA, FEATURES, OUTCOME, PROGRESS, ClassifierLocation
 from ocelli_storage.store_url import open_store
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_19")
@@ -142,3 +142,16 @@ def test_a_damaged_document_is_reported_by_its_key_without_the_parser_message(
         return read.find_fault(LOCATION, REVISION, 1)
 
     assert asyncio.run(scenario()) == f"object store: {key!r} is damaged: it is not {what}"
+
+
+def test_dropped_uploads_take_the_cached_features_with_them(tmp_path: Path) -> None:
+    features, upload = LOCATION.artifact_key(REVISION, FEATURES), LOCATION.upload_key("0" * 64)
+
+    async def scenario() -> tuple[int, set[str]]:
+        store = open_store(tmp_path.as_uri())
+        for key in (features, upload, KEY):
+            await store.put(key, b"{}")
+        dropped = await TrainingStore(store).drop_uploads(LOCATION)
+        return dropped, {item.key for item in await store.list_objects("tenants")}
+
+    assert asyncio.run(scenario()) == (1, {KEY})
