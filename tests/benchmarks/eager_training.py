@@ -10,6 +10,7 @@ import asyncio
 import io
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ def read_zips(folder: Path) -> Iterator[tuple[bytes, int]]:
 def main() -> None:
     store_url, digest, learned, judged, cores = sys.argv[1:]
     import torch
+
+    # Of defaults that a later scikit-learn will have.
+    warnings.simplefilter("ignore", FutureWarning)
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

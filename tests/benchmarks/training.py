@@ -169,7 +169,7 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
     first = trainer.measure(1)
     decoding, network = measure_limit(trainer, engine, [data for data, _ in read_zips(learned)])
     ours, limit = extraction_seconds(first), decoding + network
-    print(f"the limit: decoding {decoding:.2f} s, engine {network:.2f} s, three views each", flush=True)
+    print(f"the limit: decoding {decoding:.2f} s, engine {network:.2f} s for three views", flush=True)
     yield Comparison(
         what=f"reading and extraction, {IMAGES} pictures: limit of the machine / ours",
         ours=ours,
