@@ -73,15 +73,16 @@ def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str 
     """A picture file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
     random = np.random.default_rng(seed)
     width, height = size
-    angle = np.pi * (label + random.normal(scale=0.25)) / CLASSES
+    angle = np.pi * (label + random.normal(scale=0.2)) / CLASSES
     row = np.arange(height, dtype=np.float32)[:, np.newaxis] / height
     column = np.arange(width, dtype=np.float32)[np.newaxis, :] / height
-    frequency = random.uniform(12, 60)
+    frequency = random.uniform(30, 90)
     wave = np.sin(frequency * (np.cos(angle) * column + np.sin(angle) * row) + random.uniform(0, 6)).astype(np.float32)
-    pixels = wave[..., np.newaxis] * random.uniform(-30, 30, size=3).astype(np.float32)
+    pixels = wave[..., np.newaxis] * random.uniform(15, 40, size=3).astype(np.float32)
     clouds = Image.fromarray(random.integers(40, 215, size=(12, 16, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    # Grain of a sixteenth of the picture, repeated: drawing as many numbers as a large picture has takes a second.
-    grain = random.normal(scale=14, size=(height // 4, width // 4, 1)).astype(np.float32)
+    # Grain of a sixteenth of the picture, repeated: drawing as many numbers as a large picture has takes a second. A PNG with
+    # grain has more bytes than an example may have.
+    grain = random.normal(scale=14 if kind == "JPEG" else 0, size=(height // 4, width // 4, 1)).astype(np.float32)
     pixels += np.asarray(clouds, dtype=np.float32) + np.tile(grain, (4, 4, 1))
     file = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(file, kind, quality=85)
