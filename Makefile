@@ -203,6 +203,11 @@ benchmark: $(VENV)/.dev control-plane
 benchmark-cluster: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks.cluster
 
+## benchmark-training: trainings next to the machine's limit and to PyTorch; IMAGES=200 LARGE_IMAGES=100 is quick
+.PHONY: benchmark-training
+benchmark-training: $(VENV)/.dev
+	@$(BIN)/python -m tests.benchmarks.training
+
 ## benchmark-accuracy: learn from the photographs in DATA (SET/CLASS.zip); SIZES="20" SEEDS=1 is quick, OUT=FILE writes JSON
 .PHONY: benchmark-accuracy
 benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark

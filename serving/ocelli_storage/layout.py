@@ -6,9 +6,12 @@
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the scores of
-                                                                  its pictures are below `judged/`, those of each customer's
-                                                                  pictures in a file of their own, so that erasing is complete
+                                                                  network, if it has one, is below `network/`; what was
+                                                                  computed of single pictures is below `pictures/`, that of
+                                                                  each customer's pictures in `pictures/customer-<key>/`, so
+                                                                  that whoever erases pictures deletes files: the judged
+                                                                  scores, and, for the revision trained last, the feature
+                                                                  cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -36,7 +39,7 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
-JUDGED = "judged"
+PICTURES = "pictures"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
@@ -90,14 +93,14 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
-    def judged_prefix(self, revision: str) -> str:
-        """Prefix of the judged scores of a revision."""
-        return self.artifact_key(revision, JUDGED)
+    def picture_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single pictures, and that is erased with them."""
+        return self.artifact_key(revision, PICTURES)
 
-    def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the pictures of one customer (by key), or of all pictures without a customer."""
-        file = "pictures" if customer is None else f"{_CUSTOMER}{customer}"
-        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+    def picture_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the pictures of one customer (by key), or about all pictures without a customer."""
+        folder = "" if customer is None else f"{_CUSTOMER}{customer}/"
+        return f"{self.picture_data_prefix(revision)}/{folder}{file}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -111,10 +114,13 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's pictures, or (None) of any pictures."""
-    folder, _, file = key.rpartition("/")
-    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
+def is_picture_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about pictures: of this customer's, or (None) of any."""
+    parts = key.split("/")
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/pictures/…
+    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [PICTURES]:
+        return False
+    return customer is None or parts[6:7] == [f"{_CUSTOMER}{customer}"]
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -20,7 +20,8 @@ Other views are used for training only and are never scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ SEARCH_LIMIT_IMAGES = 2000
 """Views and penalty are chosen on at most this many images: more do not change the choice, and would take minutes."""
 
 _BLOCK_ROWS = 4096
+_CONCURRENT_FOLDS_BYTES = 400 * 1024 * 1024
 _SLOPES = np.geomspace(0.1, 100.0, 16)
 
 
@@ -111,16 +113,20 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     recipe = _choose_recipe(material, on_progress, threads)
     margins = np.empty(material.membership.shape, dtype=np.float64)
     distances = np.empty(len(margins), dtype=np.float64)
-    for fold in range(FOLDS):
+
+    def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
-        if inside.any():
-            # If the classes have no images in other folds, all images are used.
-            others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
-            learned = _learn(material, np.flatnonzero(others), recipe, threads)
-            rows = np.flatnonzero(inside)
-            margins[rows] = learned.margins(material.whole[rows])
-            distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
-        on_progress(0.4 + 0.5 * (fold + 1) / FOLDS)
+        if not inside.any():
+            return
+        # If the classes have no images in other folds, all images are used.
+        others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
+        learned = _learn(material, np.flatnonzero(others), recipe, threads)
+        rows = np.flatnonzero(inside)
+        margins[rows] = learned.margins(material.whole[rows])
+        distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
+
+    for done, _ in enumerate(_for_each_fold(score, material, recipe.views, threads), start=1):
+        on_progress(0.4 + 0.5 * done / FOLDS)
     learned = _learn(material, np.arange(len(margins)), recipe, threads)
     slope, offset = calibrate(margins, material.membership)
     of_classes = material.membership.any(axis=1)
@@ -144,6 +150,24 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     )
     on_progress(1.0)
     return Fit(heads=heads, recipe=recipe, scores=scores, unrejected_scores=unrejected)
+
+
+def _for_each_fold(
+    work: Callable[[int, int], None], material: _Material, views: Sequence[View], threads: int
+) -> Iterator[None]:
+    """Run `work`, with a fold and a number of threads, for each fold; yields after each. Folds must not depend on each other.
+
+    As many run at a time as there are threads and as memory allows. Each copies its images twice.
+    """
+    fold_bytes = 2 * len(views) * material.whole.nbytes
+    at_a_time = max(1, min(threads, FOLDS, _CONCURRENT_FOLDS_BYTES // max(fold_bytes, 1)))
+    if at_a_time == 1:
+        for fold in range(FOLDS):
+            work(fold, threads)
+            yield
+        return
+    with ThreadPoolExecutor(at_a_time, thread_name_prefix="fold") as pool:
+        yield from pool.map(lambda fold: work(fold, max(1, threads // at_a_time)), range(FOLDS))
 
 
 def _refuse_too_few(examples: Examples) -> None:
@@ -334,13 +358,17 @@ def _search_rows(material: _Material) -> NDArray[np.intp]:
 def _cross_validate(material: _Material, views: Sequence[View], threads: int) -> tuple[NDArray[np.float64], float]:
     """The penalty for these views, and the cross-validated loss float64[N] of every image with it."""
     margins = {penalty: np.zeros(material.membership.shape, dtype=np.float64) for penalty in PENALTIES}
-    for fold in range(FOLDS):
+
+    def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
         if not inside.any() or not material.membership[~inside].any():
-            continue
+            return
         whitened = _Whitened.build(material, np.flatnonzero(~inside), views)
         for penalty, found in margins.items():
             found[inside] = whitened.solve(penalty, threads).margins(material.whole[inside])
+
+    for _ in _for_each_fold(score, material, views, threads):
+        pass
     losses = {penalty: _losses(found, material.membership) for penalty, found in margins.items()}
     least = min(losses.values(), key=lambda losses: float(losses.sum()))
     penalty = next(penalty for penalty in PENALTIES if _is_no_worse(losses[penalty], least))

@@ -1,10 +1,7 @@
 """Judged scores: what each picture scored with heads that did not learn from it, by the SHA-256 of its bytes.
 
 They are stored next to the artifact, outside its digest, so that a later revision can be compared with this one on the same
-pictures. Each customer's pictures have a file of their own, so that erasing a customer deletes files and rewrites none.
-
-    judged/pictures.safetensors           pictures that belong to no customer
-    judged/customer-<key>.safetensors     pictures of one customer
+pictures. Each customer's pictures have a file of their own, see `picture_data`.
 
 Tensors: `digests` uint8[N, 32]; `scores` float32[N, C]; `actual` int32[N], the class or -1 for a negative example; `groups`
 int32[N], equal for near duplicates; `tested` uint8[N], 1 for pictures of the Classifier's own test set. Metadata: the classes,
@@ -14,8 +11,7 @@ and how many pictures the revision learned from in all files together.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +20,15 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ocelli_api.revision import definition_sources
 from ocelli_storage.archives import MEGABYTE
-from ocelli_storage.layout import ClassifierLocation, is_judged
+from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.dataset import Dataset
 from ocelli_training.fit import Fit
 from ocelli_training.own_test_set import TestImages
+from ocelli_training.picture_data import rows_by_customer
 
+JUDGED = "judged.safetensors"
 FORMAT_VERSION = "1"
 NEGATIVE = -1
 """`actual` of a negative example."""
@@ -120,13 +117,6 @@ def judge(
     )
 
 
-def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Customers with a source that was erased between two readings of a definition."""
-    sources = zip(definition_sources(before), definition_sources(after), strict=False)
-    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
-    return frozenset(customer for customer in found if customer)
-
-
 async def save_judged(
     store: ObjectStore,
     location: ClassifierLocation,
@@ -138,17 +128,12 @@ async def save_judged(
     """Store judged scores, without those of the pictures of erased customers.
 
     `customers` are the keys of the customers whose pictures they are, in the order of the pictures. Files of an earlier attempt
-    are deleted first.
+    are deleted first, with all data about pictures.
     """
-    await store.delete_prefix(location.judged_prefix(revision))
-    rows: dict[str | None, list[int]] = defaultdict(list)
-    for row, customer in enumerate(customers):
-        rows[customer].append(row)
-    for customer, own in rows.items():
-        if customer in erased:
-            continue
-        content = _build_file(judged.take(np.array(own, dtype=np.intp)))
-        await store.put(location.judged_key(revision, customer), content)
+    await store.delete_prefix(location.picture_data_prefix(revision))
+    for customer, rows in rows_by_customer(customers).items():
+        if customer not in erased:
+            await store.put(location.picture_data_key(revision, customer, JUDGED), _build_file(judged.take(rows)))
 
 
 async def load_judged(store: ObjectStore, location: ClassifierLocation, revision: str) -> Judged:
@@ -158,7 +143,8 @@ async def load_judged(store: ObjectStore, location: ClassifierLocation, revision
         JudgedError: there are none, or they cannot be used.
         StoreUnavailableError: see there.
     """
-    keys = sorted(item.key for item in await store.list_objects(location.judged_prefix(revision)) if is_judged(item.key))
+    objects = await store.list_objects(location.picture_data_prefix(revision))
+    keys = sorted(item.key for item in objects if item.key.endswith(f"/{JUDGED}"))
     parts = []
     for key in keys:
         try:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocelli_storage.layout import ClassifierLocation, is_judged
+from ocelli_storage.layout import ClassifierLocation, is_picture_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
-from ocelli_training.judged import Judged, JudgedError, find_erased_customers, load_judged, save_judged
+from ocelli_training.judged import JUDGED, Judged, JudgedError, load_judged, save_judged
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -45,6 +45,10 @@ def load(store: ObjectStore) -> Judged:
     return asyncio.run(load_judged(store, LOCATION, REVISION))
 
 
+def judged_key(customer: str | None) -> str:
+    return LOCATION.picture_data_key(REVISION, customer, JUDGED)
+
+
 def refusal(store: ObjectStore) -> str:
     with pytest.raises(JudgedError) as caught:
         load(store)
@@ -67,13 +71,13 @@ def test_scores_are_loaded_as_they_were_saved(store: ObjectStore) -> None:
 
 def test_each_customer_has_a_file(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
-    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (ANNA, BERT, None)]
+    assert keys(store) == [judged_key(customer) for customer in (ANNA, BERT, None)]
     assert sorted(load(store).digests) == list(make_judged().digests)
 
 
 def test_without_a_customers_file_the_other_pictures_are_left(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
-    (file,) = [key for key in keys(store) if is_judged(key, ANNA)]
+    (file,) = [key for key in keys(store) if is_picture_data(key, ANNA)]
     asyncio.run(store.delete(file))
     assert load(store).digests == (make_judged().digests[2], make_judged().digests[0])
     assert load(store).is_complete is False
@@ -81,13 +85,13 @@ def test_without_a_customers_file_the_other_pictures_are_left(store: ObjectStore
 
 def test_pictures_of_an_erased_customer_are_not_saved(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA], frozenset({ANNA}))
-    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (BERT, None)]
+    assert keys(store) == [judged_key(customer) for customer in (BERT, None)]
 
 
 def test_files_of_an_earlier_attempt_are_replaced(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
     save(store, make_judged(2), [None, None])
-    assert keys(store) == [LOCATION.judged_key(REVISION, None)]
+    assert keys(store) == [judged_key(None)]
 
 
 def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
@@ -98,37 +102,13 @@ def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "noise", "no tensors"])
 def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None:
-    asyncio.run(store.put(LOCATION.judged_key(REVISION, None), content))
+    asyncio.run(store.put(judged_key(None), content))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
 
 
 def test_files_of_two_trainings_are_not_mixed(store: ObjectStore) -> None:
     save(store, make_judged(5), [ANNA] * 5)
-    content = asyncio.run(store.get(LOCATION.judged_key(REVISION, ANNA), limit_bytes=1 << 20))
+    content = asyncio.run(store.get(judged_key(ANNA), limit_bytes=1 << 20))
     save(store, make_judged(), [None] * 4)
-    asyncio.run(store.put(LOCATION.judged_key(REVISION, ANNA), content))
+    asyncio.run(store.put(judged_key(ANNA), content))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
-
-
-@pytest.mark.parametrize(
-    ("key", "customer", "expected"),
-    [
-        (LOCATION.judged_key(REVISION, None), None, True),
-        (LOCATION.judged_key(REVISION, ANNA), None, True),
-        (LOCATION.judged_key(REVISION, ANNA), ANNA, True),
-        (LOCATION.judged_key(REVISION, BERT), ANNA, False),
-        (LOCATION.judged_key(REVISION, None), ANNA, False),
-        (LOCATION.definition_key(REVISION), None, False),
-    ],
-)
-def test_which_keys_hold_judged_scores(key: str, customer: str | None, expected: bool) -> None:
-    assert is_judged(key, customer) is expected
-
-
-def test_a_customer_who_was_erased_meanwhile_is_found() -> None:
-    def definition(*, erased: bool) -> dict[str, object]:
-        sources = [{"upload": "1", "customer": ANNA, "erased": True}, {"upload": "2", "customer": BERT, "erased": erased}]
-        return {"classes": [{"name": "a", "examples": sources}]}
-
-    assert find_erased_customers(definition(erased=False), definition(erased=True)) == {BERT}
-    assert find_erased_customers(definition(erased=True), definition(erased=True)) == frozenset()

@@ -13,7 +13,7 @@ from ocelli_api.names import customer_key
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason, parse_termination_message
 from ocelli_api.pods import Environment
 from ocelli_model.artifact import load_artifact
-from ocelli_training.judged import load_judged
+from ocelli_training.judged import JUDGED, load_judged
 from tests.unit.training.conftest import Trainer
 from tests.unit.training.made_pictures import save, textured
 
@@ -193,7 +193,7 @@ def test_scores_of_a_customers_pictures_are_in_a_file_of_their_own(tmp_path: Any
     _, exit_code = trainer.run()
     assert exit_code is ExitCode.SUCCEEDED
     for key in (customer, None):
-        assert trainer.exists(trainer.location.judged_key(trainer.revision, key))
+        assert trainer.exists(trainer.location.picture_data_key(trainer.revision, key, JUDGED))
 
 
 def test_a_test_set_changes_nothing_about_what_is_learned(tested: tuple[Trainer, Outcome], served: Trainer) -> None:

@@ -1,0 +1,147 @@
+"""Extraction: features and fingerprints of images, with all cores busy.
+
+Threads read images and make their other views and fingerprints while the engine runs. The result does not depend on their
+number.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_model.engine import Engine
+from ocelli_model.preprocessing import enlarged, mirrored
+from ocelli_training.dataset import Example
+from ocelli_training.feature_cache import KnownPictures, PictureFeatures
+from ocelli_training.fit import View
+from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
+from ocelli_training.pixel_file import PixelFile
+
+VIEWS_LIMIT_IMAGES = 5000
+"""With more images, only whole views are used: other views improve little then, and double time and memory."""
+_VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
+_BATCH_IMAGES = 32
+
+logger = logging.getLogger(__name__)
+
+
+def wanted_views(images: int) -> tuple[View, ...]:
+    """The views next to the whole that a dataset of this many images is learned with."""
+    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES else ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Wanted:
+    """Images to be computed, with the same views."""
+
+    images: Sequence[Example]
+    views: tuple[View, ...] = ()
+    """In addition to the whole."""
+
+    def find(self, known: KnownPictures) -> list[tuple[PictureFeatures, int] | None]:
+        """For each image where its features are known, with all views; None where they are not."""
+        return [
+            place if place is not None and place[0].other_views.keys() >= set(self.views) else None
+            for place in (known.find(image.digest) for image in self.images)
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Batch:
+    """Images that are ready for the engine."""
+
+    target: PictureFeatures
+    rows: NDArray[np.intp]
+    views: Mapping[View, NDArray[np.uint8]]
+    """uint8[B, height, width, 3] each, the whole one included."""
+    prints: NDArray[np.float16]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extraction:
+    """How images are computed."""
+
+    engine: Engine
+    pixels: PixelFile
+    threads: int
+    """That prepare batches, in addition to those of the engine."""
+    pixel_number: Callable[[str], int]
+    """The number in the pixel file of an image, by its digest."""
+    on_progress: Callable[[float], None]
+    """Called with the part done, 0 to 1."""
+
+    def run(self, wanted: Sequence[Wanted], known: KnownPictures) -> list[PictureFeatures]:
+        """Features of all images, for each of `wanted`. Those that are known with all views are copied, not computed."""
+        started = time.monotonic()
+        targets = [self._allocate(item) for item in wanted]
+        missing = [self._copy_known(target, item, known) for target, item in zip(targets, wanted, strict=True)]
+        count, computed = sum(len(item.images) for item in wanted), sum(map(len, missing))
+        done = count - computed
+        for batch in self._prepared(targets, missing):
+            for view, images in batch.views.items():
+                rows = batch.target.features if view is View.WHOLE else batch.target.other_views[view]
+                rows[batch.rows] = self.engine.features(images)
+            batch.target.prints[batch.rows] = batch.prints
+            done += len(batch.rows)
+            self.on_progress(done / count)
+        seconds = time.monotonic() - started
+        logger.info(
+            "features.extracted",
+            extra={"images": computed, "cached": count - computed, "engine": self.engine.name, "seconds": seconds},
+        )
+        return targets
+
+    def _allocate(self, wanted: Wanted) -> PictureFeatures:
+        count = len(wanted.images)
+        shape = (count, self.engine.metadata.feature_count)
+        return PictureFeatures(
+            digests=[image.digest for image in wanted.images],
+            sides=np.array([image.sides for image in wanted.images], dtype=np.int32).reshape(count, 2),
+            features=np.empty(shape, dtype=np.float32),
+            other_views={view: np.empty(shape, dtype=np.float32) for view in wanted.views},
+            prints=np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16),
+        )
+
+    def _copy_known(self, target: PictureFeatures, wanted: Wanted, known: KnownPictures) -> NDArray[np.intp]:
+        """Returns the rows that are missing."""
+        places = wanted.find(known)
+        for row, place in enumerate(places):
+            if place is not None:
+                part, source = place
+                target.features[row], target.prints[row] = part.features[source], part.prints[source]
+                for view, rows in target.other_views.items():
+                    rows[row] = part.other_views[view][source]
+        return np.array([row for row, place in enumerate(places) if place is None], dtype=np.intp)
+
+    def _prepared(self, targets: Sequence[PictureFeatures], missing: Sequence[NDArray[np.intp]]) -> Iterator[_Batch]:
+        """The batches in order; a few are prepared ahead of the engine."""
+        batches = [
+            (target, rows[start : start + _BATCH_IMAGES])
+            for target, rows in zip(targets, missing, strict=True)
+            for start in range(0, len(rows), _BATCH_IMAGES)
+        ]
+        ahead: deque[Future[_Batch]] = deque()
+        # Two batches are enough to keep the engine busy. More threads would take its cores.
+        with ThreadPoolExecutor(min(self.threads, 2), thread_name_prefix="views") as pool:
+            try:
+                for target, rows in batches:
+                    ahead.append(pool.submit(self._prepare, target, rows))
+                    if len(ahead) > 2:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _prepare(self, target: PictureFeatures, rows: NDArray[np.intp]) -> _Batch:
+        images = self.pixels.read([self.pixel_number(target.digests[row]) for row in rows.tolist()])
+        views = {View.WHOLE: images, **{view: _VIEWS[view](images) for view in target.other_views}}
+        return _Batch(target=target, rows=rows, views=views, prints=fingerprints(images))
