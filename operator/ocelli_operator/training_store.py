@@ -23,7 +23,7 @@ from ocelli_storage.layout import (
     OUTCOME,
     PROGRESS,
     ClassifierLocation,
-    is_picture_data,
+    is_image_data,
     owner_key,
 )
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
@@ -108,12 +108,12 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and what trainings computed of single pictures. Returns the number of uploads."""
+        """Delete all uploads, and what trainings computed of single images. Returns the number of uploads."""
         uploads = await self._list(location.uploads_prefix)
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for item in await self._list(location.artifacts_prefix):
-                if is_picture_data(item.key):
+                if is_image_data(item.key):
                     await self._writing.ask(partial(self._store.delete, item.key))
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))

@@ -7,9 +7,9 @@
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
                                                                   network, if it has one, is below `network/`; what was
-                                                                  computed of single pictures is below `pictures/`, that of
-                                                                  each customer's pictures in `pictures/customer-<key>/`, so
-                                                                  that whoever erases pictures deletes files: the judged
+                                                                  computed of single images is below `image-data/`, that of
+                                                                  each customer's images in `image-data/customer-<key>/`, so
+                                                                  that whoever erases images deletes files: the judged
                                                                   scores, and, for the revision trained last, the feature
                                                                   cache
     installation/owner.json                                       the installation that the store belongs to
@@ -39,7 +39,7 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
-PICTURES = "pictures"
+IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
@@ -93,14 +93,14 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
-    def picture_data_prefix(self, revision: str) -> str:
-        """Prefix of everything that a training computed of single pictures, and that is erased with them."""
-        return self.artifact_key(revision, PICTURES)
+    def image_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single images, and that is erased with them."""
+        return self.artifact_key(revision, IMAGE_DATA)
 
-    def picture_data_key(self, revision: str, customer: str | None, file: str) -> str:
-        """Key of a file about the pictures of one customer (by key), or about all pictures without a customer."""
+    def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the images of one customer (by key), or about all images without a customer."""
         folder = "" if customer is None else f"{_CUSTOMER}{customer}/"
-        return f"{self.picture_data_prefix(revision)}/{folder}{file}"
+        return f"{self.image_data_prefix(revision)}/{folder}{file}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -114,11 +114,11 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_picture_data(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of data about pictures: of this customer's, or (None) of any."""
+def is_image_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about images: of this customer's, or (None) of any."""
     parts = key.split("/")
-    # tenants/<namespace>/artifacts/<classifier id>/<revision>/pictures/…
-    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [PICTURES]:
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…
+    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [IMAGE_DATA]:
         return False
     return customer is None or parts[6:7] == [f"{_CUSTOMER}{customer}"]
 

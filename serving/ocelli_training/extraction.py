@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ocelli_model.engine import Engine
 from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_training.dataset import Example
-from ocelli_training.feature_cache import KnownPictures, PictureFeatures
+from ocelli_training.feature_cache import ImageFeatures, KnownImages
 from ocelli_training.fit import View
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
 from ocelli_training.pixel_file import PixelFile
@@ -45,7 +45,7 @@ class Wanted:
     views: tuple[View, ...] = ()
     """In addition to the whole."""
 
-    def find(self, known: KnownPictures) -> list[tuple[PictureFeatures, int] | None]:
+    def find(self, known: KnownImages) -> list[tuple[ImageFeatures, int] | None]:
         """For each image where its features are known, with all views; None where they are not."""
         return [
             place if place is not None and place[0].other_views.keys() >= set(self.views) else None
@@ -57,7 +57,7 @@ class Wanted:
 class _Batch:
     """Images that are ready for the engine."""
 
-    target: PictureFeatures
+    target: ImageFeatures
     rows: NDArray[np.intp]
     views: Mapping[View, NDArray[np.uint8]]
     """uint8[B, height, width, 3] each, the whole one included."""
@@ -77,7 +77,7 @@ class Extraction:
     on_progress: Callable[[float], None]
     """Called with the part done, 0 to 1."""
 
-    def run(self, wanted: Sequence[Wanted], known: KnownPictures) -> list[PictureFeatures]:
+    def run(self, wanted: Sequence[Wanted], known: KnownImages) -> list[ImageFeatures]:
         """Features of all images, for each of `wanted`. Those that are known with all views are copied, not computed."""
         started = time.monotonic()
         targets = [self._allocate(item) for item in wanted]
@@ -98,10 +98,10 @@ class Extraction:
         )
         return targets
 
-    def _allocate(self, wanted: Wanted) -> PictureFeatures:
+    def _allocate(self, wanted: Wanted) -> ImageFeatures:
         count = len(wanted.images)
         shape = (count, self.engine.metadata.feature_count)
-        return PictureFeatures(
+        return ImageFeatures(
             digests=[image.digest for image in wanted.images],
             sides=np.array([image.sides for image in wanted.images], dtype=np.int32).reshape(count, 2),
             features=np.empty(shape, dtype=np.float32),
@@ -109,7 +109,7 @@ class Extraction:
             prints=np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16),
         )
 
-    def _copy_known(self, target: PictureFeatures, wanted: Wanted, known: KnownPictures) -> NDArray[np.intp]:
+    def _copy_known(self, target: ImageFeatures, wanted: Wanted, known: KnownImages) -> NDArray[np.intp]:
         """Returns the rows that are missing."""
         places = wanted.find(known)
         for row, place in enumerate(places):
@@ -120,7 +120,7 @@ class Extraction:
                     rows[row] = part.other_views[view][source]
         return np.array([row for row, place in enumerate(places) if place is None], dtype=np.intp)
 
-    def _prepared(self, targets: Sequence[PictureFeatures], missing: Sequence[NDArray[np.intp]]) -> Iterator[_Batch]:
+    def _prepared(self, targets: Sequence[ImageFeatures], missing: Sequence[NDArray[np.intp]]) -> Iterator[_Batch]:
         """The batches in order; a few are prepared ahead of the engine."""
         batches = [
             (target, rows[start : start + _BATCH_IMAGES])
@@ -141,7 +141,7 @@ class Extraction:
                 for future in ahead:
                     future.cancel()
 
-    def _prepare(self, target: PictureFeatures, rows: NDArray[np.intp]) -> _Batch:
+    def _prepare(self, target: ImageFeatures, rows: NDArray[np.intp]) -> _Batch:
         images = self.pixels.read([self.pixel_number(target.digests[row]) for row in rows.tolist()])
         views = {View.WHOLE: images, **{view: _VIEWS[view](images) for view in target.other_views}}
         return _Batch(target=target, rows=rows, views=views, prints=fingerprints(images))

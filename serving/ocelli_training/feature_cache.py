@@ -1,8 +1,8 @@
-"""The feature cache: features and fingerprints of the pictures of a Classifier's last training, so that a retrain computes
-those of new pictures only.
+"""The feature cache: features and fingerprints of the images of a Classifier's last training, so that a retrain computes
+those of new images only.
 
-It is part of the data about pictures (`picture_data`) of the revision that was trained last: for each customer a file of
-examples and a file of test images, which have no other views. A file is a line of JSON, then the pictures' digests, sides,
+It is part of the data about images (`image_data`) of the revision that was trained last: for each customer a file of
+examples and a file of test images, which have no other views. A file is a line of JSON, then the images' digests, sides,
 features and fingerprints as they were computed, bit by bit. So a training gives the same artifact with and without it. A file
 that is not usable is ignored. It must not know classes or sources.
 """
@@ -25,18 +25,18 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import BackboneMetadata, Precision
-from ocelli_storage.layout import ClassifierLocation, is_picture_data
+from ocelli_storage.layout import ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 from ocelli_training.fit import View
+from ocelli_training.image_data import rows_by_customer
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS
-from ocelli_training.picture_data import rows_by_customer
 
 FEATURES = "features.bin"
 TEST_FEATURES = "test-features.bin"
 LIMIT_BYTES = 256 * 1024 * 1024
-"""The size of all files of a cache; pictures beyond it are computed each time. It counts against the namespace's quota."""
+"""The size of all files of a cache; images beyond it are computed each time. It counts against the namespace's quota."""
 _FORMAT = 2
-"""To be increased when pixels, views or fingerprints of the same picture change."""
+"""To be increased when pixels, views or fingerprints of the same image change."""
 _HEADER_BYTES = 4096
 _DIGEST_BYTES = 32
 _SIDES_BYTES = 8
@@ -52,15 +52,15 @@ class FeatureCacheError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PictureFeatures:
-    """What was computed of N pictures."""
+class ImageFeatures:
+    """What was computed of N images."""
 
     digests: Sequence[str]
-    """SHA-256 (hex) of each picture's file."""
+    """SHA-256 (hex) of each image's file."""
     sides: NDArray[np.int32]
     """int32[N, 2]: the shorter and the longer side in pixels, as stored."""
     features: NDArray[np.float32]
-    """float32[N, D]: of the whole pictures."""
+    """float32[N, D]: of the whole images."""
     other_views: Mapping[View, NDArray[np.float32]]
     """float32[N, D] each."""
     prints: NDArray[np.float16]
@@ -68,7 +68,7 @@ class PictureFeatures:
 
     @property
     def row_bytes(self) -> int:
-        """What a picture takes in a file."""
+        """What a image takes in a file."""
         return _DIGEST_BYTES + sum(array[:1].nbytes for array in self.arrays)
 
     @property
@@ -77,11 +77,11 @@ class PictureFeatures:
         return [self.sides, self.features, *(self.other_views[view] for view in sorted(self.other_views)), self.prints]
 
 
-class KnownPictures:
-    """Pictures whose features are cached."""
+class KnownImages:
+    """Images whose features are cached."""
 
-    def __init__(self, parts: Sequence[PictureFeatures] = (), without: Collection[str] = ()) -> None:
-        """Of a picture in several parts, the one with the most views counts. `without` are digests to leave out."""
+    def __init__(self, parts: Sequence[ImageFeatures] = (), without: Collection[str] = ()) -> None:
+        """Of a image in several parts, the one with the most views counts. `without` are digests to leave out."""
         self._parts = parts
         self._places = {
             digest: (part, row)
@@ -93,25 +93,25 @@ class KnownPictures:
     def __len__(self) -> int:
         return len(self._places)
 
-    def find(self, digest: str) -> tuple[PictureFeatures, int] | None:
-        """Where a picture is, with its row; None if it is not known."""
+    def find(self, digest: str) -> tuple[ImageFeatures, int] | None:
+        """Where a image is, with its row; None if it is not known."""
         return self._places.get(digest)
 
     def sides(self, digest: str) -> tuple[int, int] | None:
-        """The shorter and the longer side of a picture, as stored; None if it is not known."""
+        """The shorter and the longer side of a image, as stored; None if it is not known."""
         place = self._places.get(digest)
         if place is None:
             return None
         shorter, longer = place[0].sides[place[1]].tolist()
         return shorter, longer
 
-    def without(self, digests: Collection[str]) -> KnownPictures:
+    def without(self, digests: Collection[str]) -> KnownImages:
         """The others."""
-        return KnownPictures(self._parts, digests)
+        return KnownImages(self._parts, digests)
 
 
 def describe_computation(metadata: BackboneMetadata, device: Accelerator, precision: Precision) -> str:
-    """A digest (hex) of everything that decides, to the last bit, which features a picture has.
+    """A digest (hex) of everything that decides, to the last bit, which features a image has.
 
     The instruction sets of the processor are part of it: libraries choose their code by them, and these round differently.
     """
@@ -145,9 +145,9 @@ class FeatureCache:
         self._scratch = scratch
         self._written: list[_Written] = []
 
-    async def load(self, computation: str, feature_count: int) -> KnownPictures:
-        """The cached pictures of the same computation, see `describe_computation`."""
-        parts: list[PictureFeatures] = []
+    async def load(self, computation: str, feature_count: int) -> KnownImages:
+        """The cached images of the same computation, see `describe_computation`."""
+        parts: list[ImageFeatures] = []
         left_bytes = LIMIT_BYTES
         try:
             for number, key in enumerate(await self._find()):
@@ -159,12 +159,12 @@ class FeatureCache:
                     logger.warning("features.cache_ignored", extra={"error": f"{key}: {error}"})
         except ObjectStoreError as error:
             logger.warning("features.cache_ignored", extra={"error": str(error)})
-        return KnownPictures(parts)
+        return KnownImages(parts)
 
-    def prepare(self, computation: str, name: str, computed: PictureFeatures, customers: Sequence[str | None]) -> None:
+    def prepare(self, computation: str, name: str, computed: ImageFeatures, customers: Sequence[str | None]) -> None:
         """Write files that `save` will store to the scratch folder, so that they take no memory meanwhile.
 
-        `name` is `FEATURES` or `TEST_FEATURES`; `customers` are the keys of the customers whose pictures they are.
+        `name` is `FEATURES` or `TEST_FEATURES`; `customers` are the keys of the customers whose images they are.
         """
         left_bytes = LIMIT_BYTES - sum(written.path.stat().st_size for written in self._written)
         for customer, rows in rows_by_customer(customers).items():
@@ -188,7 +188,7 @@ class FeatureCache:
         try:
             for written in self._written:
                 if written.customer not in erased:
-                    key = self._location.picture_data_key(revision, written.customer, written.name)
+                    key = self._location.image_data_key(revision, written.customer, written.name)
                     await self._store.put(key, written.path)
                     keys.add(key)
                     size_bytes += written.path.stat().st_size
@@ -207,7 +207,7 @@ class FeatureCache:
         """The keys of all files, the newest first."""
         objects = await self._store.list_objects(self._location.artifacts_prefix)
         found = [
-            item for item in objects if is_picture_data(item.key) and item.key.endswith((f"/{FEATURES}", f"/{TEST_FEATURES}"))
+            item for item in objects if is_image_data(item.key) and item.key.endswith((f"/{FEATURES}", f"/{TEST_FEATURES}"))
         ]
         return [item.key for item in sorted(found, key=lambda item: (item.modified_at, item.key), reverse=True)]
 
@@ -223,7 +223,7 @@ class FeatureCache:
         return size_bytes
 
 
-def write_features(path: Path, classifier_id: str, computation: str, computed: PictureFeatures, rows: NDArray[np.intp]) -> None:
+def write_features(path: Path, classifier_id: str, computation: str, computed: ImageFeatures, rows: NDArray[np.intp]) -> None:
     """Write a file of these rows.
 
     Raises:
@@ -253,7 +253,7 @@ def write_features(path: Path, classifier_id: str, computation: str, computed: P
         file.write(json.dumps(header).encode().ljust(_HEADER_BYTES - 1) + b"\n")
 
 
-def read_features(path: Path, classifier_id: str, computation: str, feature_count: int) -> PictureFeatures:
+def read_features(path: Path, classifier_id: str, computation: str, feature_count: int) -> ImageFeatures:
     """The content of a file, mapped, not read: it must stay as long as it is used.
 
     Raises:
@@ -271,14 +271,14 @@ def read_features(path: Path, classifier_id: str, computation: str, feature_coun
             raise FeatureCacheError("the feature cache was made for another Classifier, backbone, processor or library")
         parts = [_DIGEST_BYTES, _SIDES_BYTES, *[4 * feature_count] * (1 + len(views)), 2 * FINGERPRINT_NUMBERS]
         if count < 1 or size_bytes != _HEADER_BYTES + count * sum(parts):
-            raise FeatureCacheError(f"the feature cache has {size_bytes:,} bytes, which is not the size for {count} pictures")
+            raise FeatureCacheError(f"the feature cache has {size_bytes:,} bytes, which is not the size for {count} images")
         if hashlib.file_digest(file, "sha256").hexdigest() != expected:
             raise FeatureCacheError("the feature cache does not have the digest that its header names; it is damaged")
     starts = np.cumsum([_HEADER_BYTES, *(count * part for part in parts)]).tolist()
     mapped = np.memmap(path, dtype=np.uint8, mode="r")
     names, sides, *rows, prints = [mapped[start:end] for start, end in pairwise(starts)]
     features = [part.view(np.float32).reshape(count, feature_count) for part in rows]
-    return PictureFeatures(
+    return ImageFeatures(
         digests=[name.tobytes().hex() for name in names.reshape(count, _DIGEST_BYTES)],
         sides=sides.view(np.int32).reshape(count, 2),
         features=features[0],

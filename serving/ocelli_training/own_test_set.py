@@ -109,7 +109,7 @@ def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -
         if item.class_name in left or item.partly_erased:
             continue
         known = sum(class_names[example.set_index] == item.class_name for example in test.excluded)
-        fact = f"{item} are {known} images that are also examples" if known else f"{item} have no usable image"
+        fact = f"{item} ({known}) are all examples or near duplicates of examples" if known else f"{item} have no usable image"
         faults.append(f"{fact}; add images that are not examples")
     if faults:
         raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")

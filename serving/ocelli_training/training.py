@@ -3,41 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
-from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata, save_backbone
+from ocelli_model.artifact import Artifact
+from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
-from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Fit, fit_heads
-from ocelli_training.judged import Judged, judge, save_judged
+from ocelli_training.judged import Judged, judge, split_by_customer
 from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
-from ocelli_training.picture_data import delete_erased, find_erased_customers
 from ocelli_training.progress import Progress
-from ocelli_training.report import Report, describe_artifact, image_name, render_page
+from ocelli_training.report import Report, describe_artifact, image_name
+from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.training_data import PRECISION, DataReader, TrainingData
 
 logger = logging.getLogger(__name__)
-
-
-class DefinitionError(Exception):
-    """The definition to learn is missing or cannot be read."""
 
 
 class Training:
@@ -49,7 +40,8 @@ class Training:
         self._store = store
         self._scratch = scratch
         self._progress = progress
-        self._data = DataReader(settings, store, scratch, progress, self._load_definition)
+        self._revision = RevisionStore(settings, store)
+        self._data = DataReader(settings, store, scratch, progress, self._revision.load_definition)
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -61,9 +53,9 @@ class Training:
         settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
-        document = await self._load_definition()
+        document = await self._revision.load_definition()
         definition = parse_spec(document)
-        earlier = await self._load_earlier_artifact()
+        earlier = await self._revision.find_artifact()
         if earlier is not None:
             return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
@@ -109,7 +101,9 @@ class Training:
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
         )
-        await self._store_results(artifact, report, data, judged)
+        await self._progress.begin(Stage.STORING)
+        parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
+        await self._revision.save(Results(judged=parts, report=report, artifact=artifact, features=self._data.cache))
         message = f"Trained on {len(data.dataset.examples)} images"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -120,13 +114,7 @@ class Training:
 
         made = await import_pretrained(pretrained, self._settings, self._store, self._scratch, self._progress)
         await self._progress.begin(Stage.STORING)
-        location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
-        await self._store.put(location.artifact_key(revision, REPORT), _json(made.report))
-        metadata, files = made.network.metadata, made.network.files
-        await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
-        digest = await save_artifact(self._store, location, made.artifact)
-        logger.info("artifact.stored", extra={"digest": digest})
+        await self._revision.save_pretrained(made)
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
@@ -146,39 +134,10 @@ class Training:
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _store_definition(self) -> dict[str, Any]:
-        """Returns what was stored."""
-        # Read again: sources that were erased meanwhile must not be stored again.
-        definition = await self._load_definition()
-        key = self._settings.location.definition_key(self._settings.revision)
-        await self._store.put(key, _json(definition))
-        return definition
-
-    async def _load_definition(self) -> dict[str, Any]:
-        key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
-        try:
-            document = parse_document(await read_document(self._store, key))
-            parse_spec(document)
-        except ObjectNotFoundError as error:
-            raise DefinitionError(
-                f"the object store has no {key}; the operator writes it before it starts a trainer"
-            ) from error
-        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
-        return document
-
-    async def _load_earlier_artifact(self) -> Artifact | None:
-        """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
-        if not await self._store.exists(self._settings.location.artifact_key(self._settings.revision, ARTIFACT_METADATA)):
-            return None
-        try:
-            return await load_artifact(self._store, self._settings.location, self._settings.revision)
-        except ArtifactError as error:
-            logger.warning("artifact.unusable", extra={"error": str(error)})
-            return None
-
     async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
+        # The earlier attempt may have ended before it did.
+        await self._revision.delete_erased()
         description = artifact.backbone_name
         try:
             choice = choose_backbone(definition.model.backbone, self._settings.backbones)
@@ -187,7 +146,6 @@ class Training:
         except BackboneNotInstalledError:
             # It was installed when the artifact was made. Serving does not depend on the trainer's list.
             pass
-        await delete_erased(self._store, self._settings.location, self._settings.revision, await self._load_definition())
         outcome = self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
         baseline = self._settings.baseline_revision
         return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
@@ -201,7 +159,7 @@ class Training:
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         await self._progress.begin(Stage.EVALUATING)
-        judged = await asyncio.to_thread(judge, fit, data.examples.membership, data.dataset, data.groups, data.test)
+        judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
         if data.test is None:
             names = [image_name(example) for example in data.dataset.examples]
             evaluation = await asyncio.to_thread(
@@ -234,27 +192,3 @@ class Training:
             judged,
             NewFeatures(features=features, backbone_digest=metadata.digest, precision=PRECISION),
         )
-
-    async def _store_results(self, artifact: Artifact, report: Report, data: TrainingData, judged: Judged) -> None:
-        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
-        trained. The feature cache is last: a revision is complete without it, and it must not use up a quota."""
-        await self._progress.begin(Stage.STORING)
-        document = report.to_json()
-        location, revision = self._settings.location, self._settings.revision
-        definition = await self._store_definition()
-        erased = find_erased_customers(definition)
-        await save_judged(self._store, location, revision, judged, data.customers, erased)
-        await self._store.put(location.artifact_key(revision, REPORT), _json(document))
-        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
-        digest = await save_artifact(self._store, location, artifact)
-        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
-        counts = {name: document["data"][f"{name}Count"] for name in counted}
-        logger.info("artifact.stored", extra={"digest": digest, **counts})
-        await self._data.cache.save(revision, erased)
-        while await self._load_definition() != definition:
-            definition = await self._store_definition()
-        await delete_erased(self._store, location, revision, definition)
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()

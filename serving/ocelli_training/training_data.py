@@ -1,6 +1,6 @@
 """Training data: the examples and the test set of a definition, as numbers that a fit and an evaluation take.
 
-Sources are read and checked first; nothing is computed of data that is not valid. Pictures of the last training come from the
+Sources are read and checked first; nothing is computed of data that is not valid. Images of the last training come from the
 feature cache.
 """
 
@@ -30,8 +30,8 @@ from ocelli_training.feature_cache import (
     FEATURES,
     TEST_FEATURES,
     FeatureCache,
-    KnownPictures,
-    PictureFeatures,
+    ImageFeatures,
+    KnownImages,
     describe_computation,
 )
 from ocelli_training.fit import Examples, normalised_rows
@@ -64,13 +64,9 @@ class TrainingData:
     """The Classifier's own test set."""
 
     @property
-    def test_images(self) -> tuple[Example, ...]:
-        return () if self.test is None else self.test.test_set.examples
-
-    @property
-    def customers(self) -> list[str | None]:
-        """Whose pictures they are, by key: those of all examples, then those of the test set."""
-        return [image.customer for image in (*self.dataset.examples, *self.test_images)]
+    def judged_examples(self) -> tuple[Example, ...]:
+        """All images that are judged: the examples, then the test set."""
+        return (*self.dataset.examples, *(() if self.test is None else self.test.test_set.examples))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -149,9 +145,9 @@ class DataReader:
         )
 
     async def _read_needed(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownPictures
-    ) -> tuple[_Reading, KnownPictures]:
-        """What was read, and the known pictures among it that have all views."""
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
+    ) -> tuple[_Reading, KnownImages]:
+        """What was read, and the known images among it that have all views."""
         while True:
             reading = await self._read_remaining(document, metadata, pixels, known)
             lacking = {
@@ -166,7 +162,7 @@ class DataReader:
             document, known = reading.document, known.without(lacking)
 
     async def _read_remaining(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownPictures
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
     ) -> _Reading:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
@@ -180,7 +176,7 @@ class DataReader:
                 document = now
 
     async def _read_dataset(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownPictures
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
     ) -> _Reading:
         started = time.monotonic()
         definition, classifier = parse_spec(document), self._settings.classifier
@@ -220,7 +216,7 @@ class DataReader:
         return _Reading(dataset=dataset, test_set=test_set, document=document, images=images)
 
     def _prepare(
-        self, reading: _Reading, computation: str, learned: PictureFeatures, tested: PictureFeatures, seed: int
+        self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
     ) -> TrainingData:
         """Find near duplicates, and assign folds. Fingerprints are only needed until then."""
         dataset, count = reading.dataset, len(learned.digests)

@@ -35,7 +35,7 @@ def make_outcome(message: str = "Learned from 100 images") -> Outcome:
 
 
 COMPARED = Comparison(baseline="aaaaaaaaaa", drop=0.083, drop_interval=(0.031, 0.135), images=240)
-NOT_COMPARABLE = Comparison(baseline="aaaaaaaaaa", fault="no picture that neither learned from was judged by both")
+NOT_COMPARABLE = Comparison(baseline="aaaaaaaaaa", fault="no image that neither learned from was judged by both")
 
 
 @pytest.mark.parametrize("comparison", [COMPARED, NOT_COMPARABLE], ids=["figures", "fault"])

@@ -176,13 +176,13 @@ def test_an_invalid_comparison_is_none_and_the_rest_is_read(tmp_path: Path, stor
     assert comparison_of(tmp_path, stored) is None
 
 
-def test_picture_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
+def test_image_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
     async def scenario(*uploads: str) -> tuple[int, list[str]]:
         store = open_store(tmp_path.as_uri())
         for key in (
             KEY,
-            LOCATION.picture_data_key(REVISION, None, "x"),
-            LOCATION.picture_data_key(REVISION, "a" * 32, "x"),
+            LOCATION.image_data_key(REVISION, None, "x"),
+            LOCATION.image_data_key(REVISION, "a" * 32, "x"),
             *uploads,
         ):
             await store.put(key, b"x")

@@ -20,8 +20,8 @@ from ocelli_training.feature_cache import (
     TEST_FEATURES,
     FeatureCache,
     FeatureCacheError,
-    KnownPictures,
-    PictureFeatures,
+    ImageFeatures,
+    KnownImages,
     read_features,
     write_features,
 )
@@ -33,10 +33,10 @@ FIRST_REVISION, NEXT_REVISION = Trainer.revision, "1123456789"
 ANNA = customer_key("anna")
 
 
-def made(count: int = 3) -> PictureFeatures:
+def made(count: int = 3) -> ImageFeatures:
     random = np.random.default_rng(0)
     rows = random.normal(size=(3, count, 8)).astype(np.float32)
-    return PictureFeatures(
+    return ImageFeatures(
         digests=[f"{number:064x}" for number in range(count)],
         sides=random.integers(10, 5000, size=(count, 2)).astype(np.int32),
         features=rows[0],
@@ -109,13 +109,13 @@ def test_a_cache_has_at_most_the_limit_of_bytes(trainer: Trainer, monkeypatch: p
     assert sum(item.size_bytes for item in objects) <= feature_cache.LIMIT_BYTES
 
 
-def test_of_two_records_of_a_picture_the_one_with_more_views_counts() -> None:
+def test_of_two_records_of_a_image_the_one_with_more_views_counts() -> None:
     every = made(2)
-    whole = PictureFeatures(
+    whole = ImageFeatures(
         digests=every.digests, sides=every.sides, features=every.features, other_views={}, prints=every.prints
     )
     for parts in ((whole, every), (every, whole)):
-        assert KnownPictures(parts).find(every.digests[1]) == (every, 1)
+        assert KnownImages(parts).find(every.digests[1]) == (every, 1)
 
 
 class Retrain:
@@ -134,7 +134,7 @@ class Retrain:
         assert trainer.run()[0].succeeded
 
     def key(self, revision: str, customer: str | None = None, name: str = FEATURES) -> str:
-        return self.trainer.location.picture_data_key(revision, customer, name)
+        return self.trainer.location.image_data_key(revision, customer, name)
 
     def run(self, revision: str = NEXT_REVISION, *, attempt: int = 2, more: bytes | None = None) -> bytes:
         """The metadata of the artifact, which name the digest of every file."""
@@ -236,7 +236,7 @@ def test_data_of_a_customer_who_is_erased_while_it_is_stored_is_deleted(
 ) -> None:
     erase_when_stored(retrain, monkeypatch, TEST_FEATURES)
     retrain.run()
-    objects = asyncio.run(retrain.trainer.store.list_objects(retrain.trainer.location.picture_data_prefix(NEXT_REVISION)))
+    objects = asyncio.run(retrain.trainer.store.list_objects(retrain.trainer.location.image_data_prefix(NEXT_REVISION)))
     assert not [item.key for item in objects if ANNA in item.key]
     definition = json.loads(retrain.read(retrain.trainer.location.definition_key(NEXT_REVISION)))
     assert definition["classes"][0]["examples"][0]["erased"] is True

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from ocelli_storage.layout import ClassifierLocation, is_picture_data
+from ocelli_storage.layout import ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
-from ocelli_training.judged import JUDGED, Judged, JudgedError, load_judged, save_judged
+from ocelli_training.judged import JUDGED, Judged, JudgedError, load_judged, save_judged, split_by_customer
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -37,8 +39,8 @@ def make_judged(count: int = 4) -> Judged:
     )
 
 
-def save(store: ObjectStore, judged: Judged, customers: list[str | None], erased: frozenset[str] = frozenset()) -> None:
-    asyncio.run(save_judged(store, LOCATION, REVISION, judged, customers, erased))
+def save(store: ObjectStore, judged: Judged, customers: list[str | None]) -> None:
+    asyncio.run(save_judged(store, LOCATION, REVISION, split_by_customer(judged, customers)))
 
 
 def load(store: ObjectStore) -> Judged:
@@ -46,7 +48,7 @@ def load(store: ObjectStore) -> Judged:
 
 
 def judged_key(customer: str | None) -> str:
-    return LOCATION.picture_data_key(REVISION, customer, JUDGED)
+    return LOCATION.image_data_key(REVISION, customer, JUDGED)
 
 
 def refusal(store: ObjectStore) -> str:
@@ -75,17 +77,12 @@ def test_each_customer_has_a_file(store: ObjectStore) -> None:
     assert sorted(load(store).digests) == list(make_judged().digests)
 
 
-def test_without_a_customers_file_the_other_pictures_are_left(store: ObjectStore) -> None:
+def test_without_a_customers_file_the_other_images_are_left(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
-    (file,) = [key for key in keys(store) if is_picture_data(key, ANNA)]
+    (file,) = [key for key in keys(store) if is_image_data(key, ANNA)]
     asyncio.run(store.delete(file))
     assert load(store).digests == (make_judged().digests[2], make_judged().digests[0])
     assert load(store).is_complete is False
-
-
-def test_pictures_of_an_erased_customer_are_not_saved(store: ObjectStore) -> None:
-    save(store, make_judged(), [None, ANNA, BERT, ANNA], frozenset({ANNA}))
-    assert keys(store) == [judged_key(customer) for customer in (BERT, None)]
 
 
 def test_files_of_an_earlier_attempt_are_replaced(store: ObjectStore) -> None:
@@ -103,6 +100,21 @@ def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "noise", "no tensors"])
 def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None:
     asyncio.run(store.put(judged_key(None), content))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("classes", "[" * 100_000), ("learnedImages", "1e999"), ("learnedImages", "[]"), ("formatVersion", "2")],
+    ids=["nested", "infinite", "a list", "a later version"],
+)
+def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, value: str) -> None:
+    save(store, make_judged(), [None] * 4)
+    key = judged_key(None)
+    content = asyncio.run(store.get(key, limit_bytes=1 << 20))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    odd = {**header["__metadata__"], fact: value}
+    asyncio.run(store.put(key, safetensors.numpy.save(safetensors.numpy.load(content), odd)))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
 
 

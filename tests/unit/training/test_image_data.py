@@ -1,16 +1,13 @@
-"""Data about pictures in the store: whose it is, and what is deleted with a customer."""
+"""Image data: whose it is, and which customers are erased."""
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ocelli_storage.layout import ClassifierLocation, is_picture_data
-from ocelli_storage.store_url import open_store
-from ocelli_training.picture_data import delete_erased, find_erased_customers, rows_by_customer
+from ocelli_storage.layout import ClassifierLocation, is_image_data
+from ocelli_training.image_data import find_erased_customers, rows_by_customer
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -18,7 +15,7 @@ ANNA, BERT = "a" * 32, "b" * 32
 
 
 def data_key(customer: str | None) -> str:
-    return LOCATION.picture_data_key(REVISION, customer, "scores")
+    return LOCATION.image_data_key(REVISION, customer, "scores")
 
 
 def definition(*erased: bool) -> dict[str, Any]:
@@ -38,11 +35,11 @@ def definition(*erased: bool) -> dict[str, Any]:
         (data_key(None), ANNA, False),
         (LOCATION.definition_key(REVISION), None, False),
         (LOCATION.upload_key("0" * 64), None, False),
-        (LOCATION.picture_data_prefix(REVISION), ANNA, False),
+        (LOCATION.image_data_prefix(REVISION), ANNA, False),
     ],
 )
-def test_which_keys_hold_data_about_pictures(key: str, customer: str | None, expected: bool) -> None:
-    assert is_picture_data(key, customer) is expected
+def test_which_keys_hold_data_about_images(key: str, customer: str | None, expected: bool) -> None:
+    assert is_image_data(key, customer) is expected
 
 
 def test_a_customer_is_erased_when_all_their_sources_are() -> None:
@@ -54,14 +51,3 @@ def test_a_customer_is_erased_when_all_their_sources_are() -> None:
 def test_rows_of_a_customer_are_in_order() -> None:
     rows = rows_by_customer([None, ANNA, BERT, ANNA])
     assert {customer: own.tolist() for customer, own in rows.items()} == {None: [0], ANNA: [1, 3], BERT: [2]}
-
-
-def test_data_of_erased_customers_is_deleted(tmp_path: Path) -> None:
-    async def scenario() -> list[str]:
-        store = open_store(tmp_path.as_uri())
-        for customer in (None, ANNA, BERT):
-            await store.put(data_key(customer), b"x")
-        await delete_erased(store, LOCATION, REVISION, definition(False))
-        return sorted(item.key for item in await store.list_objects(LOCATION.artifacts_prefix))
-
-    assert asyncio.run(scenario()) == [data_key(BERT), data_key(None)]
