@@ -42,6 +42,7 @@ def main() -> None:
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from torchvision import transforms
 
     from ocelli_model.backbone import WEIGHTS_FILE, load_backbone
     from ocelli_model.backbones.families import load_network
@@ -52,11 +53,12 @@ def main() -> None:
         loading = load_backbone(open_store(store_url), digest, cache=Path(cache), files=(WEIGHTS_FILE,))
         network = load_network(asyncio.run(loading))
     network.eval()
+    # The preprocessing of the network. It scales the pixels itself.
+    transform = transforms.Compose([transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224)])
 
     def decode(data: bytes) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as image:
-            image.draft("RGB", (448, 448))
-            return np.asarray(image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+            return np.asarray(transform(image.convert("RGB")))
 
     def extract(folder: str) -> tuple[NDArray[np.float32], list[int]]:
         rows, labels, batch = [], [], []
