@@ -110,13 +110,12 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     """
     _refuse_too_few(examples)
     material = _Material.prepare(examples)
-    recipe = _choose_recipe(material, on_progress, threads)
-    margins = np.empty(material.membership.shape, dtype=np.float64)
-    distances = np.empty(len(margins), dtype=np.float64)
+    recipe, unseen = _choose_recipe(material, on_progress, threads)
+    margins, distances = unseen.margins, unseen.distances
 
     def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
-        if not inside.any():
+        if not (inside & np.isnan(distances)).any():
             return
         # If the classes have no images in other folds, all images are used.
         others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
@@ -317,18 +316,37 @@ class _Whitened:
         return _Learned(weights=weights, bias=solution[-1], within_class=self.within_class)
 
 
-def _choose_recipe(material: _Material, on_progress: Callable[[float], None], threads: int) -> Recipe:
-    """Penalty and views by cross-validated loss; see `_is_no_worse` for what counts as equal."""
-    part = material.take(_search_rows(material))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unseen:
+    """What heads say about images that they were trained without."""
+
+    margins: NDArray[np.float64]
+    """float64[N, C]."""
+    distances: NDArray[np.float64]
+    """float64[N]; NaN for images that were not scored."""
+
+    @classmethod
+    def allocate(cls, membership: NDArray[np.bool_]) -> _Unseen:
+        return cls(margins=np.zeros(membership.shape), distances=np.full(len(membership), np.nan))
+
+
+def _choose_recipe(material: _Material, on_progress: Callable[[float], None], threads: int) -> tuple[Recipe, _Unseen]:
+    """Penalty and views by cross-validated loss, see `_is_no_worse` for what counts as equal; and what the cross-validation of
+    this choice has found, if it was that of all images.
+    """
+    rows = _search_rows(material)
+    part = material.take(rows)
     views: tuple[View, ...] = tuple(view for view in material.views if view is not View.MIRRORED)
-    losses, penalty = _cross_validate(part, views, threads)
+    losses, penalty, unseen = _cross_validate(part, views, threads)
     on_progress(0.2)
     if View.MIRRORED in material.views:
         with_mirrored = (*views, View.MIRRORED)
-        mirrored_losses, mirrored_penalty = _cross_validate(part, with_mirrored, threads)
+        mirrored_losses, mirrored_penalty, mirrored_unseen = _cross_validate(part, with_mirrored, threads)
         if _is_no_worse(mirrored_losses, losses):
-            views, penalty = with_mirrored, mirrored_penalty
-    return Recipe(views=views, penalty=penalty)
+            views, penalty, unseen = with_mirrored, mirrored_penalty, mirrored_unseen
+    if len(rows) < len(material.folds):
+        unseen = _Unseen.allocate(material.membership)
+    return Recipe(views=views, penalty=penalty), unseen
 
 
 def _is_no_worse(losses: NDArray[np.float64], than: NDArray[np.float64]) -> bool:
@@ -355,24 +373,26 @@ def _search_rows(material: _Material) -> NDArray[np.intp]:
     return np.sort(np.concatenate(chosen))
 
 
-def _cross_validate(material: _Material, views: Sequence[View], threads: int) -> tuple[NDArray[np.float64], float]:
-    """The penalty for these views, and the cross-validated loss float64[N] of every image with it."""
-    margins = {penalty: np.zeros(material.membership.shape, dtype=np.float64) for penalty in PENALTIES}
+def _cross_validate(material: _Material, views: Sequence[View], threads: int) -> tuple[NDArray[np.float64], float, _Unseen]:
+    """The cross-validated loss float64[N] of every image with these views and the best penalty, the penalty, and the scores."""
+    unseen = {penalty: _Unseen.allocate(material.membership) for penalty in PENALTIES}
 
     def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
         if not inside.any() or not material.membership[~inside].any():
             return
         whitened = _Whitened.build(material, np.flatnonzero(~inside), views)
-        for penalty, found in margins.items():
-            found[inside] = whitened.solve(penalty, threads).margins(material.whole[inside])
+        distances = whitened.within_class.distances(material.whole[inside], material.squared_lengths[inside])
+        for penalty, found in unseen.items():
+            found.margins[inside] = whitened.solve(penalty, threads).margins(material.whole[inside])
+            found.distances[inside] = distances
 
     for _ in _for_each_fold(score, material, views, threads):
         pass
-    losses = {penalty: _losses(found, material.membership) for penalty, found in margins.items()}
+    losses = {penalty: _losses(found.margins, material.membership) for penalty, found in unseen.items()}
     least = min(losses.values(), key=lambda losses: float(losses.sum()))
     penalty = next(penalty for penalty in PENALTIES if _is_no_worse(losses[penalty], least))
-    return losses[penalty], penalty
+    return losses[penalty], penalty, unseen[penalty]
 
 
 def _losses(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
