@@ -184,7 +184,7 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
         revision=snapshot.current,
         number=learning.attempt,
         accelerator=accelerator,
-        baseline_revision="" if served in (None, snapshot.current) else str(served),
+        baseline_revision="" if served is None or served == snapshot.current else served,
     )
     start = StartTraining(
         revision=snapshot.current,

@@ -44,7 +44,7 @@ class MeasuredDrop:
     images: int
     classes: int
     """Number of classes with compared images, negative examples included."""
-    relabelled: int
+    reclassified: int
     """Images left out because the revisions learned different classes for them."""
 
 
@@ -58,12 +58,13 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
     with_negatives = judged.has_negatives and baseline.has_negatives
     if len(shared) + with_negatives < 2:
         raise NotComparableError(f"they have {_count(len(shared), 'class', 'classes')} in common, and at least 2 are needed")
-    own = _Answers.find(judged, shared, with_negatives=with_negatives)
-    other = _Answers.find(baseline, shared, with_negatives=with_negatives)
-    pairs, relabelled = _pair(judged, own, baseline, other)
+    own = _Answers.of(judged, shared, with_negatives=with_negatives)
+    other = _Answers.of(baseline, shared, with_negatives=with_negatives)
+    pairs, reclassified = _pair(judged, own, baseline, other)
     if not len(pairs):
         learned = "of the test set" if judged.tested.any() else "that neither learned from"
-        raise NotComparableError(f"no image {learned} was judged by both, in a class that both have")
+        without = f", without {_count(reclassified, 'image', 'images')} whose class was changed" if reclassified else ""
+        raise NotComparableError(f"no image {learned} was judged by both, in a class that both have{without}")
     rows, other_rows = pairs.T
     actual = own.actual[rows]
     right, other_right = own.predicted[rows] == actual, other.predicted[other_rows] == actual
@@ -79,7 +80,7 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
         baseline_accuracy=baseline_accuracy,
         images=len(rows),
         classes=len(strata),
-        relabelled=relabelled,
+        reclassified=reclassified,
     )
 
 
@@ -97,7 +98,7 @@ def add_unseen(baseline: Judged, judged: Judged, score: Callable[[NDArray[np.int
     learned = {digest for digest, tested in zip(baseline.digests, baseline.tested, strict=True) if not tested}
     is_learned = np.array([digest in learned for digest in judged.digests], dtype=np.bool_)
     places = {name: place for place, name in enumerate(baseline.class_names)}
-    # The last entry is that of negative examples, whose index is -1.
+    # The last entry is that of negative examples.
     nothing = NEGATIVE if baseline.has_negatives else _ABSENT
     class_of = np.array([places.get(name, _ABSENT) for name in judged.class_names] + [nothing], dtype=np.int32)
     actual = class_of[judged.actual]
@@ -127,17 +128,16 @@ class _Answers:
     """intp[N]."""
 
     @classmethod
-    def find(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
+    def of(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
         nothing = len(shared)
         places = {name: place for place, name in enumerate(shared)}
-        # The last entry is that of negative examples, whose index is -1.
+        # The last entry is that of negative examples.
         answer_of = np.array([places.get(name, -1) for name in judged.class_names] + [nothing if with_negatives else -1])
         scores = judged.scores[:, [judged.class_names.index(name) for name in shared]]
         predicted = scores.argmax(axis=1)
         if with_negatives:
             # As in the evaluation: without negatives, a class is always predicted.
             predicted = np.where(scores.max(axis=1) < DECISION_THRESHOLD, nothing, predicted)
-        assert NEGATIVE == -1
         return cls(actual=answer_of[judged.actual].astype(np.intp), predicted=predicted.astype(np.intp))
 
 
@@ -150,16 +150,16 @@ def _pair(judged: Judged, own: _Answers, baseline: Judged, other: _Answers) -> t
     rows_of = {digest: row for row, digest in enumerate(baseline.digests)}
     tested = bool(judged.tested.any())
     pairs: list[tuple[int, int]] = []
-    relabelled = 0
+    reclassified = 0
     for row, digest in enumerate(judged.digests):
         other_row = rows_of.get(digest)
         if other_row is None or own.actual[row] < 0 or judged.tested[row] != tested:
             continue
         if not tested and own.actual[row] != other.actual[other_row]:
-            relabelled += 1
+            reclassified += 1
             continue
         pairs.append((row, other_row))
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2), relabelled
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2), reclassified
 
 
 def _group_means(right: NDArray[np.bool_], groups: NDArray[np.int32], stratum: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from ocelli_training.own_test_set import TestImages
 JUDGED = "judged.safetensors"
 FORMAT_VERSION = "1"
 NEGATIVE = -1
-"""`actual` of a negative example."""
+"""`actual` of a negative example. As an index it means the last entry."""
 LIMIT_BYTES = 256 * MEGABYTE
 """50,000 images with 500 scores each take 100 MB."""
 

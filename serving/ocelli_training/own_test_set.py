@@ -91,9 +91,10 @@ class TestImages:
         membership = np.zeros((len(self.features), len(class_names)), dtype=np.bool_)
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
         names = [image_name(example) for example in self.test_set.examples]
-        return evaluate(
+        evaluation = evaluate(
             own, membership, self.groups, class_names, names, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
         )
+        return replace(evaluation, excluded=len(self.test_set.excluded))
 
 
 def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -> None:

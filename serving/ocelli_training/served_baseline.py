@@ -97,10 +97,16 @@ def _compare(baseline_revision: str, judged: Judged, baseline: Judged) -> Compar
             "baseline_accuracy": measured.baseline_accuracy,
             "images": measured.images,
             "classes": measured.classes,
-            "relabelled": measured.relabelled,
+            "reclassified": measured.reclassified,
         },
     )
-    return Comparison(baseline=baseline_revision, drop=measured.drop, drop_interval=measured.interval, images=measured.images)
+    return Comparison(
+        baseline=baseline_revision,
+        drop=measured.drop,
+        drop_interval=measured.interval,
+        images=measured.images,
+        reclassified=measured.reclassified,
+    )
 
 
 def _not_comparable(baseline_revision: str, error: Exception) -> Comparison:

@@ -129,6 +129,7 @@ class Training:
             # Older artifacts have no interval, and their accuracy is not balanced.
             accuracy_interval=None if interval is None else (interval[0], interval[1]),
             judged_images=None if interval is None else artifact.metrics["images"],
+            excluded_images=artifact.metrics.get("excludedImages"),
             artifact_digest=artifact.digest,
             backbone=backbone,
             backbone_digest=artifact.backbone_digest,

@@ -236,6 +236,9 @@ class DataReader:
             test = TestImages.build(reading.test_set, tested.features, groups[count:], count)
             # Again, without near duplicates of examples.
             check_test_set(self._settings.classifier, test.test_set, dataset.class_names)
+            if not test.test_set.examples:
+                # Only customers who were erased had images that are not examples.
+                test = None
         groups, sets = groups[:count], sets[:count]
         membership = sets[:, np.newaxis] == np.arange(len(dataset.class_names))
         examples = Examples(

@@ -86,7 +86,7 @@ class TestImagesThatCount:
 
     def test_an_image_whose_class_was_changed_is_left_out_and_counted(self) -> None:
         measured = measure_drop(make_judged([*GOOD[:3], ("d", "cat", "dog")]), make_judged(GOOD))
-        assert (measured.images, measured.relabelled, measured.drop) == (3, 1, 0)
+        assert (measured.images, measured.reclassified, measured.drop) == (3, 1, 0)
 
     def test_a_test_set_replaces_the_cross_validated_images(self) -> None:
         own = make_judged([*GOOD, ("t", "cat", "dog"), right("u", "dog")], tested=["t", "u"])
@@ -98,11 +98,16 @@ class TestImagesThatCount:
         own = make_judged([*GOOD, right("t", "cat"), right("u", "dog")], tested=["t", "u"])
         other = make_judged([("t", "dog", "dog"), ("u", "cat", "dog")])
         measured = measure_drop(own, other)
-        assert (measured.images, measured.relabelled, measured.baseline_accuracy) == (2, 0, 0.5)
+        assert (measured.images, measured.reclassified, measured.baseline_accuracy) == (2, 0, 0.5)
 
     def test_without_a_common_image_there_is_no_drop(self) -> None:
         with pytest.raises(NotComparableError, match="no image that neither learned from was judged by both"):
             measure_drop(make_judged(GOOD), make_judged([right("x", "cat"), right("y", "dog")]))
+
+    def test_images_that_all_changed_class_are_named(self) -> None:
+        swapped = [right("a", "dog"), right("b", "dog"), right("c", "cat"), right("d", "cat")]
+        with pytest.raises(NotComparableError, match="without 4 images whose class was changed"):
+            measure_drop(make_judged(swapped), make_judged(GOOD))
 
     def test_a_test_set_that_the_baseline_was_not_judged_on_gives_no_drop(self) -> None:
         with pytest.raises(NotComparableError, match="no image of the test set was judged by both"):

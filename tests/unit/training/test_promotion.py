@@ -117,6 +117,20 @@ class TestComparison:
         assert outcome.comparison is not None
         assert (outcome.comparison.drop, outcome.comparison.images) == (0, 24)
 
+    def test_examples_with_a_changed_class_are_left_out_and_counted(
+        self, served: Trainer, make_zip: Any, make_image: Any
+    ) -> None:
+        outcome = train(
+            served,
+            "7777777777",
+            baseline=BASELINE,
+            blue=mix(make_zip, make_image, range(9), range(9, 12)),
+            red=mix(make_zip, make_image, range(9, 12), range(9)),
+        )
+        assert outcome.comparison is not None
+        assert (outcome.comparison.images, outcome.comparison.reclassified) == (18, 6)
+        assert "Images left out because their class was changed: 6" in served.report_page
+
     def test_new_images_are_judged_by_the_served_heads(self, served: Trainer, make_example_zip: Any) -> None:
         outcome = train(
             served,
@@ -177,9 +191,9 @@ class TestOwnTestSet:
         assert "own test set" in trainer.report_page
 
     def test_images_that_are_also_examples_are_left_out_and_counted(self, tested: tuple[Trainer, Outcome]) -> None:
-        trainer, _ = tested
+        trainer, outcome = tested
         evaluation = trainer.report["evaluation"]
-        assert evaluation["excludedCount"] == 4
+        assert evaluation["excludedImages"] == len(evaluation["excluded"]) == outcome.excluded_images == 4
         assert "examples, or near duplicates of examples: 4" in trainer.report_page.replace("\n", " ")
 
     def test_it_is_not_learned_from(self, tested: tuple[Trainer, Outcome]) -> None:
@@ -198,6 +212,17 @@ class TestOwnTestSet:
             "add images that are not examples"
         )
 
+    def test_a_test_set_that_an_erasure_leaves_without_images_is_not_used(self, tmp_path: Any, make_example_zip: Any) -> None:
+        trainer = Trainer(tmp_path)
+        blue, red = make_example_zip(12, red=BLUE), make_example_zip(12, red=RED)
+        for name, data in (("blue", blue), ("red", red)):
+            trainer.add_class(name, trainer.upload(data))
+        erased = {"upload": "e" * 64, "customer": customer_key("anna"), "erased": True}
+        trainer.definition["evaluation"] = {"classes": [{"name": "blue", "examples": [erased, trainer.upload(blue)]}]}
+        outcome, _ = trainer.run()
+        assert (outcome.succeeded, outcome.judged_images) == (True, 24)
+        assert trainer.report["evaluation"]["protocol"] == "CrossValidation"
+
     def test_a_near_duplicate_of_an_example_is_left_out(self, tmp_path: Any, make_zip: Any) -> None:
         trainer = Trainer(tmp_path)
         blue = make_zip({f"{seed}.jpg": save(textured(seed)) for seed in range(10)})
@@ -205,7 +230,7 @@ class TestOwnTestSet:
         test = make_zip({"again.jpg": save(textured(3), quality=60), "new.jpg": save(textured(50))})
         outcome = train(trainer, BASELINE, test={"blue": test}, blue=blue, red=red)
         assert (outcome.succeeded, outcome.judged_images) == (True, 1)
-        assert trainer.report["evaluation"]["excludedCount"] == 1
+        assert trainer.report["evaluation"]["excludedImages"] == 1
 
 
 def test_scores_of_a_customers_images_are_in_a_file_of_their_own(tmp_path: Any, make_example_zip: Any) -> None:
