@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,16 +25,20 @@ from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
 from ocelli_training.pixel_file import PixelFile
 
 VIEWS_LIMIT_IMAGES = 5000
-"""With more images, only whole views are used: other views improve little then, and double time and memory."""
+VIEWS_LIMIT_CLASS_IMAGES = 100
+"""With more images, or more in every class, only whole views are used: the others improve little then, and take three times as
+long, see decision 12."""
 _VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
-_BATCH_IMAGES = 32
+_BATCH_INPUTS = 96
+_BATCH_INPUTS_PER_THREAD = 16
+"""At the end of a batch, a thread of the engine waits for the others: half of what one input takes, on average."""
 
 logger = logging.getLogger(__name__)
 
 
-def wanted_views(images: int) -> tuple[View, ...]:
-    """The views next to the whole that a dataset of this many images is learned with."""
-    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES else ()
+def wanted_views(images: int, fewest: int) -> tuple[View, ...]:
+    """The views next to the whole that a dataset is learned with; `fewest` are the images of its smallest class."""
+    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES and fewest <= VIEWS_LIMIT_CLASS_IMAGES else ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,8 +63,8 @@ class _Batch:
 
     target: ImageFeatures
     rows: NDArray[np.intp]
-    views: Mapping[View, NDArray[np.uint8]]
-    """uint8[B, height, width, 3] each, the whole one included."""
+    inputs: NDArray[np.uint8]
+    """uint8[V, B, height, width, 3]: the whole images, then each other view of the target."""
     prints: NDArray[np.float16]
 
 
@@ -85,9 +89,7 @@ class Extraction:
         count, computed = sum(len(item.images) for item in wanted), sum(map(len, missing))
         done = count - computed
         for batch in self._prepared(targets, missing):
-            for view, images in batch.views.items():
-                rows = batch.target.features if view is View.WHOLE else batch.target.other_views[view]
-                rows[batch.rows] = self.engine.features(images)
+            self._compute(batch)
             batch.target.prints[batch.rows] = batch.prints
             done += len(batch.rows)
             self.on_progress(done / count)
@@ -97,6 +99,14 @@ class Extraction:
             extra={"images": computed, "cached": count - computed, "engine": self.engine.name, "seconds": seconds},
         )
         return targets
+
+    def _compute(self, batch: _Batch) -> None:
+        """All views in one call, so that the engine's threads wait for each other once."""
+        views, count = batch.inputs.shape[:2]
+        computed = self.engine.features(batch.inputs.reshape(views * count, *batch.inputs.shape[2:]))
+        targets = (batch.target.features, *batch.target.other_views.values())
+        for rows, found in zip(targets, computed.reshape(views, count, -1), strict=True):
+            rows[batch.rows] = found
 
     def _allocate(self, wanted: Wanted) -> ImageFeatures:
         count = len(wanted.images)
@@ -122,10 +132,11 @@ class Extraction:
 
     def _prepared(self, targets: Sequence[ImageFeatures], missing: Sequence[NDArray[np.intp]]) -> Iterator[_Batch]:
         """The batches in order; a few are prepared ahead of the engine."""
+        inputs = max(_BATCH_INPUTS, _BATCH_INPUTS_PER_THREAD * self.threads)
         batches = [
-            (target, rows[start : start + _BATCH_IMAGES])
+            (target, part)
             for target, rows in zip(targets, missing, strict=True)
-            for start in range(0, len(rows), _BATCH_IMAGES)
+            for part in _parts(rows, inputs // (1 + len(target.other_views)))
         ]
         ahead: deque[Future[_Batch]] = deque()
         # Two batches are enough to keep the engine busy. More threads would take its cores.
@@ -143,5 +154,9 @@ class Extraction:
 
     def _prepare(self, target: ImageFeatures, rows: NDArray[np.intp]) -> _Batch:
         images = self.pixels.read([self.pixel_number(target.digests[row]) for row in rows.tolist()])
-        views = {View.WHOLE: images, **{view: _VIEWS[view](images) for view in target.other_views}}
-        return _Batch(target=target, rows=rows, views=views, prints=fingerprints(images))
+        inputs = np.stack([images, *(_VIEWS[view](images) for view in target.other_views)])
+        return _Batch(target=target, rows=rows, inputs=inputs, prints=fingerprints(images))
+
+
+def _parts(rows: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

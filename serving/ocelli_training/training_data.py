@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,9 @@ class _Reading:
     def wanted(self) -> tuple[Wanted, Wanted]:
         """Examples, and test images: a test set changes nothing about what is learned, so it needs no other views."""
         tested = () if self.test_set is None else self.test_set.examples
-        views = wanted_views(len(self.dataset.examples))
+        counts = Counter(example.set_index for example in self.dataset.examples)
+        fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
+        views = wanted_views(len(self.dataset.examples), fewest)
         return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
 
 

@@ -131,7 +131,7 @@ class Limit:
                 started = time.monotonic()
                 images = np.stack(list(pool.map(decode, pictures[start : start + LIMIT_BATCH_PICTURES])))
                 self.decoding += time.monotonic() - started
-                for view in (images, *(views[name](images) for name in wanted_views(PICTURES))):
+                for view in (images, *(views[name](images) for name in wanted_views(PICTURES, PICTURES // CLASSES))):
                     started = time.monotonic()
                     engine.features(view)
                     self.engine += time.monotonic() - started
@@ -181,7 +181,7 @@ def measure_speed(folder: Path, cores: int) -> Iterator[Comparison]:
     limit.measure(trainer, engine, pictures[::2])
     first = trainer.measure(1)
     limit.measure(trainer, engine, pictures[1::2])
-    ours, views = extraction_seconds(first), 1 + len(wanted_views(PICTURES))
+    ours, views = extraction_seconds(first), 1 + len(wanted_views(PICTURES, PICTURES // CLASSES))
     print(f"the limit: decoding {limit.decoding:.2f} s, engine {limit.engine:.2f} s for {views} views of a picture", flush=True)
     yield Comparison(
         what=f"reading and extraction, {PICTURES} pictures: limit of the machine / ours",
