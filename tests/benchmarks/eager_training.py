@@ -53,12 +53,14 @@ def main() -> None:
         loading = load_backbone(open_store(store_url), digest, cache=Path(cache), files=(WEIGHTS_FILE,))
         network = load_network(asyncio.run(loading))
     network.eval()
-    # The preprocessing of the network. It scales the pixels itself.
-    transform = transforms.Compose([transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224)])
+    # The preprocessing of the network, which scales the pixels itself.
+    steps = [transforms.Resize(256, transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(224), transforms.PILToTensor()]
+    transform = transforms.Compose(steps)
 
-    def decode(data: bytes) -> NDArray[np.uint8]:
+    def decode(data: bytes) -> torch.Tensor:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(transform(image.convert("RGB")))
+            pixels: torch.Tensor = transform(image.convert("RGB"))
+            return pixels
 
     def extract(folder: str) -> tuple[NDArray[np.float32], list[int]]:
         rows, labels, batch = [], [], []
@@ -68,7 +70,8 @@ def main() -> None:
                 batch.append(pixels)
                 labels.append(label)
                 if len(batch) == BATCH_IMAGES or len(labels) == len(pictures):
-                    rows.append(network(torch.from_numpy(np.stack(batch))).numpy())
+                    # The network's first axes are those of an image file; in memory the channels stay first.
+                    rows.append(network(torch.stack(batch).permute(0, 2, 3, 1)).numpy())
                     batch = []
         return np.concatenate(rows), labels
 

@@ -251,7 +251,7 @@ def measure_memory(folder: Path, cores: int) -> Comparison:
 
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
-    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}")
+    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 pictures")
     print(f"{'what':68} {'ours':>9} {'other':>9}      ratio     goal")
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-training-") as name:
@@ -260,6 +260,7 @@ def main() -> int:
             print(comparison, flush=True)
         comparisons.append(measure_memory(Path(name) / "large", cores))
         print(comparisons[-1], flush=True)
+    print(f"load of the machine after: {os.getloadavg()[0]:.1f}, {cores} of it by this benchmark")
     met = sum(comparison.met for comparison in comparisons)
     print(f"{met} met, {len(comparisons) - met} missed")
     return 0
