@@ -29,6 +29,8 @@ from ocelli_training.fit import View
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS
 from tests.unit.training.conftest import Trainer
 
+pytestmark = pytest.mark.slow
+
 FIRST_REVISION, NEXT_REVISION = Trainer.revision, "1123456789"
 ANNA = customer_key("anna")
 
