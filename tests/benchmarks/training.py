@@ -39,7 +39,7 @@ from tests.benchmarks.trainer_process import LOCATION, MeasuredTraining, Trainer
 
 CLASSES = 10
 PICTURES = int(os.environ.get("PICTURES", "2000"))
-JUDGED_PICTURES = 1000
+JUDGED_PICTURES = min(max(PICTURES // 2, 200), 1000)
 ADDED_PICTURES = 10
 LARGE_PICTURES = min(max(PICTURES // 4, 100), 500)
 MADE_LARGE_PICTURES = 20
