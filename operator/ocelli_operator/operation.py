@@ -98,6 +98,8 @@ class Operation:
         )
         limits = StartLimits(
             trainings=config.children.trainings_starting_limit,
+            running=config.children.trainings_limit,
+            running_in_namespace=config.children.namespace_trainings_limit,
             rollouts=config.children.rollouts_limit,
             upgrade_counted_for=timedelta(seconds=config.children.rollout_deadline_seconds + UPGRADE_GRACE_SECONDS),
         )
@@ -134,6 +136,7 @@ class Operation:
         for kind in StartKind:
             metrics.starts_in_progress.labels(kind).set_function(partial(self._starts.count_in_progress, kind))
             metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
+        metrics.trainings_running.set_function(self._starts.count_running)
         metrics.queue_length.set_function(lambda: len(self._queue))
         metrics.crd_missing.set_function(lambda: float(self._view.is_crd_missing))
         metrics.leader.set_function(lambda: float(self._leading))
