@@ -7,30 +7,27 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ocelli_api.classifier import Manifest
 from ocelli_local import SyncClusterAccess
-from tests.go_programs import GoProgram, call_go, find_or_skip
-from tests.integration.operator.conftest import OPERATOR, SYSTEM_NAMESPACE
+from tests.go_programs import call_go, find_or_skip
+from tests.integration.operator.conftest import KUEUE, OPERATOR, SYSTEM_NAMESPACE
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
-MODULE = Path(__file__).resolve().parents[2] / "kueue"
-CONTROLLER = GoProgram(name="kueue", module_folder=MODULE)
-KUEUE = "kueue.x-k8s.io/v1beta2"
+API_VERSION = "kueue.x-k8s.io/v1beta2"
 QUEUE = "trainings"
 QUEUED = {"queueName": QUEUE}
 READERS = "ocelli-kueue"
 
 
 def make_object(kind: str, name: str, **fields: Any) -> Manifest:
-    return {"apiVersion": KUEUE, "kind": kind, "metadata": {"name": name}, **fields}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, **fields}
 
 
 def make_reader_rights() -> list[Manifest]:
@@ -79,8 +76,8 @@ class Kueue:
 
 @pytest.fixture(scope="module")
 def kueue_installed(local_cluster: SyncClusterAccess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    program = find_or_skip(CONTROLLER)
-    folder = call_go(os.environ, MODULE, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kueue").strip()
+    program = find_or_skip(KUEUE)
+    folder = call_go(os.environ, KUEUE.module_folder, "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/kueue").strip()
     resources = f"{folder}/config/components/crd/bases"
     local_cluster.kubectl("apply", "--server-side", "-f", resources)
     local_cluster.kubectl("wait", "--for=condition=Established", "-f", resources)
@@ -94,7 +91,7 @@ def kueue_installed(local_cluster: SyncClusterAccess, tmp_path_factory: pytest.T
     local_cluster.kubectl("delete", "clusterrolebinding,clusterrole", READERS)
     for kind in ("workloads", "localqueues", "clusterqueues", "resourceflavors"):
         # Their finalizers are removed by the controller, which has ended.
-        for item in local_cluster.list_objects(f"/apis/{KUEUE}/{kind}"):
+        for item in local_cluster.list_objects(f"/apis/{API_VERSION}/{kind}"):
             place = ("-n", item["metadata"]["namespace"]) if "namespace" in item["metadata"] else ()
             patch = '{"metadata": {"finalizers": null}}'
             name = f"{kind}.kueue.x-k8s.io/{item['metadata']['name']}"
