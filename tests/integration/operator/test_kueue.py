@@ -56,8 +56,10 @@ class Kueue:
 
     def set_up(self, *, cpus: int) -> None:
         """A quota of so many CPUs, on nodes that the flavor selects."""
-        flavor = {"name": self._cluster_queue, "resources": [{"name": "cpu", "nominalQuota": cpus}]}
-        group = {"coveredResources": ["cpu"], "flavors": [flavor]}
+        quotas = {"cpu": cpus, "memory": "64Gi"}
+        resources = [{"name": name, "nominalQuota": quota} for name, quota in quotas.items()]
+        flavor = {"name": self._cluster_queue, "resources": resources}
+        group = {"coveredResources": list(quotas), "flavors": [flavor]}
         spec = {"namespaceSelector": {}, "resourceGroups": [group]}
         self._scene.cluster.apply(
             [
