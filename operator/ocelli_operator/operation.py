@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
 from ocelli_cluster.lease import LeaderLease, LeaseLostError, LeaseName
 from ocelli_cluster.resources import ObjectKey
@@ -27,7 +28,7 @@ from ocelli_operator.observed import StartKind
 from ocelli_operator.problems import ProblemReporter, find_problems
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.settings import OperatorSettings
-from ocelli_operator.starts import StartLimits, Starts
+from ocelli_operator.starts import StartLimits, Starts, find_waiting_since
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
@@ -223,9 +224,20 @@ class Operation:
             tasks.create_task(self._deletions.run(sweep))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._watch_problems())
+            self._restore_order()
             while True:
                 self._add_all()
                 await asyncio.sleep(RESYNC_SECONDS)
+
+    def _restore_order(self) -> None:
+        """Trainings that waited for a predecessor keep their places, whichever of them is reconciled first."""
+        for classifier in self._view.classifiers():
+            key = ObjectKey(classifier.namespace, classifier.name)
+            trained = classifier.status.condition(ConditionType.TRAINED)
+            is_queued = trained is not None and trained.reason == TrainedReason.QUEUED
+            if is_queued and classifier.spec.training.queue_name is None and not self._view.jobs(key):
+                # If it waits for something else, its reconcile takes it out again.
+                self._starts.note(key, begins=(), waits={StartKind.TRAINING}, since=find_waiting_since(classifier))
 
     def _add_all(self) -> None:
         for classifier in self._view.classifiers():

@@ -45,7 +45,7 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
-from ocelli_operator.starts import Starts
+from ocelli_operator.starts import Starts, find_waiting_since
 from ocelli_operator.status import Occurrence, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
@@ -128,7 +128,7 @@ class Reconciler:
             observed, allowed_starts=starts.find_allowed(key), training_limit=starts.find_training_limit(key.namespace)
         )
         plan = plan_classifier(observed, self._parts.settings)
-        starts.note(key, begins=plan.begins, waits=plan.waits, since=_find_waiting_since(classifier))
+        starts.note(key, begins=plan.begins, waits=plan.waits, since=find_waiting_since(classifier))
         self._remember(classifier, replace(observed.memory, network_policy_blocked=plan.network_policy_blocked))
         blocked = False
         for action in plan.actions:
@@ -508,13 +508,6 @@ def _find_job(observed: Observed) -> ObservedJob | None:
     classifier, current = observed.classifier, current_revision(observed.classifier.spec)
     name = job_name(classifier.name, current, next_attempt(classifier.status, current))
     return next((job for job in observed.jobs if job.identity.name == name), None)
-
-
-def _find_waiting_since(classifier: Classifier) -> datetime | None:
-    """Since when the operator has been working on a Classifier: its place among those that wait, also for another leader. None
-    if it starts only now."""
-    reconciling = classifier.status.condition(ConditionType.RECONCILING)
-    return None if reconciling is None else datetime.fromisoformat(reconciling.last_transition_time)
 
 
 def _has_training(status: ClassifierStatus, revision: str) -> bool:

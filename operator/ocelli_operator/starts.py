@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import ConditionType
 from ocelli_api.pods import Component
 from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.observed import ObservedDeployment, ObservedJob, ObservedPod, StartKind, TrainingLimit
@@ -230,6 +232,13 @@ class Starts:
         if not keys:
             del self._waiting[kind][key.namespace]
         return True
+
+
+def find_waiting_since(classifier: Classifier) -> datetime | None:
+    """Since when the operator has been working on a Classifier: its place among those that wait, which a new leader finds in
+    status. None if it starts only now."""
+    reconciling = classifier.status.condition(ConditionType.RECONCILING)
+    return None if reconciling is None else datetime.fromisoformat(reconciling.last_transition_time)
 
 
 def _find_started(kind: StartKind, workloads: Workloads) -> list[str]:
