@@ -208,9 +208,12 @@ class FineTuning:
                     loss=round(step.loss, 6),
                 )
             )
-            if self._stop.requested or self._checkpoints.is_due:
+            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved.
+            requested = self._stop.requested
+            if requested or self._checkpoints.is_due:
                 self._save(run)
-            self._stop.end()
+            if requested:
+                self._stop.end()
 
         with self._stop.resumable():
             run.train(after_step)

@@ -67,8 +67,6 @@ class TestImages:
     """float32[M, D]: of the whole images."""
     groups: NDArray[np.intp]
     """intp[M]: equal for near duplicates."""
-    rows: NDArray[np.intp]
-    """intp[M]: of each image among all that were read, in the order: examples, test set with images that are left out now."""
 
     @classmethod
     def build(
@@ -81,7 +79,6 @@ class TestImages:
             test_set=replace(split, excluded=(*test_set.excluded, *split.excluded)),
             features=features[~is_known],
             groups=groups[~is_known],
-            rows=learned_count + np.flatnonzero(~is_known),
         )
 
     def evaluate(self, fit: Fit, class_names: Sequence[str], has_negatives: bool) -> Evaluation:
