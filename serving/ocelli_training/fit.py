@@ -127,22 +127,22 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     for done, _ in enumerate(_for_each_fold(score, material, recipe.views, threads), start=1):
         on_progress(0.4 + 0.5 * done / FOLDS)
     learned = _learn(material, np.arange(len(margins)), recipe, threads)
-    unseen = score_unseen(margins, distances, material.membership, material.folds, learned.within_class.least_border)
+    scored = score_unseen(margins, distances, material.membership, material.folds, learned.within_class.least_border)
     weights, bias = learned.heads(material)
     heads = Heads(
         weights=weights,
         bias=bias,
-        slope=unseen.slope,
-        offset=unseen.offset,
+        slope=scored.slope,
+        offset=scored.offset,
         power=FEATURE_POWER,
-        rejection=learned.within_class.rejection(material.basis, material.origin, unseen.border),
+        rejection=learned.within_class.rejection(material.basis, material.origin, scored.border),
     )
     on_progress(1.0)
-    return Fit(heads=heads, recipe=recipe, scores=unseen.scores, unrejected_scores=unseen.unrejected_scores)
+    return Fit(heads=heads, recipe=recipe, scores=scored.scores, unrejected_scores=scored.unrejected_scores)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Unseen:
+class UnseenScores:
     """What follows from images that were scored by heads that were trained without them."""
 
     slope: NDArray[np.float32]
@@ -161,7 +161,7 @@ def score_unseen(
     membership: NDArray[np.bool_],
     folds: NDArray[np.intp],
     least_border: float,
-) -> Unseen:
+) -> UnseenScores:
     """Calibrate margins float64[N, C], and set the border by distances float64[N], both of unseen images."""
     slope, offset = calibrate(margins, membership)
     of_classes = membership.any(axis=1)
@@ -173,7 +173,7 @@ def score_unseen(
         factors = rejection_factors(distances[inside] / _border(distances[of_classes & others], least_border))
         scores[inside] = unrejected[inside] * factors[:, np.newaxis]
     border = _border(distances[of_classes], least_border)
-    return Unseen(slope=slope, offset=offset, border=border, scores=scores, unrejected_scores=unrejected)
+    return UnseenScores(slope=slope, offset=offset, border=border, scores=scores, unrejected_scores=unrejected)
 
 
 class PartialHeads:
