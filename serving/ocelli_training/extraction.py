@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ocelli_api.classifier import Strategy
 from ocelli_model.engine import Engine
 from ocelli_model.preprocessing import enlarged, mirrored
 from ocelli_training.dataset import Example
@@ -36,9 +37,13 @@ _BATCH_INPUTS_PER_THREAD = 16
 logger = logging.getLogger(__name__)
 
 
-def wanted_views(images: int, fewest: int) -> tuple[View, ...]:
-    """The views next to the whole that a dataset is learned with; `fewest` are the images of its smallest class."""
-    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES and fewest <= VIEWS_LIMIT_CLASS_IMAGES else ()
+def wanted_views(images: int, fewest: int, strategy: Strategy = Strategy.LINEAR_PROBE) -> tuple[View, ...]:
+    """The views next to the whole that a dataset is learned with; `fewest` are the images of its smallest class.
+
+    Fine-tuning needs them with larger classes, too: only they show whether mirrored images help.
+    """
+    helps = fewest <= VIEWS_LIMIT_CLASS_IMAGES or strategy is Strategy.FINE_TUNE
+    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES and helps else ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

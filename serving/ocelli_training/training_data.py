@@ -90,7 +90,7 @@ class _Reading:
         tested = () if self.test_set is None else self.test_set.examples
         counts = Counter(example.set_index for example in self.dataset.examples)
         fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
-        views = wanted_views(len(self.dataset.examples), fewest)
+        views = wanted_views(len(self.dataset.examples), fewest, parse_spec(self.document).model.strategy)
         return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
 
 

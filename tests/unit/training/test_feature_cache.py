@@ -216,7 +216,7 @@ def test_removed_images_leave_the_cache_with_the_next_training(retrain: Retrain)
 
 
 def test_other_views_are_computed_where_the_cache_has_none(retrain: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_data, "wanted_views", lambda images, fewest: ())
+    monkeypatch.setattr(training_data, "wanted_views", lambda images, fewest, strategy: ())
     retrain.run()
     monkeypatch.undo()
     retrain.run("2123456789", attempt=3)
