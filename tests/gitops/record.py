@@ -209,6 +209,14 @@ def record_gates(recorder: Recorder) -> None:
     recorder.record("approved", "gated", has("Ready", "Served"))
 
 
+def record_fine_tuning(recorder: Recorder) -> None:
+    """A network that is trained, and is no better than the linear heads."""
+    scene, recipe = recorder.scene, {"strategy": "FineTune", "epochs": 1, "learningRate": 1e-6, "batchSize": 8}
+    scene.apply(scene.build("tuned", model=recipe))
+    recorder.record("fine-tuning", "tuned", lambda item: "fineTuning" in item.get("status", {}).get("progress", {}))
+    recorder.record("not-improved", "tuned", has("Ready", "Served"))
+
+
 def record_loss(recorder: Recorder) -> None:
     """A served artifact is removed from the store and restored."""
     scene = recorder.scene
@@ -298,7 +306,7 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_gates, record_loss, record_ends):
+        for part in (record_first_life, record_changes, record_gates, record_fine_tuning, record_loss, record_ends):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

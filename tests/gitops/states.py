@@ -85,6 +85,9 @@ STATES = {
     "not-comparable": FAILED,
     "awaiting-approval": APPROVAL,
     "approved": READY,
+    # Fine-tuning.
+    "fine-tuning": WAITS,
+    "not-improved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,
