@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType
-from ocelli_api.documents import DocumentError, parse_fields
+from ocelli_api.documents import DocumentError, named, parse_fields
 
 GROUP = "ocelli.dev"
 VERSION = "v1alpha1"
@@ -41,6 +41,7 @@ CLASSES_LIMIT = 500
 SOURCES_LIMIT = 2000
 CLASS_SOURCES_LIMIT = 1000
 """Of one class, or of the negative examples: more would exceed the API server's cost budget for the rules on each source."""
+CORRECTIONS_LIMIT = 2000
 SPEC_BYTES_LIMIT = 256 * 1024
 HISTORY_LIMIT = 10
 FIRST_ROUND = 1
@@ -77,6 +78,16 @@ class ExampleClass:
 
     name: str
     examples: tuple[Source, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correction:
+    """Which class one image belongs to, whatever its sources say."""
+
+    image: str
+    """SHA-256 (hex) of the bytes of the image."""
+    class_name: str = field(metadata=named("class"))
+    """The name of a class; empty: the image is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +307,8 @@ class ClassifierSpec:
     pretrained: Pretrained | None = None
     display_name: str | None = None
     negative_examples: tuple[Source, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    """For single images of any source, test images included. At most one for each image."""
     model: ModelRecipe = ModelRecipe()
     evaluation: Evaluation = Evaluation()
     training: Training = Training()

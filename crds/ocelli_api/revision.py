@@ -32,7 +32,11 @@ def definition(spec: ClassifierSpec) -> dict[str, Any]:
     """What is learned, as JSON with the keys of the CRD: classes, sources and recipe. Stored with each artifact."""
     learned = (
         ClassifierSpec(
-            classes=spec.classes, negative_examples=spec.negative_examples, model=spec.model, evaluation=spec.evaluation
+            classes=spec.classes,
+            negative_examples=spec.negative_examples,
+            corrections=spec.corrections,
+            model=spec.model,
+            evaluation=spec.evaluation,
         )
         if spec.pretrained is None
         else ClassifierSpec(pretrained=spec.pretrained)
@@ -77,6 +81,9 @@ def _compute_revision(spec: ClassifierSpec) -> str:
         canonical["evaluation"] = {**document["evaluation"], "classes": _canonical_classes(spec.evaluation.classes)}
     if spec.negative_examples:
         canonical["negativeExamples"] = [_canonical_source(source) for source in spec.negative_examples]
+    if spec.corrections:
+        # Their order has no meaning.
+        canonical["corrections"] = sorted(document["corrections"], key=lambda correction: str(correction["image"]))
     # The contents of an unpinned URL may change: a higher nonce must read it again, so it makes another revision.
     if any(source.pinned_digest is None for source in spec.sources) and spec.retrain_nonce:
         canonical["retrainNonce"] = spec.retrain_nonce

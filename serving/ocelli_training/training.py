@@ -27,6 +27,7 @@ from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
+from ocelli_training.corrections import CorrectionCounts, count_corrections
 from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
@@ -57,6 +58,17 @@ class DefinitionError(Exception):
     """The definition to learn is missing or cannot be read."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ReadImages:
+    """What the sources contained."""
+
+    dataset: Dataset
+    test_set: TestSet | None
+    numbers: Sequence[int]
+    """The numbers of all images, the examples first, in the pixel file."""
+    corrections: CorrectionCounts
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _TrainingData:
     """The dataset as numbers: one row for each of its examples."""
@@ -65,6 +77,7 @@ class _TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    corrections: CorrectionCounts
     test: TestImages | None = None
     """The Classifier's own test set."""
 
@@ -136,9 +149,10 @@ class Training:
             input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
+            corrections=data.corrections,
         )
         await self._store_results(artifact, report, document, data, judged)
-        message = f"Trained on {len(data.dataset.examples)} images"
+        message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
@@ -225,9 +239,10 @@ class Training:
         try:
             height, width = metadata.preprocessing.height, metadata.preprocessing.width
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, test_set, numbers = await self._read_remaining(document, metadata, pixels)
+                read = await self._read_remaining(document, metadata, pixels)
+                dataset = read.dataset
                 await self._progress.begin(Stage.EXTRACTING)
-                data = await asyncio.to_thread(self._extract, await loading, dataset, test_set, pixels, numbers, seed)
+                data = await asyncio.to_thread(self._extract, await loading, read, pixels, seed)
                 if data.test is not None:
                     # Again, without near duplicates of examples.
                     check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
@@ -245,9 +260,7 @@ class Training:
             load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=_PRECISION
         )
 
-    async def _read_remaining(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
+    async def _read_remaining(self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile) -> _ReadImages:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
@@ -259,10 +272,8 @@ class Training:
                 logger.info("sources.erased")
                 document = now
 
-    async def _read_dataset(
-        self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
-        """The checked dataset and test set, and the numbers of all their images in the pixel file."""
+    async def _read_dataset(self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile) -> _ReadImages:
+        """The checked dataset and test set."""
         started = time.monotonic()
         sets, sets_of_test = example_sets(definition), find_test_sets(definition)
         sources = open_sources(self._settings, self._store, self._scratch)
@@ -278,7 +289,7 @@ class Training:
         finally:
             images.close()
         readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings)
+        dataset = build_dataset(sets, readings, definition.corrections)
         for report in dataset.reports:
             logger.info(
                 "examples.read",
@@ -292,24 +303,21 @@ class Training:
                 },
             )
         check_dataset(self._settings.classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        test_set = build_test_set(sets_of_test, readings_of_test, dataset, definition.corrections)
         if test_set is not None:
             check_test_set(self._settings.classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
         judged_on = () if test_set is None else test_set.examples
-        return dataset, test_set, [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
+        corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
+        if definition.corrections:
+            logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
+        numbers = [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
+        return _ReadImages(dataset=dataset, test_set=test_set, numbers=numbers, corrections=corrections)
 
-    def _extract(
-        self,
-        engine: Engine,
-        dataset: Dataset,
-        test_set: TestSet | None,
-        pixels: PixelFile,
-        numbers: Sequence[int],
-        seed: int,
-    ) -> _TrainingData:
+    def _extract(self, engine: Engine, read: _ReadImages, pixels: PixelFile, seed: int) -> _TrainingData:
         """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
+        dataset, test_set, numbers = read.dataset, read.test_set, read.numbers
         count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         # A test set changes nothing about what is learned.
@@ -345,7 +353,7 @@ class Training:
             membership=membership,
             folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
         )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups, test=test)
+        return _TrainingData(dataset=dataset, examples=examples, groups=groups, corrections=read.corrections, test=test)
 
     async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation, Judged]:
         started = time.monotonic()

@@ -28,6 +28,7 @@ SCHEMAS = {
     api.ClassifierSpec: SPEC,
     api.ExampleClass: CLASS,
     api.Source: CLASS["properties"]["examples"]["items"],
+    api.Correction: SPEC["properties"]["corrections"]["items"],
     api.ModelRecipe: SPEC["properties"]["model"],
     api.Evaluation: SPEC["properties"]["evaluation"],
     api.Promotion: SPEC["properties"]["promotion"],
@@ -55,6 +56,10 @@ def json_name(field: str) -> str:
     return words[0] + "".join(rest)
 
 
+def key_of(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("key") or json_name(field.name))
+
+
 def every_schema(schema: dict[str, Any], path: str) -> list[tuple[str, dict[str, Any]]]:
     found = [(path, schema)]
     for name, child in schema.get("properties", {}).items():
@@ -70,7 +75,7 @@ EVERY_SCHEMA = every_schema(SPEC, "spec") + every_schema(STATUS, "status")
 
 @pytest.mark.parametrize("cls", SCHEMAS, ids=lambda cls: cls.__name__)
 def test_the_fields_are_the_same(cls: type) -> None:
-    assert {json_name(field.name) for field in dataclasses.fields(cls)} == set(SCHEMAS[cls]["properties"])
+    assert {key_of(field) for field in dataclasses.fields(cls)} == set(SCHEMAS[cls]["properties"])
 
 
 @pytest.mark.parametrize(
@@ -80,7 +85,7 @@ def test_the_defaults_are_the_same(cls: type) -> None:
     for field in dataclasses.fields(cls):
         plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
         expected = field.default if plain else None
-        schema = SCHEMAS[cls]["properties"][json_name(field.name)]
+        schema = SCHEMAS[cls]["properties"][key_of(field)]
         actual = None if schema.get("default") == {} else schema.get("default")
         assert actual == expected, field.name
 

@@ -103,6 +103,13 @@ ACCEPTED = {
         classes=[make_class("é" * 120 + str(number)) for number in range(500)],
         evaluation={"classes": [make_class("é" * 120 + str(499 - number)) for number in range(500)]},
     ),
+    "corrections": make_classifier(
+        corrections=[{"image": DIGEST, "class": "dog"}, {"image": "b" * 64, "class": ""}],
+    ),
+    "2,000 corrections of 500 classes": make_classifier(
+        classes=[make_class("é" * 60 + str(number)) for number in range(500)],
+        corrections=[{"image": f"{number:064x}", "class": "é" * 60 + "499"} for number in range(2000)],
+    ),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
 
@@ -240,6 +247,18 @@ REFUSED = {
     ),
     "a test set with a class twice": (
         make_classifier(evaluation={"classes": [make_class("cat"), make_class("cat")]}),
+        "Duplicate value",
+    ),
+    "corrections of pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), corrections=[{"image": DIGEST, "class": ""}]),
+        "a pretrained classifier learns nothing, so it takes no corrections",
+    ),
+    "a correction to an unknown class": (
+        make_classifier(corrections=[{"image": DIGEST, "class": "cow"}]),
+        "corrections names a class that is not in classes",
+    ),
+    "two corrections of one image": (
+        make_classifier(corrections=[{"image": DIGEST, "class": "cat"}, {"image": DIGEST, "class": "dog"}]),
         "Duplicate value",
     ),
     "an empty test set": (make_classifier(evaluation={"classes": []}), "should have at least 1 items"),

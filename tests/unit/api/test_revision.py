@@ -10,6 +10,7 @@ from ocelli_api.classifier import (
     Accelerator,
     Approval,
     ClassifierSpec,
+    Correction,
     Evaluation,
     ExampleClass,
     ModelRecipe,
@@ -51,6 +52,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
         replace(SPEC, model=ModelRecipe(seed=1)),
         replace(SPEC, evaluation=Evaluation(holdout_fraction=0.3)),
         replace(SPEC, evaluation=Evaluation(classes=SPEC.classes)),
+        replace(SPEC, corrections=(Correction(image="d" * 64, class_name=""),)),
         replace(SPEC, retrain_nonce=1),
         make_spec(Source(url="https://data.example.com/other.zip")),
         make_spec(Source(url="https://data.example.com/beagle.zip", round=2)),
@@ -63,6 +65,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
         "seed",
         "holdout",
         "test set",
+        "correction",
         "nonce of unpinned sources",
         "address",
         "round",
@@ -233,3 +236,14 @@ def test_a_test_set_that_is_not_pinned_is_read_again_with_a_higher_nonce() -> No
 def test_uploads_of_a_test_set_are_uploads_of_the_definition() -> None:
     tested = Evaluation(classes=(ExampleClass(name="husky", examples=(Source(upload="e" * 64),)),))
     assert "e" * 64 in find_upload_digests(definition(replace(PINNED, evaluation=tested)))
+
+
+def test_the_order_of_corrections_has_no_meaning() -> None:
+    both = (Correction(image="d" * 64, class_name="husky"), Correction(image="e" * 64, class_name=""))
+    assert spec_revision(replace(SPEC, corrections=both)) == spec_revision(replace(SPEC, corrections=both[::-1]))
+
+
+def test_the_stored_definition_has_the_corrections() -> None:
+    spec = replace(SPEC, corrections=(Correction(image="d" * 64, class_name=""),))
+    assert definition(spec)["corrections"] == [{"image": "d" * 64, "class": ""}]
+    assert parse_spec(definition(spec)).corrections == spec.corrections
