@@ -50,11 +50,20 @@ Manifest: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecretReference:
+    """A Secret in the namespace of the Classifier."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """A source of examples: exactly one of `url` and `upload`."""
 
     url: str | None = None
-    """An `http`, `https` or `file` URL of a zip, or of a folder (`file` only, ending in `/`)."""
+    """URL of a zip, a tar or a list of addresses; or, ending in `/`, of a folder (`file`) or of a prefix (`s3`, `gs`, `az`)."""
+    secret_ref: SecretReference | None = None
+    """The Secret with the credentials for `url`. Not part of the revision."""
     upload: str | None = None
     """SHA-256 (hex) of a zip that was uploaded through the REST API for this Classifier."""
     sha256: str | None = None

@@ -6,44 +6,86 @@ the socket, for every connection and every redirect: no name can change its mean
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ocelli_api.network_addresses import NetworkRules, is_internal_name
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_storage.archives import MEGABYTE, shown_name
+from ocelli_training.guarded_proxy import (
+    REFUSED_HEADER,
+    AddressNotAllowedError,
+    GuardedProxy,
+    GuardedResolver,
+    ProxyRefusal,
+)
 from ocelli_training.sources import SourceError, SourceLimits
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 
-class AddressNotAllowedError(Exception):
-    """The rules do not allow a connection to this address, or a lookup of this name."""
+NOT_ALLOWED = (
+    "the address, or a redirect from it, is in a private or denied network; use a public address, or allow the network for the "
+    "installation (OCELLI_SOURCES_ALLOWED_NETWORKS; in the chart: sources.allowedNetworks)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionRules:
+    """How the installation connects to the servers of sources."""
+
+    networks: NetworkRules
+    proxy_url: str = ""
+    """The installation's proxy; empty: connect directly."""
+    certificates: str = ""
+    """Certificates (PEM) of authorities to trust in addition to the usual ones."""
 
 
 class Downloads:
     """Connections to the servers of sources."""
 
-    def __init__(self, networks: NetworkRules) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=_open_connector(networks),
-            headers={"Accept-Encoding": "identity", "User-Agent": "ocelli-trainer"},
-        )
+    def __init__(self, rules: ConnectionRules) -> None:
+        self._rules = rules
+        self._resources = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._session: aiohttp.ClientSession | None = None
+        self._proxy: GuardedProxy | None = None
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._resources.aclose()
 
-    async def read(self, url: str, limits: SourceLimits) -> AsyncGenerator[bytes]:
-        """The bytes behind an address, in chunks.
+    async def _open(self) -> aiohttp.ClientSession:
+        async with self._opening:
+            if self._session is None:
+                rules = self._rules
+                if rules.proxy_url:
+                    # It checks each redirect as well, which the installation's proxy would not.
+                    proxy = GuardedProxy(rules.networks, upstream=rules.proxy_url)
+                    self._proxy = await self._resources.enter_async_context(proxy)
+                    connector = aiohttp.TCPConnector(ssl=_trust(rules.certificates))
+                else:
+                    connector = _open_connector(rules.networks, _trust(rules.certificates))
+                headers = {"Accept-Encoding": "identity", "User-Agent": "ocelli-trainer"}
+                session = aiohttp.ClientSession(connector=connector, headers=headers)
+                self._session = await self._resources.enter_async_context(session)
+            return self._session
+
+    async def read(self, url: str, limits: SourceLimits, authorization: str | None = None) -> AsyncGenerator[bytes]:
+        """The bytes behind an address, in chunks. `authorization` is a header that no redirect to another host gets.
 
         Raises:
             SourceError: they cannot be fetched. The message is fact and remedy, without the address.
         """
+        session = await self._open()
+        proxy = None if self._proxy is None else self._proxy.url
+        headers = {} if authorization is None else {"Authorization": authorization}
         timeout = aiohttp.ClientTimeout(
             total=limits.fetch_seconds, sock_connect=limits.connect_seconds, sock_read=limits.silence_seconds
         )
@@ -51,11 +93,18 @@ class Downloads:
             # A plain ASCII address is sent unchanged: quoting it again would break the signature of a presigned one.
             address = URL(url, encoded=url.isascii() and " " not in url)
             # aiohttp counts the first answer as well.
-            async with self._session.get(address, max_redirects=limits.redirects + 1, timeout=timeout) as response:
+            async with session.get(
+                address, max_redirects=limits.redirects + 1, timeout=timeout, headers=headers, proxy=proxy
+            ) as response:
+                if proxy is not None and REFUSED_HEADER in response.headers:
+                    not_allowed = response.status == 403
+                    raise describe_refusal(ProxyRefusal(not_allowed=not_allowed, cause=response.reason or ""))
                 if response.status != 200:
                     transient = response.status >= 500 or response.status in _TRANSIENT_STATUSES
                     fact = f"the server answered {response.status} {shown_name(response.reason or '')}".rstrip()
                     remedy = "try again when the server is available" if transient else "correct the address or its permissions"
+                    if authorization is not None and response.status in (401, 403):
+                        remedy = "correct the credentials in the Secret, or their permissions"
                     delay = response.headers.get("Retry-After", "")
                     raise SourceError(
                         f"{fact}; {remedy}",
@@ -72,10 +121,9 @@ def _readable_errors(limits: SourceLimits) -> Iterator[None]:
     try:
         yield
     except AddressNotAllowedError as error:
-        raise SourceError(
-            "the address, or a redirect from it, is in a private or denied network; use a public address, or allow the network "
-            "for the installation (OCELLI_SOURCES_ALLOWED_NETWORKS; in the chart: sources.allowedNetworks)"
-        ) from error
+        raise SourceError(NOT_ALLOWED) from error
+    except aiohttp.ClientHttpProxyError as error:
+        raise describe_refusal(ProxyRefusal(not_allowed=error.status == 403, cause=error.message)) from error
     except aiohttp.TooManyRedirects as error:
         raise SourceError(f"it redirects more than {limits.redirects} times; give the final address") from error
     except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
@@ -98,7 +146,22 @@ def _readable_errors(limits: SourceLimits) -> Iterator[None]:
         raise SourceError("the connection was interrupted; try again when the server is available", transient=True) from error
 
 
-def _open_connector(rules: NetworkRules) -> aiohttp.TCPConnector:
+def describe_refusal(refusal: ProxyRefusal) -> SourceError:
+    """Why the proxy made no connection, with the remedy."""
+    if refusal.not_allowed:
+        return SourceError(NOT_ALLOWED)
+    cause = f" ({shown_name(refusal.cause)})" if refusal.cause else ""
+    return SourceError(f"the connection failed{cause}; check the address and that the server is running", transient=True)
+
+
+def _trust(certificates: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if certificates:
+        context.load_verify_locations(cadata=certificates)
+    return context
+
+
+def _open_connector(rules: NetworkRules, context: ssl.SSLContext) -> aiohttp.TCPConnector:
     """A connector that connects only where the rules allow."""
 
     def open_socket(target: tuple[Any, ...]) -> socket.socket:
@@ -108,28 +171,9 @@ def _open_connector(rules: NetworkRules) -> aiohttp.TCPConnector:
         return socket.socket(family, kind, protocol)
 
     return aiohttp.TCPConnector(
-        resolver=_GuardedResolver(rules),
+        ssl=context,
+        resolver=GuardedResolver(rules),
         # One after the other: a forbidden address ends the attempt, in any order.
         happy_eyeballs_delay=None,
         socket_factory=open_socket,
     )
-
-
-class _GuardedResolver(AbstractResolver):
-    """Where private networks are not allowed, no answer reveals which names exist in the cluster."""
-
-    def __init__(self, rules: NetworkRules) -> None:
-        self._rules = rules
-        self._resolver = aiohttp.ThreadedResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        name = host.rstrip(".")
-        if not self._rules.internal_names:
-            if is_internal_name(name):
-                raise AddressNotAllowedError
-            # Fully qualified: the Pod's search domains would turn other names into internal ones.
-            name = f"{name}."
-        return await self._resolver.resolve(name, port, family)
-
-    async def close(self) -> None:
-        await self._resolver.close()

@@ -28,6 +28,7 @@ SCHEMAS = {
     api.ClassifierSpec: SPEC,
     api.ExampleClass: CLASS,
     api.Source: CLASS["properties"]["examples"]["items"],
+    api.SecretReference: CLASS["properties"]["examples"]["items"]["properties"]["secretRef"],
     api.Correction: SPEC["properties"]["corrections"]["items"],
     api.ModelRecipe: SPEC["properties"]["model"],
     api.Evaluation: SPEC["properties"]["evaluation"],
