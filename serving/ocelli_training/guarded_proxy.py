@@ -24,6 +24,7 @@ from ocelli_api.network_addresses import NetworkRules, is_internal_name
 
 _HEAD_BYTES_LIMIT = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
+_LOGIN = "proxy-authorization"
 REFUSED_HEADER = "Ocelli-Refused"
 """In the proxy's own answers, so that they are not taken for a server's."""
 _END = b"\r\n\r\n"
@@ -83,8 +84,15 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         self._password = secrets.token_urlsafe(32)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
+        self.served = 0
+        """Number of connections made."""
         self.refusal: ProxyRefusal | None = None
         """Why the last connection failed; None if it did not."""
+
+    @property
+    def authorization(self) -> str:
+        """The header `Proxy-Authorization` that `url` stands for."""
+        return "Basic " + base64.b64encode(f"ocelli:{self._password}".encode()).decode()
 
     @property
     def url(self) -> str:
@@ -121,8 +129,8 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request, *headers = (await reader.readuntil(_END)).decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, version = request.split(" ")
-        login = base64.b64encode(f"ocelli:{self._password}".encode()).decode()
-        if not any(secrets.compare_digest(header.partition(": ")[2], f"Basic {login}") for header in headers):
+        logins = [value.encode() for name, _, value in (header.partition(": ") for header in headers) if name.lower() == _LOGIN]
+        if not any(secrets.compare_digest(login, self.authorization.encode()) for login in logins):
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         is_tunnel = method == "CONNECT"
@@ -137,6 +145,7 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
             writer.write(head.encode("ascii", "replace") + _END)
             return
         self.refusal = None
+        self.served += 1
         try:
             if is_tunnel:
                 writer.write(b"HTTP/1.1 200 OK\r\n\r\n")

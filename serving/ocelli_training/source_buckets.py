@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import obstore
 from obstore.exceptions import (
     BaseError,
+    InvalidPathError,
     PermissionDeniedError,
     PreconditionError,
     UnauthenticatedError,
@@ -210,6 +211,8 @@ class _Client:
             return SourceChangedError(_CHANGED, transient=True)
         if isinstance(error, FileNotFoundError):
             return SourceError(_NOT_FOUND)
+        if isinstance(error, InvalidPathError):
+            return SourceError("its path is not valid; write it without empty parts, . and ..")
         answer = _STATUS.search(str(error))
         status = int(answer[1]) if answer is not None else 0
         if status in (401, 403) or isinstance(error, PermissionDeniedError | UnauthenticatedError):

@@ -146,7 +146,7 @@ def test_an_impossible_address_is_refused(reading: Reading, url: str) -> None:
 def test_every_scheme_that_the_crd_allows_is_in_the_table(reading: Reading) -> None:
     crd = (Path(__file__).parents[3] / "crds" / "classifier.yaml").read_text()
     assert set(re.findall(r"startsWith\('(\w+)://", crd)) == SCHEMES.keys() - {"upload"}
-    assert "use one that begins with https://" in str(reading.refusal(make_source("s3://bucket/a.zip")))
+    assert "use one that begins with https://" in str(reading.refusal(make_source("ftp://host/a.zip")))
 
 
 def test_an_address_is_sent_unchanged(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
