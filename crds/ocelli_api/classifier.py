@@ -325,6 +325,8 @@ class ClassifierSpec:
     promotion: Promotion = Promotion()
     data_retention: DataRetention = DataRetention.KEEP
     retrain_nonce: int = 0
+    poll_interval: str | None = None
+    """How often to look whether the bytes behind unpinned addresses have changed, such as `15m`. None: never."""
     pinned_revision: str | None = None
     approved_revision: str | None = None
     """A revision that serves although it does not meet its gates, or waits for approval."""
@@ -396,6 +398,20 @@ class HistoryEntry:
     """When it first served; None if it never did. For a revision that an earlier release served, when it was trained."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservedSources:
+    """What the last poll of the sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents. Part of the revision. None: no poll has reached all of them yet."""
+    changed_at: str | None = None
+    """When another digest was seen."""
+    fault: str | None = None
+    """Why the last poll saw nothing, or not everything."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierStatus:
     """What the operator observed and did. At its defaults, it belongs to a Classifier that no operator has seen."""
@@ -420,6 +436,8 @@ class ClassifierStatus:
     failed_rollout_hash: str | None = None
     """Hash of the Deployment whose rollout failed. A change (of `spec.serving` or the image) retries it."""
     history: tuple[HistoryEntry, ...] = ()
+    observed_sources: ObservedSources | None = None
+    """None without `spec.pollInterval`, or before the first poll."""
     endpoint: str | None = None
     accuracy: str | None = None
     """Accuracy of the served revision, a decimal from 0 to 1 such as "0.934". With an interval it is balanced over the classes;

@@ -25,7 +25,7 @@ def lifecycle(classifier: Classifier) -> Lifecycle:
     the revisions and nonces that status recorded when a training or rollout ended, and on `Stalled`.
     """
     status = classifier.status
-    current = current_revision(classifier.spec)
+    current = current_revision(classifier)
     nonce_observed = status.observed_retrain_nonce == classifier.spec.retrain_nonce
     if nonce_observed and status.failed_revision == current and status.is_true(ConditionType.STALLED):
         return Lifecycle.FAILED

@@ -14,6 +14,7 @@ from ocelli_api.classifier import (
     FIRST_ROUND,
     PACKAGED_WEIGHTS_SHA256,
     Accelerator,
+    Classifier,
     ClassifierSpec,
     ExampleClass,
     Pretrained,
@@ -21,10 +22,11 @@ from ocelli_api.classifier import (
     Training,
 )
 from ocelli_api.documents import build_document
+from ocelli_api.polled_sources import find_seen_digest
 
 CANONICAL_FORM_VERSION = 1
 REVISION_LENGTH = 10
-_KEPT_REVISION = "_revision"
+_KEPT_REVISIONS = "_revisions"
 """An attribute of a spec that is not a field. Operator and gateway need the revision many times a second."""
 
 
@@ -59,18 +61,22 @@ def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
-def spec_revision(spec: ClassifierSpec) -> str:
-    """The revision of the spec, regardless of a pin. Computed once for each spec, because specs are frozen."""
-    kept = vars(spec)
-    if _KEPT_REVISION not in kept:
-        kept[_KEPT_REVISION] = _compute_revision(spec)
-    revision: str = kept[_KEPT_REVISION]
-    return revision
+def spec_revision(spec: ClassifierSpec, seen_digest: str | None = None) -> str:
+    """The revision of the spec, regardless of a pin. Computed once for each spec, because specs are frozen.
+
+    `seen_digest` is what polls have seen of its sources.
+    """
+    kept: dict[str | None, str] = vars(spec).setdefault(_KEPT_REVISIONS, {})
+    if seen_digest not in kept:
+        kept[seen_digest] = _compute_revision(spec, seen_digest)
+    return kept[seen_digest]
 
 
-def _compute_revision(spec: ClassifierSpec) -> str:
+def _compute_revision(spec: ClassifierSpec, seen_digest: str | None) -> str:
     document = definition(spec)
     canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
+    if seen_digest is not None:
+        canonical["seenSources"] = seen_digest
     if spec.pretrained is not None:
         canonical["pretrained"] = _canonical_pretrained(spec.pretrained, document["pretrained"])
         if _has_unpinned_file(spec.pretrained) and spec.retrain_nonce:
@@ -90,9 +96,14 @@ def _compute_revision(spec: ClassifierSpec) -> str:
     return _digest(canonical)[:REVISION_LENGTH]
 
 
-def current_revision(spec: ClassifierSpec) -> str:
-    """The revision that should be served: the pinned one, otherwise the revision of the spec."""
-    return spec.pinned_revision or spec_revision(spec)
+def own_revision(classifier: Classifier) -> str:
+    """The revision of a Classifier's spec with what polls have seen of its sources, regardless of a pin."""
+    return spec_revision(classifier.spec, find_seen_digest(classifier))
+
+
+def current_revision(classifier: Classifier) -> str:
+    """The revision that should be served: the pinned one, otherwise the Classifier's own."""
+    return classifier.spec.pinned_revision or own_revision(classifier)
 
 
 def training_hash(training: Training) -> str:

@@ -205,6 +205,8 @@ class ObservedDeployment:
     """What was chosen for its Pods, if anything was."""
     placement_hash: str
     """Of what the spec asked for when the accelerator was chosen."""
+    source_poll: SourcePoll | None = None
+    """The last poll of the sources; None if there was none."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create Pods, because of a quota or admission."""
     serving_hash: str = ""
@@ -228,6 +230,18 @@ class GpuNode:
     labels: Mapping[str, str]
     taints: tuple[Mapping[str, str], ...]
     """Key, value and effect of those that keep Pods away; a node that is not ready has such taints as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourcePoll:
+    """What one poll of a Classifier's sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents; None if not all of them answered."""
+    fault: str | None = None
+    """Why not everything was seen, with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -184,7 +184,7 @@ class ReferenceReader:
 def find_revisions(classifier: Classifier) -> frozenset[str]:
     """The revisions of a Classifier that are never pruned: those of its history and those in use."""
     status = classifier.status
-    named = (current_revision(classifier.spec), status.served_revision, status.settled_revision, status.training_revision)
+    named = (current_revision(classifier), status.served_revision, status.settled_revision, status.training_revision)
     return frozenset(revision for revision in named if revision) | {entry.revision for entry in status.history}
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.settings import (
     ADDRESS,
     BUCKETS,
@@ -34,6 +35,7 @@ from ocelli_api.settings import (
     setting,
 )
 from ocelli_cluster.resource_cache import WatchTimeouts
+from ocelli_http.guarded_client import ConnectionRules
 
 Resources = Mapping[str, Mapping[str, Any]]
 Objects = tuple[Mapping[str, Any], ...]
@@ -245,6 +247,12 @@ class ChildSettings:
     def backbones(self) -> str:
         """All backbones, as the trainer reads them."""
         return ",".join([*self.listed_backbones, *self.published_backbones])
+
+    @property
+    def connection_rules(self) -> ConnectionRules:
+        """How the operator itself connects to sources, to poll them."""
+        networks = NetworkRules.parse(allowed=self.sources_allowed_networks, denied=self.sources_denied_networks)
+        return ConnectionRules(networks=networks, proxy_url=self.sources_proxy, certificates=self.sources_certificates)
 
     @property
     def network_peers(self) -> NetworkPeers | None:

@@ -26,10 +26,11 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from ocelli_http.guarded_client import ConnectionRules
+from ocelli_http.guarded_proxy import GuardedProxy, ProxyLimits
 from ocelli_storage.archives import MEGABYTE
 from ocelli_training.cloud_identity import CloudIdentity
-from ocelli_training.guarded_proxy import GuardedProxy, ProxyLimits
-from ocelli_training.source_downloads import ConnectionRules, describe_refusal
+from ocelli_training.source_downloads import describe_refusal
 from ocelli_training.source_secrets import SourceSecret
 from ocelli_training.sources import SourceChangedError, SourceError, SourceLimits
 

@@ -6,26 +6,15 @@ the socket, for every connection and every redirect: no name can change its mean
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import ssl
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from contextlib import contextmanager
 
 import aiohttp
 from yarl import URL
 
-from ocelli_api.network_addresses import NetworkRules
+from ocelli_http.guarded_client import ConnectionRules, GuardedClient
+from ocelli_http.guarded_proxy import REFUSED_HEADER, AddressNotAllowedError, ProxyRefusal
 from ocelli_storage.archives import MEGABYTE, shown_name
-from ocelli_training.guarded_proxy import (
-    REFUSED_HEADER,
-    AddressNotAllowedError,
-    GuardedProxy,
-    GuardedResolver,
-    ProxyRefusal,
-)
 from ocelli_training.sources import SourceError, SourceLimits
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -37,45 +26,14 @@ NOT_ALLOWED = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConnectionRules:
-    """How the installation connects to the servers of sources."""
-
-    networks: NetworkRules
-    proxy_url: str = ""
-    """The installation's proxy; empty: connect directly."""
-    certificates: str = ""
-    """Certificates (PEM) of authorities to trust in addition to the usual ones."""
-
-
 class Downloads:
     """Connections to the servers of sources."""
 
     def __init__(self, rules: ConnectionRules) -> None:
-        self._rules = rules
-        self._resources = AsyncExitStack()
-        self._opening = asyncio.Lock()
-        self._session: aiohttp.ClientSession | None = None
-        self._proxy: GuardedProxy | None = None
+        self._client = GuardedClient(rules, user_agent="ocelli-trainer")
 
     async def close(self) -> None:
-        await self._resources.aclose()
-
-    async def _open(self) -> aiohttp.ClientSession:
-        async with self._opening:
-            if self._session is None:
-                rules = self._rules
-                if rules.proxy_url:
-                    # It checks each redirect as well, which the installation's proxy would not.
-                    proxy = GuardedProxy(rules.networks, upstream=rules.proxy_url)
-                    self._proxy = await self._resources.enter_async_context(proxy)
-                    connector = aiohttp.TCPConnector(ssl=_trust(rules.certificates))
-                else:
-                    connector = _open_connector(rules.networks, _trust(rules.certificates))
-                headers = {"Accept-Encoding": "identity", "User-Agent": "ocelli-trainer"}
-                session = aiohttp.ClientSession(connector=connector, headers=headers)
-                self._session = await self._resources.enter_async_context(session)
-            return self._session
+        await self._client.close()
 
     async def read(self, url: str, limits: SourceLimits, authorization: str | None = None) -> AsyncGenerator[bytes]:
         """The bytes behind an address, in chunks. `authorization` is a header that no redirect to another host gets.
@@ -83,8 +41,8 @@ class Downloads:
         Raises:
             SourceError: they cannot be fetched. The message is fact and remedy, without the address.
         """
-        session = await self._open()
-        proxy = None if self._proxy is None else self._proxy.url
+        session = await self._client.open()
+        proxy = self._client.proxy_url
         headers = {} if authorization is None else {"Authorization": authorization}
         timeout = aiohttp.ClientTimeout(
             total=limits.fetch_seconds, sock_connect=limits.connect_seconds, sock_read=limits.silence_seconds
@@ -152,28 +110,3 @@ def describe_refusal(refusal: ProxyRefusal) -> SourceError:
         return SourceError(NOT_ALLOWED)
     cause = f" ({shown_name(refusal.cause)})" if refusal.cause else ""
     return SourceError(f"the connection failed{cause}; check the address and that the server is running", transient=True)
-
-
-def _trust(certificates: str) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if certificates:
-        context.load_verify_locations(cadata=certificates)
-    return context
-
-
-def _open_connector(rules: NetworkRules, context: ssl.SSLContext) -> aiohttp.TCPConnector:
-    """A connector that connects only where the rules allow."""
-
-    def open_socket(target: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, _, address = target
-        if not rules.may_connect(str(address[0])):
-            raise AddressNotAllowedError
-        return socket.socket(family, kind, protocol)
-
-    return aiohttp.TCPConnector(
-        ssl=context,
-        resolver=GuardedResolver(rules),
-        # One after the other: a forbidden address ends the attempt, in any order.
-        happy_eyeballs_delay=None,
-        socket_factory=open_socket,
-    )

@@ -33,8 +33,9 @@ from ocelli_training.source_secrets import SourceSecret, build_authorization, lo
 from ocelli_training.sources import FetchedSource, SourceError, SourceLimits, shown_address, shown_source
 
 if TYPE_CHECKING:
+    from ocelli_http.guarded_client import ConnectionRules
     from ocelli_training.source_buckets import Buckets
-    from ocelli_training.source_downloads import ConnectionRules, Downloads
+    from ocelli_training.source_downloads import Downloads
 
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://")
 
@@ -93,21 +94,20 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
     @property
     def downloads(self) -> Downloads:
         # Imported on demand: uploads and files do not need it, and importing it takes a good part of a small training's time.
-        from ocelli_training.source_downloads import ConnectionRules, Downloads
+        from ocelli_training.source_downloads import Downloads
 
         if self._downloads is None:
-            self._downloads = Downloads(self._rules(ConnectionRules))
+            self._downloads = Downloads(self._build_rules())
         return self._downloads
 
     @property
     def buckets(self) -> Buckets:
         # Imported on demand, for the same reason.
         from ocelli_training.source_buckets import Buckets, PodIdentity
-        from ocelli_training.source_downloads import ConnectionRules
 
         if self._buckets is None:
             identity = PodIdentity(buckets=self.access.identity_buckets, cloud=self.access.cloud_identity)
-            self._buckets = Buckets(self._rules(ConnectionRules), identity)
+            self._buckets = Buckets(self._build_rules(), identity)
         return self._buckets
 
     async def __aexit__(
@@ -147,9 +147,11 @@ class SourceReader(AbstractAsyncContextManager["SourceReader"]):
             )
         return secret
 
-    def _rules(self, rules: type[ConnectionRules]) -> ConnectionRules:
+    def _build_rules(self) -> ConnectionRules:
+        from ocelli_http.guarded_client import ConnectionRules
+
         access = self.access
-        return rules(networks=access.networks, proxy_url=access.proxy_url, certificates=access.certificates)
+        return ConnectionRules(networks=access.networks, proxy_url=access.proxy_url, certificates=access.certificates)
 
     @asynccontextmanager
     async def _fetch(self, source: Source, limits: SourceLimits | None, *, is_file: bool) -> AsyncIterator[FetchedSource]:

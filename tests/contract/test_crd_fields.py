@@ -44,6 +44,7 @@ SCHEMAS = {
     api.ClassifierStatus: STATUS,
     api.Progress: STATUS["properties"]["progress"],
     api.HistoryEntry: STATUS["properties"]["history"]["items"],
+    api.ObservedSources: STATUS["properties"]["observedSources"],
     api.AccuracyInterval: STATUS["properties"]["accuracyInterval"],
     api.RevisionComparison: COMPARISON,
     api.AccuracyDrop: COMPARISON["properties"]["accuracyDrop"],
@@ -92,10 +93,19 @@ def test_the_defaults_are_the_same(cls: type) -> None:
 
 
 def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
-    stored = (api.Progress, api.HistoryEntry, api.AccuracyInterval, api.RevisionComparison, api.AccuracyDrop)
+    stored = (
+        api.Correction,
+        api.SecretReference,
+        api.ObservedSources,
+        api.Progress,
+        api.HistoryEntry,
+        api.AccuracyInterval,
+        api.RevisionComparison,
+        api.AccuracyDrop,
+    )
     for cls in (api.ClassifierSpec, api.ExampleClass, *stored):
         required = {
-            json_name(field.name)
+            key_of(field)
             for field in dataclasses.fields(cls)
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }

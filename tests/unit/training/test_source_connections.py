@@ -16,8 +16,8 @@ import pytest
 
 from ocelli_api.classifier import Source
 from ocelli_api.network_addresses import NetworkRules
+from ocelli_http.guarded_proxy import GuardedProxy, ProxyLimits
 from ocelli_local.certificates import Authority, Subject
-from ocelli_training.guarded_proxy import GuardedProxy, ProxyLimits
 from tests.unit.training.conftest import Reading
 
 LOOPBACK = NetworkRules.parse(allowed="127.0.0.0/8", denied="")
