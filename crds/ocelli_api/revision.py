@@ -61,6 +61,12 @@ def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
+def find_pinned_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    """The digests of the pinned addresses of a definition, without erased ones."""
+    sources = definition_sources(document)
+    return frozenset(source["sha256"] for source in sources if source.get("sha256") and not source.get("erased"))
+
+
 def spec_revision(spec: ClassifierSpec, seen_digest: str | None = None) -> str:
     """The revision of the spec, regardless of a pin. Computed once for each spec, because specs are frozen.
 

@@ -192,6 +192,9 @@ class ChildSettings:
     decides about the addresses behind them. Empty: trainers connect directly."""
     sources_certificates: str = setting("OCELLI_SOURCES_CA_FILE", _CERTIFICATES_FILE, "")
     """File of certificates (PEM) of authorities that servers of sources may have, in addition to the usual ones."""
+    sources_cache: bool = setting("OCELLI_SOURCES_CACHE", SWITCH, "false")
+    """Whether trainers keep copies of sources with `sha256` in the object store, so that a retrain does not fetch them
+    again."""
     sources_identity_buckets: frozenset[str] = setting("OCELLI_SOURCES_IDENTITY_BUCKETS", BUCKETS, "")
     """Buckets that sources without a Secret read with the cloud identity of `OCELLI_WORKLOAD_SERVICE_ACCOUNT`. Users who can
     write Classifiers can train on everything in them. Never list the bucket of the object store."""

@@ -14,6 +14,7 @@ from ocelli_api.settings import (
     FOLDER,
     NETWORKS,
     PROXY,
+    SWITCH,
     TEMPORARY_FOLDER,
     SettingType,
     group,
@@ -66,6 +67,8 @@ class TrainerSettings(PodSettings):
     """Proxy for everything that sources are fetched from. Empty: there is none."""
     sources_certificates: str = setting(Environment.SOURCES_CERTIFICATES, CERTIFICATES, "")
     """Certificates of authorities that servers of sources may have, in addition to the usual ones."""
+    sources_cache: bool = setting(Environment.SOURCES_CACHE, SWITCH, "false")
+    """Whether copies of pinned sources are kept in the object store."""
     sources_identity_buckets: frozenset[str] = setting(Environment.SOURCES_IDENTITY_BUCKETS, BUCKETS, "")
     """Buckets that sources without a Secret read with the cloud identity of the Pod."""
     cloud_identity: CloudIdentity = group(CloudIdentity)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import shutil
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from ocelli_training.source_buckets import Buckets
     from ocelli_training.source_downloads import Downloads
 
+logger = logging.getLogger(__name__)
+
 _BUCKET_SCHEMES = ("s3://", "gs://", "az://")
 
 
@@ -53,6 +56,8 @@ class SourceAccess:
     """The installation's proxy for sources; empty: there is none."""
     certificates: str = ""
     """Certificates (PEM) of authorities to trust in addition to the usual ones."""
+    keeps_copies: bool = False
+    """Whether copies of pinned sources are kept in the store."""
     secrets_folder: Path | None = None
     """Where the Secrets of sources are mounted; None: there are none."""
     identity_buckets: frozenset[str] = frozenset()
@@ -71,6 +76,7 @@ def open_sources(
         networks=settings.networks,
         proxy_url=settings.sources_proxy,
         certificates=settings.sources_certificates,
+        keeps_copies=settings.sources_cache,
         secrets_folder=settings.source_secrets_folder,
         identity_buckets=settings.sources_identity_buckets,
         cloud_identity=settings.cloud_identity,
@@ -217,8 +223,33 @@ async def _remote(reader: SourceReader, request: _Request) -> FetchedSource:
         digest = await copy_bytes(chunks, request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes))
         request.check_digest(digest)
 
-    await with_retries(copy, request.limits)
+    if not await _read_kept(reader, request):
+        await with_retries(copy, request.limits)
+        await _keep(reader, request)
     return await _follow_list(reader, request, request.fetched(request.copy))
+
+
+async def _read_kept(reader: SourceReader, request: _Request) -> bool:
+    """Read the copy of a pinned source that an earlier training kept. Returns whether there is one."""
+    if not reader.access.keeps_copies or request.source.sha256 is None:
+        return False
+    chunks = reader.access.store.open_read(reader.access.location.source_key(request.source.sha256), MEGABYTE)
+    try:
+        digest = await copy_bytes(chunks, request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes))
+    except (ObjectNotFoundError, StoreUnavailableError):
+        return False
+    return digest == request.source.sha256
+
+
+async def _keep(reader: SourceReader, request: _Request) -> None:
+    """Keep a copy of a pinned source, so that the next training need not fetch it."""
+    if not reader.access.keeps_copies or request.source.sha256 is None:
+        return
+    try:
+        await reader.access.store.put(reader.access.location.source_key(request.source.sha256), request.copy)
+    except StoreUnavailableError as error:
+        # The training has what it needs.
+        logger.warning("source.not_kept", extra={"source": shown_source(request.source), "error": str(error)})
 
 
 async def _follow_list(reader: SourceReader, request: _Request, fetched: FetchedSource) -> FetchedSource:

@@ -44,6 +44,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "deniedNetworks": ["10.20.3.0/24"],
         "proxy": "http://proxy.example.com:3128",
         "caConfigMap": "company-ca",
+        "cache": True,
         "identityBuckets": ["s3://training", "gs://pictures"],
     },
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},

@@ -114,6 +114,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SOURCES_DENIED_NETWORKS: settings.sources_denied_networks,
         Environment.SOURCES_PROXY: settings.sources_proxy,
         Environment.SOURCES_CERTIFICATES: settings.sources_certificates,
+        Environment.SOURCES_CACHE: "true" if settings.sources_cache else "",
         Environment.SOURCES_IDENTITY_BUCKETS: ",".join(sorted(settings.sources_identity_buckets)),
         Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }

@@ -286,6 +286,7 @@ class Reading:
         self.file_sources_enabled = True
         self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
         self.proxy_url = ""
+        self.keeps_copies = False
         self.certificates = ""
         self.secrets_folder = folder / "secrets"
         self.secrets_folder.mkdir()
@@ -316,6 +317,7 @@ class Reading:
             file_sources_folder=self.jail if self.file_sources_enabled else None,
             networks=self.networks,
             proxy_url=self.proxy_url,
+            keeps_copies=self.keeps_copies,
             certificates=self.certificates,
             secrets_folder=self.secrets_folder,
         )
