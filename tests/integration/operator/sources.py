@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import threading
 import zipfile
@@ -24,9 +26,12 @@ def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
     return buffer.getvalue()
 
 
+LOGIN = ("reader", "pa55word")
+
+
 class ExampleSources:
     """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. `/red-test.zip` and `/blue-test.zip` have other
-    images of these colours. After `hold`, answers wait for `release`."""
+    images of these colours. What is below `/private` needs `LOGIN`. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
         contents = {
@@ -36,6 +41,11 @@ class ExampleSources:
             "/blue-test.zip": build_zip((60, 60, 180), 10),
             "/few.zip": build_zip((60, 180, 60), 3),
         }
+        contents |= {f"/private{path}": content for path, content in contents.items()}
+        self.authorizations: set[str] = set()
+        """All headers `Authorization` that clients have sent."""
+        authorizations = self.authorizations
+        login = "Basic " + base64.b64encode(":".join(LOGIN).encode()).decode()
         self._may_answer = threading.Event()
         self._may_answer.set()
         may_answer = self._may_answer
@@ -43,11 +53,26 @@ class ExampleSources:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 may_answer.wait(120)
+                self._answer(body=True)
+
+            def do_HEAD(self) -> None:
+                self._answer(body=False)
+
+            def _answer(self, *, body: bool) -> None:
                 content = contents.get(self.path.split("?")[0])
-                self.send_response(404 if content is None else 200)
+                sent = self.headers.get("Authorization")
+                if sent is not None:
+                    authorizations.add(sent)
+                status = 404 if content is None else 200
+                if self.path.startswith("/private/") and sent != login:
+                    content, status = None, 401
+                self.send_response(status)
                 self.send_header("Content-Length", str(len(content or b"")))
+                if content is not None:
+                    self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
                 self.end_headers()
-                self.wfile.write(content or b"")
+                if body:
+                    self.wfile.write(content or b"")
 
             def log_message(self, *_: object) -> None:
                 pass

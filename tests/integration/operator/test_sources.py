@@ -1,0 +1,87 @@
+"""Sources with credentials, and polls, on a real control plane: the Secret reaches the trainer, and nobody else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ocelli_api.classifier import Manifest
+from tests.integration.operator.scene import Scene
+from tests.integration.operator.sources import LOGIN
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("operator")]
+
+SECRET = "reads-examples"
+
+
+@pytest.fixture(autouse=True)
+def forgotten(scene: Scene) -> None:
+    """The server of the sources serves all tests of this process."""
+    scene.sources.authorizations.clear()
+
+
+def build_private(scene: Scene, *, secret: str | None = SECRET) -> Manifest:
+    manifest = scene.build()
+    for item in manifest["spec"]["classes"]:
+        (source,) = item["examples"]
+        source["url"] = source["url"].replace(scene.sources.address, f"{scene.sources.address}/private")
+        if secret is not None:
+            source["secretRef"] = {"name": secret}
+    return manifest
+
+
+def create_secret(scene: Scene, hosts: str, name: str = SECRET, **values: str) -> None:
+    keys = {"username": LOGIN[0], "password": LOGIN[1], **values, "hosts": hosts}
+    metadata = {"name": name}
+    scene.apply({"apiVersion": "v1", "kind": "Secret", "type": "ocelli.dev/source", "metadata": metadata, "stringData": keys})
+
+
+def wait_for_failure(scene: Scene) -> str:
+    condition: dict[str, Any] = scene.wait_for_condition("Stalled", "SourceUnreadable")
+    return str(condition["message"])
+
+
+def test_private_examples_are_read_with_a_secret(scene: Scene) -> None:
+    create_secret(scene, scene.sources.address)
+    scene.apply(build_private(scene))
+    scene.wait_until_ready()
+    assert len(scene.sources.authorizations) == 1
+    status = str(scene.get())
+    assert LOGIN[1] not in status
+
+
+def test_a_secret_for_another_host_is_not_sent(scene: Scene) -> None:
+    create_secret(scene, "https://data.example.com")
+    scene.apply(build_private(scene))
+    message = wait_for_failure(scene)
+    assert f'Secret "{SECRET}" does not list its host in the key hosts' in message
+    assert scene.sources.authorizations == set()
+
+
+def test_a_missing_secret_is_named_and_a_later_one_is_used(scene: Scene) -> None:
+    scene.apply(build_private(scene))
+    message = wait_for_failure(scene)
+    assert f'Secret "{SECRET}" does not exist in namespace {scene.namespace}' in message
+    create_secret(scene, scene.sources.address)
+    scene.patch('{"spec": {"retrainNonce": 1}}')
+    scene.wait_until_ready()
+
+
+def test_a_secret_of_another_purpose_is_not_mounted(scene: Scene) -> None:
+    scene.apply(
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"}, "stringData": {"api-key": "of-something-else"}}
+    )
+    scene.apply(build_private(scene, secret="other"))
+    assert "has none of the keys for sources" in wait_for_failure(scene)
+
+
+def test_what_the_first_poll_sees_is_in_the_revision_that_is_trained(scene: Scene) -> None:
+    scene.apply(scene.build(pollInterval="1h"))
+    status = scene.wait_until_ready()
+    assert status["observedSources"]["digest"]
+    assert "fault" not in status["observedSources"]
+    assert len(scene.jobs()) == 1
+    served = status["servedRevision"]
+    scene.apply(scene.build())
+    assert scene.wait_until_ready()["servedRevision"] != served
