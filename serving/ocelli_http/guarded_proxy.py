@@ -184,11 +184,14 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The proxy resolves names and decides about their addresses; what is internal by its name is not even asked for."""
         assert self._upstream is not None
-        allowed = (
-            self._networks.may_connect(host)
-            if _is_numeric(host)
-            else self._networks.internal_names or not is_internal_name(host.rstrip("."))
-        )
+        name = host.rstrip(".")
+        try:
+            # In every spelling that a resolver takes for an address, such as 127.1 and 0x7f000001.
+            numeric = host if _is_numeric(host) else socket.inet_ntoa(socket.inet_aton(name))
+        except OSError:
+            allowed = self._networks.internal_names or not is_internal_name(name)
+        else:
+            allowed = self._networks.may_connect(numeric)
         if not allowed:
             raise AddressNotAllowedError
         reader, writer = await asyncio.open_connection(self._upstream.hostname, self._upstream.port or 80)

@@ -107,7 +107,15 @@ def test_encrypted_sources_are_fetched_through_the_proxy(reading: Reading, tmp_p
 
 
 @pytest.mark.parametrize(
-    "url", ["http://169.254.169.254/a.zip", "https://10.0.0.1/a.zip", "http://10.0.0.1/a.zip", "https://[fd00::1]/a.zip"]
+    "url",
+    [
+        "http://169.254.169.254/a.zip",
+        "https://10.0.0.1/a.zip",
+        "http://10.0.0.1/a.zip",
+        "https://[fd00::1]/a.zip",
+        "https://10.1/a.zip",
+        "http://0xa000001/a.zip",
+    ],
 )
 def test_the_proxy_is_not_asked_for_private_addresses(reading: Reading, url: str) -> None:
     with running_proxy() as proxy:
