@@ -51,7 +51,8 @@ class GuardedResolver(AbstractResolver):
         return await self._resolver.resolve(name, port, family)
 
     async def close(self) -> None:
-        await self._resolver.close()
+        if self._resolver is not None:
+            await self._resolver.close()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class ProxyLimits:
     """Limits of each connection."""
 
     connect_seconds: float = 15
+    hosts: frozenset[str] | None = None
+    """The only hosts that clients may ask for; None: any. A redirect to another host ends there."""
     received_bytes: int | None = None
     """The connection is closed after the server has sent more than this; None: no limit."""
 
@@ -67,8 +70,10 @@ class ProxyLimits:
 class ProxyRefusal:
     """Why a client got no connection."""
 
-    not_allowed: bool
+    not_allowed: bool = False
     """The rules for sources do not allow the address."""
+    other_host: bool = False
+    """It is not one of the hosts that the client is for."""
     cause: str = ""
 
 
@@ -80,7 +85,7 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         self._networks = networks
         self._upstream = urlsplit(upstream) if upstream else None
         self._limits = limits or ProxyLimits()
-        self._resolver = GuardedResolver(networks)
+        self._resolver: GuardedResolver | None = None
         self._password = secrets.token_urlsafe(32)
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -100,6 +105,8 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         return f"http://ocelli:{self._password}@127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def __aenter__(self) -> GuardedProxy:
+        # It needs the running loop.
+        self._resolver = GuardedResolver(self._networks)
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=_HEAD_BYTES_LIMIT)
         return self
 
@@ -136,13 +143,14 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         is_tunnel = method == "CONNECT"
         parts = urlsplit(f"//{target}" if is_tunnel else target)
         host, port = parts.hostname or "", parts.port or (443 if is_tunnel else 80)
+        if self._limits.hosts is not None and host not in self._limits.hosts:
+            self._refuse(writer, ProxyRefusal(other_host=True))
+            return
         try:
             server_reader, server_writer = await self._connect(host, port, tunnel=is_tunnel)
         except (AddressNotAllowedError, OSError, TimeoutError) as error:
-            self.refusal = ProxyRefusal(not_allowed=isinstance(error, AddressNotAllowedError), cause=_describe(error))
-            status = "403" if self.refusal.not_allowed else "502"
-            head = f"HTTP/1.1 {status} {self.refusal.cause}\r\n{REFUSED_HEADER}: 1\r\nConnection: close\r\nContent-Length: 0"
-            writer.write(head.encode("ascii", "replace") + _END)
+            not_allowed = isinstance(error, AddressNotAllowedError)
+            self._refuse(writer, ProxyRefusal(not_allowed=not_allowed, cause=_describe(error)))
             return
         self.refusal = None
         self.served += 1
@@ -160,12 +168,21 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         finally:
             server_writer.close()
 
+    def _refuse(self, writer: asyncio.StreamWriter, refusal: ProxyRefusal) -> None:
+        self.refusal = refusal
+        status = "502" if refusal.cause else "403"
+        head = (
+            f"HTTP/1.1 {status} {refusal.cause or 'Forbidden'}\r\n{REFUSED_HEADER}: 1\r\nConnection: close\r\nContent-Length: 0"
+        )
+        writer.write(head.encode("ascii", "replace") + _END)
+
     async def _connect(self, host: str, port: int, *, tunnel: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a server, or to the installation's proxy for it. Raises AddressNotAllowedError, OSError, TimeoutError."""
         async with asyncio.timeout(self._limits.connect_seconds):
             if self._upstream is not None:
                 return await self._connect_upstream(host, port, tunnel=tunnel)
             addresses = [host]
+            assert self._resolver is not None
             if not _is_numeric(host):
                 addresses = [item["host"] for item in await self._resolver.resolve(host, port, socket.AF_UNSPEC)]
             # As for other downloads: a forbidden address ends the attempt, in any order.
@@ -227,11 +244,12 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
 async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, limit_bytes: int | None) -> None:
     copied = 0
     while chunk := await source.read(_CHUNK_BYTES):
-        copied += len(chunk)
-        if limit_bytes is not None and copied > limit_bytes:
-            return
-        target.write(chunk)
+        allowed = len(chunk) if limit_bytes is None else limit_bytes - copied
+        target.write(chunk[:allowed])
         await target.drain()
+        copied += len(chunk)
+        if allowed < len(chunk):
+            return
 
 
 async def _until_first(*copies: asyncio.Task[None]) -> None:
@@ -255,4 +273,6 @@ def _describe(error: Exception) -> str:
         return "the host name is not known"
     if isinstance(error, TimeoutError):
         return "the server did not answer in time"
-    return str(error.strerror or error) if isinstance(error, OSError) else ""
+    if isinstance(error, OSError):
+        return str(error.strerror or error) or type(error).__name__
+    return ""

@@ -163,12 +163,11 @@ class Buckets:
         proxy: GuardedProxy | None = None
         if not by_identity:
             received = _LISTING_BYTES_LIMIT if listing else limits.zip_bytes + _HEADER_BYTES
+            bounds = ProxyLimits(
+                connect_seconds=limits.connect_seconds, received_bytes=received, hosts=_find_hosts(scheme, config)
+            )
             proxy = await self._resources.enter_async_context(
-                GuardedProxy(
-                    self._rules.networks,
-                    upstream=self._rules.proxy_url,
-                    limits=ProxyLimits(connect_seconds=limits.connect_seconds, received_bytes=received),
-                )
+                GuardedProxy(self._rules.networks, upstream=self._rules.proxy_url, limits=bounds)
             )
             client["proxy_url"] = proxy.url
         elif self._rules.proxy_url:
@@ -201,8 +200,11 @@ class _Client:
         try:
             yield
         except (BaseError, FileNotFoundError) as error:
-            if self.proxy is not None and self.proxy.refusal is not None:
-                raise describe_refusal(self.proxy.refusal) from error
+            refusal = None if self.proxy is None else self.proxy.refusal
+            if refusal is not None and refusal.other_host:
+                raise SourceError(f"the server redirects, {_OTHER_PLACE}") from error
+            if refusal is not None:
+                raise describe_refusal(refusal) from error
             raise self._describe(error, listed=listed) from error
         except TimeoutError as error:
             raise _timed_out() from error
@@ -253,6 +255,19 @@ def _describe_connection(text: str) -> SourceError:
 
 def _timed_out() -> SourceError:
     return SourceError("the server did not answer in time; try again when it is available", transient=True)
+
+
+def _find_hosts(scheme: str, config: Mapping[str, Any]) -> frozenset[str]:
+    """The hosts that a client needs, by its configuration; others could only come from a redirect."""
+    urls = [config.get("endpoint"), config.get("base_url")]
+    if scheme == "az" and "endpoint" not in config:
+        urls.append(f"https://{config['account_name']}.blob.core.windows.net")
+    if scheme == "gs":
+        urls += ["https://storage.googleapis.com", "https://oauth2.googleapis.com", "https://www.googleapis.com"]
+    try:
+        return frozenset(urlsplit(url).hostname or "" for url in urls if url)
+    except ValueError as error:
+        raise SourceError("the endpoint in the Secret is not a valid URL; correct it") from error
 
 
 def _find_key(url: str) -> str:

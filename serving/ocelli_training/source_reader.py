@@ -233,8 +233,8 @@ async def _read_kept(reader: SourceReader, request: _Request) -> bool:
     """Read the copy of a pinned source that an earlier training kept. Returns whether there is one."""
     if not reader.access.keeps_copies or request.source.sha256 is None:
         return False
-    chunks = reader.access.store.open_read(reader.access.location.source_key(request.source.sha256), MEGABYTE)
     try:
+        chunks = _read_object(reader, reader.access.location.source_key(request.source.sha256))
         digest = await copy_bytes(chunks, request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes))
     except (ObjectNotFoundError, StoreUnavailableError):
         return False
@@ -330,10 +330,15 @@ async def _read_file(folder: Path | None, url: str) -> AsyncGenerator[bytes]:
                 yield chunk
 
 
+async def _read_object(reader: SourceReader, key: str) -> AsyncGenerator[bytes]:
+    async for chunk in reader.access.store.open_read(key, MEGABYTE):
+        yield chunk
+
+
 async def _read_upload(reader: SourceReader, request: _Request) -> AsyncGenerator[bytes]:
     key = reader.access.location.upload_key(request.source.upload or "")
     try:
-        async for chunk in reader.access.store.open_read(key, MEGABYTE):
+        async for chunk in _read_object(reader, key):
             yield chunk
     except ObjectNotFoundError as error:
         raise SourceError("it is no longer in the object store; send the images again") from error
