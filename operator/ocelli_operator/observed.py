@@ -205,8 +205,6 @@ class ObservedDeployment:
     """What was chosen for its Pods, if anything was."""
     placement_hash: str
     """Of what the spec asked for when the accelerator was chosen."""
-    source_poll: SourcePoll | None = None
-    """The last poll of the sources; None if there was none."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create Pods, because of a quota or admission."""
     serving_hash: str = ""
@@ -277,6 +275,8 @@ class Observed:
     """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
     """What it may start now; everything else waits for its turn."""
+    source_poll: SourcePoll | None = None
+    """The last poll of the sources; None if there was none."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create a Pod for the current training Job."""
     memory: Memory = field(default_factory=Memory)

@@ -109,7 +109,7 @@ class HeaderReader:
                 return None
             if response.status != 200:
                 raise PollError(f"the server answered {response.status}; correct the address, or restore the file")
-            return dict(response.headers)
+            return response.headers
 
 
 @dataclass(kw_only=True)

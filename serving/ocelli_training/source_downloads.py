@@ -84,13 +84,14 @@ def _readable_errors(limits: SourceLimits) -> Iterator[None]:
         raise describe_refusal(ProxyRefusal(not_allowed=error.status == 403, cause=error.message)) from error
     except aiohttp.TooManyRedirects as error:
         raise SourceError(f"it redirects more than {limits.redirects} times; give the final address") from error
-    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
-        raise SourceError(
-            "the address, or a redirect from it, is not a valid http or https URL; correct the address"
-        ) from error
+    # It is a ValueError as well.
     except aiohttp.ClientConnectorCertificateError as error:
         raise SourceError(
             "the server's certificate is not trusted; install a trusted certificate there, or use another address"
+        ) from error
+    except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, ValueError) as error:
+        raise SourceError(
+            "the address, or a redirect from it, is not a valid http or https URL; correct the address"
         ) from error
     except aiohttp.ClientConnectorDNSError as error:
         raise SourceError("the host name is not known; correct the address", transient=True) from error
