@@ -31,7 +31,7 @@ def count_unpolled(spec: ClassifierSpec) -> int:
 
 def hash_addresses(urls: tuple[str, ...]) -> str:
     """Identifies the addresses that a poll was about."""
-    return sha256_hex(canonical_bytes(list(urls)))[:_DIGEST_LENGTH]
+    return sha256_hex(canonical_bytes({"urls": list(urls)}))[:_DIGEST_LENGTH]
 
 
 def hash_validators(validators: Mapping[str, str]) -> str:

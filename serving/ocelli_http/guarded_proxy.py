@@ -114,6 +114,7 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
+        assert self._resolver is not None
         self._server.close()
         for task in self._connections:
             task.cancel()
@@ -136,15 +137,16 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request, *headers = (await reader.readuntil(_END)).decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, version = request.split(" ")
-        logins = [value.encode() for name, _, value in (header.partition(": ") for header in headers) if name.lower() == _LOGIN]
-        if not any(secrets.compare_digest(login, self.authorization.encode()) for login in logins):
-            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-            return
         is_tunnel = method == "CONNECT"
         parts = urlsplit(f"//{target}" if is_tunnel else target)
         host, port = parts.hostname or "", parts.port or (443 if is_tunnel else 80)
+        # First: a client that follows a redirect leaves out the password.
         if self._limits.hosts is not None and host not in self._limits.hosts:
             self._refuse(writer, ProxyRefusal(other_host=True))
+            return
+        logins = [value.encode() for name, _, value in (header.partition(": ") for header in headers) if name.lower() == _LOGIN]
+        if not any(secrets.compare_digest(login, self.authorization.encode()) for login in logins):
+            writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         try:
             server_reader, server_writer = await self._connect(host, port, tunnel=is_tunnel)

@@ -244,11 +244,11 @@ def _describe_connection(text: str) -> SourceError:
         return SourceError(
             "the server's certificate is not trusted; install a trusted certificate there, or use another address"
         )
-    if "timed out" in lower:
+    if "timed out" in lower or "kind: timeout" in lower:
         return _timed_out()
     if "redirect" in lower:
         return SourceError(f"the server redirects, {_OTHER_PLACE}")
-    if "error decoding response body" in lower or "connection closed" in lower or "reset" in lower:
+    if "body error" in lower or "kind: interrupted" in lower:
         return SourceError("the connection was interrupted; try again when the server is available", transient=True)
     return SourceError("the connection failed; check the address and that the server is running", transient=True)
 

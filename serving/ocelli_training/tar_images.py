@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, cast
 
 from ocelli_storage.archives import (
     EXAMPLE_KINDS,
@@ -70,7 +70,7 @@ class ImageTar(AbstractContextManager["ImageTar"]):
         self._file.seek(0)
         self._data: IO[bytes] = self._file
         if head.startswith(_GZIP):
-            self._data = gzip.GzipFile(fileobj=self._file)
+            self._data = cast(IO[bytes], gzip.GzipFile(fileobj=self._file))
         elif head.startswith(_BZIP2):
             self._data = bz2.BZ2File(self._file)
             self._work_per_byte = _BZIP2_WORK_PER_BYTE
