@@ -199,6 +199,9 @@ class _Client:
         """
         try:
             yield
+        except (ValueError, InvalidPathError) as error:
+            # obstore checks paths before it sends anything.
+            raise SourceError("its path is not valid; write it without empty parts, . and ..") from error
         except (BaseError, FileNotFoundError) as error:
             refusal = None if self.proxy is None else self.proxy.refusal
             if refusal is not None and refusal.other_host:
@@ -214,8 +217,6 @@ class _Client:
             return SourceChangedError(_CHANGED, transient=True)
         if isinstance(error, FileNotFoundError):
             return SourceError(_NOT_FOUND)
-        if isinstance(error, InvalidPathError):
-            return SourceError("its path is not valid; write it without empty parts, . and ..")
         answer = _STATUS.search(str(error))
         status = int(answer[1]) if answer is not None else 0
         if status in (401, 403) or isinstance(error, PermissionDeniedError | UnauthenticatedError):

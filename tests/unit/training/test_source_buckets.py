@@ -82,6 +82,7 @@ def test_a_path_that_no_object_has_is_refused(reading: Reading, web_server: Any,
     secret = reading.mount_secret("own", hosts="s3://pictures", AWS_ENDPOINT_URL=web_server.url)
     error = reading.refusal(Source(url=f"s3://pictures/{key}", secret_ref=secret))
     assert not error.transient
+    assert "its path is not valid; write it without empty parts" in str(error)
     assert not [request for request in web_server.requests if ".." in request]
 
 
