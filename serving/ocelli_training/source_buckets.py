@@ -39,6 +39,7 @@ _Store: TypeAlias = S3Store | GCSStore | AzureStore
 _LISTING_BYTES_LIMIT = 16 * MEGABYTE
 """Of one page of a listing, which is in memory as a whole. A thousand keys of 1024 bytes take about 2 MB."""
 _HEADER_BYTES = MEGABYTE
+"""Headers of an answer. Encryption and chunks add less than a sixteenth."""
 _DEFAULT_REGION = "us-east-1"
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{1,221}")
 _STATUS = re.compile(r"(?:status code: |status: )([0-9]{3})")
@@ -162,7 +163,7 @@ class Buckets:
             client["root_certificate"] = self._rules.certificates
         proxy: GuardedProxy | None = None
         if not by_identity:
-            received = _LISTING_BYTES_LIMIT if listing else limits.zip_bytes + _HEADER_BYTES
+            received = _LISTING_BYTES_LIMIT if listing else limits.zip_bytes + limits.zip_bytes // 16 + _HEADER_BYTES
             bounds = ProxyLimits(
                 connect_seconds=limits.connect_seconds, received_bytes=received, hosts=_find_hosts(scheme, config)
             )
