@@ -15,7 +15,7 @@ from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 
-HELD_REASONS = (
+_HELD_REASONS = (
     PromotedReason.BELOW_MINIMUM_ACCURACY,
     PromotedReason.REGRESSED,
     PromotedReason.NOT_COMPARABLE,
@@ -58,6 +58,10 @@ class OperatorMetrics:
         )
         self.starts_waiting = gauge(
             "ocelli_starts_waiting", "Trainings and rollouts that wait for a free start, by kind.", ["kind"]
+        )
+        self.trainings_running = gauge(
+            "ocelli_trainings_running",
+            "Trainings that run or are about to, which `OCELLI_TRAININGS_LIMIT` and `OCELLI_NAMESPACE_TRAININGS_LIMIT` limit.",
         )
         self.leader = gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.")
         self.watch_age_seconds = gauge(
@@ -130,7 +134,7 @@ class _ClassifierCollector(Collector):
             "Trained revisions that do not serve because of `spec.promotion`, by reason of the condition `Promoted`.",
             labels=["reason"],
         )
-        for reason in HELD_REASONS:
+        for reason in _HELD_REASONS:
             held.add_metric([str(reason)], reasons[str(reason)])
         yield held
 

@@ -17,7 +17,15 @@ from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, is_judged, owner_key
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    DEFINITION,
+    OUTCOME,
+    PROGRESS,
+    ClassifierLocation,
+    is_image_data,
+    owner_key,
+)
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -81,7 +89,9 @@ class TrainingStore:
             outcome = None
         self._faults.pop(key, None)
         if outcome is not None:
-            figures = _parse_figures(outcome.accuracy, outcome.accuracy_interval, outcome.judged_images)
+            figures = _parse_figures(
+                outcome.accuracy, outcome.accuracy_interval, outcome.judged_images, outcome.excluded_images
+            )
             backbone = outcome.backbone
         return HistoryEntry(
             revision=revision,
@@ -89,6 +99,7 @@ class TrainingStore:
             accuracy=figures.accuracy,
             accuracy_interval=figures.interval,
             judged_images=figures.judged_images,
+            excluded_images=figures.excluded_images,
             artifact_digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
             comparison=None if outcome is None else _describe_comparison(outcome.comparison),
@@ -100,12 +111,15 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete uploads, copies of sources, and judged scores. Returns the number of uploads and copies."""
+        """Delete uploads, copies of sources, and what trainings computed of single images.
+
+        Returns the number of uploads and copies.
+        """
         uploads = [*await self._list(location.uploads_prefix), *await self._list(location.sources_prefix)]
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for item in await self._list(location.artifacts_prefix):
-                if is_judged(item.key):
+                if is_image_data(item.key):
                     await self._writing.ask(partial(self._store.delete, item.key))
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))
@@ -164,17 +178,20 @@ class _Figures:
     accuracy: str | None = None
     interval: AccuracyInterval | None = None
     judged_images: int | None = None
+    excluded_images: int | None = None
 
 
 def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
     """Figures and backbone from artifact metadata. Raises ValueError, TypeError, AttributeError."""
     document = parse_document(content)
     metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
-    figures = _parse_figures(metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"))
+    figures = _parse_figures(
+        metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"), metrics.get("excludedImages")
+    )
     return figures, usable_text(backbone.get("name"), BACKBONE_LIMIT)
 
 
-def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:
+def _parse_figures(accuracy: object, interval: object, images: object, excluded: object) -> _Figures:
     """The valid figures. Invalid ones are left out, because the API server would reject the whole status.
 
     Artifacts of earlier releases have a number of images but no interval. Their outcomes have neither, so neither is shown.
@@ -185,7 +202,12 @@ def _parse_figures(accuracy: object, interval: object, images: object) -> _Figur
     lower, upper = (_format_share(end) for end in interval)
     if lower is None or upper is None:
         return _Figures(accuracy=share)
-    return _Figures(accuracy=share, interval=AccuracyInterval(lower=lower, upper=upper), judged_images=_usable_count(images))
+    return _Figures(
+        accuracy=share,
+        interval=AccuracyInterval(lower=lower, upper=upper),
+        judged_images=_usable_count(images),
+        excluded_images=_usable_count(excluded),
+    )
 
 
 def _describe_comparison(comparison: Comparison | None) -> RevisionComparison | None:
@@ -196,6 +218,7 @@ def _describe_comparison(comparison: Comparison | None) -> RevisionComparison | 
         baseline=comparison.baseline,
         accuracy_drop=AccuracyDrop(drop=drop, lower=lower, upper=upper),
         images=comparison.images,
+        reclassified_images=_usable_count(comparison.reclassified),
     )
 
 

@@ -63,6 +63,7 @@ class ClassifierDetails:
     created_at: str
     retrained_at: str | None
     explanation: str | None
+    """Why it has failed, or what it waits for."""
     core_ml_enabled: bool = True
     accuracy: MeasuredAccuracy | None = None
 
@@ -84,8 +85,8 @@ class ClassifierDetails:
             body["retrained"] = retrained
         if self.accuracy is not None:
             body.update(self.accuracy.to_json())
-        if self.status is Lifecycle.FAILED:
-            body["explanation"] = self.explanation or "The training failed."
+        if self.explanation:
+            body["explanation"] = self.explanation
         return body
 
 

@@ -11,7 +11,7 @@ from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
-from ocelli_training.training import DefinitionError
+from ocelli_training.revision_store import DefinitionError
 
 
 @dataclass(frozen=True, kw_only=True)

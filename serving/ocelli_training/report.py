@@ -31,8 +31,8 @@ NEAR_DUPLICATES_REPORTED = 100
 OUTLIERS_REPORTED = 100
 SMALL_IMAGES_REPORTED = 100
 SUSPECTS_REPORTED = 1000
-_DECIMALS = 6
 EXCLUDED_REPORTED = 100
+_DECIMALS = 6
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -141,11 +141,7 @@ class Report:
     def _excluded(self) -> dict[str, Any]:
         if self.evaluation.protocol is not Protocol.TEST_SET:
             return {}
-        excluded = self.excluded_from_test
-        return {
-            "excludedCount": len(excluded),
-            "excluded": [image_name(example) for example in excluded[:EXCLUDED_REPORTED]],
-        }
+        return {"excluded": [image_name(example) for example in self.excluded_from_test[:EXCLUDED_REPORTED]]}
 
     def _class_name(self, example: Example) -> str | None:
         return self.dataset.reports[example.set_index].example_set.class_name

@@ -3,83 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
-from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
-from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
+from ocelli_model.artifact import Artifact
+from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
-from ocelli_model.image_decoder import ImageDecoder
-from ocelli_model.preprocessing import enlarged, mirrored
-from ocelli_storage.archives import EXAMPLE_KINDS
-from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
-from ocelli_training.corrections import CorrectionCounts, count_corrections
-from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
-from ocelli_training.folds import assign_folds
-from ocelli_training.judged import Judged, find_erased_customers, judge, save_judged
+from ocelli_training.fit import Fit, fit_heads
+from ocelli_training.judged import Judged, judge, split_by_customer
 from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
-from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
-from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
-from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
-from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, describe_artifact, image_name, render_page
+from ocelli_training.report import Report, describe_artifact, image_name
+from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
-from ocelli_training.source_reader import open_sources
-
-_BATCH_IMAGES = 64
-VIEWS_LIMIT_IMAGES = 5000
-"""With more images, only whole views are used: other views improve little then, and double time and memory."""
-_VIEWS = {View.ENLARGED: enlarged, View.MIRRORED: mirrored}
-_PRECISION = Precision.FLOAT32
-"""Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
+from ocelli_training.training_data import PRECISION, DataReader, TrainingData
 
 logger = logging.getLogger(__name__)
-
-
-class DefinitionError(Exception):
-    """The definition to learn is missing or cannot be read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ReadImages:
-    """What the sources contained."""
-
-    dataset: Dataset
-    test_set: TestSet | None
-    numbers: Sequence[int]
-    """The numbers of all images, the examples first, in the pixel file."""
-    corrections: CorrectionCounts
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _TrainingData:
-    """The dataset as numbers: one row for each of its examples."""
-
-    dataset: Dataset
-    examples: Examples
-    groups: NDArray[np.intp]
-    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
-    corrections: CorrectionCounts
-    test: TestImages | None = None
-    """The Classifier's own test set."""
 
 
 class Training:
@@ -91,6 +40,8 @@ class Training:
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._revision = RevisionStore(settings, store)
+        self._data = DataReader(settings, store, scratch, progress, self._revision.load_definition)
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -102,9 +53,9 @@ class Training:
         settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
-        document = await self._load_definition()
+        document = await self._revision.load_definition()
         definition = parse_spec(document)
-        earlier = await self._load_earlier_artifact()
+        earlier = await self._revision.find_artifact()
         if earlier is not None:
             return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
@@ -112,7 +63,7 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        data = await self._read(document, metadata, seed=definition.model.seed)
+        data = await self._data.read(document, metadata, seed=definition.model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
         exports = await build_exports(
@@ -129,7 +80,7 @@ class Training:
             heads=fit.heads,
             backbone_name=metadata.name,
             backbone_digest=metadata.digest,
-            precision=_PRECISION,
+            precision=PRECISION,
             preprocessing=metadata.preprocessing,
             metrics=evaluation.summary(),
             exports=exports.parts,
@@ -151,7 +102,9 @@ class Training:
             comparison=comparison,
             corrections=data.corrections,
         )
-        await self._store_results(artifact, report, document, data, judged)
+        await self._progress.begin(Stage.STORING)
+        parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
+        await self._revision.save(Results(judged=parts, report=report, artifact=artifact, features=self._data.cache))
         message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -162,13 +115,7 @@ class Training:
 
         made = await import_pretrained(pretrained, self._settings, self._store, self._scratch, self._progress)
         await self._progress.begin(Stage.STORING)
-        location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
-        await self._store.put(location.artifact_key(revision, REPORT), _json(made.report))
-        metadata, files = made.network.metadata, made.network.files
-        await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
-        digest = await save_artifact(self._store, location, made.artifact)
-        logger.info("artifact.stored", extra={"digest": digest})
+        await self._revision.save_pretrained(made)
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
@@ -183,44 +130,16 @@ class Training:
             # Older artifacts have no interval, and their accuracy is not balanced.
             accuracy_interval=None if interval is None else (interval[0], interval[1]),
             judged_images=None if interval is None else artifact.metrics["images"],
+            excluded_images=artifact.metrics.get("excludedImages"),
             artifact_digest=artifact.digest,
             backbone=backbone,
             backbone_digest=artifact.backbone_digest,
         )
 
-    async def _store_definition(self) -> dict[str, Any]:
-        """Returns what was stored."""
-        # Read again: sources that were erased meanwhile must not be stored again.
-        definition = await self._load_definition()
-        key = self._settings.location.definition_key(self._settings.revision)
-        await self._store.put(key, _json(definition))
-        return definition
-
-    async def _load_definition(self) -> dict[str, Any]:
-        key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
-        try:
-            document = parse_document(await read_document(self._store, key))
-            parse_spec(document)
-        except ObjectNotFoundError as error:
-            raise DefinitionError(
-                f"the object store has no {key}; the operator writes it before it starts a trainer"
-            ) from error
-        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
-        return document
-
-    async def _load_earlier_artifact(self) -> Artifact | None:
-        """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
-        if not await self._store.exists(self._settings.location.artifact_key(self._settings.revision, ARTIFACT_METADATA)):
-            return None
-        try:
-            return await load_artifact(self._store, self._settings.location, self._settings.revision)
-        except ArtifactError as error:
-            logger.warning("artifact.unusable", extra={"error": str(error)})
-            return None
-
     async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
+        # The earlier attempt may have ended before it did.
+        await self._revision.delete_erased()
         description = artifact.backbone_name
         try:
             choice = choose_backbone(definition.model.backbone, self._settings.backbones)
@@ -233,129 +152,7 @@ class Training:
         baseline = self._settings.baseline_revision
         return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
 
-    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
-        # Concurrent: loading an engine takes as long as reading a hundred photographs.
-        loading = asyncio.create_task(self._load_engine(metadata))
-        try:
-            height, width = metadata.preprocessing.height, metadata.preprocessing.width
-            with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                read = await self._read_remaining(document, metadata, pixels)
-                dataset = read.dataset
-                await self._progress.begin(Stage.EXTRACTING)
-                data = await asyncio.to_thread(self._extract, await loading, read, pixels, seed)
-                if data.test is not None:
-                    # Again, without near duplicates of examples.
-                    check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
-                return data
-        finally:
-            loading.cancel()
-            await asyncio.gather(loading, return_exceptions=True)
-
-    async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
-        device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
-        backbone = await load_backbone(
-            self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
-        )
-        return await asyncio.to_thread(
-            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=_PRECISION
-        )
-
-    async def _read_remaining(self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile) -> _ReadImages:
-        """As `_read_dataset`, without sources that were erased while it was reading."""
-        while True:
-            try:
-                return await self._read_dataset(parse_spec(document), metadata, pixels)
-            except SourcesError:
-                now = await self._load_definition()
-                if now == document:
-                    raise
-                logger.info("sources.erased")
-                document = now
-
-    async def _read_dataset(self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile) -> _ReadImages:
-        """The checked dataset and test set."""
-        started = time.monotonic()
-        sets, sets_of_test = example_sets(definition), find_test_sets(definition)
-        sources = open_sources(self._settings, self._store, self._scratch)
-        images = ImageReader(
-            sources=sources,
-            decode=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS),
-            pixels=pixels,
-            decoding_threads=self._settings.cpu_count,
-        )
-        try:
-            async with sources:
-                every = await images.read(self._settings.classifier, (*sets, *sets_of_test), self._progress.report)
-        finally:
-            images.close()
-        readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings, definition.corrections)
-        for report in dataset.reports:
-            logger.info(
-                "examples.read",
-                extra={
-                    "of": report.example_set.class_name or "negatives",
-                    "files": report.files,
-                    "usable": report.usable,
-                    "duplicates": report.duplicates,
-                    "skipped": len(report.skipped),
-                    "given_away": len(report.given_away),
-                },
-            )
-        check_dataset(self._settings.classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset, definition.corrections)
-        if test_set is not None:
-            check_test_set(self._settings.classifier, test_set, dataset.class_names)
-        logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        judged_on = () if test_set is None else test_set.examples
-        corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
-        if definition.corrections:
-            logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
-        numbers = [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
-        return _ReadImages(dataset=dataset, test_set=test_set, numbers=numbers, corrections=corrections)
-
-    def _extract(self, engine: Engine, read: _ReadImages, pixels: PixelFile, seed: int) -> _TrainingData:
-        """Compute features of all images, those of the test set after the examples, and find near duplicates."""
-        started = time.monotonic()
-        dataset, test_set, numbers = read.dataset, read.test_set, read.numbers
-        count, learned = len(numbers), len(dataset.examples)
-        features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
-        # A test set changes nothing about what is learned.
-        other_views = {view: np.empty_like(features[:learned]) for view in _VIEWS if learned <= VIEWS_LIMIT_IMAGES}
-        prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
-        for start in range(0, count, _BATCH_IMAGES):
-            rows = slice(start, start + _BATCH_IMAGES)
-            images = pixels.read(numbers[rows])
-            features[rows] = engine.features(images)
-            examples_here = images[: max(0, learned - start)]
-            for view, view_features in other_views.items():
-                if len(examples_here):
-                    view_features[rows] = engine.features(_VIEWS[view](examples_here))
-            prints[rows] = fingerprints(images)
-            self._progress.report(min(start + _BATCH_IMAGES, count) / count)
-        logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
-        sets = np.array([example.set_index for example in images_of_all], dtype=np.intp)
-        # Test images come last, so that none of them changes the group of an example.
-        oldest_first = sorted(
-            range(count), key=lambda row: (row >= learned, images_of_all[row].round, images_of_all[row].digest)
-        )
-        groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
-        test = None if test_set is None else TestImages.build(test_set, features[learned:], groups[learned:], learned)
-        features, groups, sets = features[:learned], groups[:learned], sets[:learned]
-        membership = np.zeros((learned, len(dataset.class_names)), dtype=np.bool_)
-        for row, example in enumerate(dataset.examples):
-            if example.set_index < len(dataset.class_names):
-                membership[row, example.set_index] = True
-        examples = Examples(
-            features=features,
-            other_views=other_views,
-            membership=membership,
-            folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
-        )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups, corrections=read.corrections, test=test)
-
-    async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation, Judged]:
+    async def _learn(self, data: TrainingData) -> tuple[Fit, Evaluation, Judged]:
         started = time.monotonic()
         await self._progress.begin(Stage.FITTING)
         fit = await asyncio.to_thread(fit_heads, data.examples, self._progress.report, threads=self._settings.cpu_count)
@@ -364,7 +161,7 @@ class Training:
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         await self._progress.begin(Stage.EVALUATING)
-        judged = await asyncio.to_thread(judge, fit, data.examples.membership, data.dataset, data.groups, data.test)
+        judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
         if data.test is None:
             names = [image_name(example) for example in data.dataset.examples]
             evaluation = await asyncio.to_thread(
@@ -383,7 +180,7 @@ class Training:
         )
         return fit, evaluation, judged
 
-    async def _compare(self, judged: Judged, metadata: BackboneMetadata, data: _TrainingData) -> Comparison | None:
+    async def _compare(self, judged: Judged, metadata: BackboneMetadata, data: TrainingData) -> Comparison | None:
         """The new revision compared with the one that serves; None if none does."""
         if not self._settings.baseline_revision:
             return None
@@ -395,28 +192,5 @@ class Training:
             self._settings.location,
             self._settings.baseline_revision,
             judged,
-            NewFeatures(features=features, backbone_digest=metadata.digest, precision=_PRECISION),
+            NewFeatures(features=features, backbone_digest=metadata.digest, precision=PRECISION),
         )
-
-    async def _store_results(
-        self, artifact: Artifact, report: Report, learned: Mapping[str, Any], data: _TrainingData, judged: Judged
-    ) -> None:
-        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
-        trained. `learned` is the definition that was read."""
-        await self._progress.begin(Stage.STORING)
-        document = report.to_json()
-        location, revision = self._settings.location, self._settings.revision
-        erased = find_erased_customers(learned, await self._store_definition())
-        judged_on = () if data.test is None else data.test.test_set.examples
-        customers = [example.customer for example in (*data.dataset.examples, *judged_on)]
-        await save_judged(self._store, location, revision, judged, customers, erased)
-        await self._store.put(location.artifact_key(revision, REPORT), _json(document))
-        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
-        digest = await save_artifact(self._store, location, artifact)
-        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
-        counts = {name: document["data"][f"{name}Count"] for name in counted}
-        logger.info("artifact.stored", extra={"digest": digest, **counts})
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()

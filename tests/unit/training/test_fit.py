@@ -69,6 +69,7 @@ def test_images_like_the_negatives_reach_half_in_no_class() -> None:
     assert (scores < 0.5).all(axis=1).mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [[20, 20], [200, 200]])
 def test_all_images_are_used_for_evaluation_and_training(counts: list[int]) -> None:
     examples = make_examples(counts, distance=2)
@@ -219,6 +220,7 @@ def test_moderate_noise_chooses_other_penalties() -> None:
     assert chosen - {max(PENALTIES), min(PENALTIES)}
 
 
+@pytest.mark.slow
 def test_the_chosen_penalty_has_nearly_the_least_error_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, judged = modal_examples(400, 20, spread=0.5), modal_examples(2000, 20, spread=0.5, seed=1)
 
@@ -378,3 +380,12 @@ def test_the_recipe_for_many_images_is_chosen_on_some_of_every_class(monkeypatch
     fit = fit_heads(make_examples([300, 4, 300], negatives=4))
 
     assert (fit.heads.scores(make_features([20, 20, 20], seed=7)).argmax(axis=1) == np.repeat([0, 1, 2], 20)).mean() > 0.95
+
+
+def test_scores_are_those_of_heads_that_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice of the recipe leaves scores of all images, unless it was made on some of them."""
+    examples = make_examples([40, 40], views=(View.ENLARGED, View.MIRRORED), distance=2.0)
+    kept = fit_heads(examples)
+    monkeypatch.setattr("ocelli_training.fit.SEARCH_LIMIT_IMAGES", 78)
+    again = fit_heads(examples)
+    assert (kept.recipe, same(kept, again)) == (again.recipe, True)
