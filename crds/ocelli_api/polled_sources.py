@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
-from ocelli_api.classifier import Classifier, ClassifierSpec, Source
+from ocelli_api.classifier import Classifier, ClassifierSpec
 
 POLLED_LIMIT = 100
 """Addresses of one Classifier."""
 _DIGEST_LENGTH = 10
 _SECONDS = {"m": 60, "h": 3600}
-_SCHEMES = ("https://", "http://")
 
 
 def parse_interval(text: str) -> int:
@@ -20,13 +19,15 @@ def parse_interval(text: str) -> int:
 
 
 def find_polled_urls(spec: ClassifierSpec) -> tuple[str, ...]:
-    """The addresses to poll, each once, in the order of the spec: those that may change, and that need no credentials."""
-    return tuple(dict.fromkeys(source.url or "" for source in _find_changeable(spec) if _can_poll(source)))
+    """The addresses to poll, each once, in the order of the spec: those of sources that may change.
 
-
-def count_unpolled(spec: ClassifierSpec) -> int:
-    """How many sources may change without being noticed: they need a Secret, or their scheme has no ETags."""
-    return sum(not _can_poll(source) for source in _find_changeable(spec))
+    The CRD allows none of them to need a Secret, or to be in a bucket or a file.
+    """
+    return tuple(
+        dict.fromkeys(
+            source.url for source in spec.sources if source.url is not None and source.sha256 is None and not source.erased
+        )
+    )
 
 
 def hash_addresses(urls: tuple[str, ...]) -> str:
@@ -53,11 +54,3 @@ def find_seen_digest(classifier: Classifier) -> str | None:
         return None
     seen = classifier.status.observed_sources
     return None if seen is None else seen.digest
-
-
-def _find_changeable(spec: ClassifierSpec) -> list[Source]:
-    return [source for source in spec.sources if source.url is not None and source.sha256 is None and not source.erased]
-
-
-def _can_poll(source: Source) -> bool:
-    return source.secret_ref is None and (source.url or "").lower().startswith(_SCHEMES)

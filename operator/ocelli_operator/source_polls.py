@@ -1,7 +1,8 @@
 """Polls the sources of Classifiers with `spec.pollInterval`: have the bytes behind their addresses changed?
 
 It asks for headers only, a few addresses at a time and each Classifier at most once in its interval. It has no credentials,
-because the operator may not read Secrets. What a change means is decided by `source_changes`.
+because the operator may not read Secrets: the CRD refuses `pollInterval` for sources that need one. What a change means is
+decided by `source_changes`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from yarl import URL
 from ocelli_api.classifier import Classifier
 from ocelli_api.polled_sources import (
     POLLED_LIMIT,
-    count_unpolled,
     find_polled_urls,
     hash_addresses,
     hash_validators,
@@ -117,7 +117,6 @@ class _Polled:
     """One Classifier to poll."""
 
     urls: tuple[str, ...]
-    unpolled: int
     interval_seconds: int
     next_at: float
     polling: bool = False
@@ -141,14 +140,14 @@ class SourcePolls:
         if spec.poll_interval is None or classifier.deleted:
             self.forget(key)
             return None
-        urls, unpolled = find_polled_urls(spec), count_unpolled(spec)
+        urls = find_polled_urls(spec)
         interval_seconds = parse_interval(spec.poll_interval)
         known = self._polled.get(key)
-        if known is None or (known.urls, known.unpolled) != (urls, unpolled):
+        if known is None or known.urls != urls:
             now = self.clock()
             # Nothing waits for it, and all Classifiers are new to a process that has just started.
             delay_seconds = 0.0 if needs_poll(classifier) else random.uniform(0, min(interval_seconds, FIRST_DELAY_SECONDS))
-            known = _Polled(urls=urls, unpolled=unpolled, interval_seconds=interval_seconds, next_at=now + delay_seconds)
+            known = _Polled(urls=urls, interval_seconds=interval_seconds, next_at=now + delay_seconds)
             self._polled[key] = known
             self._changed.set()
         elif known.interval_seconds != interval_seconds:
@@ -226,11 +225,6 @@ class SourcePolls:
                 await asyncio.gather(*(look(url) for url in polled.urls))
         except TimeoutError:
             faults.append(f"the poll took longer than {POLL_SECONDS:.0f} s; use fewer addresses, or faster servers")
-        if polled.unpolled:
-            faults.append(
-                f"{polled.unpolled} sources are not polled, because they need a Secret or are not at http or https; raise "
-                "spec.retrainNonce when they change"
-            )
         complete = bool(polled.urls) and len(validators) == len(polled.urls)
         more = f" | and {len(faults) - 1} more" if len(faults) > 1 else ""
         return SourcePoll(

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.cluster
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 DIGEST = "a" * 64
+UNPOLLED = "pollInterval cannot poll a source with a secretRef, in a bucket or in a file"
 
 
 def make_class(name: str = "cat", **source: Any) -> dict[str, Any]:
@@ -108,6 +109,13 @@ ACCEPTED = {
         negativeExamples=[{"url": "gs://training/none.csv", "secretRef": {"name": "gs.read"}}],
     ),
     "polls": make_classifier(pollInterval="5m", evaluation={"classes": [make_class("dog")]}),
+    "polls next to pinned sources and uploads": make_classifier(
+        pollInterval="1h",
+        classes=[
+            make_class("a", url="s3://a/b.zip", secretRef={"name": "own"}, sha256=DIGEST),
+            {"name": "b", "examples": [{"upload": DIGEST}, {"url": "http://data.test/b.zip"}]},
+        ],
+    ),
     "corrections": make_classifier(
         corrections=[{"image": DIGEST, "class": "dog"}, {"image": "b" * 64, "class": ""}],
     ),
@@ -272,6 +280,24 @@ REFUSED = {
     ),
     "polls each minute": (make_classifier(pollInterval="1m"), "should match"),
     "polls by a number": (make_classifier(pollInterval=3600), "must be of type string"),
+    "polls of a class that needs a Secret": (
+        make_classifier(
+            pollInterval="1h", classes=[make_class("a", url="https://a.test/a", secretRef={"name": "own"}), make_class("b")]
+        ),
+        UNPOLLED,
+    ),
+    "polls of a bucket": (
+        make_classifier(pollInterval="1h", classes=[make_class("a"), make_class("b", url="s3://a/b.zip")]),
+        UNPOLLED,
+    ),
+    "polls of negative examples that need a Secret": (
+        make_classifier(pollInterval="1h", negativeExamples=[{"url": "https://data.test/n.zip", "secretRef": {"name": "own"}}]),
+        UNPOLLED,
+    ),
+    "polls of a test set in a file": (
+        make_classifier(pollInterval="1h", evaluation={"classes": [make_class("dog", url="file:///dog.zip")]}),
+        UNPOLLED,
+    ),
     "polls of pretrained weights": (
         with_spec(make_pretrained(packaged="OpenNSFW"), pollInterval="1h"),
         "a pretrained classifier is not polled",

@@ -7,22 +7,30 @@ import hashlib
 import io
 import threading
 import zipfile
+from collections.abc import Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 from PIL import Image
 
 
-def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
+def build_images(colour: tuple[int, int, int], count: int) -> list[bytes]:
     """`count` images of noise around a colour: two colours are easy to distinguish."""
-    buffer = io.BytesIO()
+    images: list[bytes] = []
     generator = np.random.default_rng(sum(colour) + count)
+    for _ in range(count):
+        noise = generator.integers(-40, 40, (48, 48, 3)) + np.array(colour)
+        image = io.BytesIO()
+        Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(image, "PNG")
+        images.append(image.getvalue())
+    return images
+
+
+def build_zip(images: Iterable[bytes]) -> bytes:
+    buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        for index in range(count):
-            noise = generator.integers(-40, 40, (48, 48, 3)) + np.array(colour)
-            image = io.BytesIO()
-            Image.fromarray(np.clip(noise, 0, 255).astype(np.uint8)).save(image, "PNG")
-            archive.writestr(f"{index}.png", image.getvalue())
+        for index, image in enumerate(images):
+            archive.writestr(f"{index}.png", image)
     return buffer.getvalue()
 
 
@@ -31,15 +39,20 @@ LOGIN = ("reader", "pa55word")
 
 class ExampleSources:
     """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. `/red-test.zip` and `/blue-test.zip` have other
-    images of these colours. What is below `/private` needs `LOGIN`. After `hold`, answers wait for `release`."""
+    images of these colours. `/mixed.zip` has those of `/blue.zip`, a red and a green one. What is below `/private` needs
+    `LOGIN`. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
+        (red,), (green,) = build_images((180, 60, 60), 1), build_images((60, 180, 60), 1)
+        self.red_digest, self.green_digest = hashlib.sha256(red).hexdigest(), hashlib.sha256(green).hexdigest()
+        """Of the images in `/mixed.zip` that are not blue."""
         contents = {
-            "/red.zip": build_zip((180, 60, 60), 12),
-            "/blue.zip": build_zip((60, 60, 180), 12),
-            "/red-test.zip": build_zip((180, 60, 60), 10),
-            "/blue-test.zip": build_zip((60, 60, 180), 10),
-            "/few.zip": build_zip((60, 180, 60), 3),
+            "/red.zip": build_zip(build_images((180, 60, 60), 12)),
+            "/blue.zip": build_zip(build_images((60, 60, 180), 12)),
+            "/red-test.zip": build_zip(build_images((180, 60, 60), 10)),
+            "/blue-test.zip": build_zip(build_images((60, 60, 180), 10)),
+            "/mixed.zip": build_zip([*build_images((60, 60, 180), 12), red, green]),
+            "/few.zip": build_zip(build_images((60, 180, 60), 3)),
         }
         contents |= {f"/private{path}": content for path, content in contents.items()}
         self.authorizations: set[str] = set()

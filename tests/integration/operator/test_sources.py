@@ -1,7 +1,11 @@
-"""Sources with credentials, and polls, on a real control plane: the Secret reaches the trainer, and nobody else."""
+"""Sources with credentials, polls and corrections on a real control plane.
+
+The Secret reaches the trainer, and nobody else.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -85,3 +89,58 @@ def test_what_the_first_poll_sees_is_in_the_revision_that_is_trained(scene: Scen
     served = status["servedRevision"]
     scene.apply(scene.build())
     assert scene.wait_until_ready()["servedRevision"] != served
+
+
+# --- corrections
+
+
+def build_mixed(scene: Scene, **spec: Any) -> Manifest:
+    """Its blue examples contain a red and a green image."""
+    manifest = scene.build(**spec)
+    manifest["spec"]["classes"][1]["examples"] = [{"url": f"{scene.sources.address}/mixed.zip"}]
+    return manifest
+
+
+def load_report(scene: Scene, revision: str) -> dict[str, Any]:
+    (path,) = [path for path in scene.stored() if path.endswith(f"/{revision}/report.json")]
+    report: dict[str, Any] = json.loads((scene.store_folder / "tenants" / scene.namespace / path).read_bytes())
+    return report
+
+
+def describe_data(scene: Scene, revision: str) -> dict[str, Any]:
+    """What the report says about the examples of each class, and about corrections."""
+    data = load_report(scene, revision)["data"]
+    return {"images": {item["class"]: item["distinct"] for item in data["sets"]}, **data["corrections"]}
+
+
+def test_corrections_change_single_images_and_outlast_a_retrain(scene: Scene) -> None:
+    scene.apply(build_mixed(scene))
+    revisions = [scene.wait_until_ready()["servedRevision"]]
+    unknown = "0" * 64
+    corrections = [
+        {"image": scene.sources.red_digest, "class": "red"},
+        {"image": scene.sources.green_digest, "class": ""},
+        {"image": unknown, "class": "blue"},
+    ]
+    scene.patch(json.dumps({"spec": {"corrections": corrections}}))
+    revisions.append(scene.wait_until_ready()["servedRevision"])
+    assert (
+        f"no source has 1 of the images that spec.corrections names ({unknown[:12]}…)" in scene.condition("Trained")["message"]
+    )
+    scene.patch('{"spec": {"retrainNonce": 1}}')
+    revisions.append(scene.wait_until_ready()["servedRevision"])
+    assert len(set(revisions)) == 3
+    none = {"relabelled": 0, "dropped": 0, "unchanged": 0, "unknownCount": 0, "unknown": []}
+    corrected = {"relabelled": 1, "dropped": 1, "unchanged": 0, "unknownCount": 1, "unknown": [unknown]}
+    assert [describe_data(scene, revision) for revision in revisions] == [
+        {"images": {"red": 12, "blue": 14}, **none},
+        {"images": {"red": 13, "blue": 12}, **corrected},
+        {"images": {"red": 13, "blue": 12}, **corrected},
+    ]
+
+
+def test_the_report_names_images_to_correct_by_their_digests(scene: Scene) -> None:
+    scene.apply(build_mixed(scene))
+    data = load_report(scene, scene.wait_until_ready()["servedRevision"])["data"]
+    suspects = {item["sha256"]: item["suggestedClass"] for item in data["suspectedLabelErrors"]}
+    assert suspects.get(scene.sources.red_digest) == "red"

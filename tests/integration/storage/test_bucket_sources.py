@@ -11,7 +11,7 @@ import secrets
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,13 +102,19 @@ def images_of(make_image: Any, folder: str = "", count: int = 3) -> dict[str, by
 
 
 class Relay:
-    """A server in front of the bucket's that misbehaves after so many bytes of an answer."""
+    """A server in front of the bucket's that misbehaves after so many bytes of an answer.
 
-    def __init__(self, target_port: int, behaviour: str, after_bytes: int) -> None:
+    Its first connection calls `meanwhile` then; the behaviours "continue" and "cut once" relay everything else.
+    """
+
+    def __init__(
+        self, target_port: int, behaviour: str, after_bytes: int, meanwhile: Callable[[], None] = lambda: None
+    ) -> None:
         self._loop = asyncio.new_event_loop()
         self._target_port = target_port
         self._behaviour = behaviour
         self._after_bytes = after_bytes
+        self._meanwhile = meanwhile
         self.connections = 0
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -134,10 +140,20 @@ class Relay:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         try:
             server_writer.write(await reader.readuntil(b"\r\n\r\n"))
+            is_first = self.connections == 1
             writer.write(await server_reader.readexactly(self._after_bytes))
             await writer.drain()
+            if is_first:
+                await asyncio.to_thread(self._meanwhile)
             if self._behaviour == "silent":
                 await asyncio.sleep(60)
+            while self._behaviour == "continue" or (self._behaviour == "cut once" and not is_first):
+                if not (chunk := await server_reader.read(MEGABYTE)):
+                    writer.close()
+                    await writer.wait_closed()
+                    return
+                writer.write(chunk)
+                await writer.drain()
             while self._behaviour == "slow":
                 writer.write(await server_reader.read(10))
                 await writer.drain()
@@ -150,8 +166,10 @@ class Relay:
 
 
 @contextmanager
-def misbehaving(server: BucketServer, behaviour: str, *, after_bytes: int) -> Iterator[Relay]:
-    relay = Relay(int(server.url.rpartition(":")[2]), behaviour, after_bytes)
+def misbehaving(
+    server: BucketServer, behaviour: str, *, after_bytes: int, meanwhile: Callable[[], None] = lambda: None
+) -> Iterator[Relay]:
+    relay = Relay(int(server.url.rpartition(":")[2]), behaviour, after_bytes, meanwhile)
     try:
         yield relay
     finally:
@@ -429,7 +447,9 @@ def test_an_endless_object_is_refused(bucket: Bucket) -> None:
     bucket.reading.limits = SourceLimits(zip_bytes=2 * MEGABYTE, retry_delays_seconds=())
     with endless(bytes(MEGABYTE)) as server:
         secret = bucket.mount("endless", AWS_ENDPOINT_URL=server.url)
-        bucket.reading.refusal(bucket.source("cats.zip", secret))
+        error = bucket.reading.refusal(bucket.source("cats.zip", secret))
+    assert "more than 2 MB" in str(error)
+    assert error.reason is OutcomeReason.INVALID_DATA
     assert server.sent < 64 * MEGABYTE
 
 
@@ -464,6 +484,25 @@ def test_a_server_that_redirects_gets_no_second_request(bucket: Bucket, bucket_s
 
 
 # --- bytes that change while they are read
+
+
+def test_a_zip_that_is_replaced_while_it_is_read_is_never_a_mixture(bucket: Bucket, make_zip: Any, make_image: Any) -> None:
+    before, after = (
+        make_zip({f"{seed}.png": make_image(seed, size=(400, 400)) for seed in seeds}) for seeds in (range(4), range(4, 8))
+    )
+    images: dict[str, list[bytes]] = {}
+    for behaviour in ("continue", "cut once"):
+        bucket.put({"cats.zip": before})
+        with misbehaving(
+            bucket.server, behaviour, after_bytes=len(before) // 2, meanwhile=lambda: bucket.put({"cats.zip": after})
+        ) as relay:
+            read = bucket.reading.read(bucket.source("cats.zip", bucket.mount(behaviour[:3], AWS_ENDPOINT_URL=relay.url)))
+        images[behaviour] = [item.data for item in read if isinstance(item, ArchiveImage)]
+    # The server goes on with the file that it had opened; another try starts from the beginning.
+    assert images == {
+        "continue": [make_image(seed, size=(400, 400)) for seed in range(4)],
+        "cut once": [make_image(seed, size=(400, 400)) for seed in range(4, 8)],
+    }
 
 
 def test_an_object_that_changed_after_the_listing_is_listed_again(

@@ -190,22 +190,6 @@ def test_too_many_addresses_are_not_polled(stage: Stage) -> None:
     assert stage.reader.asked == []
 
 
-def test_sources_with_secrets_are_said_not_to_be_polled(stage: Stage) -> None:
-    private = {"url": "s3://training/dog/", "secretRef": {"name": "s3-read"}}
-    classifier = make_polled(classes=[CLASSES[0], {"name": "dog", "examples": [private]}])
-
-    async def test() -> None:
-        stage.polls.observe(KEY, classifier)
-        await stage.until(lambda: bool(stage.woken))
-        poll = stage.polls.observe(KEY, classifier)
-        assert poll is not None
-        assert poll.digest is not None
-        assert "1 sources are not polled, because they need a Secret" in (poll.fault or "")
-
-    stage.run(test)
-    assert stage.reader.asked == [CAT]
-
-
 # --- what follows
 
 
@@ -290,6 +274,12 @@ def test_without_an_interval_nothing_of_polls_stays_in_status() -> None:
 
 def test_the_addresses_are_those_of_the_spec() -> None:
     assert find_polled_urls(make_polled().spec) == (CAT, DOG)
+
+
+def test_what_cannot_change_is_not_polled() -> None:
+    pinned = {"url": "s3://training/dog.zip", "secretRef": {"name": "s3-read"}, "sha256": "a" * 64}
+    dog = {"name": "dog", "examples": [pinned, {"upload": "b" * 64}]}
+    assert find_polled_urls(make_polled(classes=[CLASSES[0], dog]).spec) == (CAT,)
 
 
 # --- over the network
