@@ -68,12 +68,14 @@ class ProxyLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class ProxyRefusal:
-    """Why a client got no connection."""
+    """Why a client got no connection, or not to its end."""
 
     not_allowed: bool = False
     """The rules for sources do not allow the address."""
     other_host: bool = False
     """It is not one of the hosts that the client is for."""
+    too_large: bool = False
+    """The server sent more than `ProxyLimits.received_bytes`."""
     cause: str = ""
 
 
@@ -239,11 +241,16 @@ class GuardedProxy(AbstractAsyncContextManager["GuardedProxy"]):
     ) -> None:
         """Copy both ways until the server has ended, or the client is gone."""
         sending = asyncio.create_task(_copy(reader, server_writer, None))
-        receiving = asyncio.create_task(_copy(server_reader, writer, self._limits.received_bytes))
+        receiving = asyncio.create_task(self._receive(server_reader, writer))
         await _until_first(sending, receiving)
 
+    async def _receive(self, server_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not await _copy(server_reader, writer, self._limits.received_bytes):
+            self.refusal = ProxyRefusal(too_large=True)
 
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, limit_bytes: int | None) -> None:
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, limit_bytes: int | None) -> bool:
+    """Returns whether it came to the end before the limit."""
     copied = 0
     while chunk := await source.read(_CHUNK_BYTES):
         allowed = len(chunk) if limit_bytes is None else limit_bytes - copied
@@ -251,7 +258,8 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, limi
         await target.drain()
         copied += len(chunk)
         if allowed < len(chunk):
-            return
+            return False
+    return True
 
 
 async def _until_first(*copies: asyncio.Task[None]) -> None:

@@ -26,6 +26,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from ocelli_api.outcome import OutcomeReason
 from ocelli_http.guarded_client import ConnectionRules
 from ocelli_http.guarded_proxy import GuardedProxy, ProxyLimits
 from ocelli_storage.archives import MEGABYTE
@@ -50,6 +51,7 @@ _OTHER_PLACE = (
     "because the bucket is in another region or at another endpoint; set AWS_REGION, or AWS_ENDPOINT_URL, in the Secret of the "
     "source"
 )
+_TOO_LARGE = "the server's answer is too large for a bucket; correct the address, or the endpoint in the Secret of the source"
 _REDIRECTS = frozenset({301, 302, 307, 308})
 
 
@@ -207,6 +209,8 @@ class _Client:
             refusal = None if self.proxy is None else self.proxy.refusal
             if refusal is not None and refusal.other_host:
                 raise SourceError(f"the server redirects, {_OTHER_PLACE}") from error
+            if refusal is not None and refusal.too_large:
+                raise SourceError(_TOO_LARGE, reason=OutcomeReason.INVALID_DATA) from error
             if refusal is not None:
                 raise describe_refusal(refusal) from error
             raise self._describe(error, listed=listed) from error

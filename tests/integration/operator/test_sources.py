@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ocelli_api.classifier import Manifest
+from tests.documented_commands import bash_blocks
 from tests.integration.operator.scene import Scene
 from tests.integration.operator.sources import LOGIN
 
@@ -46,9 +47,10 @@ def wait_for_failure(scene: Scene) -> str:
     return str(condition["message"])
 
 
-def test_private_examples_are_read_with_a_secret(scene: Scene) -> None:
-    create_secret(scene, scene.sources.address)
-    scene.apply(build_private(scene))
+def test_private_examples_are_read_with_a_secret_that_the_documented_command_makes(scene: Scene) -> None:
+    (command,) = bash_blocks("docs/sources.md", "Credentials")
+    scene.run(command, DATA_HOST=scene.sources.address, DATA_USER=LOGIN[0], DATA_PASSWORD=LOGIN[1])
+    scene.apply(build_private(scene, secret="data-login"))
     scene.wait_until_ready()
     assert len(scene.sources.authorizations) == 1
     status = str(scene.get())
