@@ -262,7 +262,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, limi
     return True
 
 
-async def _until_first(*copies: asyncio.Task[None]) -> None:
+async def _until_first(*copies: asyncio.Task[bool | None]) -> None:
     try:
         await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -276,12 +276,6 @@ def test_the_addresses_are_those_of_the_spec() -> None:
     assert find_polled_urls(make_polled().spec) == (CAT, DOG)
 
 
-def test_what_cannot_change_is_not_polled() -> None:
-    pinned = {"url": "s3://training/dog.zip", "secretRef": {"name": "s3-read"}, "sha256": "a" * 64}
-    dog = {"name": "dog", "examples": [pinned, {"upload": "b" * 64}]}
-    assert find_polled_urls(make_polled(classes=[CLASSES[0], dog]).spec) == (CAT,)
-
-
 # --- over the network
 
 
