@@ -86,7 +86,7 @@ class Learner:
             features=data.examples.features,
             test=data.test,
             description=description,
-            message=f"Trained on {len(data.dataset.examples)} images",
+            message=f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}",
         )
 
     async def _fine_tune(self, definition: ClassifierSpec, linear: Learned, data: TrainingData) -> Learned:

@@ -110,6 +110,7 @@ class Training:
             input_side_pixels=min(preprocessing.height, preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=judgement.comparison,
+            corrections=data.corrections,
             tuning=learned.tuning,
             before_tuning=judgement.before_tuning,
         )

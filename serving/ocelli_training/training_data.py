@@ -25,6 +25,7 @@ from ocelli_model.engine import Engine, available_device, device_for, load_engin
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.corrections import CorrectionCounts, count_corrections
 from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset, example_sets
 from ocelli_training.extraction import Extraction, Wanted, wanted_views
 from ocelli_training.feature_cache import (
@@ -59,6 +60,7 @@ class TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    corrections: CorrectionCounts
     pixels: PixelFile
     numbers: Mapping[str, int]
     """By digest, the number of each image in the pixel file; without those whose features were known, unless they were asked
@@ -78,6 +80,7 @@ class _Reading:
 
     dataset: Dataset
     test_set: TestSet | None
+    corrections: CorrectionCounts
     document: dict[str, Any]
     """The definition that was read."""
     pixels: PixelFile
@@ -206,7 +209,7 @@ class DataReader:
         finally:
             images.close()
         readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings)
+        dataset = build_dataset(sets, readings, definition.corrections)
         for report in dataset.reports:
             logger.info(
                 "examples.read",
@@ -220,12 +223,21 @@ class DataReader:
                 },
             )
         check_dataset(classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        test_set = build_test_set(sets_of_test, readings_of_test, dataset, definition.corrections)
         if test_set is not None:
             check_test_set(classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        numbers = images.pixel_numbers
-        return _Reading(dataset=dataset, test_set=test_set, document=document, pixels=pixels, numbers=numbers)
+        corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
+        if definition.corrections:
+            logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
+        return _Reading(
+            dataset=dataset,
+            test_set=test_set,
+            corrections=corrections,
+            document=document,
+            pixels=pixels,
+            numbers=images.pixel_numbers,
+        )
 
     def _prepare(
         self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
@@ -260,7 +272,13 @@ class DataReader:
             folds=assign_folds(learned.digests, groups, sets, seed),
         )
         return TrainingData(
-            dataset=dataset, examples=examples, groups=groups, pixels=reading.pixels, numbers=reading.numbers, test=test
+            dataset=dataset,
+            examples=examples,
+            groups=groups,
+            corrections=reading.corrections,
+            pixels=reading.pixels,
+            numbers=reading.numbers,
+            test=test,
         )
 
 
