@@ -53,7 +53,7 @@ from ocelli_gateway.refusals import (
 )
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
-from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.layout import BILL_OF_MATERIALS, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -172,10 +172,7 @@ class Classifiers:
             NotFoundError: there is no such classifier, it serves nothing yet, or it has no export of this format.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        revision = classifier.status.served_revision
-        if revision is None:
-            raise NotFoundError(f"The classifier {classifier_id} has no model{_describe_missing_model(classifier)}")
-        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
+        revision, location = _served_revision(classifier), _location(classifier)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
@@ -189,6 +186,15 @@ class Classifiers:
             raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
         return StoredExport(parts=parts, keys=keys)
+
+    async def find_bill_of_materials(self, caller: Caller, classifier_id: str) -> str:
+        """The key of what the served revision was made from; nothing may be stored there.
+
+        Raises:
+            NotFoundError: there is no such classifier, or it serves nothing yet.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
@@ -319,6 +325,15 @@ class StoredExport:
 
     parts: tuple[ExportPart, ...]
     keys: tuple[str, ...]
+
+
+def _served_revision(classifier: Classifier) -> str:
+    """Raises NotFoundError."""
+    revision = classifier.status.served_revision
+    if revision is None:
+        missing = _describe_missing_model(classifier)
+        raise NotFoundError(f"The classifier {classifier.classifier_id or ''} has no model{missing}")
+    return revision
 
 
 def _location(classifier: Classifier) -> ClassifierLocation:

@@ -5,8 +5,9 @@
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
-                                                                  `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the scores of
+                                                                  `report.json`, `report.html`, `bom.cdx.json` (what it was made
+                                                                  from) and `signature.json` are next to it; its own network, if
+                                                                  it has one, is below `network/`; the scores of
                                                                   its images are below `judged/`, those of each customer's
                                                                   images in a file of their own, so that erasing is complete
     installation/owner.json                                       the installation that the store belongs to
@@ -35,6 +36,8 @@ PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
+BILL_OF_MATERIALS = "bom.cdx.json"
+SIGNATURE = "signature.json"
 NETWORK = "network"
 JUDGED = "judged"
 INSTALLATION = "installation"

@@ -18,9 +18,10 @@ from ocelli_api.revision import definition_sources
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import save_backbone
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
+from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.judged import Judged, save_judged
+from ocelli_training.provenance import Provenance
 from ocelli_training.report import Report, render_page
 from ocelli_training.settings import TrainerSettings
 
@@ -46,6 +47,7 @@ class Results:
     """By customer, see `split_by_customer`."""
     report: Report
     artifact: Artifact
+    provenance: Provenance
 
 
 class RevisionStore:
@@ -92,12 +94,14 @@ class RevisionStore:
             await self._store.delete(self._location.judged_key(self._revision, customer))
         await self._put(REPORT, _json(report))
         await self._put(REPORT_PAGE, render_page(report).encode())
+        await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
 
     async def save_pretrained(self, made: PretrainedClassifier) -> None:
         """Save a pretrained classifier with its own network."""
         await self._save_definition()
         await self._put(REPORT, _json(made.report))
+        await self._put(BILL_OF_MATERIALS, _json(made.provenance.to_json()))
         prefix = self._location.network_prefix(self._revision)
         await save_backbone(self._store, made.network.metadata, made.network.files, prefix=prefix)
         await self._save_artifact(made.artifact)

@@ -117,8 +117,8 @@ class _Request:
     def url(self) -> str:
         return self.source.url or ""
 
-    def fetched(self, path: Path, jail: Path | None = None) -> FetchedSource:
-        return FetchedSource(source=self.source, path=path, jail=jail, limits=self.limits.archive)
+    def fetched(self, path: Path, sha256: str | None, jail: Path | None = None) -> FetchedSource:
+        return FetchedSource(source=self.source, path=path, jail=jail, limits=self.limits.archive, sha256=sha256)
 
     def check_digest(self, digest: str) -> None:
         expected = self.source.pinned_digest
@@ -151,14 +151,15 @@ def _copied(read: Callable[[SourceReader, _Request], AsyncGenerator[bytes]]) -> 
         limits = request.limits
         for delay_seconds in (*limits.retry_delays_seconds, None):
             try:
-                request.check_digest(await copy(reader, request))
-                break
+                digest = await copy(reader, request)
+                request.check_digest(digest)
+                return request.fetched(request.copy, digest)
             except SourceError as error:
                 if not error.transient or delay_seconds is None:
                     raise
                 requested_seconds = max(delay_seconds, error.retry_after_seconds or 0)
                 await asyncio.sleep(min(requested_seconds, limits.longest_retry_delay_seconds))
-        return request.fetched(request.copy)
+        raise AssertionError("the last attempt returns or raises")
 
     return fetch
 
@@ -199,6 +200,7 @@ SCHEMES: Mapping[str, _Scheme] = {
 def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
     """Find a `file://` source in the folder of file sources, and verify its digest."""
     source, is_folder = request.source, request.url.endswith("/")
+    digest = None
     if folder is None:
         raise SourceError("file sources are not enabled; set a folder for them in the installation, or use https")
     try:
@@ -215,9 +217,9 @@ def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
             raise SourceError("it is neither a file nor a folder; give a zip or a folder")
         else:
             request.limits.check_size(status.st_size)
-            if source.sha256 is not None:
-                with path.open("rb") as file:
-                    request.check_digest(hashlib.file_digest(file, "sha256").hexdigest())
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            request.check_digest(digest)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "folder" if is_folder else "file"
         raise SourceError(
@@ -227,7 +229,7 @@ def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
     except (OSError, ValueError, RuntimeError) as error:
         cause = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         raise SourceError(f"it cannot be read{cause}; check the path, and allow the trainer to read it") from error
-    return request.fetched(path, jail)
+    return request.fetched(path, digest, jail)
 
 
 def _resolve_inside(folder: Path, url: str) -> tuple[Path, Path]:

@@ -105,6 +105,8 @@ class FetchedSource:
     jail: Path | None = None
     """The folder that no link may lead out of; None for a private copy."""
     limits: ArchiveLimits
+    sha256: str | None = None
+    """SHA-256 (hex) of the file; None for a folder."""
 
     def open(self) -> ImageArchive | ImageFolder:
         """Open it for iterating over its images.

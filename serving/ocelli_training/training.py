@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
@@ -34,12 +36,14 @@ from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, g
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Input, Provenance, describe_recipe, find_inputs
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.report import Report, describe_artifact, image_name
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
+from ocelli_training.trainer_environment import observe_trainer_environment
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
@@ -78,6 +82,9 @@ class Training:
         self._scratch = scratch
         self._progress = progress
         self._revision = RevisionStore(settings, store)
+        self._inputs: tuple[Input, ...] = ()
+        self._engine_name = ""
+        """What was read, and what computed the features: for the provenance only."""
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -139,7 +146,18 @@ class Training:
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
-        await self._revision.save(Results(definition=document, judged=parts, report=report, artifact=artifact))
+        provenance = Provenance(
+            classifier=settings.classifier,
+            artifact=artifact,
+            backbone=metadata,
+            inputs=self._inputs,
+            recipe=describe_recipe(definition, fit.recipe, choice.description),
+            environment=await asyncio.to_thread(observe_trainer_environment),
+            engine=self._engine_name,
+            made_at=format_time(datetime.now(UTC), timespec="seconds"),
+        )
+        results = Results(definition=document, judged=parts, report=report, artifact=artifact, provenance=provenance)
+        await self._revision.save(results)
         message = f"Trained on {len(data.dataset.examples)} images"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -266,6 +284,7 @@ class Training:
             check_test_set(self._settings.classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
         judged_on = () if test_set is None else test_set.examples
+        self._inputs = find_inputs((*sets, *sets_of_test), every)
         return dataset, test_set, [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
 
     def _extract(
@@ -279,6 +298,7 @@ class Training:
     ) -> _TrainingData:
         """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
+        self._engine_name = engine.name
         count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         # A test set changes nothing about what is learned.

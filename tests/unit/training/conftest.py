@@ -201,7 +201,7 @@ class Trainer:
         """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         return subprocess.Popen(
             [sys.executable, "-m", "ocelli_training"],
             env={**kept, **self.environment, **environment},
