@@ -8,7 +8,8 @@
 
 `artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine, such as times.
 Its digest is the artifact's digest, and it is reproducible. There is never a pickle. The definition and the reports are stored
-with the artifact but are not part of it: erasing a source changes the definition, not what was learned.
+with the artifact but are not part of it: erasing a source changes the definition, not what was learned. Neither is its
+signature.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from safetensors import SafetensorError
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
+from ocelli_api.signing_keys import PublicKey
 from ocelli_model.backbone import Precision
 from ocelli_model.heads import DECISION_THRESHOLD, Heads, Rejection
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
+from ocelli_model.signature import SignatureError, SignedArtifact, Signer, save_signature, verify_stored_signature
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
@@ -122,8 +125,10 @@ class Artifact:
         return sha256_hex(self.to_files()[0])
 
 
-async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifact: Artifact) -> str:
-    """Write the artifact of a revision and return its digest.
+async def save_artifact(
+    store: ObjectStore, location: ClassifierLocation, artifact: Artifact, signer: Signer | None = None
+) -> str:
+    """Write the artifact of a revision, signed if there is a signer, and return its digest.
 
     Raises:
         StoreUnavailableError: see there.
@@ -131,17 +136,28 @@ async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifa
     metadata, files = artifact.to_files()
     for name, data in files.items():
         await store.put(location.artifact_key(artifact.revision, name), data)
+    digest = sha256_hex(metadata)
+    if signer is not None:
+        await save_signature(store, SignedArtifact(location=location, revision=artifact.revision, digest=digest), signer)
     await store.put(location.artifact_key(artifact.revision, ARTIFACT_METADATA), metadata)
-    return sha256_hex(metadata)
+    return digest
 
 
 async def load_artifact(
-    store: ObjectStore, location: ClassifierLocation, revision: str, *, expected_digest: str | None = None
+    store: ObjectStore,
+    location: ClassifierLocation,
+    revision: str,
+    *,
+    expected_digest: str | None = None,
+    trusted: Sequence[PublicKey] = (),
 ) -> Artifact:
     """Read the artifact of a revision and verify all digests, and the artifact's own digest if it is given.
 
+    One of the keys in `trusted` must have signed it; without any, its signature is not read.
+
     Raises:
-        ArtifactError: it is missing, damaged, another one than expected, or of a version that this program cannot read.
+        ArtifactError: it is missing, damaged, another one than expected, not signed by a trusted key, or of a version that this
+            program cannot read.
         StoreUnavailableError: see there.
     """
     what = f"artifact of {location.classifier_id}, revision {revision}"
@@ -149,6 +165,11 @@ async def load_artifact(
     digest = sha256_hex(metadata)
     if expected_digest is not None and digest != expected_digest:
         raise ArtifactError(f"{what}: its digest is {digest} instead of {expected_digest}; train the revision again")
+    if trusted:
+        try:
+            await verify_stored_signature(store, SignedArtifact(location=location, revision=revision, digest=digest), trusted)
+        except SignatureError as error:
+            raise ArtifactError(f"{what}: {error}") from error
     try:
         document = parse_document(metadata)
         version = document["formatVersion"]

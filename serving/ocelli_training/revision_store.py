@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import parse_spec
+from ocelli_api.pods import Environment
 from ocelli_api.revision import definition_sources
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import save_backbone
+from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
@@ -54,9 +56,12 @@ class RevisionStore:
     """What is stored of the revision of one attempt. Every method raises ObjectStoreError where the store fails."""
 
     def __init__(self, settings: TrainerSettings, store: ObjectStore) -> None:
+        """Raises SigningKeyError."""
         self._store = store
         self._location = settings.location
         self._revision = settings.revision
+        self._trusted = settings.signing_public_keys
+        self._signer = _load_signer(settings)
         self._definition_key = settings.location.training_key(settings.revision, settings.attempt, DEFINITION)
 
     async def load_definition(self) -> dict[str, Any]:
@@ -78,7 +83,7 @@ class RevisionStore:
         if not await self._store.exists(self._location.artifact_key(self._revision, ARTIFACT_METADATA)):
             return None
         try:
-            return await load_artifact(self._store, self._location, self._revision)
+            return await load_artifact(self._store, self._location, self._revision, trusted=self._trusted)
         except ArtifactError as error:
             logger.warning("artifact.unusable", extra={"error": str(error)})
             return None
@@ -115,11 +120,31 @@ class RevisionStore:
         return definition
 
     async def _save_artifact(self, artifact: Artifact, counts: Mapping[str, int] | None = None) -> None:
-        digest = await save_artifact(self._store, self._location, artifact)
-        logger.info("artifact.stored", extra={"digest": digest, **(counts or {})})
+        digest = await save_artifact(self._store, self._location, artifact, self._signer)
+        signed_by = {} if self._signer is None else {"signed_by": self._signer.public_key.key_id}
+        logger.info("artifact.stored", extra={"digest": digest, **signed_by, **(counts or {})})
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
+
+
+def _load_signer(settings: TrainerSettings) -> Signer | None:
+    """None: artifacts are not signed."""
+    trusted = settings.signing_public_keys
+    if not settings.signing_key.pem:
+        if trusted:
+            raise SigningKeyError(
+                f"inference servers use only signed artifacts ({Environment.SIGNING_PUBLIC_KEYS} is set), and there is no "
+                f"signing key; set {Environment.SIGNING_KEY} from the Secret of the installation's signing key"
+            )
+        return None
+    signer = Signer.parse(settings.signing_key.pem)
+    if trusted and signer.public_key not in trusted:
+        raise SigningKeyError(
+            f"the signing key's public key is {signer.public_key}, which inference servers do not trust; add it to "
+            f"{Environment.SIGNING_PUBLIC_KEYS} (in the chart: signing.publicKeys), or use another key in the Secret"
+        )
+    return signer
 
 
 def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:

@@ -9,6 +9,7 @@ from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
 from ocelli_api.pods import Environment
 from ocelli_api.settings import FOLDER, NETWORKS, TEMPORARY_FOLDER, SettingType, optional, setting
+from ocelli_api.signing_keys import PrivateKeyText
 from ocelli_storage.layout import ClassifierLocation
 
 
@@ -31,6 +32,8 @@ def _parse_backbone(item: str) -> InstalledBackbone:
     return InstalledBackbone(name=name, digest=digest)
 
 
+# It is parsed later: messages about settings show their values.
+_PRIVATE_KEY = SettingType("a private key", PrivateKeyText)
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
 
 
@@ -50,6 +53,8 @@ class TrainerSettings(PodSettings):
     """Private networks that sources may be fetched from."""
     sources_denied_networks: str = setting(Environment.SOURCES_DENIED_NETWORKS, NETWORKS, "")
     """Networks that sources must not be fetched from, even if they are public or allowed."""
+    signing_key: PrivateKeyText = setting(Environment.SIGNING_KEY, _PRIVATE_KEY, "")
+    """Private key of Ed25519 in PEM that artifacts are signed with. Empty: they are not signed."""
     scratch_folder: Path = setting(Environment.SCRATCH_FOLDER, TEMPORARY_FOLDER, "")
     """Folder for temporary files. Empty: the system's temporary folder."""
 

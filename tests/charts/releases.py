@@ -37,9 +37,12 @@ API_VERSIONS = (
 """Objects that a cluster needs for an installation of the whole chart."""
 
 PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
+PUBLIC_KEY = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+"""Of the first test vector of RFC 8032."""
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "sources": {"allowedNetworks": ["10.20.0.0/16", "fd12::/48"], "deniedNetworks": ["10.20.3.0/24"]},
+    "signing": {"secretName": "ocelli-signing", "publicKeys": [PUBLIC_KEY]},
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
     "operator": {
         "replicas": 2,
