@@ -168,7 +168,13 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         # How long a download takes is unknown, and a percentage that stands still would look stuck.
         return None
     progress = Progress(
-        percent=min(max(report.percent, 0), 100), stage=str(report.stage), estimated_completion=report.estimated_completion
+        percent=min(max(report.percent, 0), 100),
+        stage=str(report.stage),
+        estimated_completion=report.estimated_completion,
+        images=report.images,
+        images_total=report.images_total,
+        device=report.device,
+        accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
     )
     if before is None or before.stage != progress.stage:
         return progress

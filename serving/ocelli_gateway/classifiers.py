@@ -52,7 +52,7 @@ from ocelli_gateway.refusals import (
     UnavailableError,
 )
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
 from ocelli_storage.layout import BILL_OF_MATERIALS, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -354,6 +354,7 @@ def _build_details(
         explanation=_explain(classifier),
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
+        progress=_training_progress(classifier.status),
     )
 
 
@@ -372,6 +373,22 @@ def _describe_missing_model(classifier: Classifier) -> str:
     if lifecycle(classifier) is Lifecycle.FAILED:
         return ": its training failed or its revision was refused; see explanation in its details."
     return " yet; wait until its training has succeeded."
+
+
+def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
+    """The progress in status; None if no training is running."""
+    progress = status.progress
+    if progress is None:
+        return None
+    return TrainingProgress(
+        stage=progress.stage,
+        percent=progress.percent,
+        images=progress.images,
+        images_total=progress.images_total,
+        device=progress.device,
+        accuracy=None if progress.accuracy is None else float(progress.accuracy),
+        estimated_completion=progress.estimated_completion,
+    )
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:

@@ -299,6 +299,7 @@ class Training:
         """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
         self._engine_name = engine.name
+        self._progress.report_device(engine.name)
         count, learned = len(numbers), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         # A test set changes nothing about what is learned.
@@ -313,7 +314,7 @@ class Training:
                 if len(examples_here):
                     view_features[rows] = engine.features(_VIEWS[view](examples_here))
             prints[rows] = fingerprints(images)
-            self._progress.report(min(start + _BATCH_IMAGES, count) / count)
+            self._progress.report_images(min(start + _BATCH_IMAGES, count), count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
         images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
         sets = np.array([example.set_index for example in images_of_all], dtype=np.intp)
@@ -353,6 +354,7 @@ class Training:
             )
         else:
             evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)
+        self._progress.report_accuracy(evaluation.accuracy)
         logger.info(
             "heads.evaluated",
             extra={
