@@ -17,7 +17,7 @@ from ocelli_api.documents import build_document
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
-from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
+from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, ClassifierLocation, backbone_key
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.raw_http import head
 from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage, wait_for
@@ -67,6 +67,22 @@ def test_onnx_model_is_an_addition_of_ours(stage: Stage, client: V3Client) -> No
     response = client.http.get(f"/v3/classifiers/{identity}/onnx_model")
     assert (response.status_code, response.content) == (200, BODY + b" and another head")
     assert response.headers["content-disposition"] == f'attachment; filename="{identity}.onnx"'
+
+
+def test_the_bill_of_materials_of_the_served_revision_is_an_addition_of_ours(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("bom")
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    stage.run(stage.objects.put(location.artifact_key(revision, BILL_OF_MATERIALS), b'{"bomFormat": "CycloneDX"}'))
+    response = client.http.get(f"/v3/classifiers/{identity}/bom")
+    assert (response.status_code, response.content) == (200, b'{"bomFormat": "CycloneDX"}')
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.cdx.json"'
+
+
+def test_a_revision_of_an_earlier_release_has_no_bill_of_materials_and_says_so(client: V3Client) -> None:
+    identity = client.ready("nobom")
+    words = "has no bill of materials, because an earlier release trained it; retrain the classifier"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/bom"), 404, "not_found", words)
 
 
 @pytest.mark.contract_row("A1/core_ml_enabled")

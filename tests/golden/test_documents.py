@@ -195,6 +195,17 @@ STATUSES: dict[str, Document] = {
     "empty": {},
     "unseen": {"observedGeneration": -1},
     "full": FULL_STATUS,
+    "measured progress": {
+        "observedGeneration": 1,
+        "progress": {
+            "percent": 40,
+            "stage": "Extracting",
+            "images": 64,
+            "imagesTotal": 500,
+            "device": "OpenVINO CPU float32",
+            "accuracy": "0.934",
+        },
+    },
     "progress without an estimate": {"observedGeneration": 1, "progress": {"percent": 0, "stage": "Reading"}},
     "later release": {
         **LATER,
@@ -256,8 +267,16 @@ FULL_PROGRESS: Document = {
     "dataValid": True,
     "estimatedCompletion": "2026-01-02T03:05:00Z",
 }
+MEASURED_PROGRESS: Document = {
+    **FULL_PROGRESS,
+    "images": 64,
+    "imagesTotal": 500,
+    "device": "OpenVINO CPU float32",
+    "accuracy": 0.934,
+}
 PROGRESS: dict[str, Document] = {
     "full": FULL_PROGRESS,
+    "measured": MEASURED_PROGRESS,
     "later release": {**FULL_PROGRESS, **LATER},
     **{f"without {name}": {key: value for key, value in FULL_PROGRESS.items() if key != name} for name in FULL_PROGRESS},
     **{
