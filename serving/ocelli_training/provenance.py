@@ -150,7 +150,7 @@ class Provenance:
 def describe_recipe(definition: ClassifierSpec, recipe: Recipe, backbone: str) -> dict[str, str]:
     """How a revision was learned. `backbone` says why the backbone was chosen."""
     return {
-        "strategy": "LinearProbe",
+        "strategy": str(definition.model.strategy),
         "seed": str(definition.model.seed),
         "backbone": backbone,
         "views": " ".join(recipe.views),
