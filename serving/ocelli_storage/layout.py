@@ -6,10 +6,13 @@
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json`, `report.html`, `bom.cdx.json` (what it was made
-                                                                  from) and `signature.json` are next to it; its own network, if
-                                                                  it has one, is below `network/`; the scores of
-                                                                  its images are below `judged/`, those of each customer's
-                                                                  images in a file of their own, so that erasing is complete
+                                                                  from) and `signature.json` are next to it; its own network,
+                                                                  if it has one, is below `network/`; what was
+                                                                  computed of single images is below `image-data/`, that of
+                                                                  each customer's images in `image-data/customer-<key>/`, so
+                                                                  that whoever erases images deletes files: the judged
+                                                                  scores, and, for the revision trained last, the feature
+                                                                  cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -39,11 +42,13 @@ REPORT_PAGE = "report.html"
 BILL_OF_MATERIALS = "bom.cdx.json"
 SIGNATURE = "signature.json"
 NETWORK = "network"
-JUDGED = "judged"
+IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
+
+
 _CUSTOMER = "customer-"
 
 
@@ -91,14 +96,14 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
-    def judged_prefix(self, revision: str) -> str:
-        """Prefix of the judged scores of a revision."""
-        return self.artifact_key(revision, JUDGED)
+    def image_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single images, and that is erased with them."""
+        return self.artifact_key(revision, IMAGE_DATA)
 
-    def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the images of one customer (by key), or of all images without a customer."""
-        file = "images" if customer is None else f"{_CUSTOMER}{customer}"
-        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+    def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the images of one customer (by key), or about all images without a customer."""
+        folder = "" if customer is None else f"{_CUSTOMER}{customer}/"
+        return f"{self.image_data_prefix(revision)}/{folder}{file}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -112,10 +117,13 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's images, or (None) of any images."""
-    folder, _, file = key.rpartition("/")
-    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
+def is_image_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about images: of this customer's, or (None) of any."""
+    parts = key.split("/")
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…
+    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [IMAGE_DATA]:
+        return False
+    return customer is None or parts[6:7] == [f"{_CUSTOMER}{customer}"]
 
 
 def uploads_prefix(namespace: str) -> str:
