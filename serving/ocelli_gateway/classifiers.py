@@ -22,7 +22,7 @@ from ocelli_api.classifier import (
     DataRetention,
 )
 from ocelli_api.conditions import ConditionType
-from ocelli_api.export import ExportFormat, ExportPart
+from ocelli_api.export import ExportFormat, ExportPart, build_core_ml_description
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
@@ -185,7 +185,9 @@ class Classifiers:
             why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
             raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
-        return StoredExport(parts=parts, keys=keys)
+        named = f"{classifier_id}, revision {revision}, made with Ocelli"
+        description = build_core_ml_description(named) if export is ExportFormat.CORE_ML else b""
+        return StoredExport(parts=parts, keys=keys, description=description)
 
     async def find_bill_of_materials(self, caller: Caller, classifier_id: str) -> str:
         """The key of what the served revision was made from; nothing may be stored there.
@@ -321,10 +323,11 @@ class Classifiers:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredExport:
-    """The parts of an export, and their keys."""
+    """The parts of an export, their keys, and what follows them."""
 
     parts: tuple[ExportPart, ...]
     keys: tuple[str, ...]
+    description: bytes = b""
 
 
 def _served_revision(classifier: Classifier) -> str:

@@ -38,7 +38,8 @@ async def open_export(objects: ObjectStore, export: StoredExport) -> ExportFile:
             raise UnavailableError("The object store has lost a part of this model; retrain the classifier.") from error
         if size_bytes != part.size_bytes:
             raise UnavailableError("A part of this model is damaged in the object store; retrain the classifier.")
-    return ExportFile(size_bytes=sum(part.size_bytes for part in export.parts), chunks=_read(objects, export))
+    size_bytes = sum(part.size_bytes for part in export.parts) + len(export.description)
+    return ExportFile(size_bytes=size_bytes, chunks=_read(objects, export))
 
 
 async def open_bill_of_materials(objects: ObjectStore, classifier_id: str, key: str) -> ExportFile:
@@ -62,3 +63,5 @@ async def _read(objects: ObjectStore, export: StoredExport) -> AsyncIterator[byt
     for key in export.keys:
         async for chunk in objects.open_read(key, CHUNK_BYTES):
             yield chunk
+    if export.description:
+        yield export.description

@@ -6,10 +6,10 @@
     …                   the artifact's parts of exports
     artifact.json       all other data and the digests of the other files; written last, so that it completes the artifact
 
-`artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine, such as times.
-Its digest is the artifact's digest, and it is reproducible. There is never a pickle. The definition and the reports are stored
-with the artifact but are not part of it: erasing a source changes the definition, not what was learned. Neither is its
-signature.
+`artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine: no times, and
+nothing that is particular to a cluster, such as the id of the Classifier. Its digest is the artifact's digest, and it is
+reproducible. There is never a pickle. The definition and the reports are stored with the artifact but are not part of it:
+erasing a source changes the definition, not what was learned. Neither is its signature.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
-FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)
-"""Version 1 has no precision of the features."""
+FORMAT_VERSION = 3
+READ_VERSIONS = (1, 2, 3)
+"""Versions 1 and 2 have the id of the Classifier, and version 1 has no precision of the features."""
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
@@ -68,7 +68,8 @@ def library_versions() -> Mapping[str, str]:
 class Artifact:
     """The result of a training."""
 
-    classifier_id: str
+    classifier_id: str | None = None
+    """Of the Classifier, in artifacts of format versions 1 and 2; None: the artifact does not depend on it."""
     revision: str
     class_names: tuple[str, ...]
     """In the order of the definition, which is also that of the heads."""
@@ -103,9 +104,7 @@ class Artifact:
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
         document: dict[str, Any] = {
-            # An artifact that was loaded keeps its version and so its digest.
-            "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
-            "classifierID": self.classifier_id,
+            "formatVersion": self._format_version,
             "revision": self.revision,
             "classes": classes,
             "backbone": backbone,
@@ -117,7 +116,16 @@ class Artifact:
         }
         if isinstance(self.heads, Heads) and self.heads.power is not None:
             document["featurePower"] = self.heads.power
+        if self.classifier_id is not None:
+            document["classifierID"] = self.classifier_id
         return canonical_bytes(document), {heads_file: heads, **self.export_files}
+
+    @property
+    def _format_version(self) -> int:
+        """An artifact that was loaded keeps its version and so its digest."""
+        if self.precision is None:
+            return 1
+        return FORMAT_VERSION if self.classifier_id is None else 2
 
     @property
     def digest(self) -> str:
@@ -176,7 +184,7 @@ async def load_artifact(
         if version not in READ_VERSIONS:
             raise ArtifactError(
                 f"{what}: {ARTIFACT_METADATA} has format version {version}; this program reads versions "
-                f"{' and '.join(map(str, READ_VERSIONS))}. Use one version of Ocelli for all its parts"
+                f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}. Use one version of Ocelli for all its parts"
             )
         file = OUTPUT_HEAD_FILE if OUTPUT_HEAD_FILE in document["files"] else HEADS_FILE
         data = await _get(store, location.artifact_key(revision, file), what)
@@ -185,12 +193,12 @@ async def load_artifact(
         classes, summary = document["classes"], ArtifactSummary.parse(document)
         if file == HEADS_FILE and any(item["threshold"] != DECISION_THRESHOLD for item in classes):
             raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train the revision again")
-        if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
-            raise ArtifactError(
-                f"{what}: it belongs to revision {document['revision']} of {document['classifierID']}; train again"
-            )
+        classifier_id = document["classifierID"] if version < FORMAT_VERSION else None
+        owner = location.classifier_id if classifier_id is None else classifier_id
+        if (owner, document["revision"]) != (location.classifier_id, revision):
+            raise ArtifactError(f"{what}: it belongs to revision {document['revision']} of {owner}; train again")
         return Artifact(
-            classifier_id=document["classifierID"],
+            classifier_id=classifier_id,
             revision=document["revision"],
             class_names=summary.class_names,
             heads=parse_fields(OutputHead, parse_document(data))

@@ -88,7 +88,6 @@ async def import_pretrained(
     progress.report(_NETWORK_BUILT)
     metadata = network.metadata
     artifact = Artifact(
-        classifier_id=settings.location.classifier_id,
         revision=settings.revision,
         class_names=head.class_names,
         heads=head,
@@ -102,7 +101,7 @@ async def import_pretrained(
     described = _describe(files, network, meaning, head)
     report = {
         "formatVersion": REPORT_FORMAT_VERSION,
-        **describe_artifact(settings.classifier, artifact, network.description),
+        **describe_artifact(settings, artifact, network.description),
         "pretrained": described,
     }
     logger.info(
@@ -115,6 +114,7 @@ async def import_pretrained(
     )
     provenance = Provenance(
         classifier=settings.classifier,
+        classifier_id=settings.classifier_id,
         artifact=artifact,
         backbone=metadata,
         inputs=_find_inputs(described),

@@ -51,6 +51,7 @@ class Provenance:
 
     classifier: str
     """`namespace/name`."""
+    classifier_id: str
     artifact: Artifact
     backbone: BackboneMetadata
     inputs: Sequence[Input]
@@ -87,7 +88,7 @@ class Provenance:
                     "modelCard": self._describe_card([item["bom-ref"] for item in inputs]),
                     "properties": _properties(
                         {
-                            "classifierID": artifact.classifier_id,
+                            "classifierID": self.classifier_id,
                             **{f"recipe:{name}": value for name, value in self.recipe.items()},
                             "engine": self.engine,
                             "cpu:architecture": environment.cpu.architecture,

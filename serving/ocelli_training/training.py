@@ -54,7 +54,7 @@ class Training:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
             OSError: see there; `ocelli_training.failure` describes each of them.
         """
-        settings, location = self._settings, self._settings.location
+        settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._revision.load_definition()
@@ -70,15 +70,8 @@ class Training:
         data = await self._data.read(document, metadata, seed=definition.model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
-        exports = await build_exports(
-            self._store,
-            metadata,
-            fit.heads,
-            data.dataset.class_names,
-            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
-        )
+        exports = await build_exports(self._store, metadata, fit.heads, data.dataset.class_names)
         artifact = Artifact(
-            classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
             heads=fit.heads,
@@ -91,7 +84,7 @@ class Training:
             export_files=exports.files,
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, choice.description),
+            artifact=describe_artifact(settings, artifact, choice.description),
             dataset=data.dataset,
             recipe=fit.recipe,
             evaluation=evaluation,
@@ -109,6 +102,7 @@ class Training:
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
         provenance = Provenance(
             classifier=settings.classifier,
+            classifier_id=settings.classifier_id,
             artifact=artifact,
             backbone=metadata,
             inputs=data.inputs,

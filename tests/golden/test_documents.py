@@ -518,8 +518,8 @@ def record_artifacts() -> Document:
         ),
         ExportFormat.ONNX: (),
     }
+    named: Document = {"classifier_id": "dogs_19"}
     common: Document = {
-        "classifier_id": "dogs_19",
         "revision": "0123456789",
         "class_names": ("beagle", "husky"),
         "backbone_name": "EfficientNetLite0",
@@ -527,12 +527,24 @@ def record_artifacts() -> Document:
         "metrics": {"accuracy": 0.934, "classes": []},
         "library_versions": {"ocelli": "0.1.0", "numpy": "2.4.0"},
     }
+    trained: Document = {
+        "heads": heads,
+        "precision": Precision.FLOAT32,
+        "preprocessing": squash,
+        "exports": exports,
+    }
+    imported: Document = {
+        "heads": outputs,
+        "precision": Precision.FLOAT32,
+        "preprocessing": crop,
+        "backbone_place": PartPlace.ARTIFACT,
+    }
     artifacts = {
-        "heads": Artifact(**common, heads=heads, precision=Precision.FLOAT32, preprocessing=squash, exports=exports),
-        "outputs": Artifact(
-            **common, heads=outputs, precision=Precision.FLOAT32, preprocessing=crop, backbone_place=PartPlace.ARTIFACT
-        ),
-        "format 1": Artifact(**common, heads=heads, precision=None, preprocessing=squash),
+        "heads": Artifact(**common, **trained),
+        "outputs": Artifact(**common, **imported),
+        "format 2 heads": Artifact(**common, **named, **trained),
+        "format 2 outputs": Artifact(**common, **named, **imported),
+        "format 1": Artifact(**common, **named, heads=heads, precision=None, preprocessing=squash),
     }
     backbones = {
         "full": BackboneMetadata(

@@ -69,7 +69,6 @@ async def _install(store: ObjectStore, backbone_digest: str, signer: Signer | No
         offset=0 * ones,
     )
     artifact = Artifact(
-        classifier_id=CLASSIFIER_ID,
         revision=REVISION,
         class_names=CLASS_NAMES,
         heads=heads,
