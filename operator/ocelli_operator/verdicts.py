@@ -176,7 +176,7 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         device=report.device,
         accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
     )
-    if before is None or before.stage != progress.stage:
+    if before is None:
         return progress
     written = observed.memory.progress_written_at
     due = written is None or observed.now - written >= PROGRESS_WRITE_INTERVAL
