@@ -111,8 +111,11 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and what trainings computed of single images. Returns the number of uploads."""
-        uploads = await self._list(location.uploads_prefix)
+        """Delete uploads, copies of sources, and what trainings computed of single images.
+
+        Returns the number of uploads and copies.
+        """
+        uploads = [*await self._list(location.uploads_prefix), *await self._list(location.sources_prefix)]
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for item in await self._list(location.artifacts_prefix):

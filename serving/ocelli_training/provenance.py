@@ -156,6 +156,7 @@ def describe_recipe(definition: ClassifierSpec, recipe: Recipe, backbone: str) -
         "backbone": backbone,
         "views": " ".join(recipe.views),
         "penalty": repr(float(recipe.penalty)),
+        "corrections": str(len(definition.corrections) or ""),
     }
 
 

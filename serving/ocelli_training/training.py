@@ -97,6 +97,7 @@ class Training:
             input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
+            corrections=data.corrections,
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
@@ -113,7 +114,7 @@ class Training:
         )
         results = Results(judged=parts, report=report, artifact=artifact, provenance=provenance, features=self._data.cache)
         await self._revision.save(results)
-        message = f"Trained on {len(data.dataset.examples)} images"
+        message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:

@@ -25,6 +25,7 @@ from ocelli_model.engine import Engine, available_device, device_for, load_engin
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.corrections import CorrectionCounts, count_corrections
 from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset, example_sets
 from ocelli_training.extraction import Extraction, Wanted, wanted_views
 from ocelli_training.feature_cache import (
@@ -62,6 +63,7 @@ class TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    corrections: CorrectionCounts
     inputs: tuple[Input, ...]
     """What was read, for the provenance."""
     engine_name: str
@@ -81,6 +83,7 @@ class _Reading:
 
     dataset: Dataset
     test_set: TestSet | None
+    corrections: CorrectionCounts
     document: dict[str, Any]
     """The definition that was read."""
     images: ImageReader
@@ -218,7 +221,7 @@ class DataReader:
         finally:
             images.close()
         readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings)
+        dataset = build_dataset(sets, readings, definition.corrections)
         for report in dataset.reports:
             logger.info(
                 "examples.read",
@@ -232,12 +235,22 @@ class DataReader:
                 },
             )
         check_dataset(classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        test_set = build_test_set(sets_of_test, readings_of_test, dataset, definition.corrections)
         if test_set is not None:
             check_test_set(classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
+        corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
+        if definition.corrections:
+            logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
         inputs = find_inputs((*sets, *sets_of_test), every)
-        return _Reading(dataset=dataset, test_set=test_set, document=document, images=images, inputs=inputs)
+        return _Reading(
+            dataset=dataset,
+            test_set=test_set,
+            corrections=corrections,
+            document=document,
+            images=images,
+            inputs=inputs,
+        )
 
     def _prepare(self, reading: _Reading, computed: _Computed, seed: int) -> TrainingData:
         """Find near duplicates, and assign folds. Fingerprints are only needed until then."""
@@ -274,6 +287,7 @@ class DataReader:
             dataset=dataset,
             examples=examples,
             groups=groups,
+            corrections=reading.corrections,
             inputs=reading.inputs,
             engine_name=computed.engine_name,
             test=test,

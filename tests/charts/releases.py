@@ -41,7 +41,14 @@ PUBLIC_KEY = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 """Of the first test vector of RFC 8032."""
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
-    "sources": {"allowedNetworks": ["10.20.0.0/16", "fd12::/48"], "deniedNetworks": ["10.20.3.0/24"]},
+    "sources": {
+        "allowedNetworks": ["10.20.0.0/16", "fd12::/48"],
+        "deniedNetworks": ["10.20.3.0/24"],
+        "proxy": "http://proxy.example.com:3128",
+        "caConfigMap": "company-ca",
+        "cache": True,
+        "identityBuckets": ["s3://training", "gs://pictures"],
+    },
     "signing": {"secretName": "ocelli-signing", "publicKeys": [PUBLIC_KEY]},
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
     "operator": {

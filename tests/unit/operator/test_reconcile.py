@@ -36,6 +36,7 @@ from tests.unit.operator.factories import (
     make_classifier,
     make_job,
     make_pod,
+    make_polls,
     make_settings,
     make_starts,
 )
@@ -179,6 +180,7 @@ class Stage:
                 metrics=self.metrics,
                 settings=make_settings(),
                 starts=make_starts(),
+                source_polls=make_polls(),
                 clock=lambda: self.now,
             )
         )
