@@ -172,9 +172,13 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         percent=min(max(report.percent, 0), 100),
         stage=str(report.stage),
         estimated_completion=report.estimated_completion,
+        images=report.images,
+        images_total=report.images_total,
+        device=report.device,
+        accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
         fine_tuning=None if report.fine_tuning is None else _describe_tuning(report.fine_tuning),
     )
-    if before is None or before.stage != progress.stage:
+    if before is None:
         return progress
     written = observed.memory.progress_written_at
     due = written is None or observed.now - written >= PROGRESS_WRITE_INTERVAL

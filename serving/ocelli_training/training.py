@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact, library_versions
 from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
@@ -21,11 +24,13 @@ from ocelli_training.learned import NOT_TUNED, TUNED
 from ocelli_training.learner import Learner
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Provenance, describe_recipe
 from ocelli_training.report import Report, describe_artifact
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import compare_stored, needs_pixels
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import DataReader
 
 logger = logging.getLogger(__name__)
@@ -53,7 +58,7 @@ class Training:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, TuningError,
             ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each of them.
         """
-        settings, location = self._settings, self._settings.location
+        settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._revision.load_definition()
@@ -70,7 +75,7 @@ class Training:
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         preprocessing = metadata.preprocessing
         tunes = definition.model.strategy is Strategy.FINE_TUNE
-        whole = tunes or await needs_pixels(self._store, location, settings.baseline_revision, metadata)
+        whole = tunes or await needs_pixels(self._store, settings.location, settings.baseline_revision, metadata)
         with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
             data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
             learned = await learner.learn(definition, metadata, choice.description, data)
@@ -81,11 +86,10 @@ class Training:
             learned.metadata,
             learned.fit.heads,
             data.dataset.class_names,
-            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
             own_files=None if learned.network is None else learned.network.files,
         )
+        self._progress.report_accuracy(judgement.evaluation.accuracy)
         artifact = Artifact(
-            classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
             heads=learned.fit.heads,
@@ -100,7 +104,7 @@ class Training:
             library_versions=library_versions() if learned.network is None else library_versions("torch", "torchvision"),
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, learned.description),
+            artifact=describe_artifact(settings, artifact, learned.description),
             dataset=data.dataset,
             recipe=learned.fit.recipe,
             evaluation=judgement.evaluation,
@@ -115,10 +119,22 @@ class Training:
             before_tuning=judgement.before_tuning,
         )
         await self._progress.begin(Stage.STORING)
+        provenance = Provenance(
+            classifier=settings.classifier,
+            classifier_id=settings.classifier_id,
+            artifact=artifact,
+            backbone=metadata,
+            inputs=data.inputs,
+            recipe=describe_recipe(definition, learned.fit.recipe, choice.description, learned.tuning),
+            environment=await asyncio.to_thread(observe_trainer_environment),
+            engine=data.engine_name,
+            made_at=format_time(datetime.now(UTC), timespec="seconds"),
+        )
         results = Results(
             judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
             artifact=artifact,
+            provenance=provenance,
             features=self._data.cache,
             network=learned.network,
         )
