@@ -143,7 +143,10 @@ class ReferenceReader:
         status, revisions = classifier.status, find_revisions(classifier)
         return References(
             revisions=revisions,
-            trainings=frozenset([(status.training_revision, status.attempt)] if status.training_revision else []),
+            # The last attempt that failed keeps its report.
+            trainings=frozenset(
+                (revision, status.attempt) for revision in (status.training_revision, status.failed_revision) if revision
+            ),
             uploads=await self._find_uploads(live, classifier, location, revisions),
         )
 

@@ -168,7 +168,7 @@ def _find_started(kind: StartKind, workloads: Workloads) -> list[str]:
 def _has_started(job: ObservedJob, pods: Iterable[ObservedPod]) -> bool:
     return any(
         pod.component == Component.TRAINING
-        and (pod.identity.revision, pod.attempt) == (job.identity.revision, job.attempt)
+        and (pod.identity.revision, pod.attempt, pod.step) == (job.identity.revision, job.attempt, job.step)
         and pod.phase != "Pending"
         for pod in pods
     )

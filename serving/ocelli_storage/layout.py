@@ -3,6 +3,9 @@
     backbones/<digest>/…                                          written by the installation only, readable by all
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
+                                                                  a check before the training adds `check/`: its outcome and its
+                                                                  reports; and `pictures/`: what it read, for the training, the
+                                                                  pictures of each customer in files of their own
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
@@ -37,6 +40,11 @@ REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
 JUDGED = "judged"
+CHECK = "check"
+CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
+CHECK_REPORT = f"{CHECK}/{REPORT}"
+CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
+PICTURES = "pictures"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
@@ -75,8 +83,16 @@ class ClassifierLocation:
         return f"{self._prefix(UPLOADS)}/{sha256}.zip"
 
     def training_key(self, revision: str, attempt: int, file: str) -> str:
-        """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
+        """Key of a file of one attempt, such as `DEFINITION` or `CHECK_REPORT`."""
         return f"{self._prefix(TRAININGS)}/{revision}/{attempt}/{file}"
+
+    def pictures_prefix(self, revision: str, attempt: int) -> str:
+        """Prefix of the pictures that the check of an attempt read."""
+        return self.training_key(revision, attempt, PICTURES)
+
+    def pictures_key(self, revision: str, attempt: int, customer: str | None, suffix: str) -> str:
+        """Key of a file of the checked pictures of one customer (by key), or of all pictures without a customer."""
+        return f"{self.pictures_prefix(revision, attempt)}/{_owned_name(customer)}.{suffix}"
 
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
@@ -96,8 +112,7 @@ class ClassifierLocation:
 
     def judged_key(self, revision: str, customer: str | None) -> str:
         """Key of the judged scores of the pictures of one customer (by key), or of all pictures without a customer."""
-        file = "pictures" if customer is None else f"{_CUSTOMER}{customer}"
-        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+        return f"{self.judged_prefix(revision)}/{_owned_name(customer)}.safetensors"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -113,8 +128,27 @@ class ClassifierLocation:
 
 def is_judged(key: str, customer: str | None = None) -> bool:
     """Whether a key is that of judged scores: of this customer's pictures, or (None) of any pictures."""
-    folder, _, file = key.rpartition("/")
-    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
+    return _is_in(JUDGED, key, customer)
+
+
+def is_of_pictures(key: str, customer: str | None = None) -> bool:
+    """Whether an object has to go with its pictures: judged scores, or what a check read. With a customer: whether it is about
+    the pictures of this customer."""
+    return _is_in(JUDGED, key, customer) or _is_in(PICTURES, key, customer)
+
+
+def is_page(key: str) -> bool:
+    """Whether a key is that of a report with thumbnails, of a training or of a check."""
+    return key.rpartition("/")[2] == REPORT_PAGE
+
+
+def _is_in(folder: str, key: str, customer: str | None) -> bool:
+    path, _, file = key.rpartition("/")
+    return path.rpartition("/")[2] == folder and (customer is None or file.partition(".")[0] == _owned_name(customer))
+
+
+def _owned_name(customer: str | None) -> str:
+    return "pictures" if customer is None else f"{_CUSTOMER}{customer}"
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -7,7 +7,7 @@ and among classes to the later one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +111,8 @@ class SkippedFile:
     reason: str
     owner: str | None = None
     """The example set that its image belongs to, if that is the reason."""
+    digest: str | None = None
+    """Of its image, in that case."""
 
     def __str__(self) -> str:
         return f"{shown_name(self.name)} ({self.reason})"
@@ -191,7 +193,7 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                 elif owners[file.digest] != set_index:
                     owner = str(sets[owners[file.digest]])
                     reason = f"belongs to {owner}, which has the same image"
-                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=owner))
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=owner, digest=file.digest))
                 else:
                     usable += 1
                     example = Example(
@@ -233,12 +235,19 @@ def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence
     Raises:
         DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
     """
-    if len(dataset.reports) < 2:
-        raise DatasetError(f"Classifier {classifier}: there is only one class; add another class, or negative examples")
-    checked = zip(dataset.reports, readings, strict=True)
-    faults = [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
+    faults = find_faults(dataset, readings)
     if faults:
         raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_faults(
+    dataset: Dataset, readings: Sequence[Sequence[SourceReading]], unknown: Collection[ExampleSet] = ()
+) -> list[str]:
+    """Every reason why the examples do not suffice. Sets with unread sources are `unknown`: they may have enough."""
+    if len(dataset.reports) < 2:
+        return ["there is only one class; add another class, or negative examples"]
+    checked = [item for item in zip(dataset.reports, readings, strict=True) if item[0].example_set not in unknown]
+    return [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
 
 
 def join_faults(faults: Sequence[str]) -> str:
@@ -318,4 +327,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _file_json(file: SkippedFile) -> dict[str, str]:
-    return {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    document = {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    return document if file.digest is None else {**document, "sha256": file.digest}

@@ -6,17 +6,17 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec
+from ocelli_training.data_report import image_name
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
 from ocelli_training.evaluate import Evaluation, Protocol, evaluate
 from ocelli_training.fit import Fit
-from ocelli_training.report import image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,17 +102,23 @@ def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -
     Raises:
         DatasetError: a class has none.
     """
+    faults = find_test_set_faults(test, class_names)
+    if faults:
+        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_test_set_faults(test: TestSet, class_names: Sequence[str], unknown: Collection[ExampleSet] = ()) -> list[str]:
+    """Every class of the test set that has no image to judge on. Sets with unread sources are `unknown`."""
     left = {class_names[example.set_index] for example in test.examples}
     faults = []
     for item in test.sets:
         # A request to erase one customer's images should not fail because no others are left.
-        if item.class_name in left or item.partly_erased:
+        if item.class_name in left or item.partly_erased or item in unknown:
             continue
         known = sum(class_names[example.set_index] == item.class_name for example in test.excluded)
         fact = f"{item} are {known} images that are also examples" if known else f"{item} have no usable image"
         faults.append(f"{fact}; add images that are not examples")
-    if faults:
-        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+    return faults
 
 
 def _split(sets: tuple[ExampleSet, ...], examples: Sequence[Example], is_known: Sequence[bool]) -> TestSet:

@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +29,18 @@ _Entries: TypeAlias = list[tuple[str, str | SkippedEntry]]
 """The name of each entry of a source, with the digest of its bytes or why it is skipped."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceFault:
+    """A source that cannot be used."""
+
+    example_set: ExampleSet
+    source: Source
+    error: SourceError
+
+    def __str__(self) -> str:
+        return f"{self.example_set}: {self.error}"
+
+
 class SourcesError(Exception):
     """Some sources cannot be used. The message names the first of them in the order of the definition."""
 
@@ -35,6 +48,12 @@ class SourcesError(Exception):
         super().__init__(message)
         self.first = first
         """The error that decides whether the training is retried: a permanent one, if there is any."""
+
+    @classmethod
+    def about(cls, classifier: str, faults: Sequence[SourceFault]) -> SourcesError:
+        """An error about these, the permanent ones first."""
+        text = join_faults([str(fault) for fault in faults])
+        return cls(f"Classifier {classifier}: {text}", faults[0].error)
 
 
 class ImageReader:
@@ -69,26 +88,40 @@ class ImageReader:
         Raises:
             SourcesError: there are sources that cannot be used. After a few of them, no further ones are fetched.
         """
+        readings, faults = await self.read_usable(sets, on_progress, faults_limit=SUBJECTS_SHOWN)
+        if faults:
+            raise SourcesError.about(classifier, faults)
+        return readings
+
+    async def read_usable(
+        self, sets: Sequence[ExampleSet], on_progress: Callable[[float], None], *, faults_limit: int
+    ) -> tuple[tuple[tuple[SourceReading, ...], ...], tuple[SourceFault, ...]]:
+        """As `read`, but sources that cannot be used have no files, and are returned. Permanent errors come first: they decide
+        whether another attempt makes sense. After `faults_limit` of them, no further ones are fetched.
+        """
         flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
         tasks = [asyncio.create_task(self._read_source(source, index, progress)) for index, (_, source) in enumerate(flat)]
         try:
-            errors = await _wait_for_all(tasks)
+            errors = await _wait_for_all(tasks, faults_limit)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if errors:
-            # Permanent errors come first: they decide whether another attempt makes sense.
-            errors.sort(key=lambda item: (item[1].transient, item[0]))
-            faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
-            raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
         readings: list[list[SourceReading]] = [[] for _ in sets]
         for (set_index, source), task in zip(flat, tasks, strict=True):
             # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
-            files = tuple(self._describe(name, entry) for name, entry in task.result())
+            entries = [] if task.cancelled() or task.exception() is not None else task.result()
+            if errors:
+                # It may have been in the decoder for a source that was cancelled.
+                entries = [item for item in entries if isinstance(item[1], SkippedEntry) or item[1] in self._decoded]
+            files = tuple(self._describe(name, entry) for name, entry in entries)
             readings[set_index].append(SourceReading(source=source, files=files))
-        return tuple(tuple(set_readings) for set_readings in readings)
+        errors.sort(key=lambda item: (item[1].transient, item[0]))
+        faults = tuple(
+            SourceFault(example_set=sets[flat[index][0]], source=flat[index][1], error=error) for index, error in errors
+        )
+        return tuple(tuple(set_readings) for set_readings in readings), faults
 
     def pixel_number(self, digest: str) -> int:
         """The number in the `PixelFile` of the usable image with that digest."""
@@ -96,6 +129,10 @@ class ImageReader:
         if isinstance(number, ImageFault):
             raise KeyError(digest)
         return number
+
+    def pixel_numbers(self) -> dict[str, int]:
+        """By digest of each usable image, its number in the `PixelFile`."""
+        return {digest: number for digest, number in self._decoded.items() if not isinstance(number, ImageFault)}
 
     def close(self) -> None:
         """Stop reading and decoding."""
@@ -166,15 +203,15 @@ def _read_sides(data: bytes) -> tuple[int, int] | None:
         return None
 
 
-async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:
-    """Wait until all are done or enough have failed; returns the failures with their indices.
+async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]], faults_limit: int) -> list[tuple[int, SourceError]]:
+    """Wait until all are done or `faults_limit` have failed; returns the failures with their indices.
 
     Otherwise thousands of sources on a server that is down would be tried for hours.
     """
     errors: list[tuple[int, SourceError]] = []
     indices = {task: index for index, task in enumerate(tasks)}
     pending = set(tasks)
-    while pending and len(errors) < SUBJECTS_SHOWN:
+    while pending and len(errors) < faults_limit:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             try:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,28 +20,29 @@ from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_a
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
-from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import enlarged, mirrored
-from ocelli_storage.archives import EXAMPLE_KINDS
-from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
-from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
-from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
-from ocelli_training.dataset import Dataset, build_dataset, check_dataset, example_sets
+from ocelli_storage.layout import ARTIFACT_METADATA, REPORT, REPORT_PAGE
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
+from ocelli_training.checked_pictures import delete_pictures
+from ocelli_training.data_reading import DataReader, log_sets
+from ocelli_training.data_report import DataReport, image_name
+from ocelli_training.dataset import Dataset, build_dataset, check_dataset
+from ocelli_training.definition_file import load_definition
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Examples, Fit, View, fit_heads, normalised_rows
-from ocelli_training.folds import assign_folds
+from ocelli_training.example_rows import build_examples, find_groups
+from ocelli_training.fit import Examples, Fit, View, fit_heads
 from ocelli_training.judged import Judged, find_erased_customers, judge, save_judged
-from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
-from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints, group_near_duplicates
-from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
+from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
+from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
-from ocelli_training.reading import ImageReader, SourcesError
-from ocelli_training.report import Report, describe_artifact, image_name, render_page
+from ocelli_training.reading import SourcesError
+from ocelli_training.report import Report, describe_artifact, render_page
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
-from ocelli_training.source_reader import open_sources
+from ocelli_training.suspicion import find_suspicious
+from ocelli_training.thumbnails import build_thumbnails
 
 _BATCH_IMAGES = 64
 VIEWS_LIMIT_IMAGES = 5000
@@ -53,10 +54,6 @@ _PRECISION = Precision.FLOAT32
 logger = logging.getLogger(__name__)
 
 
-class DefinitionError(Exception):
-    """The definition to learn is missing or cannot be read."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _TrainingData:
     """The dataset as numbers: one row for each of its examples."""
@@ -65,6 +62,8 @@ class _TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    numbers: Mapping[str, int]
+    """By digest, the number of each image in the pixel file."""
     test: TestImages | None = None
     """The Classifier's own test set."""
 
@@ -86,7 +85,7 @@ class Training:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
             OSError: see there; `ocelli_training.failure` describes each of them.
         """
-        settings, location = self._settings, self._settings.location
+        settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._load_definition()
@@ -99,7 +98,15 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        data = await self._read(document, metadata, seed=definition.model.seed)
+        height, width = metadata.preprocessing.height, metadata.preprocessing.width
+        with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
+            return await self._train(document, choice, metadata, pixels)
+
+    async def _train(
+        self, document: dict[str, Any], choice: BackboneChoice, metadata: BackboneMetadata, pixels: PixelFile
+    ) -> Outcome:
+        settings, location = self._settings, self._settings.location
+        data = await self._read(document, metadata, pixels, seed=parse_spec(document).model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
         exports = await build_exports(
@@ -124,20 +131,19 @@ class Training:
         )
         report = Report(
             artifact=describe_artifact(settings.classifier, artifact, choice.description),
-            dataset=data.dataset,
+            data=DataReport(
+                dataset=data.dataset,
+                groups=data.groups,
+                suspicion=find_suspicious(fit, data.examples, data.dataset),
+                input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
+            ),
             recipe=fit.recipe,
             evaluation=evaluation,
-            groups=data.groups,
-            label_errors=find_label_errors(
-                class_probabilities(fit.unrejected_scores, has_negatives=not data.examples.membership.any(axis=1).all()),
-                np.array([example.set_index for example in data.dataset.examples], dtype=np.intp),
-            ),
-            outliers=find_outliers(fit.scores, fit.unrejected_scores, data.examples.membership),
-            input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
         )
-        await self._store_results(artifact, report, document, data, judged)
+        await self._store_results(artifact, report, document, data, judged, pixels)
+        await delete_pictures(settings, self._store)
         message = f"Trained on {len(data.dataset.examples)} images"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -183,17 +189,7 @@ class Training:
         return definition
 
     async def _load_definition(self) -> dict[str, Any]:
-        key = self._settings.location.training_key(self._settings.revision, self._settings.attempt, DEFINITION)
-        try:
-            document = parse_document(await read_document(self._store, key))
-            parse_spec(document)
-        except ObjectNotFoundError as error:
-            raise DefinitionError(
-                f"the object store has no {key}; the operator writes it before it starts a trainer"
-            ) from error
-        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
-        return document
+        return await load_definition(self._settings, self._store)
 
     async def _load_earlier_artifact(self) -> Artifact | None:
         """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
@@ -219,19 +215,19 @@ class Training:
         baseline = self._settings.baseline_revision
         return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
 
-    async def _read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> _TrainingData:
+    async def _read(
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int
+    ) -> _TrainingData:
         # Concurrent: loading an engine takes as long as reading a hundred photographs.
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
-            height, width = metadata.preprocessing.height, metadata.preprocessing.width
-            with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                dataset, test_set, numbers = await self._read_remaining(document, metadata, pixels)
-                await self._progress.begin(Stage.EXTRACTING)
-                data = await asyncio.to_thread(self._extract, await loading, dataset, test_set, pixels, numbers, seed)
-                if data.test is not None:
-                    # Again, without near duplicates of examples.
-                    check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
-                return data
+            dataset, test_set, numbers = await self._read_remaining(document, metadata, pixels)
+            await self._progress.begin(Stage.EXTRACTING)
+            data = await asyncio.to_thread(self._extract, await loading, dataset, test_set, pixels, numbers, seed)
+            if data.test is not None:
+                # Again, without near duplicates of examples.
+                check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+            return data
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -247,7 +243,7 @@ class Training:
 
     async def _read_remaining(
         self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
+    ) -> tuple[Dataset, TestSet | None, Mapping[str, int]]:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
@@ -261,43 +257,21 @@ class Training:
 
     async def _read_dataset(
         self, definition: ClassifierSpec, metadata: BackboneMetadata, pixels: PixelFile
-    ) -> tuple[Dataset, TestSet | None, Sequence[int]]:
-        """The checked dataset and test set, and the numbers of all their images in the pixel file."""
+    ) -> tuple[Dataset, TestSet | None, Mapping[str, int]]:
+        """The checked dataset and test set, and by digest the number of each image in the pixel file."""
         started = time.monotonic()
-        sets, sets_of_test = example_sets(definition), find_test_sets(definition)
-        sources = open_sources(self._settings, self._store, self._scratch)
-        images = ImageReader(
-            sources=sources,
-            decode=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS),
-            pixels=pixels,
-            decoding_threads=self._settings.cpu_count,
+        reader = DataReader(
+            settings=self._settings, store=self._store, scratch=self._scratch, on_progress=self._progress.report
         )
-        try:
-            async with sources:
-                every = await images.read(self._settings.classifier, (*sets, *sets_of_test), self._progress.report)
-        finally:
-            images.close()
-        readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings)
-        for report in dataset.reports:
-            logger.info(
-                "examples.read",
-                extra={
-                    "of": report.example_set.class_name or "negatives",
-                    "files": report.files,
-                    "usable": report.usable,
-                    "duplicates": report.duplicates,
-                    "skipped": len(report.skipped),
-                    "given_away": len(report.given_away),
-                },
-            )
-        check_dataset(self._settings.classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset)
+        data = await reader.load_or_read(definition, pixels, metadata.preprocessing)
+        dataset = build_dataset(data.sets, data.readings)
+        log_sets(dataset.reports)
+        check_dataset(self._settings.classifier, dataset, data.readings)
+        test_set = build_test_set(data.test_sets, data.test_readings, dataset)
         if test_set is not None:
             check_test_set(self._settings.classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        judged_on = () if test_set is None else test_set.examples
-        return dataset, test_set, [images.pixel_number(example.digest) for example in (*dataset.examples, *judged_on)]
+        return dataset, test_set, data.numbers
 
     def _extract(
         self,
@@ -305,19 +279,20 @@ class Training:
         dataset: Dataset,
         test_set: TestSet | None,
         pixels: PixelFile,
-        numbers: Sequence[int],
+        numbers: Mapping[str, int],
         seed: int,
     ) -> _TrainingData:
         """Compute features of all images, those of the test set after the examples, and find near duplicates."""
         started = time.monotonic()
-        count, learned = len(numbers), len(dataset.examples)
+        images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
+        count, learned = len(images_of_all), len(dataset.examples)
         features = np.empty((count, engine.metadata.feature_count), dtype=np.float32)
         # A test set changes nothing about what is learned.
         other_views = {view: np.empty_like(features[:learned]) for view in _VIEWS if learned <= VIEWS_LIMIT_IMAGES}
         prints = np.empty((count, FINGERPRINT_NUMBERS), dtype=np.float16)
         for start in range(0, count, _BATCH_IMAGES):
             rows = slice(start, start + _BATCH_IMAGES)
-            images = pixels.read(numbers[rows])
+            images = pixels.read([numbers[image.digest] for image in images_of_all[rows]])
             features[rows] = engine.features(images)
             examples_here = images[: max(0, learned - start)]
             for view, view_features in other_views.items():
@@ -326,26 +301,10 @@ class Training:
             prints[rows] = fingerprints(images)
             self._progress.report(min(start + _BATCH_IMAGES, count) / count)
         logger.info("features.extracted", extra={"images": count, "engine": engine.name, "seconds": time.monotonic() - started})
-        images_of_all = (*dataset.examples, *(() if test_set is None else test_set.examples))
-        sets = np.array([example.set_index for example in images_of_all], dtype=np.intp)
-        # Test images come last, so that none of them changes the group of an example.
-        oldest_first = sorted(
-            range(count), key=lambda row: (row >= learned, images_of_all[row].round, images_of_all[row].digest)
-        )
-        groups = group_near_duplicates(prints, normalised_rows(features), sets, oldest_first)
+        groups = find_groups(prints, features, images_of_all, learned)
         test = None if test_set is None else TestImages.build(test_set, features[learned:], groups[learned:], learned)
-        features, groups, sets = features[:learned], groups[:learned], sets[:learned]
-        membership = np.zeros((learned, len(dataset.class_names)), dtype=np.bool_)
-        for row, example in enumerate(dataset.examples):
-            if example.set_index < len(dataset.class_names):
-                membership[row, example.set_index] = True
-        examples = Examples(
-            features=features,
-            other_views=other_views,
-            membership=membership,
-            folds=assign_folds([example.digest for example in dataset.examples], groups, sets, seed),
-        )
-        return _TrainingData(dataset=dataset, examples=examples, groups=groups, test=test)
+        examples = build_examples(dataset, features[:learned], other_views, groups[:learned], seed)
+        return _TrainingData(dataset=dataset, examples=examples, groups=groups[:learned], numbers=numbers, test=test)
 
     async def _learn(self, data: _TrainingData) -> tuple[Fit, Evaluation, Judged]:
         started = time.monotonic()
@@ -391,7 +350,13 @@ class Training:
         )
 
     async def _store_results(
-        self, artifact: Artifact, report: Report, learned: Mapping[str, Any], data: _TrainingData, judged: Judged
+        self,
+        artifact: Artifact,
+        report: Report,
+        learned: Mapping[str, Any],
+        data: _TrainingData,
+        judged: Judged,
+        pixels: PixelFile,
     ) -> None:
         """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
         trained. `learned` is the definition that was read."""
@@ -403,7 +368,8 @@ class Training:
         customers = [example.customer for example in (*data.dataset.examples, *judged_on)]
         await save_judged(self._store, location, revision, judged, customers, erased)
         await self._store.put(location.artifact_key(revision, REPORT), _json(document))
-        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document).encode())
+        thumbnails = build_thumbnails(report.data.shown_images(), data.dataset.examples, pixels, data.numbers, erased)
+        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document, thumbnails).encode())
         digest = await save_artifact(self._store, location, artifact)
         counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
         counts = {name: document["data"][f"{name}Count"] for name in counted}

@@ -1,4 +1,4 @@
-"""The Job that trains one revision, in one attempt."""
+"""The Jobs of a training: one that checks its data without a GPU, where that comes first, and one that trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
+from ocelli_api.pods import (
+    ACCELERATOR_LABEL,
+    STEP_LABEL,
+    STORE_AUDIENCE,
+    TRAINER_CONTAINER,
+    Component,
+    Environment,
+    TrainingStep,
+)
 from ocelli_api.revision import training_hash
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
@@ -25,6 +33,7 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
+    without_gpus,
 )
 from ocelli_operator.settings import ChildSettings
 
@@ -40,8 +49,9 @@ class Attempt:
 
     revision: str
     number: int
+    step: TrainingStep = TrainingStep.TRAIN
     accelerator: Accelerator = Accelerator.CPU
-    """Not `Auto`."""
+    """Not `Auto`; `CPU` for a check."""
     baseline_revision: str = ""
     """The revision that serves, which the new one is compared with; empty: there is none."""
 
@@ -58,7 +68,9 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         ATTEMPT_LABEL: str(attempt.number),
         ACCELERATOR_LABEL: str(attempt.accelerator),
     }
-    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number), labels)
+    if attempt.step is TrainingStep.CHECK:
+        labels[STEP_LABEL] = str(attempt.step)
+    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number, attempt.step), labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
     placement = build_placement(training, settings.gpu, attempt.accelerator)
@@ -100,6 +112,8 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     training = owner.classifier.spec.training
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
+        # Left out where it is the default, as in Jobs of earlier releases.
+        Environment.STEP: str(attempt.step) if attempt.step is TrainingStep.CHECK else "",
         Environment.ACCELERATOR: str(_requested_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BASELINE_REVISION: attempt.baseline_revision,
         Environment.BACKBONES: settings.backbones,
@@ -110,6 +124,8 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
     resources = training.resources or settings.trainer_resources
+    if attempt.step is TrainingStep.CHECK:
+        resources = without_gpus(resources, settings.gpu)
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
         "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
