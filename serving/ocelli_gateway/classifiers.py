@@ -21,7 +21,7 @@ from ocelli_api.classifier import (
     ClassifierStatus,
     DataRetention,
 )
-from ocelli_api.conditions import ConditionType
+from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
@@ -39,6 +39,7 @@ from ocelli_gateway.manifests import (
     ExampleTerms,
     build_classifier,
     build_retrain_patch,
+    build_suspension_patch,
     check_size,
     count_bytes,
     grow_definition,
@@ -91,7 +92,7 @@ class Classifiers:
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
         retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
-        empty = ClassifierSpec(display_name=name, data_retention=retention)
+        empty = ClassifierSpec(display_name=name, data_retention=retention, suspend=terms.suspend is True)
         spec = grow_definition(empty, sets, round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
@@ -164,6 +165,26 @@ class Classifiers:
             NotFoundError, ConflictError, ClassifierNotReadyError, ParameterError: it cannot.
         """
         _check_retrainable(await self._store.read(caller.namespace, classifier_id))
+
+    async def set_suspended(self, caller: Caller, classifier_id: str, *, suspend: bool) -> ClassifierDetails:
+        """Suspend the trainings of a classifier, or resume them; returns once every replica knows.
+
+        Raises:
+            NotFoundError, ConflictError: there is none, or REST may not change it.
+            ClusterError: it could not be stored.
+        """
+        for _ in range(WRITE_ATTEMPTS):
+            classifier = await self._store.read(caller.namespace, classifier_id)
+            _check_writable(classifier)
+            if classifier.spec.suspend is suspend:
+                return await self._describe(caller, classifier)
+            try:
+                changed = await self._store.change(classifier, build_suspension_patch(suspend=suspend))
+            except ClassifierChangedError:
+                continue
+            await asyncio.sleep(self._replica_delay_seconds)
+            return await self._describe(caller, changed)
+        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be suspended or resumed; try again.")
 
     async def find_export(self, caller: Caller, classifier_id: str, export: ExportFormat) -> StoredExport:
         """The keys of an export of the served revision.
@@ -345,7 +366,17 @@ def _build_details(
         explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
+        suspended=classifier.spec.suspend,
+        data_check=_find_data_check(classifier.status),
     )
+
+
+def _find_data_check(status: ClassifierStatus) -> str | None:
+    """What the check of a suspended training found."""
+    trained, data_valid = status.condition(ConditionType.TRAINED), status.condition(ConditionType.DATA_VALID)
+    if trained is None or trained.reason != TrainedReason.SUSPENDED or data_valid is None:
+        return None
+    return data_valid.message if status.is_true(ConditionType.DATA_VALID) else None
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
@@ -375,7 +406,8 @@ def _check_retrainable(classifier: Classifier) -> None:
             f"The classifier {classifier.classifier_id} was created with the learning opt-out: its images are not kept, and it "
             "cannot be retrained. Create another."
         )
-    if lifecycle(classifier) is Lifecycle.TRAINING:
+    # Nothing is trained while it is suspended, so more images can come.
+    if lifecycle(classifier) is Lifecycle.TRAINING and not classifier.spec.suspend:
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )

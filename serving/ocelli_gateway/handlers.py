@@ -60,7 +60,7 @@ class Handlers:
             sets = parse_example_sets(form)
             check_create(sets, form.ignored)
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3.with_form(form)))
         return JSONResponse(details.to_json())
 
     async def _list(self, v3: V3Request) -> Response:
@@ -77,12 +77,19 @@ class Handlers:
 
     async def _retrain(self, v3: V3Request) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
+        suspend = v3.read(fields.SUSPEND)
+        if suspend is not None and not has_body(v3.request.headers):
+            details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=suspend)
+            return JSONResponse(details.to_json())
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._gateway.classifiers.check_retrain(v3.caller, classifier_id)
         async with self._receive_examples(v3) as form:
-            sets = parse_example_sets(form)
+            sets, terms = parse_example_sets(form), _read_terms(v3.with_form(form))
+            if not sets and terms.suspend is not None:
+                details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=terms.suspend)
+                return JSONResponse(details.to_json())
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, terms)
         return JSONResponse(details.to_json())
 
     async def _delete(self, v3: V3Request) -> Response:
@@ -212,4 +219,8 @@ def _is_empty_form(request: Request) -> bool:
 
 
 def _read_terms(v3: V3Request) -> ExampleTerms:
-    return ExampleTerms(opt_out=v3.read(fields.LEARNING_OPT_OUT), customer_id=v3.read(fields.METADATA))
+    return ExampleTerms(
+        opt_out=v3.read(fields.LEARNING_OPT_OUT),
+        customer_id=v3.read(fields.METADATA),
+        suspend=v3.read(fields.SUSPEND),
+    )

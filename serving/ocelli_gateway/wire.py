@@ -65,6 +65,9 @@ class ClassifierDetails:
     explanation: str | None
     core_ml_enabled: bool = True
     accuracy: MeasuredAccuracy | None = None
+    suspended: bool = False
+    data_check: str | None = None
+    """What the check of a suspended training found."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -84,6 +87,10 @@ class ClassifierDetails:
             body["retrained"] = retrained
         if self.accuracy is not None:
             body.update(self.accuracy.to_json())
+        if self.suspended:
+            body["suspended"] = True
+        if self.data_check is not None:
+            body["data_check"] = self.data_check
         if self.status is Lifecycle.FAILED:
             body["explanation"] = self.explanation or "The training failed."
         return body

@@ -38,7 +38,7 @@ def _describe_counts(report: DataReport) -> str:
     classes = [f'"{shown_name(name)}" {count}' for name, count in counts if name is not None]
     more = len(classes) - CLASSES_SHOWN
     listed = ", ".join(classes[:CLASSES_SHOWN]) + (f" and {more} more classes" if more > 0 else "")
-    negatives = "".join(f", {count} negative examples" for name, count in counts if name is None)
+    negatives = "".join(f", negative examples {count}" for name, count in counts if name is None)
     return f"every source was read: {len(report.dataset.examples)} different images ({listed}{negatives})"
 
 
@@ -59,13 +59,12 @@ def _describe_problems(report: DataReport) -> Iterator[str]:
     near, conflicts = len(report.near_duplicates), len(report.conflicts)
     if near:
         yield f"near duplicates: {near}, {conflicts} of them of an image in another class"
-    if report.suspicion is None:
-        return
-    errors, outliers = report.suspicion.label_errors, len(report.suspicion.outliers)
-    if errors.suspects:
-        yield f"images that may have the wrong class: {len(errors.suspects)}, probably about {errors.estimated} have"
-    if outliers:
-        yield f"images unlike those of every class: {outliers}"
+    if report.suspicion is not None:
+        errors, outliers = report.suspicion.label_errors, len(report.suspicion.outliers)
+        if errors.suspects:
+            yield f"images that may have the wrong class: {len(errors.suspects)}, probably about {errors.estimated} have"
+        if outliers:
+            yield f"images unlike those of every class: {outliers}"
     sides = describe_sides(report.dataset.examples)
     if sides:
         small = len(report.small_images)
