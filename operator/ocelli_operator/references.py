@@ -13,7 +13,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, par
 from ocelli_api.revision import current_revision, definition, find_upload_digests
 from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, PICTURES, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class References:
     """Revisions and attempts whose training documents are kept."""
     uploads: frozenset[str] | None
     """Digests of the uploads that are kept; None if they are unknown, so that all are kept."""
+    failed: frozenset[tuple[str, int]] = frozenset()
+    """Revisions and attempts that failed: their documents are kept for people, but not what a check read for a training."""
     everything: bool = False
     """Everything is kept, because an object cannot be parsed."""
 
@@ -65,6 +67,7 @@ class References:
         return References(
             revisions=self.revisions | other.revisions,
             trainings=self.trainings | other.trainings,
+            failed=self.failed | other.failed,
             uploads=uploads,
             everything=self.everything or other.everything,
         )
@@ -76,7 +79,8 @@ class References:
         if key.kind == ARTIFACTS:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
-            return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in self.trainings)
+            kept = self.trainings if PICTURES in key.path else self.trainings | self.failed
+            return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in kept)
         return self.uploads is None or key.path[0].removesuffix(".zip") in self.uploads
 
 
@@ -143,10 +147,8 @@ class ReferenceReader:
         status, revisions = classifier.status, find_revisions(classifier)
         return References(
             revisions=revisions,
-            # The last attempt that failed keeps its report.
-            trainings=frozenset(
-                (revision, status.attempt) for revision in (status.training_revision, status.failed_revision) if revision
-            ),
+            trainings=frozenset([(status.training_revision, status.attempt)] if status.training_revision else []),
+            failed=frozenset([(status.failed_revision, status.attempt)] if status.failed_revision else []),
             uploads=await self._find_uploads(live, classifier, location, revisions),
         )
 

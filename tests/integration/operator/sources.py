@@ -26,7 +26,7 @@ def build_zip(colour: tuple[int, int, int], count: int) -> bytes:
 
 class ExampleSources:
     """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. `/red-test.zip` and `/blue-test.zip` have other
-    images of these colours. After `hold`, answers wait for `release`."""
+    images of these colours. `/page.zip` is a web page. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
         contents = {
@@ -35,13 +35,18 @@ class ExampleSources:
             "/red-test.zip": build_zip((180, 60, 60), 10),
             "/blue-test.zip": build_zip((60, 60, 180), 10),
             "/few.zip": build_zip((60, 180, 60), 3),
+            "/page.zip": b"<html>Please log in</html>",
         }
+        self.requests: list[str] = []
+        """The paths that were asked for."""
+        requests = self.requests
         self._may_answer = threading.Event()
         self._may_answer.set()
         may_answer = self._may_answer
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                requests.append(self.path)
                 may_answer.wait(120)
                 content = contents.get(self.path.split("?")[0])
                 self.send_response(404 if content is None else 200)
