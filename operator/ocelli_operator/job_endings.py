@@ -16,10 +16,13 @@ def find_last(pods: Iterable[ObservedPod]) -> ObservedPod | None:
 
 
 def find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
-    """The outcome of this step of the attempt: what its last Pod left, otherwise what is stored."""
+    """The outcome of this step of the attempt: what its last Pod left, otherwise what is stored.
+
+    For a check the stored one comes first: it names everything that is wrong, and a termination message has only 2 KiB.
+    """
     last, observed = find_last(trainers), snapshot.observed
-    stored = observed.check if job.step is TrainingStep.CHECK else observed.outcome
-    outcome = (None if last is None else last.outcome) or stored
+    left = None if last is None else last.outcome
+    outcome = (observed.check or left) if job.step is TrainingStep.CHECK else (left or observed.outcome)
     is_its = outcome is not None and (outcome.attempt, outcome.revision) == (job.attempt, snapshot.current)
     return outcome if is_its else None
 

@@ -1,4 +1,4 @@
-"""Checks without a training on a real control plane: what a suspended Classifier says of its data, and what it never asks for."""
+"""Checks without a training on a real control plane: what status says of the data, and that no Pod requests a GPU."""
 
 from __future__ import annotations
 
