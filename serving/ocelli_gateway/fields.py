@@ -328,8 +328,8 @@ SUSPEND = Field(
     places=_FORM_OR_QUERY,
     schema={"type": "boolean"},
     description=(
-        "An addition to v3. `true`: only check the images, and train when it is set to `false`. A retrain without images changes "
-        "nothing else, and may have it in the query only. Left out: a new classifier is trained, and another one stays as it is."
+        "An addition to v3. `true`: only check the images, and train when it is set to `false`. In a retrain without images it "
+        "changes nothing else. Left out: a new classifier is trained, and another one stays as it is."
     ),
     parse=parse_suspend,
     example=True,

@@ -108,6 +108,10 @@ class DataCheck:
                     settings=settings, store=self._store, scratch=self._scratch, on_progress=self._progress.report
                 )
                 data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
+                while data.faults and (now := await load_definition(settings, self._store)) != document:
+                    logger.info("sources.erased")
+                    document, definition = now, parse_spec(now)
+                    data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
                 await self._progress.begin(Stage.CHECKING, data_valid=False)
                 findings = await asyncio.to_thread(self._compare, await loading, data, pixels, definition)
                 faults = describe_faults(settings.classifier, findings.faults)
