@@ -138,6 +138,9 @@ class StandInStore:
     async def load_outcome(self, *_: Any) -> None:
         return None
 
+    async def load_check(self, *_: Any) -> None:
+        return None
+
     async def load_progress(self, *_: Any) -> None:
         return None
 
