@@ -213,7 +213,7 @@ def record_checks(recorder: Recorder) -> None:
     """Checks without a training."""
     scene = recorder.scene
     scene.apply(scene.build("unhurried", suspend=True))
-    recorder.record("checking-data", "unhurried", has("Ready", "CheckingData"))
+    recorder.record("checking-data", "unhurried", has("Trained", "CheckingData"))
     recorder.record("suspended", "unhurried", has("Ready", "Suspended"))
     scene.apply(scene.build("careless", second="few", suspend=True))
     recorder.record("suspended-with-bad-data", "careless", has("Stalled", "InvalidData"))
