@@ -37,6 +37,8 @@ PYTEST_ARGS ?=
 # Only e2e may use the cluster of the user's own kubeconfig, and only if CLUSTER names it.
 USER_KUBECONFIG := $(KUBECONFIG)
 export KUBECONFIG := /dev/null
+# Where it is set, each program compiles all its modules at every start, and the fast tests take twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 export STATE_DIR PORT OCELLI_USER OCELLI_PASSWORD BACKBONES WEIGHTS BUILT_INS
 
 VENV := .venv
@@ -146,7 +148,7 @@ control-plane: $(VENV)/.local
 test: $(VENV)/.dev $(VENV)/.sdk control-plane lint
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-## test-unit: the fast tests of single modules, two minutes on two cores
+## test-unit: the fast tests of single modules, a minute on two cores
 .PHONY: test-unit
 test-unit: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile -m "not cluster and not slow" tests/unit $(PYTEST_ARGS)

@@ -355,6 +355,8 @@ class RevisionComparison:
     """None: the revisions cannot be compared."""
     images: int | None = None
     """Number of images that both were judged on."""
+    reclassified_images: int | None = None
+    """Number of images left out because the revisions learned different classes for them. None: there are none."""
     fault: str | None = None
     """Why they cannot be compared."""
 
@@ -368,12 +370,15 @@ class HistoryEntry:
     accuracy: str | None = None
     accuracy_interval: AccuracyInterval | None = None
     judged_images: int | None = None
+    excluded_images: int | None = None
+    """Number of images of the test set that are left out, because they are examples or near duplicates of examples. None: there
+    are none."""
     artifact_digest: str | None = None
     backbone: str | None = None
     comparison: RevisionComparison | None = None
     """None: no other revision served when it was trained, or an earlier release trained it."""
     promoted_at: str | None = None
-    """When it first served; None if it never did. For a revision that an earlier release served, when it was trained."""
+    """When it first served; None if it never did. For one that a release without promotion trained, when it was trained."""
 
 
 @dataclass(frozen=True, kw_only=True)

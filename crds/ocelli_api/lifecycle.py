@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from ocelli_api.classifier import Classifier
-from ocelli_api.conditions import ConditionType
+from ocelli_api.conditions import Condition, ConditionType, PromotedReason
 from ocelli_api.revision import current_revision
 
 
@@ -34,3 +34,16 @@ def lifecycle(classifier: Classifier) -> Lifecycle:
     # The first revision is served before it settles, while it rolls out: that still counts as the first training.
     first = status.settled_revision is None and status.served_revision in (None, current)
     return Lifecycle.TRAINING if first else Lifecycle.RETRAINING
+
+
+def find_awaited_approval(classifier: Classifier) -> Condition | None:
+    """The condition that names the trained revision to approve; None if none waits for that.
+
+    The v3 status stays `training` or `retraining` meanwhile: nothing has failed, and the new definition is not served yet.
+    """
+    promoted = classifier.status.condition(ConditionType.PROMOTED)
+    if promoted is None or promoted.reason != PromotedReason.AWAITING_APPROVAL:
+        return None
+    # After an edit, the condition is still that of the revision before, and the new one has not been trained.
+    current = current_revision(classifier.spec)
+    return promoted if any(entry.revision == current for entry in classifier.status.history) else None

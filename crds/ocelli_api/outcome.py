@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 from ocelli_api.documents import build_document, parse_fields, read_by
 from ocelli_api.texts import clean_text, usable_number, usable_text, usable_time
@@ -67,6 +67,8 @@ class Comparison:
     """Lower and upper end of its 95 % confidence interval."""
     images: int = 0
     """Number of images that both were judged on."""
+    reclassified: int = 0
+    """Number of images left out because the revisions learned different classes for them."""
     fault: str | None = None
     """Why they cannot be compared."""
 
@@ -76,17 +78,28 @@ def parse_comparison(document: object) -> Comparison | None:
     if not isinstance(document, Mapping):
         return None
     baseline, fault = usable_text(document.get("baseline"), BASELINE_LIMIT), usable_text(document.get("fault"), FAULT_LIMIT)
-    drop, interval, images = document.get("drop"), document.get("dropInterval"), document.get("images")
+    drop, interval = document.get("drop"), document.get("dropInterval")
+    images, reclassified = document.get("images"), document.get("reclassified", 0)
     if baseline is None:
         return None
     if _is_share(drop) and isinstance(interval, list | tuple) and len(interval) == 2 and all(map(_is_share, interval)):
-        if isinstance(images, bool) or not isinstance(images, int) or not 1 <= images <= IMAGES_LIMIT:
+        if not (_is_count(images) and images and _is_count(reclassified)):
             return None
-        return Comparison(baseline=baseline, drop=drop, drop_interval=(interval[0], interval[1]), images=images)
+        return Comparison(
+            baseline=baseline,
+            drop=drop,
+            drop_interval=(interval[0], interval[1]),
+            images=images,
+            reclassified=reclassified,
+        )
     return None if fault is None else Comparison(baseline=baseline, fault=fault)
 
 
-def _is_share(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= IMAGES_LIMIT
+
+
+def _is_share(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and -1 <= value <= 1
 
 
@@ -105,6 +118,9 @@ class Outcome:
     """Lower and upper end of the 95 % confidence interval."""
     judged_images: int | None = field(default=None, metadata=read_by(usable_number))
     """Number of images that the accuracy was measured on, negative examples included."""
+    excluded_images: int | None = field(default=None, metadata=read_by(usable_number))
+    """Number of images of the test set that are left out, because they are examples or near duplicates of examples. None: there
+    is no test set."""
     artifact_digest: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DIGEST_LIMIT)))
     backbone: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=BACKBONE_LIMIT)))
     """The backbone that was used and why, such as `EfficientNetLite0 (Auto)`."""

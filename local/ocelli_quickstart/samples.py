@@ -16,7 +16,7 @@ def write_samples(folder: Path) -> None:
 
     `zero.zip`, `one.zip`, `two.zip`, `more-ones.zip`: examples; `two/`: the images of `two.zip` as a folder;
     `other-digits.zip`: three to nine, as negative examples; `test-zero.png` … `test-two.png`, `test-seven.png` and `tests.zip`:
-    other images; `china.jpg` and `flower.jpg`: photographs.
+    other images; `zero-test.zip` and `one-test.zip`: a test set; `china.jpg` and `flower.jpg`: photographs.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in PHOTOGRAPHS:
@@ -24,7 +24,7 @@ def write_samples(folder: Path) -> None:
             temporary = folder / f"{name}.tmp"
             temporary.write_bytes(read_photograph(name))
             temporary.replace(folder / name)
-    last = folder / "tests.zip"
+    last = folder / "one-test.zip"
     if last.exists():
         return
     digits = Digits()
@@ -37,7 +37,9 @@ def write_samples(folder: Path) -> None:
         (folder / "two" / f"{index:03}.png").write_bytes(digits.png(2, index))
     for digit in (0, 1, 2, 7):
         (folder / f"test-{DIGIT_NAMES[digit]}.png").write_bytes(digits.png(digit, 150))
-    digits.write_zip(last, (0, 1, 2), range(150, 155))
+    digits.write_zip(folder / "tests.zip", (0, 1, 2), range(150, 155))
+    digits.write_zip(folder / "zero-test.zip", [0], range(100, 120))
+    digits.write_zip(last, [1], range(100, 120))
 
 
 def read_photograph(name: str) -> bytes:

@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, HistoryEntry, Promotion
-from ocelli_api.conditions import PromotedReason, StalledReason
+from ocelli_api.classifier import AccuracyDrop, Approval, Classifier, ClassifierStatus, HistoryEntry, Promotion
+from ocelli_api.conditions import ConditionStatus, PromotedReason, StalledReason
 from ocelli_operator.failure import Failure
 from ocelli_operator.learning import Learning
 from ocelli_operator.snapshot import Snapshot
-from ocelli_operator.status import Verdict, data_checked, false, trained, true, unknown
+from ocelli_operator.status import Verdict, data_checked, describe_measurement, false, trained, true, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,17 +41,13 @@ class _Unmet:
     remedy: str
     """Besides the approval."""
 
-    @property
-    def is_unknown(self) -> bool:
-        return self.reason is PromotedReason.NOT_COMPARABLE
-
 
 def judge_promotion(snapshot: Snapshot, learning: Learning) -> Judgement:
     """Whether the current revision may serve. A revision without an artifact is not judged."""
     if learning.artifact is None:
         return Judgement(may_serve=True)
     promoted = judge_revision(snapshot.classifier, learning.artifact)
-    if promoted is None or promoted.status == "True":
+    if promoted is None or promoted.status is ConditionStatus.TRUE:
         return Judgement(may_serve=True, promoted=promoted)
     if promoted.reason == PromotedReason.AWAITING_APPROVAL:
         return Judgement(may_serve=False, promoted=promoted)
@@ -70,7 +66,7 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
     spec, status, revision = classifier.spec, classifier.status, artifact.revision
     if spec.promotion == Promotion():
         return None
-    has_served = revision == status.served_revision or artifact.promoted_at is not None
+    has_served = revision == status.served_revision or find_promotion(status, revision) is not None
     # What has served keeps the figures that it was promoted with, whatever serves now.
     unmet = _find_unmet(spec.promotion, artifact, None if has_served else status.served_revision)
     if unmet is None and spec.promotion.approval is Approval.AUTOMATIC:
@@ -91,7 +87,22 @@ def judge_revision(classifier: Classifier, artifact: HistoryEntry) -> Verdict | 
         message = f"{classifier}: revision {revision} {met}; it waits for approval, and {meanwhile}; {approval}"
         return false(PromotedReason.AWAITING_APPROVAL, message)
     message = f"{classifier}: {unmet.fact}; {meanwhile}; {unmet.remedy}, or {approval}"
-    return unknown(unmet.reason, message) if unmet.is_unknown else false(unmet.reason, message)
+    verdict = unknown if unmet.reason is PromotedReason.NOT_COMPARABLE else false
+    return verdict(unmet.reason, message)
+
+
+def find_promotion(status: ClassifierStatus, revision: str) -> str | None:
+    """When a revision first served; None if it never did.
+
+    Earlier releases recorded no such time, not even of the served revision. They had no gates, so every revision that they
+    trained counts as served, at the time of its training.
+    """
+    entries = {entry.revision: entry for entry in status.history}
+    entry = entries.get(revision)
+    served = None if status.served_revision is None else entries.get(status.served_revision)
+    if entry is None:
+        return None
+    return entry.trained_at if served is not None and served.promoted_at is None else entry.promoted_at
 
 
 def _find_unmet(rules: Promotion, artifact: HistoryEntry, other_served: str | None) -> _Unmet | None:
@@ -123,8 +134,8 @@ def _check_accuracy(least: str, artifact: HistoryEntry) -> _Unmet | None:
     return _Unmet(
         reason=PromotedReason.BELOW_MINIMUM_ACCURACY,
         fact=(
-            f"revision {artifact.revision} has {_describe_accuracy(artifact)}, which is {missing} less than "
-            f"spec.promotion.minAccuracy, {least}"
+            f"revision {artifact.revision} has an accuracy of {artifact.accuracy} ({describe_measurement(artifact)}), which is "
+            f"{missing} less than spec.promotion.minAccuracy, {least}"
         ),
         remedy="improve the examples, lower minAccuracy",
     )
@@ -163,7 +174,8 @@ def _describe_met(rules: Promotion, artifact: HistoryEntry) -> str:
     """What the gates saw, as the rest of a sentence about the revision."""
     facts = []
     if rules.min_accuracy is not None:
-        facts.append(f"has {_describe_accuracy(artifact)}, and spec.promotion.minAccuracy is {rules.min_accuracy}")
+        accuracy = f"an accuracy of {artifact.accuracy} ({describe_measurement(artifact)})"
+        facts.append(f"has {accuracy}, and spec.promotion.minAccuracy is {rules.min_accuracy}")
     compared = artifact.comparison is not None and artifact.comparison.accuracy_drop is not None
     if rules.max_accuracy_drop is not None and compared:
         facts.append(f"{_describe_drop(artifact)}, and spec.promotion.maxAccuracyDrop is {rules.max_accuracy_drop}")
@@ -172,19 +184,14 @@ def _describe_met(rules: Promotion, artifact: HistoryEntry) -> str:
     return "; ".join(facts) or "was trained"
 
 
-def _describe_accuracy(artifact: HistoryEntry) -> str:
-    interval = artifact.accuracy_interval
-    assert interval is not None
-    images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"
-    return f"an accuracy of {artifact.accuracy} (95 % interval {interval.lower} to {interval.upper}{images})"
-
-
 def _describe_drop(artifact: HistoryEntry) -> str:
     comparison, drop = artifact.comparison, _find_drop(artifact)
     assert comparison is not None
     change = Decimal(drop.drop)
     lower, upper = Decimal(drop.lower), Decimal(drop.upper)
     images = f"{comparison.images} images that neither learned from"
+    if comparison.reclassified_images is not None:
+        images += f", without {comparison.reclassified_images} whose class was changed"
     if change > 0:
         return (
             f"is {change} less accurate than revision {comparison.baseline} on {images} "

@@ -253,7 +253,7 @@ def _plan_start(snapshot: Snapshot, learning: Learning, *, is_checked: bool) -> 
         number=learning.attempt,
         step=TrainingStep.CHECK if checks else TrainingStep.TRAIN,
         accelerator=Accelerator.CPU if checks else accelerator,
-        baseline_revision="" if served in (None, snapshot.current) or checks else str(served),
+        baseline_revision="" if served is None or served == snapshot.current or checks else served,
     )
     start = StartTraining(
         revision=snapshot.current,

@@ -15,7 +15,7 @@ from ocelli_api.classifier import Classifier
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 
-HELD_REASONS = (
+_HELD_REASONS = (
     PromotedReason.BELOW_MINIMUM_ACCURACY,
     PromotedReason.REGRESSED,
     PromotedReason.NOT_COMPARABLE,
@@ -130,7 +130,7 @@ class _ClassifierCollector(Collector):
             "Trained revisions that do not serve because of `spec.promotion`, by reason of the condition `Promoted`.",
             labels=["reason"],
         )
-        for reason in HELD_REASONS:
+        for reason in _HELD_REASONS:
             held.add_metric([str(reason)], reasons[str(reason)])
         yield held
 

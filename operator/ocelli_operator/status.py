@@ -81,12 +81,19 @@ def _describe_accuracy(artifact: HistoryEntry) -> str:
     if artifact.accuracy_interval is None:
         # Artifacts of earlier releases keep their message, so that an upgrade rewrites no status.
         return f" with an accuracy of {artifact.accuracy} on held-out examples"
+    return f" with an accuracy of {artifact.accuracy}, balanced over the classes ({describe_measurement(artifact)})"
+
+
+def describe_measurement(artifact: HistoryEntry) -> str:
+    """The interval of an accuracy that has one, and the images that it was measured on."""
     interval = artifact.accuracy_interval
-    images = "" if artifact.judged_images is None else f", {artifact.judged_images} images judged"
-    return (
-        f" with an accuracy of {artifact.accuracy}, balanced over the classes "
-        f"(95 % interval {interval.lower} to {interval.upper}{images})"
-    )
+    assert interval is not None
+    facts = [f"95 % interval {interval.lower} to {interval.upper}"]
+    if artifact.judged_images is not None:
+        facts.append(f"{artifact.judged_images} images judged")
+    if artifact.excluded_images is not None:
+        facts.append(f"without {artifact.excluded_images} found among the examples")
+    return ", ".join(facts)
 
 
 def quota_message(sentence: str) -> str:

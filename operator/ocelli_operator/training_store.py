@@ -96,7 +96,9 @@ class TrainingStore:
             outcome = None
         self._faults.pop(key, None)
         if outcome is not None:
-            figures = _parse_figures(outcome.accuracy, outcome.accuracy_interval, outcome.judged_images)
+            figures = _parse_figures(
+                outcome.accuracy, outcome.accuracy_interval, outcome.judged_images, outcome.excluded_images
+            )
             backbone = outcome.backbone
         return HistoryEntry(
             revision=revision,
@@ -104,6 +106,7 @@ class TrainingStore:
             accuracy=figures.accuracy,
             accuracy_interval=figures.interval,
             judged_images=figures.judged_images,
+            excluded_images=figures.excluded_images,
             artifact_digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
             comparison=None if outcome is None else _describe_comparison(outcome.comparison),
@@ -185,17 +188,20 @@ class _Figures:
     accuracy: str | None = None
     interval: AccuracyInterval | None = None
     judged_images: int | None = None
+    excluded_images: int | None = None
 
 
 def _parse_artifact(content: bytes) -> tuple[_Figures, str | None]:
     """Figures and backbone from artifact metadata. Raises ValueError, TypeError, AttributeError."""
     document = parse_document(content)
     metrics, backbone = document.get("metrics") or {}, document.get("backbone") or {}
-    figures = _parse_figures(metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"))
+    figures = _parse_figures(
+        metrics.get("accuracy"), metrics.get("accuracyInterval"), metrics.get("images"), metrics.get("excludedImages")
+    )
     return figures, usable_text(backbone.get("name"), BACKBONE_LIMIT)
 
 
-def _parse_figures(accuracy: object, interval: object, images: object) -> _Figures:
+def _parse_figures(accuracy: object, interval: object, images: object, excluded: object) -> _Figures:
     """The valid figures. Invalid ones are left out, because the API server would reject the whole status.
 
     Artifacts of earlier releases have a number of images but no interval. Their outcomes have neither, so neither is shown.
@@ -206,7 +212,12 @@ def _parse_figures(accuracy: object, interval: object, images: object) -> _Figur
     lower, upper = (_format_share(end) for end in interval)
     if lower is None or upper is None:
         return _Figures(accuracy=share)
-    return _Figures(accuracy=share, interval=AccuracyInterval(lower=lower, upper=upper), judged_images=_usable_count(images))
+    return _Figures(
+        accuracy=share,
+        interval=AccuracyInterval(lower=lower, upper=upper),
+        judged_images=_usable_count(images),
+        excluded_images=_usable_count(excluded),
+    )
 
 
 def _describe_comparison(comparison: Comparison | None) -> RevisionComparison | None:
@@ -217,6 +228,7 @@ def _describe_comparison(comparison: Comparison | None) -> RevisionComparison | 
         baseline=comparison.baseline,
         accuracy_drop=AccuracyDrop(drop=drop, lower=lower, upper=upper),
         images=comparison.images,
+        reclassified_images=_usable_count(comparison.reclassified),
     )
 
 

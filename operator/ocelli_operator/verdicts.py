@@ -22,7 +22,7 @@ from ocelli_api.conditions import (
 from ocelli_api.revision import spec_revision, training_hash
 from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
-from ocelli_operator.gates import Judgement
+from ocelli_operator.gates import Judgement, find_promotion
 from ocelli_operator.learning import Learning
 from ocelli_operator.manifests.metadata import endpoint
 from ocelli_operator.rollout import Rollout, RolloutState, find_pod_problem
@@ -49,8 +49,7 @@ def plan_status(snapshot: Snapshot, learning: Learning, judgement: Judgement, ro
     )
     if learning.artifact is not None:
         updated = _record_artifact(snapshot, updated, learning.artifact)
-    if served != status.served_revision:
-        updated = _record_switch(updated, status.served_revision, format_time(observed.now))
+    updated = _record_promotions(status, updated, format_time(observed.now))
     if served is not None:
         updated = _describe_served(snapshot, updated, served)
     last: LastFailure | None = None
@@ -191,20 +190,16 @@ def _record_artifact(snapshot: Snapshot, status: ClassifierStatus, artifact: His
     return replace(status, history=extend_history(status.history, entry, keep))
 
 
-def _record_switch(status: ClassifierStatus, before: str | None, now: str) -> ClassifierStatus:
-    """History with the time at which the served revision first served.
+def _record_promotions(before: ClassifierStatus, status: ClassifierStatus, now: str) -> ClassifierStatus:
+    """History with the time at which each revision first served."""
+    if (status.history, status.served_revision) == (before.history, before.served_revision):
+        # What an earlier release recorded stays as it is until something changes: an upgrade rewrites no status.
+        return status
 
-    The one before it may have none, because an earlier release served it: it gets the time of its training.
-    """
-    history = tuple(
-        replace(entry, promoted_at=now)
-        if entry.revision == status.served_revision and entry.promoted_at is None
-        else replace(entry, promoted_at=entry.trained_at)
-        if entry.revision == before and entry.promoted_at is None
-        else entry
-        for entry in status.history
-    )
-    return replace(status, history=history)
+    def find_time(entry: HistoryEntry) -> str | None:
+        return find_promotion(before, entry.revision) or (now if entry.revision == status.served_revision else None)
+
+    return replace(status, history=tuple(replace(entry, promoted_at=find_time(entry)) for entry in status.history))
 
 
 def _describe_served(snapshot: Snapshot, status: ClassifierStatus, served: str) -> ClassifierStatus:

@@ -23,7 +23,7 @@ from ocelli_api.classifier import (
 )
 from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_api.export import ExportFormat, ExportPart
-from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
 from ocelli_gateway.auth import Caller
@@ -195,11 +195,7 @@ class Classifiers:
         classifier = await self._store.read(caller.namespace, classifier_id)
         revision = classifier.status.served_revision
         if revision is None:
-            if lifecycle(classifier) is Lifecycle.FAILED:
-                raise NotFoundError(
-                    f"The classifier {classifier_id} has no model: its training failed; see explanation in its details."
-                )
-            raise NotFoundError(f"The classifier {classifier_id} has no model yet; wait until its training has succeeded.")
+            raise NotFoundError(f"The classifier {classifier_id} has no model{_describe_missing_model(classifier)}")
         location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
@@ -353,7 +349,6 @@ def _location(classifier: Classifier) -> ClassifierLocation:
 def _build_details(
     caller: Caller, classifier: Classifier, class_names: tuple[str, ...], *, core_ml_enabled: bool
 ) -> ClassifierDetails:
-    stalled = classifier.status.condition(ConditionType.STALLED)
     return ClassifierDetails(
         classifier_id=classifier.classifier_id or "",
         name=classifier.display_name,
@@ -362,8 +357,7 @@ def _build_details(
         class_names=class_names,
         created_at=classifier.created_at,
         retrained_at=classifier.status.retrained_at,
-        # REST users do not know the names of objects.
-        explanation=stalled.message.removeprefix(f"{classifier}: ") if stalled is not None else None,
+        explanation=_explain(classifier),
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
         suspended=classifier.spec.suspend,
@@ -377,6 +371,23 @@ def _find_data_check(status: ClassifierStatus) -> str | None:
     if trained is None or trained.reason != TrainedReason.SUSPENDED or data_valid is None:
         return None
     return data_valid.message if status.is_true(ConditionType.DATA_VALID) else None
+
+
+def _explain(classifier: Classifier) -> str | None:
+    """Why it has failed, or what its trained revision waits for."""
+    failed = lifecycle(classifier) is Lifecycle.FAILED
+    condition = classifier.status.condition(ConditionType.STALLED) if failed else find_awaited_approval(classifier)
+    # REST users do not know the names of objects.
+    return None if condition is None else condition.message.removeprefix(f"{classifier}: ")
+
+
+def _describe_missing_model(classifier: Classifier) -> str:
+    """The rest of a sentence about a classifier that has never served."""
+    if find_awaited_approval(classifier) is not None:
+        return " yet: its revision waits for approval; see explanation in its details."
+    if lifecycle(classifier) is Lifecycle.FAILED:
+        return ": its training failed or its revision was refused; see explanation in its details."
+    return " yet; wait until its training has succeeded."
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
@@ -407,7 +418,8 @@ def _check_retrainable(classifier: Classifier) -> None:
             "cannot be retrained. Create another."
         )
     # Nothing is trained while it is suspended, so more images can come.
-    if lifecycle(classifier) is Lifecycle.TRAINING and not classifier.spec.suspend:
+    waits = classifier.spec.suspend or find_awaited_approval(classifier) is not None
+    if lifecycle(classifier) is Lifecycle.TRAINING and not waits:
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ocelli_api.conditions import ReadyReason
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.builtin import BUILT_IN_IDS, DEFAULT, describe_unavailable
 from ocelli_gateway.classifier_store import ClassifierStore
@@ -181,9 +182,15 @@ def list_ids(classifier_ids: Sequence[str]) -> str:
 
 
 def _describe_not_ready(found: Sequence[KnownClassifier]) -> str:
-    failed = [known.classifier_id for known in found if known.stalled]
-    young = [known.classifier_id for known in found if not known.stalled]
-    facts = [f"no training has succeeded yet: {list_ids(young)}"] if young else []
-    if failed:
-        facts.append(f"the training failed, see explanation in the details: {list_ids(failed)}")
-    return f"Not ready to classify, because {'; because '.join(facts)}"
+    ids: dict[str, list[str]] = {}
+    for known in found:
+        ids.setdefault(_describe_why(known), []).append(known.classifier_id)
+    return f"Not ready to classify, because {'; because '.join(f'{why}: {list_ids(those)}' for why, those in ids.items())}"
+
+
+def _describe_why(known: KnownClassifier) -> str:
+    if known.stalled:
+        return "the training failed or its revision was refused, see explanation in the details"
+    if known.ready_reason == ReadyReason.AWAITING_APPROVAL:
+        return "the trained revision waits for approval, see explanation in the details"
+    return "no training has succeeded yet"

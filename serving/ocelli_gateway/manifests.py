@@ -147,8 +147,8 @@ def grow_definition(
 def check_size(spec: ClassifierSpec) -> None:
     if len(spec.classes) > CLASSES_LIMIT:
         raise LimitExceededError(f"The classifier would have {len(spec.classes)} classes; at most {CLASSES_LIMIT} are allowed.")
-    # The test set has a limit of its own, and REST adds nothing to it.
-    learned_from = len(spec.sources) - sum(len(item.examples) for item in spec.evaluation.classes)
+    # Without the test set, which has a limit of its own.
+    learned_from = len(spec.negative_examples) + sum(len(item.examples) for item in spec.classes)
     if learned_from > SOURCES_LIMIT:
         raise LimitExceededError(
             f"The classifier would have {learned_from} example sets in all; at most {SOURCES_LIMIT} are allowed."

@@ -74,7 +74,7 @@ SCHEMAS: Mapping[str, Schema] = {
                 "description": "Of what is served: the mean over the classes of the share of images that is recognised.",
             },
             "accuracy_interval": reference("AccuracyInterval"),
-            "explanation": {**_NOT_EMPTY, "description": "Why the training failed."},
+            "explanation": {**_NOT_EMPTY, "description": "Why it has failed, or what its trained revision waits for."},
             "suspended": {"type": "boolean", "description": "Images are only checked: see `suspend` of create and retrain."},
             "data_check": {**_NOT_EMPTY, "description": "What the check found, once it has ended."},
             "classes": {"type": "array", "items": reference("Class")},

@@ -1,7 +1,7 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted, as is what else is stored of their pictures: judged scores,
+object and in every stored definition, and their bytes are deleted, as is what else is stored of their images: judged scores,
 what a check read, thumbnails in reports. Later trainings do not use them, and existing models stay.
 Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
 deletion that was interrupted can be repeated. It must not know HTTP.
@@ -93,7 +93,7 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """Also deletes what else is stored of the customer's pictures: judged scores, checked pictures, and thumbnails in
+        """Also deletes what else is stored of the customer's images: judged scores, checked images, and thumbnails in
         reports. Returns the uploads that the stored definitions still refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):

@@ -63,6 +63,7 @@ class ClassifierDetails:
     created_at: str
     retrained_at: str | None
     explanation: str | None
+    """Why it has failed, or what it waits for."""
     core_ml_enabled: bool = True
     accuracy: MeasuredAccuracy | None = None
     suspended: bool = False
@@ -91,8 +92,8 @@ class ClassifierDetails:
             body["suspended"] = True
         if self.data_check is not None:
             body["data_check"] = self.data_check
-        if self.status is Lifecycle.FAILED:
-            body["explanation"] = self.explanation or "The training failed."
+        if self.explanation:
+            body["explanation"] = self.explanation
         return body
 
 

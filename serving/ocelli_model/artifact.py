@@ -184,7 +184,7 @@ async def load_artifact(
             exports=summary.exports,
             library_versions=document["libraryVersions"],
         )
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise ArtifactError(f"{what}: it cannot be read; train the revision again") from error
 
 

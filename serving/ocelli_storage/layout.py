@@ -10,8 +10,8 @@
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
                                                                   network, if it has one, is below `network/`; the scores of
-                                                                  its pictures are below `judged/`, those of each customer's
-                                                                  pictures in a file of their own, so that erasing is complete
+                                                                  its images are below `judged/`, those of each customer's
+                                                                  images in a file of their own, so that erasing is complete
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -49,8 +49,6 @@ INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
-
-
 _CUSTOMER = "customer-"
 
 
@@ -111,7 +109,7 @@ class ClassifierLocation:
         return self.artifact_key(revision, JUDGED)
 
     def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the pictures of one customer (by key), or of all pictures without a customer."""
+        """Key of the judged scores of the images of one customer (by key), or of all images without a customer."""
         return f"{self.judged_prefix(revision)}/{_owned_name(customer)}.safetensors"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
@@ -127,7 +125,7 @@ class ClassifierLocation:
 
 
 def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's pictures, or (None) of any pictures."""
+    """Whether a key is that of judged scores: of this customer's images, or (None) of any images."""
     return _is_in(JUDGED, key, customer)
 
 
@@ -148,7 +146,7 @@ def _is_in(folder: str, key: str, customer: str | None) -> bool:
 
 
 def _owned_name(customer: str | None) -> str:
-    return "pictures" if customer is None else f"{_CUSTOMER}{customer}"
+    return "images" if customer is None else f"{_CUSTOMER}{customer}"
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -2,7 +2,7 @@
 
 So sources are read once, and the training learns what was checked. Next to the attempt's other documents:
 
-    pictures/pictures.json, .pixels             sources that belong to no customer
+    pictures/images.json, .pixels               sources that belong to no customer
     pictures/customer-<key>.json, .pixels       sources of one customer, so that erasing a customer deletes files
 
 The JSON has the files of each source by its place in the definition, and the digests of the images in the file of pixels, which

@@ -1,8 +1,8 @@
-"""Comparison of a new revision with the one that serves, on the same pictures. Pure: from judged scores to a few numbers.
+"""Comparison of a new revision with the one that serves, on the same images. Pure: from judged scores to a few numbers.
 
-Only pictures count that neither revision learned from: those of the Classifier's own test set if there is one, otherwise all
-pictures that the new revision was cross-validated on. Only classes count that both have, and a picture's predicted class is the
-one with the highest score among them: a class that only one revision has would otherwise take pictures from the other classes.
+Only images count that neither revision learned from: those of the Classifier's own test set if there is one, otherwise all
+images that the new revision was cross-validated on. Only classes count that both have, and an image's predicted class is the
+one with the highest score among them: a class that only one revision has would otherwise take images from the other classes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RESAMPLES = 4000
 _TAILS = (2.5, 97.5)
 """Percentiles of a 95 % interval, two-sided."""
 _ABSENT = -2
-"""The class of a picture in a class that a revision does not have."""
+"""The class of an image in a class that a revision does not have."""
 _PSEUDO_DIFFERENCES = np.array([-1.0, 0.0, 1.0])
 _PSEUDO_COUNTS = np.array([0.5, 1.0, 0.5])
 
@@ -32,38 +32,39 @@ class NotComparableError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredDrop:
-    """How much lower the balanced accuracy of a revision is than that of its baseline, on the same pictures."""
+    """How much lower the balanced accuracy of a revision is than that of its baseline, on the same images."""
 
     drop: float
     """-1 to 1; below 0 if it is higher."""
     interval: tuple[float, float]
     """The 95 % interval of the drop."""
     accuracy: float
-    """Of the revision, on these pictures and classes."""
+    """Of the revision, on these images and classes."""
     baseline_accuracy: float
     images: int
     classes: int
-    """Number of classes with compared pictures, negative examples included."""
-    relabelled: int
-    """Pictures left out because the revisions learned different classes for them."""
+    """Number of classes with compared images, negative examples included."""
+    reclassified: int
+    """Images left out because the revisions learned different classes for them."""
 
 
 def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
-    """Compare a revision with its baseline. Both are the scores of pictures by heads that did not learn from them.
+    """Compare a revision with its baseline. Both are the scores of images by heads that did not learn from them.
 
     Raises:
-        NotComparableError: they have no classes or no pictures in common.
+        NotComparableError: they have no classes or no images in common.
     """
     shared = [name for name in judged.class_names if name in set(baseline.class_names)]
     with_negatives = judged.has_negatives and baseline.has_negatives
     if len(shared) + with_negatives < 2:
         raise NotComparableError(f"they have {_count(len(shared), 'class', 'classes')} in common, and at least 2 are needed")
-    own = _Answers.find(judged, shared, with_negatives=with_negatives)
-    other = _Answers.find(baseline, shared, with_negatives=with_negatives)
-    pairs, relabelled = _pair(judged, own, baseline, other)
+    own = _Answers.of(judged, shared, with_negatives=with_negatives)
+    other = _Answers.of(baseline, shared, with_negatives=with_negatives)
+    pairs, reclassified = _pair(judged, own, baseline, other)
     if not len(pairs):
         learned = "of the test set" if judged.tested.any() else "that neither learned from"
-        raise NotComparableError(f"no picture {learned} was judged by both, in a class that both have")
+        without = f", without {_count(reclassified, 'image', 'images')} whose class was changed" if reclassified else ""
+        raise NotComparableError(f"no image {learned} was judged by both, in a class that both have{without}")
     rows, other_rows = pairs.T
     actual = own.actual[rows]
     right, other_right = own.predicted[rows] == actual, other.predicted[other_rows] == actual
@@ -79,14 +80,14 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
         baseline_accuracy=baseline_accuracy,
         images=len(rows),
         classes=len(strata),
-        relabelled=relabelled,
+        reclassified=reclassified,
     )
 
 
 def add_unseen(baseline: Judged, judged: Judged, score: Callable[[NDArray[np.intp]], NDArray[np.float32]]) -> Judged:
-    """The judged scores of the baseline, with those of pictures of the new revision that it never saw.
+    """The judged scores of the baseline, with those of images of the new revision that it never saw.
 
-    `score` takes rows of the new revision's pictures, intp[M], and returns what the baseline answers, float32[M, C]. Pictures
+    `score` takes rows of the new revision's images, intp[M], and returns what the baseline answers, float32[M, C]. Images
     in classes that the baseline does not have are left out, and so are near duplicates of what it learned from. Nothing
     is added if some of what it learned from was erased: what it saw is unknown then.
     """
@@ -97,7 +98,7 @@ def add_unseen(baseline: Judged, judged: Judged, score: Callable[[NDArray[np.int
     learned = {digest for digest, tested in zip(baseline.digests, baseline.tested, strict=True) if not tested}
     is_learned = np.array([digest in learned for digest in judged.digests], dtype=np.bool_)
     places = {name: place for place, name in enumerate(baseline.class_names)}
-    # The last entry is that of negative examples, whose index is -1.
+    # The last entry is that of negative examples.
     nothing = NEGATIVE if baseline.has_negatives else _ABSENT
     class_of = np.array([places.get(name, _ABSENT) for name in judged.class_names] + [nothing], dtype=np.int32)
     actual = class_of[judged.actual]
@@ -119,7 +120,7 @@ def add_unseen(baseline: Judged, judged: Judged, score: Callable[[NDArray[np.int
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Answers:
-    """Actual and predicted answers of pictures, as indices into the shared classes; then "none of the classes"."""
+    """Actual and predicted answers of images, as indices into the shared classes; then "none of the classes"."""
 
     actual: NDArray[np.intp]
     """intp[N]; -1: a class that the other revision does not have, or a negative example where one has no negatives."""
@@ -127,39 +128,38 @@ class _Answers:
     """intp[N]."""
 
     @classmethod
-    def find(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
+    def of(cls, judged: Judged, shared: list[str], *, with_negatives: bool) -> _Answers:
         nothing = len(shared)
         places = {name: place for place, name in enumerate(shared)}
-        # The last entry is that of negative examples, whose index is -1.
+        # The last entry is that of negative examples.
         answer_of = np.array([places.get(name, -1) for name in judged.class_names] + [nothing if with_negatives else -1])
         scores = judged.scores[:, [judged.class_names.index(name) for name in shared]]
         predicted = scores.argmax(axis=1)
         if with_negatives:
             # As in the evaluation: without negatives, a class is always predicted.
             predicted = np.where(scores.max(axis=1) < DECISION_THRESHOLD, nothing, predicted)
-        assert NEGATIVE == -1
         return cls(actual=answer_of[judged.actual].astype(np.intp), predicted=predicted.astype(np.intp))
 
 
 def _pair(judged: Judged, own: _Answers, baseline: Judged, other: _Answers) -> tuple[NDArray[np.intp], int]:
-    """The rows of the same pictures in both, intp[P, 2], and how many pictures are left out because their classes differ.
+    """The rows of the same images in both, intp[P, 2], and how many images are left out because their classes differ.
 
-    The class of a test picture is the one of the new test set. Otherwise neither revision's class can be preferred: which of
+    The class of a test image is the one of the new test set. Otherwise neither revision's class can be preferred: which of
     the two is wrong is what a comparison cannot know.
     """
     rows_of = {digest: row for row, digest in enumerate(baseline.digests)}
     tested = bool(judged.tested.any())
     pairs: list[tuple[int, int]] = []
-    relabelled = 0
+    reclassified = 0
     for row, digest in enumerate(judged.digests):
         other_row = rows_of.get(digest)
         if other_row is None or own.actual[row] < 0 or judged.tested[row] != tested:
             continue
         if not tested and own.actual[row] != other.actual[other_row]:
-            relabelled += 1
+            reclassified += 1
             continue
         pairs.append((row, other_row))
-    return np.array(pairs, dtype=np.intp).reshape(-1, 2), relabelled
+    return np.array(pairs, dtype=np.intp).reshape(-1, 2), reclassified
 
 
 def _group_means(right: NDArray[np.bool_], groups: NDArray[np.int32], stratum: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -172,9 +172,9 @@ def _group_means(right: NDArray[np.bool_], groups: NDArray[np.int32], stratum: N
 def _bootstrap(differences: list[NDArray[np.float64]], drop: float) -> tuple[float, float]:
     """The 95 % interval of the mean over strata of the mean difference, by a paired bootstrap (Efron, 1979).
 
-    Groups of near duplicates are resampled within each class. Where a few pictures were all answered alike, resampling alone
+    Groups of near duplicates are resampled within each class. Where a few images were all answered alike, resampling alone
     would give an interval without a length, so each class gets the pseudo-observations of Agresti and Min (2005): half a
-    picture for each of the four outcomes of a pair. The seed is fixed: the same scores give the same interval.
+    image for each of the four outcomes of a pair. The seed is fixed: the same scores give the same interval.
     """
     random = np.random.default_rng(0)
     means = np.zeros(RESAMPLES)

@@ -28,20 +28,20 @@ from ocelli_model.engine import Engine, load_engine, needed_files
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT
 from ocelli_storage.object_store import ObjectStore
+from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.backbone_choice import AUTO, choose_backbone
 from ocelli_training.check_summary import describe_faults, describe_findings
 from ocelli_training.checked_pictures import save_pictures
 from ocelli_training.data_reading import Data, DataReader, log_sets
 from ocelli_training.data_report import DataReport
 from ocelli_training.dataset import Dataset, build_dataset, find_faults
-from ocelli_training.definition_file import load_definition
 from ocelli_training.example_rows import find_groups
-from ocelli_training.judged import find_erased_customers
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, find_test_set_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.report import render_check_page
+from ocelli_training.revision_store import RevisionStore, find_erased_customers
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.suspicion import search_suspicious
 from ocelli_training.thumbnails import build_thumbnails
@@ -82,6 +82,7 @@ class DataCheck:
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._revision = RevisionStore(settings, store)
 
     async def run(self) -> Outcome:
         """Check the data, and store the report and what was read.
@@ -93,7 +94,7 @@ class DataCheck:
         settings, started = self._settings, time.monotonic()
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("check.started", extra={**fields, "cores": settings.cpu_count})
-        document = await load_definition(settings, self._store)
+        document = await self._revision.load_definition()
         definition = parse_spec(document)
         wanted = choose_backbone(definition.model.backbone, settings.backbones)
         comparing = choose_backbone(AUTO, settings.backbones)
@@ -108,7 +109,7 @@ class DataCheck:
                     settings=settings, store=self._store, scratch=self._scratch, on_progress=self._progress.report
                 )
                 data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
-                while data.faults and (now := await load_definition(settings, self._store)) != document:
+                while data.faults and (now := await self._revision.load_definition()) != document:
                     logger.info("sources.erased")
                     document, definition = now, parse_spec(now)
                     data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
@@ -118,6 +119,7 @@ class DataCheck:
                 await self._store_report(document, findings, pixels)
                 if faults is None:
                     await self._store_pictures(document, definition, findings.data, pixels, preprocessing)
+                await self._erase(document)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -184,7 +186,7 @@ class DataCheck:
             "stoppedEarly": len(findings.data.faults) >= SOURCE_FAULTS_LIMIT,
             "data": report.to_json(),
         }
-        erased = find_erased_customers(learned, await load_definition(settings, self._store))
+        erased = find_erased_customers(learned, await self._revision.load_definition())
         examples = report.dataset.examples
         thumbnails = build_thumbnails(report.shown_images(), examples, pixels, findings.data.numbers, erased)
         page = render_check_page(document, thumbnails)
@@ -200,15 +202,20 @@ class DataCheck:
         preprocessing: Preprocessing,
     ) -> None:
         """Store what was read, for the training. Without it, the training reads the sources again."""
-        settings, location = self._settings, self._settings.location
-        erased = find_erased_customers(document, await load_definition(settings, self._store))
+        settings = self._settings
+        erased = find_erased_customers(document, await self._revision.load_definition())
         checked = data.checked(definition)
         stored = await save_pictures(settings, self._store, self._scratch, checked, pixels, preprocessing, erased)
-        # Whoever erases changes the definition first, and deletes files afterwards.
-        for customer in find_erased_customers(document, await load_definition(settings, self._store)) - erased:
-            for suffix in ("json", "pixels"):
-                await self._store.delete(location.pictures_key(settings.revision, settings.attempt, customer, suffix))
         logger.info("pictures.stored", extra={"images": len(data.numbers) if stored else 0})
+
+    async def _erase(self, document: Mapping[str, Any]) -> None:
+        """Delete what was stored of customers who were erased meanwhile: an erasure changes the definition first."""
+        settings = self._settings
+        for customer in find_erased_customers(document, await self._revision.load_definition()):
+            for suffix in ("json", "pixels"):
+                key = settings.location.pictures_key(settings.revision, settings.attempt, customer, suffix)
+                await self._store.delete(key)
+            await erase_thumbnails(self._store, self._key(CHECK_PAGE), customer)
 
     def _key(self, file: str) -> str:
         return self._settings.location.training_key(self._settings.revision, self._settings.attempt, file)

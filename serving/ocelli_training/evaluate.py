@@ -86,6 +86,8 @@ class Evaluation:
     """The confusion matrix without its zeros, row by row."""
     misclassified: tuple[Misclassified, ...]
     """Errors with the most certain scores first."""
+    excluded: int = 0
+    """Number of images of the test set that are left out, because they are examples or near duplicates of examples."""
 
     def to_json(self) -> dict[str, Any]:
         """All metrics, for the report."""
@@ -105,6 +107,7 @@ class Evaluation:
             "calibrationError": _rounded(self.calibration_error),
             "lostByRejection": _rounded(self.lost_by_rejection),
             "classes": [build_document(item) for item in self.classes],
+            **({"excludedImages": self.excluded} if self.protocol is Protocol.TEST_SET else {}),
         }
 
 

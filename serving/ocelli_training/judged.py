@@ -1,21 +1,21 @@
-"""Judged scores: what each picture scored with heads that did not learn from it, by the SHA-256 of its bytes.
+"""Judged scores: what each image scored with heads that did not learn from it, by the SHA-256 of its bytes.
 
 They are stored next to the artifact, outside its digest, so that a later revision can be compared with this one on the same
-pictures. Each customer's pictures have a file of their own, so that erasing a customer deletes files and rewrites none.
+images. Each customer's images have a file of their own, so that erasing a customer deletes files and rewrites none.
 
-    judged/pictures.safetensors           pictures that belong to no customer
-    judged/customer-<key>.safetensors     pictures of one customer
+    judged/images.safetensors             images that belong to no customer
+    judged/customer-<key>.safetensors     images of one customer
 
 Tensors: `digests` uint8[N, 32]; `scores` float32[N, C]; `actual` int32[N], the class or -1 for a negative example; `groups`
-int32[N], equal for near duplicates; `tested` uint8[N], 1 for pictures of the Classifier's own test set. Metadata: the classes,
-and how many pictures the revision learned from in all files together.
+int32[N], equal for near duplicates; `tested` uint8[N], 1 for images of the Classifier's own test set. Metadata: the classes,
+and how many images the revision learned from in all files together.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,6 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from ocelli_api.revision import definition_sources
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.layout import ClassifierLocation, is_judged
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
@@ -34,9 +33,12 @@ from ocelli_training.own_test_set import TestImages
 
 FORMAT_VERSION = "1"
 NEGATIVE = -1
-"""`actual` of a negative example."""
+"""`actual` of a negative example. As an index it means the last entry."""
 LIMIT_BYTES = 256 * MEGABYTE
-"""50,000 pictures with 500 scores each take 100 MB."""
+"""50,000 images with 500 scores each take 100 MB."""
+
+_DAMAGED = (SafetensorError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a file can raise. Pods of the tenant can write any content."""
 
 
 class JudgedError(Exception):
@@ -45,7 +47,7 @@ class JudgedError(Exception):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Judged:
-    """Judged scores of N pictures by a revision with C classes."""
+    """Judged scores of N images by a revision with C classes."""
 
     class_names: tuple[str, ...]
     has_negatives: bool
@@ -61,7 +63,7 @@ class Judged:
     tested: NDArray[np.bool_]
     """bool[N]: it belongs to the Classifier's own test set."""
     learned_count: int
-    """Number of pictures that the revision learned from. Where fewer of them are here, some were erased."""
+    """Number of images that the revision learned from. Where fewer of them are here, some were erased."""
 
     def __post_init__(self) -> None:
         count = len(self.digests)
@@ -74,11 +76,11 @@ class Judged:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every picture that the revision learned from is here."""
+        """Whether every image that the revision learned from is here."""
         return int((~self.tested).sum()) == self.learned_count
 
     def take(self, rows: NDArray[np.intp]) -> Judged:
-        """Some of the pictures, by their rows."""
+        """Some of the images, by their rows."""
         return Judged(
             class_names=self.class_names,
             has_negatives=self.has_negatives,
@@ -91,64 +93,49 @@ class Judged:
         )
 
 
-def judge(
-    fit: Fit, membership: NDArray[np.bool_], dataset: Dataset, groups: NDArray[np.intp], test: TestImages | None
-) -> Judged:
+def judge(fit: Fit, dataset: Dataset, groups: NDArray[np.intp], test: TestImages | None) -> Judged:
     """The judged scores of a training: out of fold for every example, then by the served heads for the test set.
 
-    `membership` is bool[N, C], and `groups` of near duplicates intp[N], each of all examples.
+    `groups` of near duplicates of the examples are intp[N].
     """
-    actual = np.where(membership.any(axis=1), membership.argmax(axis=1), NEGATIVE)
-    tested = np.zeros(len(actual), dtype=np.bool_)
-    digests, scores = [example.digest for example in dataset.examples], fit.scores
+    examples, scores = dataset.examples, fit.scores
     if test is not None:
-        examples = test.test_set.examples
-        digests += [example.digest for example in examples]
+        examples = (*examples, *test.test_set.examples)
         scores = np.concatenate([scores, fit.heads.scores(test.features)])
-        actual = np.concatenate([actual, np.array([example.set_index for example in examples], dtype=np.intp)])
         groups = np.concatenate([groups, test.groups])
-        tested = np.concatenate([tested, np.ones(len(examples), dtype=np.bool_)])
+    actual = np.array([example.set_index for example in examples], dtype=np.int32)
+    # The negative examples are the set after those of the classes.
+    actual[actual == len(dataset.class_names)] = NEGATIVE
     return Judged(
         class_names=dataset.class_names,
         has_negatives=bool((actual == NEGATIVE).any()),
-        digests=tuple(digests),
+        digests=tuple(example.digest for example in examples),
         scores=scores.astype(np.float32),
-        actual=actual.astype(np.int32),
+        actual=actual,
         groups=groups.astype(np.int32),
-        tested=tested,
+        tested=np.arange(len(examples)) >= len(dataset.examples),
         learned_count=len(dataset.examples),
     )
 
 
-def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Customers with a source that was erased between two readings of a definition."""
-    sources = zip(definition_sources(before), definition_sources(after), strict=False)
-    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
-    return frozenset(customer for customer in found if customer)
+def split_by_customer(judged: Judged, customers: Sequence[str | None]) -> Mapping[str | None, Judged]:
+    """The judged scores of each customer's images; at None those of all images without a customer.
 
-
-async def save_judged(
-    store: ObjectStore,
-    location: ClassifierLocation,
-    revision: str,
-    judged: Judged,
-    customers: Sequence[str | None],
-    erased: Collection[str] = (),
-) -> None:
-    """Store judged scores, without those of the pictures of erased customers.
-
-    `customers` are the keys of the customers whose pictures they are, in the order of the pictures. Files of an earlier attempt
-    are deleted first.
+    `customers` are the keys of the images' customers.
     """
-    await store.delete_prefix(location.judged_prefix(revision))
     rows: dict[str | None, list[int]] = defaultdict(list)
     for row, customer in enumerate(customers):
         rows[customer].append(row)
-    for customer, own in rows.items():
-        if customer in erased:
-            continue
-        content = _build_file(judged.take(np.array(own, dtype=np.intp)))
-        await store.put(location.judged_key(revision, customer), content)
+    return {customer: judged.take(np.array(own, dtype=np.intp)) for customer, own in rows.items()}
+
+
+async def save_judged(
+    store: ObjectStore, location: ClassifierLocation, revision: str, parts: Mapping[str | None, Judged]
+) -> None:
+    """Store judged scores, see `split_by_customer`. Files of an earlier attempt are deleted first."""
+    await store.delete_prefix(location.judged_prefix(revision))
+    for customer, judged in parts.items():
+        await store.put(location.judged_key(revision, customer), _build_file(judged))
 
 
 async def load_judged(store: ObjectStore, location: ClassifierLocation, revision: str) -> Judged:
@@ -168,7 +155,7 @@ async def load_judged(store: ObjectStore, location: ClassifierLocation, revision
             continue
         except ObjectTooLargeError as error:
             raise JudgedError(f"revision {revision} has too many stored scores") from error
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except _DAMAGED as error:
             raise JudgedError(f"the stored scores of revision {revision} are damaged") from error
     if not parts:
         raise JudgedError(
@@ -209,7 +196,7 @@ def _build_file(judged: Judged) -> bytes:
 
 
 def _parse_file(content: bytes) -> Judged:
-    """Raises SafetensorError, ValueError, KeyError, TypeError."""
+    """Raises one of `_DAMAGED`."""
     tensors = safetensors.numpy.load(content)
     # The library returns no metadata. By its format, the JSON header follows its length in 8 bytes.
     facts = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

@@ -32,7 +32,6 @@ class Suspect:
     """An image that probably belongs to another class. The index after the last class means none of the classes."""
 
     row: int
-    given: int
     suggested: int
     given_probability: float
     suggested_probability: float
@@ -81,7 +80,6 @@ def find_label_errors(probabilities: NDArray[np.float32], given: NDArray[np.intp
     suspects = tuple(
         Suspect(
             row=row,
-            given=int(given[row]),
             suggested=int(suggestions[row]),
             given_probability=float(own[row]),
             suggested_probability=float(likeliest[row]),

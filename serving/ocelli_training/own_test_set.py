@@ -91,9 +91,10 @@ class TestImages:
         membership = np.zeros((len(self.features), len(class_names)), dtype=np.bool_)
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
         names = [image_name(example) for example in self.test_set.examples]
-        return evaluate(
+        evaluation = evaluate(
             own, membership, self.groups, class_names, names, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
         )
+        return replace(evaluation, excluded=len(self.test_set.excluded))
 
 
 def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -> None:
@@ -116,7 +117,7 @@ def find_test_set_faults(test: TestSet, class_names: Sequence[str], unknown: Col
         if item.class_name in left or item.partly_erased or item in unknown:
             continue
         known = sum(class_names[example.set_index] == item.class_name for example in test.excluded)
-        fact = f"{item} are {known} images that are also examples" if known else f"{item} have no usable image"
+        fact = f"{item} ({known}) are all examples or near duplicates of examples" if known else f"{item} have no usable image"
         faults.append(f"{fact}; add images that are not examples")
     return faults
 

@@ -25,6 +25,7 @@ from ocelli_training.fit import Recipe
 
 FORMAT_VERSION = 2
 EXCLUDED_REPORTED = 100
+_DECIMALS = 6
 _MATRIX_LIMIT_CLASSES = 25
 """A larger confusion matrix is not readable: its largest errors are listed instead."""
 _LISTED_LIMIT = 200
@@ -70,11 +71,7 @@ class Report:
     def _excluded(self) -> dict[str, Any]:
         if self.evaluation.protocol is not Protocol.TEST_SET:
             return {}
-        excluded = self.excluded_from_test
-        return {
-            "excludedCount": len(excluded),
-            "excluded": [image_name(example) for example in excluded[:EXCLUDED_REPORTED]],
-        }
+        return {"excluded": [image_name(example) for example in self.excluded_from_test[:EXCLUDED_REPORTED]]}
 
 
 def render_page(report: Mapping[str, Any], thumbnails: Mapping[str, str] | None = None) -> str:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NewFeatures:
-    """Features of the new revision's pictures."""
+    """Features of the new revision's images."""
 
     features: NDArray[np.float32]
     """float32[N, D], in the order of its judged scores."""
@@ -37,7 +37,7 @@ class NewFeatures:
 async def compare_with_served(
     store: ObjectStore, location: ClassifierLocation, baseline_revision: str, judged: Judged, new: NewFeatures
 ) -> Comparison:
-    """Compare a new revision with the one that serves. Pictures that this one never saw are scored by its heads now.
+    """Compare a new revision with the one that serves. Images that this one never saw are scored by its heads now.
 
     Raises:
         StoreUnavailableError: see there.
@@ -55,7 +55,7 @@ async def compare_with_served(
 async def compare_stored(
     store: ObjectStore, location: ClassifierLocation, artifact: Artifact, baseline_revision: str
 ) -> Comparison | None:
-    """Compare two stored revisions, on pictures that both were judged on. None if there is no baseline.
+    """Compare two stored revisions, on images that both were judged on. None if there is no baseline.
 
     Raises:
         StoreUnavailableError: see there.
@@ -77,8 +77,11 @@ async def _find_heads(store: ObjectStore, location: ClassifierLocation, revision
     except ArtifactError as error:
         logger.warning("baseline.unusable", extra={"revision": revision, "error": str(error)})
         return None
+    heads = artifact.heads
     same = (artifact.backbone_digest, artifact.precision) == (new.backbone_digest, new.precision)
-    return artifact.heads if same and isinstance(artifact.heads, Heads) else None
+    if not (same and isinstance(heads, Heads) and heads.feature_count == new.features.shape[1]):
+        return None
+    return heads
 
 
 def _compare(baseline_revision: str, judged: Judged, baseline: Judged) -> Comparison:
@@ -94,10 +97,16 @@ def _compare(baseline_revision: str, judged: Judged, baseline: Judged) -> Compar
             "baseline_accuracy": measured.baseline_accuracy,
             "images": measured.images,
             "classes": measured.classes,
-            "relabelled": measured.relabelled,
+            "reclassified": measured.reclassified,
         },
     )
-    return Comparison(baseline=baseline_revision, drop=measured.drop, drop_interval=measured.interval, images=measured.images)
+    return Comparison(
+        baseline=baseline_revision,
+        drop=measured.drop,
+        drop_interval=measured.interval,
+        images=measured.images,
+        reclassified=measured.reclassified,
+    )
 
 
 def _not_comparable(baseline_revision: str, error: Exception) -> Comparison:

@@ -71,4 +71,4 @@ def search_suspicious(
 
 
 def _placed(suspect: Suspect, rows: NDArray[np.intp], kept: Sequence[int]) -> Suspect:
-    return replace(suspect, row=int(rows[suspect.row]), given=kept[suspect.given], suggested=kept[suspect.suggested])
+    return replace(suspect, row=int(rows[suspect.row]), suggested=kept[suspect.suggested])

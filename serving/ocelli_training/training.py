@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +16,28 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
-from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata, save_backbone
+from ocelli_model.artifact import Artifact
+from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_model.preprocessing import enlarged, mirrored
-from ocelli_storage.layout import ARTIFACT_METADATA, REPORT, REPORT_PAGE
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
 from ocelli_training.checked_pictures import delete_pictures
 from ocelli_training.data_reading import DataReader, log_sets
 from ocelli_training.data_report import DataReport, image_name
-from ocelli_training.dataset import Dataset, build_dataset, check_dataset
-from ocelli_training.definition_file import load_definition
+from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.example_rows import build_examples, find_groups
 from ocelli_training.fit import Examples, Fit, View, fit_heads
-from ocelli_training.judged import Judged, find_erased_customers, judge, save_judged
+from ocelli_training.judged import Judged, judge, split_by_customer
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.reading import SourcesError
-from ocelli_training.report import Report, describe_artifact, render_page
+from ocelli_training.report import Report, describe_artifact
+from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.suspicion import find_suspicious
@@ -67,6 +66,11 @@ class _TrainingData:
     test: TestImages | None = None
     """The Classifier's own test set."""
 
+    @property
+    def judged_examples(self) -> tuple[Example, ...]:
+        """All images that are judged: the examples, then the test set."""
+        return (*self.dataset.examples, *(() if self.test is None else self.test.test_set.examples))
+
 
 class Training:
     """One attempt at one revision."""
@@ -77,6 +81,7 @@ class Training:
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._revision = RevisionStore(settings, store)
 
     async def run(self) -> Outcome:
         """Train the revision, unless an earlier attempt stored its artifact.
@@ -88,9 +93,9 @@ class Training:
         settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
-        document = await self._load_definition()
+        document = await self._revision.load_definition()
         definition = parse_spec(document)
-        earlier = await self._load_earlier_artifact()
+        earlier = await self._revision.find_artifact()
         if earlier is not None:
             return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
@@ -142,7 +147,11 @@ class Training:
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
         )
-        await self._store_results(artifact, report, document, data, judged, pixels)
+        await self._progress.begin(Stage.STORING)
+        parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
+        thumbnails = partial(build_thumbnails, list(report.data.shown_images()), data.dataset.examples, pixels, data.numbers)
+        results = Results(definition=document, judged=parts, report=report, build_thumbnails=thumbnails, artifact=artifact)
+        await self._revision.save(results)
         await delete_pictures(settings, self._store)
         message = f"Trained on {len(data.dataset.examples)} images"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
@@ -154,13 +163,7 @@ class Training:
 
         made = await import_pretrained(pretrained, self._settings, self._store, self._scratch, self._progress)
         await self._progress.begin(Stage.STORING)
-        location, revision = self._settings.location, self._settings.revision
-        await self._store_definition()
-        await self._store.put(location.artifact_key(revision, REPORT), _json(made.report))
-        metadata, files = made.network.metadata, made.network.files
-        await save_backbone(self._store, metadata, files, prefix=location.network_prefix(revision))
-        digest = await save_artifact(self._store, location, made.artifact)
-        logger.info("artifact.stored", extra={"digest": digest})
+        await self._revision.save_pretrained(made)
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
@@ -175,31 +178,11 @@ class Training:
             # Older artifacts have no interval, and their accuracy is not balanced.
             accuracy_interval=None if interval is None else (interval[0], interval[1]),
             judged_images=None if interval is None else artifact.metrics["images"],
+            excluded_images=artifact.metrics.get("excludedImages"),
             artifact_digest=artifact.digest,
             backbone=backbone,
             backbone_digest=artifact.backbone_digest,
         )
-
-    async def _store_definition(self) -> dict[str, Any]:
-        """Returns what was stored."""
-        # Read again: sources that were erased meanwhile must not be stored again.
-        definition = await self._load_definition()
-        key = self._settings.location.definition_key(self._settings.revision)
-        await self._store.put(key, _json(definition))
-        return definition
-
-    async def _load_definition(self) -> dict[str, Any]:
-        return await load_definition(self._settings, self._store)
-
-    async def _load_earlier_artifact(self) -> Artifact | None:
-        """The artifact of this revision, where an earlier attempt succeeded and its outcome was lost."""
-        if not await self._store.exists(self._settings.location.artifact_key(self._settings.revision, ARTIFACT_METADATA)):
-            return None
-        try:
-            return await load_artifact(self._store, self._settings.location, self._settings.revision)
-        except ArtifactError as error:
-            logger.warning("artifact.unusable", extra={"error": str(error)})
-            return None
 
     async def _reuse(self, definition: ClassifierSpec, artifact: Artifact) -> Outcome:
         logger.info("artifact.reused", extra={"digest": artifact.digest})
@@ -227,6 +210,9 @@ class Training:
             if data.test is not None:
                 # Again, without near duplicates of examples.
                 check_test_set(self._settings.classifier, data.test.test_set, dataset.class_names)
+                if not data.test.test_set.examples:
+                    # Only customers who were erased had images that are not examples.
+                    data = replace(data, test=None)
             return data
         finally:
             loading.cancel()
@@ -249,7 +235,7 @@ class Training:
             try:
                 return await self._read_dataset(parse_spec(document), metadata, pixels)
             except SourcesError:
-                now = await self._load_definition()
+                now = await self._revision.load_definition()
                 if now == document:
                     raise
                 logger.info("sources.erased")
@@ -315,7 +301,7 @@ class Training:
             extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
         )
         await self._progress.begin(Stage.EVALUATING)
-        judged = await asyncio.to_thread(judge, fit, data.examples.membership, data.dataset, data.groups, data.test)
+        judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
         if data.test is None:
             names = [image_name(example) for example in data.dataset.examples]
             evaluation = await asyncio.to_thread(
@@ -348,33 +334,3 @@ class Training:
             judged,
             NewFeatures(features=features, backbone_digest=metadata.digest, precision=_PRECISION),
         )
-
-    async def _store_results(
-        self,
-        artifact: Artifact,
-        report: Report,
-        learned: Mapping[str, Any],
-        data: _TrainingData,
-        judged: Judged,
-        pixels: PixelFile,
-    ) -> None:
-        """Write definition, judged scores and reports, then the artifact: once `artifact.json` exists, the revision counts as
-        trained. `learned` is the definition that was read."""
-        await self._progress.begin(Stage.STORING)
-        document = report.to_json()
-        location, revision = self._settings.location, self._settings.revision
-        erased = find_erased_customers(learned, await self._store_definition())
-        judged_on = () if data.test is None else data.test.test_set.examples
-        customers = [example.customer for example in (*data.dataset.examples, *judged_on)]
-        await save_judged(self._store, location, revision, judged, customers, erased)
-        await self._store.put(location.artifact_key(revision, REPORT), _json(document))
-        thumbnails = build_thumbnails(report.data.shown_images(), data.dataset.examples, pixels, data.numbers, erased)
-        await self._store.put(location.artifact_key(revision, REPORT_PAGE), render_page(document, thumbnails).encode())
-        digest = await save_artifact(self._store, location, artifact)
-        counted = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
-        counts = {name: document["data"][f"{name}Count"] for name in counted}
-        logger.info("artifact.stored", extra={"digest": digest, **counts})
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, ensure_ascii=False, indent=1).encode()

@@ -578,7 +578,15 @@ def test_waiting_for_a_failed_classifier_is_not_advised(stage: Stage, client: V3
     young, failed = client.created("young"), client.created("failed")
     stage.fail_training(failed, "too few")
     response = client.classify(("a.png", png()), classifier_ids=f"{young},{failed}")
-    facts = f"no training has succeeded yet: {young}; because the training failed, see explanation in the details: {failed}"
+    refused = f"the training failed or its revision was refused, see explanation in the details: {failed}"
+    assert_error(response, 400, "classifier_not_ready", f"no training has succeeded yet: {young}; because {refused}")
+
+
+def test_a_classifier_that_waits_for_approval_says_so(stage: Stage, client: V3Client) -> None:
+    waiting = client.created("waiting")
+    stage.await_approval(waiting, "it waits for approval")
+    response = client.classify(("a.png", png()), classifier_ids=waiting)
+    facts = f"the trained revision waits for approval, see explanation in the details: {waiting}"
     assert_error(response, 400, "classifier_not_ready", facts)
 
 

@@ -111,7 +111,14 @@ def test_before_the_first_training_has_ended_it_is_404(client: V3Client) -> None
 def test_after_a_failed_first_training_waiting_is_not_advised(stage: Stage, client: V3Client) -> None:
     identity = client.created("failed")
     stage.fail_training(identity, "too few examples")
-    words = f"The classifier {identity} has no model: its training failed; see explanation"
+    words = f"The classifier {identity} has no model: its training failed or its revision was refused; see explanation"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/onnx_model"), 404, "not_found", words)
+
+
+def test_before_an_approval_there_is_no_export(stage: Stage, client: V3Client) -> None:
+    identity = client.created("waiting")
+    stage.await_approval(identity, "it waits for approval")
+    words = f"The classifier {identity} has no model yet: its revision waits for approval; see explanation"
     assert_error(client.http.get(f"/v3/classifiers/{identity}/onnx_model"), 404, "not_found", words)
 
 

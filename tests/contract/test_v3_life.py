@@ -356,6 +356,30 @@ def test_retrain_that_a_gate_refused_shows_the_figures_and_the_served_classes(st
     assert client.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 200
 
 
+WAITS = 'it waits for approval, and no revision serves; set spec.approvedRevision to "0123456789"'
+
+
+def test_a_retrain_that_waits_for_approval_says_so_and_the_served_definition_answers(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.ready()
+    client.retrain(classifier_id, STORK)
+    stage.await_approval(classifier_id, f"{parse_classifier(stage.classifier(classifier_id))}: {WAITS}")
+    body = client.get(classifier_id).json()
+    assert (body["status"], body["explanation"]) == ("retraining", WAITS)
+    assert client.classify(("a.png", png()), classifier_ids=classifier_id).status_code == 200
+
+
+def test_a_first_training_that_waits_for_approval_can_be_retrained(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    assert_error(client.retrain(classifier_id, STORK), 400, "classifier_not_ready", "first training")
+    stage.await_approval(classifier_id, WAITS)
+    before = client.get(classifier_id).json()
+    assert (before["status"], before["explanation"]) == ("training", WAITS)
+    response = client.retrain(classifier_id, STORK)
+    assert (response.status_code, class_names(response.json())) == (200, ["heron", "owl", "stork"])
+    # The condition is still that of the first revision, until the operator has seen the retrain.
+    assert (response.json()["status"], "explanation" in response.json()) == ("training", False)
+
+
 def test_retrain_survives_a_write_in_between(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
 

@@ -149,7 +149,7 @@ def test_images_of_the_customer_are_deleted_from_object_store_and_definitions(st
     assert {bool(source.get("erased")) for source in stored if source.get("customer")} == {True}
 
 
-def test_judged_scores_of_the_customers_pictures_are_deleted(stage: Stage, client: V3Client) -> None:
+def test_judged_scores_of_the_customers_images_are_deleted(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mixed")
     retrain_for_customer(client, identity)
     stage.finish_training(identity)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from tests.documented_commands import bash_blocks
 from tests.e2e.cluster import Cluster
 from tests.e2e.conftest import connect
+from tests.e2e.shell import Shell
 from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import CHECKOUT, Ocelli
 
@@ -41,11 +41,11 @@ def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.Temp
         for identity in identities:
             wait_for_status(client, identity)
         before = [classify(ocelli, identity) for identity in identities]
-        run_commands(backup, folder, Path(os.environ["KUBECONFIG"]))
+        Shell(kubeconfig=Path(os.environ["KUBECONFIG"]), folder=folder).run(backup)
         for identity in identities:
             client.delete(f"/v3/classifiers/{identity}")
     try:
-        run_commands(restore, folder, new_cluster.kubeconfig)
+        Shell(kubeconfig=new_cluster.kubeconfig, folder=folder).run(restore)
         target = connect(new_cluster.kubeconfig, new_cluster.address(), ocelli.state_dir)
         # The old key opens the new installation.
         installation = dataclasses.replace(target, password=ocelli.password)
@@ -60,20 +60,6 @@ def restored(ocelli: Ocelli, new_cluster: Cluster, tmp_path_factory: pytest.Temp
         )
     finally:
         new_cluster.remove()
-
-
-def run_commands(script: str, folder: Path, kubeconfig: Path) -> None:
-    command = ("bash", "-eux", "-o", "pipefail", "-c", script)
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "KUBECONFIG": str(kubeconfig)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def classify(ocelli: Ocelli, identity: str) -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 from tests.documented_commands import CHECKOUT, bash_blocks
 from tests.e2e.cluster import NAMESPACE, SYSTEM_NAMESPACE, Cluster
 from tests.e2e.conftest import connect
+from tests.e2e.shell import Shell
 from tests.product.classifiers import create, wait_for_status
 from tests.product.instance import Ocelli
 
@@ -34,25 +33,10 @@ def installation(new_cluster: Cluster, samples: Path) -> Iterator[Ocelli]:
 
 @pytest.fixture
 def shell(installation: Ocelli, new_cluster: Cluster, tmp_path: Path) -> Shell:
-    return Shell(new_cluster.kubeconfig, tmp_path)
-
-
-class Shell:
-    """Runs commands in a folder that looks like the checkout with its environment."""
-
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        self.folder = folder
-        self.environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
-        (folder / "charts").symlink_to(CHECKOUT / "charts")
-        (folder / ".venv").symlink_to(sys.prefix)
-
-    def run(self, commands: str) -> subprocess.CompletedProcess[str]:
-        command = ("bash", "-eux", "-o", "pipefail", "-c", commands)
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=400, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done
+    """In a folder that looks like the checkout with its environment."""
+    (tmp_path / "charts").symlink_to(CHECKOUT / "charts")
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return Shell(kubeconfig=new_cluster.kubeconfig, folder=tmp_path)
 
 
 def users(installation: Ocelli, secret: str = "ocelli-credentials") -> list[str]:

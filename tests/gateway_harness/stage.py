@@ -308,6 +308,18 @@ class Stage:
         }
         self.put_classifier(manifest)
 
+    def await_approval(self, classifier_id: str, message: str) -> None:
+        """Mark the current spec as trained. It waits until a person approves it, and an earlier revision serves on."""
+        manifest = self.classifier(classifier_id)
+        spec = parse_classifier(manifest).spec
+        condition = {"status": "False", "reason": "AwaitingApproval", "message": message}
+        manifest["status"] = {
+            **(manifest.get("status") or {"classifierID": classifier_id}),
+            "history": [{"revision": spec_revision(spec), "trainedAt": "2026-05-04T11:50:00.000Z"}],
+            "conditions": [{"type": name, **condition} for name in ("Ready", "Promoted")],
+        }
+        self.put_classifier(manifest)
+
     def start_server(
         self, classifier_id: str, revision: str, scores: Mapping[str, float], *, namespace: str = NAMESPACE
     ) -> StubInferenceServer:

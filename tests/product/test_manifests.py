@@ -55,7 +55,7 @@ def test_the_examples_with_sample_data_become_ready(ocelli: Ocelli) -> None:
         ocelli.kubectl("apply", "-f", str(path))
     for path in manifests:
         ocelli.kubectl("wait", "--for=condition=Ready", "-f", str(path), "--timeout=120s")
-    assert len(manifests) == 6
+    assert len(manifests) == 7
 
 
 def test_the_readmes_example_becomes_ready_and_reads_well(ocelli: Ocelli) -> None:

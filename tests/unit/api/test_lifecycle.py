@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from ocelli_api.classifier import Classifier, ClassifierSpec, ClassifierStatus, ExampleClass, Serving, Source
-from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, StalledReason
-from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.classifier import Classifier, ClassifierSpec, ClassifierStatus, ExampleClass, HistoryEntry, Serving, Source
+from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason, StalledReason
+from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.revision import current_revision
 
 SPEC = ClassifierSpec(
@@ -102,3 +102,24 @@ def make_classifier(spec: ClassifierSpec = SPEC, **status: object) -> Classifier
 )
 def test_v3_status(claim: str, classifier: Classifier, expected: Lifecycle) -> None:
     assert lifecycle(classifier) is expected, claim
+
+
+def awaiting(revision: str, reason: PromotedReason = PromotedReason.AWAITING_APPROVAL) -> Classifier:
+    """A Classifier whose condition `Promoted` is about this revision."""
+    condition = Condition(type=ConditionType.PROMOTED, status=ConditionStatus.FALSE, reason=reason)
+    return make_classifier(history=(HistoryEntry(revision=revision, trained_at=""),), conditions=(condition,))
+
+
+@pytest.mark.parametrize(
+    ("claim", "classifier", "expected"),
+    [
+        ("the trained revision is to be approved", awaiting(CURRENT), True),
+        ("an edit is being trained, and only the one before it is to be approved", awaiting(EARLIER), False),
+        ("a gate is not met", awaiting(CURRENT, PromotedReason.REGRESSED), False),
+        ("nothing is asked for", make_classifier(), False),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_whether_an_approval_is_awaited(claim: str, classifier: Classifier, expected: bool) -> None:
+    assert (find_awaited_approval(classifier) is not None) is expected, claim
+    assert lifecycle(classifier) is Lifecycle.TRAINING

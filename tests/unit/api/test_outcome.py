@@ -34,8 +34,8 @@ def make_outcome(message: str = "Learned from 100 images") -> Outcome:
     )
 
 
-COMPARED = Comparison(baseline="aaaaaaaaaa", drop=0.083, drop_interval=(0.031, 0.135), images=240)
-NOT_COMPARABLE = Comparison(baseline="aaaaaaaaaa", fault="no picture that neither learned from was judged by both")
+COMPARED = Comparison(baseline="aaaaaaaaaa", drop=0.083, drop_interval=(0.031, 0.135), images=240, reclassified=12)
+NOT_COMPARABLE = Comparison(baseline="aaaaaaaaaa", fault="no image that neither learned from was judged by both")
 
 
 @pytest.mark.parametrize("comparison", [COMPARED, NOT_COMPARABLE], ids=["figures", "fault"])
@@ -60,6 +60,7 @@ def test_a_comparison_survives_the_termination_message(comparison: Comparison) -
         {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, float("nan")], "images": 9},
         {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, 0.2], "images": 0},
         {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, 0.2], "images": 2**40},
+        {"baseline": "aaaaaaaaaa", "drop": 0.1, "dropInterval": [0, 0.2], "images": 9, "reclassified": -1},
         {"baseline": "aaaaaaaaaa", "fault": "x" * 513},
     ],
     ids=str,

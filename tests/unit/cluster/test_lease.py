@@ -83,11 +83,13 @@ def lose(fault: Callable[[float], Any]) -> float:
     return asyncio.run(scenario())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [hang, refuse, refuse_then_hang], ids=lambda fault: fault.__name__)
 def test_the_holder_stops_before_another_may_take_over(fault: Callable[[float], Any]) -> None:
     assert lose(fault) < TIMES.duration_seconds - 0.2
 
 
+@pytest.mark.slow
 def test_a_renewal_that_fails_once_is_retried_in_time() -> None:
     async def scenario() -> bool:
         leases = Leases()
@@ -108,6 +110,7 @@ def test_a_renewal_that_fails_once_is_retried_in_time() -> None:
     assert asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_holder_that_was_paused_for_too_long_no_longer_holds_the_lease() -> None:
     async def scenario() -> tuple[bool, bool, bool]:
         lease = LeaderLease(cast(ClusterClient, Leases()), NAME, TIMES)

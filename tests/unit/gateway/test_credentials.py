@@ -335,6 +335,7 @@ def test_flood_of_logins_is_refused_and_not_queued() -> None:
     run(test, counted()[0])
 
 
+@pytest.mark.slow
 def test_flood_for_one_user_does_not_refuse_other_users() -> None:
     async def test(authenticator: Authenticator) -> None:
         flood = [log_in(authenticator, "anna", f"wrong{index}") for index in range(auth.USER_HASHINGS_WAITING_LIMIT + 10)]
@@ -353,6 +354,7 @@ def test_flood_of_unknown_names_does_not_refuse_other_users() -> None:
     run(test, counted("bert")[0])
 
 
+@pytest.mark.slow
 def test_flood_for_many_users_does_not_refuse_other_users() -> None:
     users = [f"user{index}" for index in range(20)]
 
@@ -465,6 +467,7 @@ async def guess_on(authenticator: Authenticator, guesser: int, under_way: asynci
             under_way.set()
 
 
+@pytest.mark.slow
 def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a proxy that is not trusted, all users have the same address."""
     monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.5)
@@ -485,6 +488,7 @@ def test_guesses_from_the_same_address_do_not_refuse_the_right_password(monkeypa
     run(test, item)
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_refused_immediately_if_too_many_answers_are_delayed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -519,6 +523,7 @@ def test_many_concurrent_passwords_are_refused_for_known_and_unknown_names(user:
     run(test, counted()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["anna", "nobody"])
 def test_passwords_of_one_name_are_checked_one_by_one_for_known_and_unknown_names(user: str) -> None:
     known, password_hash = counted()
@@ -532,6 +537,7 @@ def test_passwords_of_one_name_are_checked_one_by_one_for_known_and_unknown_name
     run(test, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["anna", "nobody"])
 def test_known_and_unknown_names_wait_equally_long_in_a_flood_of_names(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     known, password_hash = counted()
@@ -550,6 +556,7 @@ def test_known_and_unknown_names_wait_equally_long_in_a_flood_of_names(user: str
     run(test, known)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("user", ["anna", "nobody"])
 def test_wrong_passwords_are_answered_with_growing_delays(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(login_turns, "FAILURE_DELAY_SECONDS", 0.1)

@@ -194,6 +194,7 @@ async def test_waiting_for_turns_counts_towards_the_time_limit(
     await asyncio.wait([held])
 
 
+@pytest.mark.slow
 async def test_a_hanging_process_is_killed_and_replaced(
     zips: ZipInspector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

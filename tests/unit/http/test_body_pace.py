@@ -24,6 +24,7 @@ def read(chunks: AsyncIterator[bytes], pace: BodyPace) -> bytes:
     return asyncio.run(read_all())
 
 
+@pytest.mark.slow
 def test_body_at_the_minimum_rate_may_take_long() -> None:
     pace = BodyPace(stall_seconds=0.2, least_bytes_per_second=1000)
     assert len(read(drip(bytes(100), pause_seconds=0.02, times=30), pace)) == 3000

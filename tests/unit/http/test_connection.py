@@ -199,6 +199,7 @@ def test_head_without_an_end_is_answered(impatient: Address) -> None:
         assert read_to_end(connection).startswith(b"HTTP/1.1 408 Request Timeout\r\n")
 
 
+@pytest.mark.slow
 def test_gateway_answers_it_in_the_form_of_its_contract() -> None:
     settings: ServerSettings = {"timeout_keep_alive": 0.3, "http": build_protocol(stall_seconds=60)}
     with running(settings) as address, connect(address) as connection:
@@ -247,6 +248,7 @@ def test_body_after_its_answer_does_not_keep_a_connection_open(impatient: Addres
     pytest.fail("it is still open")
 
 
+@pytest.mark.slow
 def test_a_body_may_take_longer_than_a_head(impatient: Address) -> None:
     with connect(impatient) as connection:
         connection.sendall(CHUNKED % b"read")
@@ -280,6 +282,7 @@ def test_new_connection_does_not_search_idle_ones(monkeypatch: pytest.MonkeyPatc
     assert looked_at == []
 
 
+@pytest.mark.slow
 def test_requests_in_flight_are_not_replaced_by_new_connections() -> None:
     with running({"limit_concurrency": 5}) as address, ExitStack() as stack:
         busy = [stack.enter_context(connect(address)) for _ in range(5)]
@@ -366,6 +369,7 @@ def full_gateway(busy_request: bytes = b"GET /known HTTP/1.1\r\n\r\n", *, count:
         yield address
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_bytes", [b"", HEAD, CHUNKED % b"read" + b"1\r\nx\r\n"], ids=["nothing", "request", "body"])
 def test_the_gateway_refuses_a_connection_by_its_contract(request_bytes: bytes) -> None:
     with full_gateway() as address, connect(address) as connection:
@@ -376,6 +380,7 @@ def test_the_gateway_refuses_a_connection_by_its_contract(request_bytes: bytes) 
     assert b'"error_id": "unavailable"' in answer
 
 
+@pytest.mark.slow
 def test_probe_is_answered_at_the_limit_of_connections() -> None:
     with full_gateway() as address, connect(address) as connection:
         connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
@@ -384,6 +389,7 @@ def test_probe_is_answered_at_the_limit_of_connections() -> None:
     assert b"connection: close" in answer
 
 
+@pytest.mark.slow
 def test_probe_of_the_internal_port_does_not_count_at_the_public_port() -> None:
     with full_gateway() as address, connect(address) as connection:
         connection.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
@@ -406,6 +412,7 @@ def finds_a_place(address: Address) -> bool:
         return connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "request_bytes",
     [b"GET /unknown HTTP/1.1\r\n\r\n", b"GET \0 HTTP/1.1\r\n\r\n", HEAD * 200_000],
@@ -515,12 +522,14 @@ def test_draining_server_stops_when_every_client_has_left() -> None:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.slow
 def test_draining_server_waits_for_idle_clients_up_to_its_limit() -> None:
     with running_server({}, drain_seconds=0.2) as (address, server), connect(address) as connection:
         server.should_exit = True
         assert read_to_end(connection) == b""
 
 
+@pytest.mark.slow
 def test_answer_that_keeps_its_connection_open_keeps_it_open() -> None:
     with running_server({}, drain_seconds=10) as (address, server), connect(address) as connection:
         connection.sendall(b"GET /halves HTTP/1.1\r\n\r\n")

@@ -7,6 +7,8 @@ import threading
 import time
 from contextlib import ExitStack
 
+import pytest
+
 from ocelli_gateway.http_protocol import build_protocol
 from tests.unit.http.test_connection import Address, running_server
 
@@ -47,6 +49,7 @@ def send_on(service: Service, stop: threading.Event, pause_seconds: float, failu
         connection.close()
 
 
+@pytest.mark.slow
 def test_no_request_of_a_kept_connection_fails_while_servers_are_replaced() -> None:
     service, stop = Service(), threading.Event()
     failures: list[str] = []

@@ -66,6 +66,7 @@ def test_failed_build_is_reported_with_its_last_lines(tmp_path: Path) -> None:
         asyncio.run(Build(tmp_path, "echo '# two' >&2; echo 'two.go:3: undefined: x' >&2; exit 1").run())
 
 
+@pytest.mark.slow
 def test_cancelled_build_ends_go(tmp_path: Path) -> None:
     # A test run in the background inherits an ignored SIGINT, and bash cannot trap what was ignored when it started.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -230,6 +230,15 @@ def test_invalid_metadata_are_an_error(store: ObjectStore, tmp_path: Path, data:
         load(store)
 
 
+def test_metadata_with_a_list_of_exports_are_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    path = file_of(tmp_path, ARTIFACT_METADATA)
+    path.write_bytes(canonical_bytes({**json.loads(path.read_bytes()), "exports": []}))
+
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        load(store)
+
+
 def test_a_later_format_is_an_error_that_says_so(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
     file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 3}')

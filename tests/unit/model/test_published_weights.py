@@ -37,7 +37,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 def web(tmp_path: Path) -> Iterator[str]:
     """A web server of the files in `tmp_path`; its URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()

@@ -28,6 +28,9 @@ from ocelli_model.engine import TorchEngine, load_engine
 from tests.networks import save_torchvision
 from tests.unit.model.images import make_pixels
 
+# PyTorch alone takes seconds to import.
+pytestmark = pytest.mark.slow
+
 NAME = "squeezenet1_1"
 
 
@@ -78,7 +81,6 @@ def test_the_format_of_a_file_is_detected_by_its_bytes(tmp_path: Path, suffix: s
     assert build(fetched)(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
 
 
-@pytest.mark.slow
 def test_helpers_of_a_training_may_be_missing(tmp_path: Path) -> None:
     name = "googlenet"
     state = models.get_model(name, weights=None, num_classes=3, init_weights=False).state_dict()
@@ -95,7 +97,6 @@ def test_networks_with_special_constructors_are_accepted(tmp_path: Path, name: s
     assert network(torch.zeros((1, 224, 224, 3), dtype=torch.uint8)).shape == (1, 7)
 
 
-@pytest.mark.slow
 def test_in_pytorch_it_answers_as_in_openvino(whole: Backbone) -> None:
     images = np.stack([make_pixels(seed, height=224, width=224) for seed in range(3)])
     on_cpu = load_engine(whole, threads=2, device=Accelerator.CPU).features(images)

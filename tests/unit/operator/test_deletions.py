@@ -111,6 +111,7 @@ async def test_a_new_leader_deletes_again_because_a_trainer_may_have_written_sin
         await wait_for(lambda: second.asked == [DOGS])
 
 
+@pytest.mark.slow
 async def test_data_that_was_deleted_twice_is_no_longer_pending(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deletions, "AGAIN_SECONDS", 0.0)
     await store.put(deletions_key("uid-1"), NOTE)
@@ -119,12 +120,14 @@ async def test_data_that_was_deleted_twice_is_no_longer_pending(store: ObjectSto
         await wait_for(lambda: sweep.asked == [DOGS, DOGS] and saved(store) == '{"pending": []}')
 
 
+@pytest.mark.slow
 async def test_classifiers_that_disappeared_with_the_crd_are_no_longer_pending(store: ObjectStore) -> None:
     await store.put(deletions_key("uid-1"), NOTE)
     async with leading(store, Sweep(resource=ResourceGoneError("it is being deleted"))):
         await wait_for(lambda: saved(store) == '{"pending": []}')
 
 
+@pytest.mark.slow
 async def test_a_new_leader_deletes_nothing_that_may_have_disappeared_with_the_crd(store: ObjectStore) -> None:
     first, second = Sweep(resource=UnreachableError("the API server is not reachable")), Sweep()
     async with leading(store, first) as current:
@@ -183,6 +186,7 @@ class TestStoreOfAnotherInstallation:
             await wait_for(lambda: len(sweep.asked) == 2)
         assert reports.notes == []
 
+    @pytest.mark.slow
     async def test_a_new_leader_deletes_kept_data_when_the_store_is_adopted(self, store: ObjectStore) -> None:
         first, second = Sweep(OtherInstallationError(OTHERS)), Sweep()
         async with leading(store, first) as current:
@@ -191,6 +195,7 @@ class TestStoreOfAnotherInstallation:
         async with leading(store, second):
             await wait_for(lambda: second.asked == [DOGS, DOGS] and saved(store) == '{"pending": []}')
 
+    @pytest.mark.slow
     async def test_kept_data_is_deleted_without_a_restart_when_the_store_is_adopted(self, store: ObjectStore) -> None:
         sweep = Sweep(OtherInstallationError(OTHERS))
         async with leading(store, sweep) as current:

@@ -22,8 +22,20 @@ from tests.unit.operator.factories import CLASSIFIER_ID, make_artifact, make_cla
 OLD = "0ld0000000"
 
 
-def compared(drop: str = "0.010", *, baseline: str = OLD, lower: str = "-0.020", upper: str = "0.040") -> RevisionComparison:
-    return RevisionComparison(baseline=baseline, accuracy_drop=AccuracyDrop(drop=drop, lower=lower, upper=upper), images=240)
+def compared(
+    drop: str = "0.010",
+    *,
+    baseline: str = OLD,
+    lower: str = "-0.020",
+    upper: str = "0.040",
+    reclassified: int | None = None,
+) -> RevisionComparison:
+    return RevisionComparison(
+        baseline=baseline,
+        accuracy_drop=AccuracyDrop(drop=drop, lower=lower, upper=upper),
+        images=240,
+        reclassified_images=reclassified,
+    )
 
 
 def classifier_with(served: str | None = OLD, **spec: Any) -> Classifier:
@@ -41,7 +53,8 @@ def judge(
     """The judgement of a revision with an accuracy of 0.934."""
     classifier = classifier_with(served, promotion=promotion, **spec)
     entry = replace(make_artifact(classifier), comparison=comparison, **(artifact or {}))
-    return judge_revision(classifier, entry)
+    status = replace(classifier.status, history=(entry,))
+    return judge_revision(replace(classifier, status=status), entry)
 
 
 def revision_of(**spec: Any) -> str:
@@ -149,6 +162,17 @@ MESSAGES: dict[str, tuple[dict[str, Any], str]] = {
         "learned from (95 % interval of the drop 0.031 to 0.135), and spec.promotion.maxAccuracyDrop is 0.02; "
         f"revision {OLD} continues to serve; improve the examples, raise maxAccuracyDrop, or set spec.approvedRevision to "
         f'"{REVISION}"',
+    ),
+    "images are left out": (
+        {
+            "promotion": {**MINIMUM, **DROP},
+            "comparison": compared("0.015", reclassified=12),
+            "artifact": {"excluded_images": 4},
+        },
+        f"revision {REVISION} has an accuracy of 0.934 (95 % interval 0.871 to 0.967, 100 images judged, without 4 found among "
+        "the examples), and spec.promotion.minAccuracy is 0.9; is 0.015 less accurate than revision 0ld0000000 on 240 images "
+        "that neither learned from, without 12 whose class was changed (95 % interval of the drop -0.020 to 0.040), and "
+        "spec.promotion.maxAccuracyDrop is 0.02",
     ),
     "it could not be compared": (
         {"promotion": DROP, "comparison": RevisionComparison(baseline=OLD, fault="they have no common image")},

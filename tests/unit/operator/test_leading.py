@@ -6,6 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from ocelli_cluster.lease import LeaseTimes
 from ocelli_cluster.resources import DEPLOYMENTS, JOBS, ObjectKey
 from tests.unit.operator.running_operator import NAMESPACE, Stage
@@ -15,6 +17,7 @@ def is_leading(stage: Stage, operation: object) -> bool:
     return operation.metrics.registry.get_sample_value("ocelli_leader") == 1.0  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_running_reconciles_end_before_another_operator_may_lead(tmp_path: Path) -> None:
     async def scenario() -> None:
         stage = Stage(tmp_path)
@@ -39,6 +42,7 @@ def test_running_reconciles_end_before_another_operator_may_lead(tmp_path: Path)
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_an_operator_that_was_paused_while_another_took_over_writes_nothing(tmp_path: Path) -> None:
     async def scenario() -> None:
         stage = Stage(tmp_path)
@@ -57,6 +61,7 @@ def test_an_operator_that_was_paused_while_another_took_over_writes_nothing(tmp_
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_the_lease_is_renewed_while_thousands_of_settled_classifiers_are_reconciled(tmp_path: Path) -> None:
     async def scenario() -> None:
         async def find_it_settled(_key: ObjectKey) -> None:

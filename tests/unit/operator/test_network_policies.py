@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ocelli_api.classifier import Manifest
 from ocelli_cluster.client import QuotaError
 from ocelli_cluster.resources import JOBS, NETWORK_POLICIES, Resource
@@ -27,6 +29,7 @@ def exceed_quota(stage: Stage) -> None:
     stage.cluster.create = refuse  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_after_an_upgrade_a_blocked_network_policy_is_reported_and_counted(tmp_path: Path) -> None:
     async def scenario() -> tuple[dict[str, Any], float | None]:
         stage = Stage(tmp_path)

@@ -47,6 +47,21 @@ def retrained_world(promotion: dict[str, str], drop: str | None = None, **spec: 
     return world
 
 
+def world_of_an_earlier_release() -> World:
+    """Two revisions were trained, and the second serves; their entries have no times of a promotion."""
+    world = settled_world()
+    world.edit(**RETRAINED)
+    world.step()
+    world.learn()
+    world.settle()
+    artifact = world.observed.artifact
+    status = replace(world.status, history=tuple(replace(entry, promoted_at=None) for entry in world.status.history))
+    world.see(classifier=replace(world.observed.classifier, status=status))
+    assert artifact is not None
+    world.see(artifact=replace(artifact, promoted_at=None))
+    return world
+
+
 def change(world: World, **spec: Any) -> None:
     """A user changes the spec in a way that keeps the revision and its artifact."""
     artifact, before = world.observed.artifact, world.revision
@@ -241,16 +256,36 @@ class TestRollBack:
         assert reason_of(world.plan(), ConditionType.PROMOTED) == "True/ServedBefore"
 
     def test_a_revision_that_an_earlier_release_served_can_be_rolled_back_to(self) -> None:
-        world = settled_world()
-        first = world.status.served_revision
-        status = replace(world.status, history=tuple(replace(entry, promoted_at=None) for entry in world.status.history))
-        world.see(classifier=replace(world.observed.classifier, status=status))
-        world.edit(**RETRAINED)
-        world.step()
-        world.learn()
+        world = world_of_an_earlier_release()
+        oldest, served = world.status.history[-1], world.status.served_revision
+        assert oldest.revision != served
+        world.edit(promotion={**DROP, **MANUAL})
+        world.see(artifact=oldest)
         world.settle()
-        entry = next(entry for entry in world.status.history if entry.revision == first)
-        assert entry.promoted_at == entry.trained_at
+        assert world.status.served_revision == oldest.revision
+        assert reason_of(world.plan(), ConditionType.PROMOTED) == "True/ServedBefore"
+
+    def test_what_an_earlier_release_trained_counts_as_served_then(self) -> None:
+        world = world_of_an_earlier_release()
+        world.edit(promotion=DROP, model={"seed": 7})
+        world.step()
+        compare(world, "0.083")
+        world.settle()
+        held, *earlier = world.status.history
+        assert held.promoted_at is None
+        assert [entry.promoted_at for entry in earlier] == [entry.trained_at for entry in earlier]
+
+    def test_an_upgrade_rewrites_no_status(self) -> None:
+        world = world_of_an_earlier_release()
+        assert world.plan().status == world.status
+
+    def test_a_served_revision_that_is_trained_again_has_served(self) -> None:
+        world = settled_world(promotion=LOW, approvedRevision=World(promotion=LOW).revision)
+        (before,) = world.status.history
+        world.see(artifact=replace(before, artifact_digest="e" * 64, promoted_at=None))
+        world.settle()
+        (after,) = world.status.history
+        assert (after.artifact_digest, after.promoted_at) == ("e" * 64, before.promoted_at)
 
 
 class TestBaseline:

@@ -44,6 +44,7 @@ async def wait_for_event(stage: Stage) -> Manifest:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_refused_status_is_reported_and_counted(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # Captured output goes from test worker to test runner, which rejects half of a surrogate pair.
@@ -66,6 +67,7 @@ def test_a_refused_status_is_reported_and_counted(name: str, tmp_path: Path, cap
     assert errors >= 1
 
 
+@pytest.mark.slow
 def test_an_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> None:
     async def scenario() -> str:
         stage = Stage(tmp_path)
@@ -77,6 +79,7 @@ def test_an_unexpected_error_is_reported_without_its_text(tmp_path: Path) -> Non
     assert asyncio.run(scenario()).endswith("the operator retries: an unexpected error; the operator's log has the details")
 
 
+@pytest.mark.slow
 def test_a_permanent_conflict_is_reported_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operation, "CONFLICT_DELAY_SECONDS", 0.001)
 

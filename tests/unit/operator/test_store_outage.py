@@ -77,6 +77,7 @@ def trained_message(stage: Stage, name: str) -> str:
     return str(stage.condition(name, "Trained").get("message", ""))
 
 
+@pytest.mark.slow
 def test_an_outage_costs_each_waiting_classifier_one_write_and_is_not_reported_afterwards(tmp_path: Path) -> None:
     names = ("one", "two", "three")
 
@@ -100,6 +101,7 @@ def test_an_outage_costs_each_waiting_classifier_one_write_and_is_not_reported_a
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_a_job_with_a_pending_pod_needs_no_request_to_the_store(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
@@ -121,6 +123,7 @@ def test_a_job_with_a_pending_pod_needs_no_request_to_the_store(tmp_path: Path) 
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_the_outcome_of_a_trainer_is_reported_without_the_store(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():
@@ -163,6 +166,7 @@ def test_hanging_writes_do_not_delay_reads(tmp_path: Path) -> None:
     run(tmp_path, scenario)
 
 
+@pytest.mark.slow
 def test_uploads_that_cannot_be_dropped_yet_are_dropped_later(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         async with stage.operator():

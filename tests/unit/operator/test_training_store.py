@@ -56,6 +56,23 @@ def test_artifact_and_outcome_give_the_same_figures(tmp_path: Path, outcome: dic
     assert figures_of(tmp_path, metrics, outcome) == expected
 
 
+@pytest.mark.parametrize(("stored", "expected"), [(4, 4), (0, None), (-1, None), ("4", None), (None, None)])
+def test_images_that_a_test_set_shares_with_the_examples_are_counted(
+    tmp_path: Path, stored: object, expected: int | None
+) -> None:
+    async def scenario(outcome: bool) -> HistoryEntry | None:
+        store = open_store(tmp_path.as_uri())
+        metrics = {**FIGURES, "images": 100, "excludedImages": stored}
+        await store.put(KEY, json.dumps({"metrics": metrics}).encode())
+        if outcome:
+            await store.put(OUTCOME_KEY, json.dumps({**OUTCOME_HEAD, **FIGURES, "excludedImages": stored}).encode())
+        return await TrainingStore(store).load_artifact(LOCATION, REVISION, 1)
+
+    found = [asyncio.run(scenario(outcome)) for outcome in (False, True)]
+    assert [None if entry is None else entry.excluded_images for entry in found] == [expected, expected]
+    assert None not in found
+
+
 @pytest.mark.parametrize("outcome", [None, {"accuracy": 0.93412}], ids=["artifact", "outcome"])
 def test_an_artifact_of_an_earlier_release_has_only_an_accuracy(tmp_path: Path, outcome: dict[str, object] | None) -> None:
     assert figures_of(tmp_path, {"accuracy": 0.93412, "images": 100}, outcome) == ("0.934", None, None)
@@ -169,9 +186,12 @@ def comparison_of(folder: Path, comparison: object) -> RevisionComparison | None
 
 
 def test_a_comparison_has_three_decimals_and_no_negative_zero(tmp_path: Path) -> None:
-    stored = {"baseline": "aaaaaaaaaa", "drop": -0.0001, "dropInterval": [-0.04126, 0.9999], "images": 240}
+    stored = {"baseline": "aaaaaaaaaa", "drop": -0.0001, "dropInterval": [-0.04126, 0.9999], "images": 240, "reclassified": 3}
     assert comparison_of(tmp_path, stored) == RevisionComparison(
-        baseline="aaaaaaaaaa", accuracy_drop=AccuracyDrop(drop="0.000", lower="-0.041", upper="1.000"), images=240
+        baseline="aaaaaaaaaa",
+        accuracy_drop=AccuracyDrop(drop="0.000", lower="-0.041", upper="1.000"),
+        images=240,
+        reclassified_images=3,
     )
 
 

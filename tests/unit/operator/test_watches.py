@@ -62,6 +62,7 @@ class ApiServer:
         return web.json_response({"items": [], "metadata": {"resourceVersion": "1"}})
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_each_kind_is_listed_and_watched_once(tmp_path: Path, store: ObjectStore) -> None:
     async def scenario() -> ApiServer:

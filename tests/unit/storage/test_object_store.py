@@ -220,6 +220,7 @@ class TestEmbedded(StorePromises):
         with running_store(tmp_path / "volume", writes=one_write()) as url, slow_write(url, "writer", "team-a"):
             run(open_embedded(url, tmp_path, token).put(f"{place}/y", b"x"))
 
+    @pytest.mark.slow
     def test_a_write_refused_for_its_namespaces_limit_is_retried(self, tmp_path: Path) -> None:
         with running_store(tmp_path / "volume", writes=one_write()) as url:
             store = open_embedded(url, tmp_path, "writer", retry_limit_seconds=30)
@@ -309,6 +310,7 @@ class TestEmbedded(StorePromises):
         with pytest.raises(OSError, match="became shorter while it was being sent"):
             run(open_embedded(embedded_url, tmp_path, retry_limit_seconds=30).put("tenants/team-a/x", tmp_path / "large"))
 
+    @pytest.mark.slow
     def test_an_interrupted_read_is_retried(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with breaking_off(embedded_url, after_bytes=1_000_000) as url:
@@ -325,6 +327,7 @@ class TestEmbedded(StorePromises):
         ):
             run(open_embedded(url, tmp_path, retry_limit_seconds=0.2).get("tenants/team-a/x", limit_bytes=LIMIT_BYTES))
 
+    @pytest.mark.slow
     def test_a_long_read_continues_where_it_was_interrupted(self, embedded_url: str, tmp_path: Path) -> None:
         run(open_embedded(embedded_url, tmp_path).put("tenants/team-a/x", LARGE))
         with breaking_off(embedded_url, after_bytes=3_000_001, times=3) as url:
@@ -359,6 +362,7 @@ def test_invalid_store_url_is_refused_with_a_remedy(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["http", "s3"])
 def test_store_that_cannot_be_reached_is_reported_as_unreachable_in_time(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

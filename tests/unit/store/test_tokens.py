@@ -133,6 +133,7 @@ def test_a_review_that_failed_is_tried_again() -> None:
     assert asyncio.run(ask()) == Caller(user_name=USER, may_write=True)
 
 
+@pytest.mark.slow
 def test_refused_tokens_do_not_displace_accepted_ones() -> None:
     reviews = Reviews(known("ocelli-store"))
     reviewer = build_reviewer(reviews)

@@ -85,7 +85,7 @@ def test_duplicates_are_told_apart() -> None:
 
 
 def test_suspicious_images_are_counted() -> None:
-    suspect = Suspect(row=0, given=0, suggested=1, given_probability=0.1, suggested_probability=0.9)
+    suspect = Suspect(row=0, suggested=1, given_probability=0.1, suggested_probability=0.9)
     suspicion = Suspicion(label_errors=LabelErrors(estimated=1, suspects=(suspect, suspect)), outliers=[2])
     text = describe_findings(make_report(suspicion=suspicion), "page")
     assert "images that may have the wrong class: 2, probably about 1 have" in text

@@ -159,7 +159,7 @@ def test_pixels_for_another_network_are_refused(stored: Stored) -> None:
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + bytes(72), lambda data: b""])
 def test_pixels_of_another_size_are_refused(stored: Stored, change: Any) -> None:
     stored.save()
-    key = next(key for key in stored.find_keys() if key.endswith("pictures/pictures.pixels"))
+    key = next(key for key in stored.find_keys() if key.endswith("pictures/images.pixels"))
     asyncio.run(stored.store.put(key, change(asyncio.run(stored.store.get(key, limit_bytes=1 << 20)))))
     with pytest.raises(CheckedPicturesError, match=r"truncated|more images"):
         stored.load()
@@ -168,7 +168,7 @@ def test_pixels_of_another_size_are_refused(stored: Stored, change: Any) -> None
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": 1}', b"\xff"])
 def test_a_damaged_list_is_refused(stored: Stored, content: bytes) -> None:
     stored.save()
-    key = next(key for key in stored.find_keys() if key.endswith("pictures/pictures.json"))
+    key = next(key for key in stored.find_keys() if key.endswith("pictures/images.json"))
     asyncio.run(stored.store.put(key, content))
     with pytest.raises(CheckedPicturesError):
         stored.load()

@@ -1,4 +1,4 @@
-"""Two revisions on the same pictures: which pictures and classes count, and the drop with its interval."""
+"""Two revisions on the same images: which images and classes count, and the drop with its interval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ocelli_training.comparison import NotComparableError, add_unseen, measure_d
 from ocelli_training.judged import NEGATIVE, Judged
 
 Answer = tuple[str, str | None, str | None]
-"""A picture's name, its actual class, and the predicted one; None: none of the classes."""
+"""An image's name, its actual class, and the predicted one; None: none of the classes."""
 
 
 def make_judged(
@@ -24,7 +24,7 @@ def make_judged(
     groups: Sequence[int] | None = None,
     erased: int = 0,
 ) -> Judged:
-    """A revision that answers as given. `erased` pictures that it learned from are not there any more."""
+    """A revision that answers as given. `erased` images that it learned from are not there any more."""
     scores = np.full((len(answers), len(classes)), 0.1, dtype=np.float32)
     for row, (_, _, predicted) in enumerate(answers):
         if predicted is not None:
@@ -60,14 +60,14 @@ class TestDrop:
     def test_it_is_negative_for_a_better_revision(self) -> None:
         assert measure_drop(make_judged(GOOD), make_judged(WORSE)).drop == -0.25
 
-    def test_it_does_not_depend_on_the_order_of_the_pictures(self) -> None:
+    def test_it_does_not_depend_on_the_order_of_the_images(self) -> None:
         assert measure_drop(make_judged(WORSE), make_judged(GOOD[::-1])).drop == 0.25
 
-    def test_classes_count_equally_whatever_their_numbers_of_pictures(self) -> None:
+    def test_classes_count_equally_whatever_their_numbers_of_images(self) -> None:
         more = [right(f"e{number}", "dog") for number in range(6)]
         assert measure_drop(make_judged([*WORSE, *more]), make_judged([*GOOD, *more])).drop == 0.25
 
-    def test_near_duplicates_count_as_one_picture(self) -> None:
+    def test_near_duplicates_count_as_one_image(self) -> None:
         copies: list[Answer] = [("b2", "cat", "dog"), ("b3", "cat", "dog")]
         judged = make_judged([*WORSE, *copies], groups=[0, 1, 2, 3, 1, 1])
         baseline = make_judged([*GOOD, right("b2", "cat"), right("b3", "cat")])
@@ -79,43 +79,48 @@ class TestDrop:
         assert measured.interval[0] < 0 < measured.interval[1]
 
 
-class TestPictures:
-    def test_only_pictures_that_both_were_judged_on_count(self) -> None:
+class TestImagesThatCount:
+    def test_only_images_that_both_were_judged_on_count(self) -> None:
         measured = measure_drop(make_judged([*WORSE, ("new", "cat", "dog")]), make_judged([*GOOD, right("old", "cat")]))
         assert (measured.images, measured.drop) == (4, 0.25)
 
-    def test_a_picture_whose_class_was_changed_is_left_out_and_counted(self) -> None:
+    def test_an_image_whose_class_was_changed_is_left_out_and_counted(self) -> None:
         measured = measure_drop(make_judged([*GOOD[:3], ("d", "cat", "dog")]), make_judged(GOOD))
-        assert (measured.images, measured.relabelled, measured.drop) == (3, 1, 0)
+        assert (measured.images, measured.reclassified, measured.drop) == (3, 1, 0)
 
-    def test_a_test_set_replaces_the_cross_validated_pictures(self) -> None:
+    def test_a_test_set_replaces_the_cross_validated_images(self) -> None:
         own = make_judged([*GOOD, ("t", "cat", "dog"), right("u", "dog")], tested=["t", "u"])
         other = make_judged([*GOOD, right("t", "cat"), right("u", "dog")], tested=["t", "u"])
         measured = measure_drop(own, other)
         assert (measured.images, measured.drop) == (2, 0.5)
 
-    def test_a_test_picture_that_the_baseline_was_cross_validated_on_counts_with_the_new_class(self) -> None:
+    def test_a_test_image_that_the_baseline_was_cross_validated_on_counts_with_the_new_class(self) -> None:
         own = make_judged([*GOOD, right("t", "cat"), right("u", "dog")], tested=["t", "u"])
         other = make_judged([("t", "dog", "dog"), ("u", "cat", "dog")])
         measured = measure_drop(own, other)
-        assert (measured.images, measured.relabelled, measured.baseline_accuracy) == (2, 0, 0.5)
+        assert (measured.images, measured.reclassified, measured.baseline_accuracy) == (2, 0, 0.5)
 
-    def test_without_a_common_picture_there_is_no_drop(self) -> None:
-        with pytest.raises(NotComparableError, match="no picture that neither learned from was judged by both"):
+    def test_without_a_common_image_there_is_no_drop(self) -> None:
+        with pytest.raises(NotComparableError, match="no image that neither learned from was judged by both"):
             measure_drop(make_judged(GOOD), make_judged([right("x", "cat"), right("y", "dog")]))
 
+    def test_images_that_all_changed_class_are_named(self) -> None:
+        swapped = [right("a", "dog"), right("b", "dog"), right("c", "cat"), right("d", "cat")]
+        with pytest.raises(NotComparableError, match="without 4 images whose class was changed"):
+            measure_drop(make_judged(swapped), make_judged(GOOD))
+
     def test_a_test_set_that_the_baseline_was_not_judged_on_gives_no_drop(self) -> None:
-        with pytest.raises(NotComparableError, match="no picture of the test set was judged by both"):
+        with pytest.raises(NotComparableError, match="no image of the test set was judged by both"):
             measure_drop(make_judged([*GOOD, right("t", "cat")], tested=["t"]), make_judged(GOOD))
 
 
 class TestClasses:
-    def test_pictures_of_a_new_class_do_not_count(self) -> None:
+    def test_images_of_a_new_class_do_not_count(self) -> None:
         own = make_judged([*GOOD, ("e", "cow", "cat")], ("cat", "cow", "dog"))
         measured = measure_drop(own, make_judged(GOOD))
         assert (measured.images, measured.classes, measured.drop) == (4, 2, 0)
 
-    def test_a_new_class_takes_no_pictures_from_the_others(self) -> None:
+    def test_a_new_class_takes_no_images_from_the_others(self) -> None:
         own = make_judged([("a", "cat", "cow"), *GOOD[1:]], ("cat", "cow", "dog"))
         # Among the common classes, both score the same, and the first one is predicted.
         assert measure_drop(own, make_judged(GOOD)).drop == 0
@@ -166,7 +171,7 @@ class TestInterval:
         intervals = {measure_drop(make_judged(WORSE), make_judged(GOOD)).interval for _ in range(3)}
         assert len(intervals) == 1
 
-    def test_more_pictures_make_it_narrower(self) -> None:
+    def test_more_images_make_it_narrower(self) -> None:
         def width(copies: int) -> float:
             sides = [
                 [(f"{name}{number}", of, found) for number in range(copies) for name, of, found in answers]
@@ -178,7 +183,7 @@ class TestInterval:
         assert width(100) < width(10) / 2
 
 
-class TestUnseenPictures:
+class TestUnseenImages:
     @staticmethod
     def answer_cat(rows: NDArray[np.intp]) -> NDArray[np.float32]:
         return np.tile(np.array([0.9, 0.1], dtype=np.float32), (len(rows), 1))
@@ -198,7 +203,7 @@ class TestUnseenPictures:
         baseline = make_judged(GOOD, erased=1)
         assert add_unseen(baseline, own, self.answer_cat) is baseline
 
-    def test_a_picture_of_a_class_that_they_do_not_have_is_not_added(self) -> None:
+    def test_an_image_of_a_class_that_they_do_not_have_is_not_added(self) -> None:
         own = make_judged([*GOOD, right("new", "cow")], ("cat", "cow", "dog"))
         assert add_unseen(make_judged(GOOD), own, self.answer_cat).digests == make_judged(GOOD).digests
 

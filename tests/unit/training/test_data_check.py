@@ -55,7 +55,7 @@ def test_the_page_shows_pictures_to_look_at(checked: Any) -> None:
 
 def test_what_was_read_is_stored_for_each_customer(checked: Any) -> None:
     names = [key.rpartition("/")[2] for key in checked.keys("/pictures/")]
-    assert names == [f"customer-{ANNA}.json", f"customer-{ANNA}.pixels", "pictures.json", "pictures.pixels"]
+    assert names == [f"customer-{ANNA}.json", f"customer-{ANNA}.pixels", "images.json", "images.pixels"]
 
 
 def test_the_training_reads_no_source_and_makes_the_same_artifact(
@@ -87,7 +87,7 @@ def test_a_training_without_what_was_read_reads_the_sources(trainer: Any, make_e
     trainer.add_class("blue", make_example_zip(12, red=BLUE))
     trainer.add_class("red", make_example_zip(12, first_seed=50, red=RED))
     trainer.check()
-    (pixels,) = trainer.keys("/pictures/pictures.pixels")
+    (pixels,) = trainer.keys("/pictures/images.pixels")
     trainer.put(pixels, b"damaged")
     assert trainer.run()[0].succeeded
 

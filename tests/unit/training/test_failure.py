@@ -11,9 +11,9 @@ from ocelli_model.backbone import BackboneError
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
-from ocelli_training.definition_file import DefinitionError
 from ocelli_training.failure import describe_failure
 from ocelli_training.reading import SourcesError
+from ocelli_training.revision_store import DefinitionError
 from ocelli_training.sources import SourceError
 
 

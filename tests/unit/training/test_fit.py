@@ -69,6 +69,7 @@ def test_images_like_the_negatives_reach_half_in_no_class() -> None:
     assert (scores < 0.5).all(axis=1).mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts", [[20, 20], [200, 200]])
 def test_all_images_are_used_for_evaluation_and_training(counts: list[int]) -> None:
     examples = make_examples(counts, distance=2)
@@ -219,6 +220,7 @@ def test_moderate_noise_chooses_other_penalties() -> None:
     assert chosen - {max(PENALTIES), min(PENALTIES)}
 
 
+@pytest.mark.slow
 def test_the_chosen_penalty_has_nearly_the_least_error_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     examples, judged = modal_examples(400, 20, spread=0.5), modal_examples(2000, 20, spread=0.5, seed=1)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from ocelli_storage.layout import ClassifierLocation, is_judged
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
-from ocelli_training.judged import Judged, JudgedError, find_erased_customers, load_judged, save_judged
+from ocelli_training.judged import Judged, JudgedError, load_judged, save_judged, split_by_customer
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -37,8 +39,8 @@ def make_judged(count: int = 4) -> Judged:
     )
 
 
-def save(store: ObjectStore, judged: Judged, customers: list[str | None], erased: frozenset[str] = frozenset()) -> None:
-    asyncio.run(save_judged(store, LOCATION, REVISION, judged, customers, erased))
+def save(store: ObjectStore, judged: Judged, customers: list[str | None]) -> None:
+    asyncio.run(save_judged(store, LOCATION, REVISION, split_by_customer(judged, customers)))
 
 
 def load(store: ObjectStore) -> Judged:
@@ -71,17 +73,12 @@ def test_each_customer_has_a_file(store: ObjectStore) -> None:
     assert sorted(load(store).digests) == list(make_judged().digests)
 
 
-def test_without_a_customers_file_the_other_pictures_are_left(store: ObjectStore) -> None:
+def test_without_a_customers_file_the_other_images_are_left(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
     (file,) = [key for key in keys(store) if is_judged(key, ANNA)]
     asyncio.run(store.delete(file))
     assert load(store).digests == (make_judged().digests[2], make_judged().digests[0])
     assert load(store).is_complete is False
-
-
-def test_pictures_of_an_erased_customer_are_not_saved(store: ObjectStore) -> None:
-    save(store, make_judged(), [None, ANNA, BERT, ANNA], frozenset({ANNA}))
-    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (BERT, None)]
 
 
 def test_files_of_an_earlier_attempt_are_replaced(store: ObjectStore) -> None:
@@ -99,6 +96,21 @@ def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "noise", "no tensors"])
 def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None:
     asyncio.run(store.put(LOCATION.judged_key(REVISION, None), content))
+    assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [("classes", "[" * 100_000), ("learnedImages", "1e999"), ("learnedImages", "[]"), ("formatVersion", "2")],
+    ids=["nested", "infinite", "a list", "a later version"],
+)
+def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, value: str) -> None:
+    save(store, make_judged(), [None] * 4)
+    key = LOCATION.judged_key(REVISION, None)
+    content = asyncio.run(store.get(key, limit_bytes=1 << 20))
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    odd = {**header["__metadata__"], fact: value}
+    asyncio.run(store.put(key, safetensors.numpy.save(safetensors.numpy.load(content), odd)))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
 
 
@@ -123,12 +135,3 @@ def test_files_of_two_trainings_are_not_mixed(store: ObjectStore) -> None:
 )
 def test_which_keys_hold_judged_scores(key: str, customer: str | None, expected: bool) -> None:
     assert is_judged(key, customer) is expected
-
-
-def test_a_customer_who_was_erased_meanwhile_is_found() -> None:
-    def definition(*, erased: bool) -> dict[str, object]:
-        sources = [{"upload": "1", "customer": ANNA, "erased": True}, {"upload": "2", "customer": BERT, "erased": erased}]
-        return {"classes": [{"name": "a", "examples": sources}]}
-
-    assert find_erased_customers(definition(erased=False), definition(erased=True)) == {BERT}
-    assert find_erased_customers(definition(erased=True), definition(erased=True)) == frozenset()

@@ -56,6 +56,7 @@ def test_a_scaled_picture_is_a_near_duplicate(originals: list[Image.Image]) -> N
     assert share_found(originals, [pictures.save(picture, 75) for picture in smaller]) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(3))
 def test_a_burst_is_one_group(number: int) -> None:
     scene = [*pictures.photographs(), pictures.textured(0)][number]

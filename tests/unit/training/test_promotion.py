@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ import pytest
 from ocelli_api.names import customer_key
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason, parse_termination_message
 from ocelli_api.pods import Environment
-from ocelli_model.artifact import load_artifact
-from ocelli_training.judged import load_judged
+from ocelli_model.artifact import load_artifact, save_artifact
+from ocelli_model.heads import Heads
+from ocelli_storage.layout import DEFINITION
+from ocelli_training.judged import load_judged, save_judged
 from tests.unit.training.conftest import Trainer
 from tests.unit.training.made_pictures import save, textured
+
+pytestmark = pytest.mark.slow
 
 BLUE, RED = 0, 190
 """Two values of red that are easy to distinguish."""
@@ -50,7 +55,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory, make_example_zip: Any) -> tuple[Trainer, Outcome]:
-    """Ten test pictures a class, of which four of blue are also examples."""
+    """ten test images a class, of which four of blue are also examples."""
     trainer = Trainer(tmp_path_factory.mktemp("tested"))
     test = {"blue": make_example_zip(10, first_seed=8, red=BLUE), "red": make_example_zip(10, first_seed=100, red=RED)}
     outcome = train(trainer, BASELINE, test=test, blue=make_example_zip(12, red=BLUE), red=make_example_zip(12, red=RED))
@@ -58,7 +63,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory, make_example_zip: Any) -> t
 
 
 def mix(make_zip: Any, make_image: Any, blue: range, red: range) -> bytes:
-    """A zip with blue pictures and red ones, by their seeds."""
+    """A zip with blue images and red ones, by their seeds."""
     images = {f"b{seed}.png": make_image(seed, red=BLUE) for seed in blue}
     data: bytes = make_zip({**images, **{f"r{seed}.png": make_image(seed, red=RED) for seed in red}})
     return data
@@ -112,7 +117,21 @@ class TestComparison:
         assert outcome.comparison is not None
         assert (outcome.comparison.drop, outcome.comparison.images) == (0, 24)
 
-    def test_new_pictures_are_judged_by_the_served_heads(self, served: Trainer, make_example_zip: Any) -> None:
+    def test_examples_with_a_changed_class_are_left_out_and_counted(
+        self, served: Trainer, make_zip: Any, make_image: Any
+    ) -> None:
+        outcome = train(
+            served,
+            "7777777777",
+            baseline=BASELINE,
+            blue=mix(make_zip, make_image, range(9), range(9, 12)),
+            red=mix(make_zip, make_image, range(9, 12), range(9)),
+        )
+        assert outcome.comparison is not None
+        assert (outcome.comparison.images, outcome.comparison.reclassified) == (18, 6)
+        assert "Images left out because their class was changed: 6" in served.report_page
+
+    def test_new_images_are_judged_by_the_served_heads(self, served: Trainer, make_example_zip: Any) -> None:
         outcome = train(
             served,
             "dddddddddd",
@@ -136,6 +155,23 @@ class TestComparison:
         assert outcome.comparison.drop is None
         assert "revision 0000000000 has no stored scores" in str(outcome.comparison.fault)
 
+    def test_a_baseline_with_heads_for_other_features_fails_nothing(self, served: Trainer, make_example_zip: Any) -> None:
+        artifact = asyncio.run(load_artifact(served.store, served.location, BASELINE))
+        assert isinstance(artifact.heads, Heads)
+        odd = replace(artifact.heads, weights=artifact.heads.weights[:, :8], rejection=None)
+        asyncio.run(save_artifact(served.store, served.location, replace(artifact, revision="9999999999", heads=odd)))
+        judged = asyncio.run(load_judged(served.store, served.location, BASELINE))
+        asyncio.run(save_judged(served.store, served.location, "9999999999", {None: judged}))
+        outcome = train(
+            served,
+            "8888888888",
+            baseline="9999999999",
+            blue=make_example_zip(16, red=BLUE),
+            red=make_example_zip(12, red=RED),
+        )
+        assert outcome.comparison is not None
+        assert outcome.comparison.images == 24
+
     def test_a_reused_artifact_is_compared_again(self, served: Trainer, make_example_zip: Any) -> None:
         zips = {"blue": make_example_zip(13, red=BLUE), "red": make_example_zip(12, red=RED)}
         first = train(served, "ffffffffff", baseline=BASELINE, **zips)
@@ -154,10 +190,10 @@ class TestOwnTestSet:
         assert trainer.report["evaluation"]["protocol"] == "TestSet"
         assert "own test set" in trainer.report_page
 
-    def test_pictures_that_are_also_examples_are_left_out_and_counted(self, tested: tuple[Trainer, Outcome]) -> None:
-        trainer, _ = tested
+    def test_images_that_are_also_examples_are_left_out_and_counted(self, tested: tuple[Trainer, Outcome]) -> None:
+        trainer, outcome = tested
         evaluation = trainer.report["evaluation"]
-        assert evaluation["excludedCount"] == 4
+        assert evaluation["excludedImages"] == len(evaluation["excluded"]) == outcome.excluded_images == 4
         assert "examples, or near duplicates of examples: 4" in trainer.report_page.replace("\n", " ")
 
     def test_it_is_not_learned_from(self, tested: tuple[Trainer, Outcome]) -> None:
@@ -172,9 +208,20 @@ class TestOwnTestSet:
         outcome = train(trainer, BASELINE, test={"blue": blue}, blue=blue, red=red)
         assert outcome.reason is OutcomeReason.INVALID_DATA
         assert outcome.message == (
-            'Classifier team-a/dogs: the test images of class "blue" are 12 images that are also examples; '
+            'Classifier team-a/dogs: the test images of class "blue" (12) are all examples or near duplicates of examples; '
             "add images that are not examples"
         )
+
+    def test_a_test_set_that_an_erasure_leaves_without_images_is_not_used(self, tmp_path: Any, make_example_zip: Any) -> None:
+        trainer = Trainer(tmp_path)
+        blue, red = make_example_zip(12, red=BLUE), make_example_zip(12, red=RED)
+        for name, data in (("blue", blue), ("red", red)):
+            trainer.add_class(name, trainer.upload(data))
+        erased = {"upload": "e" * 64, "customer": customer_key("anna"), "erased": True}
+        trainer.definition["evaluation"] = {"classes": [{"name": "blue", "examples": [erased, trainer.upload(blue)]}]}
+        outcome, _ = trainer.run()
+        assert (outcome.succeeded, outcome.judged_images) == (True, 24)
+        assert trainer.report["evaluation"]["protocol"] == "CrossValidation"
 
     def test_a_near_duplicate_of_an_example_is_left_out(self, tmp_path: Any, make_zip: Any) -> None:
         trainer = Trainer(tmp_path)
@@ -183,10 +230,10 @@ class TestOwnTestSet:
         test = make_zip({"again.jpg": save(textured(3), quality=60), "new.jpg": save(textured(50))})
         outcome = train(trainer, BASELINE, test={"blue": test}, blue=blue, red=red)
         assert (outcome.succeeded, outcome.judged_images) == (True, 1)
-        assert trainer.report["evaluation"]["excludedCount"] == 1
+        assert trainer.report["evaluation"]["excludedImages"] == 1
 
 
-def test_scores_of_a_customers_pictures_are_in_a_file_of_their_own(tmp_path: Any, make_example_zip: Any) -> None:
+def test_scores_of_a_customers_images_are_in_a_file_of_their_own(tmp_path: Any, make_example_zip: Any) -> None:
     trainer, customer = Trainer(tmp_path), customer_key("anna")
     trainer.add_class("blue", trainer.upload(make_example_zip(12, red=BLUE), customer=customer))
     trainer.add_class("red", trainer.upload(make_example_zip(12, red=RED)))
@@ -194,6 +241,38 @@ def test_scores_of_a_customers_pictures_are_in_a_file_of_their_own(tmp_path: Any
     assert exit_code is ExitCode.SUCCEEDED
     for key in (customer, None):
         assert trainer.exists(trainer.location.judged_key(trainer.revision, key))
+
+
+@pytest.mark.parametrize("interrupted", ["definition", "scores"])
+def test_an_erasure_while_results_are_stored_is_complete(
+    tmp_path: Any, make_example_zip: Any, monkeypatch: pytest.MonkeyPatch, interrupted: str
+) -> None:
+    trainer, customer = Trainer(tmp_path), customer_key("anna")
+    trainer.add_class("blue", trainer.upload(make_example_zip(12, red=BLUE), customer=customer))
+    trainer.add_class("red", trainer.upload(make_example_zip(12, red=RED)))
+    scores, stored = trainer.location.judged_key(trainer.revision, customer), trainer.location.definition_key(trainer.revision)
+    put = trainer.store.put
+
+    async def erase() -> None:
+        """As the gateway does: first the definitions, then the scores."""
+        trainer.definition["classes"][0]["examples"][0]["erased"] = True
+        content = json.dumps(trainer.definition).encode()
+        await put(trainer.location.training_key(trainer.revision, 1, DEFINITION), content)
+        if await trainer.store.exists(stored):
+            await put(stored, content)
+        await trainer.store.delete(scores)
+
+    async def put_after_an_erasure(key: str, content: bytes) -> None:
+        if key == {"definition": stored, "scores": scores}[interrupted]:
+            monkeypatch.setattr(trainer.store, "put", put)
+            await erase()
+        await put(key, content)
+
+    monkeypatch.setattr(trainer.store, "put", put_after_an_erasure)
+    outcome, _ = trainer.run()
+    assert outcome.succeeded
+    assert json.loads(trainer.get(stored))["classes"][0]["examples"][0]["erased"] is True
+    assert not trainer.exists(scores)
 
 
 def test_a_test_set_changes_nothing_about_what_is_learned(tested: tuple[Trainer, Outcome], served: Trainer) -> None:

@@ -71,6 +71,7 @@ def test_a_transient_error_is_retried(reading: Reading, web_server: Any, zip_byt
     assert len(reading.read(make_source(url))) == 3
 
 
+@pytest.mark.slow
 def test_the_delay_that_a_server_asks_for_is_kept_up_to_a_limit(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.limits = SourceLimits(retry_delays_seconds=(0,), longest_retry_delay_seconds=0.4)
     url = web_server.answer("/a.zip", status=429, headers={"Retry-After": "1000"})

@@ -1,0 +1,133 @@
+"""A revision in the object store, as its trainer reads and writes it: the definition to learn, and what a training leaves.
+
+A customer can be erased at any time. An erasure first marks the sources in all definitions, then deletes what belongs to the
+customer. So whatever depends on a definition is written first, and the definition is read again afterwards: either the trainer
+sees the erasure, or the erasure sees what the trainer has written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ocelli_api.classifier import parse_spec
+from ocelli_api.revision import definition_sources
+from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
+from ocelli_model.backbone import save_backbone
+from ocelli_storage.documents import parse_document, read_document
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
+from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.thumbnails import erase_thumbnails
+from ocelli_training.judged import Judged, save_judged
+from ocelli_training.report import Report, render_page
+from ocelli_training.settings import TrainerSettings
+
+if TYPE_CHECKING:
+    from ocelli_training.pretrained import PretrainedClassifier
+
+logger = logging.getLogger(__name__)
+
+_COUNTED = ("nearDuplicates", "conflicts", "suspectedLabelErrors", "outliers", "smallImages")
+
+
+class DefinitionError(Exception):
+    """The definition to learn is missing or cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Results:
+    """What is stored of a training."""
+
+    definition: Mapping[str, Any]
+    """As it was read when the training started."""
+    judged: Mapping[str | None, Judged]
+    """By customer, see `split_by_customer`."""
+    report: Report
+    build_thumbnails: Callable[[Collection[str]], Mapping[str, str]]
+    """The thumbnails of the report's page, see `thumbnails.build_thumbnails`, without those of erased customers (by key)."""
+    artifact: Artifact
+
+
+class RevisionStore:
+    """What is stored of the revision of one attempt. Every method raises ObjectStoreError where the store fails."""
+
+    def __init__(self, settings: TrainerSettings, store: ObjectStore) -> None:
+        self._store = store
+        self._location = settings.location
+        self._revision = settings.revision
+        self._definition_key = settings.location.training_key(settings.revision, settings.attempt, DEFINITION)
+
+    async def load_definition(self) -> dict[str, Any]:
+        """The definition to learn, with the erasures until now. Raises DefinitionError."""
+        key = self._definition_key
+        try:
+            document = parse_document(await read_document(self._store, key))
+            parse_spec(document)
+        except ObjectNotFoundError as error:
+            raise DefinitionError(
+                f"the object store has no {key}; the operator writes it before it starts a trainer"
+            ) from error
+        except (ObjectTooLargeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DefinitionError(f"{key} is not a definition; use one version of Ocelli for all its parts") from error
+        return document
+
+    async def find_artifact(self) -> Artifact | None:
+        """The artifact, if an earlier attempt succeeded and its outcome was lost."""
+        if not await self._store.exists(self._location.artifact_key(self._revision, ARTIFACT_METADATA)):
+            return None
+        try:
+            return await load_artifact(self._store, self._location, self._revision)
+        except ArtifactError as error:
+            logger.warning("artifact.unusable", extra={"error": str(error)})
+            return None
+
+    async def save(self, results: Results) -> None:
+        """Save the results, the artifact last: once `artifact.json` exists, the revision counts as trained."""
+        report = results.report.to_json()
+        erased = find_erased_customers(results.definition, await self._save_definition())
+        left = {customer: part for customer, part in results.judged.items() if customer not in erased}
+        await save_judged(self._store, self._location, self._revision, left)
+        await self._put(REPORT, _json(report))
+        await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
+        # Erased since the definition was read above.
+        for customer in find_erased_customers(results.definition, await self.load_definition()):
+            await self._store.delete(self._location.judged_key(self._revision, customer))
+            await erase_thumbnails(self._store, self._location.artifact_key(self._revision, REPORT_PAGE), customer)
+        await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
+
+    async def save_pretrained(self, made: PretrainedClassifier) -> None:
+        """Save a pretrained classifier with its own network."""
+        await self._save_definition()
+        await self._put(REPORT, _json(made.report))
+        prefix = self._location.network_prefix(self._revision)
+        await save_backbone(self._store, made.network.metadata, made.network.files, prefix=prefix)
+        await self._save_artifact(made.artifact)
+
+    async def _save_definition(self) -> dict[str, Any]:
+        """Save the definition next to the artifact, and return it."""
+        saved: dict[str, Any] | None = None
+        while (definition := await self.load_definition()) != saved:
+            await self._put(DEFINITION, _json(definition))
+            saved = definition
+        return definition
+
+    async def _save_artifact(self, artifact: Artifact, counts: Mapping[str, int] | None = None) -> None:
+        digest = await save_artifact(self._store, self._location, artifact)
+        logger.info("artifact.stored", extra={"digest": digest, **(counts or {})})
+
+    async def _put(self, file: str, content: bytes) -> None:
+        await self._store.put(self._location.artifact_key(self._revision, file), content)
+
+
+def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
+    """Customers with a source that was erased between two readings of a definition."""
+    sources = zip(definition_sources(before), definition_sources(after), strict=False)
+    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
+    return frozenset(customer for customer in found if customer)
+
+
+def _json(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, ensure_ascii=False, indent=1).encode()
