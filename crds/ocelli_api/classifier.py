@@ -260,6 +260,8 @@ class Training:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
+    queue_name: str | None = None
+    """LocalQueue of Kueue that the training Job waits in; None: it starts without Kueue."""
     backoff_limit: int = 2
     active_deadline_seconds: int = 3600
 

@@ -21,6 +21,7 @@ from ocelli_operator.failure import (
     revision_not_found,
 )
 from ocelli_operator.job_endings import describe_failed_pods, describe_failure, find_outcome
+from ocelli_operator.kueue import describe_admission
 from ocelli_operator.manifests.metadata import job_name
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
@@ -41,12 +42,15 @@ from ocelli_operator.status import (
     gpu_not_offered_message,
     refusal_message,
     trained,
+    training_turn_message,
     true,
-    turn_message,
 )
 
 PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
+QUEUE_FIRST_POLL_SECONDS = 2.0
+QUEUE_PATIENCE_SECONDS = 30.0
+"""Kueue says why a Job waits some seconds after it was created. Later its message is read every `REFUSED_POLL_SECONDS`."""
 
 _BEFORE_TRAINING = frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})
 
@@ -147,6 +151,10 @@ def _plan_job(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learn
     if observed.store_error and (reported is None or reported.succeeded):
         message = f"{_describe_job(job.step, name)} has ended, but its stored result cannot be read: {observed.store_error}"
         return learning.because(message, _running_reason(job.step))
+    if job.finished and job.suspended and not job.succeeded and reported is None:
+        # Its Pod was ended by the suspension, for example by Kueue in favour of another Job.
+        message = f"{_describe_job(job.step, name)} ended while it was suspended; another attempt follows"
+        return replace(learning.because(message), attempt=learning.attempt + 1, requeue_after_seconds=0.0)
     if reported is not None and not reported.succeeded:
         failure = failed_outcome(spec, reported)
     else:
@@ -271,8 +279,10 @@ def _plan_start(snapshot: Snapshot, learning: Learning, *, is_checked: bool) -> 
     if refusal is not None and refusal.invalid:
         message = f"{job}: the API server rejects it as invalid: {refusal.message}; correct spec.training"
         return _failed(failed_learning(StalledReason.TRAINING_FAILED, message), learning.attempt, learning.actions)
-    if StartKind.TRAINING not in observed.allowed_starts:
-        message = turn_message(job, f"starts at most {snapshot.settings.trainings_starting_limit} trainings")
+    # A training Job for Kueue starts nothing: it is created suspended.
+    is_queued = spec.training.queue_name is not None and not checks
+    if not is_queued and StartKind.TRAINING not in observed.allowed_starts:
+        message = training_turn_message(job, observed.training_limit, snapshot.owner.namespace, snapshot.settings)
         return replace(learning.because(message), waits=frozenset({StartKind.TRAINING}))
     because = f", because an earlier attempt left nothing usable: {observed.store_fault}" if observed.store_fault else ""
     message = f"{job} was created{because}" if refusal is None else f"{job} {refusal.message}"
@@ -296,6 +306,8 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
         message = f"{name} is replaced, because spec.training was changed before its trainer started"
         actions = (*learning.actions, *delete_child(ChildKind.JOB, job.identity, message))
         return replace(learning.because(message), attempt=learning.attempt + 1, actions=actions)
+    if job.suspended:
+        return _plan_suspended(snapshot, learning, job)
     unschedulable = next((pod for pod in alive if pod.unschedulable), None)
     if unschedulable is not None:
         message = (
@@ -324,6 +336,17 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
         return learning
     is_new = job.age_seconds(snapshot.observed.now) < POD_PATIENCE_SECONDS
     return replace(learning, requeue_after_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS)
+
+
+def _plan_suspended(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learning:
+    """Kueue has not admitted the Job yet, or has taken its place back. The Job changes when Kueue admits it."""
+    admission = snapshot.observed.admission
+    is_new = job.age_seconds(snapshot.observed.now) < QUEUE_PATIENCE_SECONDS
+    silent = admission is None or not admission.message
+    return replace(
+        learning.because(f"{_describe_job(job.step, job.identity.name)} {describe_admission(admission, job.queue)}"),
+        requeue_after_seconds=QUEUE_FIRST_POLL_SECONDS if is_new and silent else REFUSED_POLL_SECONDS,
+    )
 
 
 def _judge_running_data(snapshot: Snapshot) -> Verdict:

@@ -27,11 +27,13 @@ from ocelli_api.pods import (
     find_controller,
 )
 from ocelli_api.quantities import parse_quantity
+from ocelli_operator.kueue import KueueAdmission
 from ocelli_operator.manifests.metadata import (
     APPLIED_AS_ANNOTATION,
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
+    QUEUE_LABEL,
     SERVING_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
@@ -57,6 +59,14 @@ class ChildKind(StrEnum):
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
     NETWORK_POLICY = "NetworkPolicy"
+
+
+class TrainingLimit(StrEnum):
+    """What a training waits for if it may not start."""
+
+    STARTING = "Starting"
+    INSTALLATION = "Installation"
+    NAMESPACE = "Namespace"
 
 
 class StartKind(StrEnum):
@@ -102,6 +112,10 @@ class ObservedJob:
     failure_message: str
     created_at: str = ""
     step: TrainingStep = TrainingStep.TRAIN
+    suspended: bool = False
+    """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
+    queue: str = ""
+    """The LocalQueue of Kueue that its label names; a webhook of Kueue may set it without `spec.training.queueName`."""
 
     def age_seconds(self, now: datetime) -> float:
         return (now - datetime.fromisoformat(self.created_at)).total_seconds() if self.created_at else 0.0
@@ -270,8 +284,12 @@ class Observed:
     """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
     """What it may start now; everything else waits for its turn."""
+    training_limit: TrainingLimit = TrainingLimit.STARTING
+    """The limit that a training waits for, if it may not start."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create a Pod for the current training Job."""
+    admission: KueueAdmission | None = None
+    """What Kueue says about the current training Job, if that is suspended."""
     memory: Memory = field(default_factory=Memory)
     """What earlier reconciles remember."""
 
@@ -301,6 +319,8 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
         step=_find_step(metadata.get("labels") or {}),
+        suspended=(manifest.get("spec") or {}).get("suspend") is True,
+        queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
     )
 
 

@@ -7,6 +7,7 @@ serve (`gates`), which Deployments should there be and which revision serves (`r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
@@ -76,10 +77,16 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         status=plan_status(snapshot, learning, judgement, rollout),
         actions=actions,
         requeue_after_seconds=learning.requeue_after_seconds,
-        begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},
+        begins=rollout.begins | ({StartKind.TRAINING} if _starts_trainer(snapshot, actions) else set()),
         waits=learning.waits | rollout.waits,
         network_policy_blocked=rollout.network_policy_blocked,
     )
+
+
+def _starts_trainer(snapshot: Snapshot, actions: Iterable[Action]) -> bool:
+    # A Job for a queue of Kueue is created suspended.
+    is_queued = snapshot.classifier.spec.training.queue_name is not None
+    return not is_queued and any(isinstance(action, StartTraining) for action in actions)
 
 
 def _should_drop_examples(snapshot: Snapshot, learning: Learning) -> bool:

@@ -27,6 +27,8 @@ from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
+from ocelli_operator.kueue import KueueAdmission
+from ocelli_operator.kueue_workloads import observe_admission
 from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
@@ -43,7 +45,7 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
-from ocelli_operator.starts import Starts
+from ocelli_operator.starts import Starts, find_waiting_since
 from ocelli_operator.status import Occurrence, describe_start, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
@@ -121,9 +123,12 @@ class Reconciler:
         observed = await self._observe(key, observed)
         store_error = read_error
         # No await from here to the claim, so that no other reconcile can claim the same place.
-        observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
+        starts = self._parts.starts
+        observed = replace(
+            observed, allowed_starts=starts.find_allowed(key), training_limit=starts.find_training_limit(key.namespace)
+        )
         plan = plan_classifier(observed, self._parts.settings)
-        self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
+        starts.note(key, begins=plan.begins, waits=plan.waits, since=find_waiting_since(classifier))
         self._remember(classifier, replace(observed.memory, network_policy_blocked=plan.network_policy_blocked))
         blocked = False
         for action in plan.actions:
@@ -252,7 +257,10 @@ class Reconciler:
         view, classifier, pods, pod_refusal = self._parts.view, observed.classifier, observed.pods, ""
         needs_id = classifier.status.classifier_id is None and not classifier.deleted
         job = None if needs_id or classifier.deleted or observed.artifact is not None else _find_job(observed)
-        if job is not None:
+        admission: KueueAdmission | None = None
+        if job is not None and job.suspended and not job.finished and not job.identity.deleting:
+            admission = await observe_admission(self._parts.client, classifier.namespace, job.identity.uid)
+        elif job is not None:
             if job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
             pod_refusal = await find_pod_refusal(self._parts.client, job, pods, self._parts.clock())
@@ -269,6 +277,7 @@ class Reconciler:
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             pod_refusal=pod_refusal,
+            admission=admission,
         )
 
     async def _fresh_trainers(

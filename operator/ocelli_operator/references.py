@@ -13,7 +13,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, par
 from ocelli_api.revision import current_revision, definition, find_upload_digests
 from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, PICTURES, TENANTS, TRAININGS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, IMAGE_DATA, KINDS, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class References:
         if key.kind == ARTIFACTS:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
-            kept = self.trainings if PICTURES in key.path else self.trainings | self.failed
+            kept = self.trainings if IMAGE_DATA in key.path else self.trainings | self.failed
             return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in kept)
         return self.uploads is None or key.path[0].removesuffix(".zip") in self.uploads
 

@@ -89,6 +89,7 @@ def _are_resources(document: Any) -> bool:
 
 
 _COUNT = number(int, 1)
+_LIMIT = number(int, 0)
 _IMAGE = SettingType("an image", str)
 _FOLDER = SettingType("a folder", str)
 _RESOURCE_NAME = checked("a resource such as nvidia.com/gpu", str, _RESOURCE_NAME_FORM.fullmatch)
@@ -197,6 +198,12 @@ class ChildSettings:
     trainings_starting_limit: int = setting("OCELLI_TRAININGS_STARTING_LIMIT", _COUNT, "100")
     """How many training Jobs can be starting at the same time. A Job counts until its trainer runs, for a minute at most.
     Further trainings wait, and namespaces take turns."""
+    trainings_limit: int = setting("OCELLI_TRAININGS_LIMIT", _LIMIT, "0")
+    """How many trainings of the installation can run at the same time; `0`: no limit. Others wait: namespaces with fewer
+    running trainings come first, and within a namespace the Classifier that has waited longest. A Job that waits for a node
+    counts for ten minutes. Jobs of `spec.training.queueName` do not wait, and count while they run."""
+    namespace_trainings_limit: int = setting("OCELLI_NAMESPACE_TRAININGS_LIMIT", _LIMIT, "0")
+    """The same for each namespace; `0`: no limit."""
     rollouts_limit: int = setting("OCELLI_ROLLOUTS_LIMIT", _COUNT, "20")
     """How many Deployments of inference servers are created or updated at the same time. New revisions and users' changes come
     first, and count for a minute at most. Upgrades, such as a new inference image, wait. Each counts until it is done or

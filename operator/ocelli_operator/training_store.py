@@ -24,7 +24,7 @@ from ocelli_storage.layout import (
     OUTCOME,
     PROGRESS,
     ClassifierLocation,
-    is_of_pictures,
+    is_image_data,
     is_page,
     owner_key,
 )
@@ -118,14 +118,16 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and what is stored of their pictures: judged scores, checked pictures, and the thumbnails in
-        reports. Returns the number of uploads."""
+        """Delete all uploads, and what is stored of single images: data about them, and thumbnails in reports.
+
+        Returns the number of uploads.
+        """
         uploads = await self._list(location.uploads_prefix)
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for prefix in (location.trainings_prefix, location.artifacts_prefix):
                 for item in await self._list(prefix):
-                    if is_of_pictures(item.key):
+                    if is_image_data(item.key):
                         await self._writing.ask(partial(self._store.delete, item.key))
                     elif is_page(item.key):
                         await self._writing.ask_long(

@@ -1,10 +1,9 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted, as is what else is stored of their images: judged scores,
-what a check read, thumbnails in reports. Later trainings do not use them, and existing models stay.
-Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
-deletion that was interrupted can be repeated. It must not know HTTP.
+object and in every stored definition, and their bytes are deleted, as is what trainings and checks stored of their images:
+later trainings do not use them, and existing models stay. Stored zips that nothing refers to are deleted as well, because the
+customer of a replaced or refused retrain is unknown. A deletion that was interrupted can be repeated. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_of_pictures, is_page
+from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_image_data, is_page
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_storage.thumbnails import erase_thumbnails
 
@@ -74,7 +73,7 @@ class UserData:
             if key not in _upload_keys(location, now.spec):
                 await self._objects.delete(key)
                 deleted += 1
-        # A trainer that has just ended may have stored a definition that it read earlier, and scores.
+        # A trainer that has just ended may have stored a definition that it read earlier, and data about images.
         await self._erase_in_definitions(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
@@ -93,8 +92,8 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """Also deletes what else is stored of the customer's images: judged scores, checked images, and thumbnails in
-        reports. Returns the uploads that the stored definitions still refer to."""
+        """Also deletes data about the customer's images, and their thumbnails in reports. Returns the uploads that the stored
+        definitions still refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
             keys = {item.key for item in await self._objects.list_objects(prefix)}
@@ -106,7 +105,7 @@ class UserData:
                         # Reading every report of a namespace would take long.
                         keys -= {page for page in keys if is_page(page) and page.startswith(key.removesuffix(DEFINITION))}
             for key in keys:
-                if is_of_pictures(key, customer):
+                if is_image_data(key, customer):
                     await self._objects.delete(key)
                 elif is_page(key):
                     await erase_thumbnails(self._objects, key, customer)

@@ -4,14 +4,16 @@
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
-                                                                  reports; and `pictures/`: what it read, for the training, the
-                                                                  pictures of each customer in files of their own
+                                                                  reports; and `image-data/`: what it read, for the training
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the scores of
-                                                                  its images are below `judged/`, those of each customer's
-                                                                  images in a file of their own, so that erasing is complete
+                                                                  network, if it has one, is below `network/`; what was
+                                                                  computed of single images is below `image-data/`, that of
+                                                                  each customer's images in `image-data/customer-<key>/`, so
+                                                                  that whoever erases images deletes files: the judged
+                                                                  scores, and, for the revision trained last, the feature
+                                                                  cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -39,16 +41,17 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
-JUDGED = "judged"
 CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
 CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
-PICTURES = "pictures"
+IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
+
+
 _CUSTOMER = "customer-"
 
 
@@ -84,13 +87,13 @@ class ClassifierLocation:
         """Key of a file of one attempt, such as `DEFINITION` or `CHECK_REPORT`."""
         return f"{self._prefix(TRAININGS)}/{revision}/{attempt}/{file}"
 
-    def pictures_prefix(self, revision: str, attempt: int) -> str:
-        """Prefix of the pictures that the check of an attempt read."""
-        return self.training_key(revision, attempt, PICTURES)
+    def checked_prefix(self, revision: str, attempt: int) -> str:
+        """Prefix of what the check of an attempt read, which is erased with the images."""
+        return self.training_key(revision, attempt, IMAGE_DATA)
 
-    def pictures_key(self, revision: str, attempt: int, customer: str | None, suffix: str) -> str:
-        """Key of a file of the checked pictures of one customer (by key), or of all pictures without a customer."""
-        return f"{self.pictures_prefix(revision, attempt)}/{_owned_name(customer)}.{suffix}"
+    def checked_key(self, revision: str, attempt: int, customer: str | None, file: str) -> str:
+        """Key of a file about the checked images of one customer (by key), or about all images without a customer."""
+        return f"{self.checked_prefix(revision, attempt)}/{_owned_name(customer, file)}"
 
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
@@ -104,13 +107,13 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
-    def judged_prefix(self, revision: str) -> str:
-        """Prefix of the judged scores of a revision."""
-        return self.artifact_key(revision, JUDGED)
+    def image_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single images, and that is erased with them."""
+        return self.artifact_key(revision, IMAGE_DATA)
 
-    def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the images of one customer (by key), or of all images without a customer."""
-        return f"{self.judged_prefix(revision)}/{_owned_name(customer)}.safetensors"
+    def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the images of one customer (by key), or about all images without a customer."""
+        return f"{self.image_data_prefix(revision)}/{_owned_name(customer, file)}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -124,15 +127,14 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's images, or (None) of any images."""
-    return _is_in(JUDGED, key, customer)
-
-
-def is_of_pictures(key: str, customer: str | None = None) -> bool:
-    """Whether an object has to go with its pictures: judged scores, or what a check read. With a customer: whether it is about
-    the pictures of this customer."""
-    return _is_in(JUDGED, key, customer) or _is_in(PICTURES, key, customer)
+def is_image_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about images: of this customer's, or (None) of any."""
+    parts = key.split("/")
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…, or trainings/…/<revision>/<attempt>/image-data/…
+    folder = {ARTIFACTS: 5, TRAININGS: 6}.get("".join(parts[2:3]))
+    if folder is None or parts[folder : folder + 1] != [IMAGE_DATA]:
+        return False
+    return customer is None or parts[folder + 1 : folder + 2] == [f"{_CUSTOMER}{customer}"]
 
 
 def is_page(key: str) -> bool:
@@ -140,13 +142,8 @@ def is_page(key: str) -> bool:
     return key.rpartition("/")[2] == REPORT_PAGE
 
 
-def _is_in(folder: str, key: str, customer: str | None) -> bool:
-    path, _, file = key.rpartition("/")
-    return path.rpartition("/")[2] == folder and (customer is None or file.partition(".")[0] == _owned_name(customer))
-
-
-def _owned_name(customer: str | None) -> str:
-    return "images" if customer is None else f"{_CUSTOMER}{customer}"
+def _owned_name(customer: str | None, file: str) -> str:
+    return file if customer is None else f"{_CUSTOMER}{customer}/{file}"
 
 
 def uploads_prefix(namespace: str) -> str:

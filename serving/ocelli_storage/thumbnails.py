@@ -1,7 +1,7 @@
-"""Thumbnails in the pages of reports. Each is a line of its own that names the customer whose picture it is, so that it can be
-removed when the picture is erased, without knowing anything else of the page.
+"""Thumbnails in the pages of reports. Each is a line of its own that names the customer whose image it is, so that it can be
+removed when the image is erased, without knowing anything else of the page.
 
-A page is self-contained, so the pictures are in it. It must not know what a report says.
+A page is self-contained, so the images are in it. It must not know what a report says.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def build_thumbnail(jpeg: bytes, customer: str | None) -> str:
 
 
 def remove_thumbnails(page: bytes, customer: str | None = None) -> bytes:
-    """The page without the thumbnails of a customer's pictures, or (None) without any. Everything else stays as it is."""
+    """The page without the thumbnails of a customer's images, or (None) without any. Everything else stays as it is."""
     owner = b"[0-9a-z]*" if customer is None else re.escape(customer.encode())
     return re.sub(rb"(?m)^[ ]*" + re.escape(_START.encode()) + owner + rb'" src="[^"\n]*">$', _ERASED, page)
 

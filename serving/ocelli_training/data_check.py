@@ -10,15 +10,10 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ocelli_api.classifier import Accelerator, ClassifierSpec, parse_spec
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason, Stage
@@ -26,22 +21,23 @@ from ocelli_api.times import format_time
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone, load_backbone_metadata
 from ocelli_model.engine import Engine, load_engine, needed_files
 from ocelli_model.preprocessing import Preprocessing
-from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT
+from ocelli_storage.layout import CHECK_PAGE, CHECK_REPORT, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.backbone_choice import AUTO, choose_backbone
 from ocelli_training.check_summary import describe_faults, describe_findings
-from ocelli_training.checked_pictures import save_pictures
-from ocelli_training.data_reading import Data, DataReader, log_sets
+from ocelli_training.checked_images import save_checked
+from ocelli_training.data_reading import NOTHING_KNOWN, Data, DefinitionReader, log_sets
 from ocelli_training.data_report import DataReport
 from ocelli_training.dataset import Dataset, build_dataset, find_faults
 from ocelli_training.example_rows import find_groups
-from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS, fingerprints
+from ocelli_training.extraction import Extraction, Wanted
+from ocelli_training.image_data import find_erased_customers
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, find_test_set_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.report import render_check_page
-from ocelli_training.revision_store import RevisionStore, find_erased_customers
+from ocelli_training.revision_store import RevisionStore
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.suspicion import search_suspicious
 from ocelli_training.thumbnails import build_thumbnails
@@ -50,7 +46,6 @@ FORMAT_VERSION = 1
 SOURCE_FAULTS_LIMIT = 50
 """After this many sources that cannot be used, no further ones are read: each may take minutes, if its server is down."""
 FAULTS_REPORTED = 1000
-_BATCH_IMAGES = 64
 
 logger = logging.getLogger(__name__)
 
@@ -105,21 +100,19 @@ class DataCheck:
         loading = asyncio.create_task(self._load_engine(metadata))
         try:
             with pixels:
-                reader = DataReader(
-                    settings=settings, store=self._store, scratch=self._scratch, on_progress=self._progress.report
-                )
-                data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
+                reader = DefinitionReader(settings, self._store, self._scratch, pixels, preprocessing)
+                data = await self._read(reader, definition)
                 while data.faults and (now := await self._revision.load_definition()) != document:
                     logger.info("sources.erased")
                     document, definition = now, parse_spec(now)
-                    data = await reader.read(definition, pixels, preprocessing, faults_limit=SOURCE_FAULTS_LIMIT)
+                    data = await self._read(reader, definition)
                 await self._progress.begin(Stage.CHECKING, data_valid=False)
                 findings = await asyncio.to_thread(self._compare, await loading, data, pixels, definition)
                 faults = describe_faults(settings.classifier, findings.faults)
-                await self._store_report(document, findings, pixels)
+                await self._store_report(findings)
                 if faults is None:
-                    await self._store_pictures(document, definition, findings.data, pixels, preprocessing)
-                await self._erase(document)
+                    await self._store_checked(definition, findings.data, pixels, preprocessing)
+                await self._delete_erased()
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -134,6 +127,9 @@ class DataCheck:
             attempt=settings.attempt,
         )
 
+    async def _read(self, reader: DefinitionReader, definition: ClassifierSpec) -> Data:
+        return await reader.read(definition, self._progress.report, faults_limit=SOURCE_FAULTS_LIMIT)
+
     async def _load_engine(self, metadata: BackboneMetadata) -> Engine:
         device = Accelerator.CPU
         files = needed_files(device)
@@ -147,33 +143,26 @@ class DataCheck:
         log_sets(dataset.reports)
         test_set = build_test_set(data.test_sets, data.test_readings, dataset)
         images = (*dataset.examples, *(() if test_set is None else test_set.examples))
-        learned = len(dataset.examples)
-        features, prints = self._extract(engine, pixels, [data.numbers[image.digest] for image in images])
-        groups = find_groups(prints, features, images, learned)
+        learned, threads = len(dataset.examples), self._settings.cpu_count
+        extraction = Extraction(
+            engine=engine,
+            pixels=pixels,
+            threads=threads,
+            pixel_number=data.numbers.__getitem__,
+            on_progress=self._progress.report,
+        )
+        (computed,) = extraction.run([Wanted(images=images)], NOTHING_KNOWN)
+        features = computed.features
+        groups = find_groups(computed.prints, features, images, learned)
         if test_set is not None:
             test_set = TestImages.build(test_set, features[learned:], groups[learned:], learned).test_set
-        seed, threads = definition.model.seed, self._settings.cpu_count
+        seed = definition.model.seed
         suspicion = search_suspicious(dataset, features[:learned], groups[:learned], seed, threads=threads)
         height, width = pixels.image_shape
         report = DataReport(dataset=dataset, groups=groups[:learned], suspicion=suspicion, input_side_pixels=min(height, width))
         return _Findings(report=report, faults=_find_faults(data, dataset, test_set), data=data)
 
-    def _extract(
-        self, engine: Engine, pixels: PixelFile, numbers: Sequence[int]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        """Features and fingerprints of the whole images, a row for each number."""
-        wanted = engine.metadata.preprocessing
-        features = np.empty((len(numbers), engine.metadata.feature_count), dtype=np.float32)
-        prints = np.empty((len(numbers), FINGERPRINT_NUMBERS), dtype=np.float16)
-        for start in range(0, len(numbers), _BATCH_IMAGES):
-            rows = slice(start, start + _BATCH_IMAGES)
-            images = pixels.read(numbers[rows])
-            prints[rows] = fingerprints(images)
-            features[rows] = engine.features(_scaled(images, wanted.height, wanted.width))
-            self._progress.report(min(start + _BATCH_IMAGES, len(numbers)) / len(numbers))
-        return features, prints
-
-    async def _store_report(self, learned: Mapping[str, Any], findings: _Findings, pixels: PixelFile) -> None:
+    async def _store_report(self, findings: _Findings) -> None:
         settings, report = self._settings, findings.report
         document = {
             "formatVersion": FORMAT_VERSION,
@@ -186,16 +175,15 @@ class DataCheck:
             "stoppedEarly": len(findings.data.faults) >= SOURCE_FAULTS_LIMIT,
             "data": report.to_json(),
         }
-        erased = find_erased_customers(learned, await self._revision.load_definition())
+        erased = find_erased_customers(await self._revision.load_definition())
         examples = report.dataset.examples
-        thumbnails = build_thumbnails(report.shown_images(), examples, pixels, findings.data.numbers, erased)
+        thumbnails = build_thumbnails(report.shown_images(), examples, findings.data.find_pixels, erased)
         page = render_check_page(document, thumbnails)
         await self._store.put(self._key(CHECK_REPORT), json.dumps(document, ensure_ascii=False, indent=1).encode())
         await self._store.put(self._key(CHECK_PAGE), page.encode())
 
-    async def _store_pictures(
+    async def _store_checked(
         self,
-        document: Mapping[str, Any],
         definition: ClassifierSpec,
         data: Data,
         pixels: PixelFile,
@@ -203,19 +191,21 @@ class DataCheck:
     ) -> None:
         """Store what was read, for the training. Without it, the training reads the sources again."""
         settings = self._settings
-        erased = find_erased_customers(document, await self._revision.load_definition())
+        erased = find_erased_customers(await self._revision.load_definition())
         checked = data.checked(definition)
-        stored = await save_pictures(settings, self._store, self._scratch, checked, pixels, preprocessing, erased)
-        logger.info("pictures.stored", extra={"images": len(data.numbers) if stored else 0})
+        stored = await save_checked(settings, self._store, self._scratch, checked, pixels, preprocessing, erased)
+        logger.info("checked_images.stored", extra={"images": len(data.numbers) if stored else 0})
 
-    async def _erase(self, document: Mapping[str, Any]) -> None:
+    async def _delete_erased(self) -> None:
         """Delete what was stored of customers who were erased meanwhile: an erasure changes the definition first."""
         settings = self._settings
-        for customer in find_erased_customers(document, await self._revision.load_definition()):
-            for suffix in ("json", "pixels"):
-                key = settings.location.pictures_key(settings.revision, settings.attempt, customer, suffix)
-                await self._store.delete(key)
+        erased = find_erased_customers(await self._revision.load_definition())
+        for customer in erased:
             await erase_thumbnails(self._store, self._key(CHECK_PAGE), customer)
+        prefix = settings.location.checked_prefix(settings.revision, settings.attempt)
+        for item in await self._store.list_objects(prefix) if erased else ():
+            if any(is_image_data(item.key, customer) for customer in erased):
+                await self._store.delete(item.key)
 
     def _key(self, file: str) -> str:
         return self._settings.location.training_key(self._settings.revision, self._settings.attempt, file)
@@ -238,10 +228,3 @@ def _judge_faults(findings: _Findings) -> tuple[OutcomeReason, ExitCode]:
     # The permanent ones come first.
     first = unread[0].error
     return first.reason, ExitCode.FAILED if first.transient else ExitCode.INVALID_DATA
-
-
-def _scaled(images: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    """Images uint8[N, any height, any width, 3] as uint8[N, height, width, 3]."""
-    if images.shape[1:3] == (height, width):
-        return images
-    return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)) for image in images])

@@ -38,10 +38,7 @@ def build_examples(
 ) -> Examples:
     """The examples of a dataset as training data. `groups` is intp[N], see `find_groups`."""
     sets = np.array([example.set_index for example in dataset.examples], dtype=np.intp)
-    membership = np.zeros((len(dataset.examples), len(dataset.class_names)), dtype=np.bool_)
-    for row, example in enumerate(dataset.examples):
-        if example.set_index < len(dataset.class_names):
-            membership[row, example.set_index] = True
+    membership = sets[:, np.newaxis] == np.arange(len(dataset.class_names))
     digests = [example.digest for example in dataset.examples]
     return Examples(
         features=features,

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import parse_spec
-from ocelli_api.revision import definition_sources
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import save_backbone
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_storage.thumbnails import erase_thumbnails
+from ocelli_training.feature_cache import FeatureCache
+from ocelli_training.image_data import find_erased_customers
 from ocelli_training.judged import Judged, save_judged
 from ocelli_training.report import Report, render_page
 from ocelli_training.settings import TrainerSettings
@@ -41,14 +42,13 @@ class DefinitionError(Exception):
 class Results:
     """What is stored of a training."""
 
-    definition: Mapping[str, Any]
-    """As it was read when the training started."""
     judged: Mapping[str | None, Judged]
     """By customer, see `split_by_customer`."""
     report: Report
     build_thumbnails: Callable[[Collection[str]], Mapping[str, str]]
     """The thumbnails of the report's page, see `thumbnails.build_thumbnails`, without those of erased customers (by key)."""
     artifact: Artifact
+    features: FeatureCache
 
 
 class RevisionStore:
@@ -85,18 +85,28 @@ class RevisionStore:
             return None
 
     async def save(self, results: Results) -> None:
-        """Save the results, the artifact last: once `artifact.json` exists, the revision counts as trained."""
+        """Save the results. Once `artifact.json` exists, the revision counts as trained.
+
+        The feature cache is last: a revision is complete without it, and it must not use up a quota.
+        """
         report = results.report.to_json()
-        erased = find_erased_customers(results.definition, await self._save_definition())
+        erased = find_erased_customers(await self._save_definition())
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
         await self._put(REPORT, _json(report))
         await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
-        # Erased since the definition was read above.
-        for customer in find_erased_customers(results.definition, await self.load_definition()):
-            await self._store.delete(self._location.judged_key(self._revision, customer))
-            await erase_thumbnails(self._store, self._location.artifact_key(self._revision, REPORT_PAGE), customer)
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
+        await results.features.save(self._revision, erased)
+        await self.delete_erased()
+
+    async def delete_erased(self) -> None:
+        """Delete image data and thumbnails of customers that were erased while they were saved."""
+        erased = find_erased_customers(await self.load_definition())
+        for customer in erased:
+            await erase_thumbnails(self._store, self._location.artifact_key(self._revision, REPORT_PAGE), customer)
+        for item in await self._store.list_objects(self._location.image_data_prefix(self._revision)) if erased else ():
+            if any(is_image_data(item.key, customer) for customer in erased):
+                await self._store.delete(item.key)
 
     async def save_pretrained(self, made: PretrainedClassifier) -> None:
         """Save a pretrained classifier with its own network."""
@@ -120,13 +130,6 @@ class RevisionStore:
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
-
-
-def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Customers with a source that was erased between two readings of a definition."""
-    sources = zip(definition_sources(before), definition_sources(after), strict=False)
-    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
-    return frozenset(customer for customer in found if customer)
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""Thumbnails of the pictures that a report shows, made from the pixels that the network gets.
+"""Thumbnails of the images that a report shows, made from the pixels that the network gets.
 
 They are encoded again, so nothing of the original file, such as its metadata, is in them.
 """
@@ -6,7 +6,7 @@ They are encoded again, so nothing of the original file, such as its metadata, i
 from __future__ import annotations
 
 import io
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from PIL import Image
 
 from ocelli_storage.thumbnails import THUMBNAIL_LIMIT_BYTES, build_thumbnail
 from ocelli_training.dataset import Example
-from ocelli_training.pixel_file import PixelFile
 
 THUMBNAILS_LIMIT = 200
 """In one report: a page of about a megabyte."""
@@ -37,25 +36,25 @@ def encode_thumbnail(pixels: NDArray[np.uint8]) -> bytes:
 def build_thumbnails(
     shown: Iterable[str],
     examples: Iterable[Example],
-    pixels: PixelFile,
-    numbers: Mapping[str, int],
+    find_pixels: Callable[[str], NDArray[np.uint8] | None],
     erased: Collection[str] = (),
 ) -> dict[str, str]:
-    """Lines of HTML by digest, for the first `THUMBNAILS_LIMIT` of the pictures that a report shows.
+    """Lines of HTML by digest, for the first `THUMBNAILS_LIMIT` of the images that a report shows.
 
     Args:
         shown: their digests, the most important first.
-        examples: say whose pictures they are. A picture of nobody's examples is not shown.
-        numbers: by digest, the number of each in the pixel file. Others are left out.
-        erased: keys of customers whose pictures must not be shown any more.
+        examples: say whose images they are. A image of nobody's examples is not shown.
+        find_pixels: the pixels of an image by its digest, uint8[height, width, 3]; None leaves it out.
+        erased: keys of customers whose images must not be shown any more.
     """
     owners = {example.digest: example.customer for example in examples}
     lines: dict[str, str] = {}
     for digest in shown:
-        if digest in lines or digest not in numbers or digest not in owners or owners[digest] in erased:
+        if digest in lines or digest not in owners or owners[digest] in erased:
             continue
         if len(lines) >= THUMBNAILS_LIMIT:
             break
-        (image,) = pixels.read([numbers[digest]])
-        lines[digest] = build_thumbnail(encode_thumbnail(image), owners[digest])
+        image = find_pixels(digest)
+        if image is not None:
+            lines[digest] = build_thumbnail(encode_thumbnail(image), owners[digest])
     return lines

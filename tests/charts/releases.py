@@ -72,6 +72,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "nodeSelector": {"pool": "gpu"},
         "tolerations": [{"key": "gpu"}],
     },
+    "kueue": {"enabled": True},
     "serviceAccounts": {"annotations": {"iam.example.com/role": "ocelli"}, "workload": "vision"},
     "backbones": [{"name": "mobilenet_v3_large", "weights": "https://models.example.com/m.pth", "sha256": "a" * 64}],
     "builtIns": [

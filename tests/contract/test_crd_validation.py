@@ -103,6 +103,7 @@ ACCEPTED = {
         classes=[make_class("é" * 120 + str(number)) for number in range(500)],
         evaluation={"classes": [make_class("é" * 120 + str(499 - number)) for number in range(500)]},
     ),
+    "a queue": make_classifier(training={"queueName": "gpus.team-a"}),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
 
@@ -215,6 +216,9 @@ REFUSED = {
         make_classifier(training={"runtimeClassName": "x" * 254}),
         "may not be more than 253",
     ),
+    "a queue name with capitals": (make_classifier(training={"queueName": "GPUs"}), "spec.training.queueName"),
+    "a queue name that ends in a dot": (make_classifier(training={"queueName": "gpus."}), "spec.training.queueName"),
+    "a queue name longer than a label's value": (make_classifier(training={"queueName": "q" * 64}), "spec.training.queueName"),
     "an unknown field": (make_classifier(training={"workers": 2}), "unknown field"),
     "an invalid quantity": (
         make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),

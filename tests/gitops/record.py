@@ -241,6 +241,7 @@ def record_ends(recorder: Recorder) -> None:
         "training-over-quota", "no-room", lambda item: "exceeded quota" in find_condition(item, "Trained").get("message", "")
     )
     scene.kubectl("delete", "quota", "none")
+    record_queued(recorder)
     recorder.stop_operator()
     scene.patch('{"spec": {"serving": {"replicas": 3}}}', "pretrained")
     recorder.record("edited-unseen", "pretrained", unseen)
@@ -251,6 +252,12 @@ def record_ends(recorder: Recorder) -> None:
     recorder.start_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="6")
     scene.apply(scene.build("too-late", serving={"nodeSelector": {"no": "such-node"}}))
     recorder.record("rollout-failed", "too-late", has("Stalled", "RolloutFailed"))
+
+
+def record_queued(recorder: Recorder) -> None:
+    """A training Job for a queue, in a cluster where Kueue has not admitted it."""
+    recorder.scene.apply(recorder.scene.build("queued", training={"queueName": "trainings"}))
+    recorder.record("training-queued", "queued", lambda item: "of Kueue" in find_condition(item, "Trained").get("message", ""))
 
 
 def build_pretrained(name: str, weights: str) -> Manifest:

@@ -57,6 +57,7 @@ STATES = {
     "training": WAITS,
     "training-unschedulable": WAITS,
     "training-over-quota": WAITS,
+    "training-queued": WAITS,
     "rolling-out": WAITS,
     "rollout-unschedulable": WAITS,
     "ready": READY,

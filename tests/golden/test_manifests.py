@@ -89,6 +89,11 @@ def build_placed_job() -> Manifest:
     return build_training_job(make_owner(training=training), FULL_SETTINGS, Attempt(revision=REVISION, number=7))
 
 
+def build_queued_job() -> Manifest:
+    attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
+    return build_training_job(make_owner(training={"queueName": "gpus"}), GPU, attempt)
+
+
 def build_gpu_job() -> Manifest:
     """`Auto` that chose a GPU."""
     attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
@@ -124,6 +129,7 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
         make_owner(serving=PLACED), SETTINGS, InferenceServers(revision=REVISION, replicas=3)
     ),
     "training_job_gpu": build_gpu_job,
+    "training_job_queued": build_queued_job,
     "inference_deployment_gpu": build_gpu_deployment,
     "training_job_check": build_check_job,
     "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, FIRST),

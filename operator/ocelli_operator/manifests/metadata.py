@@ -27,6 +27,8 @@ SERVING_HASH_ANNOTATION = f"{GROUP}/serving-hash"
 have changed what is desired."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Kueue's label on a Job: the LocalQueue that it waits in."""
 JOB_NAME_LIMIT = 63
 """The Pods of a Job carry its name as the value of a label."""
 

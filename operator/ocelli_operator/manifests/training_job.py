@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
@@ -18,6 +19,7 @@ from ocelli_api.pods import (
 from ocelli_api.revision import training_hash
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
+    QUEUE_LABEL,
     TRAINING_HASH_ANNOTATION,
     ChildOwner,
     build_labels,
@@ -41,6 +43,8 @@ KILLED_EXIT_CODE = 137
 """128 + SIGKILL: with a memory limit nearly always out of memory, which another try would be as well."""
 FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KILLED_EXIT_CODE)
 """The Job does not retry after one of these."""
+_SIGTERM_EXIT_CODE = 143
+"""128 + SIGTERM. A Job that Kueue suspends loses its Pod without the condition `DisruptionTarget`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,11 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
 
     Kubernetes does not retry after invalid data, a missing backbone or a kill (exit codes 64, 65, 137). Retries after a
     disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
+
+    A training Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook,
+    Kueue would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
+
+    A check needs no place in a queue: it uses no GPU, and what it finds should be known before the training waits.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -81,31 +90,31 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     pod_spec["activeDeadlineSeconds"] = training.active_deadline_seconds
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
+    queued: Manifest = {}
+    ignored = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    if training.queue_name is not None and attempt.step is TrainingStep.TRAIN:
+        metadata["labels"] = {**labels, QUEUE_LABEL: training.queue_name}
+        queued = {"suspend": True}
+        ignored.append(_build_exit_code_rule("Ignore", [_SIGTERM_EXIT_CODE]))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            **queued,
             "backoffLimit": training.backoff_limit,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": TRAINER_CONTAINER,
-                            "operator": "In",
-                            "values": list(FINAL_EXIT_CODES),
-                        },
-                    },
-                ]
-            },
+            "podFailurePolicy": {"rules": [*ignored, _build_exit_code_rule("FailJob", FINAL_EXIT_CODES)]},
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod_spec},
         },
     }
+
+
+def _build_exit_code_rule(action: str, exit_codes: Iterable[int]) -> Manifest:
+    on_exit_codes = {"containerName": TRAINER_CONTAINER, "operator": "In", "values": list(exit_codes)}
+    return {"action": action, "onExitCodes": on_exit_codes}
 
 
 def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:

@@ -86,7 +86,9 @@ def with_classes(scene: Scene, files: dict[str, str], **spec: Any) -> Manifest:
 
 
 @pytest.mark.usefixtures("gpu_operator")
-def test_bad_data_is_named_as_a_whole_and_no_pod_requests_a_gpu(scene: Scene, pods: Pods) -> None:
+def test_a_suspended_classifier_says_everything_that_is_wrong_with_its_data_and_no_pod_requests_a_gpu(
+    scene: Scene, pods: Pods
+) -> None:
     files = {"good": "red", "little": "few", "gone": "missing", "lost": "missing-too", "login": "page", "copy": "red"}
     manifest = with_classes(scene, files, suspend=True, training=GPUS)
     manifest["spec"]["evaluation"] = {"classes": [{"name": "good", "examples": source(scene, "red")}]}
@@ -150,7 +152,7 @@ def test_the_training_goes_on_with_what_was_checked(scene: Scene) -> None:
     status = scene.wait_until_ready()
     assert status["attempt"] == 1
     assert sorted(scene.sources.requests) == ["/blue.zip", "/red.zip"]
-    assert [path for path in scene.stored() if "/pictures/" in path] == []
+    assert [path for path in scene.stored() if path.startswith("trainings/") and "/image-data/" in path] == []
 
 
 @pytest.mark.usefixtures("operator")

@@ -205,28 +205,33 @@ def test_an_invalid_comparison_is_none_and_the_rest_is_read(tmp_path: Path, stor
     assert comparison_of(tmp_path, stored) is None
 
 
-def test_judged_scores_are_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
+def test_image_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
     async def scenario(*uploads: str) -> tuple[int, list[str]]:
         store = open_store(tmp_path.as_uri())
-        for key in (KEY, LOCATION.judged_key(REVISION, None), LOCATION.judged_key(REVISION, "a" * 32), *uploads):
+        for key in (
+            KEY,
+            LOCATION.image_data_key(REVISION, None, "x"),
+            LOCATION.image_data_key(REVISION, "a" * 32, "x"),
+            *uploads,
+        ):
             await store.put(key, b"x")
         dropped = await TrainingStore(store).drop_uploads(LOCATION)
         return dropped, sorted(item.key for item in await store.list_objects("tenants"))
 
     assert asyncio.run(scenario(LOCATION.upload_key("b" * 64))) == (1, [KEY])
-    # Examples at addresses are not deleted, and neither are their scores.
+    # Examples at addresses are not deleted, and neither is what was computed of them.
     dropped, left = asyncio.run(scenario())
     assert (dropped, len(left)) == (0, 3)
 
 
-def test_checked_pictures_and_thumbnails_are_dropped_with_the_uploads(tmp_path: Path) -> None:
+def test_checked_images_and_thumbnails_are_dropped_with_the_uploads(tmp_path: Path) -> None:
     report, check = LOCATION.artifact_key(REVISION, REPORT_PAGE), LOCATION.training_key(REVISION, 1, CHECK_PAGE)
-    thumbnails = "\n".join(build_thumbnail(b"picture", customer) for customer in (None, "a" * 32))
+    thumbnails = "\n".join(build_thumbnail(b"image", customer) for customer in (None, "a" * 32))
 
     async def scenario() -> list[bytes]:
         store = open_store(tmp_path.as_uri())
-        for suffix in ("json", "pixels"):
-            await store.put(LOCATION.pictures_key(REVISION, 1, None, suffix), b"x")
+        for customer in (None, "a" * 32):
+            await store.put(LOCATION.checked_key(REVISION, 1, customer, "pixels.bin"), b"x")
         for key in (report, check):
             await store.put(key, f"<p>before</p>\n{thumbnails}\n<p>after</p>\n".encode())
         await store.put(LOCATION.upload_key("b" * 64), b"x")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ocelli_api.outcome import ExitCode, OutcomeReason, Stage
-from ocelli_storage.layout import CHECK_OUTCOME, DEFINITION, is_of_pictures
+from ocelli_storage.layout import CHECK_OUTCOME, DEFINITION, is_image_data
 from ocelli_storage.object_store import StoreQuotaError
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
@@ -48,14 +48,15 @@ def test_progress_ends_with_checking_where_the_training_goes_on(checked: Any) ->
     assert (checked.progress.stage, checked.progress.percent) == (Stage.CHECKING, 35)
 
 
-def test_the_page_shows_pictures_to_look_at(checked: Any) -> None:
+def test_the_page_shows_images_to_look_at(checked: Any) -> None:
     assert "It suffices for a training." in checked.check_page
     assert checked.check_page.count('<img class="thumbnail"') >= 24
 
 
 def test_what_was_read_is_stored_for_each_customer(checked: Any) -> None:
-    names = [key.rpartition("/")[2] for key in checked.keys("/pictures/")]
-    assert names == [f"customer-{ANNA}.json", f"customer-{ANNA}.pixels", "images.json", "images.pixels"]
+    prefix = checked.location.checked_prefix(checked.revision, 1)
+    names = [key.removeprefix(f"{prefix}/") for key in checked.keys("/trainings/") if is_image_data(key)]
+    assert names == [f"customer-{ANNA}/pixels.bin", f"customer-{ANNA}/sources.json", "pixels.bin", "sources.json"]
 
 
 def test_the_training_reads_no_source_and_makes_the_same_artifact(
@@ -80,14 +81,14 @@ def test_what_was_read_is_deleted_after_the_training(trainer: Any, make_example_
     trainer.add_class("red", make_example_zip(12, first_seed=50, red=RED))
     trainer.check()
     assert trainer.run()[0].succeeded
-    assert trainer.keys("/pictures/") == []
+    assert [key for key in trainer.keys("/trainings/") if is_image_data(key)] == []
 
 
 def test_a_training_without_what_was_read_reads_the_sources(trainer: Any, make_example_zip: Any) -> None:
     trainer.add_class("blue", make_example_zip(12, red=BLUE))
     trainer.add_class("red", make_example_zip(12, first_seed=50, red=RED))
     trainer.check()
-    (pixels,) = trainer.keys("/pictures/images.pixels")
+    (pixels,) = trainer.keys("/image-data/pixels.bin")
     trainer.put(pixels, b"damaged")
     assert trainer.run()[0].succeeded
 
@@ -98,7 +99,7 @@ def test_an_exceeded_quota_for_what_was_read_does_not_fail_the_check(
     put = trainer.store.put
 
     async def refuse(key: str, data: Any) -> None:
-        if is_of_pictures(key):
+        if is_image_data(key):
             raise StoreQuotaError(key, "no room")
         await put(key, data)
 
@@ -106,7 +107,7 @@ def test_an_exceeded_quota_for_what_was_read_does_not_fail_the_check(
     trainer.add_class("red", make_example_zip(12, first_seed=50, red=RED))
     monkeypatch.setattr(trainer.store, "put", refuse)
     assert trainer.check()[0].succeeded
-    assert trainer.keys("/pictures/") == []
+    assert [key for key in trainer.keys("/trainings/") if is_image_data(key)] == []
 
 
 def test_everything_that_is_wrong_is_named_at_the_same_time(
@@ -138,7 +139,7 @@ def test_bad_data_is_not_stored_for_a_training(trainer: Any, make_example_zip: A
     trainer.add_class("few", make_example_zip(3))
     trainer.add_class("good", make_example_zip(12, first_seed=100, red=RED))
     trainer.check()
-    assert trainer.keys("/pictures/") == []
+    assert [key for key in trainer.keys("/trainings/") if is_image_data(key)] == []
     assert "What has to change before a training" in trainer.check_page
 
 

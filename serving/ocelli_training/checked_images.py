@@ -1,12 +1,9 @@
 """What a check read, stored for the training that follows: the files of each source, and the pixels of their images.
 
-So sources are read once, and the training learns what was checked. Next to the attempt's other documents:
-
-    pictures/images.json, .pixels               sources that belong to no customer
-    pictures/customer-<key>.json, .pixels       sources of one customer, so that erasing a customer deletes files
-
-The JSON has the files of each source by its place in the definition, and the digests of the images in the file of pixels, which
-has them one after the other, uint8[height, width, 3] each. A training that cannot use them reads the sources itself.
+So sources are read once, and the training learns what was checked. It is image data of the attempt: each customer's sources
+have files of their own, see `image_data`. `sources.json` has the files of each source by its place in the definition, and the
+digests of the images in `pixels.bin`, which has them one after the other, uint8[height, width, 3] each. A training that cannot
+use them reads the sources itself.
 """
 
 from __future__ import annotations
@@ -33,18 +30,20 @@ from ocelli_training.settings import TrainerSettings
 PIXELS_LIMIT_BYTES = 4096 * MEGABYTE
 """28,000 images of 224 x 224 pixels. A training with more reads its sources itself."""
 FILES_LIMIT_BYTES = 256 * MEGABYTE
+_SOURCES = "sources.json"
+_PIXELS = "pixels.bin"
 _FORMAT = 1
 """To be increased when the pixels of the same image change."""
 
 logger = logging.getLogger(__name__)
 
 
-class CheckedPicturesError(Exception):
+class CheckedImagesError(Exception):
     """What a check stored cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckedPictures:
+class CheckedImages:
     """What a check read."""
 
     readings: Mapping[int, SourceReading]
@@ -58,11 +57,11 @@ def list_sources(definition: ClassifierSpec) -> list[tuple[int, Source]]:
     return [(index, source) for index, source in enumerate(definition.sources) if not source.erased]
 
 
-async def save_pictures(
+async def save_checked(
     settings: TrainerSettings,
     store: ObjectStore,
     scratch: Path,
-    checked: CheckedPictures,
+    checked: CheckedImages,
     pixels: PixelFile,
     preprocessing: Preprocessing,
     erased: Collection[str],
@@ -75,9 +74,9 @@ async def save_pictures(
     """
     location, place = settings.location, (settings.revision, settings.attempt)
     # Of an earlier Pod of this attempt.
-    await store.delete_prefix(location.pictures_prefix(*place))
+    await store.delete_prefix(location.checked_prefix(*place))
     if len(checked.numbers) * pixels.image_bytes > PIXELS_LIMIT_BYTES:
-        logger.warning("pictures.not_stored", extra={"images": len(checked.numbers), "limit_bytes": PIXELS_LIMIT_BYTES})
+        logger.warning("checked_images.not_stored", extra={"images": len(checked.numbers), "limit_bytes": PIXELS_LIMIT_BYTES})
         return False
     owners = _find_owners(checked)
     sources: dict[str | None, list[int]] = defaultdict(list)
@@ -102,29 +101,29 @@ async def save_pictures(
             if numbers != list(range(pixels.count)):
                 pixels.copy_images(numbers, copy)
                 file = copy
-            await store.put(location.pictures_key(*place, customer, "pixels"), file)
+            await store.put(location.checked_key(*place, customer, _PIXELS), file)
             # Last: it completes them.
-            await store.put(location.pictures_key(*place, customer, "json"), json.dumps(document, ensure_ascii=False).encode())
+            await store.put(location.checked_key(*place, customer, _SOURCES), json.dumps(document, ensure_ascii=False).encode())
     except StoreQuotaError as error:
-        logger.warning("pictures.not_stored", extra={"error": str(error)})
-        await store.delete_prefix(location.pictures_prefix(*place))
+        logger.warning("checked_images.not_stored", extra={"error": str(error)})
+        await store.delete_prefix(location.checked_prefix(*place))
         return False
     finally:
         copy.unlink(missing_ok=True)
     return True
 
 
-async def load_pictures(
+async def load_checked(
     settings: TrainerSettings, store: ObjectStore, definition: ClassifierSpec, pixels: PixelFile, preprocessing: Preprocessing
-) -> CheckedPictures | None:
+) -> CheckedImages | None:
     """What the attempt's check read, with the images in the pixel file, which was empty; None if there was no check.
 
     Raises:
-        CheckedPicturesError: it is damaged, incomplete, or was read for another network.
+        CheckedImagesError: it is damaged, incomplete, or was read for another network.
         StoreUnavailableError: see there.
     """
-    prefix = settings.location.pictures_prefix(settings.revision, settings.attempt)
-    keys = sorted(item.key for item in await store.list_objects(prefix) if item.key.endswith(".json"))
+    prefix = settings.location.checked_prefix(settings.revision, settings.attempt)
+    keys = sorted(item.key for item in await store.list_objects(prefix) if item.key.endswith(f"/{_SOURCES}"))
     if not keys:
         return None
     sources = dict(list_sources(definition))
@@ -134,30 +133,30 @@ async def load_pictures(
         try:
             document = parse_document(await store.get(key, limit_bytes=FILES_LIMIT_BYTES))
             if (document["format"], document["preprocessing"]) != (_FORMAT, build_document(preprocessing)):
-                raise CheckedPicturesError(f"{key} was made for another network, or by another release")
+                raise CheckedImagesError(f"{key} was made for another network, or by another release")
             for index, files in document["sources"].items():
                 if int(index) in sources:
                     unpacked = tuple(_unpack(packed) for packed in files)
                     readings[int(index)] = SourceReading(source=sources[int(index)], files=unpacked)
             digests = [str(digest) for digest in document["images"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckedPicturesError(f"{key} is damaged") from error
-        await _load_pixels(store, f"{key.removesuffix('.json')}.pixels", digests, pixels, numbers)
+            raise CheckedImagesError(f"{key} is damaged") from error
+        await _load_pixels(store, f"{key.removesuffix(_SOURCES)}{_PIXELS}", digests, pixels, numbers)
     used = {file.digest for reading in readings.values() for file in reading.files if file.digest is not None}
     if readings.keys() != sources.keys() or not used <= numbers.keys():
-        raise CheckedPicturesError(f"{prefix} is not complete")
-    return CheckedPictures(readings=readings, numbers=numbers)
+        raise CheckedImagesError(f"{prefix} is not complete")
+    return CheckedImages(readings=readings, numbers=numbers)
 
 
-async def delete_pictures(settings: TrainerSettings, store: ObjectStore) -> None:
+async def delete_checked(settings: TrainerSettings, store: ObjectStore) -> None:
     """Delete what the attempt's check read. What is left after an error is deleted by the operator's sweep."""
     try:
-        await store.delete_prefix(settings.location.pictures_prefix(settings.revision, settings.attempt))
+        await store.delete_prefix(settings.location.checked_prefix(settings.revision, settings.attempt))
     except ObjectStoreError as error:
-        logger.warning("pictures.not_deleted", extra={"error": str(error)})
+        logger.warning("checked_images.not_deleted", extra={"error": str(error)})
 
 
-def arrange_readings(checked: CheckedPictures, sets: Sequence[Sequence[Source]]) -> tuple[tuple[SourceReading, ...], ...]:
+def arrange_readings(checked: CheckedImages, sets: Sequence[Sequence[Source]]) -> tuple[tuple[SourceReading, ...], ...]:
     """The readings of each set's sources, for all sets of a definition in their order."""
     indices = iter(sorted(checked.readings))
     return tuple(tuple(checked.readings[next(indices)] for _ in sources) for sources in sets)
@@ -174,17 +173,17 @@ async def _load_pixels(
             while len(buffer) >= pixels.image_bytes:
                 digest = next(remaining, None)
                 if digest is None:
-                    raise CheckedPicturesError(f"{key} has more images than its list")
+                    raise CheckedImagesError(f"{key} has more images than its list")
                 numbers[digest] = pixels.append_bytes(buffer[: pixels.image_bytes])
                 del buffer[: pixels.image_bytes]
     except ObjectStoreError as error:
-        raise CheckedPicturesError(str(error)) from error
+        raise CheckedImagesError(str(error)) from error
     if buffer or next(remaining, None) is not None:
-        raise CheckedPicturesError(f"{key} is truncated")
+        raise CheckedImagesError(f"{key} is truncated")
 
 
-def _find_owners(checked: CheckedPictures) -> dict[str, str | None]:
-    """By digest, the customer whose picture it is; None if it is nobody's. Of several, the first."""
+def _find_owners(checked: CheckedImages) -> dict[str, str | None]:
+    """By digest, the customer whose image it is; None if it is nobody's. Of several, the first."""
     owners: dict[str, str | None] = {}
     for _, reading in sorted(checked.readings.items()):
         for file in reading.files:

@@ -16,15 +16,15 @@ from ocelli_api.prediction import ImageFault
 from ocelli_api.settings import load_settings
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.archives import EntryFault
-from ocelli_storage.layout import is_of_pictures
+from ocelli_storage.layout import is_image_data
 from ocelli_storage.store_url import open_store
-from ocelli_training.checked_pictures import (
-    CheckedPictures,
-    CheckedPicturesError,
+from ocelli_training.checked_images import (
+    CheckedImages,
+    CheckedImagesError,
     arrange_readings,
     list_sources,
-    load_pictures,
-    save_pictures,
+    load_checked,
+    save_checked,
 )
 from ocelli_training.dataset import FileReading, SourceReading
 from ocelli_training.pixel_file import PixelFile
@@ -73,25 +73,25 @@ class Stored:
         numbers = {digest: pixels.append(image) for digest, image in self.images.items()}
         sources = dict(list_sources(parse_spec(make_definition(customer=customer))))
         readings = {index: SourceReading(source=sources[index], files=files[index]) for index in sources}
-        self.checked = CheckedPictures(readings=readings, numbers=numbers)
+        self.checked = CheckedImages(readings=readings, numbers=numbers)
 
     def save(self, *erased: str) -> bool:
-        saving = save_pictures(self.settings, self.store, self.folder, self.checked, self.pixels, PREPROCESSING, erased)
+        saving = save_checked(self.settings, self.store, self.folder, self.checked, self.pixels, PREPROCESSING, erased)
         return asyncio.run(saving)
 
     def load(
         self, *, erased: bool = False, preprocessing: Preprocessing = PREPROCESSING
-    ) -> tuple[CheckedPictures | None, PixelFile]:
+    ) -> tuple[CheckedImages | None, PixelFile]:
         loaded = PixelFile(self.folder / "loaded", height=4, width=6)
         definition = parse_spec(make_definition(erased=erased, customer=self.customer))
-        return asyncio.run(load_pictures(self.settings, self.store, definition, loaded, preprocessing)), loaded
+        return asyncio.run(load_checked(self.settings, self.store, definition, loaded, preprocessing)), loaded
 
     def find_keys(self) -> list[str]:
         return sorted(item.key for item in asyncio.run(self.store.list_objects("tenants")))
 
     def erase(self, customer: str) -> None:
         for key in self.find_keys():
-            if is_of_pictures(key, customer):
+            if is_image_data(key, customer):
                 asyncio.run(self.store.delete(key))
 
 
@@ -116,7 +116,7 @@ def test_readings_are_arranged_by_set(stored: Stored) -> None:
     assert [[reading.source for reading in of_set] for of_set in arranged] == [sources[:1], sources[1:2], sources[2:]]
 
 
-def test_pictures_of_one_owner_are_stored_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_one_owner_are_stored_without_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with PixelFile(tmp_path / "pixels", height=4, width=6) as pixels:
         monkeypatch.setattr(pixels, "copy_images", None)
         stored = Stored(tmp_path, pixels, customer=None)
@@ -128,7 +128,7 @@ def test_a_definition_without_a_check_has_none(stored: Stored) -> None:
     assert stored.load()[0] is None
 
 
-def test_erasing_a_customer_leaves_nothing_of_its_pictures(stored: Stored) -> None:
+def test_erasing_a_customer_leaves_nothing_of_its_images(stored: Stored) -> None:
     stored.save()
     stored.erase(ANNA)
     assert [key for key in stored.find_keys() if ANNA in key] == []
@@ -152,38 +152,38 @@ def test_customers_that_are_erased_already_are_not_stored(stored: Stored) -> Non
 
 def test_pixels_for_another_network_are_refused(stored: Stored) -> None:
     stored.save()
-    with pytest.raises(CheckedPicturesError, match="another network"):
+    with pytest.raises(CheckedImagesError, match="another network"):
         stored.load(preprocessing=Preprocessing(height=4, width=6, mean=(0.5, 0.5, 0.5)))
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + bytes(72), lambda data: b""])
 def test_pixels_of_another_size_are_refused(stored: Stored, change: Any) -> None:
     stored.save()
-    key = next(key for key in stored.find_keys() if key.endswith("pictures/images.pixels"))
+    key = next(key for key in stored.find_keys() if key.endswith("/image-data/pixels.bin"))
     asyncio.run(stored.store.put(key, change(asyncio.run(stored.store.get(key, limit_bytes=1 << 20)))))
-    with pytest.raises(CheckedPicturesError, match=r"truncated|more images"):
+    with pytest.raises(CheckedImagesError, match=r"truncated|more images"):
         stored.load()
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"format": 1}', b"\xff"])
 def test_a_damaged_list_is_refused(stored: Stored, content: bytes) -> None:
     stored.save()
-    key = next(key for key in stored.find_keys() if key.endswith("pictures/images.json"))
+    key = next(key for key in stored.find_keys() if key.endswith("/image-data/sources.json"))
     asyncio.run(stored.store.put(key, content))
-    with pytest.raises(CheckedPicturesError):
+    with pytest.raises(CheckedImagesError):
         stored.load()
 
 
-@pytest.mark.parametrize("suffix", ["json", "pixels"])
-def test_a_missing_file_is_refused(stored: Stored, suffix: str) -> None:
+@pytest.mark.parametrize("file", ["sources.json", "pixels.bin"])
+def test_a_missing_file_is_refused(stored: Stored, file: str) -> None:
     stored.save()
-    key = next(key for key in stored.find_keys() if key.endswith(f"pictures/customer-{ANNA}.{suffix}"))
+    key = next(key for key in stored.find_keys() if key.endswith(f"/image-data/customer-{ANNA}/{file}"))
     asyncio.run(stored.store.delete(key))
-    with pytest.raises(CheckedPicturesError):
+    with pytest.raises(CheckedImagesError):
         stored.load()
 
 
 def test_too_many_pixels_are_not_stored(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocelli_training.checked_pictures.PIXELS_LIMIT_BYTES", 3 * 4 * 6 * 3 - 1)
+    monkeypatch.setattr("ocelli_training.checked_images.PIXELS_LIMIT_BYTES", 3 * 4 * 6 * 3 - 1)
     assert not stored.save()
     assert stored.find_keys() == []

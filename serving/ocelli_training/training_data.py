@@ -1,0 +1,214 @@
+"""Training data: the examples and the test set of a definition, as numbers that a fit and an evaluation take.
+
+Sources are read and checked first; nothing is computed of data that is not valid. Images of the last training come from the
+feature cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ocelli_api.classifier import Accelerator, parse_spec
+from ocelli_api.outcome import Stage
+from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone
+from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
+from ocelli_storage.object_store import ObjectStore
+from ocelli_training.data_reading import Data, DefinitionReader, log_sets
+from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset
+from ocelli_training.example_rows import build_examples, find_groups
+from ocelli_training.extraction import Extraction, Wanted, wanted_views
+from ocelli_training.feature_cache import (
+    FEATURES,
+    TEST_FEATURES,
+    FeatureCache,
+    ImageFeatures,
+    KnownImages,
+    describe_computation,
+)
+from ocelli_training.fit import Examples
+from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
+from ocelli_training.pixel_file import PixelFile
+from ocelli_training.progress import Progress
+from ocelli_training.reading import SourcesError
+from ocelli_training.settings import TrainerSettings
+
+PRECISION = Precision.FLOAT32
+"""Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
+
+_T = TypeVar("_T", bound=np.generic)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """The dataset as numbers: one row for each of its examples."""
+
+    dataset: Dataset
+    examples: Examples
+    groups: NDArray[np.intp]
+    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    find_pixels: Callable[[str], NDArray[np.uint8] | None]
+    """See `Data.find_pixels`."""
+    test: TestImages | None = None
+    """The Classifier's own test set."""
+
+    @property
+    def judged_examples(self) -> tuple[Example, ...]:
+        """All images that are judged: the examples, then the test set."""
+        return (*self.dataset.examples, *(() if self.test is None else self.test.test_set.examples))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Reading:
+    """What was read: the checked dataset and test set, with the pixels of all images that are not known."""
+
+    dataset: Dataset
+    test_set: TestSet | None
+    document: dict[str, Any]
+    """The definition that was read."""
+    data: Data
+
+    @property
+    def wanted(self) -> tuple[Wanted, Wanted]:
+        """Examples, and test images: a test set changes nothing about what is learned, so it needs no other views."""
+        tested = () if self.test_set is None else self.test_set.examples
+        counts = Counter(example.set_index for example in self.dataset.examples)
+        fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
+        views = wanted_views(len(self.dataset.examples), fewest)
+        return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
+
+
+class DataReader:
+    """Reads the training data of one attempt."""
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        store: ObjectStore,
+        scratch: Path,
+        progress: Progress,
+        load_definition: Callable[[], Awaitable[dict[str, Any]]],
+    ) -> None:
+        """`scratch` is a folder of the attempt; `load_definition` returns the definition as it is now."""
+        self._settings = settings
+        self._store = store
+        self._scratch = scratch
+        self._progress = progress
+        self._load_definition = load_definition
+        self.cache = FeatureCache(store, settings.location, scratch)
+        """With the features of this training, ready to be stored."""
+
+    async def read(self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int) -> TrainingData:
+        """Read and check all sources of a definition, into the pixel file, and compute what the cache does not have.
+
+        Raises:
+            SourcesError, DatasetError, BackboneError, ObjectStoreError, OSError: see there.
+        """
+        device = device_for(metadata, await asyncio.to_thread(available_device, self._settings.accelerator))
+        # Concurrent: loading an engine takes as long as reading a hundred photographs.
+        loading = asyncio.create_task(self._load_engine(metadata, device))
+        try:
+            computation = describe_computation(metadata, device, PRECISION)
+            known = await self.cache.load(computation, metadata.feature_count)
+            reader = DefinitionReader(self._settings, self._store, self._scratch, pixels, metadata.preprocessing)
+            reading, known = await self._read_needed(document, reader, known)
+            await self._progress.begin(Stage.EXTRACTING)
+            extraction = Extraction(
+                engine=await loading,
+                pixels=pixels,
+                threads=self._settings.cpu_count,
+                pixel_number=reading.data.numbers.__getitem__,
+                on_progress=self._progress.report,
+            )
+            learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
+            return await asyncio.to_thread(self._prepare, reading, computation, learned, tested, seed)
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+
+    async def _load_engine(self, metadata: BackboneMetadata, device: Accelerator) -> Engine:
+        backbone = await load_backbone(
+            self._store, metadata.digest, cache=self._scratch / "backbones", files=needed_files(device)
+        )
+        return await asyncio.to_thread(
+            load_engine, backbone, threads=self._settings.cpu_count, device=device, precision=PRECISION
+        )
+
+    async def _read_needed(
+        self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages
+    ) -> tuple[_Reading, KnownImages]:
+        """What was read, and the known images among it that have all views."""
+        while True:
+            reading = await self._read_remaining(document, reader, known)
+            lacking = {
+                image.digest
+                for wanted in reading.wanted
+                for image, place in zip(wanted.images, wanted.find(known), strict=True)
+                if place is None and image.digest not in reading.data.numbers
+            }
+            if not lacking:
+                return reading, known
+            # They were test images, or part of a dataset that was too large for other views: their pixels are needed.
+            document, known = reading.document, known.without(lacking)
+
+    async def _read_remaining(self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages) -> _Reading:
+        """As `_read_dataset`, without sources that were erased while it was reading."""
+        while True:
+            try:
+                return await self._read_dataset(document, reader, known)
+            except SourcesError:
+                now = await self._load_definition()
+                if now == document:
+                    raise
+                logger.info("sources.erased")
+                document = now
+
+    async def _read_dataset(self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages) -> _Reading:
+        started = time.monotonic()
+        definition, classifier = parse_spec(document), self._settings.classifier
+        data = await reader.load_or_read(definition, self._progress.report, known)
+        dataset = build_dataset(data.sets, data.readings)
+        log_sets(dataset.reports)
+        check_dataset(classifier, dataset, data.readings)
+        test_set = build_test_set(data.test_sets, data.test_readings, dataset)
+        if test_set is not None:
+            check_test_set(classifier, test_set, dataset.class_names)
+        logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
+        return _Reading(dataset=dataset, test_set=test_set, document=document, data=data)
+
+    def _prepare(
+        self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
+    ) -> TrainingData:
+        """Find near duplicates, and assign folds. Fingerprints are only needed until then."""
+        dataset, count = reading.dataset, len(learned.digests)
+        images = [image for wanted in reading.wanted for image in wanted.images]
+        for name, computed, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
+            self.cache.prepare(computation, name, computed, [image.customer for image in wanted.images])
+        groups = find_groups(_joined(learned.prints, tested.prints), _joined(learned.features, tested.features), images, count)
+        test = None
+        if reading.test_set is not None:
+            test = TestImages.build(reading.test_set, tested.features, groups[count:], count)
+            # Again, without near duplicates of examples.
+            check_test_set(self._settings.classifier, test.test_set, dataset.class_names)
+            if not test.test_set.examples:
+                # Only customers who were erased had images that are not examples.
+                test = None
+        groups = groups[:count]
+        examples = build_examples(dataset, learned.features, learned.other_views, groups, seed)
+        return TrainingData(dataset=dataset, examples=examples, groups=groups, find_pixels=reading.data.find_pixels, test=test)
+
+
+def _joined(rows: NDArray[_T], others: NDArray[_T]) -> NDArray[_T]:
+    """One after the other, without a copy where there are no others."""
+    return np.concatenate([rows, others]) if len(others) else rows
