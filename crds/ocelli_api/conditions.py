@@ -146,7 +146,8 @@ class ReadyReason(StrEnum):
     SOURCE_UNREADABLE = "SourceUnreadable"
     """A source could not be downloaded. Its examples are unknown."""
     TRAINING_FAILED = "TrainingFailed"
-    """The training failed."""
+    """The training failed, but not because of its data: it ran out of memory, time, disk or quota, its Pod was evicted, the
+    backbone is not installed, or there is an error in Ocelli. The message names the cause."""
     ROLLOUT_FAILED = "RolloutFailed"
     """The inference servers of a new revision were not ready before the deadline."""
     REVISION_NOT_FOUND = "RevisionNotFound"
@@ -187,7 +188,8 @@ class StalledReason(StrEnum):
     SOURCE_UNREADABLE = "SourceUnreadable"
     """Correct the URL of the source, or make the source available and increase `spec.retrainNonce`."""
     TRAINING_FAILED = "TrainingFailed"
-    """Change `spec.training` (memory, deadline), or increase `spec.retrainNonce` to try again."""
+    """Do what the message says: change `spec.training` (memory, deadline), or remove the cause and increase
+    `spec.retrainNonce` to try again."""
     ROLLOUT_FAILED = "RolloutFailed"
     """Change `spec.serving`, pin an earlier revision, or increase `spec.retrainNonce`."""
     GPU_NOT_OFFERED = "GPUNotOffered"
