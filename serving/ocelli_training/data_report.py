@@ -5,7 +5,7 @@ Checks and trainings write the same one. Lists are bounded and have their total.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ocelli_storage.archives import shown_name
 from ocelli_training.dataset import Dataset, Example
+from ocelli_training.evaluate import JudgedImage
 from ocelli_training.suspicion import Suspicion
 
 NEAR_DUPLICATES_REPORTED = 100
@@ -61,8 +62,11 @@ class DataReport:
         """Files whose image is in another set too, and belongs to that."""
         return sum(len(report.given_away) for report in self.dataset.reports)
 
-    def shown_images(self) -> Iterator[str]:
-        """Digests of the images that a person should look at, the most important first. Some come more than once."""
+    def shown_images(self, misclassified: Iterable[str] = ()) -> Iterator[str]:
+        """Digests of the images that a person should look at, the most important first. Some come more than once.
+
+        `misclassified` are those of an evaluation.
+        """
         examples = self.dataset.examples
         for pair in self.conflicts[:NEAR_DUPLICATES_REPORTED]:
             yield from (example.digest for example in pair)
@@ -74,6 +78,7 @@ class DataReport:
             # In turns: both lists may be longer than what can be shown.
             for rows in zip_longest(suspects, outliers):
                 yield from (examples[row].digest for row in rows if row is not None)
+        yield from misclassified
         for pair in self.near_duplicates[:NEAR_DUPLICATES_REPORTED]:
             yield from (example.digest for example in pair)
         yield from (example.digest for example in self.small_images[:SMALL_IMAGES_REPORTED])
@@ -161,6 +166,11 @@ class DataReport:
 def image_name(example: Example) -> str:
     """An example as reports name it: its source, and the file in it."""
     return f"{example.source} › {shown_name(example.name)}"
+
+
+def judged_images(examples: Iterable[Example]) -> list[JudgedImage]:
+    """Examples as an evaluation names them."""
+    return [JudgedImage(name=image_name(example), sha256=example.digest) for example in examples]
 
 
 def describe_sides(examples: Sequence[Example]) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec
-from ocelli_training.data_report import image_name
+from ocelli_training.data_report import judged_images
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
 from ocelli_training.evaluate import Evaluation, Protocol, evaluate
 from ocelli_training.fit import Fit
@@ -90,9 +90,9 @@ class TestImages:
         )
         membership = np.zeros((len(self.features), len(class_names)), dtype=np.bool_)
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
-        names = [image_name(example) for example in self.test_set.examples]
+        images = judged_images(self.test_set.examples)
         evaluation = evaluate(
-            own, membership, self.groups, class_names, names, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
+            own, membership, self.groups, class_names, images, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
         )
         return replace(evaluation, excluded=len(self.test_set.excluded))
 

@@ -20,7 +20,7 @@ from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
 from ocelli_training.checked_images import delete_checked
-from ocelli_training.data_report import DataReport, image_name
+from ocelli_training.data_report import DataReport, judged_images
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Fit, fit_heads
 from ocelli_training.judged import Judged, judge, split_by_customer
@@ -115,11 +115,11 @@ class Training:
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
-        shown = list(report.data.shown_images())
+        shown = list(report.data.shown_images(image.sha256 for image in evaluation.misclassified))
         results = Results(
             judged=parts,
             report=report,
-            build_thumbnails=partial(build_thumbnails, shown, data.dataset.examples, data.find_pixels),
+            build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
             artifact=artifact,
             features=self._data.cache,
         )
@@ -183,9 +183,9 @@ class Training:
         await self._progress.begin(Stage.EVALUATING)
         judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
         if data.test is None:
-            names = [image_name(example) for example in data.dataset.examples]
+            images = judged_images(data.dataset.examples)
             evaluation = await asyncio.to_thread(
-                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
+                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, images
             )
         else:
             evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,21 @@ def test_the_report_suspects_an_image_in_the_wrong_class(
     assert (suspect["class"], suspect["suggestedClass"]) == ("blue", "red")
     assert suspect["probability"] < 0.5 < suspect["suggestedProbability"]
     assert "Suspected label errors (1)" in trainer.report_page
+
+
+def test_the_report_shows_a_misclassified_test_image(
+    trainer: Any, make_zip: Any, make_image: Any, blue: bytes, red: bytes
+) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    wrong = make_image(200, red=BLUE)
+    tested = {**{f"{seed}.png": make_image(seed, red=RED) for seed in range(100, 110)}, "wrong.png": wrong}
+    trainer.definition["evaluation"] = {"classes": [{"name": "red", "examples": [trainer.upload(make_zip(tested))]}]}
+    trainer.run()
+    (image,) = trainer.report["evaluation"]["misclassified"]
+    assert (image["image"].endswith("wrong.png"), image["sha256"]) == (True, sha256(wrong).hexdigest())
+    table = trainer.report_page.partition("Misclassified images")[2].partition("</table>")[0]
+    assert table.count('<img class="thumbnail"') == 1
 
 
 def test_the_report_describes_the_sizes_of_the_images_and_names_small_ones(
