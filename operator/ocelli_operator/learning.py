@@ -11,7 +11,8 @@ from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
 from ocelli_api.pods import TrainingStep
-from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_api.polled_sources import needs_poll
+from ocelli_api.revision import definition, own_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.failure import (
     TRAINING_FAILURES,
@@ -100,7 +101,7 @@ def plan_learning(snapshot: Snapshot) -> Learning:
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=(*_delete_jobs(snapshot), *_delete_held_open(snapshot)),
         )
-    if spec.pinned_revision is not None and snapshot.current != spec_revision(spec):
+    if spec.pinned_revision is not None and snapshot.current != own_revision(snapshot.classifier):
         if observed.store_error:
             return _wait_for_store(snapshot, status.attempt, f"the artifact of revision {snapshot.current} cannot be looked up")
         return _failed(
@@ -202,6 +203,9 @@ def _plan_next_step(snapshot: Snapshot, learning: Learning, checked: Outcome | N
         if spec.suspend and _was_suspended(snapshot):
             return _suspended(snapshot, learning)
         return _wait_for_store(snapshot, learning.attempt, f"the training of revision {snapshot.current} cannot start")
+    if needs_poll(snapshot.classifier) and snapshot.current == own_revision(snapshot.classifier):
+        # What the poll sees is part of the revision: a training that started now would be replaced at once.
+        return learning.because("the training starts after the first poll of its sources, which takes two minutes at most")
     is_known = snapshot.status.training_revision == snapshot.current
     outcome = observed.outcome if is_known else None
     if outcome is not None and not outcome.succeeded:

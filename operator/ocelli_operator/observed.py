@@ -250,6 +250,18 @@ class GpuNode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourcePoll:
+    """What one poll of a Classifier's sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents; None if not all of them answered."""
+    fault: str | None = None
+    """Why not everything was seen, with the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything known of one Classifier at one moment."""
 
@@ -284,6 +296,8 @@ class Observed:
     """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
     """What it may start now; everything else waits for its turn."""
+    source_poll: SourcePoll | None = None
+    """The last poll of the sources; None if there was none."""
     training_limit: TrainingLimit = TrainingLimit.STARTING
     """The limit that a training waits for, if it may not start."""
     pod_refusal: str = ""

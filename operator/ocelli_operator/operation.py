@@ -28,6 +28,7 @@ from ocelli_operator.observed import StartKind
 from ocelli_operator.problems import ProblemReporter, find_problems
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.settings import OperatorSettings
+from ocelli_operator.source_polls import HeaderReader, SourcePolls
 from ocelli_operator.starts import StartLimits, Starts, find_waiting_since
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
@@ -110,6 +111,7 @@ class Operation:
         self._installation = Installation(client, self._events, ObjectKey(config.lease_namespace, config.lease_name))
         self._deletions = Deletions(store, self._installation, self.metrics)
         training_store = TrainingStore(store)
+        self._source_polls = SourcePolls(reader=HeaderReader(config.children.connection_rules), wake=self.wake)
         self._reconciler = Reconciler(
             ReconcilerParts(
                 client=client,
@@ -118,6 +120,7 @@ class Operation:
                 events=self._events,
                 metrics=self.metrics,
                 starts=self._starts,
+                source_polls=self._source_polls,
                 settings=config.children,
                 clock=clock,
             )
@@ -204,6 +207,7 @@ class Operation:
                 await asyncio.gather(work, keep, return_exceptions=True)
                 self._queue.clear()
                 self._starts.clear()
+                self._source_polls.clear()
                 self._deletions.clear()
                 leading = asyncio.current_task()
                 if leading is not None and leading.cancelling():
@@ -224,6 +228,7 @@ class Operation:
             tasks.create_task(self._deletions.run(sweep))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._watch_problems())
+            tasks.create_task(self._source_polls.run())
             self._restore_order()
             while True:
                 self._add_all()

@@ -45,6 +45,8 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
+from ocelli_operator.source_changes import find_source_occurrences
+from ocelli_operator.source_polls import SourcePolls
 from ocelli_operator.starts import Starts, find_waiting_since
 from ocelli_operator.status import Occurrence, describe_start, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
@@ -71,6 +73,7 @@ class ReconcilerParts:
     events: EventRecorder
     metrics: OperatorMetrics
     starts: Starts
+    source_polls: SourcePolls
     settings: ChildSettings
     clock: Callable[[], datetime]
 
@@ -103,6 +106,7 @@ class Reconciler:
         starts = self._parts.starts
         if classifier is None:
             starts.forget(key)
+            self._parts.source_polls.forget(key)
             return None
         try:
             return await self._reconcile(key, classifier)
@@ -121,6 +125,7 @@ class Reconciler:
         )
         observed, read_error = await self._read_store(key, observed)
         observed = await self._observe(key, observed)
+        observed = replace(observed, source_poll=self._parts.source_polls.observe(key, classifier))
         store_error = read_error
         # No await from here to the claim, so that no other reconcile can claim the same place.
         starts = self._parts.starts
@@ -204,7 +209,7 @@ class Reconciler:
         After an error, the artifact is the one in status.
         """
         classifier = observed.classifier
-        status, current = classifier.status, current_revision(classifier.spec)
+        status, current = classifier.status, current_revision(classifier)
         if status.classifier_id is None or classifier.deleted:
             return observed, None
         recorded = next((entry for entry in status.history if entry.revision == current), None)
@@ -484,7 +489,8 @@ class Reconciler:
         self._parts.view.take(CLASSIFIERS, manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
             self._remember(classifier, replace(self._memory(classifier), progress_written_at=self._parts.clock()))
-        for occurrence in find_occurrences(classifier.status, plan.status):
+        transitions = find_occurrences(classifier.status, plan.status)
+        for occurrence in (*transitions, *find_source_occurrences(classifier.status, plan.status)):
             await self._record(classifier, occurrence)
         self._count_failure(classifier, plan)
 
@@ -505,7 +511,7 @@ class Reconciler:
 
 def _find_job(observed: Observed) -> ObservedJob | None:
     """The Job of the attempt that the current revision is in: the one that trains, if both exist."""
-    classifier, current = observed.classifier, current_revision(observed.classifier.spec)
+    classifier, current = observed.classifier, current_revision(observed.classifier)
     attempt = next_attempt(classifier.status, current)
     names = [job_name(classifier.name, current, attempt, step) for step in (TrainingStep.TRAIN, TrainingStep.CHECK)]
     found = (job for name in names for job in observed.jobs if job.identity.name == name)

@@ -118,11 +118,11 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and what is stored of single images: data about them, and thumbnails in reports.
+        """Delete uploads, copies of sources, and what is stored of single images: data about them, and thumbnails in reports.
 
-        Returns the number of uploads.
+        Returns the number of uploads and copies.
         """
-        uploads = await self._list(location.uploads_prefix)
+        uploads = [*await self._list(location.uploads_prefix), *await self._list(location.sources_prefix)]
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for prefix in (location.trainings_prefix, location.artifacts_prefix):

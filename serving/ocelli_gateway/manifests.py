@@ -104,6 +104,7 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
         "spec": {
             "classes": learned["classes"],
             "negativeExamples": learned.get("negativeExamples"),
+            "corrections": learned.get("corrections"),
             "model": {"backbone": spec.model.backbone, "strategy": spec.model.strategy, "seed": spec.model.seed},
             "evaluation": {
                 "holdoutFraction": spec.evaluation.holdout_fraction,

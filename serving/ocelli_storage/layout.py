@@ -2,6 +2,7 @@
 
     backbones/<digest>/…                                          written by the installation only, readable by all
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
+    tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
                                                                   reports; and `image-data/`: what it read, for the training
@@ -30,9 +31,10 @@ from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 TENANTS = "tenants"
 BACKBONES = "backbones"
 UPLOADS = "uploads"
+SOURCES = "sources"
 TRAININGS = "trainings"
 ARTIFACTS = "artifacts"
-KINDS = (UPLOADS, TRAININGS, ARTIFACTS)
+KINDS = (UPLOADS, SOURCES, TRAININGS, ARTIFACTS)
 """The kinds of objects of a classifier. Each has a folder in the tenant's folder."""
 ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
@@ -63,9 +65,9 @@ class ClassifierLocation:
     classifier_id: str
 
     @property
-    def prefixes(self) -> tuple[str, str, str]:
-        """The prefixes of all its objects: uploads, trainings, artifacts."""
-        return (self.uploads_prefix, self.trainings_prefix, self.artifacts_prefix)
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of all its objects."""
+        return tuple(self._prefix(kind) for kind in KINDS)
 
     @property
     def artifacts_prefix(self) -> str:
@@ -76,12 +78,20 @@ class ClassifierLocation:
         return self._prefix(UPLOADS)
 
     @property
+    def sources_prefix(self) -> str:
+        return self._prefix(SOURCES)
+
+    @property
     def trainings_prefix(self) -> str:
         return self._prefix(TRAININGS)
 
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
         return f"{self._prefix(UPLOADS)}/{sha256}.zip"
+
+    def source_key(self, sha256: str) -> str:
+        """Key of the copy of a pinned source with that digest (hex)."""
+        return f"{self._prefix(SOURCES)}/{sha256}"
 
     def training_key(self, revision: str, attempt: int, file: str) -> str:
         """Key of a file of one attempt, such as `DEFINITION` or `CHECK_REPORT`."""

@@ -56,6 +56,11 @@ def _describe_problems(report: DataReport) -> Iterator[str]:
         yield f"exact duplicates within a class: {duplicates}"
     if given_away:
         yield f"files that another class has too: {given_away}"
+    corrections = report.corrections
+    if corrections.relabelled or corrections.dropped:
+        yield f"spec.corrections: {corrections.relabelled} images in another class, {corrections.dropped} dropped"
+    if corrections.unknown:
+        yield corrections.describe_unknown().removeprefix("; ")
     near, conflicts = len(report.near_duplicates), len(report.conflicts)
     if near:
         yield f"near duplicates: {near}, {conflicts} of them of an image in another class"

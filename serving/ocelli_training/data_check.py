@@ -139,9 +139,9 @@ class DataCheck:
         )
 
     def _compare(self, engine: Engine, data: Data, pixels: PixelFile, definition: ClassifierSpec) -> _Findings:
-        dataset = build_dataset(data.sets, data.readings)
+        dataset = build_dataset(data.sets, data.readings, definition.corrections)
         log_sets(dataset.reports)
-        test_set = build_test_set(data.test_sets, data.test_readings, dataset)
+        test_set = build_test_set(data.test_sets, data.test_readings, dataset, definition.corrections)
         images = (*dataset.examples, *(() if test_set is None else test_set.examples))
         learned, threads = len(dataset.examples), self._settings.cpu_count
         extraction = Extraction(
@@ -159,7 +159,13 @@ class DataCheck:
         seed = definition.model.seed
         suspicion = search_suspicious(dataset, features[:learned], groups[:learned], seed, threads=threads)
         height, width = pixels.image_shape
-        report = DataReport(dataset=dataset, groups=groups[:learned], suspicion=suspicion, input_side_pixels=min(height, width))
+        report = DataReport(
+            dataset=dataset,
+            groups=groups[:learned],
+            suspicion=suspicion,
+            corrections=data.count_corrections(definition.corrections),
+            input_side_pixels=min(height, width),
+        )
         return _Findings(report=report, faults=_find_faults(data, dataset, test_set), data=data)
 
     async def _store_report(self, findings: _Findings) -> None:

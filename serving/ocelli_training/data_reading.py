@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec
+from ocelli_api.classifier import ClassifierSpec, Correction
 from ocelli_model.image_decoder import ImageDecoder
 from ocelli_model.preprocessing import Preprocessing
 from ocelli_storage.archives import EXAMPLE_KINDS
@@ -22,6 +22,7 @@ from ocelli_training.checked_images import (
     list_sources,
     load_checked,
 )
+from ocelli_training.corrections import CorrectionCounts, count_corrections
 from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, SetReport, SourceReading, example_sets
 from ocelli_training.feature_cache import KnownImages
 from ocelli_training.kept_images import KeptImages
@@ -57,6 +58,13 @@ class Data:
         """The pixels of an image, uint8[height, width, 3]; None where they are not at hand."""
         number = self.numbers.get(digest)
         return self.kept.find(digest) if number is None else self.pixels.read([number])[0]
+
+    def count_corrections(self, corrections: Sequence[Correction]) -> CorrectionCounts:
+        """What the corrections of the definition change."""
+        counts = count_corrections(corrections, self.sets, self.readings, self.test_sets, self.test_readings)
+        if corrections:
+            logger.info("corrections.applied", extra={**counts.to_json(), "unknown": len(counts.unknown)})
+        return counts
 
     def checked(self, definition: ClassifierSpec) -> CheckedImages:
         """The same, by source of the definition that was read."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_storage.archives import shown_name
+from ocelli_training.corrections import CorrectionCounts
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import JudgedImage
 from ocelli_training.suspicion import Suspicion
@@ -34,6 +35,8 @@ class DataReport:
     """intp[N]: for each example the row of the oldest of its near duplicates, its own where it has none."""
     suspicion: Suspicion | None
     """None: there are too few examples to find suspicious ones."""
+    corrections: CorrectionCounts
+    """What `spec.corrections` changed."""
     input_side_pixels: int
     """The shorter side of the backbone's input."""
 
@@ -59,8 +62,8 @@ class DataReport:
 
     @property
     def given_away_count(self) -> int:
-        """Files whose image is in another set too, and belongs to that."""
-        return sum(len(report.given_away) for report in self.dataset.reports)
+        """Files whose image is in another set too, and belongs to that; without those that a correction moves."""
+        return sum(file.owner is not None for report in self.dataset.reports for file in report.given_away)
 
     def shown_images(self, misclassified: Iterable[str] = ()) -> Iterator[str]:
         """Digests of the images that a person should look at, the most important first. Some come more than once.
@@ -90,13 +93,14 @@ class DataReport:
         return {
             "images": len(examples),
             "sets": [report.to_json() for report in self.dataset.reports],
+            "corrections": self.corrections.to_json(),
             "nearDuplicatesCount": len(near_duplicates),
             "nearDuplicates": [
                 {
                     "image": image_name(example),
                     "sha256": example.digest,
                     "oldest": image_name(oldest),
-                    "oldestSha256": oldest.digest,
+                    "oldestSHA256": oldest.digest,
                 }
                 for example, oldest in near_duplicates[:NEAR_DUPLICATES_REPORTED]
             ],
@@ -107,7 +111,7 @@ class DataReport:
                     "sha256": image.digest,
                     "class": self._class_name(image),
                     "nearDuplicate": image_name(near_duplicate),
-                    "nearDuplicateSha256": near_duplicate.digest,
+                    "nearDuplicateSHA256": near_duplicate.digest,
                     "nearDuplicateClass": self._class_name(near_duplicate),
                 }
                 for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]

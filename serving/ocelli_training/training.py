@@ -106,6 +106,7 @@ class Training:
                 dataset=data.dataset,
                 groups=data.groups,
                 suspicion=find_suspicious(fit, data.examples, data.dataset),
+                corrections=data.corrections,
                 input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
             ),
             recipe=fit.recipe,
@@ -125,7 +126,7 @@ class Training:
         )
         await self._revision.save(results)
         await delete_checked(settings, self._store)
-        message = f"Trained on {len(data.dataset.examples)} images"
+        message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:

@@ -23,6 +23,7 @@ from ocelli_api.outcome import Stage
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_storage.object_store import ObjectStore
+from ocelli_training.corrections import CorrectionCounts
 from ocelli_training.data_reading import Data, DefinitionReader, log_sets
 from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset
 from ocelli_training.example_rows import build_examples, find_groups
@@ -58,6 +59,7 @@ class TrainingData:
     examples: Examples
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
+    corrections: CorrectionCounts
     find_pixels: Callable[[str], NDArray[np.uint8] | None]
     """See `Data.find_pixels`."""
     test: TestImages | None = None
@@ -75,6 +77,7 @@ class _Reading:
 
     dataset: Dataset
     test_set: TestSet | None
+    corrections: CorrectionCounts
     document: dict[str, Any]
     """The definition that was read."""
     data: Data
@@ -178,14 +181,15 @@ class DataReader:
         started = time.monotonic()
         definition, classifier = parse_spec(document), self._settings.classifier
         data = await reader.load_or_read(definition, self._progress.report, known)
-        dataset = build_dataset(data.sets, data.readings)
+        dataset = build_dataset(data.sets, data.readings, definition.corrections)
         log_sets(dataset.reports)
         check_dataset(classifier, dataset, data.readings)
-        test_set = build_test_set(data.test_sets, data.test_readings, dataset)
+        test_set = build_test_set(data.test_sets, data.test_readings, dataset, definition.corrections)
         if test_set is not None:
             check_test_set(classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        return _Reading(dataset=dataset, test_set=test_set, document=document, data=data)
+        corrections = data.count_corrections(definition.corrections)
+        return _Reading(dataset=dataset, test_set=test_set, corrections=corrections, document=document, data=data)
 
     def _prepare(
         self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
@@ -206,7 +210,14 @@ class DataReader:
                 test = None
         groups = groups[:count]
         examples = build_examples(dataset, learned.features, learned.other_views, groups, seed)
-        return TrainingData(dataset=dataset, examples=examples, groups=groups, find_pixels=reading.data.find_pixels, test=test)
+        return TrainingData(
+            dataset=dataset,
+            examples=examples,
+            groups=groups,
+            corrections=reading.corrections,
+            find_pixels=reading.data.find_pixels,
+            test=test,
+        )
 
 
 def _joined(rows: NDArray[_T], others: NDArray[_T]) -> NDArray[_T]:

@@ -107,6 +107,23 @@ def build_check_job() -> Manifest:
     return build_training_job(make_owner(training={"resources": {"limits": limits}}), GPU, attempt)
 
 
+def build_job_with_secrets() -> Manifest:
+    """Sources with Secrets, one of them twice, and everything that an installation sets for sources."""
+    settings = load_settings(
+        ChildSettings,
+        {
+            "OCELLI_STORE_URL": "file:///store",
+            "OCELLI_SOURCES_PROXY": "http://proxy.example.com:3128",
+            "OCELLI_SOURCES_IDENTITY_BUCKETS": "s3://training,gs://pictures",
+            "OCELLI_SOURCES_CACHE": "true",
+        },
+    )
+    names = ("s3-read", "web", "s3-read")
+    examples = [{"url": f"s3://training/{number}.zip", "secretRef": {"name": name}} for number, name in enumerate(names)]
+    classes = [{"name": "beagle", "examples": examples}, {"name": "husky", "examples": []}]
+    return build_training_job(make_owner(classes=classes), settings, FIRST)
+
+
 def build_gpu_deployment() -> Manifest:
     """A requested GPU, with a RuntimeClass and a number of GPUs from the Classifier."""
     limits = {"memory": "8Gi", "nvidia.com/gpu": 2}
@@ -129,6 +146,7 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
         make_owner(serving=PLACED), SETTINGS, InferenceServers(revision=REVISION, replicas=3)
     ),
     "training_job_gpu": build_gpu_job,
+    "training_job_secrets": build_job_with_secrets,
     "training_job_queued": build_queued_job,
     "inference_deployment_gpu": build_gpu_deployment,
     "training_job_check": build_check_job,

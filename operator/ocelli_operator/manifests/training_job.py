@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
@@ -17,6 +17,7 @@ from ocelli_api.pods import (
     TrainingStep,
 )
 from ocelli_api.revision import training_hash
+from ocelli_api.source_secrets import SOURCE_SECRET_KEYS, SOURCE_SECRETS_FOLDER, find_secret_names
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
     QUEUE_LABEL,
@@ -85,6 +86,9 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     placement = build_placement(training, settings.gpu, attempt.accelerator)
     needs = PodNeeds(store_audience=STORE_AUDIENCE, scratch_size=settings.trainer_scratch_size)
     pod_spec = build_pod_spec(container, placement, settings, needs)
+    secret_names = find_secret_names(owner.classifier.spec.sources)
+    if secret_names:
+        _mount_secrets(pod_spec, secret_names)
     pod_spec["restartPolicy"] = "Never"
     # On the Pod, not on the Job: it starts when a node has accepted the Pod, so waiting for a GPU or a quota does not count.
     pod_spec["activeDeadlineSeconds"] = training.active_deadline_seconds
@@ -130,6 +134,11 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
         Environment.SOURCES_ALLOWED_NETWORKS: settings.sources_allowed_networks,
         Environment.SOURCES_DENIED_NETWORKS: settings.sources_denied_networks,
+        Environment.SOURCES_PROXY: settings.sources_proxy,
+        Environment.SOURCES_CERTIFICATES: settings.sources_certificates,
+        Environment.SOURCES_CACHE: "true" if settings.sources_cache else "",
+        Environment.SOURCES_IDENTITY_BUCKETS: ",".join(sorted(settings.sources_identity_buckets)),
+        Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
     resources = training.resources or settings.trainer_resources
@@ -140,6 +149,27 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
+
+
+def _mount_secrets(pod_spec: Manifest, names: Sequence[str]) -> None:
+    """Mount the Secrets of sources, each in a folder of its own.
+
+    Only the keys for sources are mounted, so that a Secret of another purpose stays unknown to the trainer. A Secret that is
+    missing must not keep the Pod from starting: the trainer then says which one.
+    """
+    sources = [
+        {
+            "secret": {
+                "name": name,
+                "optional": True,
+                "items": [{"key": key, "path": f"{name}/{key}"} for key in SOURCE_SECRET_KEYS],
+            }
+        }
+        for name in names
+    ]
+    pod_spec["volumes"].append({"name": "source-secrets", "projected": {"sources": sources}})
+    mount = {"name": "source-secrets", "mountPath": SOURCE_SECRETS_FOLDER, "readOnly": True}
+    pod_spec["containers"][0]["volumeMounts"].append(mount)
 
 
 def _requested_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:

@@ -5,16 +5,26 @@ from __future__ import annotations
 import numpy as np
 
 from ocelli_training.check_summary import MESSAGE_LIMIT, describe_faults, describe_findings
+from ocelli_training.corrections import CorrectionCounts
 from ocelli_training.data_report import DataReport
 from ocelli_training.dataset import Dataset, Example, ExampleSet, SetReport, SkippedFile
 from ocelli_training.label_errors import LabelErrors, Suspect
 from ocelli_training.suspicion import Suspicion
 
 TEXT = SkippedFile(source="s", name="notes.txt", reason="not a JPEG or PNG image")
+NO_CORRECTIONS = CorrectionCounts()
+TWICE = SkippedFile(source="s", name="1.png", reason='belongs to class "dog"', owner='class "dog"')
+MOVED = SkippedFile(source="s", name="2.png", reason='spec.corrections moves it to class "dog"')
 DAMAGED = SkippedFile(source="s", name="x.png", reason="cannot be decoded")
 
 
-def make_report(*, groups: list[int] | None = None, suspicion: Suspicion | None = None, **fields: object) -> DataReport:
+def make_report(
+    *,
+    groups: list[int] | None = None,
+    suspicion: Suspicion | None = None,
+    corrections: CorrectionCounts = NO_CORRECTIONS,
+    **fields: object,
+) -> DataReport:
     """Two cats, a dog and a negative example."""
     names = ["cat", "dog", None]
     sets = [ExampleSet(class_name=name, sources=()) for name in names]
@@ -32,7 +42,7 @@ def make_report(*, groups: list[int] | None = None, suspicion: Suspicion | None 
     )
     dataset = Dataset(class_names=("cat", "dog"), examples=examples, reports=reports)
     rows = np.array(groups or [0, 1, 2, 3], dtype=np.intp)
-    return DataReport(dataset=dataset, groups=rows, suspicion=suspicion, input_side_pixels=102)
+    return DataReport(dataset=dataset, groups=rows, suspicion=suspicion, corrections=corrections, input_side_pixels=102)
 
 
 _PLAIN: dict[str, object] = {"skipped": (), "given_away": ()}
@@ -79,9 +89,16 @@ def test_skipped_files_are_counted_by_reason() -> None:
 
 
 def test_duplicates_are_told_apart() -> None:
-    text = describe_findings(make_report(usable=5, given_away=(TEXT,), groups=[0, 0, 0, 3]), "page")
+    text = describe_findings(make_report(usable=5, given_away=(TWICE, MOVED), groups=[0, 0, 0, 3]), "page")
     assert "exact duplicates within a class: 3; files that another class has too: 1" in text
     assert "near duplicates: 2, 1 of them of an image in another class" in text
+
+
+def test_corrections_are_counted_and_those_without_an_image_are_named() -> None:
+    corrections = CorrectionCounts(relabelled=2, dropped=1, unknown=("f" * 64,))
+    text = describe_findings(make_report(corrections=corrections), "page")
+    assert "spec.corrections: 2 images in another class, 1 dropped" in text
+    assert f"no source has 1 of the images that spec.corrections names ({'f' * 12}…)" in text
 
 
 def test_suspicious_images_are_counted() -> None:
