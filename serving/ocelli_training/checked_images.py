@@ -93,7 +93,7 @@ async def save_checked(
             document = {
                 "format": _FORMAT,
                 "preprocessing": build_document(preprocessing),
-                "sources": {str(index): [_pack(file) for file in checked.readings[index].files] for index in indices},
+                "sources": {str(index): _pack_source(checked.readings[index]) for index in indices},
                 "images": digests,
             }
             numbers = [checked.numbers[digest] for digest in digests]
@@ -134,10 +134,9 @@ async def load_checked(
             document = parse_document(await store.get(key, limit_bytes=FILES_LIMIT_BYTES))
             if (document["format"], document["preprocessing"]) != (_FORMAT, build_document(preprocessing)):
                 raise CheckedImagesError(f"{key} was made for another network, or by another release")
-            for index, files in document["sources"].items():
+            for index, packed in document["sources"].items():
                 if int(index) in sources:
-                    unpacked = tuple(_unpack(packed) for packed in files)
-                    readings[int(index)] = SourceReading(source=sources[int(index)], files=unpacked)
+                    readings[int(index)] = _unpack_source(packed, sources[int(index)])
             digests = [str(digest) for digest in document["images"]]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CheckedImagesError(f"{key} is damaged") from error
@@ -190,6 +189,17 @@ def _find_owners(checked: CheckedImages) -> dict[str, str | None]:
             if file.digest is not None:
                 owners[file.digest] = owners.get(file.digest) or reading.source.customer
     return owners
+
+
+def _pack_source(reading: SourceReading) -> dict[str, Any]:
+    return {"sha256": reading.sha256, "files": [_pack(file) for file in reading.files]}
+
+
+def _unpack_source(packed: Mapping[str, Any], source: Source) -> SourceReading:
+    """Raises ValueError, TypeError, KeyError."""
+    sha256 = packed["sha256"]
+    files = tuple(_unpack(file) for file in packed["files"])
+    return SourceReading(source=source, files=files, sha256=None if sha256 is None else str(sha256))
 
 
 def _pack(file: FileReading) -> list[Any]:

@@ -149,7 +149,7 @@ class DataCheck:
             pixels=pixels,
             threads=threads,
             pixel_number=data.numbers.__getitem__,
-            on_progress=self._progress.report,
+            on_images=self._progress.report_images,
         )
         (computed,) = extraction.run([Wanted(images=images)], NOTHING_KNOWN)
         features = computed.features

@@ -99,6 +99,8 @@ class ImageReader:
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
+        self._file_digests: dict[int, str | None] = {}
+        """By the index of the source."""
 
     async def read_usable(
         self, sets: Sequence[ExampleSet], on_progress: Callable[[float], None], *, faults_limit: int
@@ -118,14 +120,14 @@ class ImageReader:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         readings: list[list[SourceReading]] = [[] for _ in sets]
-        for (set_index, source), task in zip(flat, tasks, strict=True):
+        for index, ((set_index, source), task) in enumerate(zip(flat, tasks, strict=True)):
             # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
             entries = [] if task.cancelled() or task.exception() is not None else task.result()
             if errors:
                 # It may have been in the decoder for a source that was cancelled.
                 entries = [(name, entry) for name, entry in entries if self._is_complete(entry)]
             files = tuple(self._describe(name, entry) for name, entry in entries)
-            readings[set_index].append(SourceReading(source=source, files=files))
+            readings[set_index].append(SourceReading(source=source, files=files, sha256=self._file_digests.get(index)))
         errors.sort(key=lambda item: (item[1].transient, item[0]))
         faults = tuple(
             SourceFault(example_set=sets[flat[index][0]], source=flat[index][1], error=error) for index, error in errors
@@ -144,6 +146,7 @@ class ImageReader:
     async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> _Entries:
         async with self._sources.fetch(source) as fetched:
             entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
+            self._file_digests[index] = fetched.sha256
         progress.report(index, 1)
         return entries
 

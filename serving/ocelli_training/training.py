@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
@@ -26,12 +28,14 @@ from ocelli_training.fit import Fit, fit_heads
 from ocelli_training.judged import Judged, judge, split_by_customer
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Provenance, describe_recipe
 from ocelli_training.report import Report, describe_artifact
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.suspicion import find_suspicious
 from ocelli_training.thumbnails import build_thumbnails
+from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import PRECISION, DataReader, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -76,19 +80,12 @@ class Training:
     async def _train(
         self, document: dict[str, Any], choice: BackboneChoice, metadata: BackboneMetadata, pixels: PixelFile
     ) -> Outcome:
-        settings, location = self._settings, self._settings.location
-        data = await self._data.read(document, metadata, pixels, seed=parse_spec(document).model.seed)
+        settings, definition = self._settings, parse_spec(document)
+        data = await self._data.read(document, metadata, pixels, seed=definition.model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
-        exports = await build_exports(
-            self._store,
-            metadata,
-            fit.heads,
-            data.dataset.class_names,
-            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
-        )
+        exports = await build_exports(self._store, metadata, fit.heads, data.dataset.class_names)
         artifact = Artifact(
-            classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
             heads=fit.heads,
@@ -101,7 +98,7 @@ class Training:
             export_files=exports.files,
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, choice.description),
+            artifact=describe_artifact(settings, artifact, choice.description),
             data=DataReport(
                 dataset=data.dataset,
                 groups=data.groups,
@@ -116,12 +113,24 @@ class Training:
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
+        provenance = Provenance(
+            classifier=settings.classifier,
+            classifier_id=settings.classifier_id,
+            artifact=artifact,
+            backbone=metadata,
+            inputs=data.inputs,
+            recipe=describe_recipe(definition, fit.recipe, choice.description),
+            environment=await asyncio.to_thread(observe_trainer_environment),
+            engine=data.engine_name,
+            made_at=format_time(datetime.now(UTC), timespec="seconds"),
+        )
         shown = list(report.data.shown_images(image.sha256 for image in evaluation.misclassified))
         results = Results(
             judged=parts,
             report=report,
             build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
             artifact=artifact,
+            provenance=provenance,
             features=self._data.cache,
         )
         await self._revision.save(results)
@@ -190,6 +199,7 @@ class Training:
             )
         else:
             evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)
+        self._progress.report_accuracy(evaluation.accuracy)
         logger.info(
             "heads.evaluated",
             extra={

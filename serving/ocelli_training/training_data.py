@@ -40,6 +40,7 @@ from ocelli_training.fit import Examples
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Input, find_inputs
 from ocelli_training.reading import SourcesError
 from ocelli_training.settings import TrainerSettings
 
@@ -62,6 +63,10 @@ class TrainingData:
     corrections: CorrectionCounts
     find_pixels: Callable[[str], NDArray[np.uint8] | None]
     """See `Data.find_pixels`."""
+    inputs: tuple[Input, ...]
+    """What was read, for the provenance."""
+    engine_name: str
+    """What computed the features, such as `OpenVINO CPU float32`."""
     test: TestImages | None = None
     """The Classifier's own test set."""
 
@@ -81,6 +86,7 @@ class _Reading:
     document: dict[str, Any]
     """The definition that was read."""
     data: Data
+    inputs: tuple[Input, ...]
 
     @property
     def wanted(self) -> tuple[Wanted, Wanted]:
@@ -90,6 +96,17 @@ class _Reading:
         fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
         views = wanted_views(len(self.dataset.examples), fewest)
         return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Computed:
+    """What was computed of the images that were read."""
+
+    computation: str
+    """See `describe_computation`."""
+    engine_name: str
+    learned: ImageFeatures
+    tested: ImageFeatures
 
 
 class DataReader:
@@ -127,15 +144,18 @@ class DataReader:
             reader = DefinitionReader(self._settings, self._store, self._scratch, pixels, metadata.preprocessing)
             reading, known = await self._read_needed(document, reader, known)
             await self._progress.begin(Stage.EXTRACTING)
+            engine = await loading
+            self._progress.report_device(engine.name)
             extraction = Extraction(
-                engine=await loading,
+                engine=engine,
                 pixels=pixels,
                 threads=self._settings.cpu_count,
                 pixel_number=reading.data.numbers.__getitem__,
-                on_progress=self._progress.report,
+                on_images=self._progress.report_images,
             )
             learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
-            return await asyncio.to_thread(self._prepare, reading, computation, learned, tested, seed)
+            computed = _Computed(computation=computation, engine_name=engine.name, learned=learned, tested=tested)
+            return await asyncio.to_thread(self._prepare, reading, computed, seed)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -188,17 +208,22 @@ class DataReader:
         if test_set is not None:
             check_test_set(classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        corrections = data.count_corrections(definition.corrections)
-        return _Reading(dataset=dataset, test_set=test_set, corrections=corrections, document=document, data=data)
+        return _Reading(
+            dataset=dataset,
+            test_set=test_set,
+            corrections=data.count_corrections(definition.corrections),
+            document=document,
+            data=data,
+            inputs=find_inputs((*data.sets, *data.test_sets), (*data.readings, *data.test_readings)),
+        )
 
-    def _prepare(
-        self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
-    ) -> TrainingData:
+    def _prepare(self, reading: _Reading, computed: _Computed, seed: int) -> TrainingData:
         """Find near duplicates, and assign folds. Fingerprints are only needed until then."""
+        learned, tested = computed.learned, computed.tested
         dataset, count = reading.dataset, len(learned.digests)
         images = [image for wanted in reading.wanted for image in wanted.images]
-        for name, computed, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
-            self.cache.prepare(computation, name, computed, [image.customer for image in wanted.images])
+        for name, rows, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
+            self.cache.prepare(computed.computation, name, rows, [image.customer for image in wanted.images])
         groups = find_groups(_joined(learned.prints, tested.prints), _joined(learned.features, tested.features), images, count)
         test = None
         if reading.test_set is not None:
@@ -216,6 +241,8 @@ class DataReader:
             groups=groups,
             corrections=reading.corrections,
             find_pixels=reading.data.find_pixels,
+            inputs=reading.inputs,
+            engine_name=computed.engine_name,
             test=test,
         )
 

@@ -36,6 +36,7 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
+    build_signing_key,
     without_gpus,
 )
 from ocelli_operator.settings import ChildSettings
@@ -141,12 +142,17 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
-    resources = training.resources or settings.trainer_resources
+    resources, signing_key = training.resources or settings.trainer_resources, build_signing_key(settings)
     if attempt.step is TrainingStep.CHECK:
-        resources = without_gpus(resources, settings.gpu)
+        # It signs nothing.
+        resources, signing_key = without_gpus(resources, settings.gpu), []
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
-        "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
+        "env": [
+            *build_environment(owner, settings, attempt.revision, own),
+            *signing_key,
+            build_cpu_limit(),
+        ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
 

@@ -72,7 +72,10 @@ class Stored:
         self.images = {digest: np.full((4, 6, 3), shade, np.uint8) for shade, digest in enumerate((ANNAS, TESTED, OLD))}
         numbers = {digest: pixels.append(image) for digest, image in self.images.items()}
         sources = dict(list_sources(parse_spec(make_definition(customer=customer))))
-        readings = {index: SourceReading(source=sources[index], files=files[index]) for index in sources}
+        digests = [None, "a" * 64, "b" * 64]
+        readings = {
+            index: SourceReading(source=sources[index], files=files[index], sha256=digests[index]) for index in sources
+        }
         self.checked = CheckedImages(readings=readings, numbers=numbers)
 
     def save(self, *erased: str) -> bool:
