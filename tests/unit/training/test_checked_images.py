@@ -73,9 +73,7 @@ class Stored:
         numbers = {digest: pixels.append(image) for digest, image in self.images.items()}
         sources = dict(list_sources(parse_spec(make_definition(customer=customer))))
         digests = [None, "a" * 64, "b" * 64]
-        readings = {
-            index: SourceReading(source=sources[index], files=files[index], sha256=digests[index]) for index in sources
-        }
+        readings = {index: SourceReading(source=sources[index], files=files[index], sha256=digests[index]) for index in sources}
         self.checked = CheckedImages(readings=readings, numbers=numbers)
 
     def save(self, *erased: str) -> bool:
