@@ -54,7 +54,7 @@ from ocelli_gateway.refusals import (
 )
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
-from ocelli_storage.layout import BILL_OF_MATERIALS, ClassifierLocation
+from ocelli_storage.layout import BILL_OF_MATERIALS, CHECK_PAGE, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -218,6 +218,23 @@ class Classifiers:
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
         return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
+
+    async def find_reports(self, caller: Caller, classifier_id: str) -> tuple[str, ...]:
+        """The keys at which a report on the images may be stored, the newest first: of the training in progress or the last
+        failed one, of its check, and of the training of the served revision.
+
+        Raises:
+            NotFoundError: there is no such classifier.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        status, location = classifier.status, _location(classifier)
+        keys = []
+        newest = status.training_revision or status.failed_revision
+        if newest is not None:
+            keys = [location.artifact_key(newest, REPORT_PAGE), location.training_key(newest, status.attempt, CHECK_PAGE)]
+        if status.served_revision is not None:
+            keys.append(location.artifact_key(status.served_revision, REPORT_PAGE))
+        return tuple(keys)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms

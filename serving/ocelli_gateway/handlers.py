@@ -16,7 +16,7 @@ from ocelli_api.export import ExportFormat
 from ocelli_gateway import fields, operations
 from ocelli_gateway.classify_plan import parse_classify_request
 from ocelli_gateway.example_sets import check_archives, parse_example_sets
-from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export
+from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export, open_report
 from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.http_protocol import CALLER_KEY
 from ocelli_gateway.manifests import ExampleTerms, check_create
@@ -47,6 +47,7 @@ class Handlers:
             operations.GET_CORE_ML_MODEL: self._core_ml_model,
             operations.GET_ONNX_MODEL: self._onnx_model,
             operations.GET_BILL_OF_MATERIALS: self._bill_of_materials,
+            operations.GET_REPORT: self._report,
             operations.CLASSIFY: self._classify,
             operations.CLASSIFY_URL: self._classify,
             operations.DELETE_USER_DATA: self._delete_user_data,
@@ -110,6 +111,14 @@ class Handlers:
             return await open_bill_of_materials(self._gateway.objects, classifier_id, key)
 
         return await self._send_file(v3, find, ".cdx.json")
+
+    async def _report(self, v3: V3Request) -> Response:
+        async def find(classifier_id: str) -> ExportFile:
+            keys = await self._gateway.classifiers.find_reports(v3.caller, classifier_id)
+            return await open_report(self._gateway.objects, classifier_id, keys)
+
+        # A download, like the others: Pods of tenants write reports, and a page of this origin could act for its reader.
+        return await self._send_file(v3, find, ".html")
 
     async def _delete_user_data(self, v3: V3Request) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):

@@ -316,6 +316,14 @@ GET_BILL_OF_MATERIALS = _download(
     "An addition to v3. A CycloneDX 1.6 document of the served model: digests of sources, backbone, code and libraries, the "
     "recipe, and the kind of CPU.",
 )
+GET_REPORT = _download(
+    "getReport",
+    "report",
+    ".html",
+    "Download the report on a classifier's images",
+    "An addition to v3. A page of HTML with what was found in the images: faults, duplicates, images that may have the wrong "
+    "class, with thumbnails. It is the newest one: of a check (see `suspend`), or of a training, with its accuracy.",
+)
 DELETE_USER_DATA = Operation(
     name="deleteUserData",
     method="DELETE",
