@@ -16,9 +16,18 @@ from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 INTERVAL_SECONDS = 2
 # The stages' shares of the duration of a training: measured and rounded, for one percentage over all stages.
-_FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
+# A check reaches 35: the training that uses it continues there.
+_FIRST_PERCENT = {
+    Stage.READING: 0,
+    Stage.CHECKING: 35,
+    Stage.EXTRACTING: 35,
+    Stage.FITTING: 65,
+    Stage.EVALUATING: 90,
+    Stage.STORING: 95,
+}
 _FIRST_PERCENT_FINE_TUNING = {
     Stage.READING: 0,
+    Stage.CHECKING: 4,
     Stage.EXTRACTING: 4,
     Stage.FITTING: 8,
     Stage.EVALUATING: 97,

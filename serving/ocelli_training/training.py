@@ -6,17 +6,21 @@ import asyncio
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact, library_versions
-from ocelli_model.backbone import load_backbone_metadata
+from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
+from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
+from ocelli_training.checked_images import delete_checked
+from ocelli_training.data_report import DataReport
 from ocelli_training.features import PRECISION
 from ocelli_training.judged import split_by_customer
 from ocelli_training.judgement import judge_learned
@@ -30,6 +34,7 @@ from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import compare_stored, needs_pixels
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.thumbnails import build_thumbnails
 from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import DataReader
 
@@ -73,14 +78,26 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        preprocessing = metadata.preprocessing
+        height, width = metadata.preprocessing.height, metadata.preprocessing.width
+        with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
+            return await self._train(document, choice, metadata, learner, pixels)
+
+    async def _train(
+        self,
+        document: dict[str, Any],
+        choice: BackboneChoice,
+        metadata: BackboneMetadata,
+        learner: Learner,
+        pixels: PixelFile,
+    ) -> Outcome:
+        settings, definition, preprocessing = self._settings, parse_spec(document), metadata.preprocessing
         tunes = definition.model.strategy is Strategy.FINE_TUNE
         whole = tunes or await needs_pixels(self._store, settings.location, settings.baseline_revision, metadata)
-        with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
-            data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
-            learned = await learner.learn(definition, metadata, choice.description, data)
-            await self._progress.begin(Stage.EVALUATING)
-            judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
+        data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
+        learned = await learner.learn(definition, metadata, choice.description, data)
+        await self._progress.begin(Stage.EVALUATING)
+        judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
+        self._progress.report_accuracy(judgement.evaluation.accuracy)
         exports = await build_exports(
             self._store,
             learned.metadata,
@@ -88,7 +105,6 @@ class Training:
             data.dataset.class_names,
             own_files=None if learned.network is None else learned.network.files,
         )
-        self._progress.report_accuracy(judgement.evaluation.accuracy)
         artifact = Artifact(
             revision=settings.revision,
             class_names=data.dataset.class_names,
@@ -105,16 +121,17 @@ class Training:
         )
         report = Report(
             artifact=describe_artifact(settings, artifact, learned.description),
-            dataset=data.dataset,
+            data=DataReport(
+                dataset=data.dataset,
+                groups=data.groups,
+                suspicion=judgement.suspicion,
+                corrections=data.corrections,
+                input_side_pixels=min(preprocessing.height, preprocessing.width),
+            ),
             recipe=learned.fit.recipe,
             evaluation=judgement.evaluation,
-            groups=data.groups,
-            label_errors=judgement.label_errors,
-            outliers=judgement.outliers,
-            input_side_pixels=min(preprocessing.height, preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=judgement.comparison,
-            corrections=data.corrections,
             tuning=learned.tuning,
             before_tuning=judgement.before_tuning,
         )
@@ -130,9 +147,11 @@ class Training:
             engine=data.engine_name,
             made_at=format_time(datetime.now(UTC), timespec="seconds"),
         )
+        shown = list(report.data.shown_images(image.sha256 for image in judgement.evaluation.misclassified))
         results = Results(
             judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
+            build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
             artifact=artifact,
             provenance=provenance,
             features=self._data.cache,
@@ -140,6 +159,7 @@ class Training:
         )
         await self._revision.save(results)
         await learner.clean_up(definition)
+        await delete_checked(settings, self._store)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)
 
