@@ -93,8 +93,9 @@ def find_failures() -> dict[str, tuple[str, str]]:
 def render_failures() -> list[str]:
     """The failures as a table."""
     lines = [
-        "These are all failures. None of them changes the served revision. The message of each has the Classifier, the fact and",
-        "the remedy; `Ready` has the same reason, and so has the condition that it is about: `DataValid`, `Trained` or `Promoted`.",
+        "These are all failures. None of them changes the served revision. The message of each has the Classifier, the fact",
+        "and the remedy; `Ready` has the same reason, and so has the condition that it is about: `DataValid`, `Trained` or",
+        "`Promoted`.",
         "",
         "| Reason | What happened | What to do |",
         "|---|---|---|",
