@@ -348,6 +348,11 @@ class Progress:
     percent: int
     stage: str
     estimated_completion: str | None = None
+    images: int | None = None
+    images_total: int | None = None
+    device: str | None = None
+    accuracy: str | None = None
+    """Of the revision in training, once it is evaluated: a decimal such as "0.932"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -48,6 +48,8 @@ STORE_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 """Where the ServiceAccount token for the embedded store is mounted."""
 STORE_AUDIENCE = "ocelli-store"
 """Audience of ServiceAccount tokens that may read and write in the embedded store."""
+SIGNING_SECRET_KEY = "key.pem"
+"""Key of the Secret with the private key that signs artifacts."""
 STORE_READ_AUDIENCE = "ocelli-store-read"
 """Audience of ServiceAccount tokens that may only read in it."""
 
@@ -84,6 +86,9 @@ class Environment(StrEnum):
     TERMINATION_MESSAGE_PATH = "TERMINATION_MESSAGE_PATH"
     CPU_LIMIT = "OCELLI_CPU_LIMIT"
     ACCELERATOR = "OCELLI_ACCELERATOR"
+    ARTIFACT_DIGEST = "OCELLI_ARTIFACT_DIGEST"
+    SIGNING_KEY = "OCELLI_SIGNING_KEY"
+    SIGNING_PUBLIC_KEYS = "OCELLI_SIGNING_PUBLIC_KEYS"
     BIND_ADDRESS = "POD_IP"
     LOG_LEVEL = "OCELLI_LOG_LEVEL"
 

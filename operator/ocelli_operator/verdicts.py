@@ -168,9 +168,15 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         # How long a download takes is unknown, and a percentage that stands still would look stuck.
         return None
     progress = Progress(
-        percent=min(max(report.percent, 0), 100), stage=str(report.stage), estimated_completion=report.estimated_completion
+        percent=min(max(report.percent, 0), 100),
+        stage=str(report.stage),
+        estimated_completion=report.estimated_completion,
+        images=report.images,
+        images_total=report.images_total,
+        device=report.device,
+        accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
     )
-    if before is None or before.stage != progress.stage:
+    if before is None:
         return progress
     written = observed.memory.progress_written_at
     due = written is None or observed.now - written >= PROGRESS_WRITE_INTERVAL

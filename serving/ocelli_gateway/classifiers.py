@@ -22,7 +22,7 @@ from ocelli_api.classifier import (
     DataRetention,
 )
 from ocelli_api.conditions import ConditionType
-from ocelli_api.export import ExportFormat, ExportPart
+from ocelli_api.export import ExportFormat, ExportPart, build_core_ml_description
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
 from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
@@ -52,8 +52,8 @@ from ocelli_gateway.refusals import (
     UnavailableError,
 )
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
-from ocelli_storage.layout import ClassifierLocation
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
+from ocelli_storage.layout import BILL_OF_MATERIALS, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -172,10 +172,7 @@ class Classifiers:
             NotFoundError: there is no such classifier, it serves nothing yet, or it has no export of this format.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        revision = classifier.status.served_revision
-        if revision is None:
-            raise NotFoundError(f"The classifier {classifier_id} has no model{_describe_missing_model(classifier)}")
-        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
+        revision, location = _served_revision(classifier), _location(classifier)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
@@ -188,7 +185,18 @@ class Classifiers:
             why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
             raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
-        return StoredExport(parts=parts, keys=keys)
+        named = f"{classifier_id}, revision {revision}, made with Ocelli"
+        description = build_core_ml_description(named) if export is ExportFormat.CORE_ML else b""
+        return StoredExport(parts=parts, keys=keys, description=description)
+
+    async def find_bill_of_materials(self, caller: Caller, classifier_id: str) -> str:
+        """The key of what the served revision was made from; nothing may be stored there.
+
+        Raises:
+            NotFoundError: there is no such classifier, or it serves nothing yet.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
@@ -315,10 +323,20 @@ class Classifiers:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredExport:
-    """The parts of an export, and their keys."""
+    """The parts of an export, their keys, and what follows them."""
 
     parts: tuple[ExportPart, ...]
     keys: tuple[str, ...]
+    description: bytes = b""
+
+
+def _served_revision(classifier: Classifier) -> str:
+    """Raises NotFoundError."""
+    revision = classifier.status.served_revision
+    if revision is None:
+        missing = _describe_missing_model(classifier)
+        raise NotFoundError(f"The classifier {classifier.classifier_id or ''} has no model{missing}")
+    return revision
 
 
 def _location(classifier: Classifier) -> ClassifierLocation:
@@ -339,6 +357,7 @@ def _build_details(
         explanation=_explain(classifier),
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
+        progress=_training_progress(classifier.status),
     )
 
 
@@ -357,6 +376,22 @@ def _describe_missing_model(classifier: Classifier) -> str:
     if lifecycle(classifier) is Lifecycle.FAILED:
         return ": its training failed or its revision was refused; see explanation in its details."
     return " yet; wait until its training has succeeded."
+
+
+def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
+    """The progress in status; None if no training is running."""
+    progress = status.progress
+    if progress is None:
+        return None
+    return TrainingProgress(
+        stage=progress.stage,
+        percent=progress.percent,
+        images=progress.images,
+        images_total=progress.images_total,
+        device=progress.device,
+        accuracy=None if progress.accuracy is None else float(progress.accuracy),
+        estimated_completion=progress.estimated_completion,
+    )
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:

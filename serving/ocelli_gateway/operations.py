@@ -308,6 +308,14 @@ GET_ONNX_MODEL = _download(
     "Download a classifier as an ONNX model",
     "An addition to v3. The served model, with one image input; it includes the preprocessing.",
 )
+GET_BILL_OF_MATERIALS = _download(
+    "getBillOfMaterials",
+    "bom",
+    ".cdx.json",
+    "Download what a classifier was made from",
+    "An addition to v3. A CycloneDX 1.6 document of the served model: digests of sources, backbone, code and libraries, the "
+    "recipe, and the kind of CPU.",
+)
 DELETE_USER_DATA = Operation(
     name="deleteUserData",
     method="DELETE",

@@ -6,8 +6,9 @@
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
-                                                                  `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; what was
+                                                                  `report.json`, `report.html`, `bom.cdx.json` (what it was made
+                                                                  from) and `signature.json` are next to it; its own network,
+                                                                  if it has one, is below `network/`; what was
                                                                   computed of single images is below `image-data/`, that of
                                                                   each customer's images in `image-data/customer-<key>/`, so
                                                                   that whoever erases images deletes files: the judged
@@ -40,6 +41,8 @@ PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
+BILL_OF_MATERIALS = "bom.cdx.json"
+SIGNATURE = "signature.json"
 NETWORK = "network"
 IMAGE_DATA = "image-data"
 INSTALLATION = "installation"

@@ -77,6 +77,8 @@ class SourceReading:
 
     source: Source
     files: tuple[FileReading, ...]
+    sha256: str | None = None
+    """SHA-256 (hex) of its file; None for a folder."""
 
     @property
     def usable(self) -> int:

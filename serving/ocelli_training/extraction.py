@@ -78,8 +78,8 @@ class Extraction:
     """That prepare batches, in addition to those of the engine."""
     pixel_number: Callable[[str], int]
     """The number in the pixel file of an image, by its digest."""
-    on_progress: Callable[[float], None]
-    """Called with the part done, 0 to 1."""
+    on_images: Callable[[int, int], None]
+    """Called with the number of images that are done, and of all."""
 
     def run(self, wanted: Sequence[Wanted], known: KnownImages) -> list[ImageFeatures]:
         """Features of all images, for each of `wanted`. Those that are known with all views are copied, not computed."""
@@ -92,7 +92,7 @@ class Extraction:
             self._compute(batch)
             batch.target.prints[batch.rows] = batch.prints
             done += len(batch.rows)
-            self.on_progress(done / count)
+            self.on_images(done, count)
         seconds = time.monotonic() - started
         logger.info(
             "features.extracted",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_model.backbone import BackboneError
+from ocelli_model.signature import SigningKeyError
 from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
 from ocelli_training.dataset import DatasetError
@@ -37,6 +38,9 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
         case BackboneError() | BackboneNotInstalledError():
             message = f"Classifier {classifier}: {error}"
             return Failure(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
+        case SigningKeyError():
+            message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
+            return Failure(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
         case StoreQuotaError():
             remedy = "then raise spec.retrainNonce to train again, or send the examples by REST again"
             message = f"Classifier {classifier}: {error}; {remedy}"

@@ -39,6 +39,9 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         self._stage = Stage.READING
         self._part = 0.0
         self._data_valid = False
+        self._images: tuple[int, int] | None = None
+        self._device: str | None = None
+        self._accuracy: float | None = None
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -56,12 +59,25 @@ class Progress(AbstractAsyncContextManager["Progress"]):
 
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
         """Enter a stage and write the file."""
-        self._stage, self._part, self._data_valid = stage, 0.0, data_valid
+        self._stage, self._part, self._data_valid, self._images = stage, 0.0, data_valid, None
         await self._write()
 
     def report(self, part: float) -> None:
         """Set the part of the stage that is done, 0 to 1. From any thread; smaller values than before are ignored."""
         self._part = max(self._part, min(part, 1.0))
+
+    def report_images(self, done: int, total: int) -> None:
+        """Set how many images of the stage are done. From any thread."""
+        self._images = done, total
+        self.report(done / total)
+
+    def report_device(self, device: str) -> None:
+        """Set what computes, such as `OpenVINO CPU float32`. From any thread."""
+        self._device = device
+
+    def report_accuracy(self, accuracy: float) -> None:
+        """Set the balanced accuracy of the revision, 0 to 1. From any thread."""
+        self._accuracy = accuracy
 
     def build_report(self) -> ProgressReport:
         """The contents of the file."""
@@ -75,6 +91,10 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             percent=percent,
             data_valid=self._data_valid,
             estimated_completion=self._estimate(percent),
+            images=None if self._images is None else self._images[0],
+            images_total=None if self._images is None else self._images[1],
+            device=self._device,
+            accuracy=self._accuracy,
         )
 
     def _estimate(self, percent: int) -> str | None:

@@ -77,6 +77,8 @@ class ImageReader:
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
+        self._file_digests: dict[int, str | None] = {}
+        """By the index of the source."""
 
     async def read(
         self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
@@ -101,10 +103,10 @@ class ImageReader:
             faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
             raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
         readings: list[list[SourceReading]] = [[] for _ in sets]
-        for (set_index, source), task in zip(flat, tasks, strict=True):
+        for index, ((set_index, source), task) in enumerate(zip(flat, tasks, strict=True)):
             # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
             files = tuple(self._describe(name, entry) for name, entry in task.result())
-            readings[set_index].append(SourceReading(source=source, files=files))
+            readings[set_index].append(SourceReading(source=source, files=files, sha256=self._file_digests[index]))
         return tuple(tuple(set_readings) for set_readings in readings)
 
     def pixel_number(self, digest: str) -> int:
@@ -122,6 +124,7 @@ class ImageReader:
     async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> _Entries:
         async with self._sources.fetch(source) as fetched:
             entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
+            self._file_digests[index] = fetched.sha256
         progress.report(index, 1)
         return entries
 

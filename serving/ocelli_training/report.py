@@ -25,6 +25,7 @@ from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation, Protocol
 from ocelli_training.fit import Recipe
 from ocelli_training.label_errors import LabelErrors
+from ocelli_training.settings import TrainerSettings
 
 FORMAT_VERSION = 2
 NEAR_DUPLICATES_REPORTED = 100
@@ -38,11 +39,11 @@ _MATRIX_LIMIT_CLASSES = 25
 _LISTED_LIMIT = 200
 
 
-def describe_artifact(classifier: str, artifact: Artifact, backbone: str) -> dict[str, Any]:
-    """What every report begins with. `classifier` is its `namespace/name`; `backbone` says why the backbone was chosen."""
+def describe_artifact(settings: TrainerSettings, artifact: Artifact, backbone: str) -> dict[str, Any]:
+    """What every report begins with. `backbone` says why the backbone was chosen."""
     return {
-        "classifier": classifier,
-        "classifierID": artifact.classifier_id,
+        "classifier": settings.classifier,
+        "classifierID": settings.classifier_id,
         "revision": artifact.revision,
         "trainedAt": format_time(datetime.now(UTC), timespec="seconds"),
         "backbone": {"description": backbone, "digest": artifact.backbone_digest},

@@ -21,6 +21,7 @@ from ocelli_api.settings import (
     optional,
     setting,
 )
+from ocelli_api.signing_keys import PrivateKeyText
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_training.cloud_identity import CloudIdentity
 
@@ -44,6 +45,8 @@ def _parse_backbone(item: str) -> InstalledBackbone:
     return InstalledBackbone(name=name, digest=digest)
 
 
+# It is parsed later: messages about settings show their values.
+_PRIVATE_KEY = SettingType("a private key", PrivateKeyText)
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
 
 
@@ -63,6 +66,8 @@ class TrainerSettings(PodSettings):
     """Private networks that sources may be fetched from."""
     sources_denied_networks: str = setting(Environment.SOURCES_DENIED_NETWORKS, NETWORKS, "")
     """Networks that sources must not be fetched from, even if they are public or allowed."""
+    signing_key: PrivateKeyText = setting(Environment.SIGNING_KEY, _PRIVATE_KEY, "")
+    """Private key of Ed25519 in PEM that artifacts are signed with. Empty: they are not signed."""
     sources_proxy: str = setting(Environment.SOURCES_PROXY, PROXY, "")
     """Proxy for everything that sources are fetched from. Empty: there is none."""
     sources_certificates: str = setting(Environment.SOURCES_CERTIFICATES, CERTIFICATES, "")

@@ -199,8 +199,8 @@ class _Request:
     def url(self) -> str:
         return self.source.url or ""
 
-    def fetched(self, path: Path, jail: Path | None = None) -> FetchedSource:
-        return FetchedSource(source=self.source, path=path, jail=jail, limits=self.limits.archive)
+    def fetched(self, path: Path, sha256: str | None = None, jail: Path | None = None) -> FetchedSource:
+        return FetchedSource(source=self.source, path=path, jail=jail, limits=self.limits.archive, sha256=sha256)
 
     def check_digest(self, digest: str) -> None:
         expected = self.source.pinned_digest
@@ -218,15 +218,18 @@ async def _remote(reader: SourceReader, request: _Request) -> FetchedSource:
     if request.url.endswith("/") and _is_bucket(request.url):
         return await _fetch_prefix(reader, request)
 
-    async def copy() -> None:
+    async def copy() -> str:
+        """Write the bytes to a file and return their SHA-256 (hex)."""
         chunks = _open(reader, request)
         digest = await copy_bytes(chunks, request.copy, lambda size_bytes, _: request.limits.check_size(size_bytes))
         request.check_digest(digest)
+        return digest
 
+    digest = request.source.sha256
     if not await _read_kept(reader, request):
-        await with_retries(copy, request.limits)
+        digest = await with_retries(copy, request.limits)
         await _keep(reader, request)
-    return await _follow_list(reader, request, request.fetched(request.copy))
+    return await _follow_list(reader, request, request.fetched(request.copy, digest))
 
 
 async def _read_kept(reader: SourceReader, request: _Request) -> bool:
@@ -263,7 +266,7 @@ async def _follow_list(reader: SourceReader, request: _Request, fetched: Fetched
     images_limit = request.limits.archive.images
     addresses = parse_address_list(request.url, data, images_limit=images_limit, all_pinned=request.source.sha256 is not None)
     listed = [ListedFile(url=item.url, sha256=item.sha256, name=shown_address(item.url), line=item.line) for item in addresses]
-    return await _fetch_files(reader, request, listed)
+    return await _fetch_files(reader, request, listed, fetched)
 
 
 async def _fetch_prefix(reader: SourceReader, request: _Request) -> FetchedSource:
@@ -290,20 +293,23 @@ async def _fetch_prefix(reader: SourceReader, request: _Request) -> FetchedSourc
         if len(listed) > request.limits.archive.images:
             fact = f"there are more than {request.limits.archive.images} objects below this prefix; split it into several"
             raise SourceError(fact, reason=OutcomeReason.INVALID_DATA)
-        return await _fetch_files(reader, request, listed)
+        return await _fetch_files(reader, request, listed, request.fetched(request.copy))
 
     # An object that was changed or deleted since the listing needs another listing.
     return await with_retries(fetch, request.limits)
 
 
-async def _fetch_files(reader: SourceReader, request: _Request, listed: list[ListedFile]) -> FetchedSource:
+async def _fetch_files(
+    reader: SourceReader, request: _Request, listed: list[ListedFile], fetched: FetchedSource
+) -> FetchedSource:
     fetches = FileFetches(
         read=lambda item: _read_address(reader, request, item.url, item.etag),
         concurrency=reader.files,
         limits=request.limits,
         folder=_files_folder(request.copy),
     )
-    return replace(request.fetched(request.copy), files=await fetches.fetch(listed))
+    # The digest of a list is that of the list itself; those of its files are in it, or follow from their images.
+    return replace(fetched, files=await fetches.fetch(listed))
 
 
 def _open(reader: SourceReader, request: _Request) -> AsyncGenerator[bytes]:
@@ -380,6 +386,7 @@ SCHEMES: Mapping[str, _Scheme] = {
 def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
     """Find a `file://` source in the folder of file sources, and verify its digest."""
     source, is_folder = request.source, request.url.endswith("/")
+    digest = None
     with _readable_file_errors(folder, is_folder=is_folder):
         path, jail = _resolve_inside(folder, request.url)
         status = path.stat()
@@ -394,10 +401,10 @@ def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
             raise SourceError("it is neither a file nor a folder; give a zip or a folder")
         else:
             request.limits.check_size(status.st_size)
-            if source.sha256 is not None:
-                with path.open("rb") as file:
-                    request.check_digest(hashlib.file_digest(file, "sha256").hexdigest())
-    return request.fetched(path, jail)
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            request.check_digest(digest)
+    return request.fetched(path, digest, jail)
 
 
 def _find_plain_file(folder: Path | None, url: str) -> Path:

@@ -6,12 +6,14 @@ import asyncio
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
 from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
@@ -22,10 +24,12 @@ from ocelli_training.fit import Fit, fit_heads
 from ocelli_training.judged import Judged, judge, split_by_customer
 from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Provenance, describe_recipe
 from ocelli_training.report import Report, describe_artifact, image_name
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import PRECISION, DataReader, TrainingData
 
 logger = logging.getLogger(__name__)
@@ -50,7 +54,7 @@ class Training:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
             OSError: see there; `ocelli_training.failure` describes each of them.
         """
-        settings, location = self._settings, self._settings.location
+        settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._revision.load_definition()
@@ -66,15 +70,8 @@ class Training:
         data = await self._data.read(document, metadata, seed=definition.model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
-        exports = await build_exports(
-            self._store,
-            metadata,
-            fit.heads,
-            data.dataset.class_names,
-            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
-        )
+        exports = await build_exports(self._store, metadata, fit.heads, data.dataset.class_names)
         artifact = Artifact(
-            classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
             heads=fit.heads,
@@ -87,7 +84,7 @@ class Training:
             export_files=exports.files,
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, choice.description),
+            artifact=describe_artifact(settings, artifact, choice.description),
             dataset=data.dataset,
             recipe=fit.recipe,
             evaluation=evaluation,
@@ -104,7 +101,19 @@ class Training:
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
-        await self._revision.save(Results(judged=parts, report=report, artifact=artifact, features=self._data.cache))
+        provenance = Provenance(
+            classifier=settings.classifier,
+            classifier_id=settings.classifier_id,
+            artifact=artifact,
+            backbone=metadata,
+            inputs=data.inputs,
+            recipe=describe_recipe(definition, fit.recipe, choice.description),
+            environment=await asyncio.to_thread(observe_trainer_environment),
+            engine=data.engine_name,
+            made_at=format_time(datetime.now(UTC), timespec="seconds"),
+        )
+        results = Results(judged=parts, report=report, artifact=artifact, provenance=provenance, features=self._data.cache)
+        await self._revision.save(results)
         message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -169,6 +178,7 @@ class Training:
             )
         else:
             evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)
+        self._progress.report_accuracy(evaluation.accuracy)
         logger.info(
             "heads.evaluated",
             extra={

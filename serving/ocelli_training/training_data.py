@@ -42,6 +42,7 @@ from ocelli_training.near_duplicates import group_near_duplicates
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Input, find_inputs
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import open_sources
@@ -63,6 +64,10 @@ class TrainingData:
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
     corrections: CorrectionCounts
+    inputs: tuple[Input, ...]
+    """What was read, for the provenance."""
+    engine_name: str
+    """What computed the features, such as `OpenVINO CPU float32`."""
     test: TestImages | None = None
     """The Classifier's own test set."""
 
@@ -82,6 +87,7 @@ class _Reading:
     document: dict[str, Any]
     """The definition that was read."""
     images: ImageReader
+    inputs: tuple[Input, ...]
 
     @property
     def wanted(self) -> tuple[Wanted, Wanted]:
@@ -91,6 +97,17 @@ class _Reading:
         fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
         views = wanted_views(len(self.dataset.examples), fewest)
         return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Computed:
+    """What was computed of the images that were read."""
+
+    computation: str
+    """See `describe_computation`."""
+    engine_name: str
+    learned: ImageFeatures
+    tested: ImageFeatures
 
 
 class DataReader:
@@ -129,15 +146,18 @@ class DataReader:
             with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
                 reading, known = await self._read_needed(document, metadata, pixels, known)
                 await self._progress.begin(Stage.EXTRACTING)
+                engine = await loading
+                self._progress.report_device(engine.name)
                 extraction = Extraction(
-                    engine=await loading,
+                    engine=engine,
                     pixels=pixels,
                     threads=self._settings.cpu_count,
                     pixel_number=reading.images.pixel_number,
-                    on_progress=self._progress.report,
+                    on_images=self._progress.report_images,
                 )
                 learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
-            return await asyncio.to_thread(self._prepare, reading, computation, learned, tested, seed)
+            computed = _Computed(computation=computation, engine_name=engine.name, learned=learned, tested=tested)
+            return await asyncio.to_thread(self._prepare, reading, computed, seed)
         finally:
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
@@ -222,16 +242,23 @@ class DataReader:
         corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
         if definition.corrections:
             logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
-        return _Reading(dataset=dataset, test_set=test_set, corrections=corrections, document=document, images=images)
+        inputs = find_inputs((*sets, *sets_of_test), every)
+        return _Reading(
+            dataset=dataset,
+            test_set=test_set,
+            corrections=corrections,
+            document=document,
+            images=images,
+            inputs=inputs,
+        )
 
-    def _prepare(
-        self, reading: _Reading, computation: str, learned: ImageFeatures, tested: ImageFeatures, seed: int
-    ) -> TrainingData:
+    def _prepare(self, reading: _Reading, computed: _Computed, seed: int) -> TrainingData:
         """Find near duplicates, and assign folds. Fingerprints are only needed until then."""
+        learned, tested = computed.learned, computed.tested
         dataset, count = reading.dataset, len(learned.digests)
         images = [image for wanted in reading.wanted for image in wanted.images]
-        for name, computed, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
-            self.cache.prepare(computation, name, computed, [image.customer for image in wanted.images])
+        for name, rows, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
+            self.cache.prepare(computed.computation, name, rows, [image.customer for image in wanted.images])
         sets = np.array([image.set_index for image in images], dtype=np.intp)
         groups = group_near_duplicates(
             _joined(learned.prints, tested.prints),
@@ -256,7 +283,15 @@ class DataReader:
             membership=membership,
             folds=assign_folds(learned.digests, groups, sets, seed),
         )
-        return TrainingData(dataset=dataset, examples=examples, groups=groups, corrections=reading.corrections, test=test)
+        return TrainingData(
+            dataset=dataset,
+            examples=examples,
+            groups=groups,
+            corrections=reading.corrections,
+            inputs=reading.inputs,
+            engine_name=computed.engine_name,
+            test=test,
+        )
 
 
 def _joined(rows: NDArray[_T], others: NDArray[_T]) -> NDArray[_T]:

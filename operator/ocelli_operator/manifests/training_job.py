@@ -28,6 +28,7 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
+    build_signing_key,
 )
 from ocelli_operator.settings import ChildSettings
 
@@ -128,7 +129,11 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     resources = training.resources or settings.trainer_resources
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
-        "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
+        "env": [
+            *build_environment(owner, settings, attempt.revision, own),
+            *build_signing_key(settings),
+            build_cpu_limit(),
+        ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
 

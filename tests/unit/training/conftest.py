@@ -148,10 +148,11 @@ def make_example_zip(make_image: MakeImage, make_zip: MakeZip) -> MakeExampleZip
 class Trainer:
     """A trainer with a store and folders of its own, run in this process or as the program that a Job starts."""
 
-    location = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
     revision = "0123456789"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, namespace: str = "team-a", classifier_id: str = "dogs_1") -> None:
+        """`folder` exists and is empty."""
+        self.location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         self.folder = folder
         self.file_sources = folder / "examples"
         self.scratch = folder / "scratch"
@@ -162,7 +163,7 @@ class Trainer:
         self.backbone = install_backbone(folder / "store")
         self.environment: dict[str, str] = {
             Environment.STORE_URL: self.store.url,
-            Environment.CLASSIFIER: "team-a/dogs",
+            Environment.CLASSIFIER: f"{namespace}/dogs",
             Environment.NAMESPACE: self.location.namespace,
             Environment.CLASSIFIER_ID: self.location.classifier_id,
             Environment.REVISION: self.revision,
@@ -201,7 +202,7 @@ class Trainer:
         """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         return subprocess.Popen(
             [sys.executable, "-m", "ocelli_training"],
             env={**kept, **self.environment, **environment},
@@ -269,6 +270,12 @@ class Trainer:
 @pytest.fixture
 def trainer(tmp_path: Path) -> Trainer:
     return Trainer(tmp_path)
+
+
+@pytest.fixture
+def make_trainer() -> type[Trainer]:
+    """For tests with several installations."""
+    return Trainer
 
 
 class Reading:
