@@ -272,6 +272,8 @@ class Training:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
+    workers: int = 1
+    """How many Pods train together; more than one only for the strategy `FineTune`."""
     backoff_limit: int = 2
     active_deadline_seconds: int = 3600
 

@@ -5,7 +5,6 @@ It knows nothing about serving.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
@@ -20,7 +19,15 @@ from ocelli_operator.failure import (
     failed_outcome,
     revision_not_found,
 )
-from ocelli_operator.manifests.metadata import job_name
+from ocelli_operator.job_workers import (
+    count_failures,
+    count_running,
+    find_decisive,
+    name_log,
+    name_pod,
+    name_trainer,
+)
+from ocelli_operator.manifests.metadata import job_name, job_names
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
 from ocelli_operator.observed import (
@@ -43,6 +50,7 @@ from ocelli_operator.status import (
     trained,
     turn_message,
 )
+from ocelli_operator.workers_policy import plan_workers_policy
 
 PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
@@ -113,8 +121,10 @@ def plan_learning(snapshot: Snapshot) -> Learning:
         data_valid=_judge_running_data(snapshot),
         trained=false(TrainedReason.QUEUED, ""),
     )
-    name = job_name(snapshot.owner.name, snapshot.current, attempt)
-    job = next((job for job in observed.jobs if job.identity.name == name), None)
+    names = job_names(snapshot.owner.name, snapshot.current, attempt)
+    job = next((job for job in observed.jobs if job.identity.name in names), None)
+    name = job_name(snapshot.owner.name, snapshot.current, attempt, workers=spec.training.workers)
+    name = name if job is None else job.identity.name
     conflict = snapshot.name_conflicts.get((ChildKind.JOB, name))
     if conflict is not None:
         return learning.because(conflict)
@@ -175,6 +185,10 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
         # Two trainers of one revision would write to the same keys of the store.
         message = f"the training waits until Pod {lingering.identity.name} of an earlier attempt ends"
         return learning.because(message)
+    policy = plan_workers_policy(snapshot)
+    if policy.message:
+        return replace(learning.because(policy.message), actions=(*learning.actions, *policy.actions))
+    learning = replace(learning, actions=(*learning.actions, *policy.actions))
     accelerator = _resolve_accelerator(snapshot)
     if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image:
         message = f"{snapshot.classifier}: {gpu_not_offered_message('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
@@ -225,19 +239,26 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
     unschedulable = next((pod for pod in alive if pod.unschedulable), None)
     if unschedulable is not None:
         message = (
-            f"{name}: no node can take its Pod: {unschedulable.unschedulable.rstrip('.')}; "
+            f"{name}: no node can take {name_pod(unschedulable, job)}: {unschedulable.unschedulable.rstrip('.')}; "
             "lower spec.training.resources, change its nodeSelector or tolerations, or add a node"
         )
+        if job.workers > 1:
+            message += ", or lower spec.training.workers"
         if unschedulable.gpu:
             message += ", or set spec.training.accelerator to CPU"
         return learning.because(message, TrainedReason.UNSCHEDULABLE)
+    refusal = snapshot.observed.pod_refusal
     if running:
-        retries = sum(pod.phase == "Failed" for pod in trainers)
+        retries = count_failures(trainers)
         again = f", after {retries} that ended unexpectedly" if retries else ""
+        run = count_running(trainers)
+        if run < job.workers:
+            # They start together, so those that run wait.
+            again += f", with {run} of {job.workers} workers" + (f"; another one {refusal_message(refusal)}" if refusal else "")
         learning = learning.because(f"{name} runs{again}", TrainedReason.TRAINING)
         return replace(learning, requeue_after_seconds=PROGRESS_POLL_SECONDS)
-    if not alive and snapshot.observed.pod_refusal:
-        message = f"{name} {refusal_message(snapshot.observed.pod_refusal)}"
+    if not alive and refusal:
+        message = f"{name} {refusal_message(refusal)}"
         return replace(learning.because(message), requeue_after_seconds=REFUSED_POLL_SECONDS)
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
     facts = [_describe_failed_pods(snapshot, trainers)]
@@ -254,16 +275,16 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
 
 def _describe_failed_pods(snapshot: Snapshot, trainers: tuple[ObservedPod, ...]) -> str:
     """How the last Pod failed that the Job replaces; empty if none failed."""
-    failed = [pod for pod in trainers if pod.phase == "Failed"]
-    last = _find_last(failed)
+    last = find_decisive([pod for pod in trainers if pod.phase == "Failed"])
     if last is None:
         return ""
+    failures = max(count_failures(trainers), 1)
     said = last.outcome.message if last.outcome is not None else last.termination_message.strip()
     if not said and last.exit_code is not None:
         said = f"exit code {last.exit_code}"
     tries = snapshot.classifier.spec.training.backoff_limit + 1
-    fact = f"try {len(failed)} of {max(tries, len(failed))} failed" + (f" ({said})" if said else "")
-    again = len(failed) < tries and last.exit_code not in FINAL_EXIT_CODES
+    fact = f"try {failures} of {max(tries, failures)} failed" + (f" ({said})" if said else "")
+    again = failures < tries and last.exit_code not in FINAL_EXIT_CODES
     return f"{fact}; Kubernetes tries again shortly" if again else fact
 
 
@@ -305,13 +326,9 @@ def _delete_held_open(snapshot: Snapshot) -> tuple[Action, ...]:
     )
 
 
-def _find_last(pods: Iterable[ObservedPod]) -> ObservedPod | None:
-    return max(pods, key=lambda pod: pod.created_at, default=None)
-
-
 def _find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
-    """The outcome of this attempt: what its last Pod left, otherwise what is stored."""
-    last = _find_last(trainers)
+    """The outcome of this attempt: what its last Pod left, of several workers the decisive one; otherwise what is stored."""
+    last = find_decisive(trainers)
     outcome = (None if last is None else last.outcome) or snapshot.observed.outcome
     is_its = outcome is not None and (outcome.attempt, outcome.revision) == (job.attempt, snapshot.current)
     return outcome if is_its else None
@@ -319,7 +336,7 @@ def _find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Observed
 
 def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...], outcome: Outcome | None) -> str:
     """Why a Job left no artifact that did not report a failure: fact and remedy."""
-    name, last, store_fault = job.identity.name, _find_last(trainers), snapshot.observed.store_fault
+    last, store_fault = find_decisive(trainers), snapshot.observed.store_fault
     if job.succeeded and store_fault:
         return f"it succeeded, but what it stored is unusable: {store_fault}; raise spec.retrainNonce to train again"
     if job.succeeded and outcome is not None:
@@ -329,13 +346,14 @@ def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obse
         )
     if last is not None and last.end_reason == EVICTED:
         return (
-            f"its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
+            f"{name_pod(last, job)} was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
             "reduce what it uses, or have the installation's limits raised, then raise spec.retrainNonce to train again"
         )
     killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
     if killed is not None:
         limit = f" at its limit of {killed.memory_limit}" if killed.memory_limit else " at its limit"
-        return f"the trainer ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
+        who = name_trainer(killed, trainers)
+        return f"{who} ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
     # Jobs of earlier releases have a deadline of their own.
     if DEADLINE_EXCEEDED in (job.failure_reason, *(pod.end_reason for pod in trainers)):
         return (
@@ -344,14 +362,14 @@ def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obse
         )
     if last is not None and last.exit_code == KILLED_EXIT_CODE:
         return (
-            f"the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of memory; "
-            "raise spec.training.resources, then spec.retrainNonce"
+            f"{name_trainer(last, trainers)} was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of "
+            "memory; raise spec.training.resources, then spec.retrainNonce"
         )
     if last is not None and last.exit_code is not None:
         said = f": {last.termination_message.strip()}" if last.termination_message.strip() else ""
         return (
-            f"the trainer ended with exit code {last.exit_code}{said}; "
-            f"read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
+            f"{name_trainer(last, trainers)} ended with exit code {last.exit_code}{said}; "
+            f"read `kubectl logs {name_log(last, job)}`, then raise spec.retrainNonce to try again"
         )
     reported = job.failure_message or job.failure_reason or "it failed without an error message"
     return f"{reported}; raise spec.retrainNonce to try again"

@@ -33,6 +33,7 @@ from ocelli_operator.manifests.metadata import (
     SERVING_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
+    WORKER_ANNOTATION,
     manifest_hash,
 )
 from ocelli_operator.memory import Memory
@@ -99,6 +100,7 @@ class ObservedJob:
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
     created_at: str = ""
+    workers: int = 1
 
     def age_seconds(self, now: datetime) -> float:
         return (now - datetime.fromisoformat(self.created_at)).total_seconds() if self.created_at else 0.0
@@ -131,6 +133,8 @@ class ObservedPod:
     end_reason: str = ""
     """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
+    worker: int = 0
+    """Its number among the workers of a training, from 0."""
 
     @property
     def terminal(self) -> bool:
@@ -293,6 +297,7 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
+        workers=(manifest.get("spec") or {}).get("completions") or 1,
     )
 
 
@@ -333,6 +338,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         held_open="terminated" in state and program == TRAINER_CONTAINER and _is_held_open(status),
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
+        worker=_number((manifest["metadata"].get("annotations") or {}).get(WORKER_ANNOTATION)),
     )
 
 

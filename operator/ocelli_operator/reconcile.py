@@ -28,7 +28,7 @@ from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
 from ocelli_operator.learning import next_attempt
-from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
+from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_names
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import (
@@ -497,8 +497,8 @@ class Reconciler:
 def _find_job(observed: Observed) -> ObservedJob | None:
     """The Job of the attempt that the current revision is in."""
     classifier, current = observed.classifier, current_revision(observed.classifier.spec)
-    name = job_name(classifier.name, current, next_attempt(classifier.status, current))
-    return next((job for job in observed.jobs if job.identity.name == name), None)
+    names = job_names(classifier.name, current, next_attempt(classifier.status, current))
+    return next((job for job in observed.jobs if job.identity.name in names), None)
 
 
 def _has_training(status: ClassifierStatus, revision: str) -> bool:

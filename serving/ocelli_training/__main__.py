@@ -22,6 +22,8 @@ from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.termination_message import write_termination_message
+from ocelli_training.workers import FIRST_WORKER
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
@@ -33,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run one attempt and return the exit code."""
+    """Run one attempt, or help with it as another worker, and return the exit code."""
+    outcome: Outcome | None
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
         settings = load_settings(TrainerSettings, os.environ)
@@ -48,13 +51,17 @@ def main() -> int:
         # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
         # CPU limit. Feature extraction, the longest stage, has its own threads. NumPy reads this once, at its import.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        from ocelli_training.attempt import run_attempt
+        from ocelli_training.attempt import run_attempt, run_other_worker
 
         try:
-            outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch, stop))
+            if settings.worker == FIRST_WORKER:
+                outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch, stop))
+            else:
+                outcome, exit_code = asyncio.run(run_other_worker(settings, store, scratch, stop))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    _write_termination_message(outcome)
+    if outcome is not None:
+        write_termination_message(load_settings(TerminationMessageSettings, os.environ).termination_message_path, outcome)
     return exit_code
 
 
@@ -96,14 +103,6 @@ def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:
         revision=environment.get(Environment.REVISION, ""),
         attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else 0,
     )
-
-
-def _write_termination_message(outcome: Outcome) -> None:
-    path = load_settings(TerminationMessageSettings, os.environ).termination_message_path
-    try:
-        path.write_text(outcome.to_termination_message(), encoding="utf-8")
-    except OSError as error:
-        logger.warning("termination_message.not_written", extra={"path": path, "error": str(error)})
 
 
 if __name__ == "__main__":

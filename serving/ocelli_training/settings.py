@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
 from ocelli_api.pods import Environment
-from ocelli_api.settings import FOLDER, NETWORKS, TEMPORARY_FOLDER, SettingType, optional, setting
+from ocelli_api.settings import FOLDER, NETWORKS, TEMPORARY_FOLDER, SettingType, number, optional, setting
 from ocelli_storage.layout import ClassifierLocation
 
 
@@ -18,6 +19,10 @@ class InstalledBackbone:
 
     name: str
     digest: str
+
+
+def _parse_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
 
 
 def _parse_backbones(text: str) -> tuple[InstalledBackbone, ...]:
@@ -40,6 +45,12 @@ class TrainerSettings(PodSettings):
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)
     """Number of the attempt. The outcome repeats it."""
+    workers: int = setting(Environment.WORKERS, COUNT, "1")
+    """How many Pods train together."""
+    worker: int = setting(Environment.WORKER, number(int, 0), "0")
+    """Which of them this is, from 0. Kubernetes sets it in the Pods of an Indexed Job."""
+    worker_address: str = setting(Environment.BIND_ADDRESS, SettingType("an IP address", _parse_address), "127.0.0.1")
+    """IP address of the Pod, where the first of several workers waits for the others."""
     baseline_revision: str = setting(Environment.BASELINE_REVISION, SettingType("a revision", str), "")
     """The revision that serves, which the new one is compared with. Empty: there is none."""
     backbones: tuple[InstalledBackbone, ...] = setting(Environment.BACKBONES, _BACKBONES, "")

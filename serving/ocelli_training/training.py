@@ -71,7 +71,8 @@ class Training:
 
         Raises:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, TuningError,
-            ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each of them.
+            WorkersMissingError, WorkerLostError, ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each
+            of them.
         """
         settings, location = self._settings, self._settings.location
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
@@ -88,10 +89,11 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
+        group = await learner.gather_workers(definition, metadata)
         preprocessing = metadata.preprocessing
         with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
             data = await self._read(document, metadata, pixels, seed=definition.model.seed)
-            learned = await learner.learn(definition, metadata, choice.description, data)
+            learned = await learner.learn(definition, metadata, choice.description, data, group)
             await self._progress.begin(Stage.EVALUATING)
             judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
         exports = await build_exports(
@@ -140,7 +142,7 @@ class Training:
             network=learned.network,
         )
         await self._revision.save(results)
-        await learner.clean_up(definition)
+        await learner.clean_up(definition, group)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)
 

@@ -26,6 +26,7 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
 )
+from ocelli_operator.manifests.workers import build_completions, build_worker_environment, build_worker_rules
 from ocelli_operator.settings import ChildSettings
 
 KILLED_EXIT_CODE = 137
@@ -51,6 +52,8 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
 
     Kubernetes does not retry after invalid data, a missing backbone or a kill (exit codes 64, 65, 137). Retries after a
     disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
+
+    Several workers are the Pods of an Indexed Job. Those that end because another one was lost do not count as retries either.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -58,7 +61,8 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         ATTEMPT_LABEL: str(attempt.number),
         ACCELERATOR_LABEL: str(attempt.accelerator),
     }
-    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number), labels)
+    name = job_name(owner.name, attempt.revision, attempt.number, workers=training.workers)
+    metadata = build_metadata(owner, name, labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
     placement = build_placement(training, settings.gpu, attempt.accelerator)
@@ -74,6 +78,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            **build_completions(training.workers),
             "backoffLimit": training.backoff_limit,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
@@ -81,6 +86,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    *build_worker_rules(training.workers),
                     {
                         "action": "FailJob",
                         "onExitCodes": {
@@ -112,7 +118,11 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     resources = training.resources or settings.trainer_resources
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
-        "env": [*build_environment(owner, settings, attempt.revision, own), build_cpu_limit()],
+        "env": [
+            *build_environment(owner, settings, attempt.revision, own),
+            build_cpu_limit(),
+            *build_worker_environment(training.workers),
+        ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
 
