@@ -362,8 +362,8 @@ def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obse
         )
     if last is not None and last.exit_code == KILLED_EXIT_CODE:
         return (
-            f"{name_trainer(last, trainers)} was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of "
-            "memory; raise spec.training.resources, then spec.retrainNonce"
+            f"{name_trainer(last, trainers)} was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out "
+            "of memory; raise spec.training.resources, then spec.retrainNonce"
         )
     if last is not None and last.exit_code is not None:
         said = f": {last.termination_message.strip()}" if last.termination_message.strip() else ""

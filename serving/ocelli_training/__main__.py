@@ -79,7 +79,12 @@ def _make_scratch_folder(settings: TrainerSettings) -> Path:
 def _stop_at_signals(scratch: Path) -> StopRequest:
     """Stop when Kubernetes asks for it. An interrupted attempt has no outcome: the Job decides what follows."""
 
+    process = os.getpid()
+
     def end(number: int) -> None:
+        if os.getpid() != process:
+            # A library has forked this process, and ends the child: the scratch folder is still in use.
+            os._exit(_SIGNALLED + number)
         logger.warning("training.stopped", extra={"signal": signal.Signals(number).name})
         shutil.rmtree(scratch, ignore_errors=True)
         # An ordinary exit would wait for threads that are decoding an image.

@@ -17,18 +17,19 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
 
 from ocelli_api.classifier import Accelerator
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.stop_request import StopRequest
-from ocelli_training.worker_watch import ENDED_WELL, WorkerWatch, end_key
+from ocelli_training.worker_watch import ENDED_WELL, Board, WorkerWatch, end_key
 from ocelli_training.workers import (
     FIRST_WORKER,
     WorkerAddress,
@@ -52,6 +53,17 @@ T = TypeVar("T", bound=np.generic)
 logger = logging.getLogger(__name__)
 
 
+class Control(Board, Protocol):
+    """The board of a training, in the process of the first worker."""
+
+    @property
+    def host(self) -> str:
+        """Where it is."""
+
+    def set(self, key: str, value: str, /) -> None:
+        """Write a text."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Membership:
     """What a worker needs to join the others."""
@@ -72,11 +84,11 @@ class Membership:
 class WorkerGroup:
     """The connection of one worker to all others. Its methods block, unless they say otherwise."""
 
-    def __init__(self, membership: Membership, control: torch.distributed.TCPStore, port: int) -> None:
+    def __init__(self, membership: Membership, control: Control, port: int) -> None:
         self._membership, self._control = membership, control
         self._commands = 0
         self._stopped: int | None = None
-        board = torch.distributed.TCPStore(control.host, port, is_master=False, wait_for_workers=False, timeout=_ANSWER_TIMEOUT)
+        board = _open_board(control.host, port, timeout=_ANSWER_TIMEOUT)
         self.watch = WorkerWatch(
             board,
             worker=membership.worker,
@@ -107,7 +119,7 @@ class WorkerGroup:
         with self.watch.connecting(), self._explained():
             torch.distributed.init_process_group(
                 "gloo" if device is Accelerator.CPU else "cpu:gloo,cuda:nccl",
-                store=torch.distributed.PrefixStore("group", self._control),
+                store=PrefixStore("group", self._control),  # type: ignore[arg-type]
                 rank=self.worker,
                 world_size=self.workers,
                 timeout=_COLLECTIVE_TIMEOUT,
@@ -115,7 +127,8 @@ class WorkerGroup:
 
     def share(self, rows: NDArray[T]) -> NDArray[T]:
         """The part of the rows that this worker computes; the parts of all workers are the whole, in order."""
-        return np.array_split(rows, self.workers)[self.worker]
+        part: NDArray[T] = np.array_split(rows, self.workers)[self.worker]
+        return part
 
     def command(self, name: str) -> None:
         """Let all other workers do something. Only for the first worker."""
@@ -313,9 +326,7 @@ async def join_workers(membership: Membership, is_done: Callable[[], Awaitable[b
     raise WorkersMissingError(missing=[FIRST_WORKER], workers=membership.workers, waited_seconds=patience.start_seconds)
 
 
-async def _wait_for_go(
-    membership: Membership, control: torch.distributed.TCPStore, address: WorkerAddress, started: float
-) -> WorkerGroup | None:
+async def _wait_for_go(membership: Membership, control: Control, address: WorkerAddress, started: float) -> WorkerGroup | None:
     """The group, once all workers are there; None: the first worker has ended before that, or time is up."""
     group: WorkerGroup | None = None
     try:
@@ -336,33 +347,32 @@ async def _wait_for_go(
     return group
 
 
-def _listen(host: str) -> tuple[torch.distributed.TCPStore, int]:
+def _listen(host: str) -> tuple[Control, int]:
     """Listen on a free port of that address only."""
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
     listening = socket.create_server((host, 0), family=family)
     port = int(listening.getsockname()[1])
-    control = torch.distributed.TCPStore(
-        host,
-        port,
-        is_master=True,
-        wait_for_workers=False,
-        timeout=_ANSWER_TIMEOUT,
-        master_listen_fd=listening.detach(),
-    )
+    control = _open_board(host, port, timeout=_ANSWER_TIMEOUT, listening=listening.detach())
     return control, port
 
 
-def _call(address: WorkerAddress) -> torch.distributed.TCPStore | None:
+def _call(address: WorkerAddress) -> Control | None:
     """The board of the first worker; None: it does not answer there, or somebody else does."""
     try:
         # The library would try for minutes, and write pages about it.
         socket.create_connection((address.host, address.port), timeout=5).close()
-        control = torch.distributed.TCPStore(
-            address.host, address.port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10)
-        )
+        control = _open_board(address.host, address.port, timeout=timedelta(seconds=10))
         if not control.check([_SESSION]) or control.get(_SESSION).decode() != address.session:
             return None
     except Exception as error:  # OSError, and the library's errors, which have no common class
         logger.info("first_worker.not_reached", extra={"error": str(error).partition("\n")[0]})
         return None
     return control
+
+
+def _open_board(host: str, port: int, *, timeout: timedelta, listening: int | None = None) -> Control:
+    """The board at that address; `listening` is a socket's file descriptor if this process should have it."""
+    board: Control = torch.distributed.TCPStore(  # type: ignore[attr-defined]
+        host, port, is_master=listening is not None, wait_for_workers=False, timeout=timeout, master_listen_fd=listening
+    )
+    return board
