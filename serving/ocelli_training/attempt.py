@@ -73,7 +73,7 @@ async def run_other_worker(
     try:
         await OtherWorker(settings, store, scratch, stop).run()
     except Exception as error:
-        failure = describe_failure(settings.classifier, error)
+        failure = describe_failure(settings.subject, error)
         if not failure.expected:
             logger.exception("training.error")
         logger.warning("worker.failed", extra={"text": failure.message})

@@ -65,6 +65,11 @@ class TrainerSettings(PodSettings):
     """Folder for temporary files. Empty: the system's temporary folder."""
 
     @property
+    def subject(self) -> str:
+        """Whom messages are about: the Classifier, and which of its workers if this is not the first one."""
+        return self.classifier if self.worker == 0 else f"{self.classifier}, worker {self.worker}"
+
+    @property
     def location(self) -> ClassifierLocation:
         """Where the store keeps what belongs to the Classifier."""
         return ClassifierLocation(namespace=self.namespace, classifier_id=self.classifier_id)

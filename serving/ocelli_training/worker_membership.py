@@ -23,7 +23,7 @@ def describe_membership(settings: TrainerSettings, store: ObjectStore, scratch: 
     """The worker that this process is. `scratch` is its folder, which goes when the process ends."""
 
     def abort(error: Exception) -> None:
-        failure = describe_failure(settings.classifier, error)
+        failure = describe_failure(settings.subject, error)
         outcome = Outcome(reason=failure.reason, message=failure.message, revision=settings.revision, attempt=settings.attempt)
         logger.error("worker.aborted", extra={"text": failure.message})
         write_termination_message(settings.termination_message_path, outcome)

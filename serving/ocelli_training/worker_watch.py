@@ -19,6 +19,7 @@ from ocelli_training.workers import FIRST_WORKER, WorkerLostError, WorkerPatienc
 ENDED_WELL = "ended"
 """What the first worker says when the results are stored."""
 _LOOK_SECONDS = 0.25
+_MISSED_BEATS = 5
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,6 @@ class WorkerWatch:
         self._finished = False
         self._protected = 0
         self._released = threading.Event()
-        self._noticed = threading.Event()
         for target in (self._exchange_signs, self._decide):
             threading.Thread(target=target, name=f"workers{target.__name__}", daemon=True).start()
 
@@ -68,12 +68,15 @@ class WorkerWatch:
 
     def explain(self, error: Exception) -> WorkerLostError:
         """The lost worker behind an error of a collective, once it is known which one that is."""
-        self._noticed.wait(self._patience.lost_seconds + 2 * self._patience.beat_seconds)
-        if self._lost is not None:
-            return self._lost
-        other = next(iter(self._seen))
-        logger.warning("workers.connection_broken", extra={"error": str(error)})
-        return WorkerLostError(worker=other, workers=self._workers, fact=f"could not be reached for a moment ({error})")
+        logger.warning("workers.connection_broken", extra={"error": str(error).partition("\n")[0]})
+        deadline = time.monotonic() + self._patience.lost_seconds
+        while self._lost is None:
+            # A connection is closed, so fewer missing signs are enough to say by whom.
+            silent, now = min(self._seen, key=self._seen.__getitem__), time.monotonic()
+            if now - self._seen[silent] > _MISSED_BEATS * self._patience.beat_seconds or now > deadline:
+                self._note(silent, "has closed its connections, and does not respond")
+            time.sleep(_LOOK_SECONDS)
+        return self._lost
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
@@ -144,7 +147,6 @@ class WorkerWatch:
         if self._lost is None:
             self._lost_at = time.monotonic()
             self._lost = WorkerLostError(worker=worker, workers=self._workers, fact=fact)
-            self._noticed.set()
 
 
 def end_key(worker: int) -> str:

@@ -150,7 +150,7 @@ def test_an_error_of_a_collective_is_explained_by_the_lost_worker(scene: Scene) 
     first = scene.watch(0)
     error = first.explain(RuntimeError("Connection closed by peer"))
     assert error.worker == 1
-    assert "has not responded" in str(error)
+    assert "has closed its connections, and does not respond" in str(error)
 
 
 def test_a_released_watch_ends_nothing(scene: Scene) -> None:

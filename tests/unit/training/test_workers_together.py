@@ -98,7 +98,7 @@ def test_when_a_worker_dies_the_others_end_in_time_and_name_it(tmp_path: Path) -
     assert codes[0] == LOST_EXIT_CODE
     assert codes[2] in (LOST_EXIT_CODE, ABORTED_EXIT_CODE)
     message = (tmp_path / "lost-0").read_text()
-    assert message.startswith("worker 1 (of 0 to 2) has not responded for 4 s; all workers end")
+    assert message.startswith("worker 1 (of 0 to 2) has closed its connections, and does not respond; all workers end")
 
 
 def test_workers_that_were_started_again_do_not_use_the_address_of_before(tmp_path: Path) -> None:
