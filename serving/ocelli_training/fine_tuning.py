@@ -269,6 +269,7 @@ class FineTuning:
             "learningRate": recipe.learning_rate,
             "batchSize": recipe.batch_images,
             "mirrored": recipe.mirror,
+            **({} if self._task.group is None else {"workers": self._task.group.workers}),
             "bestEpochs": list(finished.best_epochs),
             "usedEpochs": epochs if improved else 0,
             "improved": improved,

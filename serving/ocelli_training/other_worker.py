@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ocelli_training.revision_store import RevisionStore
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.shared_tuning import IMAGES, RUN, SharedTask, receive_images, receive_run
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError
 from ocelli_training.tuning_run import Step
 from ocelli_training.worker_group import WorkerGroup, join_workers
 from ocelli_training.worker_membership import describe_membership
@@ -75,7 +77,8 @@ class OtherWorker:
                     backbone = asyncio.run_coroutine_threadsafe(loading(), loop).result()
                 elif command == RUN and task is not None and backbone is not None:
                     run = receive_run(group, task, backbone, device=device, threads=self._settings.cpu_count)
-                    with self._stop.resumable():
+                    # All workers have the same error. The first one reports it, and ends; so does this one then.
+                    with self._stop.resumable(), suppress(DivergedError, GpuMemoryError):
                         run.train(partial(self._after_step, group))
         finally:
             if pixels is not None:
