@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,6 @@ from ocelli_api.classifier import Accelerator
 from ocelli_model.backbone import Backbone, load_backbone
 from ocelli_model.engine import available_device, needed_files
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.pixel_file import PixelFile
 from ocelli_training.revision_store import RevisionStore
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.shared_tuning import IMAGES, RUN, SharedTask, receive_images, receive_run
@@ -67,22 +66,19 @@ class OtherWorker:
         torch.set_num_threads(self._settings.cpu_count)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
         task: SharedTask | None = None
-        pixels: PixelFile | None = None
         backbone: Backbone | None = None
-        try:
+        with ExitStack() as stack, self._stop.resumable():
             while (command := group.wait_for_command()) is not None:
                 if command == IMAGES:
                     task, pixels = receive_images(group, self._scratch / "pixels")
-                    loading = partial(self._load, task.backbone_digest)
-                    backbone = asyncio.run_coroutine_threadsafe(loading(), loop).result()
+                    stack.enter_context(pixels)
+                    loading = self._load(task.backbone_digest)
+                    backbone = asyncio.run_coroutine_threadsafe(loading, loop).result()
                 elif command == RUN and task is not None and backbone is not None:
                     run = receive_run(group, task, backbone, device=device, threads=self._settings.cpu_count)
                     # All workers have the same error. The first one reports it, and ends; so does this one then.
-                    with self._stop.resumable(), suppress(DivergedError, GpuMemoryError):
+                    with suppress(DivergedError, GpuMemoryError):
                         run.train(partial(self._after_step, group))
-        finally:
-            if pixels is not None:
-                pixels.close()
 
     def _after_step(self, group: WorkerGroup, step: Step) -> None:
         group.watch.check()

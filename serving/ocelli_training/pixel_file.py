@@ -54,9 +54,5 @@ class PixelFile(AbstractContextManager["PixelFile"]):
             images[position] = np.frombuffer(data, dtype=np.uint8).reshape(self._shape)
         return images
 
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close()
+        self._file.close()

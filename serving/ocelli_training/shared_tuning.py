@@ -64,7 +64,7 @@ def send_images(group: WorkerGroup, task: SharedTask) -> None:
 
 
 def receive_images(group: WorkerGroup, path: Path) -> tuple[SharedTask, PixelFile]:
-    """What the first worker sends; the pixels are in a new file, which the caller closes.
+    """What the first worker sends; the pixels are in a new file, which the caller has to close.
 
     Raises:
         WorkerLostError: see there.

@@ -46,6 +46,7 @@ _STORE_POLL_SECONDS = 1.0
 _ANSWER_TIMEOUT = timedelta(seconds=30)
 _COLLECTIVE_TIMEOUT = timedelta(hours=1)
 """Longer than any wait for a worker that lives, such as one that saves a checkpoint while the store does not answer."""
+_STOPPED = "was asked to stop (SIGTERM), for example because its node is drained"
 _SESSION, _DEVICE, _GO, _COMMAND = "session", "device", "go", "command"
 
 T = TypeVar("T", bound=np.generic)
@@ -141,6 +142,9 @@ class WorkerGroup:
         key = f"{_COMMAND}/{self._commands + 1}"
         while not self.watch.finished:
             self.watch.check()
+            if self._membership.stop.requested:
+                self.announce_end(_STOPPED)
+                self._membership.stop.end()
             try:
                 if self._control.check([key]):
                     self._commands += 1
@@ -213,8 +217,7 @@ class WorkerGroup:
     def check_stopped(self) -> None:
         """Raises WorkerLostError if another worker was asked to stop."""
         if self._stopped is not None and self._stopped != self.worker:
-            fact = "was asked to stop (SIGTERM), for example because its node is drained"
-            raise WorkerLostError(worker=self._stopped, workers=self.workers, fact=fact)
+            raise WorkerLostError(worker=self._stopped, workers=self.workers, fact=_STOPPED)
 
     def release(self) -> None:
         """The first worker goes on alone; the others wait for what becomes of the results."""

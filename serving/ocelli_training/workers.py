@@ -54,9 +54,9 @@ class WorkersMissingError(Exception):
     """Not all workers have started in time. The message is fact and remedy."""
 
     def __init__(self, *, missing: Sequence[int], workers: int, waited_seconds: float) -> None:
-        names = ", ".join(str(worker) for worker in missing)
+        names = ("worker " if len(missing) == 1 else "workers ") + ", ".join(str(worker) for worker in missing)
         super().__init__(
-            f"{'worker' if len(missing) == 1 else 'workers'} {names} (of 0 to {workers - 1}) did not start within {waited_seconds:.0f} s; lower spec.training.workers, "
+            f"{names} (of 0 to {workers - 1}) did not start within {waited_seconds:.0f} s; lower spec.training.workers, "
             "add nodes that have room for all workers at the same time, or name a queue of Kueue in spec.training.queueName, "
             "which starts them together"
         )

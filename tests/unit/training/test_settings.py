@@ -41,7 +41,7 @@ def test_messages_of_another_worker_name_it() -> None:
 
 
 def test_the_address_of_a_worker_is_an_ip_address() -> None:
-    with pytest.raises(SettingsError, match="POD_IP.*an IP address"):
+    with pytest.raises(SettingsError, match=r"POD_IP.*an IP address"):
         parse(BIND_ADDRESS="worker-0.dogs")
 
 
