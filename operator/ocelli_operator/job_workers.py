@@ -29,6 +29,12 @@ def find_decisive(pods: Sequence[ObservedPod]) -> ObservedPod | None:
     return failed or first or find_last(pods)
 
 
+def ends_attempt(pod: ObservedPod) -> bool:
+    """Whether this Pod, which has not failed, shows that the attempt has ended before its Job has. Another worker ends well as
+    soon as the artifact is stored, before the first one has stored the outcome."""
+    return (pod.phase == "Succeeded" or pod.held_open) and (pod.worker == 0 or pod.exit_code != 0)
+
+
 def count_failures(pods: Iterable[ObservedPod]) -> int:
     """How many Pods failed, without workers that ended because of another one."""
     return sum(pod.phase == "Failed" and pod.exit_code != ExitCode.WORKER_LOST for pod in pods)

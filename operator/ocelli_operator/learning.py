@@ -22,6 +22,7 @@ from ocelli_operator.failure import (
 from ocelli_operator.job_workers import (
     count_failures,
     count_running,
+    ends_attempt,
     find_decisive,
     name_log,
     name_pod,
@@ -133,7 +134,9 @@ def plan_learning(snapshot: Snapshot) -> Learning:
     if job.identity.deleting:
         return learning.because(f"training Job {name} is being deleted; it is recreated after that")
     trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
-    if not (job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)):
+    if not (
+        job.finished or any((pod.held_open and ends_attempt(pod)) or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)
+    ):
         return _plan_running(snapshot, learning, job, trainers)
     reported = _find_outcome(snapshot, job, trainers)
     if observed.store_error and (reported is None or reported.succeeded):

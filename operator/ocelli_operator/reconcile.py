@@ -27,6 +27,7 @@ from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
+from ocelli_operator.job_workers import ends_attempt
 from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_names
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
@@ -217,7 +218,7 @@ class Reconciler:
         try:
             if job is not None and not job.finished:
                 trainers = [pod for pod in observed.pods if pod.identity.owner_uid == job.identity.uid]
-                if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
+                if not any(ends_attempt(pod) for pod in trainers):
                     # A trainer that has not started has stored nothing, and a running one only its progress.
                     running = any(pod.phase == "Running" for pod in trainers)
                     progress = await store.load_progress(location, current, attempt) if running else None
