@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from tests.unit.training.tuned_pictures import SmallBody, make_images, make_network, make_run
+from tests.unit.training.tuned_pictures import make_images, make_network, make_run, make_steady_body
 from tests.unit.training.worker_program import ABORTED_EXIT_CODE, KILLED_EXIT_CODE, LOST_EXIT_CODE, PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -48,10 +48,8 @@ def learned(folder: Path, worker: int) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, object]]:
     """Tensors and state of one worker."""
-    body = SmallBody()
-    body.dropout.p = 0.0
     with make_images(tmp_path_factory.mktemp("alone")) as images:
-        run = make_run(images, network=make_network(body))
+        run = make_run(images, network=make_network(make_steady_body()))
         run.train(lambda _: None)
     return run.tensors(), asdict(run.state)
 

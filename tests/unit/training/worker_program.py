@@ -21,7 +21,7 @@ from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_run import Step
 from ocelli_training.worker_group import Membership, WorkerGroup, gather_workers, join_workers
 from ocelli_training.workers import WorkerLostError, WorkerPatience
-from tests.unit.training.tuned_pictures import SmallBody, make_images, make_network, make_run
+from tests.unit.training.tuned_pictures import make_images, make_network, make_run, make_steady_body
 
 KEY = "attempt/first-worker.json"
 PATIENCE = WorkerPatience(start_seconds=60, connect_seconds=30, lost_seconds=4, beat_seconds=0.2, end_seconds=10)
@@ -68,13 +68,10 @@ def _train(folder: Path, group: WorkerGroup, dies_after_steps: int | None) -> No
                 os._exit(KILLED_EXIT_CODE)
             left.pop()
 
-    body = SmallBody()
-    # Workers draw it for their own images.
-    body.dropout.p = 0.0
     scratch = folder / f"worker-{group.worker}"
     scratch.mkdir()
     with make_images(scratch) as images:
-        run = make_run(images, network=make_network(body), sharing=group)
+        run = make_run(images, network=make_network(make_steady_body()), sharing=group)
         run.train(partial(after_step, [None] * (dies_after_steps or 0)))
     group.release()
     safetensors.torch.save_file(run.tensors(), folder / f"tensors-{group.worker}.safetensors")
