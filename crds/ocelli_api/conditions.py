@@ -65,7 +65,8 @@ class TrainedReason(StrEnum):
     """The training Job is running."""
     QUEUED = "Queued"
     """The training Job has not started, or its Pod has not been created. If a quota, a webhook, another object with the same
-    name or the limit on concurrent starts is the cause, the message says so. The operator continues by itself."""
+    name, a limit on concurrent trainings or Kueue is the cause, the message says so. A limit is named with the operator's
+    setting that raises it; of Kueue, the message is its own. The operator continues by itself."""
     UNSCHEDULABLE = "Unschedulable"
     """No node can take the trainer's Pod. The message is the scheduler's."""
     INVALID_DATA = "InvalidData"

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionType, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
-from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_api.polled_sources import needs_poll
+from ocelli_api.revision import definition, own_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.failure import (
     TRAINING_FAILURES,
@@ -28,6 +29,7 @@ from ocelli_operator.job_workers import (
     name_pod,
     name_trainer,
 )
+from ocelli_operator.kueue import describe_admission
 from ocelli_operator.manifests.metadata import job_name, job_names
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
@@ -49,12 +51,15 @@ from ocelli_operator.status import (
     gpu_not_offered_message,
     refusal_message,
     trained,
-    turn_message,
+    training_turn_message,
 )
 from ocelli_operator.workers_policy import plan_workers_policy
 
 PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
+QUEUE_FIRST_POLL_SECONDS = 2.0
+QUEUE_PATIENCE_SECONDS = 30.0
+"""Kueue says why a Job waits some seconds after it was created. Later its message is read every `REFUSED_POLL_SECONDS`."""
 
 _BEFORE_TRAINING = frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})
 
@@ -102,7 +107,7 @@ def plan_learning(snapshot: Snapshot) -> Learning:
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=(*_delete_jobs(snapshot), *_delete_held_open(snapshot)),
         )
-    if spec.pinned_revision is not None and snapshot.current != spec_revision(spec):
+    if spec.pinned_revision is not None and snapshot.current != own_revision(snapshot.classifier):
         if observed.store_error:
             return _wait_for_store(snapshot, status.attempt, f"the artifact of revision {snapshot.current} cannot be looked up")
         return _failed(
@@ -142,6 +147,10 @@ def plan_learning(snapshot: Snapshot) -> Learning:
     if observed.store_error and (reported is None or reported.succeeded):
         message = f"training Job {name} has ended, but its stored result cannot be read: {observed.store_error}"
         return learning.because(message, TrainedReason.TRAINING)
+    if job.finished and job.suspended and not job.succeeded and reported is None:
+        # Its Pod was ended by the suspension, for example by Kueue in favour of another Job.
+        message = f"training Job {name} ended while it was suspended; another attempt follows"
+        return replace(learning.because(message), attempt=attempt + 1, requeue_after_seconds=0.0)
     if reported is not None and not reported.succeeded:
         failure = failed_outcome(spec, reported)
     else:
@@ -177,6 +186,9 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
     observed = snapshot.observed
     if observed.store_error:
         return _wait_for_store(snapshot, learning.attempt, f"the training of revision {snapshot.current} cannot start")
+    if needs_poll(snapshot.classifier) and snapshot.current == own_revision(snapshot.classifier):
+        # What the poll sees is part of the revision: a training that started now would be replaced at once.
+        return learning.because("the training starts after the first poll of its sources, which takes two minutes at most")
     outcome = observed.outcome if snapshot.status.training_revision == snapshot.current else None
     if outcome is not None and not outcome.succeeded:
         return _failed(failed_outcome(snapshot.classifier.spec, outcome), learning.attempt, learning.actions)
@@ -214,8 +226,9 @@ def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
     if refusal is not None and refusal.invalid:
         message = f"{job}: the API server rejects it as invalid: {refusal.message}; correct spec.training"
         return _failed(failed_learning(StalledReason.TRAINING_FAILED, message), learning.attempt, learning.actions)
-    if StartKind.TRAINING not in observed.allowed_starts:
-        message = turn_message(job, f"starts at most {snapshot.settings.trainings_starting_limit} trainings")
+    # A Job for Kueue starts nothing: it is created suspended.
+    if snapshot.classifier.spec.training.queue_name is None and StartKind.TRAINING not in observed.allowed_starts:
+        message = training_turn_message(job, observed.training_limit, snapshot.owner.namespace, snapshot.settings)
         return replace(learning.because(message), waits=frozenset({StartKind.TRAINING}))
     because = f", because an earlier attempt left nothing usable: {observed.store_fault}" if observed.store_fault else ""
     message = f"{job} was created{because}" if refusal is None else f"{job} {refusal.message}"
@@ -239,6 +252,8 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
         message = f"{name} is replaced, because spec.training was changed before its trainer started"
         actions = (*learning.actions, *delete_child(ChildKind.JOB, job.identity, message))
         return replace(learning.because(message), attempt=learning.attempt + 1, actions=actions)
+    if job.suspended:
+        return _plan_suspended(snapshot, learning, job)
     unschedulable = next((pod for pod in alive if pod.unschedulable), None)
     if unschedulable is not None:
         message = (
@@ -274,6 +289,17 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
         return learning
     is_new = job.age_seconds(snapshot.observed.now) < POD_PATIENCE_SECONDS
     return replace(learning, requeue_after_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS)
+
+
+def _plan_suspended(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learning:
+    """Kueue has not admitted the Job yet, or has taken its place back. The Job changes when Kueue admits it."""
+    admission = snapshot.observed.admission
+    is_new = job.age_seconds(snapshot.observed.now) < QUEUE_PATIENCE_SECONDS
+    silent = admission is None or not admission.message
+    return replace(
+        learning.because(f"training Job {job.identity.name} {describe_admission(admission, job.queue)}"),
+        requeue_after_seconds=QUEUE_FIRST_POLL_SECONDS if is_new and silent else REFUSED_POLL_SECONDS,
+    )
 
 
 def _describe_failed_pods(snapshot: Snapshot, trainers: tuple[ObservedPod, ...]) -> str:

@@ -59,6 +59,10 @@ class OperatorMetrics:
         self.starts_waiting = gauge(
             "ocelli_starts_waiting", "Trainings and rollouts that wait for a free start, by kind.", ["kind"]
         )
+        self.trainings_running = gauge(
+            "ocelli_trainings_running",
+            "Trainings that run or are about to, which `OCELLI_TRAININGS_LIMIT` and `OCELLI_NAMESPACE_TRAININGS_LIMIT` limit.",
+        )
         self.leader = gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.")
         self.watch_age_seconds = gauge(
             "ocelli_watch_age_seconds", "Seconds since the most silent watch last received something from the API server."

@@ -25,11 +25,13 @@ from ocelli_api.pods import (
     find_controller,
 )
 from ocelli_api.quantities import parse_quantity
+from ocelli_operator.kueue import KueueAdmission
 from ocelli_operator.manifests.metadata import (
     APPLIED_AS_ANNOTATION,
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
+    QUEUE_LABEL,
     SERVING_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
@@ -56,6 +58,14 @@ class ChildKind(StrEnum):
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
     NETWORK_POLICY = "NetworkPolicy"
+
+
+class TrainingLimit(StrEnum):
+    """What a training waits for if it may not start."""
+
+    STARTING = "Starting"
+    INSTALLATION = "Installation"
+    NAMESPACE = "Namespace"
 
 
 class StartKind(StrEnum):
@@ -100,6 +110,10 @@ class ObservedJob:
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
     created_at: str = ""
+    suspended: bool = False
+    """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
+    queue: str = ""
+    """The LocalQueue of Kueue that its label names; a webhook of Kueue may set it without `spec.training.queueName`."""
     workers: int = 1
 
     def age_seconds(self, now: datetime) -> float:
@@ -235,6 +249,18 @@ class GpuNode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourcePoll:
+    """What one poll of a Classifier's sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents; None if not all of them answered."""
+    fault: str | None = None
+    """Why not everything was seen, with the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything known of one Classifier at one moment."""
 
@@ -267,8 +293,14 @@ class Observed:
     """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
     """What it may start now; everything else waits for its turn."""
+    source_poll: SourcePoll | None = None
+    """The last poll of the sources; None if there was none."""
+    training_limit: TrainingLimit = TrainingLimit.STARTING
+    """The limit that a training waits for, if it may not start."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create a Pod for the current training Job."""
+    admission: KueueAdmission | None = None
+    """What Kueue says about the current training Job, if that is suspended."""
     memory: Memory = field(default_factory=Memory)
     """What earlier reconciles remember."""
 
@@ -297,6 +329,8 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
+        suspended=(manifest.get("spec") or {}).get("suspend") is True,
+        queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
         workers=(manifest.get("spec") or {}).get("completions") or 1,
     )
 

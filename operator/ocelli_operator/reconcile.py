@@ -28,6 +28,8 @@ from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
 from ocelli_operator.job_workers import ends_attempt
+from ocelli_operator.kueue import KueueAdmission
+from ocelli_operator.kueue_workloads import observe_admission
 from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_names
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
@@ -44,7 +46,9 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
-from ocelli_operator.starts import Starts
+from ocelli_operator.source_changes import find_source_occurrences
+from ocelli_operator.source_polls import SourcePolls
+from ocelli_operator.starts import Starts, find_waiting_since
 from ocelli_operator.status import Occurrence, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
@@ -70,6 +74,7 @@ class ReconcilerParts:
     events: EventRecorder
     metrics: OperatorMetrics
     starts: Starts
+    source_polls: SourcePolls
     settings: ChildSettings
     clock: Callable[[], datetime]
 
@@ -102,6 +107,7 @@ class Reconciler:
         starts = self._parts.starts
         if classifier is None:
             starts.forget(key)
+            self._parts.source_polls.forget(key)
             return None
         try:
             return await self._reconcile(key, classifier)
@@ -120,11 +126,15 @@ class Reconciler:
         )
         observed, read_error = await self._read_store(key, observed)
         observed = await self._observe(key, observed)
+        observed = replace(observed, source_poll=self._parts.source_polls.observe(key, classifier))
         store_error = read_error
         # No await from here to the claim, so that no other reconcile can claim the same place.
-        observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
+        starts = self._parts.starts
+        observed = replace(
+            observed, allowed_starts=starts.find_allowed(key), training_limit=starts.find_training_limit(key.namespace)
+        )
         plan = plan_classifier(observed, self._parts.settings)
-        self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
+        starts.note(key, begins=plan.begins, waits=plan.waits, since=find_waiting_since(classifier))
         self._remember(classifier, replace(observed.memory, network_policy_blocked=plan.network_policy_blocked))
         blocked = False
         for action in plan.actions:
@@ -200,7 +210,7 @@ class Reconciler:
         After an error, the artifact is the one in status.
         """
         classifier = observed.classifier
-        status, current = classifier.status, current_revision(classifier.spec)
+        status, current = classifier.status, current_revision(classifier)
         if status.classifier_id is None or classifier.deleted:
             return observed, None
         recorded = next((entry for entry in status.history if entry.revision == current), None)
@@ -252,7 +262,10 @@ class Reconciler:
         view, classifier, pods, pod_refusal = self._parts.view, observed.classifier, observed.pods, ""
         needs_id = classifier.status.classifier_id is None and not classifier.deleted
         job = None if needs_id or classifier.deleted or observed.artifact is not None else _find_job(observed)
-        if job is not None:
+        admission: KueueAdmission | None = None
+        if job is not None and job.suspended and not job.finished and not job.identity.deleting:
+            admission = await observe_admission(self._parts.client, classifier.namespace, job.identity.uid)
+        elif job is not None:
             if job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
             pod_refusal = await find_pod_refusal(self._parts.client, job, pods, self._parts.clock())
@@ -269,6 +282,7 @@ class Reconciler:
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             pod_refusal=pod_refusal,
+            admission=admission,
         )
 
     async def _fresh_trainers(
@@ -476,7 +490,8 @@ class Reconciler:
         self._parts.view.take(CLASSIFIERS, manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
             self._remember(classifier, replace(self._memory(classifier), progress_written_at=self._parts.clock()))
-        for occurrence in find_occurrences(classifier.status, plan.status):
+        transitions = find_occurrences(classifier.status, plan.status)
+        for occurrence in (*transitions, *find_source_occurrences(classifier.status, plan.status)):
             await self._record(classifier, occurrence)
         self._count_failure(classifier, plan)
 
@@ -497,7 +512,7 @@ class Reconciler:
 
 def _find_job(observed: Observed) -> ObservedJob | None:
     """The Job of the attempt that the current revision is in."""
-    classifier, current = observed.classifier, current_revision(observed.classifier.spec)
+    classifier, current = observed.classifier, current_revision(observed.classifier)
     names = job_names(classifier.name, current, next_attempt(classifier.status, current))
     return next((job for job in observed.jobs if job.identity.name in names), None)
 

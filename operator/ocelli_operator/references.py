@@ -7,10 +7,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
-from ocelli_api.revision import current_revision, definition, find_upload_digests
+from ocelli_api.revision import current_revision, definition, find_pinned_digests, find_upload_digests
 from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
@@ -27,7 +27,7 @@ class StoredKey(NamedTuple):
 
     namespace: str
     kind: str
-    """`artifacts`, `trainings` or `uploads`."""
+    """`artifacts`, `trainings`, `sources` or `uploads`."""
     classifier_id: str
     path: tuple[str, ...]
 
@@ -56,7 +56,7 @@ class References:
     trainings: frozenset[tuple[str, int]]
     """Revisions and attempts whose training documents are kept."""
     uploads: frozenset[str] | None
-    """Digests of the uploads that are kept; None if they are unknown, so that all are kept."""
+    """Digests of the uploads and copies of pinned sources that are kept; None if they are unknown, so that all are kept."""
     everything: bool = False
     """Everything is kept, because an object cannot be parsed."""
 
@@ -77,6 +77,7 @@ class References:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
             return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in self.trainings)
+        # A zip that was uploaded may also be pinned at an address: its digest is one for both.
         return self.uploads is None or key.path[0].removesuffix(".zip") in self.uploads
 
 
@@ -150,7 +151,7 @@ class ReferenceReader:
     async def _find_uploads(
         self, live: LiveClassifiers, classifier: Classifier, location: ClassifierLocation, revisions: frozenset[str]
     ) -> frozenset[str] | None:
-        digests = set(find_upload_digests(definition(classifier.spec)))
+        digests = set(_find_digests(definition(classifier.spec)))
         learned = {entry.revision for entry in classifier.status.history}
         for revision in revisions:
             key = location.definition_key(revision)
@@ -173,7 +174,7 @@ class ReferenceReader:
         """The uploads that a stored definition names."""
         if key in self._known:
             return self._known[key][1]
-        digests = find_upload_digests(parse_document(await read_document(self._store, key)))
+        digests = _find_digests(parse_document(await read_document(self._store, key)))
         # Revisions of one Classifier mostly name the same uploads.
         uploads = frozenset(sys.intern(digest) for digest in digests)
         if listed is not None:
@@ -181,10 +182,14 @@ class ReferenceReader:
         return uploads
 
 
+def _find_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    return find_upload_digests(document) | find_pinned_digests(document)
+
+
 def find_revisions(classifier: Classifier) -> frozenset[str]:
     """The revisions of a Classifier that are never pruned: those of its history and those in use."""
     status = classifier.status
-    named = (current_revision(classifier.spec), status.served_revision, status.settled_revision, status.training_revision)
+    named = (current_revision(classifier), status.served_revision, status.settled_revision, status.training_revision)
     return frozenset(revision for revision in named if revision) | {entry.revision for entry in status.history}
 
 

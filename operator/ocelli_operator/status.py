@@ -17,6 +17,8 @@ from ocelli_api.conditions import (
     ReadyReason,
     TrainedReason,
 )
+from ocelli_operator.observed import TrainingLimit
+from ocelli_operator.settings import ChildSettings
 
 _REPORTED_PROMOTIONS = (PromotedReason.GATES_MET, PromotedReason.APPROVED, PromotedReason.AWAITING_APPROVAL)
 _POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
@@ -114,6 +116,17 @@ def refusal_message(sentence: str) -> str:
 def turn_message(child: str, limit: str) -> str:
     """Why a child is not started yet although nothing is wrong. It names no place in the queue: each step would be a write."""
     return f"{child} waits for its turn: this installation {limit} at the same time"
+
+
+def training_turn_message(job: str, limit: TrainingLimit, namespace: str, settings: ChildSettings) -> str:
+    """Why a training Job is not created yet: the limit that is reached, and the operator's setting for it."""
+    if limit is TrainingLimit.NAMESPACE:
+        most = f"namespace {namespace} runs at most {settings.namespace_trainings_limit} trainings at the same time"
+        return f"{job} waits for its turn: {most} (OCELLI_NAMESPACE_TRAININGS_LIMIT)"
+    if limit is TrainingLimit.INSTALLATION:
+        return f"{turn_message(job, f'runs at most {settings.trainings_limit} trainings')} (OCELLI_TRAININGS_LIMIT)"
+    starts = turn_message(job, f"starts at most {settings.trainings_starting_limit} trainings")
+    return f"{starts} (OCELLI_TRAININGS_STARTING_LIMIT)"
 
 
 def gpu_not_offered_message(part: str, setting: str) -> str:

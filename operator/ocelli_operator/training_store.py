@@ -17,7 +17,15 @@ from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, is_judged, owner_key
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    DEFINITION,
+    OUTCOME,
+    PROGRESS,
+    ClassifierLocation,
+    is_image_data,
+    owner_key,
+)
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -104,12 +112,15 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and the judged scores of all revisions. Returns the number of uploads."""
-        uploads = await self._list(location.uploads_prefix)
+        """Delete uploads, copies of sources, and what trainings computed of single images.
+
+        Returns the number of uploads and copies.
+        """
+        uploads = [*await self._list(location.uploads_prefix), *await self._list(location.sources_prefix)]
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
             for item in await self._list(location.artifacts_prefix):
-                if is_judged(item.key):
+                if is_image_data(item.key):
                     await self._writing.ask(partial(self._store.delete, item.key))
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))

@@ -20,7 +20,7 @@ from ocelli_api.conditions import (
     merge_conditions,
 )
 from ocelli_api.outcome import TuningProgress
-from ocelli_api.revision import spec_revision, training_hash
+from ocelli_api.revision import own_revision, training_hash
 from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
 from ocelli_operator.gates import Judgement, find_promotion
@@ -125,7 +125,7 @@ def _judge(
         reconciling = true(ReconcilingReason.ROLLING_OUT, message)
         ready = false(ReadyReason.NO_SERVER_READY, message)
     else:
-        own = spec_revision(snapshot.classifier.spec)
+        own = own_revision(snapshot.classifier)
         pinned = "" if current == own else f" (pinned by spec.pinnedRevision; the spec itself describes revision {own})"
         notes = "".join(f"; {note}" for note in rollout.notes)
         ready = true(ReadyReason.SERVED, f"revision {current} serves all requests{pinned}{notes}")
@@ -134,7 +134,7 @@ def _judge(
             remedy = f"; {failure.message}"
         elif served != current or learning.artifact is None:
             remedy = f"; {ready.message}"
-        elif current != spec_revision(snapshot.classifier.spec):
+        elif current != own_revision(snapshot.classifier):
             remedy = ", or pin another revision"
         else:
             remedy = ", or raise spec.retrainNonce to train it again"

@@ -25,7 +25,7 @@ from ocelli_api.conditions import ConditionType
 from ocelli_api.export import ExportFormat, ExportPart
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
-from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
+from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import (
     ClassifierChangedError,
@@ -280,8 +280,8 @@ class Classifiers:
         was ever served, or the store has lost the definition.
         """
         is_settled = lifecycle(classifier) in _SETTLED
-        revision = classifier.status.served_revision if is_settled else current_revision(classifier.spec)
-        if revision is not None and revision != spec_revision(classifier.spec):
+        revision = classifier.status.served_revision if is_settled else current_revision(classifier)
+        if revision is not None and revision != own_revision(classifier):
             class_names = await self._definitions.class_names(_location(classifier), revision)
             if class_names is not None:
                 return class_names
@@ -290,7 +290,7 @@ class Classifiers:
     async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
         """The served definition; the spec where nothing was ever served; None where the store has lost the definition."""
         revision = classifier.status.served_revision
-        if revision is None or revision == spec_revision(classifier.spec):
+        if revision is None or revision == own_revision(classifier):
             return classifier.spec
         return await self._definitions.read(_location(classifier), revision)
 

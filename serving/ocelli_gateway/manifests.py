@@ -101,6 +101,7 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
         "spec": {
             "classes": learned["classes"],
             "negativeExamples": learned.get("negativeExamples"),
+            "corrections": learned.get("corrections"),
             "model": {
                 "backbone": spec.model.backbone,
                 "strategy": str(spec.model.strategy),

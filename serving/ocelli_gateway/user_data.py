@@ -1,10 +1,9 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted, as are the judged scores of their images: later trainings
-do not use them, and existing models stay.
-Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
-deletion that was interrupted can be repeated. It must not know HTTP.
+object and in every stored definition, and their bytes are deleted, as is what trainings computed of their images: later
+trainings do not use them, and existing models stay. Stored zips that nothing refers to are deleted as well, because the
+customer of a replaced or refused retrain is unknown. A deletion that was interrupted can be repeated. It must not know HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_judged
+from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class UserData:
             if key not in _upload_keys(location, now.spec):
                 await self._objects.delete(key)
                 deleted += 1
-        # A trainer that has just ended may have stored a definition that it read earlier, and scores.
+        # A trainer that has just ended may have stored a definition that it read earlier, and data about images.
         await self._erase_in_definitions(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
@@ -92,14 +91,13 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """Also deletes the judged scores of the customer's images. Returns the uploads that the stored definitions still
-        refer to."""
+        """Also deletes data about the customer's images. Returns the uploads that stored definitions still refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
             for item in await self._objects.list_objects(prefix):
                 if item.key.rsplit("/", 1)[-1] == DEFINITION:
                     named |= await self._erase_in_definition(item.key, customer)
-                elif is_judged(item.key, customer):
+                elif is_image_data(item.key, customer):
                     await self._objects.delete(item.key)
         return named
 

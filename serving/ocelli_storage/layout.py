@@ -2,13 +2,17 @@
 
     backbones/<digest>/…                                          written by the installation only, readable by all
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
+    tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the scores of
-                                                                  its images are below `judged/`, those of each customer's
-                                                                  images in a file of their own, so that erasing is complete
+                                                                  network, if it has one, is below `network/`; what was
+                                                                  computed of single images is below `image-data/`, that of
+                                                                  each customer's images in `image-data/customer-<key>/`, so
+                                                                  that whoever erases images deletes files: the judged
+                                                                  scores, and, for the revision trained last, the feature
+                                                                  cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -25,9 +29,10 @@ from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 TENANTS = "tenants"
 BACKBONES = "backbones"
 UPLOADS = "uploads"
+SOURCES = "sources"
 TRAININGS = "trainings"
 ARTIFACTS = "artifacts"
-KINDS = (UPLOADS, TRAININGS, ARTIFACTS)
+KINDS = (UPLOADS, SOURCES, TRAININGS, ARTIFACTS)
 """The kinds of objects of a classifier. Each has a folder in the tenant's folder."""
 ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
@@ -36,11 +41,13 @@ OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
-JUDGED = "judged"
+IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
+
+
 _CUSTOMER = "customer-"
 
 
@@ -52,9 +59,9 @@ class ClassifierLocation:
     classifier_id: str
 
     @property
-    def prefixes(self) -> tuple[str, str, str]:
-        """The prefixes of all its objects: uploads, trainings, artifacts."""
-        return (self.uploads_prefix, self.trainings_prefix, self.artifacts_prefix)
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of all its objects."""
+        return tuple(self._prefix(kind) for kind in KINDS)
 
     @property
     def artifacts_prefix(self) -> str:
@@ -65,12 +72,20 @@ class ClassifierLocation:
         return self._prefix(UPLOADS)
 
     @property
+    def sources_prefix(self) -> str:
+        return self._prefix(SOURCES)
+
+    @property
     def trainings_prefix(self) -> str:
         return self._prefix(TRAININGS)
 
     def upload_key(self, sha256: str) -> str:
         """Key of the uploaded zip with that digest (hex)."""
         return f"{self._prefix(UPLOADS)}/{sha256}.zip"
+
+    def source_key(self, sha256: str) -> str:
+        """Key of the copy of a pinned source with that digest (hex)."""
+        return f"{self._prefix(SOURCES)}/{sha256}"
 
     def training_key(self, revision: str, attempt: int, file: str) -> str:
         """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
@@ -88,14 +103,14 @@ class ClassifierLocation:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
 
-    def judged_prefix(self, revision: str) -> str:
-        """Prefix of the judged scores of a revision."""
-        return self.artifact_key(revision, JUDGED)
+    def image_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single images, and that is erased with them."""
+        return self.artifact_key(revision, IMAGE_DATA)
 
-    def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the images of one customer (by key), or of all images without a customer."""
-        file = "images" if customer is None else f"{_CUSTOMER}{customer}"
-        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+    def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the images of one customer (by key), or about all images without a customer."""
+        folder = "" if customer is None else f"{_CUSTOMER}{customer}/"
+        return f"{self.image_data_prefix(revision)}/{folder}{file}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -109,10 +124,13 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's images, or (None) of any images."""
-    folder, _, file = key.rpartition("/")
-    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
+def is_image_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about images: of this customer's, or (None) of any."""
+    parts = key.split("/")
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…
+    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [IMAGE_DATA]:
+        return False
+    return customer is None or parts[6:7] == [f"{_CUSTOMER}{customer}"]
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -228,12 +228,13 @@ class FineTuning:
                     loss=round(step.loss, 6),
                 )
             )
+            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved. Another
+            # worker that was asked to stop ends after this step as well.
             group = task.group
-            # Another worker that was asked to stop ends after this step as well.
             stopping = self._stop.requested if group is None else group.is_stopping
             if stopping or self._checkpoints.is_due:
                 self._save(run)
-            if group is None or stopping:
+            if stopping:
                 self._stop.end()
             if group is not None:
                 group.check_stopped()

@@ -14,14 +14,13 @@ import numpy as np
 from ocelli_api.outcome import Comparison
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.features import PRECISION
 from ocelli_training.judged import Judged, judge
 from ocelli_training.label_errors import LabelErrors, class_probabilities, find_label_errors, find_outliers
 from ocelli_training.learned import Learned
-from ocelli_training.learner import TrainingData
 from ocelli_training.report import image_name
 from ocelli_training.served_baseline import NewImages, compare_with_served
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.training_data import TrainingData
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +67,9 @@ async def judge_learned(
         # A served revision may have the installed backbone, which was used here too, or a network of its own.
         new = NewImages(
             pixels=data.pixels,
-            numbers=data.judged_numbers,
+            numbers=data.numbers,
             preprocessing=learned.metadata.preprocessing,
             features={item.metadata.digest: item.judged_features for item in (linear or learned, learned)},
-            precision=PRECISION,
             threads=settings.cpu_count,
             scratch=scratch,
         )

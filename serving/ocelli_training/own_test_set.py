@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec
+from ocelli_api.classifier import ClassifierSpec, Correction
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
 from ocelli_training.evaluate import Evaluation, Protocol, evaluate
 from ocelli_training.fit import Fit
@@ -44,13 +44,18 @@ def find_test_sets(definition: ClassifierSpec) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-def build_test_set(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]], learned: Dataset) -> TestSet | None:
+def build_test_set(
+    sets: Sequence[ExampleSet],
+    readings: Sequence[Sequence[SourceReading]],
+    learned: Dataset,
+    corrections: Sequence[Correction] = (),
+) -> TestSet | None:
     """The test set without images that are also examples; None where there are no sets."""
     if not sets:
         return None
     examples = tuple(
         replace(example, set_index=learned.class_names.index(sets[example.set_index].class_name or ""))
-        for example in build_dataset(sets, readings).examples
+        for example in build_dataset(sets, readings, corrections).examples
     )
     known = {example.digest for example in learned.examples}
     return _split(tuple(sets), examples, [example.digest in known for example in examples])
@@ -67,8 +72,6 @@ class TestImages:
     """float32[M, D]: of the whole images."""
     groups: NDArray[np.intp]
     """intp[M]: equal for near duplicates."""
-    rows: NDArray[np.intp]
-    """intp[M]: of each image among all that were read, in the order: examples, test set with images that are left out now."""
 
     @classmethod
     def build(
@@ -81,7 +84,6 @@ class TestImages:
             test_set=replace(split, excluded=(*test_set.excluded, *split.excluded)),
             features=features[~is_known],
             groups=groups[~is_known],
-            rows=learned_count + np.flatnonzero(~is_known),
         )
 
     def evaluate(self, fit: Fit, class_names: Sequence[str], has_negatives: bool) -> Evaluation:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
-from ocelli_storage.archives import EXAMPLE_KINDS, SkippedEntry
-from ocelli_storage.image_file import ImageError, open_image
+from ocelli_storage.archives import SkippedEntry
+from ocelli_storage.image_file import ImageError
 from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.source_reader import SourceReader
@@ -26,6 +26,10 @@ from ocelli_training.sources import FetchedSource, SourceError
 
 _Entries: TypeAlias = list[tuple[str, str | SkippedEntry]]
 """The name of each entry of a source, with the digest of its bytes or why it is skipped."""
+
+
+_Sides: TypeAlias = tuple[int, int]
+"""See `FileReading.sides`."""
 
 
 class SourcesError(Exception):
@@ -37,6 +41,15 @@ class SourcesError(Exception):
         """The error that decides whether the training is retried: a permanent one, if there is any."""
 
 
+class PendingImage(Protocol):
+    """An opened image, to be decoded once."""
+
+    @property
+    def sides(self) -> _Sides: ...
+
+    def decode(self) -> NDArray[np.uint8]: ...
+
+
 class ImageReader:
     """Reads all images of sources into a `PixelFile`."""
 
@@ -44,22 +57,26 @@ class ImageReader:
         self,
         *,
         sources: SourceReader,
-        decode: Callable[[bytes], NDArray[np.uint8]],
+        open_image: Callable[[bytes], PendingImage],
         pixels: PixelFile,
         decoding_threads: int,
+        known_sides: Callable[[str], _Sides | None] = lambda digest: None,
     ) -> None:
-        """`decode` turns the bytes of an image into pixels of the file's size, or raises `ImageError`."""
+        """`open_image` opens the bytes of an image, whose pixels have the size of the file; it or `decode` raises `ImageError`.
+        `known_sides` are those of images whose pixels are not needed, by digest: these are not decoded.
+        """
         self._sources = sources
-        self._decode = decode
+        self._open_image = open_image
+        self._known_sides = known_sides
         self._pixels = pixels
-        self._decoded: dict[str, int | ImageFault] = {}
+        self._decoded: dict[str, tuple[int, _Sides] | ImageFault] = {}
+        """By digest: the number in the pixel file, and the sides."""
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         # Images wait for a decoder in memory: this limits how many, for any number of sources.
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
-        self._sides: dict[str, tuple[int, int] | None] = {}
 
     async def read(
         self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
@@ -90,12 +107,10 @@ class ImageReader:
             readings[set_index].append(SourceReading(source=source, files=files))
         return tuple(tuple(set_readings) for set_readings in readings)
 
-    def pixel_number(self, digest: str) -> int:
-        """The number in the `PixelFile` of the usable image with that digest."""
-        number = self._decoded[digest]
-        if isinstance(number, ImageFault):
-            raise KeyError(digest)
-        return number
+    @property
+    def pixel_numbers(self) -> Mapping[str, int]:
+        """By digest, the number in the `PixelFile` of each usable image that was decoded."""
+        return {digest: result[0] for digest, result in self._decoded.items() if not isinstance(result, ImageFault)}
 
     def close(self) -> None:
         """Stop reading and decoding."""
@@ -120,10 +135,8 @@ class ImageReader:
                     entries.append((item.name, item))
                 else:
                     digest = hashlib.sha256(item.data).hexdigest()
-                    if digest not in self._sides:
-                        self._sides[digest] = _read_sides(item.data)
                     entries.append((item.name, digest))
-                    future = self._decode_once(digest, item.data)
+                    future = None if self._known_sides(digest) else self._decode_once(digest, item.data)
                     if future is not None:
                         futures.append(future)
                 on_progress(len(entries) / images.candidates)
@@ -143,27 +156,21 @@ class ImageReader:
 
     def _decode_image(self, digest: str, data: bytes) -> None:
         try:
-            self._decoded[digest] = self._pixels.append(self._decode(data))
+            image = self._open_image(data)
+            self._decoded[digest] = self._pixels.append(image.decode()), image.sides
         except ImageError as error:
             self._decoded[digest] = error.kind
 
     def _describe(self, name: str, entry: str | SkippedEntry) -> FileReading:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
-        result = self._decoded[entry]
-        if isinstance(result, ImageFault):
-            return FileReading(name=name, fault=result)
-        return FileReading(name=name, digest=entry, sides=self._sides[entry])
-
-
-def _read_sides(data: bytes) -> tuple[int, int] | None:
-    """See `FileReading.sides`."""
-    try:
-        with open_image(data, EXAMPLE_KINDS) as image:
-            return min(image.width, image.height), max(image.width, image.height)
-    except ImageError:
-        # The decoder reports it.
-        return None
+        sides = self._known_sides(entry)
+        if sides is None:
+            result = self._decoded[entry]
+            if isinstance(result, ImageFault):
+                return FileReading(name=name, fault=result)
+            sides = result[1]
+        return FileReading(name=name, digest=entry, sides=sides)
 
 
 async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:

@@ -20,6 +20,7 @@ from ocelli_api.outcome import Comparison
 from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact
 from ocelli_storage.archives import shown_name
+from ocelli_training.corrections import CorrectionCounts
 from ocelli_training.dataset import Dataset, Example
 from ocelli_training.evaluate import Evaluation, Protocol
 from ocelli_training.fit import Recipe
@@ -56,6 +57,7 @@ class Report:
     artifact: Mapping[str, Any]
     """See `describe_artifact`."""
     dataset: Dataset
+    corrections: CorrectionCounts
     recipe: Recipe
     evaluation: Evaluation
     groups: NDArray[np.intp]
@@ -87,6 +89,7 @@ class Report:
             "data": {
                 "images": len(examples),
                 "sets": [report.to_json() for report in self.dataset.reports],
+                "corrections": self.corrections.to_json(),
                 "nearDuplicatesCount": len(near_duplicates),
                 "nearDuplicates": [
                     {"image": image_name(example), "oldest": image_name(oldest)}
@@ -96,8 +99,10 @@ class Report:
                 "conflicts": [
                     {
                         "image": image_name(image),
+                        "sha256": image.digest,
                         "class": self._class_name(image),
                         "nearDuplicate": image_name(near_duplicate),
+                        "nearDuplicateSHA256": near_duplicate.digest,
                         "nearDuplicateClass": self._class_name(near_duplicate),
                     }
                     for image, near_duplicate in conflicts[:NEAR_DUPLICATES_REPORTED]
@@ -107,6 +112,7 @@ class Report:
                 "suspectedLabelErrors": [
                     {
                         "image": image_name(examples[suspect.row]),
+                        "sha256": examples[suspect.row].digest,
                         "class": self._class_name(examples[suspect.row]),
                         "probability": round(suspect.given_probability, _DECIMALS),
                         "suggestedClass": self.dataset.reports[suspect.suggested].example_set.class_name,
@@ -116,7 +122,11 @@ class Report:
                 ],
                 "outliersCount": len(self.outliers),
                 "outliers": [
-                    {"image": image_name(examples[row]), "class": self._class_name(examples[row])}
+                    {
+                        "image": image_name(examples[row]),
+                        "sha256": examples[row].digest,
+                        "class": self._class_name(examples[row]),
+                    }
                     for row in self.outliers[:OUTLIERS_REPORTED]
                 ],
                 "sides": _describe_sides(examples),

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import parse_spec
-from ocelli_api.revision import definition_sources
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, save_backbone
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
+from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_training.feature_cache import FeatureCache
+from ocelli_training.image_data import find_erased_customers
 from ocelli_training.judged import Judged, save_judged
 from ocelli_training.learned import OwnNetwork
 from ocelli_training.report import Report, render_page
@@ -41,12 +42,11 @@ class DefinitionError(Exception):
 class Results:
     """What is stored of a training."""
 
-    definition: Mapping[str, Any]
-    """As it was read when the training started."""
     judged: Mapping[str | None, Judged]
     """By customer, see `split_by_customer`."""
     report: Report
     artifact: Artifact
+    features: FeatureCache
     network: OwnNetwork | None = None
     """The artifact's own network; None: it uses an installed backbone."""
 
@@ -85,19 +85,28 @@ class RevisionStore:
             return None
 
     async def save(self, results: Results) -> None:
-        """Save the results, the artifact last: once `artifact.json` exists, the revision counts as trained."""
+        """Save the results. Once `artifact.json` exists, the revision counts as trained.
+
+        The feature cache is last: a revision is complete without it, and it must not use up a quota.
+        """
         report = results.report.to_json()
-        erased = find_erased_customers(results.definition, await self._save_definition())
+        erased = find_erased_customers(await self._save_definition())
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
-        # Erased since the definition was read above.
-        for customer in find_erased_customers(results.definition, await self.load_definition()):
-            await self._store.delete(self._location.judged_key(self._revision, customer))
         await self._put(REPORT, _json(report))
         await self._put(REPORT_PAGE, render_page(report).encode())
         if results.network is not None:
             await self._save_network(results.network.metadata, results.network.files)
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
+        await results.features.save(self._revision, erased)
+        await self.delete_erased()
+
+    async def delete_erased(self) -> None:
+        """Delete image data of customers that were erased while it was saved."""
+        erased = find_erased_customers(await self.load_definition())
+        for item in await self._store.list_objects(self._location.image_data_prefix(self._revision)) if erased else ():
+            if any(is_image_data(item.key, customer) for customer in erased):
+                await self._store.delete(item.key)
 
     async def save_pretrained(self, made: PretrainedClassifier) -> None:
         """Save a pretrained classifier with its own network."""
@@ -124,13 +133,6 @@ class RevisionStore:
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
-
-
-def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Customers with a source that was erased between two readings of a definition."""
-    sources = zip(definition_sources(before), definition_sources(after), strict=False)
-    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
-    return frozenset(customer for customer in found if customer)
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -9,8 +9,22 @@ from pathlib import Path
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
 from ocelli_api.pods import Environment
-from ocelli_api.settings import FOLDER, NETWORKS, TEMPORARY_FOLDER, SettingType, number, optional, setting
+from ocelli_api.settings import (
+    BUCKETS,
+    CERTIFICATES,
+    FOLDER,
+    NETWORKS,
+    PROXY,
+    SWITCH,
+    TEMPORARY_FOLDER,
+    SettingType,
+    group,
+    number,
+    optional,
+    setting,
+)
 from ocelli_storage.layout import ClassifierLocation
+from ocelli_training.cloud_identity import CloudIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +75,17 @@ class TrainerSettings(PodSettings):
     """Private networks that sources may be fetched from."""
     sources_denied_networks: str = setting(Environment.SOURCES_DENIED_NETWORKS, NETWORKS, "")
     """Networks that sources must not be fetched from, even if they are public or allowed."""
+    sources_proxy: str = setting(Environment.SOURCES_PROXY, PROXY, "")
+    """Proxy for everything that sources are fetched from. Empty: there is none."""
+    sources_certificates: str = setting(Environment.SOURCES_CERTIFICATES, CERTIFICATES, "")
+    """Certificates of authorities that servers of sources may have, in addition to the usual ones."""
+    sources_cache: bool = setting(Environment.SOURCES_CACHE, SWITCH, "false")
+    """Whether copies of pinned sources are kept in the object store."""
+    sources_identity_buckets: frozenset[str] = setting(Environment.SOURCES_IDENTITY_BUCKETS, BUCKETS, "")
+    """Buckets that sources without a Secret read with the cloud identity of the Pod."""
+    cloud_identity: CloudIdentity = group(CloudIdentity)
+    source_secrets_folder: Path | None = setting(Environment.SOURCE_SECRETS_FOLDER, optional(FOLDER), "")
+    """Folder of the Secrets of sources. Empty: no source has one."""
     scratch_folder: Path = setting(Environment.SCRATCH_FOLDER, TEMPORARY_FOLDER, "")
     """Folder for temporary files. Empty: the system's temporary folder."""
 

@@ -345,6 +345,16 @@ def test_retrain_keeps_the_test_set_and_the_gates(stage: Stage, client: V3Client
     assert spec["promotion"]["maxAccuracyDrop"] == "0.02"
 
 
+def test_retrain_keeps_corrections(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    manifest = stage.classifier(classifier_id)
+    manifest["spec"]["corrections"] = [{"image": "d" * 64, "class": "owl"}]
+    stage.put_classifier(manifest)
+    stage.finish_training(classifier_id)
+    assert client.retrain(classifier_id, STORK).status_code == 200
+    assert stage.classifier(classifier_id)["spec"]["corrections"] == [{"image": "d" * 64, "class": "owl"}]
+
+
 def test_retrain_that_a_gate_refused_shows_the_figures_and_the_served_classes(stage: Stage, client: V3Client) -> None:
     classifier_id = client.ready()
     client.retrain(classifier_id, STORK)

@@ -148,13 +148,13 @@ def test_images_of_the_customer_are_deleted_from_object_store_and_definitions(st
     assert {bool(source.get("erased")) for source in stored if source.get("customer")} == {True}
 
 
-def test_judged_scores_of_the_customers_images_are_deleted(stage: Stage, client: V3Client) -> None:
+def test_what_was_computed_of_the_customers_images_is_deleted(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mixed")
     retrain_for_customer(client, identity)
     stage.finish_training(identity)
     location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
-    kept = [location.judged_key("0" * 10, customer) for customer in (None, customer_key("another"))]
-    erased = [location.judged_key(revision, customer_key(CUSTOMER)) for revision in ("0" * 10, "1" * 10)]
+    kept = [location.image_data_key("0" * 10, customer, "features.bin") for customer in (None, customer_key("another"))]
+    erased = [location.image_data_key(revision, customer_key(CUSTOMER), "features.bin") for revision in ("0" * 10, "1" * 10)]
     for key in (*kept, *erased):
         (stage.store_folder / key).parent.mkdir(parents=True, exist_ok=True)
         (stage.store_folder / key).write_bytes(b"scores")

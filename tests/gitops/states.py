@@ -56,6 +56,7 @@ STATES = {
     "training": WAITS,
     "training-unschedulable": WAITS,
     "training-over-quota": WAITS,
+    "training-queued": WAITS,
     "rolling-out": WAITS,
     "rollout-unschedulable": WAITS,
     "ready": READY,
@@ -84,6 +85,9 @@ STATES = {
     "not-comparable": FAILED,
     "awaiting-approval": APPROVAL,
     "approved": READY,
+    # Fine-tuning.
+    "fine-tuning": WAITS,
+    "not-improved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -25,7 +25,7 @@ from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPla
 from ocelli_api.lifecycle import lifecycle
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.prediction import ClassScore, Prediction
-from ocelli_api.revision import current_revision, definition, spec_revision, training_hash
+from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, NetworkKind, Precision, Weights
 from ocelli_model.heads import Heads
@@ -313,7 +313,7 @@ def describe_spec(document: Document) -> Document:
     assert definition(parse_spec(definition(spec))) == definition(spec)
     return {
         "revision": spec_revision(spec),
-        "current": current_revision(spec),
+        "current": spec.pinned_revision or spec_revision(spec),
         "training": training_hash(spec.training),
         "definition": definition(spec),
     }

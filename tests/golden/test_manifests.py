@@ -89,6 +89,11 @@ def build_placed_job() -> Manifest:
     return build_training_job(make_owner(training=training), FULL_SETTINGS, Attempt(revision=REVISION, number=7))
 
 
+def build_queued_job() -> Manifest:
+    attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
+    return build_training_job(make_owner(training={"queueName": "gpus"}), GPU, attempt)
+
+
 def build_gpu_job() -> Manifest:
     """`Auto` that chose a GPU."""
     attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
@@ -100,6 +105,23 @@ def build_workers_job() -> Manifest:
     attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
     owner = make_owner(model={"strategy": "FineTune"}, training={"workers": 2})
     return build_training_job(owner, GPU, attempt)
+
+
+def build_job_with_secrets() -> Manifest:
+    """Sources with Secrets, one of them twice, and everything that an installation sets for sources."""
+    settings = load_settings(
+        ChildSettings,
+        {
+            "OCELLI_STORE_URL": "file:///store",
+            "OCELLI_SOURCES_PROXY": "http://proxy.example.com:3128",
+            "OCELLI_SOURCES_IDENTITY_BUCKETS": "s3://training,gs://pictures",
+            "OCELLI_SOURCES_CACHE": "true",
+        },
+    )
+    names = ("s3-read", "web", "s3-read")
+    examples = [{"url": f"s3://training/{number}.zip", "secretRef": {"name": name}} for number, name in enumerate(names)]
+    classes = [{"name": "beagle", "examples": examples}, {"name": "husky", "examples": []}]
+    return build_training_job(make_owner(classes=classes), settings, FIRST)
 
 
 def build_gpu_deployment() -> Manifest:
@@ -124,6 +146,8 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
         make_owner(serving=PLACED), SETTINGS, InferenceServers(revision=REVISION, replicas=3)
     ),
     "training_job_gpu": build_gpu_job,
+    "training_job_secrets": build_job_with_secrets,
+    "training_job_queued": build_queued_job,
     "inference_deployment_gpu": build_gpu_deployment,
     "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, FIRST),
     "training_job_workers": build_workers_job,

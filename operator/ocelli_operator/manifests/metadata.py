@@ -27,6 +27,8 @@ SERVING_HASH_ANNOTATION = f"{GROUP}/serving-hash"
 have changed what is desired."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Kueue's label on a Job: the LocalQueue that it waits in."""
 WORKER_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """On the Pods of an Indexed Job, set by Kubernetes: the number of the worker."""
 JOB_NAME_LIMIT = 63

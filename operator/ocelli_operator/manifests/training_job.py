@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
 from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
 from ocelli_api.revision import training_hash
+from ocelli_api.source_secrets import SOURCE_SECRET_KEYS, SOURCE_SECRETS_FOLDER, find_secret_names
 from ocelli_operator.manifests.metadata import (
     ATTEMPT_LABEL,
+    QUEUE_LABEL,
     TRAINING_HASH_ANNOTATION,
     ChildOwner,
     build_labels,
@@ -33,6 +36,8 @@ KILLED_EXIT_CODE = 137
 """128 + SIGKILL: with a memory limit nearly always out of memory, which another try would be as well."""
 FINAL_EXIT_CODES = (int(ExitCode.INVALID_DATA), int(ExitCode.MISCONFIGURED), KILLED_EXIT_CODE)
 """The Job does not retry after one of these."""
+_SIGTERM_EXIT_CODE = 143
+"""128 + SIGTERM. A Job that Kueue suspends loses its Pod without the condition `DisruptionTarget`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +59,9 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
 
     Several workers are the Pods of an Indexed Job. Those that end because another one was lost do not count as retries either.
+
+    A Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook, Kueue
+    would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -68,38 +76,46 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     placement = build_placement(training, settings.gpu, attempt.accelerator)
     needs = PodNeeds(store_audience=STORE_AUDIENCE, scratch_size=settings.trainer_scratch_size)
     pod_spec = build_pod_spec(container, placement, settings, needs)
+    secret_names = find_secret_names(owner.classifier.spec.sources)
+    if secret_names:
+        _mount_secrets(pod_spec, secret_names)
     pod_spec["restartPolicy"] = "Never"
     # On the Pod, not on the Job: it starts when a node has accepted the Pod, so waiting for a GPU or a quota does not count.
     pod_spec["activeDeadlineSeconds"] = training.active_deadline_seconds
     if training.priority_class_name:
         pod_spec["priorityClassName"] = training.priority_class_name
+    queued: Manifest = {}
+    ignored = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    if training.queue_name is not None:
+        metadata["labels"] = {**labels, QUEUE_LABEL: training.queue_name}
+        queued = {"suspend": True}
+        ignored.append(_build_exit_code_rule("Ignore", [_SIGTERM_EXIT_CODE]))
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": metadata,
         "spec": {
             **build_completions(training.workers),
+            **queued,
             "backoffLimit": training.backoff_limit,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    *ignored,
                     *build_worker_rules(training.workers),
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": TRAINER_CONTAINER,
-                            "operator": "In",
-                            "values": list(FINAL_EXIT_CODES),
-                        },
-                    },
+                    _build_exit_code_rule("FailJob", FINAL_EXIT_CODES),
                 ]
             },
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod_spec},
         },
     }
+
+
+def _build_exit_code_rule(action: str, exit_codes: Iterable[int]) -> Manifest:
+    on_exit_codes = {"containerName": TRAINER_CONTAINER, "operator": "In", "values": list(exit_codes)}
+    return {"action": action, "onExitCodes": on_exit_codes}
 
 
 def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attempt) -> Manifest:
@@ -113,6 +129,11 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SCRATCH_FOLDER: SCRATCH_PATH,
         Environment.SOURCES_ALLOWED_NETWORKS: settings.sources_allowed_networks,
         Environment.SOURCES_DENIED_NETWORKS: settings.sources_denied_networks,
+        Environment.SOURCES_PROXY: settings.sources_proxy,
+        Environment.SOURCES_CERTIFICATES: settings.sources_certificates,
+        Environment.SOURCES_CACHE: "true" if settings.sources_cache else "",
+        Environment.SOURCES_IDENTITY_BUCKETS: ",".join(sorted(settings.sources_identity_buckets)),
+        Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
     resources = training.resources or settings.trainer_resources
@@ -125,6 +146,27 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
+
+
+def _mount_secrets(pod_spec: Manifest, names: Sequence[str]) -> None:
+    """Mount the Secrets of sources, each in a folder of its own.
+
+    Only the keys for sources are mounted, so that a Secret of another purpose stays unknown to the trainer. A Secret that is
+    missing must not keep the Pod from starting: the trainer then says which one.
+    """
+    sources = [
+        {
+            "secret": {
+                "name": name,
+                "optional": True,
+                "items": [{"key": key, "path": f"{name}/{key}"} for key in SOURCE_SECRET_KEYS],
+            }
+        }
+        for name in names
+    ]
+    pod_spec["volumes"].append({"name": "source-secrets", "projected": {"sources": sources}})
+    mount = {"name": "source-secrets", "mountPath": SOURCE_SECRETS_FOLDER, "readOnly": True}
+    pod_spec["containers"][0]["volumeMounts"].append(mount)
 
 
 def _requested_accelerator(asked: Accelerator, accelerator: Accelerator) -> Accelerator:

@@ -485,7 +485,7 @@ class TestFailure:
         return world.plan()
 
     def revision(self) -> str:
-        return current_revision(make_classifier().spec)
+        return current_revision(make_classifier())
 
     def dead_trainer(self, **fields: object) -> ObservedPod:
         return make_pod(Component.TRAINING, self.revision(), phase="Failed", **fields)
@@ -721,7 +721,7 @@ class TestPin:
         assert plan.status.served_revision == served
 
     def test_a_pin_to_the_revision_of_the_spec_itself_trains(self) -> None:
-        revision = current_revision(make_classifier().spec)
+        revision = current_revision(make_classifier())
         world = World(pinnedRevision=revision)
         assert starts_of(world.plan()) == [(revision, 1)]
 

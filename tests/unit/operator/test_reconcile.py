@@ -29,6 +29,7 @@ from tests.unit.operator.factories import (
     make_artifact,
     make_classifier,
     make_job,
+    make_polls,
     make_settings,
     make_starts,
 )
@@ -162,6 +163,7 @@ class Stage:
                 metrics=self.metrics,
                 settings=make_settings(),
                 starts=make_starts(),
+                source_polls=make_polls(),
                 clock=lambda: NOW,
             )
         )

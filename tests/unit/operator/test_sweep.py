@@ -198,6 +198,20 @@ def test_a_rewritten_definition_is_read_again(tmp_path: Path) -> None:
     assert asyncio.run(scenario()) == {LOCATION.upload_key("a" * 64)}
 
 
+def test_copies_of_sources_are_kept_while_a_definition_pins_them(tmp_path: Path) -> None:
+    async def scenario() -> set[str]:
+        store = CountingStore(tmp_path)
+        pinned = [{"url": "https://data.test/a.zip", "sha256": "a" * 64}]
+        definition = json.dumps({"classes": [{"name": "cat", "examples": pinned}]}).encode()
+        await store.put(LOCATION.definition_key(REVISION), definition)
+        for digest in ("a" * 64, "b" * 64):
+            await store.put(LOCATION.source_key(digest), b"zip")
+        await sweep_again(build_sweep(store))
+        return {item.key for item in await store.list_objects(LOCATION.sources_prefix)}
+
+    assert asyncio.run(scenario()) == {LOCATION.source_key("a" * 64)}
+
+
 def test_a_missing_definition_is_not_requested(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         store = CountingStore(tmp_path)

@@ -229,15 +229,20 @@ def test_invalid_progress_of_fine_tuning_is_none_and_the_rest_is_read(tmp_path: 
     assert asyncio.run(scenario()) == ProgressReport(stage=Stage.FITTING, percent=7, data_valid=True)
 
 
-def test_judged_scores_are_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
+def test_image_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
     async def scenario(*uploads: str) -> tuple[int, list[str]]:
         store = open_store(tmp_path.as_uri())
-        for key in (KEY, LOCATION.judged_key(REVISION, None), LOCATION.judged_key(REVISION, "a" * 32), *uploads):
+        for key in (
+            KEY,
+            LOCATION.image_data_key(REVISION, None, "x"),
+            LOCATION.image_data_key(REVISION, "a" * 32, "x"),
+            *uploads,
+        ):
             await store.put(key, b"x")
         dropped = await TrainingStore(store).drop_uploads(LOCATION)
         return dropped, sorted(item.key for item in await store.list_objects("tenants"))
 
     assert asyncio.run(scenario(LOCATION.upload_key("b" * 64))) == (1, [KEY])
-    # Examples at addresses are not deleted, and neither are their scores.
+    # Examples at addresses are not deleted, and neither is what was computed of them.
     dropped, left = asyncio.run(scenario())
     assert (dropped, len(left)) == (0, 3)

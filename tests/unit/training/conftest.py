@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Source
+from ocelli_api.classifier import SecretReference, Source
 from ocelli_api.documents import parse_fields
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
@@ -292,6 +292,11 @@ class Reading:
         self.limits = SourceLimits(retry_delays_seconds=(0, 0), connect_seconds=2, silence_seconds=1)
         self.file_sources_enabled = True
         self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
+        self.proxy_url = ""
+        self.keeps_copies = False
+        self.certificates = ""
+        self.secrets_folder = folder / "secrets"
+        self.secrets_folder.mkdir()
 
     def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         return asyncio.run(self._read(source))
@@ -305,12 +310,23 @@ class Reading:
         store = open_store(self.store_folder.as_uri())
         asyncio.run(store.put(self.location.upload_key(sha256), data))
 
+    def mount_secret(self, name: str, **values: str) -> SecretReference:
+        """Mount a Secret with these keys as a kubelet does; returns the reference to it."""
+        (self.secrets_folder / name).mkdir()
+        for key, value in values.items():
+            (self.secrets_folder / name / key).write_text(value)
+        return SecretReference(name=name)
+
     async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         access = SourceAccess(
             store=open_store(self.store_folder.as_uri()),
             location=self.location,
             file_sources_folder=self.jail if self.file_sources_enabled else None,
             networks=self.networks,
+            proxy_url=self.proxy_url,
+            keeps_copies=self.keeps_copies,
+            certificates=self.certificates,
+            secrets_folder=self.secrets_folder,
         )
         async with SourceReader(access, self.scratch, self.limits) as reader, reader.fetch(source) as fetched:
             with fetched.refusals(), fetched.open() as images:

@@ -204,6 +204,27 @@ def test_the_report_suspects_an_image_in_the_wrong_class(
     assert "Suspected label errors (1)" in trainer.report_page
 
 
+def test_a_suspect_is_corrected_by_the_digest_in_the_report(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", make_example_zip(others={"wrong.png": make_image(200, red=180)}))
+    trainer.add_class("red", red)
+    trainer.run()
+    (suspect,) = trainer.report["data"]["suspectedLabelErrors"]
+    trainer.definition["corrections"] = [
+        {"image": suspect["sha256"], "class": suspect["suggestedClass"]},
+        {"image": "f" * 64, "class": ""},
+    ]
+    trainer.delete_artifact()
+    outcome, _ = trainer.run(attempt=2)
+    data = trainer.report["data"]
+    assert [item["distinct"] for item in data["sets"]] == [12, 13]
+    assert data["suspectedLabelErrorsCount"] == 0
+    assert (data["corrections"]["relabelled"], data["corrections"]["unknown"]) == (1, ["f" * 64])
+    assert "no source has 1 of the images that spec.corrections names" in outcome.message
+    assert "gave 1 images another class" in trainer.report_page
+
+
 def test_the_report_describes_the_sizes_of_the_images_and_names_small_ones(
     trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
 ) -> None:

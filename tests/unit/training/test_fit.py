@@ -380,3 +380,12 @@ def test_the_recipe_for_many_images_is_chosen_on_some_of_every_class(monkeypatch
     fit = fit_heads(make_examples([300, 4, 300], negatives=4))
 
     assert (fit.heads.scores(make_features([20, 20, 20], seed=7)).argmax(axis=1) == np.repeat([0, 1, 2], 20)).mean() > 0.95
+
+
+def test_scores_are_those_of_heads_that_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice of the recipe leaves scores of all images, unless it was made on some of them."""
+    examples = make_examples([40, 40], views=(View.ENLARGED, View.MIRRORED), distance=2.0)
+    kept = fit_heads(examples)
+    monkeypatch.setattr("ocelli_training.fit.SEARCH_LIMIT_IMAGES", 78)
+    again = fit_heads(examples)
+    assert (kept.recipe, same(kept, again)) == (again.recipe, True)

@@ -53,6 +53,7 @@ def test_the_log_shows_every_stage(two_classes: Any) -> None:
         "heads.fitted",
         "heads.evaluated",
         "artifact.stored",
+        "features.cached",
         "training.ended",
     ]
 
