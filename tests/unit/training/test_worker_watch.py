@@ -12,6 +12,8 @@ import pytest
 from ocelli_training.worker_watch import ENDED_WELL, WorkerWatch, end_key
 from ocelli_training.workers import WorkerLostError, WorkerPatience, WorkersNotConnectedError
 
+pytestmark = pytest.mark.slow
+
 PATIENCE = WorkerPatience(connect_seconds=0.3, lost_seconds=0.6, beat_seconds=0.02, end_seconds=0.2)
 DEADLINE_SECONDS = 10.0
 
