@@ -346,6 +346,8 @@ class ClassifierSpec:
     pinned_revision: str | None = None
     approved_revision: str | None = None
     """A revision that serves although it does not meet its gates, or waits for approval."""
+    suspend: bool = False
+    """Check the data of a revision without an artifact, and do not train it. What is trained serves on."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -362,6 +364,11 @@ class Progress:
     percent: int
     stage: str
     estimated_completion: str | None = None
+    images: int | None = None
+    images_total: int | None = None
+    device: str | None = None
+    accuracy: str | None = None
+    """Of the revision in training, once it is evaluated: a decimal such as "0.932"."""
     fine_tuning: FineTuningProgress | None = None
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from ocelli_api.log_lines import LOG_LEVELS
 from ocelli_api.network_addresses import parse_networks
 from ocelli_api.quantities import parse_quantity
+from ocelli_api.signing_keys import parse_public_keys
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -184,4 +185,7 @@ PORT = number(int, 1, 65_535)
 SWITCH = one_of({"true": True, "false": False})
 LOG_LEVEL = checked(f"one of {', '.join(LOG_LEVELS)}", str.upper, LOG_LEVELS.__contains__)
 QUANTITY = checked("a quantity above 0 such as 5Gi", str, lambda text: parse_quantity(text) > 0)
+PUBLIC_KEYS = SettingType(
+    "public keys of Ed25519, separated by commas, each as the line between BEGIN and END of its PEM file", parse_public_keys
+)
 NETWORKS = checked("networks such as 10.1.0.0/16,fd00::/8", str, lambda text: parse_networks(text) is not None)

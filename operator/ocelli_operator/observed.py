@@ -20,8 +20,10 @@ from ocelli_api.pods import (
     COMPONENT_LABEL,
     INFERENCE_CONTAINER,
     REVISION_LABEL,
+    STEP_LABEL,
     TRAINER_CONTAINER,
     Component,
+    TrainingStep,
     find_controller,
 )
 from ocelli_api.quantities import parse_quantity
@@ -110,11 +112,12 @@ class ObservedJob:
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
     created_at: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
+    workers: int = 1
     suspended: bool = False
     """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
     queue: str = ""
     """The LocalQueue of Kueue that its label names; a webhook of Kueue may set it without `spec.training.queueName`."""
-    workers: int = 1
 
     def age_seconds(self, now: datetime) -> float:
         return (now - datetime.fromisoformat(self.created_at)).total_seconds() if self.created_at else 0.0
@@ -147,6 +150,8 @@ class ObservedPod:
     end_reason: str = ""
     """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
+    """Of a trainer."""
     worker: int = 0
     """Its number among the workers of a training, from 0."""
 
@@ -287,6 +292,8 @@ class Observed:
     outcome: Outcome | None = None
     """The stored outcome of the current attempt; None if the store holds none, or it was not needed."""
     progress: ProgressReport | None = None
+    check: Outcome | None = None
+    """The stored outcome of the check of the current attempt; None if the store holds none, or it was not needed."""
     fresh_classifier_id: str = ""
     """An id that is free in the namespace, for a Classifier without one."""
     id_taken: bool = False
@@ -329,10 +336,15 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
+        step=_find_step(metadata.get("labels") or {}),
+        workers=(manifest.get("spec") or {}).get("completions") or 1,
         suspended=(manifest.get("spec") or {}).get("suspend") is True,
         queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
-        workers=(manifest.get("spec") or {}).get("completions") or 1,
     )
+
+
+def _find_step(labels: Mapping[str, str]) -> TrainingStep:
+    return TrainingStep.CHECK if labels.get(STEP_LABEL) == TrainingStep.CHECK else TrainingStep.TRAIN
 
 
 def _is_held_open(status: Mapping[str, Any]) -> bool:
@@ -372,6 +384,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         held_open="terminated" in state and program == TRAINER_CONTAINER and _is_held_open(status),
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
+        step=_find_step(labels),
         worker=_number((manifest["metadata"].get("annotations") or {}).get(WORKER_ANNOTATION)),
     )
 

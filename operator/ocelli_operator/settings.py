@@ -22,6 +22,7 @@ from ocelli_api.settings import (
     NETWORKS,
     PORT,
     PROXY,
+    PUBLIC_KEYS,
     QUANTITY,
     STORE_URL,
     SWITCH,
@@ -34,6 +35,7 @@ from ocelli_api.settings import (
     optional,
     setting,
 )
+from ocelli_api.signing_keys import PublicKey
 from ocelli_cluster.resource_cache import WatchTimeouts
 from ocelli_http.guarded_client import ConnectionRules
 
@@ -188,6 +190,12 @@ class ChildSettings:
     """Private networks that trainers may fetch sources from. Users who can write Classifiers reach every port in them."""
     sources_denied_networks: str = setting("OCELLI_SOURCES_DENIED_NETWORKS", NETWORKS, "")
     """Networks that trainers must not fetch sources from, even if they are public or allowed."""
+    signing_secret: str = setting("OCELLI_SIGNING_SECRET", NAME, "")
+    """Secret in each namespace whose key `key.pem` is the private key of Ed25519 that trainers sign artifacts with. Empty:
+    artifacts are not signed."""
+    signing_public_keys: tuple[PublicKey, ...] = setting("OCELLI_SIGNING_PUBLIC_KEYS", PUBLIC_KEYS, "")
+    """Public keys of Ed25519, separated by commas. Inference servers refuse an artifact that none of them signed. Empty:
+    signatures are not verified."""
     sources_proxy: str = setting("OCELLI_SOURCES_PROXY", PROXY, "")
     """Proxy through which trainers fetch sources, such as `http://proxy.example.com:3128`. It resolves their host names and
     decides about the addresses behind them. Empty: trainers connect directly."""
@@ -242,6 +250,11 @@ class ChildSettings:
     """Lowest level of the log lines that operator, trainers and inference servers write."""
 
     def __post_init__(self) -> None:
+        if self.signing_public_keys and not self.signing_secret:
+            raise SettingsError(
+                "OCELLI_SIGNING_PUBLIC_KEYS is set and OCELLI_SIGNING_SECRET is not, so inference servers would refuse every "
+                "new artifact; set OCELLI_SIGNING_SECRET to the Secret with the private key"
+            )
         for name, resources in (
             ("OCELLI_TRAINER_RESOURCES", self.trainer_resources),
             ("OCELLI_INFERENCE_RESOURCES", self.inference_resources),

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ocelli_api.classifier import Strategy
 from ocelli_model.engine import Engine
-from ocelli_model.preprocessing import enlarged, mirrored
+from ocelli_model.preprocessing import Preprocessing, enlarged, mirrored
 from ocelli_training.dataset import Example
 from ocelli_training.feature_cache import ImageFeatures, KnownImages
 from ocelli_training.fit import View
@@ -83,8 +84,8 @@ class Extraction:
     """That prepare batches, in addition to those of the engine."""
     numbers: Mapping[str, int]
     """By digest, the number in the pixel file of each image that is not known."""
-    on_progress: Callable[[float], None]
-    """Called with the part done, 0 to 1."""
+    on_images: Callable[[int, int], None]
+    """Called with the number of images that are done, and of all."""
 
     def run(self, wanted: Sequence[Wanted], known: KnownImages) -> list[ImageFeatures]:
         """Features of all images, for each of `wanted`. Those that are known with all views are copied, not computed."""
@@ -97,7 +98,7 @@ class Extraction:
             self._compute(batch)
             batch.target.prints[batch.rows] = batch.prints
             done += len(batch.rows)
-            self.on_progress(done / count)
+            self.on_images(done, count)
         seconds = time.monotonic() - started
         logger.info(
             "features.extracted",
@@ -159,8 +160,18 @@ class Extraction:
 
     def _prepare(self, target: ImageFeatures, rows: NDArray[np.intp]) -> _Batch:
         images = self.pixels.read([self.numbers[target.digests[row]] for row in rows.tolist()])
+        prints = fingerprints(images)
+        images = _scaled(images, self.engine.metadata.preprocessing)
         inputs = np.stack([images, *(_VIEWS[view](images) for view in target.other_views)])
-        return _Batch(target=target, rows=rows, inputs=inputs, prints=fingerprints(images))
+        return _Batch(target=target, rows=rows, inputs=inputs, prints=prints)
+
+
+def _scaled(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Images uint8[N, any height, any width, 3] in the size that a network takes: a check has the pixels of another network."""
+    height, width = preprocessing.height, preprocessing.width
+    if images.shape[1:3] == (height, width):
+        return images
+    return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)) for image in images])
 
 
 def _parts(rows: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

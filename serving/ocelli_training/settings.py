@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
-from ocelli_api.pods import Environment
+from ocelli_api.pods import Environment, TrainingStep
 from ocelli_api.settings import (
     BUCKETS,
     CERTIFICATES,
@@ -20,9 +20,11 @@ from ocelli_api.settings import (
     SettingType,
     group,
     number,
+    one_of,
     optional,
     setting,
 )
+from ocelli_api.signing_keys import PrivateKeyText
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_training.cloud_identity import CloudIdentity
 
@@ -50,7 +52,10 @@ def _parse_backbone(item: str) -> InstalledBackbone:
     return InstalledBackbone(name=name, digest=digest)
 
 
+# It is parsed later: messages about settings show their values.
+_PRIVATE_KEY = SettingType("a private key", PrivateKeyText)
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
+_STEP = one_of({str(step): step for step in TrainingStep})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,8 @@ class TrainerSettings(PodSettings):
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)
     """Number of the attempt. The outcome repeats it."""
+    step: TrainingStep = setting(Environment.STEP, _STEP, str(TrainingStep.TRAIN))
+    """`Check`: only read and check the data, for a training that uses what was read. `Train`: train."""
     workers: int = setting(Environment.WORKERS, COUNT, "1")
     """How many Pods train together."""
     worker: int = setting(Environment.WORKER, number(int, 0), "0")
@@ -75,6 +82,8 @@ class TrainerSettings(PodSettings):
     """Private networks that sources may be fetched from."""
     sources_denied_networks: str = setting(Environment.SOURCES_DENIED_NETWORKS, NETWORKS, "")
     """Networks that sources must not be fetched from, even if they are public or allowed."""
+    signing_key: PrivateKeyText = setting(Environment.SIGNING_KEY, _PRIVATE_KEY, "")
+    """Private key of Ed25519 in PEM that artifacts are signed with. Empty: they are not signed."""
     sources_proxy: str = setting(Environment.SOURCES_PROXY, PROXY, "")
     """Proxy for everything that sources are fetched from. Empty: there is none."""
     sources_certificates: str = setting(Environment.SOURCES_CERTIFICATES, CERTIFICATES, "")

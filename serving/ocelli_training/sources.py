@@ -125,6 +125,8 @@ class FetchedSource:
     """The folder that no link may lead out of; None for a private copy."""
     files: tuple[FetchedFile, ...] | None = None
     limits: ArchiveLimits
+    sha256: str | None = None
+    """SHA-256 (hex) of the file; None for a folder."""
 
     def open(self) -> ImageArchive | ImageFolder | ImageTar | ImageFiles:
         """Open it for iterating over its images.

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
 from ocelli_api.outcome import Outcome, OutcomeReason, Stage
+from ocelli_api.times import format_time
 from ocelli_model.artifact import Artifact, library_versions
-from ocelli_model.backbone import load_backbone_metadata
+from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
+from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
+from ocelli_training.checked_images import delete_checked
+from ocelli_training.data_report import DataReport
 from ocelli_training.features import PRECISION
 from ocelli_training.judged import split_by_customer
 from ocelli_training.judgement import judge_learned
@@ -21,12 +28,18 @@ from ocelli_training.learned import NOT_TUNED, TUNED
 from ocelli_training.learner import Learner
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Provenance, describe_recipe
 from ocelli_training.report import Report, describe_artifact
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import compare_stored, needs_pixels
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.thumbnails import build_thumbnails
+from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import DataReader
+
+if TYPE_CHECKING:
+    from ocelli_training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +67,7 @@ class Training:
             WorkersMissingError, WorkerLostError, ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each
             of them.
         """
-        settings, location = self._settings, self._settings.location
+        settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
         logger.info("training.started", extra={**fields, "cores": settings.cpu_count})
         document = await self._revision.load_definition()
@@ -70,24 +83,35 @@ class Training:
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         group = await learner.gather_workers(definition, metadata)
-        preprocessing = metadata.preprocessing
+        height, width = metadata.preprocessing.height, metadata.preprocessing.width
+        with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
+            return await self._train(document, choice, metadata, learner, pixels, group)
+
+    async def _train(
+        self,
+        document: dict[str, Any],
+        choice: BackboneChoice,
+        metadata: BackboneMetadata,
+        learner: Learner,
+        pixels: PixelFile,
+        group: WorkerGroup | None,
+    ) -> Outcome:
+        settings, definition, preprocessing = self._settings, parse_spec(document), metadata.preprocessing
         tunes = definition.model.strategy is Strategy.FINE_TUNE
-        whole = tunes or await needs_pixels(self._store, location, settings.baseline_revision, metadata)
-        with PixelFile(self._scratch / "pixels", height=preprocessing.height, width=preprocessing.width) as pixels:
-            data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
-            learned = await learner.learn(definition, metadata, choice.description, data, group)
-            await self._progress.begin(Stage.EVALUATING)
-            judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
+        whole = tunes or await needs_pixels(self._store, settings.location, settings.baseline_revision, metadata)
+        data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
+        learned = await learner.learn(definition, metadata, choice.description, data, group)
+        await self._progress.begin(Stage.EVALUATING)
+        judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
+        self._progress.report_accuracy(judgement.evaluation.accuracy)
         exports = await build_exports(
             self._store,
             learned.metadata,
             learned.fit.heads,
             data.dataset.class_names,
-            description=f"{location.classifier_id}, revision {settings.revision}, made with Ocelli",
             own_files=None if learned.network is None else learned.network.files,
         )
         artifact = Artifact(
-            classifier_id=location.classifier_id,
             revision=settings.revision,
             class_names=data.dataset.class_names,
             heads=learned.fit.heads,
@@ -102,30 +126,46 @@ class Training:
             library_versions=library_versions() if learned.network is None else library_versions("torch", "torchvision"),
         )
         report = Report(
-            artifact=describe_artifact(settings.classifier, artifact, learned.description),
-            dataset=data.dataset,
+            artifact=describe_artifact(settings, artifact, learned.description),
+            data=DataReport(
+                dataset=data.dataset,
+                groups=data.groups,
+                suspicion=judgement.suspicion,
+                corrections=data.corrections,
+                input_side_pixels=min(preprocessing.height, preprocessing.width),
+            ),
             recipe=learned.fit.recipe,
             evaluation=judgement.evaluation,
-            groups=data.groups,
-            label_errors=judgement.label_errors,
-            outliers=judgement.outliers,
-            input_side_pixels=min(preprocessing.height, preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=judgement.comparison,
-            corrections=data.corrections,
             tuning=learned.tuning,
             before_tuning=judgement.before_tuning,
         )
         await self._progress.begin(Stage.STORING)
+        provenance = Provenance(
+            classifier=settings.classifier,
+            classifier_id=settings.classifier_id,
+            artifact=artifact,
+            backbone=metadata,
+            inputs=data.inputs,
+            recipe=describe_recipe(definition, learned.fit.recipe, choice.description, learned.tuning),
+            environment=await asyncio.to_thread(observe_trainer_environment),
+            engine=data.engine_name,
+            made_at=format_time(datetime.now(UTC), timespec="seconds"),
+        )
+        shown = list(report.data.shown_images(image.sha256 for image in judgement.evaluation.misclassified))
         results = Results(
             judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
+            build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
             artifact=artifact,
+            provenance=provenance,
             features=self._data.cache,
             network=learned.network,
         )
         await self._revision.save(results)
         await learner.clean_up(definition, group)
+        await delete_checked(settings, self._store)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)
 

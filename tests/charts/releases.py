@@ -37,6 +37,8 @@ API_VERSIONS = (
 """Objects that a cluster needs for an installation of the whole chart."""
 
 PREFER_SYSTEM = {"weight": 1, "preference": {"matchExpressions": [{"key": "system", "operator": "Exists"}]}}
+PUBLIC_KEY = "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+"""Of the first test vector of RFC 8032."""
 FULL_VALUES: Mapping[str, Any] = {
     "namespaces": ["team-a", "team-b"],
     "sources": {
@@ -47,6 +49,7 @@ FULL_VALUES: Mapping[str, Any] = {
         "cache": True,
         "identityBuckets": ["s3://training", "gs://pictures"],
     },
+    "signing": {"secretName": "ocelli-signing", "publicKeys": [PUBLIC_KEY]},
     "images": {"prefix": "registry.example.com/ocelli-", "tag": "1.2.3", "pullSecrets": ["registry"]},
     "operator": {
         "replicas": 2,

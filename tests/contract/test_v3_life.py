@@ -110,6 +110,23 @@ def test_revision_of_an_earlier_release_shows_no_accuracy(stage: Stage, client: 
     assert shown_figures(client.get(classifier_id).json()) == {}
 
 
+@pytest.mark.contract_row("A1/progress")
+def test_running_training_shows_what_is_known_of_its_progress(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    assert "progress" not in client.get(classifier_id).json()
+    manifest = stage.classifier(classifier_id)
+    progress = {"percent": 40, "stage": "Extracting", "images": 64, "imagesTotal": 500, "device": "OpenVINO CPU float32"}
+    status = manifest.get("status") or {"classifierID": classifier_id}
+    stage.put_classifier({**manifest, "status": {**status, "progress": progress}})
+    assert client.get(classifier_id).json()["progress"] == {
+        "stage": "extracting",
+        "percent": 40,
+        "images": 64,
+        "images_total": 500,
+        "device": "OpenVINO CPU float32",
+    }
+
+
 @pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
 def test_details_are_those_of_create(client: V3Client) -> None:
     created = client.create("equal").json()

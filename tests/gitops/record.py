@@ -209,6 +209,16 @@ def record_gates(recorder: Recorder) -> None:
     recorder.record("approved", "gated", has("Ready", "Served"))
 
 
+def record_checks(recorder: Recorder) -> None:
+    """Checks without a training."""
+    scene = recorder.scene
+    scene.apply(scene.build("unhurried", suspend=True))
+    recorder.record("checking-data", "unhurried", has("Trained", "CheckingData"))
+    recorder.record("suspended", "unhurried", has("Ready", "Suspended"))
+    scene.apply(scene.build("careless", second="few", suspend=True))
+    recorder.record("suspended-with-bad-data", "careless", has("Stalled", "InvalidData"))
+
+
 def record_fine_tuning(recorder: Recorder) -> None:
     """A network that is trained, and is no better than the linear heads."""
     scene, recipe = recorder.scene, {"strategy": "FineTune", "epochs": 1, "learningRate": 1e-6, "batchSize": 8}
@@ -306,7 +316,15 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_gates, record_fine_tuning, record_loss, record_ends):
+        for part in (
+            record_first_life,
+            record_changes,
+            record_gates,
+            record_checks,
+            record_fine_tuning,
+            record_loss,
+            record_ends,
+        ):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

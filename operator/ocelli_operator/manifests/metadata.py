@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, GROUP, KIND, Classifier, Manifest
-from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component
+from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component, TrainingStep
 
 FIELD_MANAGER = "ocelli-operator"
 MANAGED_BY = "ocelli-operator"
@@ -53,22 +53,25 @@ class ChildOwner:
         return self.classifier.name
 
 
-def job_name(classifier_name: str, revision: str, attempt: int, *, workers: int = 1) -> str:
-    """Jobs are immutable: each revision and attempt needs a name of its own.
+def job_name(
+    classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN, *, workers: int = 1
+) -> str:
+    """Jobs are immutable: each revision, attempt and step needs a name of its own.
 
     Attempts are counted as long as a Classifier lives. If number and name together get too long, a digest replaces the end of
     the name.
     """
-    suffix, limit = f"-{revision}-{attempt}", JOB_NAME_LIMIT if workers == 1 else INDEXED_JOB_NAME_LIMIT
+    suffix = f"-{revision}-{attempt}" + ("-check" if step is TrainingStep.CHECK else "")
+    limit = JOB_NAME_LIMIT if workers == 1 else INDEXED_JOB_NAME_LIMIT
     if len(classifier_name) + len(suffix) > limit:
         digest = sha256_hex(classifier_name.encode())[:10]
         classifier_name = f"{classifier_name[: limit - len(suffix) - len(digest) - 1]}-{digest}"
     return classifier_name + suffix
 
 
-def job_names(classifier_name: str, revision: str, attempt: int) -> frozenset[str]:
+def job_names(classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN) -> frozenset[str]:
     """The names that the Job of an attempt can have: whether it has several workers may have changed since."""
-    return frozenset(job_name(classifier_name, revision, attempt, workers=workers) for workers in (1, 2))
+    return frozenset(job_name(classifier_name, revision, attempt, step, workers=workers) for workers in (1, 2))
 
 
 def service_name(classifier_name: str) -> str:

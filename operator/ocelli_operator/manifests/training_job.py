@@ -1,4 +1,4 @@
-"""The Job that trains one revision, in one attempt."""
+"""The Jobs of a training: one that checks its data without a GPU, where that comes first, and one that trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
+from ocelli_api.pods import (
+    ACCELERATOR_LABEL,
+    STEP_LABEL,
+    STORE_AUDIENCE,
+    TRAINER_CONTAINER,
+    Component,
+    Environment,
+    TrainingStep,
+)
 from ocelli_api.revision import training_hash
 from ocelli_api.source_secrets import SOURCE_SECRET_KEYS, SOURCE_SECRETS_FOLDER, find_secret_names
 from ocelli_operator.manifests.metadata import (
@@ -28,6 +36,8 @@ from ocelli_operator.manifests.pod import (
     build_pod_spec,
     build_program,
     build_resources,
+    build_signing_key,
+    without_gpus,
 )
 from ocelli_operator.manifests.workers import build_completions, build_worker_environment, build_worker_rules
 from ocelli_operator.settings import ChildSettings
@@ -46,8 +56,9 @@ class Attempt:
 
     revision: str
     number: int
+    step: TrainingStep = TrainingStep.TRAIN
     accelerator: Accelerator = Accelerator.CPU
-    """Not `Auto`."""
+    """Not `Auto`; `CPU` for a check."""
     baseline_revision: str = ""
     """The revision that serves, which the new one is compared with; empty: there is none."""
 
@@ -60,8 +71,11 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
 
     Several workers are the Pods of an Indexed Job. Those that end because another one was lost do not count as retries either.
 
-    A Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook, Kueue
-    would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
+    A training Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook,
+    Kueue would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
+
+    A check has one worker. It needs no place in a queue: it uses no GPU, and what it finds should be known before the training
+    waits.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -69,7 +83,10 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         ATTEMPT_LABEL: str(attempt.number),
         ACCELERATOR_LABEL: str(attempt.accelerator),
     }
-    name = job_name(owner.name, attempt.revision, attempt.number, workers=training.workers)
+    if attempt.step is TrainingStep.CHECK:
+        labels[STEP_LABEL] = str(attempt.step)
+    workers = _count_workers(owner, attempt)
+    name = job_name(owner.name, attempt.revision, attempt.number, attempt.step, workers=workers)
     metadata = build_metadata(owner, name, labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
@@ -86,7 +103,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         pod_spec["priorityClassName"] = training.priority_class_name
     queued: Manifest = {}
     ignored = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-    if training.queue_name is not None:
+    if training.queue_name is not None and attempt.step is TrainingStep.TRAIN:
         metadata["labels"] = {**labels, QUEUE_LABEL: training.queue_name}
         queued = {"suspend": True}
         ignored.append(_build_exit_code_rule("Ignore", [_SIGTERM_EXIT_CODE]))
@@ -95,22 +112,22 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         "kind": "Job",
         "metadata": metadata,
         "spec": {
-            **build_completions(training.workers),
+            **build_completions(workers),
             **queued,
             "backoffLimit": training.backoff_limit,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
-                "rules": [
-                    *ignored,
-                    *build_worker_rules(training.workers),
-                    _build_exit_code_rule("FailJob", FINAL_EXIT_CODES),
-                ]
+                "rules": [*ignored, *build_worker_rules(workers), _build_exit_code_rule("FailJob", FINAL_EXIT_CODES)]
             },
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod_spec},
         },
     }
+
+
+def _count_workers(owner: ChildOwner, attempt: Attempt) -> int:
+    return 1 if attempt.step is TrainingStep.CHECK else owner.classifier.spec.training.workers
 
 
 def _build_exit_code_rule(action: str, exit_codes: Iterable[int]) -> Manifest:
@@ -122,6 +139,8 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     training = owner.classifier.spec.training
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
+        # Left out where it is the default, as in Jobs of earlier releases.
+        Environment.STEP: str(attempt.step) if attempt.step is TrainingStep.CHECK else "",
         Environment.ACCELERATOR: str(_requested_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BASELINE_REVISION: attempt.baseline_revision,
         Environment.BACKBONES: settings.backbones,
@@ -136,13 +155,17 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
-    resources = training.resources or settings.trainer_resources
+    resources, signing_key = training.resources or settings.trainer_resources, build_signing_key(settings)
+    if attempt.step is TrainingStep.CHECK:
+        # It signs nothing.
+        resources, signing_key = without_gpus(resources, settings.gpu), []
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
         "env": [
             *build_environment(owner, settings, attempt.revision, own),
+            *signing_key,
             build_cpu_limit(),
-            *build_worker_environment(training.workers),
+            *build_worker_environment(_count_workers(owner, attempt)),
         ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }
