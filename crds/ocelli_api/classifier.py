@@ -332,6 +332,8 @@ class ClassifierSpec:
     pinned_revision: str | None = None
     approved_revision: str | None = None
     """A revision that serves although it does not meet its gates, or waits for approval."""
+    suspend: bool = False
+    """Check the data of a revision without an artifact, and do not train it. What is trained serves on."""
 
     @property
     def sources(self) -> tuple[Source, ...]:

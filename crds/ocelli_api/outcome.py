@@ -166,6 +166,8 @@ class Stage(StrEnum):
 
     READING = "Reading"
     """Sources are downloaded and checked."""
+    CHECKING = "Checking"
+    """Examples are compared with each other, in a check before the training."""
     EXTRACTING = "Extracting"
     """Backbone features are computed."""
     FITTING = "Fitting"

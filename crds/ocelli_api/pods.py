@@ -18,6 +18,8 @@ REVISION_LABEL = f"{GROUP}/revision"
 COMPONENT_LABEL = f"{GROUP}/component"
 ACCELERATOR_LABEL = f"{GROUP}/accelerator"
 """On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, also if the spec says `Auto`."""
+STEP_LABEL = f"{GROUP}/step"
+"""On Jobs that only check the data of a training, and on their Pods: `Check`."""
 
 TRAINER_CONTAINER = "trainer"
 INFERENCE_CONTAINER = "inference"
@@ -61,6 +63,15 @@ class Component(StrEnum):
     INFERENCE = "inference"
 
 
+class TrainingStep(StrEnum):
+    """What a Job of a training does."""
+
+    CHECK = "Check"
+    """Reads and checks the data. The next step uses what it read."""
+    TRAIN = "Train"
+    """Trains, and reads and checks the data first if no Job has."""
+
+
 class Environment(StrEnum):
     """Variables of trainers and inference servers; `ocelli_api.pod_environment` and the two programs say what they mean."""
 
@@ -72,6 +83,7 @@ class Environment(StrEnum):
     CLASSIFIER_ID = "OCELLI_CLASSIFIER_ID"
     REVISION = "OCELLI_REVISION"
     ATTEMPT = "OCELLI_ATTEMPT"
+    STEP = "OCELLI_STEP"
     BASELINE_REVISION = "OCELLI_BASELINE_REVISION"
     BACKBONES = "OCELLI_BACKBONES"
     FILE_SOURCES_FOLDER = "OCELLI_FILE_SOURCES_FOLDER"

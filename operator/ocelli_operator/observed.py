@@ -20,8 +20,10 @@ from ocelli_api.pods import (
     COMPONENT_LABEL,
     INFERENCE_CONTAINER,
     REVISION_LABEL,
+    STEP_LABEL,
     TRAINER_CONTAINER,
     Component,
+    TrainingStep,
     find_controller,
 )
 from ocelli_api.quantities import parse_quantity
@@ -109,6 +111,7 @@ class ObservedJob:
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
     created_at: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
     suspended: bool = False
     """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
     queue: str = ""
@@ -145,6 +148,8 @@ class ObservedPod:
     end_reason: str = ""
     """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
+    """Of a trainer."""
 
     @property
     def terminal(self) -> bool:
@@ -283,6 +288,8 @@ class Observed:
     outcome: Outcome | None = None
     """The stored outcome of the current attempt; None if the store holds none, or it was not needed."""
     progress: ProgressReport | None = None
+    check: Outcome | None = None
+    """The stored outcome of the check of the current attempt; None if the store holds none, or it was not needed."""
     fresh_classifier_id: str = ""
     """An id that is free in the namespace, for a Classifier without one."""
     id_taken: bool = False
@@ -325,9 +332,14 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
+        step=_find_step(metadata.get("labels") or {}),
         suspended=(manifest.get("spec") or {}).get("suspend") is True,
         queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
     )
+
+
+def _find_step(labels: Mapping[str, str]) -> TrainingStep:
+    return TrainingStep.CHECK if labels.get(STEP_LABEL) == TrainingStep.CHECK else TrainingStep.TRAIN
 
 
 def _is_held_open(status: Mapping[str, Any]) -> bool:
@@ -367,6 +379,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         held_open="terminated" in state and program == TRAINER_CONTAINER and _is_held_open(status),
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
+        step=_find_step(labels),
     )
 
 

@@ -108,13 +108,15 @@ def _plan_adoption(observed: Observed) -> Plan:
     label = classifier.labels.get(CLASSIFIER_ID_LABEL, "")
     keeps_label = is_classifier_id(label) and not observed.id_taken
     classifier_id = label if keeps_label else observed.fresh_classifier_id
-    message = "the operator has accepted the Classifier and starts its training"
+    work = ReconcilingReason.CHECKING_DATA if classifier.spec.suspend else ReconcilingReason.TRAINING
+    begins = "the check of its data" if classifier.spec.suspend else "its training"
+    message = f"the operator has accepted the Classifier and starts {begins}"
     verdicts = {
-        ConditionType.READY: false(ReadyReason.TRAINING, message),
+        ConditionType.READY: false(ReadyReason(work), message),
         ConditionType.AVAILABLE: judge_available(None, 0),
         ConditionType.TRAINED: false(TrainedReason.QUEUED, message),
         ConditionType.DATA_VALID: NOT_CHECKED,
-        ConditionType.RECONCILING: true(ReconcilingReason.TRAINING, message),
+        ConditionType.RECONCILING: true(work, message),
     }
     return Plan(
         status=replace(

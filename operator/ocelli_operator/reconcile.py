@@ -17,7 +17,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierSta
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
-from ocelli_api.pods import CLASSIFIER_LABEL
+from ocelli_api.pods import CLASSIFIER_LABEL, TrainingStep
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import AdmissionError, ApiError, ClusterClient, ConflictError, InvalidError, NotFoundError
 from ocelli_cluster.field_ownership import claim_created
@@ -48,7 +48,7 @@ from ocelli_operator.settings import ChildSettings
 from ocelli_operator.source_changes import find_source_occurrences
 from ocelli_operator.source_polls import SourcePolls
 from ocelli_operator.starts import Starts, find_waiting_since
-from ocelli_operator.status import Occurrence, find_occurrences, quota_message, refusal_message
+from ocelli_operator.status import Occurrence, describe_start, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -240,6 +240,7 @@ class Reconciler:
             return replace(
                 observed,
                 outcome=await store.load_outcome(location, current, attempt) if job is None or job.finished else None,
+                check=await store.load_check(location, current, attempt) if job is None or _is_check(job) else None,
                 store_fault=store.find_fault(location, current, attempt),
                 progress=await store.load_progress(location, current, attempt) if job is not None else None,
             ), None
@@ -365,8 +366,7 @@ class Reconciler:
         else:
             self._parts.metrics.jobs_started.inc()
             logger.info("training job created", extra={"classifier": str(classifier), "job": name})
-            note = f"training Job {name} was created for revision {action.revision}"
-            await self._record(classifier, Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note))
+            await self._record(classifier, describe_start(action.step, name, action.revision))
         self._parts.view.take(JOBS, manifest)
 
     async def _apply_child(self, classifier: Classifier, action: ApplyChild) -> None:
@@ -510,10 +510,16 @@ class Reconciler:
 
 
 def _find_job(observed: Observed) -> ObservedJob | None:
-    """The Job of the attempt that the current revision is in."""
+    """The Job of the attempt that the current revision is in: the one that trains, if both exist."""
     classifier, current = observed.classifier, current_revision(observed.classifier)
-    name = job_name(classifier.name, current, next_attempt(classifier.status, current))
-    return next((job for job in observed.jobs if job.identity.name == name), None)
+    attempt = next_attempt(classifier.status, current)
+    names = [job_name(classifier.name, current, attempt, step) for step in (TrainingStep.TRAIN, TrainingStep.CHECK)]
+    found = (job for name in names for job in observed.jobs if job.identity.name == name)
+    return next(found, None)
+
+
+def _is_check(job: ObservedJob) -> bool:
+    return job.step is TrainingStep.CHECK
 
 
 def _has_training(status: ClassifierStatus, revision: str) -> bool:

@@ -274,7 +274,7 @@ def _find_running_until(workloads: Workloads) -> datetime | None:
 
 
 def _is_trainer_of(job: ObservedJob, pod: ObservedPod) -> bool:
-    own = (pod.identity.revision, pod.attempt) == (job.identity.revision, job.attempt)
+    own = (pod.identity.revision, pod.attempt, pod.step) == (job.identity.revision, job.attempt, job.step)
     return own and pod.component == Component.TRAINING
 
 

@@ -17,6 +17,7 @@ from ocelli_api.conditions import (
     ReadyReason,
     TrainedReason,
 )
+from ocelli_api.pods import TrainingStep
 from ocelli_operator.observed import TrainingLimit
 from ocelli_operator.settings import ChildSettings
 
@@ -154,6 +155,15 @@ def extend_history(
     return tuple(entries)
 
 
+def describe_start(step: TrainingStep, job: str, revision: str) -> Occurrence:
+    """The Event of a Job that was created."""
+    if step is TrainingStep.CHECK:
+        note = f"check Job {job} was created for the data of revision {revision}"
+        return Occurrence(type="Normal", reason="CheckStarted", action="Check", note=note)
+    note = f"training Job {job} was created for revision {revision}"
+    return Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note)
+
+
 def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
     """The Events of a status write: one for each transition that matters to a user."""
     found: list[Occurrence] = []
@@ -184,6 +194,10 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
             add("Warning", ConditionType.READY, "Schedule")
         elif new_ready.reason == ReadyReason.ARTIFACT_LOST:
             add("Warning", ConditionType.READY, "Serve")
+        elif new_ready.reason == ReadyReason.SUSPENDED:
+            if after.is_true(ConditionType.DATA_VALID):
+                add("Normal", ConditionType.DATA_VALID, "Check")
+            add("Normal", ConditionType.READY, "Suspend")
     promoted, was_promoted = after.condition(ConditionType.PROMOTED), before.condition(ConditionType.PROMOTED)
     # Gates that are not met are reported with `Stalled`.
     changed = promoted is not None and (was_promoted is None or was_promoted.message != promoted.message)

@@ -106,8 +106,13 @@ def _judge(
     reconciling: Verdict | None = None
     if failure is not None:
         ready = false(ReadyReason(failure.reason), failure.message)
+    elif learning.suspended:
+        # Nothing has failed, and the operator has nothing to do.
+        ready = false(ReadyReason.SUSPENDED, learning.trained.message)
     elif learning.artifact is None:
         work = ReconcilingReason.TRAINING if served is None else ReconcilingReason.RETRAINING
+        if snapshot.classifier.spec.suspend:
+            work = ReconcilingReason.CHECKING_DATA
         reconciling = true(work, learning.trained.message)
         unschedulable = learning.trained.reason == TrainedReason.UNSCHEDULABLE
         ready = false(ReadyReason.UNSCHEDULABLE if unschedulable else ReadyReason(work), learning.trained.message)
@@ -159,7 +164,7 @@ def _judge(
 
 def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
     observed, before = snapshot.observed, snapshot.status.progress
-    if not learning.training or snapshot.status.training_revision != snapshot.current:
+    if not learning.training or learning.suspended or snapshot.status.training_revision != snapshot.current:
         return None
     report = observed.progress
     if report is None:

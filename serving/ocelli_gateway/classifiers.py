@@ -21,7 +21,7 @@ from ocelli_api.classifier import (
     ClassifierStatus,
     DataRetention,
 )
-from ocelli_api.conditions import ConditionType
+from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_api.export import ExportFormat, ExportPart, build_core_ml_description
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
@@ -39,6 +39,7 @@ from ocelli_gateway.manifests import (
     ExampleTerms,
     build_classifier,
     build_retrain_patch,
+    build_suspension_patch,
     check_size,
     count_bytes,
     grow_definition,
@@ -53,7 +54,7 @@ from ocelli_gateway.refusals import (
 )
 from ocelli_gateway.tenant_usage import TenantUsage
 from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
-from ocelli_storage.layout import BILL_OF_MATERIALS, ClassifierLocation
+from ocelli_storage.layout import BILL_OF_MATERIALS, CHECK_PAGE, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Classifiers:
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
         retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
-        empty = ClassifierSpec(display_name=name, data_retention=retention)
+        empty = ClassifierSpec(display_name=name, data_retention=retention, suspend=terms.suspend is True)
         spec = grow_definition(empty, sets, round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
@@ -165,6 +166,26 @@ class Classifiers:
         """
         _check_retrainable(await self._store.read(caller.namespace, classifier_id))
 
+    async def set_suspended(self, caller: Caller, classifier_id: str, *, suspend: bool) -> ClassifierDetails:
+        """Suspend the trainings of a classifier, or resume them; returns once every replica knows.
+
+        Raises:
+            NotFoundError, ConflictError: there is none, or REST may not change it.
+            ClusterError: it could not be stored.
+        """
+        for _ in range(WRITE_ATTEMPTS):
+            classifier = await self._store.read(caller.namespace, classifier_id)
+            _check_writable(classifier)
+            if classifier.spec.suspend is suspend:
+                return await self._describe(caller, classifier)
+            try:
+                changed = await self._store.change(classifier, build_suspension_patch(suspend=suspend))
+            except ClassifierChangedError:
+                continue
+            await asyncio.sleep(self._replica_delay_seconds)
+            return await self._describe(caller, changed)
+        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be suspended or resumed; try again.")
+
     async def find_export(self, caller: Caller, classifier_id: str, export: ExportFormat) -> StoredExport:
         """The keys of an export of the served revision.
 
@@ -197,6 +218,23 @@ class Classifiers:
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
         return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
+
+    async def find_reports(self, caller: Caller, classifier_id: str) -> tuple[str, ...]:
+        """The keys at which a report on the images may be stored, the newest first: of the training in progress or the last
+        failed one, of its check, and of the training of the served revision.
+
+        Raises:
+            NotFoundError: there is no such classifier.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        status, location = classifier.status, _location(classifier)
+        keys = []
+        newest = status.training_revision or status.failed_revision
+        if newest is not None:
+            keys = [location.artifact_key(newest, REPORT_PAGE), location.training_key(newest, status.attempt, CHECK_PAGE)]
+        if status.served_revision is not None:
+            keys.append(location.artifact_key(status.served_revision, REPORT_PAGE))
+        return tuple(keys)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
@@ -358,7 +396,17 @@ def _build_details(
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
         progress=_training_progress(classifier.status),
+        suspended=classifier.spec.suspend,
+        data_check=_find_data_check(classifier.status),
     )
+
+
+def _find_data_check(status: ClassifierStatus) -> str | None:
+    """What the check of a suspended training found."""
+    trained, data_valid = status.condition(ConditionType.TRAINED), status.condition(ConditionType.DATA_VALID)
+    if trained is None or trained.reason != TrainedReason.SUSPENDED or data_valid is None:
+        return None
+    return data_valid.message if status.is_true(ConditionType.DATA_VALID) else None
 
 
 def _explain(classifier: Classifier) -> str | None:
@@ -421,7 +469,9 @@ def _check_retrainable(classifier: Classifier) -> None:
             f"The classifier {classifier.classifier_id} was created with the learning opt-out: its images are not kept, and it "
             "cannot be retrained. Create another."
         )
-    if lifecycle(classifier) is Lifecycle.TRAINING and find_awaited_approval(classifier) is None:
+    # Nothing is trained while it is suspended, so more images can come.
+    waits = classifier.spec.suspend or find_awaited_approval(classifier) is not None
+    if lifecycle(classifier) is Lifecycle.TRAINING and not waits:
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )

@@ -1,11 +1,11 @@
-"""Files of a served revision for download: exports, whose parts are sent in order, and the bill of materials.
+"""Files for download: of a served revision the exports, whose parts are sent in order, and the bill of materials; the report.
 
 They are read from the store while they are sent. This module must not know what they contain.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from ocelli_gateway.classifiers import StoredExport
@@ -57,6 +57,24 @@ async def open_bill_of_materials(objects: ObjectStore, classifier_id: str, key: 
             "retrain the classifier."
         ) from error
     return ExportFile(size_bytes=size_bytes, chunks=objects.open_read(key, CHUNK_BYTES))
+
+
+async def open_report(objects: ObjectStore, classifier_id: str, keys: Sequence[str]) -> ExportFile:
+    """The first report that is stored at one of these keys.
+
+    Raises:
+        NotFoundError: there is none.
+        StoreUnavailableError: the store does not answer.
+    """
+    for key in keys:
+        try:
+            size_bytes = await objects.size_of(key)
+        except ObjectNotFoundError:
+            continue
+        return ExportFile(size_bytes=size_bytes, chunks=objects.open_read(key, CHUNK_BYTES))
+    raise NotFoundError(
+        f"The classifier {classifier_id} has no report: its images were not checked, and no training has succeeded."
+    )
 
 
 async def _read(objects: ObjectStore, export: StoredExport) -> AsyncIterator[bytes]:

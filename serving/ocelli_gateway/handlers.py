@@ -16,7 +16,7 @@ from ocelli_api.export import ExportFormat
 from ocelli_gateway import fields, operations
 from ocelli_gateway.classify_plan import parse_classify_request
 from ocelli_gateway.example_sets import check_archives, parse_example_sets
-from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export
+from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export, open_report
 from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.http_protocol import CALLER_KEY
 from ocelli_gateway.manifests import ExampleTerms, check_create
@@ -47,6 +47,7 @@ class Handlers:
             operations.GET_CORE_ML_MODEL: self._core_ml_model,
             operations.GET_ONNX_MODEL: self._onnx_model,
             operations.GET_BILL_OF_MATERIALS: self._bill_of_materials,
+            operations.GET_REPORT: self._report,
             operations.CLASSIFY: self._classify,
             operations.CLASSIFY_URL: self._classify,
             operations.DELETE_USER_DATA: self._delete_user_data,
@@ -61,7 +62,7 @@ class Handlers:
             sets = parse_example_sets(form)
             check_create(sets, form.ignored)
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3.with_form(form)))
         return JSONResponse(details.to_json())
 
     async def _list(self, v3: V3Request) -> Response:
@@ -78,12 +79,19 @@ class Handlers:
 
     async def _retrain(self, v3: V3Request) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
+        suspend = v3.read(fields.SUSPEND)
+        if suspend is not None and not has_body(v3.request.headers):
+            details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=suspend)
+            return JSONResponse(details.to_json())
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._gateway.classifiers.check_retrain(v3.caller, classifier_id)
         async with self._receive_examples(v3) as form:
-            sets = parse_example_sets(form)
+            sets, terms = parse_example_sets(form), _read_terms(v3.with_form(form))
+            if not sets and terms.suspend is not None:
+                details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=terms.suspend)
+                return JSONResponse(details.to_json())
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, terms)
         return JSONResponse(details.to_json())
 
     async def _delete(self, v3: V3Request) -> Response:
@@ -103,6 +111,14 @@ class Handlers:
             return await open_bill_of_materials(self._gateway.objects, classifier_id, key)
 
         return await self._send_file(v3, find, ".cdx.json")
+
+    async def _report(self, v3: V3Request) -> Response:
+        async def find(classifier_id: str) -> ExportFile:
+            keys = await self._gateway.classifiers.find_reports(v3.caller, classifier_id)
+            return await open_report(self._gateway.objects, classifier_id, keys)
+
+        # A download, like the others: Pods of tenants write reports, and a page of this origin could act for its reader.
+        return await self._send_file(v3, find, ".html")
 
     async def _delete_user_data(self, v3: V3Request) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
@@ -226,4 +242,8 @@ def _is_empty_form(request: Request) -> bool:
 
 
 def _read_terms(v3: V3Request) -> ExampleTerms:
-    return ExampleTerms(opt_out=v3.read(fields.LEARNING_OPT_OUT), customer_id=v3.read(fields.METADATA))
+    return ExampleTerms(
+        opt_out=v3.read(fields.LEARNING_OPT_OUT),
+        customer_id=v3.read(fields.METADATA),
+        suspend=v3.read(fields.SUSPEND),
+    )

@@ -94,6 +94,9 @@ class ClassifierDetails:
     core_ml_enabled: bool = True
     accuracy: MeasuredAccuracy | None = None
     progress: TrainingProgress | None = None
+    suspended: bool = False
+    data_check: str | None = None
+    """What the check of a suspended training found."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -115,6 +118,10 @@ class ClassifierDetails:
             body.update(self.accuracy.to_json())
         if self.progress is not None:
             body["progress"] = self.progress.to_json()
+        if self.suspended:
+            body["suspended"] = True
+        if self.data_check is not None:
+            body["data_check"] = self.data_check
         if self.explanation:
             body["explanation"] = self.explanation
         return body

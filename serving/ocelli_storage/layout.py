@@ -4,6 +4,8 @@
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
     tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
+                                                                  a check before the training adds `check/`: its outcome and its
+                                                                  reports; and `image-data/`: what it read, for the training
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json`, `report.html`, `bom.cdx.json` (what it was made
@@ -44,6 +46,10 @@ REPORT_PAGE = "report.html"
 BILL_OF_MATERIALS = "bom.cdx.json"
 SIGNATURE = "signature.json"
 NETWORK = "network"
+CHECK = "check"
+CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
+CHECK_REPORT = f"{CHECK}/{REPORT}"
+CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
 IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
@@ -91,8 +97,16 @@ class ClassifierLocation:
         return f"{self._prefix(SOURCES)}/{sha256}"
 
     def training_key(self, revision: str, attempt: int, file: str) -> str:
-        """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
+        """Key of a file of one attempt, such as `DEFINITION` or `CHECK_REPORT`."""
         return f"{self._prefix(TRAININGS)}/{revision}/{attempt}/{file}"
+
+    def checked_prefix(self, revision: str, attempt: int) -> str:
+        """Prefix of what the check of an attempt read, which is erased with the images."""
+        return self.training_key(revision, attempt, IMAGE_DATA)
+
+    def checked_key(self, revision: str, attempt: int, customer: str | None, file: str) -> str:
+        """Key of a file about the checked images of one customer (by key), or about all images without a customer."""
+        return f"{self.checked_prefix(revision, attempt)}/{_owned_name(customer, file)}"
 
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
@@ -112,8 +126,7 @@ class ClassifierLocation:
 
     def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
         """Key of a file about the images of one customer (by key), or about all images without a customer."""
-        folder = "" if customer is None else f"{_CUSTOMER}{customer}/"
-        return f"{self.image_data_prefix(revision)}/{folder}{file}"
+        return f"{self.image_data_prefix(revision)}/{_owned_name(customer, file)}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -130,10 +143,20 @@ class ClassifierLocation:
 def is_image_data(key: str, customer: str | None = None) -> bool:
     """Whether a key is that of data about images: of this customer's, or (None) of any."""
     parts = key.split("/")
-    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…
-    if parts[2:3] != [ARTIFACTS] or parts[5:6] != [IMAGE_DATA]:
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…, or trainings/…/<revision>/<attempt>/image-data/…
+    folder = {ARTIFACTS: 5, TRAININGS: 6}.get("".join(parts[2:3]))
+    if folder is None or parts[folder : folder + 1] != [IMAGE_DATA]:
         return False
-    return customer is None or parts[6:7] == [f"{_CUSTOMER}{customer}"]
+    return customer is None or parts[folder + 1 : folder + 2] == [f"{_CUSTOMER}{customer}"]
+
+
+def is_page(key: str) -> bool:
+    """Whether a key is that of a report with thumbnails, of a training or of a check."""
+    return key.rpartition("/")[2] == REPORT_PAGE
+
+
+def _owned_name(customer: str | None, file: str) -> str:
+    return file if customer is None else f"{_CUSTOMER}{customer}/{file}"
 
 
 def uploads_prefix(namespace: str) -> str:

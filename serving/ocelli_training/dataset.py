@@ -7,7 +7,7 @@ and among classes to the later one. `spec.corrections` win over all of these.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -113,6 +113,8 @@ class SkippedFile:
     reason: str
     owner: str | None = None
     """The example set that its image belongs to, if that is the reason."""
+    digest: str | None = None
+    """Of its image, in that case."""
 
     def __str__(self) -> str:
         return f"{shown_name(self.name)} ({self.reason})"
@@ -220,8 +222,9 @@ def build_dataset(
                     given_away.append(SkippedFile(source=shown, name=file.name, reason=reason))
                     moved[file.digest] = _merge(moved.get(file.digest, example), example)
                 else:
-                    reason = f"belongs to {sets[owner]}, which has the same image"
-                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=str(sets[owner])))
+                    name = str(sets[owner])
+                    reason = f"belongs to {name}, which has the same image"
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=name, digest=file.digest))
         found[set_index] = own
         reports.append(
             SetReport(
@@ -252,12 +255,19 @@ def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence
     Raises:
         DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
     """
-    if len(dataset.reports) < 2:
-        raise DatasetError(f"Classifier {classifier}: there is only one class; add another class, or negative examples")
-    checked = zip(dataset.reports, readings, strict=True)
-    faults = [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
+    faults = find_faults(dataset, readings)
     if faults:
         raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_faults(
+    dataset: Dataset, readings: Sequence[Sequence[SourceReading]], unknown: Collection[ExampleSet] = ()
+) -> list[str]:
+    """Every reason why the examples do not suffice. Sets with unread sources are `unknown`: they may have enough."""
+    if len(dataset.reports) < 2:
+        return ["there is only one class; add another class, or negative examples"]
+    checked = [item for item in zip(dataset.reports, readings, strict=True) if item[0].example_set not in unknown]
+    return [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
 
 
 def join_faults(faults: Sequence[str]) -> str:
@@ -348,4 +358,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _file_json(file: SkippedFile) -> dict[str, str]:
-    return {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    document = {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    return document if file.digest is None else {**document, "sha256": file.digest}

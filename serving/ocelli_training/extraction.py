@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ocelli_model.engine import Engine
-from ocelli_model.preprocessing import enlarged, mirrored
+from ocelli_model.preprocessing import Preprocessing, enlarged, mirrored
 from ocelli_training.dataset import Example
 from ocelli_training.feature_cache import ImageFeatures, KnownImages
 from ocelli_training.fit import View
@@ -154,8 +155,18 @@ class Extraction:
 
     def _prepare(self, target: ImageFeatures, rows: NDArray[np.intp]) -> _Batch:
         images = self.pixels.read([self.pixel_number(target.digests[row]) for row in rows.tolist()])
+        prints = fingerprints(images)
+        images = _scaled(images, self.engine.metadata.preprocessing)
         inputs = np.stack([images, *(_VIEWS[view](images) for view in target.other_views)])
-        return _Batch(target=target, rows=rows, inputs=inputs, prints=fingerprints(images))
+        return _Batch(target=target, rows=rows, inputs=inputs, prints=prints)
+
+
+def _scaled(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Images uint8[N, any height, any width, 3] in the size that a network takes: a check has the pixels of another network."""
+    height, width = preprocessing.height, preprocessing.width
+    if images.shape[1:3] == (height, width):
+        return images
+    return np.stack([np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)) for image in images])
 
 
 def _parts(rows: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

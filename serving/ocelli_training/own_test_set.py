@@ -6,17 +6,17 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import ClassifierSpec, Correction
+from ocelli_training.data_report import judged_images
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
 from ocelli_training.evaluate import Evaluation, Protocol, evaluate
 from ocelli_training.fit import Fit
-from ocelli_training.report import image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +95,9 @@ class TestImages:
         )
         membership = np.zeros((len(self.features), len(class_names)), dtype=np.bool_)
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
-        names = [image_name(example) for example in self.test_set.examples]
+        images = judged_images(self.test_set.examples)
         evaluation = evaluate(
-            own, membership, self.groups, class_names, names, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
+            own, membership, self.groups, class_names, images, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
         )
         return replace(evaluation, excluded=len(self.test_set.excluded))
 
@@ -108,17 +108,23 @@ def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -
     Raises:
         DatasetError: a class has none.
     """
+    faults = find_test_set_faults(test, class_names)
+    if faults:
+        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_test_set_faults(test: TestSet, class_names: Sequence[str], unknown: Collection[ExampleSet] = ()) -> list[str]:
+    """Every class of the test set that has no image to judge on. Sets with unread sources are `unknown`."""
     left = {class_names[example.set_index] for example in test.examples}
     faults = []
     for item in test.sets:
         # A request to erase one customer's images should not fail because no others are left.
-        if item.class_name in left or item.partly_erased:
+        if item.class_name in left or item.partly_erased or item in unknown:
             continue
         known = sum(class_names[example.set_index] == item.class_name for example in test.excluded)
         fact = f"{item} ({known}) are all examples or near duplicates of examples" if known else f"{item} have no usable image"
         faults.append(f"{fact}; add images that are not examples")
-    if faults:
-        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+    return faults
 
 
 def _split(sets: tuple[ExampleSet, ...], examples: Sequence[Example], is_known: Sequence[bool]) -> TestSet:

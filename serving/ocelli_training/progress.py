@@ -16,7 +16,15 @@ from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 INTERVAL_SECONDS = 2
 # The stages' shares of the duration of a training: measured and rounded, for one percentage over all stages.
-_FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
+# A check reaches 35: the training that uses it continues there.
+_FIRST_PERCENT = {
+    Stage.READING: 0,
+    Stage.CHECKING: 35,
+    Stage.EXTRACTING: 35,
+    Stage.FITTING: 65,
+    Stage.EVALUATING: 90,
+    Stage.STORING: 95,
+}
 _LAST_PERCENT = 99
 """A running training is never at 100 %."""
 _ESTIMATE_AFTER_SECONDS = 5

@@ -10,6 +10,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -19,7 +20,7 @@ from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
 from ocelli_storage.archives import SkippedEntry
 from ocelli_storage.image_file import ImageError
-from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
+from ocelli_training.dataset import ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.source_reader import SourceReader
 from ocelli_training.sources import FetchedSource, SourceError
@@ -32,6 +33,18 @@ _Sides: TypeAlias = tuple[int, int]
 """See `FileReading.sides`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SourceFault:
+    """A source that cannot be used."""
+
+    example_set: ExampleSet
+    source: Source
+    error: SourceError
+
+    def __str__(self) -> str:
+        return f"{self.example_set}: {self.error}"
+
+
 class SourcesError(Exception):
     """Some sources cannot be used. The message names the first of them in the order of the definition."""
 
@@ -39,6 +52,12 @@ class SourcesError(Exception):
         super().__init__(message)
         self.first = first
         """The error that decides whether the training is retried: a permanent one, if there is any."""
+
+    @classmethod
+    def about(cls, classifier: str, faults: Sequence[SourceFault]) -> SourcesError:
+        """An error about these, the permanent ones first."""
+        text = join_faults([str(fault) for fault in faults])
+        return cls(f"Classifier {classifier}: {text}", faults[0].error)
 
 
 class PendingImage(Protocol):
@@ -61,13 +80,16 @@ class ImageReader:
         pixels: PixelFile,
         decoding_threads: int,
         known_sides: Callable[[str], _Sides | None] = lambda digest: None,
+        keep: Callable[[str, bytes], None] = lambda digest, data: None,
     ) -> None:
         """`open_image` opens the bytes of an image, whose pixels have the size of the file; it or `decode` raises `ImageError`.
-        `known_sides` are those of images whose pixels are not needed, by digest: these are not decoded.
+        `known_sides` are those of images whose pixels are not needed, by digest: these are not decoded, and `keep` is called
+        with their digest and bytes, from any thread.
         """
         self._sources = sources
         self._open_image = open_image
         self._known_sides = known_sides
+        self._keep = keep
         self._pixels = pixels
         self._decoded: dict[str, tuple[int, _Sides] | ImageFault] = {}
         """By digest: the number in the pixel file, and the sides."""
@@ -80,41 +102,41 @@ class ImageReader:
         self._file_digests: dict[int, str | None] = {}
         """By the index of the source."""
 
-    async def read(
-        self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
-    ) -> tuple[tuple[SourceReading, ...], ...]:
+    async def read_usable(
+        self, sets: Sequence[ExampleSet], on_progress: Callable[[float], None], *, faults_limit: int
+    ) -> tuple[tuple[tuple[SourceReading, ...], ...], tuple[SourceFault, ...]]:
         """Read every source of every set. `on_progress` is called with the part done, 0 to 1, from any thread.
 
-        Raises:
-            SourcesError: there are sources that cannot be used. After a few of them, no further ones are fetched.
+        Sources that cannot be used have no files, and are returned. Permanent errors come first: they decide whether another
+        attempt makes sense. After `faults_limit` of them, no further ones are fetched.
         """
         flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
         tasks = [asyncio.create_task(self._read_source(source, index, progress)) for index, (_, source) in enumerate(flat)]
         try:
-            errors = await _wait_for_all(tasks)
+            errors = await _wait_for_all(tasks, faults_limit)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if errors:
-            # Permanent errors come first: they decide whether another attempt makes sense.
-            errors.sort(key=lambda item: (item[1].transient, item[0]))
-            faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
-            raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
         readings: list[list[SourceReading]] = [[] for _ in sets]
         for index, ((set_index, source), task) in enumerate(zip(flat, tasks, strict=True)):
             # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
-            files = tuple(self._describe(name, entry) for name, entry in task.result())
-            readings[set_index].append(SourceReading(source=source, files=files, sha256=self._file_digests[index]))
-        return tuple(tuple(set_readings) for set_readings in readings)
+            entries = [] if task.cancelled() or task.exception() is not None else task.result()
+            if errors:
+                # It may have been in the decoder for a source that was cancelled.
+                entries = [(name, entry) for name, entry in entries if self._is_complete(entry)]
+            files = tuple(self._describe(name, entry) for name, entry in entries)
+            readings[set_index].append(SourceReading(source=source, files=files, sha256=self._file_digests.get(index)))
+        errors.sort(key=lambda item: (item[1].transient, item[0]))
+        faults = tuple(
+            SourceFault(example_set=sets[flat[index][0]], source=flat[index][1], error=error) for index, error in errors
+        )
+        return tuple(tuple(set_readings) for set_readings in readings), faults
 
-    def pixel_number(self, digest: str) -> int:
-        """The number in the `PixelFile` of the usable image with that digest, which was decoded."""
-        result = self._decoded[digest]
-        if isinstance(result, ImageFault):
-            raise KeyError(digest)
-        return result[0]
+    def pixel_numbers(self) -> dict[str, int]:
+        """By digest of each usable image that was decoded, its number in the `PixelFile`."""
+        return {digest: result[0] for digest, result in self._decoded.items() if not isinstance(result, ImageFault)}
 
     def close(self) -> None:
         """Stop reading and decoding."""
@@ -141,8 +163,9 @@ class ImageReader:
                 else:
                     digest = hashlib.sha256(item.data).hexdigest()
                     entries.append((item.name, digest))
-                    future = None if self._known_sides(digest) else self._decode_once(digest, item.data)
-                    if future is not None:
+                    if self._known_sides(digest) is not None:
+                        self._keep(digest, item.data)
+                    elif (future := self._decode_once(digest, item.data)) is not None:
                         futures.append(future)
                 on_progress(len(entries) / images.candidates)
         for future in futures:
@@ -166,6 +189,9 @@ class ImageReader:
         except ImageError as error:
             self._decoded[digest] = error.kind
 
+    def _is_complete(self, entry: str | SkippedEntry) -> bool:
+        return isinstance(entry, SkippedEntry) or entry in self._decoded or self._known_sides(entry) is not None
+
     def _describe(self, name: str, entry: str | SkippedEntry) -> FileReading:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
@@ -178,15 +204,15 @@ class ImageReader:
         return FileReading(name=name, digest=entry, sides=sides)
 
 
-async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:
-    """Wait until all are done or enough have failed; returns the failures with their indices.
+async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]], faults_limit: int) -> list[tuple[int, SourceError]]:
+    """Wait until all are done or `faults_limit` have failed; returns the failures with their indices.
 
     Otherwise thousands of sources on a server that is down would be tried for hours.
     """
     errors: list[tuple[int, SourceError]] = []
     indices = {task: index for index, task in enumerate(tasks)}
     pending = set(tasks)
-    while pending and len(errors) < SUBJECTS_SHOWN:
+    while pending and len(errors) < faults_limit:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.feature_cache import FeatureCache
 from ocelli_training.image_data import find_erased_customers
 from ocelli_training.judged import Judged, save_judged
@@ -47,6 +48,8 @@ class Results:
     judged: Mapping[str | None, Judged]
     """By customer, see `split_by_customer`."""
     report: Report
+    build_thumbnails: Callable[[Collection[str]], Mapping[str, str]]
+    """The thumbnails of the report's page, see `thumbnails.build_thumbnails`, without those of erased customers (by key)."""
     artifact: Artifact
     provenance: Provenance
     features: FeatureCache
@@ -98,15 +101,17 @@ class RevisionStore:
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
         await self._put(REPORT, _json(report))
-        await self._put(REPORT_PAGE, render_page(report).encode())
+        await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
         await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
         await results.features.save(self._revision, erased)
         await self.delete_erased()
 
     async def delete_erased(self) -> None:
-        """Delete image data of customers that were erased while it was saved."""
+        """Delete image data and thumbnails of customers that were erased while they were saved."""
         erased = find_erased_customers(await self.load_definition())
+        for customer in erased:
+            await erase_thumbnails(self._store, self._location.artifact_key(self._revision, REPORT_PAGE), customer)
         for item in await self._store.list_objects(self._location.image_data_prefix(self._revision)) if erased else ():
             if any(is_image_data(item.key, customer) for customer in erased):
                 await self._store.delete(item.key)

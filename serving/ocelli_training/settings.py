@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
-from ocelli_api.pods import Environment
+from ocelli_api.pods import Environment, TrainingStep
 from ocelli_api.settings import (
     BUCKETS,
     CERTIFICATES,
@@ -18,6 +18,7 @@ from ocelli_api.settings import (
     TEMPORARY_FOLDER,
     SettingType,
     group,
+    one_of,
     optional,
     setting,
 )
@@ -48,6 +49,7 @@ def _parse_backbone(item: str) -> InstalledBackbone:
 # It is parsed later: messages about settings show their values.
 _PRIVATE_KEY = SettingType("a private key", PrivateKeyText)
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
+_STEP = one_of({str(step): step for step in TrainingStep})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,8 @@ class TrainerSettings(PodSettings):
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)
     """Number of the attempt. The outcome repeats it."""
+    step: TrainingStep = setting(Environment.STEP, _STEP, str(TrainingStep.TRAIN))
+    """`Check`: only read and check the data, for a training that uses what was read. `Train`: train."""
     baseline_revision: str = setting(Environment.BASELINE_REVISION, SettingType("a revision", str), "")
     """The revision that serves, which the new one is compared with. Empty: there is none."""
     backbones: tuple[InstalledBackbone, ...] = setting(Environment.BACKBONES, _BACKBONES, "")

@@ -7,7 +7,9 @@ import logging
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +20,21 @@ from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.backbone_choice import BackboneNotInstalledError, choose_backbone
+from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
+from ocelli_training.checked_images import delete_checked
+from ocelli_training.data_report import DataReport, judged_images
 from ocelli_training.evaluate import Evaluation, evaluate
 from ocelli_training.fit import Fit, fit_heads
 from ocelli_training.judged import Judged, judge, split_by_customer
-from ocelli_training.label_errors import class_probabilities, find_label_errors, find_outliers
+from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.provenance import Provenance, describe_recipe
-from ocelli_training.report import Report, describe_artifact, image_name
+from ocelli_training.report import Report, describe_artifact
 from ocelli_training.revision_store import Results, RevisionStore
 from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.suspicion import find_suspicious
+from ocelli_training.thumbnails import build_thumbnails
 from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import PRECISION, DataReader, TrainingData
 
@@ -67,7 +73,15 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
-        data = await self._data.read(document, metadata, seed=definition.model.seed)
+        height, width = metadata.preprocessing.height, metadata.preprocessing.width
+        with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
+            return await self._train(document, choice, metadata, pixels)
+
+    async def _train(
+        self, document: dict[str, Any], choice: BackboneChoice, metadata: BackboneMetadata, pixels: PixelFile
+    ) -> Outcome:
+        settings, definition = self._settings, parse_spec(document)
+        data = await self._data.read(document, metadata, pixels, seed=definition.model.seed)
         fit, evaluation, judged = await self._learn(data)
         comparison = await self._compare(judged, metadata, data)
         exports = await build_exports(self._store, metadata, fit.heads, data.dataset.class_names)
@@ -85,19 +99,17 @@ class Training:
         )
         report = Report(
             artifact=describe_artifact(settings, artifact, choice.description),
-            dataset=data.dataset,
+            data=DataReport(
+                dataset=data.dataset,
+                groups=data.groups,
+                suspicion=find_suspicious(fit, data.examples, data.dataset),
+                corrections=data.corrections,
+                input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
+            ),
             recipe=fit.recipe,
             evaluation=evaluation,
-            groups=data.groups,
-            label_errors=find_label_errors(
-                class_probabilities(fit.unrejected_scores, has_negatives=not data.examples.membership.any(axis=1).all()),
-                np.array([example.set_index for example in data.dataset.examples], dtype=np.intp),
-            ),
-            outliers=find_outliers(fit.scores, fit.unrejected_scores, data.examples.membership),
-            input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
             comparison=comparison,
-            corrections=data.corrections,
         )
         await self._progress.begin(Stage.STORING)
         parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
@@ -112,8 +124,17 @@ class Training:
             engine=data.engine_name,
             made_at=format_time(datetime.now(UTC), timespec="seconds"),
         )
-        results = Results(judged=parts, report=report, artifact=artifact, provenance=provenance, features=self._data.cache)
+        shown = list(report.data.shown_images(image.sha256 for image in evaluation.misclassified))
+        results = Results(
+            judged=parts,
+            report=report,
+            build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
+            artifact=artifact,
+            provenance=provenance,
+            features=self._data.cache,
+        )
         await self._revision.save(results)
+        await delete_checked(settings, self._store)
         message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
         return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
 
@@ -172,9 +193,9 @@ class Training:
         await self._progress.begin(Stage.EVALUATING)
         judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
         if data.test is None:
-            names = [image_name(example) for example in data.dataset.examples]
+            images = judged_images(data.dataset.examples)
             evaluation = await asyncio.to_thread(
-                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, names
+                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, images
             )
         else:
             evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)

@@ -22,11 +22,11 @@ from ocelli_api.classifier import Accelerator, parse_spec
 from ocelli_api.outcome import Stage
 from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
-from ocelli_model.image_decoder import ImageDecoder
-from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.corrections import CorrectionCounts, count_corrections
-from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset, example_sets
+from ocelli_training.corrections import CorrectionCounts
+from ocelli_training.data_reading import Data, DefinitionReader, log_sets
+from ocelli_training.dataset import Dataset, Example, build_dataset, check_dataset
+from ocelli_training.example_rows import build_examples, find_groups
 from ocelli_training.extraction import Extraction, Wanted, wanted_views
 from ocelli_training.feature_cache import (
     FEATURES,
@@ -36,16 +36,13 @@ from ocelli_training.feature_cache import (
     KnownImages,
     describe_computation,
 )
-from ocelli_training.fit import Examples, normalised_rows
-from ocelli_training.folds import assign_folds
-from ocelli_training.near_duplicates import group_near_duplicates
-from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set, find_test_sets
+from ocelli_training.fit import Examples
+from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.provenance import Input, find_inputs
-from ocelli_training.reading import ImageReader, SourcesError
+from ocelli_training.reading import SourcesError
 from ocelli_training.settings import TrainerSettings
-from ocelli_training.source_reader import open_sources
 
 PRECISION = Precision.FLOAT32
 """Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
@@ -64,6 +61,8 @@ class TrainingData:
     groups: NDArray[np.intp]
     """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
     corrections: CorrectionCounts
+    find_pixels: Callable[[str], NDArray[np.uint8] | None]
+    """See `Data.find_pixels`."""
     inputs: tuple[Input, ...]
     """What was read, for the provenance."""
     engine_name: str
@@ -86,7 +85,7 @@ class _Reading:
     corrections: CorrectionCounts
     document: dict[str, Any]
     """The definition that was read."""
-    images: ImageReader
+    data: Data
     inputs: tuple[Input, ...]
 
     @property
@@ -130,8 +129,8 @@ class DataReader:
         self.cache = FeatureCache(store, settings.location, scratch)
         """With the features of this training, ready to be stored."""
 
-    async def read(self, document: dict[str, Any], metadata: BackboneMetadata, *, seed: int) -> TrainingData:
-        """Read and check all sources of a definition, and compute what the cache does not have.
+    async def read(self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int) -> TrainingData:
+        """Read and check all sources of a definition, into the pixel file, and compute what the cache does not have.
 
         Raises:
             SourcesError, DatasetError, BackboneError, ObjectStoreError, OSError: see there.
@@ -142,20 +141,19 @@ class DataReader:
         try:
             computation = describe_computation(metadata, device, PRECISION)
             known = await self.cache.load(computation, metadata.feature_count)
-            height, width = metadata.preprocessing.height, metadata.preprocessing.width
-            with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-                reading, known = await self._read_needed(document, metadata, pixels, known)
-                await self._progress.begin(Stage.EXTRACTING)
-                engine = await loading
-                self._progress.report_device(engine.name)
-                extraction = Extraction(
-                    engine=engine,
-                    pixels=pixels,
-                    threads=self._settings.cpu_count,
-                    pixel_number=reading.images.pixel_number,
-                    on_images=self._progress.report_images,
-                )
-                learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
+            reader = DefinitionReader(self._settings, self._store, self._scratch, pixels, metadata.preprocessing)
+            reading, known = await self._read_needed(document, reader, known)
+            await self._progress.begin(Stage.EXTRACTING)
+            engine = await loading
+            self._progress.report_device(engine.name)
+            extraction = Extraction(
+                engine=engine,
+                pixels=pixels,
+                threads=self._settings.cpu_count,
+                pixel_number=reading.data.numbers.__getitem__,
+                on_images=self._progress.report_images,
+            )
+            learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
             computed = _Computed(computation=computation, engine_name=engine.name, learned=learned, tested=tested)
             return await asyncio.to_thread(self._prepare, reading, computed, seed)
         finally:
@@ -171,29 +169,27 @@ class DataReader:
         )
 
     async def _read_needed(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
+        self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages
     ) -> tuple[_Reading, KnownImages]:
         """What was read, and the known images among it that have all views."""
         while True:
-            reading = await self._read_remaining(document, metadata, pixels, known)
+            reading = await self._read_remaining(document, reader, known)
             lacking = {
                 image.digest
                 for wanted in reading.wanted
                 for image, place in zip(wanted.images, wanted.find(known), strict=True)
-                if place is None and known.find(image.digest) is not None
+                if place is None and image.digest not in reading.data.numbers
             }
             if not lacking:
                 return reading, known
             # They were test images, or part of a dataset that was too large for other views: their pixels are needed.
             document, known = reading.document, known.without(lacking)
 
-    async def _read_remaining(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
-    ) -> _Reading:
+    async def _read_remaining(self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages) -> _Reading:
         """As `_read_dataset`, without sources that were erased while it was reading."""
         while True:
             try:
-                return await self._read_dataset(document, metadata, pixels, known)
+                return await self._read_dataset(document, reader, known)
             except SourcesError:
                 now = await self._load_definition()
                 if now == document:
@@ -201,55 +197,24 @@ class DataReader:
                 logger.info("sources.erased")
                 document = now
 
-    async def _read_dataset(
-        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, known: KnownImages
-    ) -> _Reading:
+    async def _read_dataset(self, document: dict[str, Any], reader: DefinitionReader, known: KnownImages) -> _Reading:
         started = time.monotonic()
         definition, classifier = parse_spec(document), self._settings.classifier
-        sets, sets_of_test = example_sets(definition), find_test_sets(definition)
-        sources = open_sources(self._settings, self._store, self._scratch)
-        images = ImageReader(
-            sources=sources,
-            open_image=ImageDecoder(metadata.preprocessing, EXAMPLE_KINDS).open,
-            pixels=pixels,
-            decoding_threads=self._settings.cpu_count,
-            known_sides=known.sides,
-        )
-        try:
-            async with sources:
-                every = await images.read(classifier, (*sets, *sets_of_test), self._progress.report)
-        finally:
-            images.close()
-        readings, readings_of_test = every[: len(sets)], every[len(sets) :]
-        dataset = build_dataset(sets, readings, definition.corrections)
-        for report in dataset.reports:
-            logger.info(
-                "examples.read",
-                extra={
-                    "of": report.example_set.class_name or "negatives",
-                    "files": report.files,
-                    "usable": report.usable,
-                    "duplicates": report.duplicates,
-                    "skipped": len(report.skipped),
-                    "given_away": len(report.given_away),
-                },
-            )
-        check_dataset(classifier, dataset, readings)
-        test_set = build_test_set(sets_of_test, readings_of_test, dataset, definition.corrections)
+        data = await reader.load_or_read(definition, self._progress.report, known)
+        dataset = build_dataset(data.sets, data.readings, definition.corrections)
+        log_sets(dataset.reports)
+        check_dataset(classifier, dataset, data.readings)
+        test_set = build_test_set(data.test_sets, data.test_readings, dataset, definition.corrections)
         if test_set is not None:
             check_test_set(classifier, test_set, dataset.class_names)
         logger.info("data.valid", extra={"images": len(dataset.examples), "seconds": time.monotonic() - started})
-        corrections = count_corrections(definition.corrections, sets, readings, sets_of_test, readings_of_test)
-        if definition.corrections:
-            logger.info("corrections.applied", extra={**corrections.to_json(), "unknown": len(corrections.unknown)})
-        inputs = find_inputs((*sets, *sets_of_test), every)
         return _Reading(
             dataset=dataset,
             test_set=test_set,
-            corrections=corrections,
+            corrections=data.count_corrections(definition.corrections),
             document=document,
-            images=images,
-            inputs=inputs,
+            data=data,
+            inputs=find_inputs((*data.sets, *data.test_sets), (*data.readings, *data.test_readings)),
         )
 
     def _prepare(self, reading: _Reading, computed: _Computed, seed: int) -> TrainingData:
@@ -259,14 +224,7 @@ class DataReader:
         images = [image for wanted in reading.wanted for image in wanted.images]
         for name, rows, wanted in zip((FEATURES, TEST_FEATURES), (learned, tested), reading.wanted, strict=True):
             self.cache.prepare(computed.computation, name, rows, [image.customer for image in wanted.images])
-        sets = np.array([image.set_index for image in images], dtype=np.intp)
-        groups = group_near_duplicates(
-            _joined(learned.prints, tested.prints),
-            normalised_rows(_joined(learned.features, tested.features)),
-            sets,
-            # Test images come last, so that none of them changes the group of an example.
-            sorted(range(len(images)), key=lambda row: (row >= count, images[row].round, images[row].digest)),
-        )
+        groups = find_groups(_joined(learned.prints, tested.prints), _joined(learned.features, tested.features), images, count)
         test = None
         if reading.test_set is not None:
             test = TestImages.build(reading.test_set, tested.features, groups[count:], count)
@@ -275,19 +233,14 @@ class DataReader:
             if not test.test_set.examples:
                 # Only customers who were erased had images that are not examples.
                 test = None
-        groups, sets = groups[:count], sets[:count]
-        membership = sets[:, np.newaxis] == np.arange(len(dataset.class_names))
-        examples = Examples(
-            features=learned.features,
-            other_views=dict(learned.other_views),
-            membership=membership,
-            folds=assign_folds(learned.digests, groups, sets, seed),
-        )
+        groups = groups[:count]
+        examples = build_examples(dataset, learned.features, learned.other_views, groups, seed)
         return TrainingData(
             dataset=dataset,
             examples=examples,
             groups=groups,
             corrections=reading.corrections,
+            find_pixels=reading.data.find_pixels,
             inputs=reading.inputs,
             engine_name=computed.engine_name,
             test=test,

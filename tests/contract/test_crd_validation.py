@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
@@ -121,7 +122,7 @@ ACCEPTED = {
     ),
     "2,000 corrections of 500 classes": make_classifier(
         classes=[make_class("é" * 60 + str(number)) for number in range(500)],
-        corrections=[{"image": f"{number:060x}beef", "class": "é" * 60 + "499"} for number in range(2000)],
+        corrections=[{"image": sha256_hex(str(number).encode()), "class": "é" * 60 + "499"} for number in range(2000)],
     ),
     "a queue": make_classifier(training={"queueName": "gpus.team-a"}),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
@@ -308,6 +309,10 @@ REFUSED = {
     ),
     "a correction to an unknown class": (
         make_classifier(corrections=[{"image": DIGEST, "class": "cow"}]),
+        "corrections names a class that is not in classes",
+    ),
+    "a correction with a low digest to an unknown class": (
+        make_classifier(corrections=[{"image": "7" * 64, "class": "cow"}]),
         "corrections names a class that is not in classes",
     ),
     "two corrections of one image": (

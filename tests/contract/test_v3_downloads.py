@@ -17,7 +17,14 @@ from ocelli_api.documents import build_document
 from ocelli_api.export import ExportFormat, ExportPart, PartPlace, build_core_ml_description
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
-from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, ClassifierLocation, backbone_key
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    BILL_OF_MATERIALS,
+    CHECK_PAGE,
+    REPORT_PAGE,
+    ClassifierLocation,
+    backbone_key,
+)
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.raw_http import head
 from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage, wait_for
@@ -89,6 +96,40 @@ def test_a_revision_of_an_earlier_release_has_no_bill_of_materials_and_says_so(c
     identity = client.ready("nobom")
     words = "has no bill of materials, because an earlier release trained it; retrain the classifier"
     assert_error(client.http.get(f"/v3/classifiers/{identity}/bom"), 404, "not_found", words)
+
+
+def store_page(stage: Stage, key: str, text: str) -> None:
+    stage.run(stage.objects.put(key, text.encode()))
+
+
+def test_the_report_of_a_classifier_that_serves_is_that_of_its_training(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("report")
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    store_page(stage, location.artifact_key(revision, REPORT_PAGE), "<p>trained</p>")
+    response = client.http.get(f"/v3/classifiers/{identity}/report")
+    assert (response.status_code, response.text) == (200, "<p>trained</p>")
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.html"'
+
+
+@pytest.mark.parametrize("field", ["trainingRevision", "failedRevision"])
+def test_the_report_of_a_newer_check_comes_first(stage: Stage, client: V3Client, field: str) -> None:
+    identity = client.ready("checked")
+    manifest = stage.classifier(identity)
+    served = manifest["status"]["servedRevision"]
+    manifest["status"].update({field: "f" * 10, "attempt": 7})
+    stage.put_classifier(manifest)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    store_page(stage, location.artifact_key(served, REPORT_PAGE), "<p>trained</p>")
+    store_page(stage, location.training_key("f" * 10, 7, CHECK_PAGE), "<p>checked</p>")
+    assert client.http.get(f"/v3/classifiers/{identity}/report").text == "<p>checked</p>"
+
+
+def test_a_classifier_without_a_report_says_so(client: V3Client) -> None:
+    identity = client.created("noreport")
+    words = "has no report: its images were not checked"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/report"), 404, "not_found", words)
 
 
 @pytest.mark.contract_row("A1/core_ml_enabled")

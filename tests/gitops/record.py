@@ -209,6 +209,16 @@ def record_gates(recorder: Recorder) -> None:
     recorder.record("approved", "gated", has("Ready", "Served"))
 
 
+def record_checks(recorder: Recorder) -> None:
+    """Checks without a training."""
+    scene = recorder.scene
+    scene.apply(scene.build("unhurried", suspend=True))
+    recorder.record("checking-data", "unhurried", has("Trained", "CheckingData"))
+    recorder.record("suspended", "unhurried", has("Ready", "Suspended"))
+    scene.apply(scene.build("careless", second="few", suspend=True))
+    recorder.record("suspended-with-bad-data", "careless", has("Stalled", "InvalidData"))
+
+
 def record_loss(recorder: Recorder) -> None:
     """A served artifact is removed from the store and restored."""
     scene = recorder.scene
@@ -298,7 +308,7 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_gates, record_loss, record_ends):
+        for part in (record_first_life, record_changes, record_gates, record_checks, record_loss, record_ends):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

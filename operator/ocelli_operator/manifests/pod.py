@@ -111,6 +111,14 @@ def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Acceler
     return built
 
 
+def without_gpus(resources: Resources, gpu: GpuSettings) -> Resources:
+    """The same requests and limits without GPUs."""
+    return {
+        kind: {name: amount for name, amount in quantities.items() if not gpu.is_gpu(name)}
+        for kind, quantities in resources.items()
+    }
+
+
 def build_cpu_limit() -> Manifest:
     """The variable with the number of cores that a program may use."""
     return {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}}

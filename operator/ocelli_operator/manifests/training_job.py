@@ -1,4 +1,4 @@
-"""The Job that trains one revision, in one attempt."""
+"""The Jobs of a training: one that checks its data without a GPU, where that comes first, and one that trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.outcome import ExitCode
-from ocelli_api.pods import ACCELERATOR_LABEL, STORE_AUDIENCE, TRAINER_CONTAINER, Component, Environment
+from ocelli_api.pods import (
+    ACCELERATOR_LABEL,
+    STEP_LABEL,
+    STORE_AUDIENCE,
+    TRAINER_CONTAINER,
+    Component,
+    Environment,
+    TrainingStep,
+)
 from ocelli_api.revision import training_hash
 from ocelli_api.source_secrets import SOURCE_SECRET_KEYS, SOURCE_SECRETS_FOLDER, find_secret_names
 from ocelli_operator.manifests.metadata import (
@@ -29,6 +37,7 @@ from ocelli_operator.manifests.pod import (
     build_program,
     build_resources,
     build_signing_key,
+    without_gpus,
 )
 from ocelli_operator.settings import ChildSettings
 
@@ -46,8 +55,9 @@ class Attempt:
 
     revision: str
     number: int
+    step: TrainingStep = TrainingStep.TRAIN
     accelerator: Accelerator = Accelerator.CPU
-    """Not `Auto`."""
+    """Not `Auto`; `CPU` for a check."""
     baseline_revision: str = ""
     """The revision that serves, which the new one is compared with; empty: there is none."""
 
@@ -58,8 +68,10 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     Kubernetes does not retry after invalid data, a missing backbone or a kill (exit codes 64, 65, 137). Retries after a
     disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
 
-    A Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook, Kueue
-    would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
+    A training Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook,
+    Kueue would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
+
+    A check needs no place in a queue: it uses no GPU, and what it finds should be known before the training waits.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -67,7 +79,9 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         ATTEMPT_LABEL: str(attempt.number),
         ACCELERATOR_LABEL: str(attempt.accelerator),
     }
-    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number), labels)
+    if attempt.step is TrainingStep.CHECK:
+        labels[STEP_LABEL] = str(attempt.step)
+    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number, attempt.step), labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
     placement = build_placement(training, settings.gpu, attempt.accelerator)
@@ -83,7 +97,7 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         pod_spec["priorityClassName"] = training.priority_class_name
     queued: Manifest = {}
     ignored = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-    if training.queue_name is not None:
+    if training.queue_name is not None and attempt.step is TrainingStep.TRAIN:
         metadata["labels"] = {**labels, QUEUE_LABEL: training.queue_name}
         queued = {"suspend": True}
         ignored.append(_build_exit_code_rule("Ignore", [_SIGTERM_EXIT_CODE]))
@@ -112,6 +126,8 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
     training = owner.classifier.spec.training
     own: dict[str, str] = {
         Environment.ATTEMPT: str(attempt.number),
+        # Left out where it is the default, as in Jobs of earlier releases.
+        Environment.STEP: str(attempt.step) if attempt.step is TrainingStep.CHECK else "",
         Environment.ACCELERATOR: str(_requested_accelerator(training.accelerator, attempt.accelerator)),
         Environment.BASELINE_REVISION: attempt.baseline_revision,
         Environment.BACKBONES: settings.backbones,
@@ -126,12 +142,15 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
         Environment.SOURCE_SECRETS_FOLDER: SOURCE_SECRETS_FOLDER if find_secret_names(owner.classifier.spec.sources) else "",
     }
     image = settings.trainer_gpu_image if attempt.accelerator is Accelerator.GPU else settings.trainer_image
-    resources = training.resources or settings.trainer_resources
+    resources, signing_key = training.resources or settings.trainer_resources, build_signing_key(settings)
+    if attempt.step is TrainingStep.CHECK:
+        # It signs nothing.
+        resources, signing_key = without_gpus(resources, settings.gpu), []
     return {
         **build_program(TRAINER_CONTAINER, "ocelli_training", image, settings),
         "env": [
             *build_environment(owner, settings, attempt.revision, own),
-            *build_signing_key(settings),
+            *signing_key,
             build_cpu_limit(),
         ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),

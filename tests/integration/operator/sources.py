@@ -39,8 +39,8 @@ LOGIN = ("reader", "pa55word")
 
 class ExampleSources:
     """`/red.zip` and `/blue.zip` have enough examples, `/few.zip` does not. `/red-test.zip` and `/blue-test.zip` have other
-    images of these colours. `/mixed.zip` has those of `/blue.zip`, a red and a green one. What is below `/private` needs
-    `LOGIN`. After `hold`, answers wait for `release`."""
+    images of these colours. `/mixed.zip` has those of `/blue.zip`, a red and a green one. `/page.zip` is a web page. What is
+    below `/private` needs `LOGIN`. After `hold`, answers wait for `release`."""
 
     def __init__(self) -> None:
         (red,), (green,) = build_images((180, 60, 60), 1), build_images((60, 180, 60), 1)
@@ -53,8 +53,12 @@ class ExampleSources:
             "/blue-test.zip": build_zip(build_images((60, 60, 180), 10)),
             "/mixed.zip": build_zip([*build_images((60, 60, 180), 12), red, green]),
             "/few.zip": build_zip(build_images((60, 180, 60), 3)),
+            "/page.zip": b"<html>Please log in</html>",
         }
         contents |= {f"/private{path}": content for path, content in contents.items()}
+        self.requests: list[str] = []
+        """The paths that were asked for."""
+        requests = self.requests
         self.authorizations: set[str] = set()
         """All headers `Authorization` that clients have sent."""
         authorizations = self.authorizations
@@ -65,6 +69,7 @@ class ExampleSources:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                requests.append(self.path)
                 may_answer.wait(120)
                 self._answer(body=True)
 

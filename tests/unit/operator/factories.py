@@ -58,10 +58,11 @@ def make_settings(**environment: str) -> ChildSettings:
 
 
 def make_spec(**fields: Any) -> Manifest:
+    """Two classes, unless fields say otherwise; None leaves a field out."""
     classes = [
         {"name": name, "examples": [{"url": f"https://data.test/{name}.zip", "sha256": PINNED}]} for name in ("cat", "dog")
     ]
-    return {"classes": classes, **fields}
+    return {name: value for name, value in {"classes": classes, **fields}.items() if value is not None}
 
 
 def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str, str] | None = None, **spec: Any) -> Classifier:
@@ -242,7 +243,7 @@ class World:
         """A user changes the spec."""
         classifier = self.observed.classifier
         changed = replace(classifier, spec=parse_spec(make_spec(**spec)), generation=classifier.generation + 1)
-        self.see(classifier=changed, artifact=None, progress=None, outcome=None)
+        self.see(classifier=changed, artifact=None, progress=None, outcome=None, check=None)
 
     def plan(self) -> Plan:
         return plan_classifier(self.observed, self.settings)

@@ -155,6 +155,9 @@ class StandInStore:
     async def load_outcome(self, *_: Any) -> None:
         return None
 
+    async def load_check(self, *_: Any) -> None:
+        return None
+
     async def load_progress(self, *_: Any) -> ProgressReport | None:
         return self.progress
 

@@ -26,10 +26,20 @@ from ocelli_api.classifier import SecretReference, Source
 from ocelli_api.documents import parse_fields
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
-from ocelli_api.pods import Environment
+from ocelli_api.pods import Environment, TrainingStep
 from ocelli_api.settings import load_settings
 from ocelli_storage.archives import ArchiveImage, SkippedEntry
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    CHECK_PAGE,
+    CHECK_REPORT,
+    DEFINITION,
+    OUTCOME,
+    PROGRESS,
+    REPORT,
+    REPORT_PAGE,
+    ClassifierLocation,
+)
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
@@ -189,12 +199,20 @@ class Trainer:
         self.put(self.location.upload_key(digest), data)
         return {"upload": digest, **fields}
 
+    def check(self, attempt: int = 1) -> tuple[Outcome, ExitCode]:
+        """Run the check of an attempt in this process."""
+        self.environment[Environment.STEP] = TrainingStep.CHECK
+        try:
+            return self.run(attempt)
+        finally:
+            del self.environment[Environment.STEP]
+
     def run(self, attempt: int = 1) -> tuple[Outcome, ExitCode]:
         """Run an attempt in this process."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
         settings = load_settings(TrainerSettings, {**self.environment, Environment.CPU_LIMIT: "2"})
-        scratch = self.scratch / f"attempt-{attempt}"
+        scratch = self.scratch / f"attempt-{attempt}-{settings.step}"
         scratch.mkdir()
         return asyncio.run(run_attempt(settings, self.store, scratch))
 
@@ -218,7 +236,7 @@ class Trainer:
         asyncio.run(self.store.put(key, data))
 
     def get(self, key: str) -> bytes:
-        return asyncio.run(self.store.get(key, limit_bytes=1 << 20))
+        return asyncio.run(self.store.get(key, limit_bytes=1 << 25))
 
     def exists(self, key: str) -> bool:
         return asyncio.run(self.store.exists(key))
@@ -247,6 +265,22 @@ class Trainer:
     def report(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.get(self.location.artifact_key(self.revision, REPORT)))
         return document
+
+    @property
+    def check_report(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.get(self._training_key(CHECK_REPORT)))
+        return document
+
+    @property
+    def check_page(self) -> str:
+        return self.get(self._training_key(CHECK_PAGE)).decode()
+
+    def keys(self, part: str) -> list[str]:
+        """The keys of stored objects that contain a text."""
+        return sorted(item.key for item in asyncio.run(self.store.list_objects("tenants")) if part in item.key)
+
+    def _training_key(self, file: str) -> str:
+        return self.location.training_key(self.revision, self._attempt, file)
 
     @property
     def report_page(self) -> str:

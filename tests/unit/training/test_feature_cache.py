@@ -186,6 +186,25 @@ def test_the_artifact_is_the_same_with_and_without_the_cache(retrain: Retrain) -
     assert retrain.trainer.report["data"]["sides"] == sides
 
 
+def test_the_report_shows_cached_images_to_look_at(retrain: Retrain) -> None:
+    retrain.run()
+    # All 34 examples are smaller than what the network takes.
+    shown = {line for line in retrain.trainer.report_page.splitlines() if line.startswith('<img class="thumbnail"')}
+    assert len(shown) == 34
+
+
+def test_a_training_after_a_check_computes_new_images_only(retrain: Retrain) -> None:
+    trainer = retrain.trainer
+    examples = trainer.definition["classes"][0]["examples"]
+    examples.append(trainer.upload(retrain.more, round=2))
+    trainer.revision = trainer.environment["OCELLI_REVISION"] = NEXT_REVISION
+    assert trainer.check(attempt=2)[0].succeeded
+    examples.pop()
+    retrain.run()
+    assert retrain.computed == [10, 34]
+    assert "checked_images.loaded" in retrain.caplog.messages
+
+
 def test_only_the_last_training_has_a_cache(retrain: Retrain) -> None:
     retrain.run()
     files = [(ANNA, FEATURES), (None, FEATURES), (None, TEST_FEATURES)]

@@ -19,7 +19,7 @@ from ocelli_model.image_decoder import ImageDecoder, PendingImage
 from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.store_url import open_store
-from ocelli_training.dataset import ExampleSet, SourceReading
+from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, SourceReading
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.source_reader import SourceAccess, SourceReader
@@ -77,10 +77,12 @@ class Sources:
                 known_sides=self.known.get,
             )
             async with sources:
-                readings = await reader.read("team-a/dogs", self.sets, self.progress.append)
+                readings, faults = await reader.read_usable(self.sets, self.progress.append, faults_limit=SUBJECTS_SHOWN)
+                if faults:
+                    raise SourcesError.about("team-a/dogs", faults)
             digests = {file.digest for item in readings for reading in item for file in reading.files if file.digest}
             decoded = digests - self.known.keys()
-            self.pixels = {digest: pixels.read([reader.pixel_number(digest)])[0] for digest in decoded}
+            self.pixels = {digest: pixels.read([reader.pixel_numbers()[digest]])[0] for digest in decoded}
             reader.close()
         return readings
 
