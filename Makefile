@@ -205,7 +205,7 @@ benchmark: $(VENV)/.dev control-plane
 benchmark-cluster: $(VENV)/.dev control-plane
 	@$(BIN)/python -m tests.benchmarks.cluster
 
-## benchmark-training: trainings next to the machine's limit and to PyTorch; PICTURES=200 is quick
+## benchmark-training: trainings next to the machine's limit and to PyTorch; IMAGES=200 is quick
 .PHONY: benchmark-training
 benchmark-training: $(VENV)/.dev
 	@$(BIN)/python -m tests.benchmarks.training
