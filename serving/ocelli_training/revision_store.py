@@ -7,6 +7,7 @@ sees the erasure, or the erasure sees what the trainer has written.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping
@@ -101,7 +102,7 @@ class RevisionStore:
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
         await self._put(REPORT, _json(report))
-        await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
+        await self._put(REPORT_PAGE, await asyncio.to_thread(_build_page, report, results, erased))
         await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
         await results.features.save(self._revision, erased)
@@ -140,6 +141,10 @@ class RevisionStore:
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
+
+
+def _build_page(report: Mapping[str, Any], results: Results, erased: Collection[str]) -> bytes:
+    return render_page(report, results.build_thumbnails(erased)).encode()
 
 
 def _load_signer(settings: TrainerSettings) -> Signer | None:
