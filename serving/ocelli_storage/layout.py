@@ -5,7 +5,8 @@
     tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
                                                                   a check before the training adds `check/`: its outcome and its
-                                                                  reports; and `image-data/`: what it read, for the training
+                                                                  reports; and `image-data/`: what it read, for the training;
+                                                                  fine-tuning adds `checkpoint.json` and a file that it names
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json`, `report.html`, `bom.cdx.json` (what it was made
@@ -50,6 +51,8 @@ CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
 CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
+CHECKPOINT = "checkpoint"
+"""What the names of the files of checkpoints begin with."""
 IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"

@@ -41,10 +41,15 @@ def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
     assert orphans(*lost) == lost
 
 
-def test_a_failed_attempt_keeps_its_documents_and_not_what_its_check_read() -> None:
+def test_a_failed_attempt_keeps_its_documents_and_not_what_only_a_training_needs() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
     kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
-    lost = ["ns/trainings/dogs_1/r2/3/image-data/pixels.bin", "ns/trainings/dogs_1/r2/2/check/report.html"]
+    lost = [
+        "ns/trainings/dogs_1/r2/3/image-data/pixels.bin",
+        "ns/trainings/dogs_1/r2/3/checkpoint.json",
+        "ns/trainings/dogs_1/r2/3/checkpoint-0123.safetensors",
+        "ns/trainings/dogs_1/r2/2/check/report.html",
+    ]
     assert orphans(*kept, *lost, references=failed) == lost
 
 
