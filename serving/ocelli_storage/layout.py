@@ -14,7 +14,7 @@
                                                                   if it has one, is below `network/`; what was
                                                                   computed of single images is below `image-data/`, that of
                                                                   each customer's images in `image-data/customer-<key>/`, so
-                                                                  that whoever erases images deletes files: the judged
+                                                                  that an erasure deletes files and reads none: the judged
                                                                   scores, and, for the revision trained last, the feature
                                                                   cache
     installation/owner.json                                       the installation that the store belongs to

@@ -183,7 +183,7 @@ async def _load_pixels(
 
 
 def _find_owners(checked: CheckedImages) -> dict[str, str | None]:
-    """By digest, the customer whose image it is; None if it is nobody's. Of several, the first."""
+    """By digest, the customer whose image it is; None: it has no customer. Of several, the first."""
     owners: dict[str, str | None] = {}
     for _, reading in sorted(checked.readings.items()):
         for file in reading.files:

@@ -34,7 +34,7 @@ class SourceSecret:
         try:
             return find_origin(url) in self.hosts
         except ValueError:
-            # Its port is not one: whoever connects refuses it.
+            # Its port is not one. Connecting to it fails, with a message.
             return False
 
 
