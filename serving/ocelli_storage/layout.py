@@ -6,7 +6,8 @@
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the scores of
+                                                                  network, if it has one, is below `network/`; the curves of
+                                                                  its fine-tuning are below `tensorboard/`; the scores of
                                                                   its images are below `judged/`, those of each customer's
                                                                   images in a file of their own, so that erasing is complete
     installation/owner.json                                       the installation that the store belongs to
@@ -37,6 +38,7 @@ REPORT = "report.json"
 REPORT_PAGE = "report.html"
 NETWORK = "network"
 JUDGED = "judged"
+CURVES = "tensorboard"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
@@ -87,6 +89,10 @@ class ClassifierLocation:
     def network_prefix(self, revision: str) -> str:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
+
+    def curves_prefix(self, revision: str) -> str:
+        """Prefix of the curves of a revision's fine-tuning."""
+        return self.artifact_key(revision, CURVES)
 
     def judged_prefix(self, revision: str) -> str:
         """Prefix of the judged scores of a revision."""

@@ -12,21 +12,24 @@ import pytest
 import safetensors.numpy
 import torch
 
-from tests.gpu_check.compare import ANSWERS_FILE, CHECKOUT, GpuCheckError, compare, main
+from tests.gpu_check.compare import ANSWERS_FILE, GpuCheckError, compare, main
 from tests.gpu_check.prepare import prepare
-from tests.gpu_check.stand_ins import SafetensorError, read_safetensors
+from tests.gpu_check.stand_ins import CHECKOUT, SafetensorError, read_safetensors, write_safetensors
 
 WITHOUT_LIBRARIES = """
 import importlib.abc, sys
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {"PIL", "simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy"}:
+        if name.partition(".")[0] in {
+            "PIL", "simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy", "coremltools", "tensorboardX"
+        }:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-from tests.gpu_check.compare import main
-sys.exit(main(sys.argv[1:]))
+from tests.gpu_check import compare, fine_tuning
+module = {"compare": compare, "fine_tuning": fine_tuning}[sys.argv[1]]
+sys.exit(module.main(sys.argv[2:]))
 """
 
 
@@ -50,14 +53,34 @@ def test_unprepared_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
         compare(tmp_path, "cpu")
 
 
+def run_without_libraries(module: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """On the CPU."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", WITHOUT_LIBRARIES, module, str(folder), "--device", "cpu"]
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.slow
 def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", WITHOUT_LIBRARIES, str(prepared), "--device", "cpu"]
-    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    done = run_without_libraries("compare", prepared)
     assert done.returncode == 0, done.stderr
     assert "features: largest difference" in done.stdout
     assert done.stdout.endswith("gpu-check: passed\n")
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_measured_and_goes_on_after_kills_with_no_other_library(prepared: Path) -> None:
+    done = run_without_libraries("fine_tuning", prepared)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = [line.partition("  ")[0] for line in done.stdout.splitlines() if line.startswith("FineTune")]
+    assert figures == [
+        "FineTune, batches of 8: images/s, ours / plain torchvision loop",
+        "FineTune, killed 1 times: most work lost / interval, step and checkpoint",
+        "FineTune, killed: largest difference of scores from those without kills",
+        "FineTune, served: largest difference of scores from PyTorch, CPU",
+    ]
+    assert "peak GPU memory: not measured on a CPU" in done.stdout
+    assert done.stdout.endswith("gpu-check: fine-tuning passed\n")
 
 
 @pytest.mark.slow
@@ -77,6 +100,13 @@ def test_other_features_fail_the_check(prepared: Path, tmp_path: Path) -> None:
 def test_own_reader_reads_files_of_the_library() -> None:
     arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3, dtype=np.int64)}
     read = read_safetensors(safetensors.numpy.save(arrays, metadata={"made": "by a test"}))
+    assert read.keys() == arrays.keys()
+    assert all((read[name] == values).all() and read[name].dtype == values.dtype for name, values in arrays.items())
+
+
+def test_the_library_reads_files_of_the_own_writer() -> None:
+    arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3).T, "right": np.array([True, False])}
+    read = safetensors.numpy.load(write_safetensors(arrays))
     assert read.keys() == arrays.keys()
     assert all((read[name] == values).all() and read[name].dtype == values.dtype for name, values in arrays.items())
 

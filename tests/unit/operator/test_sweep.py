@@ -41,6 +41,11 @@ def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
     assert orphans(*lost) == lost
 
 
+def test_curves_are_kept_and_deleted_with_their_revision() -> None:
+    kept, lost = (f"ns/artifacts/dogs_1/{revision}/tensorboard/network-1/events.out.tfevents" for revision in ("r1", "r9"))
+    assert orphans(kept, lost) == [lost]
+
+
 def test_young_objects_are_kept() -> None:
     key = "ns/uploads/dogs_1/u9.zip"
     assert orphans(key, ages={key: NOW}) == []
