@@ -74,7 +74,7 @@ def compare(folder: Path, device: str, *, seconds: float = MEASURED_SECONDS) -> 
     moved = {"features": _largest(computed, features), "scores": _largest(heads.scores(computed), scores)}
     title = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     lines = [
-        f"{title}, PyTorch {torch.__version__}, {engine.name}, against {description['engine']} on {description['processor']}",
+        f"{describe_device(device)}, {engine.name}, against {description['engine']} on {description['processor']}",
         f"scores of the {len(images)} pictures are between {scores.min():.3f} and {scores.max():.3f}",
         *(f"{what}: largest difference {value:.2e}, {_verdict(value)} {BOUND}" for what, value in moved.items()),
         f"TensorFloat-32: convolutions {torch.backends.cudnn.allow_tf32}, products {torch.backends.cuda.matmul.allow_tf32}",
@@ -103,6 +103,13 @@ def check_device(device: str) -> None:
             "PyTorch finds no GPU; copy the checkout with its folder .gpu-check to a machine with one, and run "
             "python -m tests.gpu_check.compare .gpu-check, then python -m tests.gpu_check.fine_tuning .gpu-check"
         )
+
+
+def describe_device(device: str) -> str:
+    """Its name, and the version of PyTorch."""
+    import torch
+
+    return f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}, PyTorch {torch.__version__}"
 
 
 def images_per_second(engine: Engine, images: NDArray[np.uint8], seconds: float = MEASURED_SECONDS) -> float:

@@ -8,7 +8,9 @@ written by `python -m tests.gpu_check.prepare`. It needs PyTorch, torchvision an
 from __future__ import annotations
 
 import argparse
+import gc
 import json
+import os
 import random
 import subprocess
 import sys
@@ -21,7 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.comparison import HEADING, Comparison
-from tests.gpu_check.compare import BOUND, PREPARE, GpuCheckError, check_device
+from tests.gpu_check.compare import BOUND, PREPARE, GpuCheckError, check_device, describe_device
 from tests.gpu_check.pictures import make_pictures
 from tests.gpu_check.stand_ins import CHECKOUT, prepare_imports
 from tests.gpu_check.tuning_process import NETWORK, Order
@@ -110,14 +112,14 @@ def measure_ours(prepared: PreparedTuning, batch_images: int, seconds: float) ->
 
 
 def measure_plain_loop(prepared: PreparedTuning, batch_images: int, seconds: float) -> Speed:
-    """The loop of `plain_loop` with the same network, pictures and batch, and a worker for each core."""
+    """The loop of `plain_loop` with the same network, pictures and batch."""
     import numpy as np
 
-    from tests.gpu_check.plain_loop import MadePictures, train_plainly
-    from tests.gpu_check.tuning import count_cores
+    from tests.gpu_check.plain_loop import MadePictures, count_workers, train_plainly
 
     images = prepared.images
-    pictures = MadePictures(images.read(np.arange(len(images.numbers))), images.membership)
+    made = images.read(np.arange(len(images.numbers)))
+    pictures = MadePictures(made, images.membership)
     network = prepared.build_network()
 
     def train(after_step: Stopwatch) -> None:
@@ -126,7 +128,7 @@ def measure_plain_loop(prepared: PreparedTuning, batch_images: int, seconds: flo
             pictures,
             prepared.device,
             batch_images=batch_images,
-            workers=count_cores(),
+            workers=count_workers(batch_images * made.nbytes // len(made)),
             after_step=after_step,
         )
 
@@ -137,6 +139,8 @@ def _measure(device: str, batch_images: int, seconds: float, train: Any) -> Spee
     import torch
 
     if device == "cuda":
+        # The other side's tensors, which the exception at its end may have kept.
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     stopwatch = Stopwatch(seconds, device)
@@ -247,11 +251,15 @@ def _start(folder: Path, store: Path, order: Order) -> subprocess.Popen[str]:
 def _lines(process: subprocess.Popen[str], *, killed: bool = False) -> Iterator[dict[str, Any]]:
     """What a process reports, until it ends."""
     assert process.stdout is not None
-    with process.stdout:
-        for line in process.stdout:
-            if line.endswith("}\n"):
-                yield json.loads(line)
-    status = process.wait(timeout=_PROCESS_SECONDS)
+    with process, process.stdout:
+        try:
+            for line in process.stdout:
+                if line.endswith("}\n"):
+                    yield json.loads(line)
+            status = process.wait(timeout=_PROCESS_SECONDS)
+        finally:
+            # If nobody reads on.
+            process.kill()
     if status != 0 and not killed:
         raise GpuCheckError(f"fine-tuning ended with exit status {status}; its error is above")
 
@@ -317,6 +325,7 @@ def check(folder: Path, device: str, sizes: Sizes) -> bool:
     prepare_imports()
     from tests.gpu_check.tuning import open_tuning
 
+    print(f"{describe_device(device)}, {len(os.sched_getaffinity(0))} CPU cores")
     print(HEADING)
     right = True
     with tempfile.TemporaryDirectory(prefix="ocelli-gpu-check-") as name:

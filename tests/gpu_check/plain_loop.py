@@ -5,7 +5,10 @@ Import it after `prepare_imports`.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,6 +21,9 @@ from torchvision.transforms import v2
 from ocelli_training.tuning_recipe import CROP_LEAST_AREA
 
 LEARNING_RATE = 1e-3
+_SHARED_MEMORY = "/dev/shm"
+_BATCHES_OF_WORKER = 3
+"""In shared memory: two that it prefetches, and one that is used."""
 
 
 class MadePictures(Dataset[tuple[Tensor, Tensor]]):
@@ -40,6 +46,12 @@ class MadePictures(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
         augmented: Tensor = self._augment(self._pictures[row].permute(2, 0, 1))
         return augmented.permute(1, 2, 0), self._membership[row]
+
+
+def count_workers(batch_bytes: int) -> int:
+    """One for each core, or as many as there is shared memory for: containers often have 64 MB."""
+    free = shutil.disk_usage(_SHARED_MEMORY).free if Path(_SHARED_MEMORY).is_dir() else 0
+    return max(1, min(len(os.sched_getaffinity(0)), free // (_BATCHES_OF_WORKER * batch_bytes)))
 
 
 def train_plainly(

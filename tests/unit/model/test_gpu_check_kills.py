@@ -17,7 +17,7 @@ from tests.gpu_check.tuning_process import Order
 
 STEPS = 12
 INTERVAL_SECONDS = 0.02
-# A training without a network: it writes how many steps are done, and its successor reads that.
+# A training without a network: it writes how many steps are done, and its successor reads that. A step counts as 0.01 s.
 PROGRAM = f"""
 import json, sys, time
 from pathlib import Path
@@ -25,26 +25,28 @@ from pathlib import Path
 saved = Path(sys.argv[1]) / "saved"
 
 def report(event, updates, **more):
-    print(json.dumps({{"event": event, "updates": updates, "at": time.time(), **more}}), flush=True)
+    print(json.dumps({{"event": event, "updates": updates, "at": 0.01 * updates, **more}}), flush=True)
 
 def load():
-    return int(saved.read_text() or 0) if saved.exists() else 0
+    return int(saved.read_text()) if saved.exists() else 0
 
-start = {{load}}
+start = LOAD
 report("resumed", start)
 for step in range(start + 1, {STEPS} + 1):
     time.sleep(0.01)
     report("step", step)
     if step % 2 == 0:
-        saved.write_text(str(step))
+        part = saved.with_name("part")
+        part.write_text(str(step))
+        part.rename(saved)
         report("saved", step, seconds=0.0)
-{{end}}
+END
 """
 ORDER = Order(device="cpu", pictures=1, batch_images=1, epochs=1, interval_seconds=INTERVAL_SECONDS)
 
 
 def start_programs(monkeypatch: pytest.MonkeyPatch, *, load: str = "load()", end: str = f"report('ended', {STEPS})") -> None:
-    program = PROGRAM.format(load=load, end=end)
+    program = PROGRAM.replace("LOAD", load).replace("END", end)
 
     def start(folder: Path, store: Path, order: Order) -> subprocess.Popen[str]:
         return subprocess.Popen([sys.executable, "-c", program, str(store)], stdout=subprocess.PIPE, text=True)
@@ -68,8 +70,8 @@ def test_a_training_that_begins_anew_after_each_kill_loses_too_much(tmp_path: Pa
 
 
 def test_a_training_that_goes_on_from_where_it_never_was_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    start_programs(monkeypatch, load="load() and 11")
-    with pytest.raises(GpuCheckError, match="went on from step 11, which the killed process had not done"):
+    start_programs(monkeypatch, load="load() and 99")
+    with pytest.raises(GpuCheckError, match="went on from step 99, which the killed process had not done"):
         run_with_kills(tmp_path, tmp_path, ORDER, steps=STEPS, kills=2)
 
 
