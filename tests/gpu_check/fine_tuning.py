@@ -288,7 +288,7 @@ def compare_resumed(folder: Path, prepared: PreparedTuning, sizes: Sizes, scratc
     steps = run_uninterrupted(folder, whole, order)
     interrupted = run_with_kills(folder, killed, order, steps=steps, kills=sizes.kills)
     yield Comparison(
-        what=f"FineTune, killed {interrupted.kills} times: most work lost / interval, step and checkpoint",
+        what=f"FineTune, killed {interrupted.kills} times: work lost / interval, step, checkpoint",
         ours=interrupted.lost_seconds,
         other=interrupted.limit_seconds,
         unit="s",
@@ -301,18 +301,18 @@ def compare_resumed(folder: Path, prepared: PreparedTuning, sizes: Sizes, scratc
     scorer = Scorer(prepared, scratch)
     ours = scorer.served(whole / NETWORK, pictures, device)
     moved = float(abs(scorer.served(killed / NETWORK, pictures, device) - ours).max())
-    yield _within_bound("FineTune, killed: largest difference of scores from those without kills", moved)
+    yield _within_bound("FineTune, killed: difference of scores from those without kills", moved)
     started_with = scorer.untuned(pictures)
     print(
         f"scores of {len(pictures)} pictures after {steps} steps: {ours.min():.3f} to {ours.max():.3f}, "
         f"moved by up to {abs(ours - started_with).max():.3f} by fine-tuning"
     )
     moved = float(abs(scorer.served(whole / NETWORK, pictures, "cpu") - ours).max())
-    yield _within_bound(f"FineTune, served: largest difference of scores from {scorer.cpu_engine}", moved)
+    yield _within_bound(f"FineTune, served: difference of scores from {scorer.cpu_engine}", moved)
 
 
 def _within_bound(what: str, moved: float) -> Comparison:
-    return Comparison(what=what, ours=moved, other=BOUND, unit="", ratio=moved / BOUND, goal=1.0, at_least=False)
+    return Comparison(what=what, ours=1000 * moved, other=1000 * BOUND, unit="‰", ratio=moved / BOUND, goal=1.0, at_least=False)
 
 
 def check(folder: Path, device: str, sizes: Sizes) -> bool:
