@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +17,19 @@ from tests.gpu_check.compare import ANSWERS_FILE, GpuCheckError, compare, main
 from tests.gpu_check.prepare import prepare
 from tests.gpu_check.stand_ins import CHECKOUT, SafetensorError, read_safetensors, write_safetensors
 
-WITHOUT_LIBRARIES = """
+# Python imports a module of this name at the start of each process.
+REFUSING_MODULE = "sitecustomize.py"
+REFUSAL = """
 import importlib.abc, sys
 
 class Refuse(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in {
-            "PIL", "simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy", "coremltools", "tensorboardX"
-        }:
+        if name.partition(".")[0] in LIBRARIES:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-from tests.gpu_check import compare, fine_tuning
-module = {"compare": compare, "fine_tuning": fine_tuning}[sys.argv[1]]
-sys.exit(module.main(sys.argv[2:]))
 """
+LIBRARIES = ("simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy", "coremltools", "tensorboardX")
 
 
 @pytest.fixture(scope="module")
@@ -53,24 +52,26 @@ def test_unprepared_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
         compare(tmp_path, "cpu")
 
 
-def run_without_libraries(module: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """On the CPU."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, "-c", WITHOUT_LIBRARIES, module, str(folder), "--device", "cpu"]
+def run_without(libraries: Sequence[str], module: str, prepared: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The module's command on the CPU, in processes that cannot import these libraries."""
+    (folder / REFUSING_MODULE).write_text(REFUSAL.replace("LIBRARIES", repr(tuple(libraries))))
+    command = [sys.executable, "-m", f"tests.gpu_check.{module}", str(prepared), "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
-def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path) -> None:
-    done = run_without_libraries("compare", prepared)
+def test_pytorch_agrees_with_openvino_with_no_other_library(prepared: Path, tmp_path: Path) -> None:
+    done = run_without(("PIL", *LIBRARIES), "compare", prepared, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "features: largest difference" in done.stdout
     assert done.stdout.endswith("gpu-check: passed\n")
 
 
 @pytest.mark.slow
-def test_fine_tuning_is_measured_and_goes_on_after_kills_with_no_other_library(prepared: Path) -> None:
-    done = run_without_libraries("fine_tuning", prepared)
+def test_fine_tuning_is_measured_and_goes_on_after_kills_with_no_other_library(prepared: Path, tmp_path: Path) -> None:
+    # torchvision needs Pillow.
+    done = run_without(LIBRARIES, "fine_tuning", prepared, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = [line.partition("  ")[0] for line in done.stdout.splitlines() if line.startswith("FineTune")]
     assert figures == [
