@@ -352,6 +352,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="what python -m tests.gpu_check.prepare wrote")
     parser.add_argument("--device", choices=tuple(SIZES), default="cuda", help="cpu: PyTorch on the CPU, to try it out")
     options = parser.parse_args(arguments)
+    # Before PyTorch is imported. On a CPU that others use, threads that wait actively cost the other side most of its time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         right = check(options.folder, options.device, SIZES[options.device])
     except GpuCheckError as error:

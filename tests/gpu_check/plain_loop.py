@@ -20,7 +20,8 @@ from torchvision.transforms import v2
 
 from ocelli_training.tuning_recipe import CROP_LEAST_AREA
 
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 1e-6
+"""As low as that of the measured steps of ours, which are warm-up: a damaged network has denormal numbers, which are slow."""
 _SHARED_MEMORY = "/dev/shm"
 _BATCHES_OF_WORKER = 3
 """In shared memory: two that it prefetches, and one that is used."""

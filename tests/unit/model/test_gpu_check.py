@@ -18,16 +18,17 @@ from tests.gpu_check.prepare import prepare
 from tests.gpu_check.stand_ins import CHECKOUT, SafetensorError, read_safetensors, write_safetensors
 
 # Python imports a module of this name at the start of each process.
-REFUSING_MODULE = "sitecustomize.py"
-REFUSAL = """
-import importlib.abc, sys
+FIRST_MODULE = "sitecustomize.py"
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
 
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.partition(".")[0] in LIBRARIES:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class FinderWithout(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in LIBRARIES else super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Refuse())
+sys.meta_path[:] = [FinderWithout if finder is PathFinder else finder for finder in sys.meta_path]
 """
 LIBRARIES = ("simplejpeg", "safetensors", "openvino", "obstore", "aiohttp", "onnx", "scipy", "coremltools", "tensorboardX")
 
@@ -54,7 +55,7 @@ def test_unprepared_folder_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 def run_without(libraries: Sequence[str], module: str, prepared: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """The module's command on the CPU, in processes that cannot import these libraries."""
-    (folder / REFUSING_MODULE).write_text(REFUSAL.replace("LIBRARIES", repr(tuple(libraries))))
+    (folder / FIRST_MODULE).write_text(WITHOUT.replace("LIBRARIES", repr(tuple(libraries))))
     command = [sys.executable, "-m", f"tests.gpu_check.{module}", str(prepared), "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     return subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
