@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType
-from ocelli_api.documents import DocumentError, parse_fields
+from ocelli_api.documents import DocumentError, named, parse_fields
 
 GROUP = "ocelli.dev"
 VERSION = "v1alpha1"
@@ -41,6 +41,7 @@ CLASSES_LIMIT = 500
 SOURCES_LIMIT = 2000
 CLASS_SOURCES_LIMIT = 1000
 """Of one class, or of the negative examples: more would exceed the API server's cost budget for the rules on each source."""
+CORRECTIONS_LIMIT = 2000
 SPEC_BYTES_LIMIT = 256 * 1024
 HISTORY_LIMIT = 10
 FIRST_ROUND = 1
@@ -49,11 +50,20 @@ Manifest: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SecretReference:
+    """A Secret in the namespace of the Classifier."""
+
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
     """A source of examples: exactly one of `url` and `upload`."""
 
     url: str | None = None
-    """An `http`, `https` or `file` URL of a zip, or of a folder (`file` only, ending in `/`)."""
+    """URL of a zip, a tar or a list of addresses; or, ending in `/`, of a folder (`file`) or of a prefix (`s3`, `gs`, `az`)."""
+    secret_ref: SecretReference | None = None
+    """The Secret with the credentials for `url`. Not part of the revision."""
     upload: str | None = None
     """SHA-256 (hex) of a zip that was uploaded through the REST API for this Classifier."""
     sha256: str | None = None
@@ -86,6 +96,16 @@ class Strategy(StrEnum):
     """One head per class; the backbone stays as it is."""
     FINE_TUNE = "FineTune"
     """The heads and the whole network. The artifact then contains its own network."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Correction:
+    """Which class one image belongs to, whatever its sources say."""
+
+    image: str
+    """SHA-256 (hex) of the bytes of the image."""
+    class_name: str = field(metadata=named("class"))
+    """The name of a class; empty: the image is not used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +292,8 @@ class Training:
     tolerations: tuple[Mapping[str, Any], ...] = ()
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
+    queue_name: str | None = None
+    """LocalQueue of Kueue that the training Job waits in; None: it starts without Kueue."""
     backoff_limit: int = 2
     active_deadline_seconds: int = 3600
 
@@ -308,6 +330,8 @@ class ClassifierSpec:
     pretrained: Pretrained | None = None
     display_name: str | None = None
     negative_examples: tuple[Source, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    """For single images of any source, test images included. At most one for each image."""
     model: ModelRecipe = ModelRecipe()
     evaluation: Evaluation = Evaluation()
     training: Training = Training()
@@ -315,9 +339,13 @@ class ClassifierSpec:
     promotion: Promotion = Promotion()
     data_retention: DataRetention = DataRetention.KEEP
     retrain_nonce: int = 0
+    poll_interval: str | None = None
+    """How often to look whether the bytes behind unpinned addresses have changed, such as `15m`. None: never."""
     pinned_revision: str | None = None
     approved_revision: str | None = None
     """A revision that serves although it does not meet its gates, or waits for approval."""
+    suspend: bool = False
+    """Check the data of a revision without an artifact, and do not train it. What is trained serves on."""
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -334,6 +362,11 @@ class Progress:
     percent: int
     stage: str
     estimated_completion: str | None = None
+    images: int | None = None
+    images_total: int | None = None
+    device: str | None = None
+    accuracy: str | None = None
+    """Of the revision in training, once it is evaluated: a decimal such as "0.932"."""
     fine_tuning: FineTuningProgress | None = None
 
 
@@ -405,6 +438,20 @@ class HistoryEntry:
     """When it first served; None if it never did. For one that a release without promotion trained, when it was trained."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObservedSources:
+    """What the last poll of the sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents. Part of the revision. None: no poll has reached all of them yet."""
+    changed_at: str | None = None
+    """When another digest was seen."""
+    fault: str | None = None
+    """Why the last poll saw nothing, or not everything."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassifierStatus:
     """What the operator observed and did. At its defaults, it belongs to a Classifier that no operator has seen."""
@@ -429,6 +476,8 @@ class ClassifierStatus:
     failed_rollout_hash: str | None = None
     """Hash of the Deployment whose rollout failed. A change (of `spec.serving` or the image) retries it."""
     history: tuple[HistoryEntry, ...] = ()
+    observed_sources: ObservedSources | None = None
+    """None without `spec.pollInterval`, or before the first poll."""
     endpoint: str | None = None
     accuracy: str | None = None
     """Accuracy of the served revision, a decimal from 0 to 1 such as "0.934". With an interval it is balanced over the classes;

@@ -42,13 +42,14 @@ class DataValidReason(StrEnum):
     """Reasons of `DataValid`."""
 
     CHECKED = "Checked"
-    """All sources were read, and each class has enough usable examples. For a pretrained classifier: weights and labels were
-    read and match."""
+    """All sources were read, and each class has enough usable examples. After a check before the training (`spec.suspend`, or a
+    training on a GPU), the message says what was found: examples of each class, skipped files, duplicates, images in the wrong
+    class. For a pretrained classifier: weights and labels were read and match."""
     NOT_CHECKED = "NotChecked"
     """The trainer has not read the sources yet."""
     INVALID_DATA = "InvalidData"
     """A source has too few usable examples or does not match its digest; or a file of a pretrained classifier is damaged or
-    does not match the others. The message names the first problems."""
+    does not match the others. The message names the first problems; after a check before the training it names all."""
     SOURCE_UNREADABLE = "SourceUnreadable"
     """A source could not be downloaded. The message contains the URL and the response."""
 
@@ -65,7 +66,14 @@ class TrainedReason(StrEnum):
     """The training Job is running."""
     QUEUED = "Queued"
     """The training Job has not started, or its Pod has not been created. If a quota, a webhook, another object with the same
-    name or the limit on concurrent starts is the cause, the message says so. The operator continues by itself."""
+    name, a limit on concurrent trainings or Kueue is the cause, the message says so. A limit is named with the operator's
+    setting that raises it; of Kueue, the message is its own. The operator continues by itself."""
+    CHECKING_DATA = "CheckingData"
+    """A Job without a GPU reads and checks the data: before a training on a GPU, or because `spec.suspend` is true. The
+    training uses what it read."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true: the revision is not trained. See `DataValid` for what the check of its data found, and set
+    `spec.suspend` to false to train it."""
     UNSCHEDULABLE = "Unschedulable"
     """No node can take the trainer's Pod. The message is the scheduler's."""
     INVALID_DATA = "InvalidData"
@@ -128,6 +136,11 @@ class ReadyReason(StrEnum):
     """The first training is running or waiting."""
     RETRAINING = "Retraining"
     """A later training is running or waiting. The served revision continues to answer."""
+    CHECKING_DATA = "CheckingData"
+    """`spec.suspend` is true, and the data of the current revision is being checked. A served revision continues to answer."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true, so the current revision is not trained. Its data was checked, see `DataValid`. A served revision
+    continues to answer. Set `spec.suspend` to false to train it."""
     UNSCHEDULABLE = "Unschedulable"
     """The trainer or an inference server is waiting for a node that can take it."""
     GPU_NOT_OFFERED = "GPUNotOffered"
@@ -140,7 +153,8 @@ class ReadyReason(StrEnum):
     SOURCE_UNREADABLE = "SourceUnreadable"
     """A source could not be downloaded. Its examples are unknown."""
     TRAINING_FAILED = "TrainingFailed"
-    """The training failed."""
+    """The training failed, but not because of its data: it ran out of memory, time, disk or quota, its Pod was evicted, the
+    backbone is not installed, or there is an error in Ocelli. The message names the cause."""
     TRAINING_DIVERGED = "TrainingDiverged"
     """Fine-tuning ended in numbers that are not finite."""
     GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
@@ -171,6 +185,8 @@ class ReconcilingReason(StrEnum):
     """The first training is running or waiting."""
     RETRAINING = "Retraining"
     """A later training is running or waiting."""
+    CHECKING_DATA = "CheckingData"
+    """`spec.suspend` is true, and the data is being checked."""
     ROLLING_OUT = "RollingOut"
     """Inference servers are being replaced."""
 
@@ -183,7 +199,8 @@ class StalledReason(StrEnum):
     SOURCE_UNREADABLE = "SourceUnreadable"
     """Correct the URL of the source, or make the source available and increase `spec.retrainNonce`."""
     TRAINING_FAILED = "TrainingFailed"
-    """Change `spec.training` (memory, deadline), or increase `spec.retrainNonce` to try again."""
+    """Do what the message says: change `spec.training` (memory, deadline), or remove the cause and increase
+    `spec.retrainNonce` to try again."""
     TRAINING_DIVERGED = "TrainingDiverged"
     """Lower `spec.model.learningRate`."""
     GPU_OUT_OF_MEMORY = "GPUOutOfMemory"

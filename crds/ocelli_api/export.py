@@ -2,7 +2,7 @@
 
 An export is the concatenation of its parts, because concatenated protocol buffer messages merge. A part of the backbone, stored
 once for all Classifiers that use it, and a small part of the Classifier make one Core ML or ONNX model. This module must not
-know what the parts contain.
+know what these contain.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class PartPlace(StrEnum):
     """With the files of the backbone, or of the artifact's own network if it has one."""
     ARTIFACT = "Artifact"
     """With the files of the artifact."""
+
+
+_DESCRIPTION_FIELDS = (1, 100, 2)
+"""Of `shortDescription` in `Metadata`, of that in `ModelDescription`, and of that in `Model`."""
+_LENGTH_DELIMITED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,3 +75,23 @@ class ArtifactSummary:
                 for name, parts in document.get("exports", {}).items()
             },
         )
+
+
+def build_core_ml_description(text: str) -> bytes:
+    """A further part of a Core ML export: the text that programs show as the model's description, instead of an earlier one.
+
+    It names the Classifier, so it is made at the download: a stored part that names it would be another one in each cluster.
+    https://apple.github.io/coremltools/mlmodel/Format/Model.html has the messages.
+    """
+    message = text.encode()
+    for number in _DESCRIPTION_FIELDS:
+        message = _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(message)) + message
+    return message
+
+
+def _varint(value: int) -> bytes:
+    """A number of 0 or more as protocol buffers encode it: seven bits a byte, the lowest first."""
+    groups = [value & 0x7F]
+    while value := value >> 7:
+        groups.append(value & 0x7F)
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])

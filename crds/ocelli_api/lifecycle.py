@@ -25,7 +25,7 @@ def lifecycle(classifier: Classifier) -> Lifecycle:
     the revisions and nonces that status recorded when a training or rollout ended, and on `Stalled`.
     """
     status = classifier.status
-    current = current_revision(classifier.spec)
+    current = current_revision(classifier)
     nonce_observed = status.observed_retrain_nonce == classifier.spec.retrain_nonce
     if nonce_observed and status.failed_revision == current and status.is_true(ConditionType.STALLED):
         return Lifecycle.FAILED
@@ -45,5 +45,5 @@ def find_awaited_approval(classifier: Classifier) -> Condition | None:
     if promoted is None or promoted.reason != PromotedReason.AWAITING_APPROVAL:
         return None
     # After an edit, the condition is still that of the revision before, and the new one has not been trained.
-    current = current_revision(classifier.spec)
+    current = current_revision(classifier)
     return promoted if any(entry.revision == current for entry in classifier.status.history) else None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeGuard
 
 from ocelli_api.documents import build_document, parse_fields, read_by
-from ocelli_api.texts import clean_text, usable_number, usable_text, usable_time
+from ocelli_api.texts import clean_text, usable_count, usable_number, usable_share, usable_text, usable_time
 
 TERMINATION_MESSAGE_LIMIT_BYTES = 2048
 BACKBONE_LIMIT = 512
@@ -24,6 +24,8 @@ BASELINE_LIMIT = 10
 """Characters of `comparison.baseline` in the status of a Classifier."""
 FAULT_LIMIT = 512
 """Characters of `comparison.fault` in the status of a Classifier."""
+DEVICE_LIMIT = 64
+"""Characters of `progress.device` in the status of a Classifier."""
 IMAGES_LIMIT = 2**31 - 1
 """Highest number of images in the status of a Classifier."""
 _COUNT_LIMIT = 1000
@@ -173,6 +175,8 @@ class Stage(StrEnum):
 
     READING = "Reading"
     """Sources are downloaded and checked."""
+    CHECKING = "Checking"
+    """Examples are compared with each other, in a check before the training."""
     EXTRACTING = "Extracting"
     """Backbone features are computed."""
     FITTING = "Fitting"
@@ -218,6 +222,14 @@ class ProgressReport:
     data_valid: bool
     """All sources were read, and there are enough examples."""
     estimated_completion: str | None = field(default=None, metadata=read_by(usable_time))
+    images: int | None = field(default=None, metadata=read_by(partial(usable_count, limit=IMAGES_LIMIT)))
+    """Images of the stage that are done; None: the stage does not count images."""
+    images_total: int | None = field(default=None, metadata=read_by(partial(usable_count, limit=IMAGES_LIMIT)))
+    """All images of the stage."""
+    device: str | None = field(default=None, metadata=read_by(partial(usable_text, limit=DEVICE_LIMIT)))
+    """What computes, such as `OpenVINO CPU float32`; None: it is not known yet."""
+    accuracy: float | None = field(default=None, metadata=read_by(usable_share))
+    """Balanced accuracy, 0 to 1; None: the revision is not evaluated yet."""
     fine_tuning: TuningProgress | None = field(default=None, metadata=read_by(parse_tuning_progress))
     """None: it has not begun, or there is none."""
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ocelli_api.classifier import Accelerator
 from ocelli_api.pods import Environment
-from ocelli_api.settings import FILE, LOG_LEVEL, NAME, STORE_URL, SettingType, number, one_of, setting
+from ocelli_api.settings import FILE, LOG_LEVEL, NAME, PUBLIC_KEYS, STORE_URL, SettingType, number, one_of, setting
+from ocelli_api.signing_keys import PublicKey
 
 THREADS_LIMIT = 16
 """More threads read and decode no faster, and each needs memory of its own: a Pod without a CPU limit would take all of a
@@ -53,5 +54,7 @@ class PodSettings(TerminationMessageSettings):
     the cores that the process may use. Empty: no limit."""
     accelerator: Accelerator = setting(Environment.ACCELERATOR, _ACCELERATOR, Accelerator.AUTO)
     """`GPU` needs a GPU, `CPU` ignores one, and `Auto` uses one if there is one."""
+    signing_public_keys: tuple[PublicKey, ...] = setting(Environment.SIGNING_PUBLIC_KEYS, PUBLIC_KEYS, "")
+    """Public keys of Ed25519, one of which must have signed an artifact. Empty: signatures are not verified."""
     log_level: str = setting(Environment.LOG_LEVEL, LOG_LEVEL, "INFO")
     """Lowest level of the log lines that are written."""

@@ -18,6 +18,8 @@ REVISION_LABEL = f"{GROUP}/revision"
 COMPONENT_LABEL = f"{GROUP}/component"
 ACCELERATOR_LABEL = f"{GROUP}/accelerator"
 """On training Jobs, inference Deployments and their Pods: `GPU` or `CPU`, also if the spec says `Auto`."""
+STEP_LABEL = f"{GROUP}/step"
+"""On Jobs that only check the data of a training, and on their Pods: `Check`."""
 
 TRAINER_CONTAINER = "trainer"
 INFERENCE_CONTAINER = "inference"
@@ -48,6 +50,8 @@ STORE_TOKEN_FILE = "/var/run/secrets/ocelli-store/token"
 """Where the ServiceAccount token for the embedded store is mounted."""
 STORE_AUDIENCE = "ocelli-store"
 """Audience of ServiceAccount tokens that may read and write in the embedded store."""
+SIGNING_SECRET_KEY = "key.pem"
+"""Key of the Secret with the private key that signs artifacts."""
 STORE_READ_AUDIENCE = "ocelli-store-read"
 """Audience of ServiceAccount tokens that may only read in it."""
 
@@ -57,6 +61,15 @@ class Component(StrEnum):
 
     TRAINING = "training"
     INFERENCE = "inference"
+
+
+class TrainingStep(StrEnum):
+    """What a Job of a training does."""
+
+    CHECK = "Check"
+    """Reads and checks the data. The next step uses what it read."""
+    TRAIN = "Train"
+    """Trains, and reads and checks the data first if no Job has."""
 
 
 class Environment(StrEnum):
@@ -70,15 +83,24 @@ class Environment(StrEnum):
     CLASSIFIER_ID = "OCELLI_CLASSIFIER_ID"
     REVISION = "OCELLI_REVISION"
     ATTEMPT = "OCELLI_ATTEMPT"
+    STEP = "OCELLI_STEP"
     BASELINE_REVISION = "OCELLI_BASELINE_REVISION"
     BACKBONES = "OCELLI_BACKBONES"
     FILE_SOURCES_FOLDER = "OCELLI_FILE_SOURCES_FOLDER"
     SOURCES_ALLOWED_NETWORKS = "OCELLI_SOURCES_ALLOWED_NETWORKS"
     SOURCES_DENIED_NETWORKS = "OCELLI_SOURCES_DENIED_NETWORKS"
+    SOURCES_PROXY = "OCELLI_SOURCES_PROXY"
+    SOURCES_CERTIFICATES = "OCELLI_SOURCES_CERTIFICATES"
+    SOURCES_CACHE = "OCELLI_SOURCES_CACHE"
+    SOURCES_IDENTITY_BUCKETS = "OCELLI_SOURCES_IDENTITY_BUCKETS"
+    SOURCE_SECRETS_FOLDER = "OCELLI_SOURCE_SECRETS_FOLDER"
     SCRATCH_FOLDER = "OCELLI_SCRATCH_FOLDER"
     TERMINATION_MESSAGE_PATH = "TERMINATION_MESSAGE_PATH"
     CPU_LIMIT = "OCELLI_CPU_LIMIT"
     ACCELERATOR = "OCELLI_ACCELERATOR"
+    ARTIFACT_DIGEST = "OCELLI_ARTIFACT_DIGEST"
+    SIGNING_KEY = "OCELLI_SIGNING_KEY"
+    SIGNING_PUBLIC_KEYS = "OCELLI_SIGNING_PUBLIC_KEYS"
     BIND_ADDRESS = "POD_IP"
     LOG_LEVEL = "OCELLI_LOG_LEVEL"
 

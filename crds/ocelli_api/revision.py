@@ -14,6 +14,7 @@ from ocelli_api.classifier import (
     FIRST_ROUND,
     PACKAGED_WEIGHTS_SHA256,
     Accelerator,
+    Classifier,
     ClassifierSpec,
     ExampleClass,
     Pretrained,
@@ -21,10 +22,11 @@ from ocelli_api.classifier import (
     Training,
 )
 from ocelli_api.documents import build_document
+from ocelli_api.polled_sources import find_seen_digest
 
 CANONICAL_FORM_VERSION = 1
 REVISION_LENGTH = 10
-_KEPT_REVISION = "_revision"
+_KEPT_REVISIONS = "_revisions"
 """An attribute of a spec that is not a field. Operator and gateway need the revision many times a second."""
 
 
@@ -32,7 +34,11 @@ def definition(spec: ClassifierSpec) -> dict[str, Any]:
     """What is learned, as JSON with the keys of the CRD: classes, sources and recipe. Stored with each artifact."""
     learned = (
         ClassifierSpec(
-            classes=spec.classes, negative_examples=spec.negative_examples, model=spec.model, evaluation=spec.evaluation
+            classes=spec.classes,
+            negative_examples=spec.negative_examples,
+            corrections=spec.corrections,
+            model=spec.model,
+            evaluation=spec.evaluation,
         )
         if spec.pretrained is None
         else ClassifierSpec(pretrained=spec.pretrained)
@@ -55,18 +61,28 @@ def find_upload_digests(document: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(source["upload"] for source in sources if source.get("upload") and not source.get("erased"))
 
 
-def spec_revision(spec: ClassifierSpec) -> str:
-    """The revision of the spec, regardless of a pin. Computed once for each spec, because specs are frozen."""
-    kept = vars(spec)
-    if _KEPT_REVISION not in kept:
-        kept[_KEPT_REVISION] = _compute_revision(spec)
-    revision: str = kept[_KEPT_REVISION]
-    return revision
+def find_pinned_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    """The digests of the pinned addresses of a definition, without erased ones."""
+    sources = definition_sources(document)
+    return frozenset(source["sha256"] for source in sources if source.get("sha256") and not source.get("erased"))
 
 
-def _compute_revision(spec: ClassifierSpec) -> str:
+def spec_revision(spec: ClassifierSpec, seen_digest: str | None = None) -> str:
+    """The revision of the spec, regardless of a pin. Computed once for each spec, because specs are frozen.
+
+    `seen_digest` is what polls have seen of its sources.
+    """
+    kept: dict[str | None, str] = vars(spec).setdefault(_KEPT_REVISIONS, {})
+    if seen_digest not in kept:
+        kept[seen_digest] = _compute_revision(spec, seen_digest)
+    return kept[seen_digest]
+
+
+def _compute_revision(spec: ClassifierSpec, seen_digest: str | None) -> str:
     document = definition(spec)
     canonical: dict[str, Any] = {"version": CANONICAL_FORM_VERSION, **document}
+    if seen_digest is not None:
+        canonical["seenSources"] = seen_digest
     if spec.pretrained is not None:
         canonical["pretrained"] = _canonical_pretrained(spec.pretrained, document["pretrained"])
         if _has_unpinned_file(spec.pretrained) and spec.retrain_nonce:
@@ -77,15 +93,23 @@ def _compute_revision(spec: ClassifierSpec) -> str:
         canonical["evaluation"] = {**document["evaluation"], "classes": _canonical_classes(spec.evaluation.classes)}
     if spec.negative_examples:
         canonical["negativeExamples"] = [_canonical_source(source) for source in spec.negative_examples]
+    if spec.corrections:
+        # Their order has no meaning.
+        canonical["corrections"] = sorted(document["corrections"], key=lambda correction: str(correction["image"]))
     # The contents of an unpinned URL may change: a higher nonce must read it again, so it makes another revision.
     if any(source.pinned_digest is None for source in spec.sources) and spec.retrain_nonce:
         canonical["retrainNonce"] = spec.retrain_nonce
     return _digest(canonical)[:REVISION_LENGTH]
 
 
-def current_revision(spec: ClassifierSpec) -> str:
-    """The revision that should be served: the pinned one, otherwise the revision of the spec."""
-    return spec.pinned_revision or spec_revision(spec)
+def own_revision(classifier: Classifier) -> str:
+    """The revision of a Classifier's spec with what polls have seen of its sources, regardless of a pin."""
+    return spec_revision(classifier.spec, find_seen_digest(classifier))
+
+
+def current_revision(classifier: Classifier) -> str:
+    """The revision that should be served: the pinned one, otherwise the Classifier's own."""
+    return classifier.spec.pinned_revision or own_revision(classifier)
 
 
 def training_hash(training: Training) -> str:

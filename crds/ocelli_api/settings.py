@@ -7,15 +7,19 @@ means. `load_settings` reads the environment. `docs/reference/generate.py` write
 from __future__ import annotations
 
 import contextlib
+import re
+import ssl
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from ocelli_api.log_lines import LOG_LEVELS
 from ocelli_api.network_addresses import parse_networks
 from ocelli_api.quantities import parse_quantity
+from ocelli_api.signing_keys import parse_public_keys
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -140,6 +144,36 @@ def optional(type_: SettingType[T]) -> SettingType[T | None]:
     return SettingType(f"{type_.expected}, or leave it empty", lambda text: type_.parse(text) if text else None)
 
 
+_BUCKET_URL = re.compile(r"(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,221}")
+
+
+def _parse_buckets(text: str) -> frozenset[str]:
+    names = frozenset(item.strip() for item in text.split(",") if item.strip())
+    for item in names:
+        if _BUCKET_URL.fullmatch(item) is None:
+            raise ValueError(f"{item!r} is not of the form s3://BUCKET")
+    return names
+
+
+def _parse_proxy(text: str) -> str:
+    parts = urlsplit(text)
+    if text and (parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/") or parts.port == 0):
+        raise ValueError("only proxies at http:// are supported")
+    return text
+
+
+def _parse_certificates(text: str) -> str:
+    if text:
+        try:
+            ssl.create_default_context(cadata=text)
+        except ssl.SSLError as error:
+            raise ValueError("not readable") from error
+    return text
+
+
+BUCKETS = SettingType("buckets such as s3://training,gs://pictures", _parse_buckets)
+PROXY = SettingType("a URL such as http://proxy.example.com:3128, or leave it empty", _parse_proxy)
+CERTIFICATES = SettingType("certificates in PEM, or leave it empty", _parse_certificates)
 NAME = SettingType("a name", str)
 ADDRESS = SettingType("an address", str)
 NAMES = SettingType("names, separated by commas", lambda text: tuple(name.strip() for name in text.split(",") if name.strip()))
@@ -151,4 +185,7 @@ PORT = number(int, 1, 65_535)
 SWITCH = one_of({"true": True, "false": False})
 LOG_LEVEL = checked(f"one of {', '.join(LOG_LEVELS)}", str.upper, LOG_LEVELS.__contains__)
 QUANTITY = checked("a quantity above 0 such as 5Gi", str, lambda text: parse_quantity(text) > 0)
+PUBLIC_KEYS = SettingType(
+    "public keys of Ed25519, separated by commas, each as the line between BEGIN and END of its PEM file", parse_public_keys
+)
 NETWORKS = checked("networks such as 10.1.0.0/16,fd00::/8", str, lambda text: parse_networks(text) is not None)

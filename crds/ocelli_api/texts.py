@@ -24,6 +24,17 @@ def usable_number(value: object) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def usable_count(value: object, limit: int) -> int | None:
+    """The value if it is a whole number from 0 to `limit`, otherwise None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= limit else None
+
+
+def usable_share(value: object) -> float | None:
+    """The value if it is a number from 0 to 1, otherwise None."""
+    number = usable_number(value)
+    return float(number) if number is not None and 0 <= number <= 1 else None
+
+
 def usable_time(value: object) -> str | None:
     """The value if it is a time that the API server accepts (RFC 3339), otherwise None."""
     if not isinstance(value, str) or not _TIME.fullmatch(value):

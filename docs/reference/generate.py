@@ -74,10 +74,33 @@ def render_conditions() -> str:
         "",
     ]
     for condition, enumeration in REASONS.items():
-        lines += [f"## {condition}", "", meanings[condition], "", "| Reason | Meaning |", "|---|---|"]
-        lines += [f"| `{reason}` | {text} |" for reason, text in member_docstrings(enumeration).items()]
+        lines += [f"## {condition}", "", meanings[condition], ""]
+        if enumeration is conditions.StalledReason:
+            lines += render_failures()
+        else:
+            lines += ["| Reason | Meaning |", "|---|---|"]
+            lines += [f"| `{reason}` | {text} |" for reason, text in member_docstrings(enumeration).items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def find_failures() -> dict[str, tuple[str, str]]:
+    """By each reason why a person has to act: what happened, and what to do."""
+    facts = member_docstrings(conditions.ReadyReason)
+    return {reason: (facts[reason], remedy) for reason, remedy in member_docstrings(conditions.StalledReason).items()}
+
+
+def render_failures() -> list[str]:
+    """The failures as a table."""
+    lines = [
+        "These are all failures. None of them changes the served revision. The message of each has the Classifier, the fact",
+        "and the remedy; `Ready` has the same reason, and so has the condition that it is about: `DataValid`, `Trained` or",
+        "`Promoted`.",
+        "",
+        "| Reason | What happened | What to do |",
+        "|---|---|---|",
+    ]
+    return lines + [f"| `{reason}` | {fact} | {remedy} |" for reason, (fact, remedy) in find_failures().items()]
 
 
 def render_fields(schema: dict[str, Any], path: str) -> list[str]:

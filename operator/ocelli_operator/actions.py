@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocelli_api.classifier import Manifest
+from ocelli_api.pods import TrainingStep
 from ocelli_operator.manifests.metadata import hash_annotation, manifest_hash
 from ocelli_operator.observed import ChildIdentity, ChildKind
 
@@ -19,10 +20,11 @@ class RestoreLabel:
 
 @dataclass(frozen=True, kw_only=True)
 class StartTraining:
-    """Store the definition, then create the Job that trains it."""
+    """Store the definition, then create the Job that checks its data or trains it."""
 
     revision: str
     attempt: int
+    step: TrainingStep
     definition: dict[str, Any]
     manifest: Manifest
 

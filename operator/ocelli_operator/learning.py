@@ -5,13 +5,14 @@ It knows nothing about serving.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
-from ocelli_api.conditions import ConditionType, StalledReason, TrainedReason
+from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
-from ocelli_api.revision import definition, spec_revision, training_hash
+from ocelli_api.pods import TrainingStep
+from ocelli_api.polled_sources import needs_poll
+from ocelli_api.revision import definition, own_revision, training_hash
 from ocelli_operator.actions import Action, StartTraining, delete_child
 from ocelli_operator.failure import (
     TRAINING_FAILURES,
@@ -20,12 +21,13 @@ from ocelli_operator.failure import (
     failed_outcome,
     revision_not_found,
 )
+from ocelli_operator.job_endings import describe_failed_pods, describe_failure, find_outcome
+from ocelli_operator.kueue import describe_admission
 from ocelli_operator.manifests.metadata import job_name
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
-from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE, Attempt, build_training_job
+from ocelli_operator.manifests.training_job import Attempt, build_training_job
 from ocelli_operator.observed import (
     DEADLINE_EXCEEDED,
-    EVICTED,
     POD_PATIENCE_SECONDS,
     ChildKind,
     ObservedJob,
@@ -41,11 +43,15 @@ from ocelli_operator.status import (
     gpu_not_offered_message,
     refusal_message,
     trained,
-    turn_message,
+    training_turn_message,
+    true,
 )
 
 PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
+QUEUE_FIRST_POLL_SECONDS = 2.0
+QUEUE_PATIENCE_SECONDS = 30.0
+"""Kueue says why a Job waits some seconds after it was created. Later its message is read every `REFUSED_POLL_SECONDS`."""
 
 _BEFORE_TRAINING = frozenset({StalledReason.REVISION_NOT_FOUND, StalledReason.GPU_NOT_OFFERED})
 
@@ -61,6 +67,8 @@ class Learning:
     training: bool = False
     """An attempt is in progress, or starts now."""
     attempt: int = 0
+    suspended: bool = False
+    """It is not trained, because `spec.suspend` is true, and nothing is left to be checked."""
     waits: frozenset[StartKind] = frozenset()
     """What has to wait for its turn."""
     requeue_after_seconds: float | None = None
@@ -93,7 +101,7 @@ def plan_learning(snapshot: Snapshot) -> Learning:
             attempt=max([status.attempt, *(job.attempt for job in observed.jobs)]),
             actions=(*_delete_jobs(snapshot), *_delete_held_open(snapshot)),
         )
-    if spec.pinned_revision is not None and snapshot.current != spec_revision(spec):
+    if spec.pinned_revision is not None and snapshot.current != own_revision(snapshot.classifier):
         if observed.store_error:
             return _wait_for_store(snapshot, status.attempt, f"the artifact of revision {snapshot.current} cannot be looked up")
         return _failed(
@@ -113,30 +121,57 @@ def plan_learning(snapshot: Snapshot) -> Learning:
         data_valid=_judge_running_data(snapshot),
         trained=false(TrainedReason.QUEUED, ""),
     )
-    name = job_name(snapshot.owner.name, snapshot.current, attempt)
-    job = next((job for job in observed.jobs if job.identity.name == name), None)
+    jobs = {step: job_name(snapshot.owner.name, snapshot.current, attempt, step) for step in TrainingStep}
+    found = {step: next((job for job in observed.jobs if job.identity.name == name), None) for step, name in jobs.items()}
+    train, check = found[TrainingStep.TRAIN], found[TrainingStep.CHECK]
+    if spec.suspend and train is not None and not train.finished and not train.identity.deleting:
+        message = f"training Job {train.identity.name} is stopped, because spec.suspend is true"
+        actions = (*learning.actions, *delete_child(ChildKind.JOB, train.identity, "spec.suspend is true"))
+        return replace(learning.because(message), actions=actions)
+    if train is not None:
+        return _plan_job(snapshot, learning, train)
+    if check is not None and not (check.finished and observed.check is not None):
+        return _plan_job(snapshot, learning, check)
+    return _plan_next_step(snapshot, learning)
+
+
+def _plan_job(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learning:
+    """A Job of the attempt exists."""
+    observed, spec, name = snapshot.observed, snapshot.classifier.spec, job.identity.name
     conflict = snapshot.name_conflicts.get((ChildKind.JOB, name))
     if conflict is not None:
         return learning.because(conflict)
-    if job is None:
-        return _plan_start(snapshot, learning)
     if job.identity.deleting:
-        return learning.because(f"training Job {name} is being deleted; it is recreated after that")
+        return learning.because(f"{_describe_job(job.step, name)} is being deleted; it is recreated after that")
     trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
     if not (job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)):
         return _plan_running(snapshot, learning, job, trainers)
-    reported = _find_outcome(snapshot, job, trainers)
+    reported = find_outcome(snapshot, job, trainers)
+    if job.step is TrainingStep.CHECK and reported is not None and reported.succeeded:
+        return _plan_next_step(snapshot, learning, reported)
     if observed.store_error and (reported is None or reported.succeeded):
-        message = f"training Job {name} has ended, but its stored result cannot be read: {observed.store_error}"
-        return learning.because(message, TrainedReason.TRAINING)
+        message = f"{_describe_job(job.step, name)} has ended, but its stored result cannot be read: {observed.store_error}"
+        return learning.because(message, _running_reason(job.step))
+    if job.finished and job.suspended and not job.succeeded and reported is None:
+        # Its Pod was ended by the suspension, for example by Kueue in favour of another Job.
+        message = f"{_describe_job(job.step, name)} ended while it was suspended; another attempt follows"
+        return replace(learning.because(message), attempt=learning.attempt + 1, requeue_after_seconds=0.0)
     if reported is not None and not reported.succeeded:
         failure = failed_outcome(spec, reported)
     else:
-        message = f"training Job {name}: {_describe_failure(snapshot, job, trainers, reported)}"
+        message = f"{_describe_job(job.step, name)}: {describe_failure(snapshot, job, trainers, reported)}"
         failure = failed_learning(StalledReason.TRAINING_FAILED, message)
     if failure.data_valid == NOT_CHECKED:
         failure = replace(failure, data_valid=learning.data_valid)
-    return _failed(failure, attempt, learning.actions)
+    return _failed(failure, learning.attempt, learning.actions)
+
+
+def _describe_job(step: TrainingStep, name: str) -> str:
+    return f"{'check' if step is TrainingStep.CHECK else 'training'} Job {name}"
+
+
+def _running_reason(step: TrainingStep) -> TrainedReason:
+    return TrainedReason.CHECKING_DATA if step is TrainingStep.CHECK else TrainedReason.TRAINING
 
 
 def _failed(failure: Failure, attempt: int, actions: tuple[Action, ...]) -> Learning:
@@ -159,46 +194,99 @@ def _wait_for_store(snapshot: Snapshot, attempt: int, fact: str) -> Learning:
     )
 
 
-def _plan_start(snapshot: Snapshot, learning: Learning) -> Learning:
-    """The attempt has no Job: it ended and was removed, it was deleted, or it was never created."""
-    observed = snapshot.observed
+def _plan_next_step(snapshot: Snapshot, learning: Learning, checked: Outcome | None = None) -> Learning:
+    """The attempt has no Job to wait for: it ended and was removed, it was deleted, or it was never created. `checked` is the
+    outcome of its check where a Pod of its check left it.
+    """
+    observed, spec = snapshot.observed, snapshot.classifier.spec
     if observed.store_error:
+        if spec.suspend and _was_suspended(snapshot):
+            return _suspended(snapshot, learning)
         return _wait_for_store(snapshot, learning.attempt, f"the training of revision {snapshot.current} cannot start")
-    outcome = observed.outcome if snapshot.status.training_revision == snapshot.current else None
+    if needs_poll(snapshot.classifier) and snapshot.current == own_revision(snapshot.classifier):
+        # What the poll sees is part of the revision: a training that started now would be replaced at once.
+        return learning.because("the training starts after the first poll of its sources, which takes two minutes at most")
+    is_known = snapshot.status.training_revision == snapshot.current
+    outcome = observed.outcome if is_known else None
     if outcome is not None and not outcome.succeeded:
-        return _failed(failed_outcome(snapshot.classifier.spec, outcome), learning.attempt, learning.actions)
+        return _failed(failed_outcome(spec, outcome), learning.attempt, learning.actions)
     if outcome is not None:
         # It succeeded, and its artifact is lost: only another attempt restores it.
         learning = replace(learning, attempt=learning.attempt + 1)
+        checked = None
+    elif is_known:
+        checked = checked or observed.check
+    if checked is not None and (checked.attempt, checked.revision) != (learning.attempt, snapshot.current):
+        checked = None
+    if checked is not None and not checked.succeeded:
+        return _failed(failed_outcome(spec, checked), learning.attempt, learning.actions)
+    if checked is not None:
+        # A sidecar may keep the Pod of the check running.
+        actions = (*learning.actions, *_delete_held_open(snapshot))
+        learning = replace(learning, data_valid=true(DataValidReason.CHECKED, checked.message), actions=actions)
+    if spec.suspend and (checked is not None or spec.pretrained is not None):
+        return _suspended(snapshot, learning)
     lingering = next((pod for pod in observed.trainers if pod.identity.revision == snapshot.current and not pod.ended), None)
     if lingering is not None:
         # Two trainers of one revision would write to the same keys of the store.
         message = f"the training waits until Pod {lingering.identity.name} of an earlier attempt ends"
         return learning.because(message)
+    return _plan_start(snapshot, learning, is_checked=checked is not None)
+
+
+def _suspended(snapshot: Snapshot, learning: Learning) -> Learning:
+    revision, resume = snapshot.current, "set spec.suspend to false to train it"
+    if snapshot.classifier.spec.pretrained is not None:
+        message = f"spec.suspend is true, so revision {revision} is not prepared; {resume}"
+    else:
+        message = f"spec.suspend is true, so revision {revision} is not trained; its data was checked, see DataValid; {resume}"
+    return replace(learning.because(message, TrainedReason.SUSPENDED), suspended=True)
+
+
+def _was_suspended(snapshot: Snapshot) -> bool:
+    """Whether status says that nothing is left to be checked, so that the store need not be asked."""
+    known = snapshot.status.condition(ConditionType.TRAINED)
+    is_suspended = known is not None and known.reason == TrainedReason.SUSPENDED
+    return is_suspended and snapshot.status.training_revision == snapshot.current
+
+
+def _plan_start(snapshot: Snapshot, learning: Learning, *, is_checked: bool) -> Learning:
+    """Start the next step: the check if there is to be one, then the training."""
+    observed, spec = snapshot.observed, snapshot.classifier.spec
     accelerator = _resolve_accelerator(snapshot)
-    if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image:
+    if accelerator is Accelerator.GPU and not snapshot.settings.trainer_gpu_image and not spec.suspend:
         message = f"{snapshot.classifier}: {gpu_not_offered_message('spec.training', 'OCELLI_TRAINER_GPU_IMAGE')}"
         return _failed(failed_learning(StalledReason.GPU_NOT_OFFERED, message), snapshot.status.attempt, learning.actions)
+    # Without a GPU, one Job does both: a second one would only take longer to start.
+    checks = not is_checked and (spec.suspend or (accelerator is Accelerator.GPU and spec.pretrained is None))
     served = snapshot.status.served_revision
     chosen = Attempt(
         revision=snapshot.current,
         number=learning.attempt,
-        accelerator=accelerator,
-        baseline_revision="" if served is None or served == snapshot.current else served,
+        step=TrainingStep.CHECK if checks else TrainingStep.TRAIN,
+        accelerator=Accelerator.CPU if checks else accelerator,
+        baseline_revision="" if served is None or served == snapshot.current or checks else served,
     )
     start = StartTraining(
         revision=snapshot.current,
         attempt=learning.attempt,
-        definition=definition(snapshot.classifier.spec),
+        step=chosen.step,
+        definition=definition(spec),
         manifest=build_training_job(snapshot.owner, snapshot.settings, chosen),
     )
-    job = f"training Job {start.manifest['metadata']['name']}"
+    name = start.manifest["metadata"]["name"]
+    conflict = snapshot.name_conflicts.get((ChildKind.JOB, name))
+    if conflict is not None:
+        return learning.because(conflict)
+    job = _describe_job(chosen.step, name)
     refusal = observed.memory.refusals.get(start.manifest_hash)
     if refusal is not None and refusal.invalid:
         message = f"{job}: the API server rejects it as invalid: {refusal.message}; correct spec.training"
         return _failed(failed_learning(StalledReason.TRAINING_FAILED, message), learning.attempt, learning.actions)
-    if StartKind.TRAINING not in observed.allowed_starts:
-        message = turn_message(job, f"starts at most {snapshot.settings.trainings_starting_limit} trainings")
+    # A training Job for Kueue starts nothing: it is created suspended.
+    is_queued = spec.training.queue_name is not None and not checks
+    if not is_queued and StartKind.TRAINING not in observed.allowed_starts:
+        message = training_turn_message(job, observed.training_limit, snapshot.owner.namespace, snapshot.settings)
         return replace(learning.because(message), waits=frozenset({StartKind.TRAINING}))
     because = f", because an earlier attempt left nothing usable: {observed.store_fault}" if observed.store_fault else ""
     message = f"{job} was created{because}" if refusal is None else f"{job} {refusal.message}"
@@ -214,7 +302,7 @@ def _resolve_accelerator(snapshot: Snapshot) -> Accelerator:
 
 
 def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Learning:
-    name = f"training Job {job.identity.name}"
+    name = _describe_job(job.step, job.identity.name)
     alive = [pod for pod in trainers if not pod.terminal]
     running = any(pod.phase == "Running" for pod in alive)
     if not running and job.training_hash != training_hash(snapshot.classifier.spec.training):
@@ -222,6 +310,8 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
         message = f"{name} is replaced, because spec.training was changed before its trainer started"
         actions = (*learning.actions, *delete_child(ChildKind.JOB, job.identity, message))
         return replace(learning.because(message), attempt=learning.attempt + 1, actions=actions)
+    if job.suspended:
+        return _plan_suspended(snapshot, learning, job)
     unschedulable = next((pod for pod in alive if pod.unschedulable), None)
     if unschedulable is not None:
         message = (
@@ -234,13 +324,13 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
     if running:
         retries = sum(pod.phase == "Failed" for pod in trainers)
         again = f", after {retries} that ended unexpectedly" if retries else ""
-        learning = learning.because(f"{name} runs{again}", TrainedReason.TRAINING)
+        learning = learning.because(f"{name} runs{again}", _running_reason(job.step))
         return replace(learning, requeue_after_seconds=PROGRESS_POLL_SECONDS)
     if not alive and snapshot.observed.pod_refusal:
         message = f"{name} {refusal_message(snapshot.observed.pod_refusal)}"
         return replace(learning.because(message), requeue_after_seconds=REFUSED_POLL_SECONDS)
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
-    facts = [_describe_failed_pods(snapshot, trainers)]
+    facts = [describe_failed_pods(snapshot, trainers)]
     if waiting:
         facts.append(f"its container waits: {waiting}")
     elif alive or not facts[0]:
@@ -252,29 +342,27 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
     return replace(learning, requeue_after_seconds=POD_PATIENCE_SECONDS if is_new else REFUSED_POLL_SECONDS)
 
 
-def _describe_failed_pods(snapshot: Snapshot, trainers: tuple[ObservedPod, ...]) -> str:
-    """How the last Pod failed that the Job replaces; empty if none failed."""
-    failed = [pod for pod in trainers if pod.phase == "Failed"]
-    last = _find_last(failed)
-    if last is None:
-        return ""
-    said = last.outcome.message if last.outcome is not None else last.termination_message.strip()
-    if not said and last.exit_code is not None:
-        said = f"exit code {last.exit_code}"
-    tries = snapshot.classifier.spec.training.backoff_limit + 1
-    fact = f"try {len(failed)} of {max(tries, len(failed))} failed" + (f" ({said})" if said else "")
-    again = len(failed) < tries and last.exit_code not in FINAL_EXIT_CODES
-    return f"{fact}; Kubernetes tries again shortly" if again else fact
+def _plan_suspended(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learning:
+    """Kueue has not admitted the Job yet, or has taken its place back. The Job changes when Kueue admits it."""
+    admission = snapshot.observed.admission
+    is_new = job.age_seconds(snapshot.observed.now) < QUEUE_PATIENCE_SECONDS
+    silent = admission is None or not admission.message
+    return replace(
+        learning.because(f"{_describe_job(job.step, job.identity.name)} {describe_admission(admission, job.queue)}"),
+        requeue_after_seconds=QUEUE_FIRST_POLL_SECONDS if is_new and silent else REFUSED_POLL_SECONDS,
+    )
 
 
 def _judge_running_data(snapshot: Snapshot) -> Verdict:
-    observed, spec = snapshot.observed, snapshot.classifier.spec
-    if snapshot.status.training_revision != snapshot.current:
+    observed, status = snapshot.observed, snapshot.status
+    if status.training_revision != snapshot.current:
         return NOT_CHECKED
-    if observed.progress is not None:
-        return data_checked(spec) if observed.progress.data_valid else NOT_CHECKED
-    # Between two Pods of one attempt there may be no progress to read.
-    return data_checked(spec) if snapshot.status.is_true(ConditionType.DATA_VALID) else NOT_CHECKED
+    known = status.condition(ConditionType.DATA_VALID)
+    if known is not None and known.status is ConditionStatus.TRUE:
+        # Between two Pods of one attempt there may be no progress to read, and a check has said what it found.
+        return true(known.reason, known.message)
+    is_valid = observed.progress is not None and observed.progress.data_valid
+    return data_checked(snapshot.classifier.spec) if is_valid else NOT_CHECKED
 
 
 def _delete_jobs(
@@ -303,55 +391,3 @@ def _delete_held_open(snapshot: Snapshot) -> tuple[Action, ...]:
         if not job.finished and job.identity.uid in held and job.identity.revision == snapshot.current
         for action in delete_child(ChildKind.JOB, job.identity, "its trainer has ended, and a sidecar keeps its Pod running")
     )
-
-
-def _find_last(pods: Iterable[ObservedPod]) -> ObservedPod | None:
-    return max(pods, key=lambda pod: pod.created_at, default=None)
-
-
-def _find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
-    """The outcome of this attempt: what its last Pod left, otherwise what is stored."""
-    last = _find_last(trainers)
-    outcome = (None if last is None else last.outcome) or snapshot.observed.outcome
-    is_its = outcome is not None and (outcome.attempt, outcome.revision) == (job.attempt, snapshot.current)
-    return outcome if is_its else None
-
-
-def _describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...], outcome: Outcome | None) -> str:
-    """Why a Job left no artifact that did not report a failure: fact and remedy."""
-    name, last, store_fault = job.identity.name, _find_last(trainers), snapshot.observed.store_fault
-    if job.succeeded and store_fault:
-        return f"it succeeded, but what it stored is unusable: {store_fault}; raise spec.retrainNonce to train again"
-    if job.succeeded and outcome is not None:
-        return (
-            f"it succeeded, but the store holds no artifact of revision {snapshot.current}; "
-            "raise spec.retrainNonce to train again"
-        )
-    if last is not None and last.end_reason == EVICTED:
-        return (
-            f"its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
-            "reduce what it uses, or have the installation's limits raised, then raise spec.retrainNonce to train again"
-        )
-    killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
-    if killed is not None:
-        limit = f" at its limit of {killed.memory_limit}" if killed.memory_limit else " at its limit"
-        return f"the trainer ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
-    # Jobs of earlier releases have a deadline of their own.
-    if DEADLINE_EXCEEDED in (job.failure_reason, *(pod.end_reason for pod in trainers)):
-        return (
-            f"it timed out after {snapshot.classifier.spec.training.active_deadline_seconds} s; "
-            "raise spec.training.activeDeadlineSeconds, or give the trainer more in spec.training.resources"
-        )
-    if last is not None and last.exit_code == KILLED_EXIT_CODE:
-        return (
-            f"the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of memory; "
-            "raise spec.training.resources, then spec.retrainNonce"
-        )
-    if last is not None and last.exit_code is not None:
-        said = f": {last.termination_message.strip()}" if last.termination_message.strip() else ""
-        return (
-            f"the trainer ended with exit code {last.exit_code}{said}; "
-            f"read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
-        )
-    reported = job.failure_message or job.failure_reason or "it failed without an error message"
-    return f"{reported}; raise spec.retrainNonce to try again"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from functools import partial
 from http.server import ThreadingHTTPServer
 
@@ -58,6 +59,10 @@ class OperatorMetrics:
         )
         self.starts_waiting = gauge(
             "ocelli_starts_waiting", "Trainings and rollouts that wait for a free start, by kind.", ["kind"]
+        )
+        self.trainings_running = gauge(
+            "ocelli_trainings_running",
+            "Trainings that run or are about to, which `OCELLI_TRAININGS_LIMIT` and `OCELLI_NAMESPACE_TRAININGS_LIMIT` limit.",
         )
         self.leader = gauge("ocelli_leader", "1 while this operator holds the Lease, else 0.")
         self.watch_age_seconds = gauge(
@@ -133,6 +138,33 @@ class _ClassifierCollector(Collector):
         for reason in _HELD_REASONS:
             held.add_metric([str(reason)], reasons[str(reason)])
         yield held
+        yield from _describe_trainings(classifiers)
+
+
+def _describe_trainings(classifiers: Iterable[Classifier]) -> Iterator[Metric]:
+    """The progress of running trainings: as many series as there are trainings."""
+    labels = ["tenant_namespace", "classifier"]
+    percent = GaugeMetricFamily(
+        "ocelli_training_progress_percent",
+        "Percentage of a running training that is done, at most ten seconds old.",
+        labels=[*labels, "stage", "device"],
+    )
+    accuracy = GaugeMetricFamily(
+        "ocelli_training_accuracy", "Accuracy of the revision in training, from 0 to 1, once it is evaluated.", labels=labels
+    )
+    completion = GaugeMetricFamily(
+        "ocelli_training_completion_timestamp_seconds", "When a running training is expected to end.", labels=labels
+    )
+    for classifier in classifiers:
+        progress, names = classifier.status.progress, [classifier.namespace, classifier.name]
+        if progress is None:
+            continue
+        percent.add_metric([*names, progress.stage, progress.device or ""], progress.percent)
+        if progress.accuracy is not None:
+            accuracy.add_metric(names, float(progress.accuracy))
+        if progress.estimated_completion is not None:
+            completion.add_metric(names, datetime.fromisoformat(progress.estimated_completion).timestamp())
+    yield from (percent, accuracy, completion)
 
 
 def _find_held(classifier: Classifier) -> Condition | None:

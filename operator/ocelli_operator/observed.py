@@ -20,16 +20,20 @@ from ocelli_api.pods import (
     COMPONENT_LABEL,
     INFERENCE_CONTAINER,
     REVISION_LABEL,
+    STEP_LABEL,
     TRAINER_CONTAINER,
     Component,
+    TrainingStep,
     find_controller,
 )
 from ocelli_api.quantities import parse_quantity
+from ocelli_operator.kueue import KueueAdmission
 from ocelli_operator.manifests.metadata import (
     APPLIED_AS_ANNOTATION,
     ATTEMPT_LABEL,
     MANIFEST_HASH_ANNOTATION,
     PLACEMENT_HASH_ANNOTATION,
+    QUEUE_LABEL,
     SERVING_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
@@ -55,6 +59,14 @@ class ChildKind(StrEnum):
     AUTOSCALER = "HorizontalPodAutoscaler"
     DISRUPTION_BUDGET = "PodDisruptionBudget"
     NETWORK_POLICY = "NetworkPolicy"
+
+
+class TrainingLimit(StrEnum):
+    """What a training waits for if it may not start."""
+
+    STARTING = "Starting"
+    INSTALLATION = "Installation"
+    NAMESPACE = "Namespace"
 
 
 class StartKind(StrEnum):
@@ -99,6 +111,11 @@ class ObservedJob:
     """Reason of the Job's `Failed` condition, such as `DeadlineExceeded`; empty where it has not failed."""
     failure_message: str
     created_at: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
+    suspended: bool = False
+    """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
+    queue: str = ""
+    """The LocalQueue of Kueue that its label names; a webhook of Kueue may set it without `spec.training.queueName`."""
 
     def age_seconds(self, now: datetime) -> float:
         return (now - datetime.fromisoformat(self.created_at)).total_seconds() if self.created_at else 0.0
@@ -131,6 +148,8 @@ class ObservedPod:
     end_reason: str = ""
     """Why Kubernetes ended the Pod as a whole, such as `DeadlineExceeded` or `Evicted`; otherwise empty."""
     end_message: str = ""
+    step: TrainingStep = TrainingStep.TRAIN
+    """Of a trainer."""
 
     @property
     def terminal(self) -> bool:
@@ -231,6 +250,18 @@ class GpuNode:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourcePoll:
+    """What one poll of a Classifier's sources saw."""
+
+    addresses: str
+    """Identifies the addresses that were polled."""
+    digest: str | None = None
+    """Identifies their contents; None if not all of them answered."""
+    fault: str | None = None
+    """Why not everything was seen, with the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observed:
     """Everything known of one Classifier at one moment."""
 
@@ -257,14 +288,22 @@ class Observed:
     outcome: Outcome | None = None
     """The stored outcome of the current attempt; None if the store holds none, or it was not needed."""
     progress: ProgressReport | None = None
+    check: Outcome | None = None
+    """The stored outcome of the check of the current attempt; None if the store holds none, or it was not needed."""
     fresh_classifier_id: str = ""
     """An id that is free in the namespace, for a Classifier without one."""
     id_taken: bool = False
     """An older Classifier of the namespace has the id that this one's label names."""
     allowed_starts: frozenset[StartKind] = frozenset(StartKind)
     """What it may start now; everything else waits for its turn."""
+    source_poll: SourcePoll | None = None
+    """The last poll of the sources; None if there was none."""
+    training_limit: TrainingLimit = TrainingLimit.STARTING
+    """The limit that a training waits for, if it may not start."""
     pod_refusal: str = ""
     """Kubernetes' message if it refuses to create a Pod for the current training Job."""
+    admission: KueueAdmission | None = None
+    """What Kueue says about the current training Job, if that is suspended."""
     memory: Memory = field(default_factory=Memory)
     """What earlier reconciles remember."""
 
@@ -293,7 +332,14 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_reason="" if failed is None else failed.get("reason", ""),
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
+        step=_find_step(metadata.get("labels") or {}),
+        suspended=(manifest.get("spec") or {}).get("suspend") is True,
+        queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
     )
+
+
+def _find_step(labels: Mapping[str, str]) -> TrainingStep:
+    return TrainingStep.CHECK if labels.get(STEP_LABEL) == TrainingStep.CHECK else TrainingStep.TRAIN
 
 
 def _is_held_open(status: Mapping[str, Any]) -> bool:
@@ -333,6 +379,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         held_open="terminated" in state and program == TRAINER_CONTAINER and _is_held_open(status),
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
+        step=_find_step(labels),
     )
 
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from ocelli_api.classifier import Classifier
+from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_cluster.client import ClusterClient, ClusterError, ConflictError
 from ocelli_cluster.lease import LeaderLease, LeaseLostError, LeaseName
 from ocelli_cluster.resources import ObjectKey
@@ -27,7 +28,8 @@ from ocelli_operator.observed import StartKind
 from ocelli_operator.problems import ProblemReporter, find_problems
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.settings import OperatorSettings
-from ocelli_operator.starts import StartLimits, Starts
+from ocelli_operator.source_polls import HeaderReader, SourcePolls
+from ocelli_operator.starts import StartLimits, Starts, find_waiting_since
 from ocelli_operator.status import Occurrence
 from ocelli_operator.sweep import StopReason, StoreSweep, SweepReport, SweepSettings
 from ocelli_operator.training_store import TrainingStore
@@ -98,6 +100,8 @@ class Operation:
         )
         limits = StartLimits(
             trainings=config.children.trainings_starting_limit,
+            running=config.children.trainings_limit,
+            running_in_namespace=config.children.namespace_trainings_limit,
             rollouts=config.children.rollouts_limit,
             upgrade_counted_for=timedelta(seconds=config.children.rollout_deadline_seconds + UPGRADE_GRACE_SECONDS),
         )
@@ -107,6 +111,7 @@ class Operation:
         self._installation = Installation(client, self._events, ObjectKey(config.lease_namespace, config.lease_name))
         self._deletions = Deletions(store, self._installation, self.metrics)
         training_store = TrainingStore(store)
+        self._source_polls = SourcePolls(reader=HeaderReader(config.children.connection_rules), wake=self.wake)
         self._reconciler = Reconciler(
             ReconcilerParts(
                 client=client,
@@ -115,6 +120,7 @@ class Operation:
                 events=self._events,
                 metrics=self.metrics,
                 starts=self._starts,
+                source_polls=self._source_polls,
                 settings=config.children,
                 clock=clock,
             )
@@ -134,6 +140,7 @@ class Operation:
         for kind in StartKind:
             metrics.starts_in_progress.labels(kind).set_function(partial(self._starts.count_in_progress, kind))
             metrics.starts_waiting.labels(kind).set_function(partial(self._starts.count_waiting, kind))
+        metrics.trainings_running.set_function(self._starts.count_running)
         metrics.queue_length.set_function(lambda: len(self._queue))
         metrics.crd_missing.set_function(lambda: float(self._view.is_crd_missing))
         metrics.leader.set_function(lambda: float(self._leading))
@@ -200,6 +207,7 @@ class Operation:
                 await asyncio.gather(work, keep, return_exceptions=True)
                 self._queue.clear()
                 self._starts.clear()
+                self._source_polls.clear()
                 self._deletions.clear()
                 leading = asyncio.current_task()
                 if leading is not None and leading.cancelling():
@@ -220,9 +228,21 @@ class Operation:
             tasks.create_task(self._deletions.run(sweep))
             tasks.create_task(self._sweep_regularly(sweep))
             tasks.create_task(self._watch_problems())
+            tasks.create_task(self._source_polls.run())
+            self._restore_order()
             while True:
                 self._add_all()
                 await asyncio.sleep(RESYNC_SECONDS)
+
+    def _restore_order(self) -> None:
+        """Trainings that waited for a predecessor keep their places, whichever of them is reconciled first."""
+        for classifier in self._view.classifiers():
+            key = ObjectKey(classifier.namespace, classifier.name)
+            trained = classifier.status.condition(ConditionType.TRAINED)
+            is_queued = trained is not None and trained.reason == TrainedReason.QUEUED
+            if is_queued and classifier.spec.training.queue_name is None and not self._view.jobs(key):
+                # If it waits for something else, its reconcile takes it out again.
+                self._starts.note(key, begins=(), waits={StartKind.TRAINING}, since=find_waiting_since(classifier))
 
     def _add_all(self) -> None:
         for classifier in self._view.classifiers():

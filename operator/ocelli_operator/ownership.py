@@ -66,7 +66,7 @@ def _is_own_pod(pod: ObservedPod, classifier_name: str, foreign: dict[tuple[Chil
     identity = pod.identity
     if pod.component == Component.TRAINING:
         # After its Job is gone only the name is left to go by: such a Pod may still write to the store.
-        name = job_name(classifier_name, identity.revision, pod.attempt)
+        name = job_name(classifier_name, identity.revision, pod.attempt, pod.step)
         is_job = identity.owner_kind == str(ChildKind.JOB) and identity.owner_name == name
         return is_job and all(item.uid != identity.owner_uid for item in foreign.values())
     # ReplicaSets are not watched: they are named after their Deployment.

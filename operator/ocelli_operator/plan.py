@@ -7,6 +7,7 @@ serve (`gates`), which Deployments should there be and which revision serves (`r
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
@@ -23,6 +24,7 @@ from ocelli_operator.ownership import keep_own
 from ocelli_operator.rollout import plan_rollout
 from ocelli_operator.settings import ChildSettings
 from ocelli_operator.snapshot import Snapshot
+from ocelli_operator.source_changes import plan_observed_sources
 from ocelli_operator.status import NOT_CHECKED, false, true
 from ocelli_operator.verdicts import build_conditions, judge_available, plan_status
 
@@ -54,13 +56,17 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         return Plan(status=classifier.status)
     if classifier.status.classifier_id is None:
         return _plan_adoption(observed)
+    seen = plan_observed_sources(observed)
+    if seen != classifier.status.observed_sources:
+        # Alone: the revision, about which everything else is decided, may follow from it.
+        return Plan(status=replace(classifier.status, observed_sources=seen), requeue_after_seconds=0.0)
     own, name_conflicts = keep_own(observed)
     snapshot = Snapshot(
         observed=own,
         name_conflicts=name_conflicts,
         settings=settings,
         owner=ChildOwner(classifier=classifier, classifier_id=classifier.status.classifier_id),
-        current=current_revision(classifier.spec),
+        current=current_revision(classifier),
     )
     if classifier.labels.get(CLASSIFIER_ID_LABEL) != classifier.status.classifier_id:
         # Alone: this write changes the object that everything else would be decided about.
@@ -76,10 +82,16 @@ def plan_classifier(observed: Observed, settings: ChildSettings) -> Plan:
         status=plan_status(snapshot, learning, judgement, rollout),
         actions=actions,
         requeue_after_seconds=learning.requeue_after_seconds,
-        begins=rollout.begins | {StartKind.TRAINING for action in actions if isinstance(action, StartTraining)},
+        begins=rollout.begins | ({StartKind.TRAINING} if _starts_trainer(snapshot, actions) else set()),
         waits=learning.waits | rollout.waits,
         network_policy_blocked=rollout.network_policy_blocked,
     )
+
+
+def _starts_trainer(snapshot: Snapshot, actions: Iterable[Action]) -> bool:
+    # A Job for a queue of Kueue is created suspended.
+    is_queued = snapshot.classifier.spec.training.queue_name is not None
+    return not is_queued and any(isinstance(action, StartTraining) for action in actions)
 
 
 def _should_drop_examples(snapshot: Snapshot, learning: Learning) -> bool:
@@ -96,13 +108,15 @@ def _plan_adoption(observed: Observed) -> Plan:
     label = classifier.labels.get(CLASSIFIER_ID_LABEL, "")
     keeps_label = is_classifier_id(label) and not observed.id_taken
     classifier_id = label if keeps_label else observed.fresh_classifier_id
-    message = "the operator has accepted the Classifier and starts its training"
+    work = ReconcilingReason.CHECKING_DATA if classifier.spec.suspend else ReconcilingReason.TRAINING
+    begins = "the check of its data" if classifier.spec.suspend else "its training"
+    message = f"the operator has accepted the Classifier and starts {begins}"
     verdicts = {
-        ConditionType.READY: false(ReadyReason.TRAINING, message),
+        ConditionType.READY: false(ReadyReason(work), message),
         ConditionType.AVAILABLE: judge_available(None, 0),
         ConditionType.TRAINED: false(TrainedReason.QUEUED, message),
         ConditionType.DATA_VALID: NOT_CHECKED,
-        ConditionType.RECONCILING: true(ReconcilingReason.TRAINING, message),
+        ConditionType.RECONCILING: true(work, message),
     }
     return Plan(
         status=replace(

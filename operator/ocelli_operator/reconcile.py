@@ -17,7 +17,7 @@ from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierSta
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
-from ocelli_api.pods import CLASSIFIER_LABEL
+from ocelli_api.pods import CLASSIFIER_LABEL, TrainingStep
 from ocelli_api.revision import current_revision
 from ocelli_cluster.client import AdmissionError, ApiError, ClusterClient, ConflictError, InvalidError, NotFoundError
 from ocelli_cluster.field_ownership import claim_created
@@ -27,6 +27,8 @@ from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
+from ocelli_operator.kueue import KueueAdmission
+from ocelli_operator.kueue_workloads import observe_admission
 from ocelli_operator.learning import next_attempt
 from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
@@ -43,8 +45,10 @@ from ocelli_operator.observed import (
 from ocelli_operator.ownership import describe_conflict
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
-from ocelli_operator.starts import Starts
-from ocelli_operator.status import Occurrence, find_occurrences, quota_message, refusal_message
+from ocelli_operator.source_changes import find_source_occurrences
+from ocelli_operator.source_polls import SourcePolls
+from ocelli_operator.starts import Starts, find_waiting_since
+from ocelli_operator.status import Occurrence, describe_start, find_occurrences, quota_message, refusal_message
 from ocelli_operator.store_contact import StoreOutageError
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.layout import ClassifierLocation
@@ -69,6 +73,7 @@ class ReconcilerParts:
     events: EventRecorder
     metrics: OperatorMetrics
     starts: Starts
+    source_polls: SourcePolls
     settings: ChildSettings
     clock: Callable[[], datetime]
 
@@ -101,6 +106,7 @@ class Reconciler:
         starts = self._parts.starts
         if classifier is None:
             starts.forget(key)
+            self._parts.source_polls.forget(key)
             return None
         try:
             return await self._reconcile(key, classifier)
@@ -119,11 +125,15 @@ class Reconciler:
         )
         observed, read_error = await self._read_store(key, observed)
         observed = await self._observe(key, observed)
+        observed = replace(observed, source_poll=self._parts.source_polls.observe(key, classifier))
         store_error = read_error
         # No await from here to the claim, so that no other reconcile can claim the same place.
-        observed = replace(observed, allowed_starts=self._parts.starts.find_allowed(key))
+        starts = self._parts.starts
+        observed = replace(
+            observed, allowed_starts=starts.find_allowed(key), training_limit=starts.find_training_limit(key.namespace)
+        )
         plan = plan_classifier(observed, self._parts.settings)
-        self._parts.starts.note(key, begins=plan.begins, waits=plan.waits)
+        starts.note(key, begins=plan.begins, waits=plan.waits, since=find_waiting_since(classifier))
         self._remember(classifier, replace(observed.memory, network_policy_blocked=plan.network_policy_blocked))
         blocked = False
         for action in plan.actions:
@@ -199,7 +209,7 @@ class Reconciler:
         After an error, the artifact is the one in status.
         """
         classifier = observed.classifier
-        status, current = classifier.status, current_revision(classifier.spec)
+        status, current = classifier.status, current_revision(classifier)
         if status.classifier_id is None or classifier.deleted:
             return observed, None
         recorded = next((entry for entry in status.history if entry.revision == current), None)
@@ -230,6 +240,7 @@ class Reconciler:
             return replace(
                 observed,
                 outcome=await store.load_outcome(location, current, attempt) if job is None or job.finished else None,
+                check=await store.load_check(location, current, attempt) if job is None or _is_check(job) else None,
                 store_fault=store.find_fault(location, current, attempt),
                 progress=await store.load_progress(location, current, attempt) if job is not None else None,
             ), None
@@ -251,7 +262,10 @@ class Reconciler:
         view, classifier, pods, pod_refusal = self._parts.view, observed.classifier, observed.pods, ""
         needs_id = classifier.status.classifier_id is None and not classifier.deleted
         job = None if needs_id or classifier.deleted or observed.artifact is not None else _find_job(observed)
-        if job is not None:
+        admission: KueueAdmission | None = None
+        if job is not None and job.suspended and not job.finished and not job.identity.deleting:
+            admission = await observe_admission(self._parts.client, classifier.namespace, job.identity.uid)
+        elif job is not None:
             if job.finished and not job.succeeded:
                 pods = await self._fresh_trainers(classifier, job, pods)
             pod_refusal = await find_pod_refusal(self._parts.client, job, pods, self._parts.clock())
@@ -268,6 +282,7 @@ class Reconciler:
             fresh_classifier_id=self._draw_classifier_id(classifier) if needs_id else "",
             id_taken=self._is_id_taken(classifier) if needs_id else False,
             pod_refusal=pod_refusal,
+            admission=admission,
         )
 
     async def _fresh_trainers(
@@ -351,8 +366,7 @@ class Reconciler:
         else:
             self._parts.metrics.jobs_started.inc()
             logger.info("training job created", extra={"classifier": str(classifier), "job": name})
-            note = f"training Job {name} was created for revision {action.revision}"
-            await self._record(classifier, Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note))
+            await self._record(classifier, describe_start(action.step, name, action.revision))
         self._parts.view.take(JOBS, manifest)
 
     async def _apply_child(self, classifier: Classifier, action: ApplyChild) -> None:
@@ -475,7 +489,8 @@ class Reconciler:
         self._parts.view.take(CLASSIFIERS, manifest)
         if plan.status.progress is not None and plan.status.progress != classifier.status.progress:
             self._remember(classifier, replace(self._memory(classifier), progress_written_at=self._parts.clock()))
-        for occurrence in find_occurrences(classifier.status, plan.status):
+        transitions = find_occurrences(classifier.status, plan.status)
+        for occurrence in (*transitions, *find_source_occurrences(classifier.status, plan.status)):
             await self._record(classifier, occurrence)
         self._count_failure(classifier, plan)
 
@@ -495,10 +510,16 @@ class Reconciler:
 
 
 def _find_job(observed: Observed) -> ObservedJob | None:
-    """The Job of the attempt that the current revision is in."""
-    classifier, current = observed.classifier, current_revision(observed.classifier.spec)
-    name = job_name(classifier.name, current, next_attempt(classifier.status, current))
-    return next((job for job in observed.jobs if job.identity.name == name), None)
+    """The Job of the attempt that the current revision is in: the one that trains, if both exist."""
+    classifier, current = observed.classifier, current_revision(observed.classifier)
+    attempt = next_attempt(classifier.status, current)
+    names = [job_name(classifier.name, current, attempt, step) for step in (TrainingStep.TRAIN, TrainingStep.CHECK)]
+    found = (job for name in names for job in observed.jobs if job.identity.name == name)
+    return next(found, None)
+
+
+def _is_check(job: ObservedJob) -> bool:
+    return job.step is TrainingStep.CHECK
 
 
 def _has_training(status: ClassifierStatus, revision: str) -> bool:

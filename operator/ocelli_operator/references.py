@@ -7,13 +7,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest, parse_classifier
-from ocelli_api.revision import current_revision, definition, find_upload_digests
+from ocelli_api.revision import current_revision, definition, find_pinned_digests, find_upload_digests
 from ocelli_cluster.resources import ObjectKey
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, KINDS, TENANTS, TRAININGS, ClassifierLocation
+from ocelli_storage.layout import ARTIFACT_METADATA, ARTIFACTS, IMAGE_DATA, KINDS, TENANTS, TRAININGS, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class StoredKey(NamedTuple):
 
     namespace: str
     kind: str
-    """`artifacts`, `trainings` or `uploads`."""
+    """`artifacts`, `trainings`, `sources` or `uploads`."""
     classifier_id: str
     path: tuple[str, ...]
 
@@ -56,7 +56,9 @@ class References:
     trainings: frozenset[tuple[str, int]]
     """Revisions and attempts whose training documents are kept."""
     uploads: frozenset[str] | None
-    """Digests of the uploads that are kept; None if they are unknown, so that all are kept."""
+    """Digests of the uploads and copies of pinned sources that are kept; None if they are unknown, so that all are kept."""
+    failed: frozenset[tuple[str, int]] = frozenset()
+    """Revisions and attempts that failed: their documents are kept for people, but not what a check read for a training."""
     everything: bool = False
     """Everything is kept, because an object cannot be parsed."""
 
@@ -65,6 +67,7 @@ class References:
         return References(
             revisions=self.revisions | other.revisions,
             trainings=self.trainings | other.trainings,
+            failed=self.failed | other.failed,
             uploads=uploads,
             everything=self.everything or other.everything,
         )
@@ -76,7 +79,9 @@ class References:
         if key.kind == ARTIFACTS:
             return key.path[0] in self.revisions
         if key.kind == TRAININGS:
-            return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in self.trainings)
+            kept = self.trainings if IMAGE_DATA in key.path else self.trainings | self.failed
+            return any(key.path[:2] == (revision, str(attempt)) for revision, attempt in kept)
+        # A zip that was uploaded may also be pinned at an address: its digest is one for both.
         return self.uploads is None or key.path[0].removesuffix(".zip") in self.uploads
 
 
@@ -144,13 +149,14 @@ class ReferenceReader:
         return References(
             revisions=revisions,
             trainings=frozenset([(status.training_revision, status.attempt)] if status.training_revision else []),
+            failed=frozenset([(status.failed_revision, status.attempt)] if status.failed_revision else []),
             uploads=await self._find_uploads(live, classifier, location, revisions),
         )
 
     async def _find_uploads(
         self, live: LiveClassifiers, classifier: Classifier, location: ClassifierLocation, revisions: frozenset[str]
     ) -> frozenset[str] | None:
-        digests = set(find_upload_digests(definition(classifier.spec)))
+        digests = set(_find_digests(definition(classifier.spec)))
         learned = {entry.revision for entry in classifier.status.history}
         for revision in revisions:
             key = location.definition_key(revision)
@@ -173,7 +179,7 @@ class ReferenceReader:
         """The uploads that a stored definition names."""
         if key in self._known:
             return self._known[key][1]
-        digests = find_upload_digests(parse_document(await read_document(self._store, key)))
+        digests = _find_digests(parse_document(await read_document(self._store, key)))
         # Revisions of one Classifier mostly name the same uploads.
         uploads = frozenset(sys.intern(digest) for digest in digests)
         if listed is not None:
@@ -181,10 +187,14 @@ class ReferenceReader:
         return uploads
 
 
+def _find_digests(document: Mapping[str, Any]) -> frozenset[str]:
+    return find_upload_digests(document) | find_pinned_digests(document)
+
+
 def find_revisions(classifier: Classifier) -> frozenset[str]:
     """The revisions of a Classifier that are never pruned: those of its history and those in use."""
     status = classifier.status
-    named = (current_revision(classifier.spec), status.served_revision, status.settled_revision, status.training_revision)
+    named = (current_revision(classifier), status.served_revision, status.settled_revision, status.training_revision)
     return frozenset(revision for revision in named if revision) | {entry.revision for entry in status.history}
 
 

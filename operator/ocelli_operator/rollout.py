@@ -323,7 +323,12 @@ def _build_deployment(snapshot: Snapshot, revision: str) -> Manifest:
         like = _find_deployment(snapshot, revision) or _find_deployment(snapshot, snapshot.status.served_revision or "")
         current = like.replicas_wanted if like is not None else serving.autoscaling.min_replicas
         replicas = min(max(current, serving.autoscaling.min_replicas), serving.autoscaling.max_replicas)
-    servers = InferenceServers(revision=revision, replicas=replicas, accelerator=_resolve_accelerator(snapshot, revision))
+    servers = InferenceServers(
+        revision=revision,
+        replicas=replicas,
+        accelerator=_resolve_accelerator(snapshot, revision),
+        artifact_digest=_find_artifact_digest(snapshot, revision),
+    )
     manifest = build_inference_deployment(snapshot.owner, snapshot.settings, servers)
     hashed = manifest
     if serving.autoscaling is not None:
@@ -333,6 +338,15 @@ def _build_deployment(snapshot: Snapshot, revision: str) -> Manifest:
     return _annotate(
         _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed)), TEMPLATE_HASH_ANNOTATION, template_hash
     )
+
+
+def _find_artifact_digest(snapshot: Snapshot, revision: str) -> str:
+    """The digest of a revision's artifact as it was when its training ended; empty if it is not known."""
+    artifact = snapshot.observed.artifact
+    if artifact is not None and artifact.revision == revision and artifact.artifact_digest:
+        # Also before it is in the history, so that the Deployment is not updated for that.
+        return artifact.artifact_digest
+    return next((item.artifact_digest or "" for item in snapshot.status.history if item.revision == revision), "")
 
 
 def _with_hash(manifest: Manifest) -> Manifest:

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.settings import (
     ADDRESS,
+    BUCKETS,
+    CERTIFICATES,
     LOG_LEVEL,
     NAME,
     NAMES,
     NETWORKS,
     PORT,
+    PROXY,
+    PUBLIC_KEYS,
     QUANTITY,
     STORE_URL,
     SWITCH,
@@ -30,11 +35,14 @@ from ocelli_api.settings import (
     optional,
     setting,
 )
+from ocelli_api.signing_keys import PublicKey
 from ocelli_cluster.resource_cache import WatchTimeouts
+from ocelli_http.guarded_client import ConnectionRules
 
 Resources = Mapping[str, Mapping[str, Any]]
 Objects = tuple[Mapping[str, Any], ...]
 
+_CERTIFICATES_CHARACTERS_LIMIT = 64 * 1024
 _BACKBONE = re.compile(r"[A-Za-z0-9_.]+=[0-9a-f]{64}")
 # A qualified name with a prefix, which all resources except those of Kubernetes itself have.
 _RESOURCE_NAME_FORM = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?/[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?")
@@ -58,6 +66,18 @@ def _read_backbones(folder: str) -> tuple[str, ...]:
             raise ValueError(f"{path.name}: {item!r} is not of the form NAME=DIGEST")
         found.append(item)
     return tuple(found)
+
+
+def _read_certificates(file: str) -> str:
+    if not file:
+        return ""
+    text = Path(file).read_text()
+    # It becomes a variable of each trainer, and Linux limits those.
+    if len(text) > _CERTIFICATES_CHARACTERS_LIMIT:
+        raise ValueError(f"the file has more than {_CERTIFICATES_CHARACTERS_LIMIT} characters")
+    if not text.strip():
+        raise ValueError("the file is empty")
+    return CERTIFICATES.parse(text)
 
 
 def _parse_watch_timeouts(text: str) -> WatchTimeouts:
@@ -89,6 +109,7 @@ def _are_resources(document: Any) -> bool:
 
 
 _COUNT = number(int, 1)
+_LIMIT = number(int, 0)
 _IMAGE = SettingType("an image", str)
 _FOLDER = SettingType("a folder", str)
 _RESOURCE_NAME = checked("a resource such as nvidia.com/gpu", str, _RESOURCE_NAME_FORM.fullmatch)
@@ -101,6 +122,7 @@ _PEERS = SettingType(
     lambda text: _parse_objects(text, _PEER_FIELDS),
 )
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
+_CERTIFICATES_FILE = SettingType("a file of certificates in PEM of at most 64 kB, or leave it empty", _read_certificates)
 _BACKBONES_FOLDER = SettingType(
     "a folder of files with NAME=DIGEST each, as `ocelli_model.publish --output` writes them", _read_backbones
 )
@@ -168,6 +190,23 @@ class ChildSettings:
     """Private networks that trainers may fetch sources from. Users who can write Classifiers reach every port in them."""
     sources_denied_networks: str = setting("OCELLI_SOURCES_DENIED_NETWORKS", NETWORKS, "")
     """Networks that trainers must not fetch sources from, even if they are public or allowed."""
+    signing_secret: str = setting("OCELLI_SIGNING_SECRET", NAME, "")
+    """Secret in each namespace whose key `key.pem` is the private key of Ed25519 that trainers sign artifacts with. Empty:
+    artifacts are not signed."""
+    signing_public_keys: tuple[PublicKey, ...] = setting("OCELLI_SIGNING_PUBLIC_KEYS", PUBLIC_KEYS, "")
+    """Public keys of Ed25519, separated by commas. Inference servers refuse an artifact that none of them signed. Empty:
+    signatures are not verified."""
+    sources_proxy: str = setting("OCELLI_SOURCES_PROXY", PROXY, "")
+    """Proxy through which trainers fetch sources, such as `http://proxy.example.com:3128`. It resolves their host names and
+    decides about the addresses behind them. Empty: trainers connect directly."""
+    sources_certificates: str = setting("OCELLI_SOURCES_CA_FILE", _CERTIFICATES_FILE, "")
+    """File of certificates (PEM) of authorities that servers of sources may have, in addition to the usual ones."""
+    sources_cache: bool = setting("OCELLI_SOURCES_CACHE", SWITCH, "false")
+    """Whether trainers keep copies of sources with `sha256` in the object store, so that a retrain does not fetch them
+    again."""
+    sources_identity_buckets: frozenset[str] = setting("OCELLI_SOURCES_IDENTITY_BUCKETS", BUCKETS, "")
+    """Buckets that sources without a Secret read with the cloud identity of `OCELLI_WORKLOAD_SERVICE_ACCOUNT`. Users who can
+    write Classifiers can train on everything in them. Never list the bucket of the object store."""
     inference_peers: Objects | None = setting("OCELLI_INFERENCE_PEERS", optional(_PEERS), "")
     """Who can call inference servers, in addition to Pods of their own namespace: the gateway. Each Classifier then has a
     NetworkPolicy. Empty: there are no NetworkPolicies, and every Pod can call them."""
@@ -197,6 +236,12 @@ class ChildSettings:
     trainings_starting_limit: int = setting("OCELLI_TRAININGS_STARTING_LIMIT", _COUNT, "100")
     """How many training Jobs can be starting at the same time. A Job counts until its trainer runs, for a minute at most.
     Further trainings wait, and namespaces take turns."""
+    trainings_limit: int = setting("OCELLI_TRAININGS_LIMIT", _LIMIT, "0")
+    """How many trainings of the installation can run at the same time; `0`: no limit. Others wait: namespaces with fewer
+    running trainings come first, and within a namespace the Classifier that has waited longest. A Job that waits for a node
+    counts for ten minutes. Jobs of `spec.training.queueName` do not wait, and count while they run."""
+    namespace_trainings_limit: int = setting("OCELLI_NAMESPACE_TRAININGS_LIMIT", _LIMIT, "0")
+    """The same for each namespace; `0`: no limit."""
     rollouts_limit: int = setting("OCELLI_ROLLOUTS_LIMIT", _COUNT, "20")
     """How many Deployments of inference servers are created or updated at the same time. New revisions and users' changes come
     first, and count for a minute at most. Upgrades, such as a new inference image, wait. Each counts until it is done or
@@ -205,6 +250,11 @@ class ChildSettings:
     """Lowest level of the log lines that operator, trainers and inference servers write."""
 
     def __post_init__(self) -> None:
+        if self.signing_public_keys and not self.signing_secret:
+            raise SettingsError(
+                "OCELLI_SIGNING_PUBLIC_KEYS is set and OCELLI_SIGNING_SECRET is not, so inference servers would refuse every "
+                "new artifact; set OCELLI_SIGNING_SECRET to the Secret with the private key"
+            )
         for name, resources in (
             ("OCELLI_TRAINER_RESOURCES", self.trainer_resources),
             ("OCELLI_INFERENCE_RESOURCES", self.inference_resources),
@@ -220,6 +270,12 @@ class ChildSettings:
     def backbones(self) -> str:
         """All backbones, as the trainer reads them."""
         return ",".join([*self.listed_backbones, *self.published_backbones])
+
+    @property
+    def connection_rules(self) -> ConnectionRules:
+        """How the operator itself connects to sources, to poll them."""
+        networks = NetworkRules.parse(allowed=self.sources_allowed_networks, denied=self.sources_denied_networks)
+        return ConnectionRules(networks=networks, proxy_url=self.sources_proxy, certificates=self.sources_certificates)
 
     @property
     def network_peers(self) -> NetworkPeers | None:

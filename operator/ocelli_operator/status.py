@@ -17,6 +17,9 @@ from ocelli_api.conditions import (
     ReadyReason,
     TrainedReason,
 )
+from ocelli_api.pods import TrainingStep
+from ocelli_operator.observed import TrainingLimit
+from ocelli_operator.settings import ChildSettings
 
 _REPORTED_PROMOTIONS = (PromotedReason.GATES_MET, PromotedReason.APPROVED, PromotedReason.AWAITING_APPROVAL)
 _POD_FORBIDDEN = re.compile(r'^(Error creating: )?(pods "[^"]*" is forbidden: )?')
@@ -116,6 +119,17 @@ def turn_message(child: str, limit: str) -> str:
     return f"{child} waits for its turn: this installation {limit} at the same time"
 
 
+def training_turn_message(job: str, limit: TrainingLimit, namespace: str, settings: ChildSettings) -> str:
+    """Why a training Job is not created yet: the limit that is reached, and the operator's setting for it."""
+    if limit is TrainingLimit.NAMESPACE:
+        most = f"namespace {namespace} runs at most {settings.namespace_trainings_limit} trainings at the same time"
+        return f"{job} waits for its turn: {most} (OCELLI_NAMESPACE_TRAININGS_LIMIT)"
+    if limit is TrainingLimit.INSTALLATION:
+        return f"{turn_message(job, f'runs at most {settings.trainings_limit} trainings')} (OCELLI_TRAININGS_LIMIT)"
+    starts = turn_message(job, f"starts at most {settings.trainings_starting_limit} trainings")
+    return f"{starts} (OCELLI_TRAININGS_STARTING_LIMIT)"
+
+
 def gpu_not_offered_message(part: str, setting: str) -> str:
     """Why a GPU that a part of the spec requests is not available in this installation."""
     return (
@@ -142,6 +156,15 @@ def extend_history(
         spare = [item for item in entries[1:] if item.revision not in keep]
         entries.remove(spare[-1] if spare else entries[-1])
     return tuple(entries)
+
+
+def describe_start(step: TrainingStep, job: str, revision: str) -> Occurrence:
+    """The Event of a Job that was created."""
+    if step is TrainingStep.CHECK:
+        note = f"check Job {job} was created for the data of revision {revision}"
+        return Occurrence(type="Normal", reason="CheckStarted", action="Check", note=note)
+    note = f"training Job {job} was created for revision {revision}"
+    return Occurrence(type="Normal", reason="TrainingStarted", action="Train", note=note)
 
 
 def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
@@ -174,6 +197,10 @@ def find_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple
             add("Warning", ConditionType.READY, "Schedule")
         elif new_ready.reason == ReadyReason.ARTIFACT_LOST:
             add("Warning", ConditionType.READY, "Serve")
+        elif new_ready.reason == ReadyReason.SUSPENDED:
+            if after.is_true(ConditionType.DATA_VALID):
+                add("Normal", ConditionType.DATA_VALID, "Check")
+            add("Normal", ConditionType.READY, "Suspend")
     promoted, was_promoted = after.condition(ConditionType.PROMOTED), before.condition(ConditionType.PROMOTED)
     # Gates that are not met are reported with `Stalled`.
     changed = promoted is not None and (was_promoted is None or was_promoted.message != promoted.message)

@@ -36,7 +36,7 @@ from ocelli_operator.references import (
     parse_key,
 )
 from ocelli_operator.store_owner import Ownership, claim_store
-from ocelli_storage.layout import DEFINITION, TENANTS, UPLOADS, ClassifierLocation
+from ocelli_storage.layout import DEFINITION, SOURCES, TENANTS, UPLOADS, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoredObject
 
 logger = logging.getLogger(__name__)
@@ -303,7 +303,7 @@ def _namespace_of(key: str) -> str:
 
 def _place_of(key: StoredKey) -> str:
     """What the age of an orphan is recorded for: an upload, or the folder of any other object, so that there are few."""
-    return str(key) if key.kind == UPLOADS else str(key).rsplit("/", 1)[0]
+    return str(key) if key.kind in (UPLOADS, SOURCES) else str(key).rsplit("/", 1)[0]
 
 
 def _describe_suspicious(namespaces: Sequence[str], objects: Iterable[StoredObject], orphans: Sequence[StoredKey]) -> str:

@@ -17,8 +17,19 @@ from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, ClassifierLocation, is_judged, owner_key
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    CHECK_OUTCOME,
+    DEFINITION,
+    OUTCOME,
+    PROGRESS,
+    ClassifierLocation,
+    is_image_data,
+    is_page,
+    owner_key,
+)
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError, StoredObject
+from ocelli_storage.thumbnails import erase_thumbnails
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +76,10 @@ class TrainingStore:
         """The outcome of an attempt; None if there is none."""
         return await self._load(location.training_key(revision, attempt, OUTCOME), partial(parse_fields, Outcome))
 
+    async def load_check(self, location: ClassifierLocation, revision: str, attempt: int) -> Outcome | None:
+        """The outcome of the check of an attempt; None if there is none."""
+        return await self._load(location.training_key(revision, attempt, CHECK_OUTCOME), partial(parse_fields, Outcome))
+
     async def load_artifact(self, location: ClassifierLocation, revision: str, attempt: int) -> HistoryEntry | None:
         """The artifact of a revision, with what the outcome of that attempt adds; None where there is no artifact."""
         key = location.artifact_key(revision, ARTIFACT_METADATA)
@@ -104,13 +119,21 @@ class TrainingStore:
         return next((self._faults[key] for key in keys if key in self._faults), "")
 
     async def drop_uploads(self, location: ClassifierLocation) -> int:
-        """Delete all uploads, and the judged scores of all revisions. Returns the number of uploads."""
-        uploads = await self._list(location.uploads_prefix)
+        """Delete uploads, copies of sources, and what is stored of single images: data about them, and thumbnails in reports.
+
+        Returns the number of uploads and copies.
+        """
+        uploads = [*await self._list(location.uploads_prefix), *await self._list(location.sources_prefix)]
         if uploads:
             # First: after a crash, the uploads that are left lead here again.
-            for item in await self._list(location.artifacts_prefix):
-                if is_judged(item.key):
-                    await self._writing.ask(partial(self._store.delete, item.key))
+            for prefix in (location.trainings_prefix, location.artifacts_prefix):
+                for item in await self._list(prefix):
+                    if is_image_data(item.key):
+                        await self._writing.ask(partial(self._store.delete, item.key))
+                    elif is_page(item.key):
+                        await self._writing.ask_long(
+                            partial(erase_thumbnails, self._store, item.key), ping=lambda: self._store.exists(owner_key())
+                        )
         for upload in uploads:
             await self._writing.ask(partial(self._store.delete, upload.key))
         return len(uploads)

@@ -20,7 +20,7 @@ from ocelli_api.conditions import (
     merge_conditions,
 )
 from ocelli_api.outcome import TuningProgress
-from ocelli_api.revision import spec_revision, training_hash
+from ocelli_api.revision import own_revision, training_hash
 from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
 from ocelli_operator.gates import Judgement, find_promotion
@@ -107,8 +107,13 @@ def _judge(
     reconciling: Verdict | None = None
     if failure is not None:
         ready = false(ReadyReason(failure.reason), failure.message)
+    elif learning.suspended:
+        # Nothing has failed, and the operator has nothing to do.
+        ready = false(ReadyReason.SUSPENDED, learning.trained.message)
     elif learning.artifact is None:
         work = ReconcilingReason.TRAINING if served is None else ReconcilingReason.RETRAINING
+        if snapshot.classifier.spec.suspend:
+            work = ReconcilingReason.CHECKING_DATA
         reconciling = true(work, learning.trained.message)
         unschedulable = learning.trained.reason == TrainedReason.UNSCHEDULABLE
         ready = false(ReadyReason.UNSCHEDULABLE if unschedulable else ReadyReason(work), learning.trained.message)
@@ -125,7 +130,7 @@ def _judge(
         reconciling = true(ReconcilingReason.ROLLING_OUT, message)
         ready = false(ReadyReason.NO_SERVER_READY, message)
     else:
-        own = spec_revision(snapshot.classifier.spec)
+        own = own_revision(snapshot.classifier)
         pinned = "" if current == own else f" (pinned by spec.pinnedRevision; the spec itself describes revision {own})"
         notes = "".join(f"; {note}" for note in rollout.notes)
         ready = true(ReadyReason.SERVED, f"revision {current} serves all requests{pinned}{notes}")
@@ -134,7 +139,7 @@ def _judge(
             remedy = f"; {failure.message}"
         elif served != current or learning.artifact is None:
             remedy = f"; {ready.message}"
-        elif current != spec_revision(snapshot.classifier.spec):
+        elif current != own_revision(snapshot.classifier):
             remedy = ", or pin another revision"
         else:
             remedy = ", or raise spec.retrainNonce to train it again"
@@ -160,7 +165,7 @@ def _judge(
 
 def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
     observed, before = snapshot.observed, snapshot.status.progress
-    if not learning.training or snapshot.status.training_revision != snapshot.current:
+    if not learning.training or learning.suspended or snapshot.status.training_revision != snapshot.current:
         return None
     report = observed.progress
     if report is None:
@@ -172,9 +177,13 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         percent=min(max(report.percent, 0), 100),
         stage=str(report.stage),
         estimated_completion=report.estimated_completion,
+        images=report.images,
+        images_total=report.images_total,
+        device=report.device,
+        accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
         fine_tuning=None if report.fine_tuning is None else _describe_tuning(report.fine_tuning),
     )
-    if before is None or before.stage != progress.stage:
+    if before is None:
         return progress
     written = observed.memory.progress_written_at
     due = written is None or observed.now - written >= PROGRESS_WRITE_INTERVAL

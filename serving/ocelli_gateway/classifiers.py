@@ -21,11 +21,11 @@ from ocelli_api.classifier import (
     ClassifierStatus,
     DataRetention,
 )
-from ocelli_api.conditions import ConditionType
-from ocelli_api.export import ExportFormat, ExportPart
+from ocelli_api.conditions import ConditionType, TrainedReason
+from ocelli_api.export import ExportFormat, ExportPart, build_core_ml_description
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id
-from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision
+from ocelli_api.revision import current_revision, definition, find_upload_digests, own_revision
 from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import (
     ClassifierChangedError,
@@ -39,6 +39,7 @@ from ocelli_gateway.manifests import (
     ExampleTerms,
     build_classifier,
     build_retrain_patch,
+    build_suspension_patch,
     check_size,
     count_bytes,
     grow_definition,
@@ -52,8 +53,8 @@ from ocelli_gateway.refusals import (
     UnavailableError,
 )
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy
-from ocelli_storage.layout import ClassifierLocation
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
+from ocelli_storage.layout import BILL_OF_MATERIALS, CHECK_PAGE, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
 logger = logging.getLogger(__name__)
@@ -91,7 +92,7 @@ class Classifiers:
             ClusterError, ObjectStoreError: it could not be stored; nothing of it is left.
         """
         retention = DataRetention.DROP_AFTER_TRAINING if terms.opt_out else DataRetention.KEEP
-        empty = ClassifierSpec(display_name=name, data_retention=retention)
+        empty = ClassifierSpec(display_name=name, data_retention=retention, suspend=terms.suspend is True)
         spec = grow_definition(empty, sets, round_number=1, customer=terms.customer)
         check_size(spec)
         async with self._usage.adding_classifier(caller), self._usage.adding_bytes(caller, count_bytes(sets)):
@@ -165,6 +166,26 @@ class Classifiers:
         """
         _check_retrainable(await self._store.read(caller.namespace, classifier_id))
 
+    async def set_suspended(self, caller: Caller, classifier_id: str, *, suspend: bool) -> ClassifierDetails:
+        """Suspend the trainings of a classifier, or resume them; returns once every replica knows.
+
+        Raises:
+            NotFoundError, ConflictError: there is none, or REST may not change it.
+            ClusterError: it could not be stored.
+        """
+        for _ in range(WRITE_ATTEMPTS):
+            classifier = await self._store.read(caller.namespace, classifier_id)
+            _check_writable(classifier)
+            if classifier.spec.suspend is suspend:
+                return await self._describe(caller, classifier)
+            try:
+                changed = await self._store.change(classifier, build_suspension_patch(suspend=suspend))
+            except ClassifierChangedError:
+                continue
+            await asyncio.sleep(self._replica_delay_seconds)
+            return await self._describe(caller, changed)
+        raise UnavailableError(f"The classifier {classifier_id} changes too fast to be suspended or resumed; try again.")
+
     async def find_export(self, caller: Caller, classifier_id: str, export: ExportFormat) -> StoredExport:
         """The keys of an export of the served revision.
 
@@ -172,10 +193,7 @@ class Classifiers:
             NotFoundError: there is no such classifier, it serves nothing yet, or it has no export of this format.
         """
         classifier = await self._store.read(caller.namespace, classifier_id)
-        revision = classifier.status.served_revision
-        if revision is None:
-            raise NotFoundError(f"The classifier {classifier_id} has no model{_describe_missing_model(classifier)}")
-        location = ClassifierLocation(namespace=caller.namespace, classifier_id=classifier_id)
+        revision, location = _served_revision(classifier), _location(classifier)
         summary = await self._definitions.read_summary(location, revision)
         parts = () if summary is None else summary.exports.get(export, ())
         if summary is None or not parts:
@@ -188,7 +206,35 @@ class Classifiers:
             why = "; see core_ml_enabled in its details" if export is ExportFormat.CORE_ML else ""
             raise NotFoundError(f"The backbone of the classifier {classifier_id} has no {kind} export{why}.")
         keys = tuple(location.export_part_key(revision, summary, part) for part in parts)
-        return StoredExport(parts=parts, keys=keys)
+        named = f"{classifier_id}, revision {revision}, made with Ocelli"
+        description = build_core_ml_description(named) if export is ExportFormat.CORE_ML else b""
+        return StoredExport(parts=parts, keys=keys, description=description)
+
+    async def find_bill_of_materials(self, caller: Caller, classifier_id: str) -> str:
+        """The key of what the served revision was made from; nothing may be stored there.
+
+        Raises:
+            NotFoundError: there is no such classifier, or it serves nothing yet.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        return _location(classifier).artifact_key(_served_revision(classifier), BILL_OF_MATERIALS)
+
+    async def find_reports(self, caller: Caller, classifier_id: str) -> tuple[str, ...]:
+        """The keys at which a report on the images may be stored, the newest first: of the training in progress or the last
+        failed one, of its check, and of the training of the served revision.
+
+        Raises:
+            NotFoundError: there is no such classifier.
+        """
+        classifier = await self._store.read(caller.namespace, classifier_id)
+        status, location = classifier.status, _location(classifier)
+        keys = []
+        newest = status.training_revision or status.failed_revision
+        if newest is not None:
+            keys = [location.artifact_key(newest, REPORT_PAGE), location.training_key(newest, status.attempt, CHECK_PAGE)]
+        if status.served_revision is not None:
+            keys.append(location.artifact_key(status.served_revision, REPORT_PAGE))
+        return tuple(keys)
 
     async def retrain(
         self, caller: Caller, classifier_id: str, sets: Sequence[ExampleSet], terms: ExampleTerms
@@ -280,8 +326,8 @@ class Classifiers:
         was ever served, or the store has lost the definition.
         """
         is_settled = lifecycle(classifier) in _SETTLED
-        revision = classifier.status.served_revision if is_settled else current_revision(classifier.spec)
-        if revision is not None and revision != spec_revision(classifier.spec):
+        revision = classifier.status.served_revision if is_settled else current_revision(classifier)
+        if revision is not None and revision != own_revision(classifier):
             class_names = await self._definitions.class_names(_location(classifier), revision)
             if class_names is not None:
                 return class_names
@@ -290,7 +336,7 @@ class Classifiers:
     async def _served_definition(self, classifier: Classifier) -> ClassifierSpec | None:
         """The served definition; the spec where nothing was ever served; None where the store has lost the definition."""
         revision = classifier.status.served_revision
-        if revision is None or revision == spec_revision(classifier.spec):
+        if revision is None or revision == own_revision(classifier):
             return classifier.spec
         return await self._definitions.read(_location(classifier), revision)
 
@@ -315,10 +361,20 @@ class Classifiers:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredExport:
-    """The parts of an export, and their keys."""
+    """The parts of an export, their keys, and what follows them."""
 
     parts: tuple[ExportPart, ...]
     keys: tuple[str, ...]
+    description: bytes = b""
+
+
+def _served_revision(classifier: Classifier) -> str:
+    """Raises NotFoundError."""
+    revision = classifier.status.served_revision
+    if revision is None:
+        missing = _describe_missing_model(classifier)
+        raise NotFoundError(f"The classifier {classifier.classifier_id or ''} has no model{missing}")
+    return revision
 
 
 def _location(classifier: Classifier) -> ClassifierLocation:
@@ -339,7 +395,18 @@ def _build_details(
         explanation=_explain(classifier),
         core_ml_enabled=core_ml_enabled,
         accuracy=_measured_accuracy(classifier.status),
+        progress=_training_progress(classifier.status),
+        suspended=classifier.spec.suspend,
+        data_check=_find_data_check(classifier.status),
     )
+
+
+def _find_data_check(status: ClassifierStatus) -> str | None:
+    """What the check of a suspended training found."""
+    trained, data_valid = status.condition(ConditionType.TRAINED), status.condition(ConditionType.DATA_VALID)
+    if trained is None or trained.reason != TrainedReason.SUSPENDED or data_valid is None:
+        return None
+    return data_valid.message if status.is_true(ConditionType.DATA_VALID) else None
 
 
 def _explain(classifier: Classifier) -> str | None:
@@ -357,6 +424,22 @@ def _describe_missing_model(classifier: Classifier) -> str:
     if lifecycle(classifier) is Lifecycle.FAILED:
         return ": its training failed or its revision was refused; see explanation in its details."
     return " yet; wait until its training has succeeded."
+
+
+def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
+    """The progress in status; None if no training is running."""
+    progress = status.progress
+    if progress is None:
+        return None
+    return TrainingProgress(
+        stage=progress.stage,
+        percent=progress.percent,
+        images=progress.images,
+        images_total=progress.images_total,
+        device=progress.device,
+        accuracy=None if progress.accuracy is None else float(progress.accuracy),
+        estimated_completion=progress.estimated_completion,
+    )
 
 
 def _measured_accuracy(status: ClassifierStatus) -> MeasuredAccuracy | None:
@@ -386,7 +469,9 @@ def _check_retrainable(classifier: Classifier) -> None:
             f"The classifier {classifier.classifier_id} was created with the learning opt-out: its images are not kept, and it "
             "cannot be retrained. Create another."
         )
-    if lifecycle(classifier) is Lifecycle.TRAINING and find_awaited_approval(classifier) is None:
+    # Nothing is trained while it is suspended, so more images can come.
+    waits = classifier.spec.suspend or find_awaited_approval(classifier) is not None
+    if lifecycle(classifier) is Lifecycle.TRAINING and not waits:
         raise ClassifierNotReadyError(
             f"The classifier {classifier.classifier_id} is in its first training; retrain it when the training has ended."
         )

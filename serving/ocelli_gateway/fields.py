@@ -184,6 +184,14 @@ def parse_verbose(texts: Sequence[str]) -> bool:
     return text.lower() == "true"
 
 
+def parse_suspend(texts: Sequence[str]) -> bool | None:
+    """`true` or `false`, in any letter case; None where it was left out."""
+    text = parse_last(texts)
+    if text.lower() not in ("", "true", "false"):
+        raise ParameterError(f'The field "suspend" is "{shown(text)}"; give true or false.')
+    return text.lower() == "true" if text else None
+
+
 def parse_customer_id(texts: Sequence[str]) -> str:
     """Not blank."""
     customer_id = parse_last(texts)
@@ -314,6 +322,17 @@ METADATA = Field(
     ),
     parse=parse_metadata,
     example="customer_id=abc",
+)
+SUSPEND = Field(
+    name="suspend",
+    places=_FORM_OR_QUERY,
+    schema={"type": "boolean"},
+    description=(
+        "An addition to v3. `true`: only check the images, and train when it is set to `false`. In a retrain without images it "
+        "changes nothing else. Left out: a new classifier is trained, and another one stays as it is."
+    ),
+    parse=parse_suspend,
+    example=True,
 )
 CUSTOMER_ID = Field(
     name="customer_id",

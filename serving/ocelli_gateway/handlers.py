@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from ocelli_api.export import ExportFormat
 from ocelli_gateway import fields, operations
 from ocelli_gateway.classify_plan import parse_classify_request
 from ocelli_gateway.example_sets import check_archives, parse_example_sets
-from ocelli_gateway.export_files import open_export
+from ocelli_gateway.export_files import ExportFile, open_bill_of_materials, open_export, open_report
 from ocelli_gateway.gateway import Gateway
 from ocelli_gateway.http_protocol import CALLER_KEY
 from ocelli_gateway.manifests import ExampleTerms, check_create
@@ -46,6 +46,8 @@ class Handlers:
             operations.DELETE_CLASSIFIER: self._delete,
             operations.GET_CORE_ML_MODEL: self._core_ml_model,
             operations.GET_ONNX_MODEL: self._onnx_model,
+            operations.GET_BILL_OF_MATERIALS: self._bill_of_materials,
+            operations.GET_REPORT: self._report,
             operations.CLASSIFY: self._classify,
             operations.CLASSIFY_URL: self._classify,
             operations.DELETE_USER_DATA: self._delete_user_data,
@@ -60,7 +62,7 @@ class Handlers:
             sets = parse_example_sets(form)
             check_create(sets, form.ignored)
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.create(v3.caller, name, sets, _read_terms(v3.with_form(form)))
         return JSONResponse(details.to_json())
 
     async def _list(self, v3: V3Request) -> Response:
@@ -77,12 +79,19 @@ class Handlers:
 
     async def _retrain(self, v3: V3Request) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
+        suspend = v3.read(fields.SUSPEND)
+        if suspend is not None and not has_body(v3.request.headers):
+            details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=suspend)
+            return JSONResponse(details.to_json())
         check_declared_length(v3.request.headers, EXAMPLES_LIMITS.body_bytes)
         await self._gateway.classifiers.check_retrain(v3.caller, classifier_id)
         async with self._receive_examples(v3) as form:
-            sets = parse_example_sets(form)
+            sets, terms = parse_example_sets(form), _read_terms(v3.with_form(form))
+            if not sets and terms.suspend is not None:
+                details = await self._gateway.classifiers.set_suspended(v3.caller, classifier_id, suspend=terms.suspend)
+                return JSONResponse(details.to_json())
             await check_archives(sets, v3.tenant, self._gateway.example_zips, left=v3.left)
-            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, _read_terms(v3))
+            details = await self._gateway.classifiers.retrain(v3.caller, classifier_id, sets, terms)
         return JSONResponse(details.to_json())
 
     async def _delete(self, v3: V3Request) -> Response:
@@ -95,6 +104,21 @@ class Handlers:
 
     async def _onnx_model(self, v3: V3Request) -> Response:
         return await self._download(v3, ExportFormat.ONNX)
+
+    async def _bill_of_materials(self, v3: V3Request) -> Response:
+        async def find(classifier_id: str) -> ExportFile:
+            key = await self._gateway.classifiers.find_bill_of_materials(v3.caller, classifier_id)
+            return await open_bill_of_materials(self._gateway.objects, classifier_id, key)
+
+        return await self._send_file(v3, find, ".cdx.json")
+
+    async def _report(self, v3: V3Request) -> Response:
+        async def find(classifier_id: str) -> ExportFile:
+            keys = await self._gateway.classifiers.find_reports(v3.caller, classifier_id)
+            return await open_report(self._gateway.objects, classifier_id, keys)
+
+        # A download, like the others: Pods of tenants write reports, and a page of this origin could act for its reader.
+        return await self._send_file(v3, find, ".html")
 
     async def _delete_user_data(self, v3: V3Request) -> Response:
         async with self._gateway.requests.slot(v3.tenant, left=v3.left):
@@ -121,13 +145,19 @@ class Handlers:
         return JSONResponse(self._gateway.tokens.issue(TokenSubject(user=caller.user, fingerprint=caller.fingerprint)))
 
     async def _download(self, v3: V3Request, export: ExportFormat) -> Response:
+        async def find(classifier_id: str) -> ExportFile:
+            stored = await self._gateway.classifiers.find_export(v3.caller, classifier_id, export)
+            return await open_export(self._gateway.objects, stored)
+
+        return await self._send_file(v3, find, export.suffix)
+
+    async def _send_file(self, v3: V3Request, find: Callable[[str], Awaitable[ExportFile]], suffix: str) -> Response:
         classifier_id = v3.read(fields.CLASSIFIER_ID)
         async with AsyncExitStack() as held:
             await held.enter_async_context(self._gateway.downloads.slot(v3.tenant, left=v3.left))
-            stored = await self._gateway.classifiers.find_export(v3.caller, classifier_id, export)
-            file = await open_export(self._gateway.objects, stored)
+            file = await find(classifier_id)
             headers = {
-                "Content-Disposition": f'attachment; filename="{classifier_id}{export.suffix}"',
+                "Content-Disposition": f'attachment; filename="{classifier_id}{suffix}"',
                 "Content-Length": str(file.size_bytes),
             }
             longest_seconds = self._gateway.examples_space.pace.longest_seconds(file.size_bytes)
@@ -212,4 +242,8 @@ def _is_empty_form(request: Request) -> bool:
 
 
 def _read_terms(v3: V3Request) -> ExampleTerms:
-    return ExampleTerms(opt_out=v3.read(fields.LEARNING_OPT_OUT), customer_id=v3.read(fields.METADATA))
+    return ExampleTerms(
+        opt_out=v3.read(fields.LEARNING_OPT_OUT),
+        customer_id=v3.read(fields.METADATA),
+        suspend=v3.read(fields.SUSPEND),
+    )

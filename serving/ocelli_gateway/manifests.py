@@ -46,6 +46,8 @@ class ExampleTerms:
     """They are used for one training and then deleted."""
     customer_id: str | None = None
     """The customer whose data they are."""
+    suspend: bool | None = None
+    """They are only checked. None: a new classifier is trained, and another one stays as it is."""
 
     @property
     def customer(self) -> str | None:
@@ -80,6 +82,7 @@ def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *
     if customer is not None:
         labels[CUSTOMER_LABEL] = customer
     retention = {} if spec.data_retention is DataRetention.KEEP else {"dataRetention": str(spec.data_retention)}
+    suspend = {"suspend": True} if spec.suspend else {}
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -89,7 +92,7 @@ def build_classifier(namespace: str, classifier_id: str, spec: ClassifierSpec, *
             "labels": labels,
             "annotations": {CREATED_AT_ANNOTATION: datetime.now(UTC).isoformat(timespec="microseconds")},
         },
-        "spec": {"displayName": spec.display_name, **definition(spec), **retention},
+        "spec": {"displayName": spec.display_name, **definition(spec), **retention, **suspend},
     }
 
 
@@ -101,6 +104,7 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
         "spec": {
             "classes": learned["classes"],
             "negativeExamples": learned.get("negativeExamples"),
+            "corrections": learned.get("corrections"),
             "model": {
                 "backbone": spec.model.backbone,
                 "strategy": str(spec.model.strategy),
@@ -118,8 +122,14 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
             # The definition extends the served one; a pin would keep the new revision from being served.
             "pinnedRevision": None,
             **retention,
+            **({} if terms.suspend is None else {"suspend": terms.suspend}),
         }
     }
+
+
+def build_suspension_patch(*, suspend: bool) -> Manifest:
+    """The merge patch that suspends the trainings of a classifier, or resumes them."""
+    return {"spec": {"suspend": suspend}}
 
 
 def count_bytes(sets: Sequence[ExampleSet]) -> int:

@@ -169,7 +169,7 @@ CREATE_CLASSIFIER = Operation(
     path="/v3/classifiers",
     summary="Create a classifier",
     description="Takes at least two example sets, one of them positive. The training runs in the background.",
-    fields=(fields.VERSION, fields.NAME, fields.LEARNING_OPT_OUT, fields.METADATA),
+    fields=(fields.VERSION, fields.NAME, fields.SUSPEND, fields.LEARNING_OPT_OUT, fields.METADATA),
     files=(_POSITIVE_EXAMPLES, _NEGATIVE_EXAMPLES),
     forms=(FormType.MULTIPART,),
     answers=(
@@ -224,7 +224,7 @@ UPDATE_CLASSIFIER = Operation(
     path="/v3/classifiers/{classifier_id}",
     summary="Retrain a classifier",
     description="Adds classes or images. The served model answers until the retraining is done; a later call replaces this.",
-    fields=(fields.VERSION, fields.CLASSIFIER_ID, fields.LEARNING_OPT_OUT, fields.METADATA),
+    fields=(fields.VERSION, fields.CLASSIFIER_ID, fields.SUSPEND, fields.LEARNING_OPT_OUT, fields.METADATA),
     files=(_POSITIVE_EXAMPLES, _NEGATIVE_EXAMPLES),
     forms=(FormType.MULTIPART,),
     answers=(
@@ -307,6 +307,22 @@ GET_ONNX_MODEL = _download(
     ".onnx",
     "Download a classifier as an ONNX model",
     "An addition to v3. The served model, with one image input; it includes the preprocessing.",
+)
+GET_BILL_OF_MATERIALS = _download(
+    "getBillOfMaterials",
+    "bom",
+    ".cdx.json",
+    "Download what a classifier was made from",
+    "An addition to v3. A CycloneDX 1.6 document of the served model: digests of sources, backbone, code and libraries, the "
+    "recipe, and the kind of CPU.",
+)
+GET_REPORT = _download(
+    "getReport",
+    "report",
+    ".html",
+    "Download the report on a classifier's images",
+    "An addition to v3. A page of HTML with what was found in the images: faults, duplicates, images that may have the wrong "
+    "class, with thumbnails. It is the newest one: of a check (see `suspend`), or of a training, with its accuracy.",
 )
 DELETE_USER_DATA = Operation(
     name="deleteUserData",

@@ -10,6 +10,7 @@ from typing import Any
 
 from ocelli_api.classifier import DISPLAY_NAME_LIMIT
 from ocelli_api.lifecycle import Lifecycle
+from ocelli_api.outcome import Stage
 from ocelli_gateway.errors import ERROR_IDS
 from ocelli_gateway.fields import CLASSIFIER_ID, Schema
 from ocelli_gateway.wire import WarningId
@@ -74,13 +75,29 @@ SCHEMAS: Mapping[str, Schema] = {
                 "description": "Of what is served: the mean over the classes of the share of images that is recognised.",
             },
             "accuracy_interval": reference("AccuracyInterval"),
+            "progress": reference("TrainingProgress"),
             "explanation": {**_NOT_EMPTY, "description": "Why it has failed, or what its trained revision waits for."},
+            "suspended": {"type": "boolean", "description": "Images are only checked: see `suspend` of create and retrain."},
+            "data_check": {**_NOT_EMPTY, "description": "What the check found, once it has ended."},
             "classes": {"type": "array", "items": reference("Class")},
         },
-        optional=("retrained", "accuracy", "accuracy_interval", "explanation"),
+        optional=("retrained", "accuracy", "accuracy_interval", "progress", "explanation", "suspended", "data_check"),
         dependentRequired={"accuracy": ["accuracy_interval"], "accuracy_interval": ["accuracy"]},
     ),
     "AccuracyInterval": _closed({"lower": _SHARE, "upper": _SHARE}, description="The 95 % confidence interval of `accuracy`."),
+    "TrainingProgress": _closed(
+        {
+            "stage": {"type": "string", "enum": [str(stage).lower() for stage in Stage]},
+            "percent": {"type": "integer", "minimum": 0, "maximum": 100},
+            "images": {"type": "integer", "minimum": 0, "description": "Images of the stage that are done."},
+            "images_total": {"type": "integer", "minimum": 0, "description": "All images of the stage."},
+            "device": {**_NOT_EMPTY, "description": "What computes, such as `OpenVINO CPU float32`."},
+            "accuracy": {**_SHARE, "description": "Of the revision in training, as soon as it is evaluated."},
+            "estimated_completion": _TIME,
+        },
+        optional=("images", "images_total", "device", "accuracy", "estimated_completion"),
+        description="The running training, at most ten seconds old. Absent if none is running.",
+    ),
     "ClassifierSummary": _closed({**_SUMMARY, "status": _STATUS}),
     "Classifiers": _closed(
         {

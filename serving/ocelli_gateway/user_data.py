@@ -1,17 +1,16 @@
 """User data: deletes all data of one customer of a tenant.
 
 Classifiers that were created for the customer are deleted. In other classifiers the customer's sources become `erased`, in the
-object and in every stored definition, and their bytes are deleted, as are the judged scores of their images: later trainings
-do not use them, and existing models stay.
-Stored zips that nothing refers to are deleted as well, because the customer of a replaced or refused retrain is unknown. A
-deletion that was interrupted can be repeated. It must not know HTTP.
+object and in every stored definition, and their bytes are deleted, as is what trainings and checks stored of their images:
+later trainings do not use them, and existing models stay. Stored zips that nothing refers to are deleted as well, because the
+customer of a replaced or refused retrain is unknown. A deletion that was interrupted can be repeated. It must not know HTTP.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ocelli_api.classifier import CUSTOMER_LABEL, Classifier, ClassifierSpec, ExampleClass, Manifest, Source
 from ocelli_api.names import customer_key
@@ -20,8 +19,9 @@ from ocelli_gateway.auth import Caller
 from ocelli_gateway.classifier_store import ClassifierChangedError, ClassifierNotFoundError, ClassifierStore
 from ocelli_gateway.refusals import UnavailableError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_judged
+from ocelli_storage.layout import DEFINITION, ClassifierLocation, is_image_data, is_page
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.thumbnails import erase_thumbnails
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class UserData:
             if key not in _upload_keys(location, now.spec):
                 await self._objects.delete(key)
                 deleted += 1
-        # A trainer that has just ended may have stored a definition that it read earlier, and scores.
+        # A trainer that has just ended may have stored a definition that it read earlier, and data about images.
         await self._erase_in_definitions(location, customer)
         if deleted:
             logger.info("examples erased", extra={"classifier": str(classifier), "zips": deleted})
@@ -92,46 +92,65 @@ class UserData:
         raise UnavailableError(f"The classifier {classifier.classifier_id} changes too fast to erase images; try again.")
 
     async def _erase_in_definitions(self, location: ClassifierLocation, customer: str) -> set[str]:
-        """Also deletes the judged scores of the customer's images. Returns the uploads that the stored definitions still
-        refer to."""
+        """Also deletes data about the customer's images, and their thumbnails in reports. Returns the uploads that the stored
+        definitions still refer to."""
         named: set[str] = set()
         for prefix in (location.trainings_prefix, location.artifacts_prefix):
-            for item in await self._objects.list_objects(prefix):
-                if item.key.rsplit("/", 1)[-1] == DEFINITION:
-                    named |= await self._erase_in_definition(item.key, customer)
-                elif is_judged(item.key, customer):
-                    await self._objects.delete(item.key)
+            keys = {item.key for item in await self._objects.list_objects(prefix)}
+            for key in sorted(keys):
+                if key.rsplit("/", 1)[-1] == DEFINITION:
+                    erasure = await self._erase_in_definition(key, customer)
+                    named |= erasure.uploads
+                    if not erasure.concerned:
+                        # Reading every report of a namespace would take long.
+                        keys -= {page for page in keys if is_page(page) and page.startswith(key.removesuffix(DEFINITION))}
+            for key in keys:
+                if is_image_data(key, customer):
+                    await self._objects.delete(key)
+                elif is_page(key):
+                    await erase_thumbnails(self._objects, key, customer)
         return named
 
-    async def _erase_in_definition(self, key: str, customer: str) -> frozenset[str]:
+    async def _erase_in_definition(self, key: str, customer: str) -> _Erasure:
         try:
-            content, named = _erase_in_document(await read_document(self._objects, key), customer)
+            erasure = _erase_in_document(await read_document(self._objects, key), customer)
         except ObjectNotFoundError:
-            return frozenset()
+            return _Erasure()
         except (ObjectTooLargeError, ValueError, TypeError, AttributeError, RecursionError) as error:
             # The operator does not write such definitions, so no training uses it.
             logger.warning(
                 "a stored definition cannot be read, and is left as it is", extra={"key": key, "problem": str(error)}
             )
-            return frozenset()
-        if content is not None:
-            await self._objects.put(key, content)
-        return named
+            return _Erasure()
+        if erasure.content is not None:
+            await self._objects.put(key, erasure.content)
+        return erasure
 
 
-def _erase_in_document(content: bytes, customer: str) -> tuple[bytes | None, frozenset[str]]:
-    """The new content of a stored definition (None: unchanged), and the uploads that it refers to afterwards.
+@dataclass(frozen=True, kw_only=True)
+class _Erasure:
+    """What the erasure of a customer's sources does to a stored definition."""
 
-    Raises:
-        ValueError, TypeError, AttributeError, RecursionError: it is not a definition.
-    """
+    content: bytes | None = None
+    """The new content; None: unchanged."""
+    uploads: frozenset[str] = frozenset()
+    """What it refers to afterwards."""
+    concerned: bool = True
+    """It has, or had, sources of the customer, or cannot be read."""
+
+
+def _erase_in_document(content: bytes, customer: str) -> _Erasure:
+    """Raises ValueError, TypeError, AttributeError, RecursionError if it is not a definition."""
     document = parse_document(content)
-    sources = definition_sources(document)
-    of_customer = [source for source in sources if source.get("customer") == customer and not source.get("erased")]
-    for source in of_customer:
+    sources = [source for source in definition_sources(document) if source.get("customer") == customer]
+    kept = [source for source in sources if not source.get("erased")]
+    for source in kept:
         source["erased"] = True
-    erased = json.dumps(document, ensure_ascii=False, indent=1).encode() if of_customer else None
-    return erased, find_upload_digests(document)
+    return _Erasure(
+        content=json.dumps(document, ensure_ascii=False, indent=1).encode() if kept else None,
+        uploads=find_upload_digests(document),
+        concerned=bool(sources),
+    )
 
 
 def mark_erased(spec: ClassifierSpec, customer: str) -> ClassifierSpec:

@@ -52,6 +52,33 @@ class MeasuredAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingProgress:
+    """How far a training is."""
+
+    stage: str
+    percent: int
+    images: int | None = None
+    images_total: int | None = None
+    device: str | None = None
+    accuracy: float | None = None
+    estimated_completion: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The field of the details, without what is not known."""
+        estimated = None if self.estimated_completion is None else wire_time(self.estimated_completion)
+        body = {
+            "stage": self.stage.lower(),
+            "percent": self.percent,
+            "images": self.images,
+            "images_total": self.images_total,
+            "device": self.device,
+            "accuracy": self.accuracy,
+            "estimated_completion": estimated,
+        }
+        return {name: value for name, value in body.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassifierDetails:
     """A classifier in the answers of create, retrain and details."""
 
@@ -66,6 +93,10 @@ class ClassifierDetails:
     """Why it has failed, or what it waits for."""
     core_ml_enabled: bool = True
     accuracy: MeasuredAccuracy | None = None
+    progress: TrainingProgress | None = None
+    suspended: bool = False
+    data_check: str | None = None
+    """What the check of a suspended training found."""
 
     def to_json(self) -> dict[str, Any]:
         """The body."""
@@ -85,6 +116,12 @@ class ClassifierDetails:
             body["retrained"] = retrained
         if self.accuracy is not None:
             body.update(self.accuracy.to_json())
+        if self.progress is not None:
+            body["progress"] = self.progress.to_json()
+        if self.suspended:
+            body["suspended"] = True
+        if self.data_check is not None:
+            body["data_check"] = self.data_check
         if self.explanation:
             body["explanation"] = self.explanation
         return body

@@ -1,1 +1,1 @@
-"""HTTP servers: what gateway, embedded store and inference server share."""
+"""HTTP: what the servers share, and a client for addresses that users chose."""

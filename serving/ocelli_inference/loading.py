@@ -78,7 +78,13 @@ async def open_predictor(settings: InferenceSettings, metrics: Metrics) -> Async
 async def _load(settings: InferenceSettings) -> tuple[Artifact, Engine, BatchRules]:
     store = open_store(settings.store_url)
     location = ClassifierLocation(namespace=settings.namespace, classifier_id=settings.classifier_id)
-    artifact = await load_artifact(store, location, settings.revision)
+    artifact = await load_artifact(
+        store,
+        location,
+        settings.revision,
+        expected_digest=settings.artifact_digest or None,
+        trusted=settings.signing_public_keys,
+    )
     own = artifact.backbone_place is PartPlace.ARTIFACT
     prefix = location.network_prefix(settings.revision) if own else None
     metadata = await load_backbone_metadata(store, artifact.backbone_digest, prefix=prefix)

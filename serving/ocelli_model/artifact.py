@@ -6,9 +6,10 @@
     …                   the artifact's parts of exports
     artifact.json       all other data and the digests of the other files; written last, so that it completes the artifact
 
-`artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine, such as times.
-Its digest is the artifact's digest, and it is reproducible. There is never a pickle. The definition and the reports are stored
-with the artifact but are not part of it: erasing a source changes the definition, not what was learned.
+`artifact.json` contains nothing that differs between two trainings of the same revision on one kind of machine: no times, and
+nothing that is particular to a cluster, such as the id of the Classifier. Its digest is the artifact's digest, and it is
+reproducible. There is never a pickle. The definition and the reports are stored with the artifact but are not part of it:
+erasing a source changes the definition, not what was learned. Neither is its signature.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ from safetensors import SafetensorError
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.documents import build_document, parse_fields
 from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPlace
+from ocelli_api.signing_keys import PublicKey
 from ocelli_model.backbone import Precision
 from ocelli_model.heads import DECISION_THRESHOLD, Heads, Rejection
 from ocelli_model.output_head import OutputHead
 from ocelli_model.preprocessing import Preprocessing
+from ocelli_model.signature import SignatureError, SignedArtifact, Signer, save_signature, verify_stored_signature
 from ocelli_storage.archives import MEGABYTE
 from ocelli_storage.documents import LIMITS_BYTES, parse_document
 from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 
-FORMAT_VERSION = 2
-READ_VERSIONS = (1, 2)
-"""Version 1 has no precision of the features."""
+FORMAT_VERSION = 3
+READ_VERSIONS = (1, 2, 3)
+"""Versions 1 and 2 have the id of the Classifier, and version 1 has no precision of the features."""
 HEADS_FILE = "model.safetensors"
 OUTPUT_HEAD_FILE = "head.json"
 _LIMITS_BYTES = {
@@ -65,7 +68,8 @@ def library_versions(*further: str) -> Mapping[str, str]:
 class Artifact:
     """The result of a training."""
 
-    classifier_id: str
+    classifier_id: str | None = None
+    """Of the Classifier, in artifacts of format versions 1 and 2; None: the artifact does not depend on it."""
     revision: str
     class_names: tuple[str, ...]
     """In the order of the definition, which is also that of the heads."""
@@ -100,9 +104,7 @@ class Artifact:
         if self.backbone_place is not PartPlace.BACKBONE:
             backbone["place"] = str(self.backbone_place)
         document: dict[str, Any] = {
-            # An artifact that was loaded keeps its version and so its digest.
-            "formatVersion": 1 if self.precision is None else FORMAT_VERSION,
-            "classifierID": self.classifier_id,
+            "formatVersion": self._format_version,
             "revision": self.revision,
             "classes": classes,
             "backbone": backbone,
@@ -114,7 +116,16 @@ class Artifact:
         }
         if isinstance(self.heads, Heads) and self.heads.power is not None:
             document["featurePower"] = self.heads.power
+        if self.classifier_id is not None:
+            document["classifierID"] = self.classifier_id
         return canonical_bytes(document), {heads_file: heads, **self.export_files}
+
+    @property
+    def _format_version(self) -> int:
+        """An artifact that was loaded keeps its version and so its digest."""
+        if self.precision is None:
+            return 1
+        return FORMAT_VERSION if self.classifier_id is None else 2
 
     @property
     def digest(self) -> str:
@@ -122,8 +133,10 @@ class Artifact:
         return sha256_hex(self.to_files()[0])
 
 
-async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifact: Artifact) -> str:
-    """Write the artifact of a revision and return its digest.
+async def save_artifact(
+    store: ObjectStore, location: ClassifierLocation, artifact: Artifact, signer: Signer | None = None
+) -> str:
+    """Write the artifact of a revision, signed if there is a signer, and return its digest.
 
     Raises:
         StoreUnavailableError: see there.
@@ -131,17 +144,28 @@ async def save_artifact(store: ObjectStore, location: ClassifierLocation, artifa
     metadata, files = artifact.to_files()
     for name, data in files.items():
         await store.put(location.artifact_key(artifact.revision, name), data)
+    digest = sha256_hex(metadata)
+    if signer is not None:
+        await save_signature(store, SignedArtifact(location=location, revision=artifact.revision, digest=digest), signer)
     await store.put(location.artifact_key(artifact.revision, ARTIFACT_METADATA), metadata)
-    return sha256_hex(metadata)
+    return digest
 
 
 async def load_artifact(
-    store: ObjectStore, location: ClassifierLocation, revision: str, *, expected_digest: str | None = None
+    store: ObjectStore,
+    location: ClassifierLocation,
+    revision: str,
+    *,
+    expected_digest: str | None = None,
+    trusted: Sequence[PublicKey] = (),
 ) -> Artifact:
     """Read the artifact of a revision and verify all digests, and the artifact's own digest if it is given.
 
+    One of the keys in `trusted` must have signed it; without any, its signature is not read.
+
     Raises:
-        ArtifactError: it is missing, damaged, another one than expected, or of a version that this program cannot read.
+        ArtifactError: it is missing, damaged, another one than expected, not signed by a trusted key, or of a version that this
+            program cannot read.
         StoreUnavailableError: see there.
     """
     what = f"artifact of {location.classifier_id}, revision {revision}"
@@ -149,13 +173,18 @@ async def load_artifact(
     digest = sha256_hex(metadata)
     if expected_digest is not None and digest != expected_digest:
         raise ArtifactError(f"{what}: its digest is {digest} instead of {expected_digest}; train the revision again")
+    if trusted:
+        try:
+            await verify_stored_signature(store, SignedArtifact(location=location, revision=revision, digest=digest), trusted)
+        except SignatureError as error:
+            raise ArtifactError(f"{what}: {error}") from error
     try:
         document = parse_document(metadata)
         version = document["formatVersion"]
         if version not in READ_VERSIONS:
             raise ArtifactError(
                 f"{what}: {ARTIFACT_METADATA} has format version {version}; this program reads versions "
-                f"{' and '.join(map(str, READ_VERSIONS))}. Use one version of Ocelli for all its parts"
+                f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}. Use one version of Ocelli for all its parts"
             )
         file = OUTPUT_HEAD_FILE if OUTPUT_HEAD_FILE in document["files"] else HEADS_FILE
         data = await _get(store, location.artifact_key(revision, file), what)
@@ -164,12 +193,12 @@ async def load_artifact(
         classes, summary = document["classes"], ArtifactSummary.parse(document)
         if file == HEADS_FILE and any(item["threshold"] != DECISION_THRESHOLD for item in classes):
             raise ArtifactError(f"{what}: a class has a threshold other than {DECISION_THRESHOLD}; train the revision again")
-        if (document["classifierID"], document["revision"]) != (location.classifier_id, revision):
-            raise ArtifactError(
-                f"{what}: it belongs to revision {document['revision']} of {document['classifierID']}; train again"
-            )
+        classifier_id = document["classifierID"] if version < FORMAT_VERSION else None
+        owner = location.classifier_id if classifier_id is None else classifier_id
+        if (owner, document["revision"]) != (location.classifier_id, revision):
+            raise ArtifactError(f"{what}: it belongs to revision {document['revision']} of {owner}; train again")
         return Artifact(
-            classifier_id=document["classifierID"],
+            classifier_id=classifier_id,
             revision=document["revision"],
             class_names=summary.class_names,
             heads=parse_fields(OutputHead, parse_document(data))

@@ -26,6 +26,11 @@ class PendingImage:
         self._image = image
         self._room = room
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """See `OpenedImage.sides`."""
+        return self._image.sides
+
     def decode(self) -> NDArray[np.uint8]:
         """uint8[height, width, 3], once there is enough memory. Raises ImageError."""
         with self._room:

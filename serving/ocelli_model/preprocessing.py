@@ -157,6 +157,8 @@ class OpenedImage:
             is_jpeg = self._image.kind is ImageKind.JPEG
             self.pixels = self._image.decoding_pixels(_plan(self._image, preprocessing).least if is_jpeg else (1, 1))
             """The memory that `decode` takes, in pixels of 4 bytes."""
+            self.sides = (min(self._image.width, self._image.height), max(self._image.width, self._image.height))
+            """Its shorter and its longer side in pixels, as stored."""
             self._context = context.pop_all()
 
     def decode(self) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS
+from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, OUTCOME, PROGRESS, SIGNATURE
 from ocelli_storage.object_store import ObjectStore
 
 KIBIBYTE = 1024
@@ -18,7 +18,10 @@ LIMITS_BYTES: Mapping[str, int] = {
     DEFINITION: 4096 * KIBIBYTE,
     # 25,000 classes of a pretrained classifier, with names of up to 3 MiB, or 500 learned classes with their calibrations.
     ARTIFACT_METADATA: 4096 * KIBIBYTE,
+    # 200 libraries and 1,000 sources take half a megabyte.
+    BILL_OF_MATERIALS: 16384 * KIBIBYTE,
     # Normally hundreds of bytes, and thousands.
+    SIGNATURE: 64 * KIBIBYTE,
     PROGRESS: 64 * KIBIBYTE,
     OUTCOME: 64 * KIBIBYTE,
 }

@@ -2,14 +2,21 @@
 
     backbones/<digest>/…                                          written by the installation only, readable by all
     tenants/<namespace>/uploads/<classifier id>/<sha256>.zip      examples uploaded by REST
+    tenants/<namespace>/sources/<classifier id>/<sha256>          copies of pinned sources, if the installation keeps them
     tenants/<namespace>/trainings/<classifier id>/<revision>/<attempt>/{definition,progress,outcome}.json
+                                                                  a check before the training adds `check/`: its outcome and its
+                                                                  reports; and `image-data/`: what it read, for the training
     tenants/<namespace>/artifacts/<classifier id>/<revision>/…    `artifact.json` is written last: it completes the artifact;
                                                                   `definition.json` (what was learned; erasure changes it),
-                                                                  `report.json` and `report.html` are next to it; its own
-                                                                  network, if it has one, is below `network/`; the curves of
-                                                                  its fine-tuning are below `tensorboard/`; the scores of
-                                                                  its images are below `judged/`, those of each customer's
-                                                                  images in a file of their own, so that erasing is complete
+                                                                  `report.json`, `report.html`, `bom.cdx.json` (what it was made
+                                                                  from) and `signature.json` are next to it; its own network,
+                                                                  if it has one, is below `network/`; the curves of its
+                                                                  fine-tuning are below `tensorboard/`; what was
+                                                                  computed of single images is below `image-data/`, that of
+                                                                  each customer's images in `image-data/customer-<key>/`, so
+                                                                  that whoever erases images deletes files: the judged
+                                                                  scores, and, for the revision trained last, the feature
+                                                                  cache
     installation/owner.json                                       the installation that the store belongs to
     installation/orphans/<installation>.json                      orphans that its sweep has found, and since when
     installation/deletions/<installation>.json                    deleted Classifiers whose objects are pending deletion
@@ -26,9 +33,10 @@ from ocelli_api.export import ArtifactSummary, ExportPart, PartPlace
 TENANTS = "tenants"
 BACKBONES = "backbones"
 UPLOADS = "uploads"
+SOURCES = "sources"
 TRAININGS = "trainings"
 ARTIFACTS = "artifacts"
-KINDS = (UPLOADS, TRAININGS, ARTIFACTS)
+KINDS = (UPLOADS, SOURCES, TRAININGS, ARTIFACTS)
 """The kinds of objects of a classifier. Each has a folder in the tenant's folder."""
 ARTIFACT_METADATA = "artifact.json"
 DEFINITION = "definition.json"
@@ -36,13 +44,21 @@ PROGRESS = "progress.json"
 OUTCOME = "outcome.json"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
+BILL_OF_MATERIALS = "bom.cdx.json"
+SIGNATURE = "signature.json"
 NETWORK = "network"
-JUDGED = "judged"
 CURVES = "tensorboard"
+CHECK = "check"
+CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
+CHECK_REPORT = f"{CHECK}/{REPORT}"
+CHECK_PAGE = f"{CHECK}/{REPORT_PAGE}"
+IMAGE_DATA = "image-data"
 INSTALLATION = "installation"
 OWNER = "owner.json"
 ORPHANS = "orphans"
 DELETIONS = "deletions"
+
+
 _CUSTOMER = "customer-"
 
 
@@ -54,9 +70,9 @@ class ClassifierLocation:
     classifier_id: str
 
     @property
-    def prefixes(self) -> tuple[str, str, str]:
-        """The prefixes of all its objects: uploads, trainings, artifacts."""
-        return (self.uploads_prefix, self.trainings_prefix, self.artifacts_prefix)
+    def prefixes(self) -> tuple[str, ...]:
+        """The prefixes of all its objects."""
+        return tuple(self._prefix(kind) for kind in KINDS)
 
     @property
     def artifacts_prefix(self) -> str:
@@ -67,6 +83,10 @@ class ClassifierLocation:
         return self._prefix(UPLOADS)
 
     @property
+    def sources_prefix(self) -> str:
+        return self._prefix(SOURCES)
+
+    @property
     def trainings_prefix(self) -> str:
         return self._prefix(TRAININGS)
 
@@ -74,9 +94,21 @@ class ClassifierLocation:
         """Key of the uploaded zip with that digest (hex)."""
         return f"{self._prefix(UPLOADS)}/{sha256}.zip"
 
+    def source_key(self, sha256: str) -> str:
+        """Key of the copy of a pinned source with that digest (hex)."""
+        return f"{self._prefix(SOURCES)}/{sha256}"
+
     def training_key(self, revision: str, attempt: int, file: str) -> str:
-        """Key of a file of one attempt: `DEFINITION`, `PROGRESS` or `OUTCOME`."""
+        """Key of a file of one attempt, such as `DEFINITION` or `CHECK_REPORT`."""
         return f"{self._prefix(TRAININGS)}/{revision}/{attempt}/{file}"
+
+    def checked_prefix(self, revision: str, attempt: int) -> str:
+        """Prefix of what the check of an attempt read, which is erased with the images."""
+        return self.training_key(revision, attempt, IMAGE_DATA)
+
+    def checked_key(self, revision: str, attempt: int, customer: str | None, file: str) -> str:
+        """Key of a file about the checked images of one customer (by key), or about all images without a customer."""
+        return f"{self.checked_prefix(revision, attempt)}/{_owned_name(customer, file)}"
 
     def artifact_key(self, revision: str, file: str) -> str:
         """Key of a file of the artifact of a revision."""
@@ -94,14 +126,13 @@ class ClassifierLocation:
         """Prefix of the curves of a revision's fine-tuning."""
         return self.artifact_key(revision, CURVES)
 
-    def judged_prefix(self, revision: str) -> str:
-        """Prefix of the judged scores of a revision."""
-        return self.artifact_key(revision, JUDGED)
+    def image_data_prefix(self, revision: str) -> str:
+        """Prefix of everything that a training computed of single images, and that is erased with them."""
+        return self.artifact_key(revision, IMAGE_DATA)
 
-    def judged_key(self, revision: str, customer: str | None) -> str:
-        """Key of the judged scores of the images of one customer (by key), or of all images without a customer."""
-        file = "images" if customer is None else f"{_CUSTOMER}{customer}"
-        return f"{self.judged_prefix(revision)}/{file}.safetensors"
+    def image_data_key(self, revision: str, customer: str | None, file: str) -> str:
+        """Key of a file about the images of one customer (by key), or about all images without a customer."""
+        return f"{self.image_data_prefix(revision)}/{_owned_name(customer, file)}"
 
     def export_part_key(self, revision: str, summary: ArtifactSummary, part: ExportPart) -> str:
         """Key of a part of an export of a revision."""
@@ -115,10 +146,23 @@ class ClassifierLocation:
         return f"{TENANTS}/{self.namespace}/{kind}/{self.classifier_id}"
 
 
-def is_judged(key: str, customer: str | None = None) -> bool:
-    """Whether a key is that of judged scores: of this customer's images, or (None) of any images."""
-    folder, _, file = key.rpartition("/")
-    return folder.rpartition("/")[2] == JUDGED and (customer is None or file == f"{_CUSTOMER}{customer}.safetensors")
+def is_image_data(key: str, customer: str | None = None) -> bool:
+    """Whether a key is that of data about images: of this customer's, or (None) of any."""
+    parts = key.split("/")
+    # tenants/<namespace>/artifacts/<classifier id>/<revision>/image-data/…, or trainings/…/<revision>/<attempt>/image-data/…
+    folder = {ARTIFACTS: 5, TRAININGS: 6}.get("".join(parts[2:3]))
+    if folder is None or parts[folder : folder + 1] != [IMAGE_DATA]:
+        return False
+    return customer is None or parts[folder + 1 : folder + 2] == [f"{_CUSTOMER}{customer}"]
+
+
+def is_page(key: str) -> bool:
+    """Whether a key is that of a report with thumbnails, of a training or of a check."""
+    return key.rpartition("/")[2] == REPORT_PAGE
+
+
+def _owned_name(customer: str | None, file: str) -> str:
+    return file if customer is None else f"{_CUSTOMER}{customer}/{file}"
 
 
 def uploads_prefix(namespace: str) -> str:

@@ -1,8 +1,8 @@
 """Who may access which keys. The namespace of a ServiceAccount is the tenant.
 
 An administrator (operator, gateway) may do everything. Any other ServiceAccount may read `tenants/<its namespace>/` and
-`backbones/`, and may write what trainers write: trainings and artifacts of classifiers in its namespace. The sweep would not
-find anything else, and uploads belong to the gateway. A token for reading does not permit writing.
+`backbones/`, and may write what trainers write: trainings, artifacts and copies of sources of classifiers in its namespace. The
+sweep would not find anything else, and uploads belong to the gateway. A token for reading does not permit writing.
 
 This module is pure: it must not know tokens, files or objects.
 """
@@ -13,14 +13,14 @@ import re
 from collections.abc import Set
 from dataclasses import dataclass
 
-from ocelli_storage.layout import ARTIFACTS, BACKBONES, INSTALLATION, KINDS, ORPHANS, TENANTS, TRAININGS
+from ocelli_storage.layout import ARTIFACTS, BACKBONES, INSTALLATION, KINDS, ORPHANS, SOURCES, TENANTS, TRAININGS
 
 KEY_LIMIT_BYTES = 1024
 """The limit of buckets."""
 SEGMENT_LIMIT_BYTES = 255
 """The limit of file names."""
 
-_FEWEST_SEGMENTS = {TRAININGS: 7, ARTIFACTS: 6}
+_FEWEST_SEGMENTS = {TRAININGS: 7, ARTIFACTS: 6, SOURCES: 5}
 """The minimum length of the keys that trainers write, see `ocelli_storage.layout`: shorter ones are folders of a revision."""
 _SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+):[a-z0-9.-]+")
 

@@ -20,6 +20,7 @@ from ocelli_api.pods import Environment
 from ocelli_api.settings import SettingsError, load_settings
 from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
+from ocelli_training.cloud_identity import forget_cloud_variables
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 
@@ -39,6 +40,7 @@ def main() -> int:
         settings = load_settings(TrainerSettings, os.environ)
         configure_logging(settings.log_level, talkative=_TALKATIVE)
         store = open_store(settings.store_url, retry_limit_seconds=_STORE_PATIENCE_SECONDS)
+        forget_cloud_variables(os.environ)
         scratch = _make_scratch_folder(settings)
     except (SettingsError, StoreConfigurationError) as error:
         logger.error("settings.refused", extra={"error": str(error)})

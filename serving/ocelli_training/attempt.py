@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ocelli_api.outcome import ExitCode, Outcome
+from ocelli_api.pods import TrainingStep
 from ocelli_api.times import format_time
-from ocelli_storage.layout import OUTCOME, PROGRESS
+from ocelli_storage.layout import CHECK_OUTCOME, OUTCOME, PROGRESS
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError, StoreQuotaError
+from ocelli_training.data_check import DataCheck
 from ocelli_training.failure import describe_failure
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
@@ -25,21 +27,25 @@ logger = logging.getLogger(__name__)
 async def run_attempt(
     settings: TrainerSettings, store: ObjectStore, scratch: Path, stop: StopRequest
 ) -> tuple[Outcome, ExitCode]:
-    """Train the revision; `scratch` is an empty folder.
+    """Check the data of the revision, or train it; `scratch` is an empty folder.
 
     When this returns, the outcome is stored, with two exceptions: if the store does not answer, the exit code lets the Job try
     again; if the store's quota is exceeded, the operator reads the outcome from the termination message.
     """
     started = time.monotonic()
     location = settings.location
-    outcome_key = location.training_key(settings.revision, settings.attempt, OUTCOME)
+    is_check = settings.step is TrainingStep.CHECK
+    outcome_key = location.training_key(settings.revision, settings.attempt, CHECK_OUTCOME if is_check else OUTCOME)
     progress_key = location.training_key(settings.revision, settings.attempt, PROGRESS)
     exit_code = ExitCode.SUCCEEDED
     try:
         # A Job may start a second Pod for an attempt: the first Pod's outcome must not count for the second.
         await store.delete(outcome_key)
         async with Progress(store, progress_key, now=_now) as progress:
-            outcome = await Training(settings, store, scratch, progress, stop).run()
+            if is_check:
+                outcome = await DataCheck(settings, store, scratch, progress).run()
+            else:
+                outcome = await Training(settings, store, scratch, progress, stop).run()
     except Exception as error:
         failure = describe_failure(settings.classifier, error)
         if not failure.expected:

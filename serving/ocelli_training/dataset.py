@@ -2,16 +2,16 @@
 
 Files of the same content are one image, identified by its SHA-256. An image in several sets belongs to the set of the later
 round; within a round to a class rather than to the negatives, because "this is a husky" says more than "this is none of them";
-and among classes to the later one.
+and among classes to the later one. `spec.corrections` win over all of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ocelli_api.classifier import ClassifierSpec, Source
+from ocelli_api.classifier import ClassifierSpec, Correction, Source
 from ocelli_api.prediction import ImageFault
 from ocelli_storage.archives import EntryFault, shown_name
 from ocelli_training.sources import shown_source
@@ -77,6 +77,8 @@ class SourceReading:
 
     source: Source
     files: tuple[FileReading, ...]
+    sha256: str | None = None
+    """SHA-256 (hex) of its file; None for a folder."""
 
     @property
     def usable(self) -> int:
@@ -111,6 +113,8 @@ class SkippedFile:
     reason: str
     owner: str | None = None
     """The example set that its image belongs to, if that is the reason."""
+    digest: str | None = None
+    """Of its image, in that case."""
 
     def __str__(self) -> str:
         return f"{shown_name(self.name)} ({self.reason})"
@@ -172,10 +176,17 @@ def _example_set(class_name: str | None, sources: tuple[Source, ...]) -> Example
     return ExampleSet(class_name=class_name, sources=left, partly_erased=len(left) < len(sources))
 
 
-def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> Dataset:
+def build_dataset(
+    sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]], corrections: Sequence[Correction] = ()
+) -> Dataset:
     """Assign each image to a set; `readings` has, for each set, those of its sources in order."""
-    owners = _find_owners(sets, readings)
-    examples: list[Example] = []
+    owners: dict[str, int | None] = {**find_owners(sets, readings)}
+    numbers = {item.class_name: index for index, item in enumerate(sets)}
+    corrected = {item.image: item.class_name for item in corrections if item.image in owners}
+    owners |= {digest: numbers.get(class_name) for digest, class_name in corrected.items()}
+    moved: dict[str, Example] = {}
+    """Images that corrections give to a set none of whose sources may have them."""
+    found: list[dict[str, Example]] = [{} for _ in sets]
     reports: list[SetReport] = []
     for set_index, example_set in enumerate(sets):
         own: dict[str, Example] = {}
@@ -188,28 +199,33 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                 if file.digest is None:
                     reason = _PHRASES[file.fault] if file.fault is not None else ""
                     skipped.append(SkippedFile(source=shown, name=file.name, reason=reason))
-                elif owners[file.digest] != set_index:
-                    owner = str(sets[owners[file.digest]])
-                    reason = f"belongs to {owner}, which has the same image"
-                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=owner))
-                else:
+                    continue
+                owner = owners[file.digest]
+                if owner is None:
+                    reason = _describe_unused(corrected[file.digest])
+                    skipped.append(SkippedFile(source=shown, name=file.name, reason=reason))
+                    continue
+                example = Example(
+                    digest=file.digest,
+                    set_index=owner,
+                    name=file.name,
+                    source=shown,
+                    round=reading.source.round,
+                    sides=file.sides,
+                    customer=reading.source.customer,
+                )
+                if owner == set_index:
                     usable += 1
-                    example = Example(
-                        digest=file.digest,
-                        set_index=set_index,
-                        name=file.name,
-                        source=shown,
-                        round=reading.source.round,
-                        sides=file.sides,
-                        customer=reading.source.customer,
-                    )
-                    earlier = own.setdefault(file.digest, example)
-                    own[file.digest] = replace(
-                        earlier,
-                        round=min(earlier.round, example.round),
-                        customer=earlier.customer or example.customer,
-                    )
-        examples.extend(own[digest] for digest in sorted(own))
+                    own[file.digest] = _merge(own.get(file.digest, example), example)
+                elif file.digest in corrected:
+                    reason = f"spec.corrections moves it to {sets[owner]}"
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason))
+                    moved[file.digest] = _merge(moved.get(file.digest, example), example)
+                else:
+                    name = str(sets[owner])
+                    reason = f"belongs to {name}, which has the same image"
+                    given_away.append(SkippedFile(source=shown, name=file.name, reason=reason, owner=name, digest=file.digest))
+        found[set_index] = own
         reports.append(
             SetReport(
                 example_set=example_set,
@@ -220,9 +236,15 @@ def build_dataset(sets: Sequence[ExampleSet], readings: Sequence[Sequence[Source
                 given_away=tuple(given_away),
             )
         )
+    for digest, example in moved.items():
+        own = found[example.set_index]
+        report = reports[example.set_index]
+        if digest not in own:
+            reports[example.set_index] = replace(report, usable=report.usable + 1, distinct=report.distinct + 1)
+        own[digest] = _merge(own.get(digest, example), example)
     return Dataset(
         class_names=tuple(item.class_name for item in sets if item.class_name is not None),
-        examples=tuple(examples),
+        examples=tuple(own[digest] for own in found for digest in sorted(own)),
         reports=tuple(reports),
     )
 
@@ -233,12 +255,19 @@ def check_dataset(classifier: str, dataset: Dataset, readings: Sequence[Sequence
     Raises:
         DatasetError: an example set, or a zip that was just uploaded, has too few usable examples.
     """
-    if len(dataset.reports) < 2:
-        raise DatasetError(f"Classifier {classifier}: there is only one class; add another class, or negative examples")
-    checked = zip(dataset.reports, readings, strict=True)
-    faults = [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
+    faults = find_faults(dataset, readings)
     if faults:
         raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_faults(
+    dataset: Dataset, readings: Sequence[Sequence[SourceReading]], unknown: Collection[ExampleSet] = ()
+) -> list[str]:
+    """Every reason why the examples do not suffice. Sets with unread sources are `unknown`: they may have enough."""
+    if len(dataset.reports) < 2:
+        return ["there is only one class; add another class, or negative examples"]
+    checked = [item for item in zip(dataset.reports, readings, strict=True) if item[0].example_set not in unknown]
+    return [fault for report, found in checked if (fault := _set_fault(report) or _upload_fault(report, found))]
 
 
 def join_faults(faults: Sequence[str]) -> str:
@@ -248,8 +277,8 @@ def join_faults(faults: Sequence[str]) -> str:
     return f"{text} | and {more} more" if more > 0 else text
 
 
-def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> dict[str, int]:
-    """For every digest the index of the set that the image belongs to."""
+def find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]]) -> dict[str, int]:
+    """For every digest the index of the set that the image belongs to according to its sources."""
     claims: dict[str, tuple[int, bool, int]] = {}
     for set_index, (example_set, set_readings) in enumerate(zip(sets, readings, strict=True)):
         for reading in set_readings:
@@ -258,6 +287,17 @@ def _find_owners(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceR
                 if file.digest is not None:
                     claims[file.digest] = max(claims.get(file.digest, claim), claim)
     return {digest: set_index for digest, (_, _, set_index) in claims.items()}
+
+
+def _merge(earlier: Example, example: Example) -> Example:
+    """The same image in a further file: the first file names it, the oldest round and the first customer count."""
+    return replace(earlier, round=min(earlier.round, example.round), customer=earlier.customer or example.customer)
+
+
+def _describe_unused(class_name: str) -> str:
+    if not class_name:
+        return "dropped by spec.corrections"
+    return f'spec.corrections moves it to class "{shown_name(class_name)}", which has no images here'
 
 
 def _set_fault(report: SetReport) -> str | None:
@@ -318,4 +358,5 @@ def _count(number: int, noun: str) -> str:
 
 
 def _file_json(file: SkippedFile) -> dict[str, str]:
-    return {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    document = {"source": file.source, "name": shown_name(file.name), "reason": file.reason}
+    return document if file.digest is None else {**document, "sha256": file.digest}

@@ -55,10 +55,21 @@ class ConfusionCell:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgedImage:
+    """How a report names an image."""
+
+    name: str
+    """Its file and source."""
+    sha256: str
+    """SHA-256 (hex) of its bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Misclassified:
     """An image with a wrong prediction. None: none of the classes."""
 
     image: str
+    sha256: str
     actual: str | None
     predicted: str | None
     score: float
@@ -116,13 +127,12 @@ def evaluate(
     membership: NDArray[np.bool_],
     groups: NDArray[np.intp],
     class_names: Sequence[str],
-    image_names: Sequence[str],
+    images: Sequence[JudgedImage],
     *,
     learned_negatives: bool = False,
     protocol: Protocol = Protocol.CROSS_VALIDATION,
 ) -> Evaluation:
-    """Evaluate a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `image_names` are those of its
-    examples.
+    """Evaluate a fit. `membership` (bool[N, C]), `groups` of near duplicates (intp[N]) and `images` are those of its examples.
 
     The predicted class of an image is the one with the highest score. If there are negative examples, or the heads learned from
     some (`learned_negatives`), a highest score below 0.5 means "none of the classes", which is correct for a negative and wrong
@@ -157,7 +167,8 @@ def evaluate(
         ),
         misclassified=tuple(
             Misclassified(
-                image=image_names[int(index)],
+                image=images[int(index)].name,
+                sha256=images[int(index)].sha256,
                 actual=names[actual[index]],
                 predicted=names[predicted[index]],
                 score=_rounded(float(highest[index])),

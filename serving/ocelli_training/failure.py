@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from ocelli_api.outcome import ExitCode, OutcomeReason
 from ocelli_model.backbone import BackboneError
+from ocelli_model.signature import SigningKeyError
 from ocelli_storage.object_store import ObjectStoreError, StoreQuotaError
 from ocelli_training.backbone_choice import BackboneNotInstalledError
+from ocelli_training.data_check import DataCheckError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
@@ -39,11 +41,16 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
         case SourcesError():
             exit_code = ExitCode.FAILED if error.first.transient else ExitCode.INVALID_DATA
             return Failure(reason=error.first.reason, exit_code=exit_code, message=str(error))
+        case DataCheckError():
+            return Failure(reason=error.reason, exit_code=error.exit_code, message=str(error))
         case DatasetError():
             return Failure(reason=OutcomeReason.INVALID_DATA, exit_code=ExitCode.INVALID_DATA, message=str(error))
         case BackboneError() | BackboneNotInstalledError():
             message = f"Classifier {classifier}: {error}"
             return Failure(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
+        case SigningKeyError():
+            message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
+            return Failure(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
         case TuningError():
             # The same steps would end in the same way.
             reason = _TUNING_REASONS.get(type(error), OutcomeReason.FAILED)

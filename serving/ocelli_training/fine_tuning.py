@@ -229,9 +229,12 @@ class FineTuning:
             if run.state.step == 0:
                 # An epoch has ended. Before the checkpoint: no state is ahead of its curves.
                 self._curves.save(plan.number + 1, run.curve())
-            if self._stop.requested or self._checkpoints.is_due:
+            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved.
+            requested = self._stop.requested
+            if requested or self._checkpoints.is_due:
                 self._save(run)
-            self._stop.end()
+            if requested:
+                self._stop.end()
 
         with self._stop.resumable():
             run.train(after_step)

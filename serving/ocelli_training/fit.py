@@ -20,7 +20,8 @@ Other views are used for training only and are never scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -43,6 +44,7 @@ SEARCH_LIMIT_IMAGES = 2000
 """Views and penalty are chosen on at most this many images: more do not change the choice, and would take minutes."""
 
 _BLOCK_ROWS = 4096
+_CONCURRENT_FOLDS_BYTES = 400 * 1024 * 1024
 _SLOPES = np.geomspace(0.1, 100.0, 16)
 
 
@@ -108,36 +110,39 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     """
     _refuse_too_few(examples)
     material = _Material.prepare(examples)
-    recipe = _choose_recipe(material, on_progress, threads)
-    margins = np.empty(material.membership.shape, dtype=np.float64)
-    distances = np.empty(len(margins), dtype=np.float64)
-    for fold in range(FOLDS):
+    recipe, unseen = _choose_recipe(material, on_progress, threads)
+    margins, distances = unseen.margins, unseen.distances
+
+    def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
-        if inside.any():
-            # If the classes have no images in other folds, all images are used.
-            others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
-            learned = _learn(material, np.flatnonzero(others), recipe, threads)
-            rows = np.flatnonzero(inside)
-            margins[rows] = learned.margins(material.whole[rows])
-            distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
-        on_progress(0.4 + 0.5 * (fold + 1) / FOLDS)
+        if not (inside & np.isnan(distances)).any():
+            return
+        # If the classes have no images in other folds, all images are used.
+        others = ~inside if material.membership[~inside].any() else np.ones_like(inside)
+        learned = _learn(material, np.flatnonzero(others), recipe, threads)
+        rows = np.flatnonzero(inside)
+        margins[rows] = learned.margins(material.whole[rows])
+        distances[rows] = learned.within_class.distances(material.whole[rows], material.squared_lengths[rows])
+
+    for done, _ in enumerate(_for_each_fold(score, material, recipe.views, threads), start=1):
+        on_progress(0.4 + 0.5 * done / FOLDS)
     learned = _learn(material, np.arange(len(margins)), recipe, threads)
-    unseen = score_unseen(margins, distances, material.membership, material.folds, learned.within_class.least_border)
+    scored = score_unseen(margins, distances, material.membership, material.folds, learned.within_class.least_border)
     weights, bias = learned.heads(material)
     heads = Heads(
         weights=weights,
         bias=bias,
-        slope=unseen.slope,
-        offset=unseen.offset,
+        slope=scored.slope,
+        offset=scored.offset,
         power=FEATURE_POWER,
-        rejection=learned.within_class.rejection(material.basis, material.origin, unseen.border),
+        rejection=learned.within_class.rejection(material.basis, material.origin, scored.border),
     )
     on_progress(1.0)
-    return Fit(heads=heads, recipe=recipe, scores=unseen.scores, unrejected_scores=unseen.unrejected_scores)
+    return Fit(heads=heads, recipe=recipe, scores=scored.scores, unrejected_scores=scored.unrejected_scores)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Unseen:
+class UnseenScores:
     """What follows from images that were scored by heads that were trained without them."""
 
     slope: NDArray[np.float32]
@@ -156,7 +161,7 @@ def score_unseen(
     membership: NDArray[np.bool_],
     folds: NDArray[np.intp],
     least_border: float,
-) -> Unseen:
+) -> UnseenScores:
     """Calibrate margins float64[N, C], and set the border by distances float64[N], both of unseen images."""
     slope, offset = calibrate(margins, membership)
     of_classes = membership.any(axis=1)
@@ -168,7 +173,7 @@ def score_unseen(
         factors = rejection_factors(distances[inside] / _border(distances[of_classes & others], least_border))
         scores[inside] = unrejected[inside] * factors[:, np.newaxis]
     border = _border(distances[of_classes], least_border)
-    return Unseen(slope=slope, offset=offset, border=border, scores=scores, unrejected_scores=unrejected)
+    return UnseenScores(slope=slope, offset=offset, border=border, scores=scores, unrejected_scores=unrejected)
 
 
 class PartialHeads:
@@ -182,6 +187,24 @@ class PartialHeads:
     def learn(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Weights float32[C, D] and bias float32[C] for normalised features, from some of the images."""
         return _learn(self._material, rows, self._recipe, self._threads).heads(self._material)
+
+
+def _for_each_fold(
+    work: Callable[[int, int], None], material: _Material, views: Sequence[View], threads: int
+) -> Iterator[None]:
+    """Run `work`, with a fold and a number of threads, for each fold; yields after each. Folds must not depend on each other.
+
+    As many run at a time as there are threads and as memory allows. Each copies its images twice.
+    """
+    fold_bytes = 2 * len(views) * material.whole.nbytes
+    at_a_time = max(1, min(threads, FOLDS, _CONCURRENT_FOLDS_BYTES // max(fold_bytes, 1)))
+    if at_a_time == 1:
+        for fold in range(FOLDS):
+            work(fold, threads)
+            yield
+        return
+    with ThreadPoolExecutor(at_a_time, thread_name_prefix="fold") as pool:
+        yield from pool.map(lambda fold: work(fold, max(1, threads // at_a_time)), range(FOLDS))
 
 
 def _refuse_too_few(examples: Examples) -> None:
@@ -331,18 +354,37 @@ class _Whitened:
         return _Learned(weights=weights, bias=solution[-1], within_class=self.within_class)
 
 
-def _choose_recipe(material: _Material, on_progress: Callable[[float], None], threads: int) -> Recipe:
-    """Penalty and views by cross-validated loss; see `is_no_worse` for what counts as equal."""
-    part = material.take(_search_rows(material))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unseen:
+    """What heads say about images that they were trained without."""
+
+    margins: NDArray[np.float64]
+    """float64[N, C]."""
+    distances: NDArray[np.float64]
+    """float64[N]; NaN for images that were not scored."""
+
+    @classmethod
+    def allocate(cls, membership: NDArray[np.bool_]) -> _Unseen:
+        return cls(margins=np.zeros(membership.shape), distances=np.full(len(membership), np.nan))
+
+
+def _choose_recipe(material: _Material, on_progress: Callable[[float], None], threads: int) -> tuple[Recipe, _Unseen]:
+    """Penalty and views by cross-validated loss, see `is_no_worse` for what counts as equal; and what the cross-validation of
+    this choice has found, if it was that of all images.
+    """
+    rows = _search_rows(material)
+    part = material.take(rows)
     views: tuple[View, ...] = tuple(view for view in material.views if view is not View.MIRRORED)
-    losses, penalty = _cross_validate(part, views, threads)
+    losses, penalty, unseen = _cross_validate(part, views, threads)
     on_progress(0.2)
     if View.MIRRORED in material.views:
         with_mirrored = (*views, View.MIRRORED)
-        mirrored_losses, mirrored_penalty = _cross_validate(part, with_mirrored, threads)
+        mirrored_losses, mirrored_penalty, mirrored_unseen = _cross_validate(part, with_mirrored, threads)
         if is_no_worse(mirrored_losses, losses):
-            views, penalty = with_mirrored, mirrored_penalty
-    return Recipe(views=views, penalty=penalty)
+            views, penalty, unseen = with_mirrored, mirrored_penalty, mirrored_unseen
+    if len(rows) < len(material.folds):
+        unseen = _Unseen.allocate(material.membership)
+    return Recipe(views=views, penalty=penalty), unseen
 
 
 def is_no_worse(losses: NDArray[np.float64], than: NDArray[np.float64]) -> bool:
@@ -369,20 +411,26 @@ def _search_rows(material: _Material) -> NDArray[np.intp]:
     return np.sort(np.concatenate(chosen))
 
 
-def _cross_validate(material: _Material, views: Sequence[View], threads: int) -> tuple[NDArray[np.float64], float]:
-    """The penalty for these views, and the cross-validated loss float64[N] of every image with it."""
-    margins = {penalty: np.zeros(material.membership.shape, dtype=np.float64) for penalty in PENALTIES}
-    for fold in range(FOLDS):
+def _cross_validate(material: _Material, views: Sequence[View], threads: int) -> tuple[NDArray[np.float64], float, _Unseen]:
+    """The cross-validated loss float64[N] of every image with these views and the best penalty, the penalty, and the scores."""
+    unseen = {penalty: _Unseen.allocate(material.membership) for penalty in PENALTIES}
+
+    def score(fold: int, threads: int) -> None:
         inside = material.folds == fold
         if not inside.any() or not material.membership[~inside].any():
-            continue
+            return
         whitened = _Whitened.build(material, np.flatnonzero(~inside), views)
-        for penalty, found in margins.items():
-            found[inside] = whitened.solve(penalty, threads).margins(material.whole[inside])
-    losses = {penalty: scaled_losses(found, material.membership) for penalty, found in margins.items()}
+        distances = whitened.within_class.distances(material.whole[inside], material.squared_lengths[inside])
+        for penalty, found in unseen.items():
+            found.margins[inside] = whitened.solve(penalty, threads).margins(material.whole[inside])
+            found.distances[inside] = distances
+
+    for _ in _for_each_fold(score, material, views, threads):
+        pass
+    losses = {penalty: scaled_losses(found.margins, material.membership) for penalty, found in unseen.items()}
     least = min(losses.values(), key=lambda losses: float(losses.sum()))
     penalty = next(penalty for penalty in PENALTIES if is_no_worse(losses[penalty], least))
-    return losses[penalty], penalty
+    return losses[penalty], penalty, unseen[penalty]
 
 
 def scaled_losses(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,10 +1,7 @@
 """Judged scores: what each image scored with heads that did not learn from it, by the SHA-256 of its bytes.
 
 They are stored next to the artifact, outside its digest, so that a later revision can be compared with this one on the same
-images. Each customer's images have a file of their own, so that erasing a customer deletes files and rewrites none.
-
-    judged/images.safetensors             images that belong to no customer
-    judged/customer-<key>.safetensors     images of one customer
+images. Each customer's images have a file of their own, see `image_data`.
 
 Tensors: `digests` uint8[N, 32]; `scores` float32[N, C]; `actual` int32[N], the class or -1 for a negative example; `groups`
 int32[N], equal for near duplicates; `tested` uint8[N], 1 for images of the Classifier's own test set. Metadata: the classes,
@@ -14,7 +11,6 @@ and how many images the revision learned from in all files together.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +21,14 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ocelli_storage.archives import MEGABYTE
-from ocelli_storage.layout import ClassifierLocation, is_judged
+from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
 from ocelli_training.dataset import Dataset
 from ocelli_training.fit import Fit
+from ocelli_training.image_data import rows_by_customer
 from ocelli_training.own_test_set import TestImages
 
+JUDGED = "judged.safetensors"
 FORMAT_VERSION = "1"
 NEGATIVE = -1
 """`actual` of a negative example. As an index it means the last entry."""
@@ -123,19 +121,16 @@ def split_by_customer(judged: Judged, customers: Sequence[str | None]) -> Mappin
 
     `customers` are the keys of the images' customers.
     """
-    rows: dict[str | None, list[int]] = defaultdict(list)
-    for row, customer in enumerate(customers):
-        rows[customer].append(row)
-    return {customer: judged.take(np.array(own, dtype=np.intp)) for customer, own in rows.items()}
+    return {customer: judged.take(rows) for customer, rows in rows_by_customer(customers).items()}
 
 
 async def save_judged(
     store: ObjectStore, location: ClassifierLocation, revision: str, parts: Mapping[str | None, Judged]
 ) -> None:
-    """Store judged scores, see `split_by_customer`. Files of an earlier attempt are deleted first."""
-    await store.delete_prefix(location.judged_prefix(revision))
+    """Store judged scores, see `split_by_customer`. All image data of an earlier attempt is deleted first."""
+    await store.delete_prefix(location.image_data_prefix(revision))
     for customer, judged in parts.items():
-        await store.put(location.judged_key(revision, customer), _build_file(judged))
+        await store.put(location.image_data_key(revision, customer, JUDGED), _build_file(judged))
 
 
 async def load_judged(store: ObjectStore, location: ClassifierLocation, revision: str) -> Judged:
@@ -145,7 +140,8 @@ async def load_judged(store: ObjectStore, location: ClassifierLocation, revision
         JudgedError: there are none, or they cannot be used.
         StoreUnavailableError: see there.
     """
-    keys = sorted(item.key for item in await store.list_objects(location.judged_prefix(revision)) if is_judged(item.key))
+    objects = await store.list_objects(location.image_data_prefix(revision))
+    keys = sorted(item.key for item in objects if item.key.endswith(f"/{JUDGED}"))
     parts = []
     for key in keys:
         try:

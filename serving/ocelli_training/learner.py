@@ -6,56 +6,24 @@ import asyncio
 import importlib.util
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ocelli_api.classifier import Accelerator, ClassifierSpec, Strategy
 from ocelli_api.outcome import Stage
 from ocelli_model.backbone import BackboneMetadata, load_backbone
 from ocelli_model.engine import available_device, device_for, needed_files
 from ocelli_storage.object_store import ObjectStore
-from ocelli_training.dataset import Dataset, Example
-from ocelli_training.fit import Examples, View, fit_heads
+from ocelli_training.fit import View, fit_heads
 from ocelli_training.learned import Learned, conclude_tuning
-from ocelli_training.own_test_set import TestImages
-from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.training_data import TrainingData
 from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingData:
-    """The dataset as numbers: one row for each of its examples."""
-
-    dataset: Dataset
-    examples: Examples
-    groups: NDArray[np.intp]
-    """intp[N]: the row of each example's oldest near duplicate, see `group_near_duplicates`."""
-    pixels: PixelFile
-    numbers: Sequence[int]
-    """In the pixel file: of each example, then of each image that was read for the test set."""
-    test: TestImages | None = None
-    """The Classifier's own test set."""
-
-    @property
-    def judged_examples(self) -> tuple[Example, ...]:
-        """All images that are judged: the examples, then the test set."""
-        return (*self.dataset.examples, *(() if self.test is None else self.test.test_set.examples))
-
-    @property
-    def judged_numbers(self) -> Sequence[int]:
-        """In the pixel file, of each of these."""
-        rows = [] if self.test is None else self.test.rows.tolist()
-        return [*self.numbers[: len(self.dataset.examples)], *(self.numbers[row] for row in rows)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +86,7 @@ class Learner:
             features=data.examples.features,
             test=data.test,
             description=description,
-            message=f"Trained on {len(data.dataset.examples)} images",
+            message=f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}",
         )
 
     async def _fine_tune(self, definition: ClassifierSpec, linear: Learned, data: TrainingData) -> Learned:
@@ -127,21 +95,22 @@ class Learner:
         from ocelli_training.tuning_run import TuningImages
 
         recipe = TuningRecipe.complete(definition.model, mirror=View.MIRRORED in linear.fit.recipe.views)
-        metadata, count = linear.metadata, len(data.dataset.examples)
+        metadata = linear.metadata
         backbone = await load_backbone(
             self.store, metadata.digest, cache=self.scratch / "backbones", files=needed_files(Accelerator.GPU)
         )
+        tested = () if data.test is None else data.test.test_set.examples
         task = TuningTask(
             backbone=backbone,
             examples=data.examples,
             linear=linear.fit,
             images=TuningImages(
                 pixels=data.pixels,
-                numbers=data.judged_numbers[:count],
+                numbers=[data.numbers[example.digest] for example in data.dataset.examples],
                 digests=[example.digest for example in data.dataset.examples],
                 membership=data.examples.membership,
             ),
-            test_numbers=data.judged_numbers[count:],
+            test_numbers=[data.numbers[image.digest] for image in tested],
             recipe=recipe,
             device=device_for(metadata, await asyncio.to_thread(available_device, self.settings.accelerator)),
             threads=self.settings.cpu_count,

@@ -6,17 +6,17 @@ counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ocelli_api.classifier import ClassifierSpec
+from ocelli_api.classifier import ClassifierSpec, Correction
+from ocelli_training.data_report import judged_images
 from ocelli_training.dataset import Dataset, DatasetError, Example, ExampleSet, SourceReading, build_dataset, join_faults
 from ocelli_training.evaluate import Evaluation, Protocol, evaluate
 from ocelli_training.fit import Fit
-from ocelli_training.report import image_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,18 @@ def find_test_sets(definition: ClassifierSpec) -> tuple[ExampleSet, ...]:
     return tuple(sets)
 
 
-def build_test_set(sets: Sequence[ExampleSet], readings: Sequence[Sequence[SourceReading]], learned: Dataset) -> TestSet | None:
+def build_test_set(
+    sets: Sequence[ExampleSet],
+    readings: Sequence[Sequence[SourceReading]],
+    learned: Dataset,
+    corrections: Sequence[Correction] = (),
+) -> TestSet | None:
     """The test set without images that are also examples; None where there are no sets."""
     if not sets:
         return None
     examples = tuple(
         replace(example, set_index=learned.class_names.index(sets[example.set_index].class_name or ""))
-        for example in build_dataset(sets, readings).examples
+        for example in build_dataset(sets, readings, corrections).examples
     )
     known = {example.digest for example in learned.examples}
     return _split(tuple(sets), examples, [example.digest in known for example in examples])
@@ -67,8 +72,6 @@ class TestImages:
     """float32[M, D]: of the whole images."""
     groups: NDArray[np.intp]
     """intp[M]: equal for near duplicates."""
-    rows: NDArray[np.intp]
-    """intp[M]: of each image among all that were read, in the order: examples, test set with images that are left out now."""
 
     @classmethod
     def build(
@@ -81,7 +84,6 @@ class TestImages:
             test_set=replace(split, excluded=(*test_set.excluded, *split.excluded)),
             features=features[~is_known],
             groups=groups[~is_known],
-            rows=learned_count + np.flatnonzero(~is_known),
         )
 
     def evaluate(self, fit: Fit, class_names: Sequence[str], has_negatives: bool) -> Evaluation:
@@ -93,9 +95,9 @@ class TestImages:
         )
         membership = np.zeros((len(self.features), len(class_names)), dtype=np.bool_)
         membership[np.arange(len(self.features)), [example.set_index for example in self.test_set.examples]] = True
-        names = [image_name(example) for example in self.test_set.examples]
+        images = judged_images(self.test_set.examples)
         evaluation = evaluate(
-            own, membership, self.groups, class_names, names, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
+            own, membership, self.groups, class_names, images, learned_negatives=has_negatives, protocol=Protocol.TEST_SET
         )
         return replace(evaluation, excluded=len(self.test_set.excluded))
 
@@ -106,17 +108,23 @@ def check_test_set(classifier: str, test: TestSet, class_names: Sequence[str]) -
     Raises:
         DatasetError: a class has none.
     """
+    faults = find_test_set_faults(test, class_names)
+    if faults:
+        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+
+
+def find_test_set_faults(test: TestSet, class_names: Sequence[str], unknown: Collection[ExampleSet] = ()) -> list[str]:
+    """Every class of the test set that has no image to judge on. Sets with unread sources are `unknown`."""
     left = {class_names[example.set_index] for example in test.examples}
     faults = []
     for item in test.sets:
         # A request to erase one customer's images should not fail because no others are left.
-        if item.class_name in left or item.partly_erased:
+        if item.class_name in left or item.partly_erased or item in unknown:
             continue
         known = sum(class_names[example.set_index] == item.class_name for example in test.excluded)
         fact = f"{item} ({known}) are all examples or near duplicates of examples" if known else f"{item} have no usable image"
         faults.append(f"{fact}; add images that are not examples")
-    if faults:
-        raise DatasetError(f"Classifier {classifier}: {join_faults(faults)}")
+    return faults
 
 
 def _split(sets: tuple[ExampleSet, ...], examples: Sequence[Example], is_known: Sequence[bool]) -> TestSet:

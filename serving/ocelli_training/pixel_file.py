@@ -22,11 +22,31 @@ class PixelFile(AbstractContextManager["PixelFile"]):
         Raises:
             OSError: it cannot be created.
         """
+        self._path = path
         self._shape = (height, width, 3)
         self._image_bytes = height * width * 3
         self._file = path.open("w+b", buffering=0)
         self._lock = threading.Lock()
         self._count = 0
+
+    @property
+    def path(self) -> Path:
+        """The images one after the other, in the order of their numbers."""
+        return self._path
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of each image."""
+        return self._shape[0], self._shape[1]
+
+    @property
+    def image_bytes(self) -> int:
+        """Size of one image in the file."""
+        return self._image_bytes
 
     def append(self, pixels: NDArray[np.uint8]) -> int:
         """Write an image, uint8[height, width, 3], and return its number.
@@ -45,6 +65,16 @@ class PixelFile(AbstractContextManager["PixelFile"]):
             written = os.pwrite(self._file.fileno(), data, offset)
             data, offset = data[written:], offset + written
         return number
+
+    def append_bytes(self, data: bytes | bytearray) -> int:
+        """As `append`, from the bytes of an image as another pixel file of this shape has them."""
+        return self.append(np.frombuffer(data, dtype=np.uint8).reshape(self._shape))
+
+    def copy_images(self, numbers: Sequence[int], path: Path) -> None:
+        """Write the images of those numbers to another file, one after the other. Raises OSError."""
+        with path.open("wb") as file:
+            for number in numbers:
+                file.write(os.pread(self._file.fileno(), self._image_bytes, number * self._image_bytes))
 
     def read(self, numbers: Sequence[int]) -> NDArray[np.uint8]:
         """The images of those numbers, uint8[len(numbers), height, width, 3]."""

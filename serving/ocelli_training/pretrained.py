@@ -33,9 +33,11 @@ from ocelli_training.pretrained_labels import (
 )
 from ocelli_training.pretrained_network import Network, build_network, check_answers, find_published
 from ocelli_training.progress import Progress
+from ocelli_training.provenance import Input, Provenance
 from ocelli_training.reading import SourcesError
 from ocelli_training.report import describe_artifact
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.trainer_environment import observe_trainer_environment
 
 if TYPE_CHECKING:
     from ocelli_model.backbones.torchvision_backbones import PublishedWeights
@@ -56,6 +58,7 @@ class PretrainedClassifier:
     network: Network
     report: Mapping[str, Any]
     """What it was made from: the contents of `report.json`."""
+    provenance: Provenance
 
 
 async def import_pretrained(
@@ -85,7 +88,6 @@ async def import_pretrained(
     progress.report(_NETWORK_BUILT)
     metadata = network.metadata
     artifact = Artifact(
-        classifier_id=settings.location.classifier_id,
         revision=settings.revision,
         class_names=head.class_names,
         heads=head,
@@ -96,10 +98,11 @@ async def import_pretrained(
         preprocessing=metadata.preprocessing,
         metrics={},
     )
+    described = _describe(files, network, meaning, head)
     report = {
         "formatVersion": REPORT_FORMAT_VERSION,
-        **describe_artifact(settings.classifier, artifact, network.description),
-        "pretrained": _describe(files, network, meaning, head),
+        **describe_artifact(settings, artifact, network.description),
+        "pretrained": described,
     }
     logger.info(
         "network.imported",
@@ -109,7 +112,27 @@ async def import_pretrained(
             "seconds": time.monotonic() - started,
         },
     )
-    return PretrainedClassifier(artifact=artifact, network=network, report=report)
+    provenance = Provenance(
+        classifier=settings.classifier,
+        classifier_id=settings.classifier_id,
+        artifact=artifact,
+        backbone=metadata,
+        inputs=_find_inputs(described),
+        recipe={"strategy": "Pretrained", "activation": str(head.activation)},
+        environment=await asyncio.to_thread(observe_trainer_environment),
+        engine="",
+        made_at=report["trainedAt"],
+    )
+    return PretrainedClassifier(artifact=artifact, network=network, report=report, provenance=provenance)
+
+
+def _find_inputs(described: Mapping[str, Any]) -> tuple[Input, ...]:
+    """Weights and texts, as the report describes them. Those that come with Ocelli have no digest of their own."""
+    return tuple(
+        Input(name=described[role]["origin"], used_for=role, sha256=described[role]["sha256"], properties={})
+        for role in ("weights", "labels", "hierarchy", "translations")
+        if described[role] is not None
+    )
 
 
 def _build_network(

@@ -107,7 +107,7 @@ class PretrainedReader:
         if weights.url is None or not weights.url.endswith("/"):
             return None
         try:
-            fetched = await stack.enter_async_context(self._sources.fetch(Source(url=weights.url)))
+            fetched = await stack.enter_async_context(self._sources.fetch_file(Source(url=weights.url)))
             with fetched.refusals():
                 names = await asyncio.to_thread(lambda: frozenset(path.name for path in fetched.path.iterdir()))
         except SourceError as error:
@@ -170,7 +170,7 @@ class PretrainedReader:
 
     async def _fetch_weights(self, stack: AsyncExitStack, url: str, sha256: str | None, role: str) -> WeightsFile:
         try:
-            fetched = await stack.enter_async_context(self._sources.fetch(Source(url=url, sha256=sha256)))
+            fetched = await stack.enter_async_context(self._sources.fetch_file(Source(url=url, sha256=sha256)))
             with fetched.refusals():
                 name, origin = unquote(Path(urlsplit(url).path).name), shown_url(url)
                 return await asyncio.to_thread(
@@ -187,7 +187,7 @@ class PretrainedReader:
         if file.url.endswith("/"):
             raise PretrainedError(f"{role} {shown_url(file.url)}: it is a folder; name the file in it")
         try:
-            async with self._sources.fetch(Source(url=file.url, sha256=file.sha256), self._text_limits) as fetched:
+            async with self._sources.fetch_file(Source(url=file.url, sha256=file.sha256), self._text_limits) as fetched:
                 with fetched.refusals():
                     data = await asyncio.to_thread(fetched.path.read_bytes)
         except SourceError as error:

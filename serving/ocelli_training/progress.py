@@ -16,9 +16,18 @@ from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
 INTERVAL_SECONDS = 2
 # The stages' shares of the duration of a training: measured and rounded, for one percentage over all stages.
-_FIRST_PERCENT = {Stage.READING: 0, Stage.EXTRACTING: 35, Stage.FITTING: 65, Stage.EVALUATING: 90, Stage.STORING: 95}
+# A check reaches 35: the training that uses it continues there.
+_FIRST_PERCENT = {
+    Stage.READING: 0,
+    Stage.CHECKING: 35,
+    Stage.EXTRACTING: 35,
+    Stage.FITTING: 65,
+    Stage.EVALUATING: 90,
+    Stage.STORING: 95,
+}
 _FIRST_PERCENT_FINE_TUNING = {
     Stage.READING: 0,
+    Stage.CHECKING: 4,
     Stage.EXTRACTING: 4,
     Stage.FITTING: 8,
     Stage.EVALUATING: 97,
@@ -47,6 +56,9 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         self._stage = Stage.READING
         self._part = 0.0
         self._data_valid = False
+        self._images: tuple[int, int] | None = None
+        self._device: str | None = None
+        self._accuracy: float | None = None
         self._tuning: TuningProgress | None = None
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -69,7 +81,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
 
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
         """Enter a stage and write the file."""
-        self._stage, self._part, self._data_valid, self._tuning = stage, 0.0, data_valid, None
+        self._stage, self._part, self._data_valid, self._images, self._tuning = stage, 0.0, data_valid, None, None
         await self._write()
 
     def report(self, part: float) -> None:
@@ -79,6 +91,19 @@ class Progress(AbstractAsyncContextManager["Progress"]):
     def report_tuning(self, tuning: TuningProgress) -> None:
         """Set how far fine-tuning is. From any thread."""
         self._tuning = tuning
+
+    def report_images(self, done: int, total: int) -> None:
+        """Set how many images of the stage are done. From any thread."""
+        self._images = done, total
+        self.report(done / total)
+
+    def report_device(self, device: str) -> None:
+        """Set what computes, such as `OpenVINO CPU float32`. From any thread."""
+        self._device = device
+
+    def report_accuracy(self, accuracy: float) -> None:
+        """Set the balanced accuracy of the revision, 0 to 1. From any thread."""
+        self._accuracy = accuracy
 
     def build_report(self) -> ProgressReport:
         """The contents of the file."""
@@ -92,6 +117,10 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             percent=percent,
             data_valid=self._data_valid,
             estimated_completion=self._estimate(percent),
+            images=None if self._images is None else self._images[0],
+            images_total=None if self._images is None else self._images[1],
+            device=self._device,
+            accuracy=self._accuracy,
             fine_tuning=self._tuning,
         )
 

@@ -10,22 +10,39 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeAlias
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ocelli_api.classifier import Source
 from ocelli_api.prediction import ImageFault
-from ocelli_storage.archives import EXAMPLE_KINDS, SkippedEntry
-from ocelli_storage.image_file import ImageError, open_image
-from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, FileReading, SourceReading, join_faults
+from ocelli_storage.archives import SkippedEntry
+from ocelli_storage.image_file import ImageError
+from ocelli_training.dataset import ExampleSet, FileReading, SourceReading, join_faults
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.source_reader import SourceReader
 from ocelli_training.sources import FetchedSource, SourceError
 
 _Entries: TypeAlias = list[tuple[str, str | SkippedEntry]]
 """The name of each entry of a source, with the digest of its bytes or why it is skipped."""
+
+
+_Sides: TypeAlias = tuple[int, int]
+"""See `FileReading.sides`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFault:
+    """A source that cannot be used."""
+
+    example_set: ExampleSet
+    source: Source
+    error: SourceError
+
+    def __str__(self) -> str:
+        return f"{self.example_set}: {self.error}"
 
 
 class SourcesError(Exception):
@@ -36,6 +53,21 @@ class SourcesError(Exception):
         self.first = first
         """The error that decides whether the training is retried: a permanent one, if there is any."""
 
+    @classmethod
+    def about(cls, classifier: str, faults: Sequence[SourceFault]) -> SourcesError:
+        """An error about these, the permanent ones first."""
+        text = join_faults([str(fault) for fault in faults])
+        return cls(f"Classifier {classifier}: {text}", faults[0].error)
+
+
+class PendingImage(Protocol):
+    """An opened image, to be decoded once."""
+
+    @property
+    def sides(self) -> _Sides: ...
+
+    def decode(self) -> NDArray[np.uint8]: ...
+
 
 class ImageReader:
     """Reads all images of sources into a `PixelFile`."""
@@ -44,58 +76,67 @@ class ImageReader:
         self,
         *,
         sources: SourceReader,
-        decode: Callable[[bytes], NDArray[np.uint8]],
+        open_image: Callable[[bytes], PendingImage],
         pixels: PixelFile,
         decoding_threads: int,
+        known_sides: Callable[[str], _Sides | None] = lambda digest: None,
+        keep: Callable[[str, bytes], None] = lambda digest, data: None,
     ) -> None:
-        """`decode` turns the bytes of an image into pixels of the file's size, or raises `ImageError`."""
+        """`open_image` opens the bytes of an image, whose pixels have the size of the file; it or `decode` raises `ImageError`.
+        `known_sides` are those of images whose pixels are not needed, by digest: these are not decoded, and `keep` is called
+        with their digest and bytes, from any thread.
+        """
         self._sources = sources
-        self._decode = decode
+        self._open_image = open_image
+        self._known_sides = known_sides
+        self._keep = keep
         self._pixels = pixels
-        self._decoded: dict[str, int | ImageFault] = {}
+        self._decoded: dict[str, tuple[int, _Sides] | ImageFault] = {}
+        """By digest: the number in the pixel file, and the sides."""
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         # Images wait for a decoder in memory: this limits how many, for any number of sources.
         self._slots = threading.BoundedSemaphore(2 * decoding_threads)
         self._decoders = ThreadPoolExecutor(decoding_threads, thread_name_prefix="decode")
         self._closed = threading.Event()
-        self._sides: dict[str, tuple[int, int] | None] = {}
+        self._file_digests: dict[int, str | None] = {}
+        """By the index of the source."""
 
-    async def read(
-        self, classifier: str, sets: Sequence[ExampleSet], on_progress: Callable[[float], None]
-    ) -> tuple[tuple[SourceReading, ...], ...]:
+    async def read_usable(
+        self, sets: Sequence[ExampleSet], on_progress: Callable[[float], None], *, faults_limit: int
+    ) -> tuple[tuple[tuple[SourceReading, ...], ...], tuple[SourceFault, ...]]:
         """Read every source of every set. `on_progress` is called with the part done, 0 to 1, from any thread.
 
-        Raises:
-            SourcesError: there are sources that cannot be used. After a few of them, no further ones are fetched.
+        Sources that cannot be used have no files, and are returned. Permanent errors come first: they decide whether another
+        attempt makes sense. After `faults_limit` of them, no further ones are fetched.
         """
         flat = [(set_index, source) for set_index, example_set in enumerate(sets) for source in example_set.sources]
         progress = _PartsDone(len(flat), on_progress)
         tasks = [asyncio.create_task(self._read_source(source, index, progress)) for index, (_, source) in enumerate(flat)]
         try:
-            errors = await _wait_for_all(tasks)
+            errors = await _wait_for_all(tasks, faults_limit)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if errors:
-            # Permanent errors come first: they decide whether another attempt makes sense.
-            errors.sort(key=lambda item: (item[1].transient, item[0]))
-            faults = join_faults([f"{sets[flat[index][0]]}: {error}" for index, error in errors])
-            raise SourcesError(f"Classifier {classifier}: {faults}", errors[0][1])
         readings: list[list[SourceReading]] = [[] for _ in sets]
-        for (set_index, source), task in zip(flat, tasks, strict=True):
+        for index, ((set_index, source), task) in enumerate(zip(flat, tasks, strict=True)):
             # Not earlier: an image in two sources may still be in the decoder for one of them when the other is finished.
-            files = tuple(self._describe(name, entry) for name, entry in task.result())
-            readings[set_index].append(SourceReading(source=source, files=files))
-        return tuple(tuple(set_readings) for set_readings in readings)
+            entries = [] if task.cancelled() or task.exception() is not None else task.result()
+            if errors:
+                # It may have been in the decoder for a source that was cancelled.
+                entries = [(name, entry) for name, entry in entries if self._is_complete(entry)]
+            files = tuple(self._describe(name, entry) for name, entry in entries)
+            readings[set_index].append(SourceReading(source=source, files=files, sha256=self._file_digests.get(index)))
+        errors.sort(key=lambda item: (item[1].transient, item[0]))
+        faults = tuple(
+            SourceFault(example_set=sets[flat[index][0]], source=flat[index][1], error=error) for index, error in errors
+        )
+        return tuple(tuple(set_readings) for set_readings in readings), faults
 
-    def pixel_number(self, digest: str) -> int:
-        """The number in the `PixelFile` of the usable image with that digest."""
-        number = self._decoded[digest]
-        if isinstance(number, ImageFault):
-            raise KeyError(digest)
-        return number
+    def pixel_numbers(self) -> dict[str, int]:
+        """By digest of each usable image that was decoded, its number in the `PixelFile`."""
+        return {digest: result[0] for digest, result in self._decoded.items() if not isinstance(result, ImageFault)}
 
     def close(self) -> None:
         """Stop reading and decoding."""
@@ -105,6 +146,7 @@ class ImageReader:
     async def _read_source(self, source: Source, index: int, progress: _PartsDone) -> _Entries:
         async with self._sources.fetch(source) as fetched:
             entries = await asyncio.to_thread(self._read_entries, fetched, lambda part: progress.report(index, part))
+            self._file_digests[index] = fetched.sha256
         progress.report(index, 1)
         return entries
 
@@ -120,11 +162,10 @@ class ImageReader:
                     entries.append((item.name, item))
                 else:
                     digest = hashlib.sha256(item.data).hexdigest()
-                    if digest not in self._sides:
-                        self._sides[digest] = _read_sides(item.data)
                     entries.append((item.name, digest))
-                    future = self._decode_once(digest, item.data)
-                    if future is not None:
+                    if self._known_sides(digest) is not None:
+                        self._keep(digest, item.data)
+                    elif (future := self._decode_once(digest, item.data)) is not None:
                         futures.append(future)
                 on_progress(len(entries) / images.candidates)
         for future in futures:
@@ -143,38 +184,35 @@ class ImageReader:
 
     def _decode_image(self, digest: str, data: bytes) -> None:
         try:
-            self._decoded[digest] = self._pixels.append(self._decode(data))
+            image = self._open_image(data)
+            self._decoded[digest] = self._pixels.append(image.decode()), image.sides
         except ImageError as error:
             self._decoded[digest] = error.kind
+
+    def _is_complete(self, entry: str | SkippedEntry) -> bool:
+        return isinstance(entry, SkippedEntry) or entry in self._decoded or self._known_sides(entry) is not None
 
     def _describe(self, name: str, entry: str | SkippedEntry) -> FileReading:
         if isinstance(entry, SkippedEntry):
             return FileReading(name=name, fault=entry.fault)
-        result = self._decoded[entry]
-        if isinstance(result, ImageFault):
-            return FileReading(name=name, fault=result)
-        return FileReading(name=name, digest=entry, sides=self._sides[entry])
+        sides = self._known_sides(entry)
+        if sides is None:
+            result = self._decoded[entry]
+            if isinstance(result, ImageFault):
+                return FileReading(name=name, fault=result)
+            sides = result[1]
+        return FileReading(name=name, digest=entry, sides=sides)
 
 
-def _read_sides(data: bytes) -> tuple[int, int] | None:
-    """See `FileReading.sides`."""
-    try:
-        with open_image(data, EXAMPLE_KINDS) as image:
-            return min(image.width, image.height), max(image.width, image.height)
-    except ImageError:
-        # The decoder reports it.
-        return None
-
-
-async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]]) -> list[tuple[int, SourceError]]:
-    """Wait until all are done or enough have failed; returns the failures with their indices.
+async def _wait_for_all(tasks: Sequence[asyncio.Task[_Entries]], faults_limit: int) -> list[tuple[int, SourceError]]:
+    """Wait until all are done or `faults_limit` have failed; returns the failures with their indices.
 
     Otherwise thousands of sources on a server that is down would be tried for hours.
     """
     errors: list[tuple[int, SourceError]] = []
     indices = {task: index for index, task in enumerate(tasks)}
     pending = set(tasks)
-    while pending and len(errors) < SUBJECTS_SHOWN:
+    while pending and len(errors) < faults_limit:
         done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             try:

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import parse_spec
-from ocelli_api.revision import definition_sources
+from ocelli_api.pods import Environment
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
 from ocelli_model.backbone import BackboneMetadata, save_backbone
+from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, REPORT, REPORT_PAGE
+from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE, is_image_data
 from ocelli_storage.object_store import ObjectNotFoundError, ObjectStore, ObjectTooLargeError
+from ocelli_storage.thumbnails import erase_thumbnails
+from ocelli_training.feature_cache import FeatureCache
+from ocelli_training.image_data import find_erased_customers
 from ocelli_training.judged import Judged, save_judged
 from ocelli_training.learned import OwnNetwork
+from ocelli_training.provenance import Provenance
 from ocelli_training.report import Report, render_page
 from ocelli_training.settings import TrainerSettings
 
@@ -41,12 +46,14 @@ class DefinitionError(Exception):
 class Results:
     """What is stored of a training."""
 
-    definition: Mapping[str, Any]
-    """As it was read when the training started."""
     judged: Mapping[str | None, Judged]
     """By customer, see `split_by_customer`."""
     report: Report
+    build_thumbnails: Callable[[Collection[str]], Mapping[str, str]]
+    """The thumbnails of the report's page, see `thumbnails.build_thumbnails`, without those of erased customers (by key)."""
     artifact: Artifact
+    provenance: Provenance
+    features: FeatureCache
     network: OwnNetwork | None = None
     """The artifact's own network; None: it uses an installed backbone."""
 
@@ -55,9 +62,12 @@ class RevisionStore:
     """What is stored of the revision of one attempt. Every method raises ObjectStoreError where the store fails."""
 
     def __init__(self, settings: TrainerSettings, store: ObjectStore) -> None:
+        """Raises SigningKeyError."""
         self._store = store
         self._location = settings.location
         self._revision = settings.revision
+        self._trusted = settings.signing_public_keys
+        self._signer = _load_signer(settings)
         self._definition_key = settings.location.training_key(settings.revision, settings.attempt, DEFINITION)
 
     async def load_definition(self) -> dict[str, Any]:
@@ -79,30 +89,43 @@ class RevisionStore:
         if not await self._store.exists(self._location.artifact_key(self._revision, ARTIFACT_METADATA)):
             return None
         try:
-            return await load_artifact(self._store, self._location, self._revision)
+            return await load_artifact(self._store, self._location, self._revision, trusted=self._trusted)
         except ArtifactError as error:
             logger.warning("artifact.unusable", extra={"error": str(error)})
             return None
 
     async def save(self, results: Results) -> None:
-        """Save the results, the artifact last: once `artifact.json` exists, the revision counts as trained."""
+        """Save the results. Once `artifact.json` exists, the revision counts as trained.
+
+        The feature cache is last: a revision is complete without it, and it must not use up a quota.
+        """
         report = results.report.to_json()
-        erased = find_erased_customers(results.definition, await self._save_definition())
+        erased = find_erased_customers(await self._save_definition())
         left = {customer: part for customer, part in results.judged.items() if customer not in erased}
         await save_judged(self._store, self._location, self._revision, left)
-        # Erased since the definition was read above.
-        for customer in find_erased_customers(results.definition, await self.load_definition()):
-            await self._store.delete(self._location.judged_key(self._revision, customer))
         await self._put(REPORT, _json(report))
-        await self._put(REPORT_PAGE, render_page(report).encode())
+        await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
+        await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
         if results.network is not None:
             await self._save_network(results.network.metadata, results.network.files)
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
+        await results.features.save(self._revision, erased)
+        await self.delete_erased()
+
+    async def delete_erased(self) -> None:
+        """Delete image data and thumbnails of customers that were erased while they were saved."""
+        erased = find_erased_customers(await self.load_definition())
+        for customer in erased:
+            await erase_thumbnails(self._store, self._location.artifact_key(self._revision, REPORT_PAGE), customer)
+        for item in await self._store.list_objects(self._location.image_data_prefix(self._revision)) if erased else ():
+            if any(is_image_data(item.key, customer) for customer in erased):
+                await self._store.delete(item.key)
 
     async def save_pretrained(self, made: PretrainedClassifier) -> None:
         """Save a pretrained classifier with its own network."""
         await self._save_definition()
         await self._put(REPORT, _json(made.report))
+        await self._put(BILL_OF_MATERIALS, _json(made.provenance.to_json()))
         await self._save_network(made.network.metadata, made.network.files)
         await self._save_artifact(made.artifact)
 
@@ -119,18 +142,31 @@ class RevisionStore:
         await save_backbone(self._store, metadata, files, prefix=prefix)
 
     async def _save_artifact(self, artifact: Artifact, counts: Mapping[str, int] | None = None) -> None:
-        digest = await save_artifact(self._store, self._location, artifact)
-        logger.info("artifact.stored", extra={"digest": digest, **(counts or {})})
+        digest = await save_artifact(self._store, self._location, artifact, self._signer)
+        signed_by = {} if self._signer is None else {"signed_by": self._signer.public_key.key_id}
+        logger.info("artifact.stored", extra={"digest": digest, **signed_by, **(counts or {})})
 
     async def _put(self, file: str, content: bytes) -> None:
         await self._store.put(self._location.artifact_key(self._revision, file), content)
 
 
-def find_erased_customers(before: Mapping[str, Any], after: Mapping[str, Any]) -> frozenset[str]:
-    """Customers with a source that was erased between two readings of a definition."""
-    sources = zip(definition_sources(before), definition_sources(after), strict=False)
-    found = (new.get("customer") for old, new in sources if new.get("erased") and not old.get("erased"))
-    return frozenset(customer for customer in found if customer)
+def _load_signer(settings: TrainerSettings) -> Signer | None:
+    """None: artifacts are not signed."""
+    trusted = settings.signing_public_keys
+    if not settings.signing_key.pem:
+        if trusted:
+            raise SigningKeyError(
+                f"inference servers use only signed artifacts ({Environment.SIGNING_PUBLIC_KEYS} is set), and there is no "
+                f"signing key; set {Environment.SIGNING_KEY} from the Secret of the installation's signing key"
+            )
+        return None
+    signer = Signer.parse(settings.signing_key.pem)
+    if trusted and signer.public_key not in trusted:
+        raise SigningKeyError(
+            f"the signing key's public key is {signer.public_key}, which inference servers do not trust; add it to "
+            f"{Environment.SIGNING_PUBLIC_KEYS} (in the chart: signing.publicKeys), or use another key in the Secret"
+        )
+    return signer
 
 
 def _json(document: Mapping[str, Any]) -> bytes:

@@ -7,9 +7,24 @@ from pathlib import Path
 
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.pod_environment import COUNT, PodSettings
-from ocelli_api.pods import Environment
-from ocelli_api.settings import FOLDER, NETWORKS, TEMPORARY_FOLDER, SettingType, optional, setting
+from ocelli_api.pods import Environment, TrainingStep
+from ocelli_api.settings import (
+    BUCKETS,
+    CERTIFICATES,
+    FOLDER,
+    NETWORKS,
+    PROXY,
+    SWITCH,
+    TEMPORARY_FOLDER,
+    SettingType,
+    group,
+    one_of,
+    optional,
+    setting,
+)
+from ocelli_api.signing_keys import PrivateKeyText
 from ocelli_storage.layout import ClassifierLocation
+from ocelli_training.cloud_identity import CloudIdentity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +46,10 @@ def _parse_backbone(item: str) -> InstalledBackbone:
     return InstalledBackbone(name=name, digest=digest)
 
 
+# It is parsed later: messages about settings show their values.
+_PRIVATE_KEY = SettingType("a private key", PrivateKeyText)
 _BACKBONES = SettingType("NAME=DIGEST, separated by commas", _parse_backbones)
+_STEP = one_of({str(step): step for step in TrainingStep})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +58,8 @@ class TrainerSettings(PodSettings):
 
     attempt: int = setting(Environment.ATTEMPT, COUNT)
     """Number of the attempt. The outcome repeats it."""
+    step: TrainingStep = setting(Environment.STEP, _STEP, str(TrainingStep.TRAIN))
+    """`Check`: only read and check the data, for a training that uses what was read. `Train`: train."""
     baseline_revision: str = setting(Environment.BASELINE_REVISION, SettingType("a revision", str), "")
     """The revision that serves, which the new one is compared with. Empty: there is none."""
     backbones: tuple[InstalledBackbone, ...] = setting(Environment.BACKBONES, _BACKBONES, "")
@@ -50,6 +70,19 @@ class TrainerSettings(PodSettings):
     """Private networks that sources may be fetched from."""
     sources_denied_networks: str = setting(Environment.SOURCES_DENIED_NETWORKS, NETWORKS, "")
     """Networks that sources must not be fetched from, even if they are public or allowed."""
+    signing_key: PrivateKeyText = setting(Environment.SIGNING_KEY, _PRIVATE_KEY, "")
+    """Private key of Ed25519 in PEM that artifacts are signed with. Empty: they are not signed."""
+    sources_proxy: str = setting(Environment.SOURCES_PROXY, PROXY, "")
+    """Proxy for everything that sources are fetched from. Empty: there is none."""
+    sources_certificates: str = setting(Environment.SOURCES_CERTIFICATES, CERTIFICATES, "")
+    """Certificates of authorities that servers of sources may have, in addition to the usual ones."""
+    sources_cache: bool = setting(Environment.SOURCES_CACHE, SWITCH, "false")
+    """Whether copies of pinned sources are kept in the object store."""
+    sources_identity_buckets: frozenset[str] = setting(Environment.SOURCES_IDENTITY_BUCKETS, BUCKETS, "")
+    """Buckets that sources without a Secret read with the cloud identity of the Pod."""
+    cloud_identity: CloudIdentity = group(CloudIdentity)
+    source_secrets_folder: Path | None = setting(Environment.SOURCE_SECRETS_FOLDER, optional(FOLDER), "")
+    """Folder of the Secrets of sources. Empty: no source has one."""
     scratch_folder: Path = setting(Environment.SCRATCH_FOLDER, TEMPORARY_FOLDER, "")
     """Folder for temporary files. Empty: the system's temporary folder."""
 

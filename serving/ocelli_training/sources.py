@@ -31,6 +31,7 @@ from ocelli_storage.archives import (
     shown_name,
 )
 from ocelli_storage.zip_directory import is_hidden
+from ocelli_training.tar_images import TAR_HEAD_BYTES, ImageTar, is_tar
 
 SHOWN_DIGEST_LENGTH = 12
 
@@ -54,6 +55,10 @@ class SourceError(Exception):
         """How long the server asked clients to wait."""
 
 
+class SourceChangedError(SourceError):
+    """A file was changed or deleted while its source was read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceLimits:
     """Limits for one source."""
@@ -73,6 +78,8 @@ class SourceLimits:
     longest_retry_delay_seconds: float = 30
     """Upper limit for the delay that a server asks for."""
     concurrent_fetches: int = 8
+    concurrent_files: int = 16
+    """Of all sources whose files have addresses of their own."""
     archive: ArchiveLimits = field(default_factory=ArchiveLimits)
 
     def check_size(self, size_bytes: int) -> None:
@@ -84,37 +91,58 @@ class SourceLimits:
 
 def shown_source(source: Source) -> str:
     """The source as messages show it: an address without credentials and query (both may be secrets), or an upload's digest."""
-    if source.url is None:
-        return f"upload {(source.upload or '')[:SHOWN_DIGEST_LENGTH]}"
+    return f"upload {(source.upload or '')[:SHOWN_DIGEST_LENGTH]}" if source.url is None else shown_address(source.url)
+
+
+def shown_address(url: str) -> str:
+    """An address as messages show it, without credentials and query."""
     try:
-        parts = urlsplit(source.url)
+        parts = urlsplit(url)
         port = "" if parts.port is None else f":{parts.port}"
     except ValueError:
-        return shown_name(source.url.split("?")[0].rpartition("@")[2])
+        return shown_name(url.split("?")[0].rpartition("@")[2])
     query = "?…" if parts.query else ""
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
     return shown_name(f"{parts.scheme}://{host}{port}{parts.path}{query}")
 
 
 @dataclass(frozen=True, kw_only=True)
+class FetchedFile:
+    """One file of a source that has an address of its own: its private copy, or why it is skipped."""
+
+    name: str
+    path: Path
+    fault: EntryFault | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FetchedSource:
-    """A source on this machine: the path of a zip, or of a folder."""
+    """A source on this machine: the path of a zip, a tar or a folder, or files with addresses of their own."""
 
     source: Source
     path: Path
     jail: Path | None = None
     """The folder that no link may lead out of; None for a private copy."""
+    files: tuple[FetchedFile, ...] | None = None
     limits: ArchiveLimits
+    sha256: str | None = None
+    """SHA-256 (hex) of the file; None for a folder."""
 
-    def open(self) -> ImageArchive | ImageFolder:
+    def open(self) -> ImageArchive | ImageFolder | ImageTar | ImageFiles:
         """Open it for iterating over its images.
 
         Raises:
-            SourceError: it is not a zip or a folder of images.
+            SourceError: it is not a zip, a tar or a folder of images.
         """
         with self.refusals():
+            if self.files is not None:
+                return ImageFiles(self.files, limits=self.limits)
             if self.jail is not None and self.path.is_dir():
                 return ImageFolder(self.path, jail=self.jail, limits=self.limits)
+            with self.path.open("rb") as file:
+                head = file.read(TAR_HEAD_BYTES)
+            if is_tar(head):
+                return ImageTar(self.path, limits=self.limits)
             return ImageArchive(self.path, kinds=EXAMPLE_KINDS, limits=self.limits)
 
     @contextmanager
@@ -140,6 +168,30 @@ def _describe_other_file(path: Path) -> str | None:
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<":
         return "it is a web page, not a zip; give the address of the zip itself"
     return None
+
+
+class ImageFiles(AbstractContextManager["ImageFiles"]):
+    """Files that were fetched one by one, in their order."""
+
+    def __init__(self, files: tuple[FetchedFile, ...], *, limits: ArchiveLimits) -> None:
+        self._files = files
+        self._limits = limits
+
+    @property
+    def candidates(self) -> int:
+        """The number of files: what iterating yields."""
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[ArchiveImage | SkippedEntry]:
+        """Read the files one after the other."""
+        for file in self._files:
+            if file.fault is not None:
+                yield SkippedEntry(name=file.name, fault=file.fault)
+            else:
+                yield _read_image(file.name, file.path, self._limits)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        return None
 
 
 class ImageFolder(AbstractContextManager["ImageFolder"]):
@@ -211,17 +263,24 @@ class ImageFolder(AbstractContextManager["ImageFolder"]):
             # Opening a pipe would wait forever for a writer.
             if not stat.S_ISREG(resolved.stat().st_mode):
                 return SkippedEntry(name=shown, fault=EntryFault.NOT_AN_IMAGE)
-            with resolved.open("rb") as file:
-                data = file.read(SIGNATURE_BYTES)
-                kind = image_kind(data)
-                if kind is None or kind not in EXAMPLE_KINDS:
-                    return SkippedEntry(name=shown, fault=EntryFault.NOT_AN_IMAGE)
-                data += file.read(self._limits.image_bytes + 1 - len(data))
         except (OSError, RuntimeError):
             return SkippedEntry(name=shown, fault=EntryFault.DAMAGED)
-        if len(data) > self._limits.image_bytes:
-            return SkippedEntry(name=shown, fault=EntryFault.TOO_LARGE)
-        return ArchiveImage(name=shown, kind=kind, data=data)
+        return _read_image(shown, resolved, self._limits)
+
+
+def _read_image(name: str, path: Path, limits: ArchiveLimits) -> ArchiveImage | SkippedEntry:
+    try:
+        with path.open("rb") as file:
+            data = file.read(SIGNATURE_BYTES)
+            kind = image_kind(data)
+            if kind is None or kind not in EXAMPLE_KINDS:
+                return SkippedEntry(name=name, fault=EntryFault.NOT_AN_IMAGE)
+            data += file.read(limits.image_bytes + 1 - len(data))
+    except OSError:
+        return SkippedEntry(name=name, fault=EntryFault.DAMAGED)
+    if len(data) > limits.image_bytes:
+        return SkippedEntry(name=name, fault=EntryFault.TOO_LARGE)
+    return ArchiveImage(name=name, kind=kind, data=data)
 
 
 def _raise(error: OSError) -> None:

@@ -6,21 +6,44 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ocelli_api.classifier import ClassifierSpec, ExampleClass, ModelRecipe, Source
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
 from ocelli_storage.layout import DEFINITION, ClassifierLocation
+from tests.benchmarks.processes import memory_megabytes
 
 LOCATION = ClassifierLocation(namespace="benchmark", classifier_id="benchmark_1")
+
+_POLL_SECONDS = 0.01
 
 
 class TrainerProcessError(Exception):
     """A training failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredTraining:
+    """One training, and what it needed."""
+
+    revision: str
+    seconds: float
+    """From the start of the process to its end."""
+    peak_megabytes: float
+    """Resident memory."""
+    events: tuple[dict[str, Any], ...]
+    """The lines of its log."""
+
+    def seconds_of(self, event: str) -> float:
+        """What the log says about the duration of a stage."""
+        return float(next(line["seconds"] for line in self.events if line["event"] == event))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +77,10 @@ class TrainerProcess:
         Raises:
             TrainerProcessError: it failed.
         """
+        return self.measure(number).revision
+
+    def measure(self, number: int) -> MeasuredTraining:
+        """As `run`, with what the training needed."""
 
         def sources(path: Path | None) -> tuple[Source, ...]:
             return () if path is None else (Source(url=f"file:///{path.name}", round=number),)
@@ -81,8 +108,19 @@ class TrainerProcess:
             Environment.CPU_LIMIT: str(self.cores),
         }
         command = [sys.executable, "-m", "ocelli_training"]
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            said = (self.folder / "termination").read_text() if (self.folder / "termination").exists() else done.stderr[-2000:]
-            raise TrainerProcessError(f"the trainer ended with exit status {done.returncode}: {said}")
-        return revision
+        started, peak = time.monotonic(), 0.0
+        log = self.folder / f"training-{number}.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=file, stderr=file)
+        # Its peak is readable as long as it runs.
+        while process.poll() is None:
+            with suppress(OSError, StopIteration):
+                peak = max(peak, memory_megabytes(process.pid, "VmHWM"))
+            time.sleep(_POLL_SECONDS)
+        seconds = time.monotonic() - started
+        text = log.read_text()
+        if process.returncode != 0:
+            said = (self.folder / "termination").read_text() if (self.folder / "termination").exists() else text[-2000:]
+            raise TrainerProcessError(f"the trainer ended with exit status {process.returncode}: {said}")
+        events = tuple(json.loads(line) for line in text.splitlines() if line.startswith("{"))
+        return MeasuredTraining(revision=revision, seconds=seconds, peak_megabytes=peak, events=events)

@@ -31,6 +31,7 @@ from tests.charts.releases import (
     CRD_CHART,
     FULL_VALUES,
     NAMESPACE,
+    PUBLIC_KEY,
     call,
     parse,
     pod_specs,
@@ -227,6 +228,11 @@ def test_private_networks_of_sources_are_denied_unless_they_are_listed(helm: Pat
     sources = {"allowedNetworks": ["10.1.0.0/16", "fd00::/8"], "deniedNetworks": ["10.1.2.0/24"]}
     variables = environment(helm, "operator", {"sources": sources})
     assert [variables[name] for name in names] == ["10.1.0.0/16,fd00::/8", "10.1.2.0/24"]
+
+
+def test_public_keys_without_a_key_to_sign_with_are_refused(helm: Path) -> None:
+    with pytest.raises(AssertionError, match=r"signing\.publicKeys needs signing\.secretName"):
+        environment(helm, "operator", {"signing": {"publicKeys": [PUBLIC_KEY]}})
 
 
 @pytest.mark.parametrize(("drain", "grace_seconds"), [(None, 30), (0, 15), (900, 915), ("2.5", 18)])
@@ -562,6 +568,7 @@ MODES: dict[str, dict[str, Any]] = {
     ".monitoring.rules": {"monitoring": {"rules": {"enabled": True}}},
     ".monitoring.runbookURL": {"monitoring": {"rules": {"enabled": True}}},
     ".monitoring.serviceMonitor": {"monitoring": {"serviceMonitor": {"enabled": True}}, **METRICS_FROM},
+    ".signing.publicKeys": {"signing": {"secretName": "ocelli-signing"}},
     ".store.bucket": {"store": {"mode": "bucket", "bucket": {"url": "s3://models"}}},
     ".store.mode": {"store": {"bucket": {"url": "s3://models"}}},
     ".test": LOG_IN,
@@ -582,6 +589,7 @@ OTHERS: dict[str, Any] = {
     ".networkPolicy.gatewayFrom": [OFFICE],
     ".networkPolicy.metricsFrom": [PROMETHEUS],
     ".operator.settings": {"OCELLI_WORKERS": "7"},
+    ".signing.publicKeys": [PUBLIC_KEY],
     ".sources.allowedNetworks": ["10.1.0.0/16"],
     ".sources.deniedNetworks": ["10.1.0.0/16"],
     ".store.embedded.accessModes": ["ReadWriteMany"],

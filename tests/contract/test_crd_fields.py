@@ -28,6 +28,8 @@ SCHEMAS = {
     api.ClassifierSpec: SPEC,
     api.ExampleClass: CLASS,
     api.Source: CLASS["properties"]["examples"]["items"],
+    api.SecretReference: CLASS["properties"]["examples"]["items"]["properties"]["secretRef"],
+    api.Correction: SPEC["properties"]["corrections"]["items"],
     api.ModelRecipe: SPEC["properties"]["model"],
     api.Evaluation: SPEC["properties"]["evaluation"],
     api.Promotion: SPEC["properties"]["promotion"],
@@ -42,6 +44,7 @@ SCHEMAS = {
     api.ClassifierStatus: STATUS,
     api.Progress: STATUS["properties"]["progress"],
     api.HistoryEntry: STATUS["properties"]["history"]["items"],
+    api.ObservedSources: STATUS["properties"]["observedSources"],
     api.AccuracyInterval: STATUS["properties"]["accuracyInterval"],
     api.RevisionComparison: COMPARISON,
     api.AccuracyDrop: COMPARISON["properties"]["accuracyDrop"],
@@ -53,6 +56,10 @@ def json_name(field: str) -> str:
     words = field.split("_")
     rest = (ACRONYMS.get(word.capitalize(), word.capitalize()) for word in words[1:])
     return words[0] + "".join(rest)
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("key") or json_name(field.name))
 
 
 def every_schema(schema: dict[str, Any], path: str) -> list[tuple[str, dict[str, Any]]]:
@@ -70,7 +77,7 @@ EVERY_SCHEMA = every_schema(SPEC, "spec") + every_schema(STATUS, "status")
 
 @pytest.mark.parametrize("cls", SCHEMAS, ids=lambda cls: cls.__name__)
 def test_the_fields_are_the_same(cls: type) -> None:
-    assert {json_name(field.name) for field in dataclasses.fields(cls)} == set(SCHEMAS[cls]["properties"])
+    assert {key_of(field) for field in dataclasses.fields(cls)} == set(SCHEMAS[cls]["properties"])
 
 
 @pytest.mark.parametrize(
@@ -80,16 +87,25 @@ def test_the_defaults_are_the_same(cls: type) -> None:
     for field in dataclasses.fields(cls):
         plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
         expected = field.default if plain else None
-        schema = SCHEMAS[cls]["properties"][json_name(field.name)]
+        schema = SCHEMAS[cls]["properties"][key_of(field)]
         actual = None if schema.get("default") == {} else schema.get("default")
         assert actual == expected, field.name
 
 
 def test_a_field_without_a_default_in_the_dataclass_is_required() -> None:
-    stored = (api.Progress, api.HistoryEntry, api.AccuracyInterval, api.RevisionComparison, api.AccuracyDrop)
+    stored = (
+        api.Correction,
+        api.SecretReference,
+        api.ObservedSources,
+        api.Progress,
+        api.HistoryEntry,
+        api.AccuracyInterval,
+        api.RevisionComparison,
+        api.AccuracyDrop,
+    )
     for cls in (api.ClassifierSpec, api.ExampleClass, *stored):
         required = {
-            json_name(field.name)
+            key_of(field)
             for field in dataclasses.fields(cls)
             if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.cluster
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 DIGEST = "a" * 64
+UNPOLLED = "pollInterval cannot poll a source with a secretRef, in a bucket or in a file"
 
 
 def make_class(name: str = "cat", **source: Any) -> dict[str, Any]:
@@ -103,6 +105,26 @@ ACCEPTED = {
         classes=[make_class("é" * 120 + str(number)) for number in range(500)],
         evaluation={"classes": [make_class("é" * 120 + str(499 - number)) for number in range(500)]},
     ),
+    "buckets with a Secret": make_classifier(
+        classes=[make_class("a", url="s3://training/a/", secretRef={"name": "s3-read"}), make_class("b", url="az://b/c.zip")],
+        negativeExamples=[{"url": "gs://training/none.csv", "secretRef": {"name": "gs.read"}}],
+    ),
+    "polls": make_classifier(pollInterval="5m", evaluation={"classes": [make_class("dog")]}),
+    "polls next to pinned sources and uploads": make_classifier(
+        pollInterval="1h",
+        classes=[
+            make_class("a", url="s3://a/b.zip", secretRef={"name": "own"}, sha256=DIGEST),
+            {"name": "b", "examples": [{"upload": DIGEST}, {"url": "http://data.test/b.zip"}]},
+        ],
+    ),
+    "corrections": make_classifier(
+        corrections=[{"image": DIGEST, "class": "dog"}, {"image": "b" * 64, "class": ""}],
+    ),
+    "2,000 corrections of 500 classes": make_classifier(
+        classes=[make_class("é" * 60 + str(number)) for number in range(500)],
+        corrections=[{"image": sha256_hex(str(number).encode()), "class": "é" * 60 + "499"} for number in range(2000)],
+    ),
+    "a queue": make_classifier(training={"queueName": "gpus.team-a"}),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
 }
 
@@ -139,7 +161,7 @@ REFUSED = {
     ),
     "another scheme": (
         make_classifier(classes=[make_class("a", url="ftp://data.test/a.zip"), make_class("b")]),
-        "must start with https://, http:// or file:///",
+        "must start with https://, http://, s3://, gs://, az:// or file:///",
     ),
     "a short digest": (
         make_classifier(classes=[make_class("a", url="https://data.test/a", sha256="ab"), make_class("b")]),
@@ -222,6 +244,9 @@ REFUSED = {
         make_classifier(training={"runtimeClassName": "x" * 254}),
         "may not be more than 253",
     ),
+    "a queue name with capitals": (make_classifier(training={"queueName": "GPUs"}), "spec.training.queueName"),
+    "a queue name that ends in a dot": (make_classifier(training={"queueName": "gpus."}), "spec.training.queueName"),
+    "a queue name longer than a label's value": (make_classifier(training={"queueName": "q" * 64}), "spec.training.queueName"),
     "an unknown field": (make_classifier(training={"workers": 2}), "unknown field"),
     "an invalid quantity": (
         make_classifier(serving={"resources": {"limits": {"memory": "4 gigs"}}}),
@@ -247,6 +272,58 @@ REFUSED = {
     ),
     "a test set with a class twice": (
         make_classifier(evaluation={"classes": [make_class("cat"), make_class("cat")]}),
+        "Duplicate value",
+    ),
+    "a Secret of a file": (
+        make_classifier(classes=[make_class("a", url="file:///a.zip", secretRef={"name": "own"}), make_class("b")]),
+        "secretRef belongs to a url that is not a file URL",
+    ),
+    "a Secret of an upload": (
+        make_classifier(classes=[make_class("a", upload=DIGEST, secretRef={"name": "own"}), make_class("b")]),
+        "secretRef belongs to a url that is not a file URL",
+    ),
+    "a Secret of another namespace": (
+        make_classifier(classes=[make_class("a", url="s3://a/b", secretRef={"name": "team-b/own"}), make_class("b")]),
+        "should match",
+    ),
+    "polls each minute": (make_classifier(pollInterval="1m"), "should match"),
+    "polls by a number": (make_classifier(pollInterval=3600), "must be of type string"),
+    "polls of a class that needs a Secret": (
+        make_classifier(
+            pollInterval="1h", classes=[make_class("a", url="https://a.test/a", secretRef={"name": "own"}), make_class("b")]
+        ),
+        UNPOLLED,
+    ),
+    "polls of a bucket": (
+        make_classifier(pollInterval="1h", classes=[make_class("a"), make_class("b", url="s3://a/b.zip")]),
+        UNPOLLED,
+    ),
+    "polls of negative examples that need a Secret": (
+        make_classifier(pollInterval="1h", negativeExamples=[{"url": "https://data.test/n.zip", "secretRef": {"name": "own"}}]),
+        UNPOLLED,
+    ),
+    "polls of a test set in a file": (
+        make_classifier(pollInterval="1h", evaluation={"classes": [make_class("dog", url="file:///dog.zip")]}),
+        UNPOLLED,
+    ),
+    "polls of pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), pollInterval="1h"),
+        "a pretrained classifier is not polled",
+    ),
+    "corrections of pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), corrections=[{"image": DIGEST, "class": ""}]),
+        "a pretrained classifier learns nothing, so it takes no corrections",
+    ),
+    "a correction to an unknown class": (
+        make_classifier(corrections=[{"image": DIGEST, "class": "cow"}]),
+        "corrections names a class that is not in classes",
+    ),
+    "a correction with a low digest to an unknown class": (
+        make_classifier(corrections=[{"image": "7" * 64, "class": "cow"}]),
+        "corrections names a class that is not in classes",
+    ),
+    "two corrections of one image": (
+        make_classifier(corrections=[{"image": DIGEST, "class": "cat"}, {"image": DIGEST, "class": "dog"}]),
         "Duplicate value",
     ),
     "an empty test set": (make_classifier(evaluation={"classes": []}), "should have at least 1 items"),

@@ -141,7 +141,7 @@ async def install(folder: Path, name: str, weights: str | None = None) -> Instal
 
 
 async def export(backbone: Installed, heads: Heads) -> Exported:
-    exports = await build_exports(backbone.store, backbone.metadata, heads, CLASS_NAMES, description="a test")
+    exports = await build_exports(backbone.store, backbone.metadata, heads, CLASS_NAMES)
 
     async def whole(export: ExportFormat) -> bytes | None:
         if export not in exports.parts:

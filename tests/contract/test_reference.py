@@ -28,6 +28,12 @@ def test_the_page_is_what_make_reference_writes(page: str) -> None:
     assert (FOLDER / page).read_text() == GENERATOR.PAGES[page](), "run `make reference`"
 
 
+def test_every_failure_has_a_sentence_and_a_remedy() -> None:
+    failures = GENERATOR.find_failures()
+    assert set(failures) == set(GENERATOR.member_docstrings(GENERATOR.REASONS["Stalled"]))
+    assert [reason for reason, texts in failures.items() if not all(texts)] == []
+
+
 @pytest.mark.parametrize("condition", sorted(GENERATOR.REASONS))
 def test_every_reason_is_documented(condition: str) -> None:
     texts = GENERATOR.member_docstrings(GENERATOR.REASONS[condition])

@@ -72,6 +72,8 @@ CALLS: dict[str, Callable[[V3Client, str], httpx.Response]] = {
     "delete": lambda client, identity: client.delete(identity),
     "core_ml_model": lambda client, identity: client.http.get(f"/v3/classifiers/{identity}/core_ml_model"),
     "onnx_model": lambda client, identity: client.http.get(f"/v3/classifiers/{identity}/onnx_model"),
+    "report": lambda client, identity: client.http.get(f"/v3/classifiers/{identity}/report"),
+    "bom": lambda client, identity: client.http.get(f"/v3/classifiers/{identity}/bom"),
     "classify": lambda client, identity: client.classify(("a.png", png()), classifier_ids=identity),
     "classify by GET": lambda client, identity: client.http.get(
         "/v3/classify", params={**VERSION, "url": "http://example.org/", "classifier_ids": identity}

@@ -14,10 +14,17 @@ import pytest
 
 from ocelli_api.classifier import CLASSIFIER_ID_LABEL, parse_classifier
 from ocelli_api.documents import build_document
-from ocelli_api.export import ExportFormat, ExportPart, PartPlace
+from ocelli_api.export import ExportFormat, ExportPart, PartPlace, build_core_ml_description
 from ocelli_api.names import build_object_name
 from ocelli_api.revision import spec_revision
-from ocelli_storage.layout import ARTIFACT_METADATA, ClassifierLocation, backbone_key
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    BILL_OF_MATERIALS,
+    CHECK_PAGE,
+    REPORT_PAGE,
+    ClassifierLocation,
+    backbone_key,
+)
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.raw_http import head
 from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage, wait_for
@@ -30,6 +37,12 @@ STORK = [("stork_positive_examples", ("stork.zip", examples(31)))]
 
 def part(place: PartPlace, file: str, data: bytes) -> ExportPart:
     return ExportPart(place=place, file=file, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def described(stage: Stage, identity: str, own: bytes) -> bytes:
+    """The Core ML file of a classifier."""
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    return BODY + own + build_core_ml_description(f"{identity}, revision {revision}, made with Ocelli")
 
 
 def store_exports(stage: Stage, identity: str, formats: Mapping[ExportFormat, bytes]) -> None:
@@ -51,11 +64,11 @@ BOTH = {ExportFormat.CORE_ML: b" and a head", ExportFormat.ONNX: b" and another 
 
 
 @pytest.mark.contract_row("B6", "0.1/GET /v3/classifiers/{classifier_id}/core_ml_model")
-def test_core_ml_model_is_the_concatenation_of_its_parts(stage: Stage, client: V3Client) -> None:
+def test_core_ml_model_is_its_parts_with_a_description(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mlmodel")
     store_exports(stage, identity, BOTH)
     response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model", headers={"Accept": "*/*"})
-    assert (response.status_code, response.content) == (200, BODY + b" and a head")
+    assert (response.status_code, response.content) == (200, described(stage, identity, b" and a head"))
     assert response.headers["content-type"] == "application/octet-stream"
     assert response.headers["content-disposition"] == f'attachment; filename="{identity}.mlmodel"'
     assert int(response.headers["content-length"]) == len(response.content)
@@ -67,6 +80,56 @@ def test_onnx_model_is_an_addition_of_ours(stage: Stage, client: V3Client) -> No
     response = client.http.get(f"/v3/classifiers/{identity}/onnx_model")
     assert (response.status_code, response.content) == (200, BODY + b" and another head")
     assert response.headers["content-disposition"] == f'attachment; filename="{identity}.onnx"'
+
+
+def test_the_bill_of_materials_of_the_served_revision_is_an_addition_of_ours(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("bom")
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    stage.run(stage.objects.put(location.artifact_key(revision, BILL_OF_MATERIALS), b'{"bomFormat": "CycloneDX"}'))
+    response = client.http.get(f"/v3/classifiers/{identity}/bom")
+    assert (response.status_code, response.content) == (200, b'{"bomFormat": "CycloneDX"}')
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.cdx.json"'
+
+
+def test_a_revision_of_an_earlier_release_has_no_bill_of_materials_and_says_so(client: V3Client) -> None:
+    identity = client.ready("nobom")
+    words = "has no bill of materials, because an earlier release trained it; retrain the classifier"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/bom"), 404, "not_found", words)
+
+
+def store_page(stage: Stage, key: str, text: str) -> None:
+    stage.run(stage.objects.put(key, text.encode()))
+
+
+def test_the_report_of_a_classifier_that_serves_is_that_of_its_training(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("report")
+    revision = spec_revision(parse_classifier(stage.classifier(identity)).spec)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    store_page(stage, location.artifact_key(revision, REPORT_PAGE), "<p>trained</p>")
+    response = client.http.get(f"/v3/classifiers/{identity}/report")
+    assert (response.status_code, response.text) == (200, "<p>trained</p>")
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == f'attachment; filename="{identity}.html"'
+
+
+@pytest.mark.parametrize("field", ["trainingRevision", "failedRevision"])
+def test_the_report_of_a_newer_check_comes_first(stage: Stage, client: V3Client, field: str) -> None:
+    identity = client.ready("checked")
+    manifest = stage.classifier(identity)
+    served = manifest["status"]["servedRevision"]
+    manifest["status"].update({field: "f" * 10, "attempt": 7})
+    stage.put_classifier(manifest)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    store_page(stage, location.artifact_key(served, REPORT_PAGE), "<p>trained</p>")
+    store_page(stage, location.training_key("f" * 10, 7, CHECK_PAGE), "<p>checked</p>")
+    assert client.http.get(f"/v3/classifiers/{identity}/report").text == "<p>checked</p>"
+
+
+def test_a_classifier_without_a_report_says_so(client: V3Client) -> None:
+    identity = client.created("noreport")
+    words = "has no report: its images were not checked"
+    assert_error(client.http.get(f"/v3/classifiers/{identity}/report"), 404, "not_found", words)
 
 
 @pytest.mark.contract_row("A1/core_ml_enabled")
@@ -97,9 +160,10 @@ def test_classifier_from_published_weights_never_promises_a_core_ml_model(stage:
 def test_while_retraining_it_is_the_old_definition(stage: Stage, client: V3Client) -> None:
     identity = client.ready("retraining")
     store_exports(stage, identity, BOTH)
+    served = described(stage, identity, b" and a head")
     client.retrain(identity, STORK)
     response = client.http.get(f"/v3/classifiers/{identity}/core_ml_model")
-    assert response.content == BODY + b" and a head"
+    assert response.content == served
 
 
 @pytest.mark.contract_row("B6")
@@ -147,7 +211,8 @@ def test_head_request_returns_the_size(stage: Stage, client: V3Client) -> None:
     identity = client.ready("head")
     store_exports(stage, identity, BOTH)
     response = client.http.head(f"/v3/classifiers/{identity}/core_ml_model")
-    assert (response.content, int(response.headers["content-length"])) == (b"", len(BODY) + len(b" and a head"))
+    size_bytes = len(described(stage, identity, b" and a head"))
+    assert (response.content, int(response.headers["content-length"])) == (b"", size_bytes)
 
 
 # Downloads whose clients do not read

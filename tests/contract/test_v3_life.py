@@ -110,6 +110,23 @@ def test_revision_of_an_earlier_release_shows_no_accuracy(stage: Stage, client: 
     assert shown_figures(client.get(classifier_id).json()) == {}
 
 
+@pytest.mark.contract_row("A1/progress")
+def test_running_training_shows_what_is_known_of_its_progress(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    assert "progress" not in client.get(classifier_id).json()
+    manifest = stage.classifier(classifier_id)
+    progress = {"percent": 40, "stage": "Extracting", "images": 64, "imagesTotal": 500, "device": "OpenVINO CPU float32"}
+    status = manifest.get("status") or {"classifierID": classifier_id}
+    stage.put_classifier({**manifest, "status": {**status, "progress": progress}})
+    assert client.get(classifier_id).json()["progress"] == {
+        "stage": "extracting",
+        "percent": 40,
+        "images": 64,
+        "images_total": 500,
+        "device": "OpenVINO CPU float32",
+    }
+
+
 @pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
 def test_details_are_those_of_create(client: V3Client) -> None:
     created = client.create("equal").json()
@@ -343,6 +360,16 @@ def test_retrain_keeps_the_test_set_and_the_gates(stage: Stage, client: V3Client
     spec = stage.classifier(classifier_id)["spec"]
     assert spec["evaluation"]["classes"] == tested
     assert spec["promotion"]["maxAccuracyDrop"] == "0.02"
+
+
+def test_retrain_keeps_corrections(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    manifest = stage.classifier(classifier_id)
+    manifest["spec"]["corrections"] = [{"image": "d" * 64, "class": "owl"}]
+    stage.put_classifier(manifest)
+    stage.finish_training(classifier_id)
+    assert client.retrain(classifier_id, STORK).status_code == 200
+    assert stage.classifier(classifier_id)["spec"]["corrections"] == [{"image": "d" * 64, "class": "owl"}]
 
 
 def test_retrain_that_a_gate_refused_shows_the_figures_and_the_served_classes(stage: Stage, client: V3Client) -> None:

@@ -309,6 +309,15 @@ ROWS: dict[str, list[Case]] = {
             )
         },
     ),
+    "C2/suspend is neither true nor false": refused(
+        400,
+        "parameter_error",
+        {
+            "create": create(("suspend", (None, b"1")), *TWO_SETS),  # type: ignore[arg-type]
+            "retrain": retrain(lambda scene: scene.ready, ("suspend", (None, b"yes")), positive("owl")),  # type: ignore[arg-type]
+        },
+        words='"suspend"',
+    ),
     "C2/class name empty, too long, or with a forbidden character": refused(
         400,
         "parameter_error",

@@ -13,8 +13,9 @@ from ocelli_api.names import build_object_name, customer_key
 from ocelli_cluster.client import ApiError
 from ocelli_cluster.resources import CLASSIFIERS
 from ocelli_storage.documents import LIMITS_BYTES
-from ocelli_storage.layout import ClassifierLocation
+from ocelli_storage.layout import CHECK_PAGE, DEFINITION, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import StoredObject
+from ocelli_storage.thumbnails import build_thumbnail
 from tests.gateway_harness.images import examples
 from tests.gateway_harness.stage import NAMESPACE, GatewayInstance, Stage
 from tests.gateway_harness.v3_client import TWO_SETS, VERSION, V3Client, assert_error, connect
@@ -148,18 +149,47 @@ def test_images_of_the_customer_are_deleted_from_object_store_and_definitions(st
     assert {bool(source.get("erased")) for source in stored if source.get("customer")} == {True}
 
 
-def test_judged_scores_of_the_customers_images_are_deleted(stage: Stage, client: V3Client) -> None:
+def test_what_was_computed_of_the_customers_images_is_deleted(stage: Stage, client: V3Client) -> None:
     identity = client.ready("mixed")
     retrain_for_customer(client, identity)
     stage.finish_training(identity)
     location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
-    kept = [location.judged_key("0" * 10, customer) for customer in (None, customer_key("another"))]
-    erased = [location.judged_key(revision, customer_key(CUSTOMER)) for revision in ("0" * 10, "1" * 10)]
+    kept = [location.image_data_key("0" * 10, customer, "features.bin") for customer in (None, customer_key("another"))]
+    erased = [location.image_data_key(revision, customer_key(CUSTOMER), "features.bin") for revision in ("0" * 10, "1" * 10)]
     for key in (*kept, *erased):
         (stage.store_folder / key).parent.mkdir(parents=True, exist_ok=True)
         (stage.store_folder / key).write_bytes(b"scores")
     delete_user_data(client)
     assert [key for key in (*kept, *erased) if (stage.store_folder / key).exists()] == kept
+
+
+def test_checked_images_and_thumbnails_of_the_customer_are_deleted(stage: Stage, client: V3Client) -> None:
+    identity = client.ready("mixed")
+    retrain_for_customer(client, identity)
+    stage.finish_training(identity)
+    location = ClassifierLocation(namespace=NAMESPACE, classifier_id=identity)
+    customer, other = customer_key(CUSTOMER), customer_key("another")
+    definition = json.dumps({"classes": [{"name": "stork", "examples": [{"upload": "a" * 64, "customer": customer}]}]})
+    mine, others = build_thumbnail(b"of the customer", customer), build_thumbnail(b"of another", other)
+    page = f"<h1>x</h1>\n{mine}\n{others}\n"
+    pages = [location.training_key("0" * 10, 3, CHECK_PAGE), location.artifact_key("0" * 10, REPORT_PAGE)]
+    erased, kept = (location.checked_key("0" * 10, 3, owner, "pixels.bin") for owner in (customer, other))
+    documents = {
+        location.training_key("0" * 10, 3, DEFINITION): definition,
+        location.definition_key("0" * 10): definition,
+        **dict.fromkeys(pages, page),
+        erased: "pixels",
+        kept: "pixels",
+    }
+    for key, text in documents.items():
+        (stage.store_folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (stage.store_folder / key).write_text(text)
+    delete_user_data(client)
+    assert not (stage.store_folder / erased).exists()
+    assert (stage.store_folder / kept).exists()
+    for key in pages:
+        assert mine not in (stage.store_folder / key).read_text()
+        assert others in (stage.store_folder / key).read_text()
 
 
 def test_test_images_of_the_customer_are_erased_like_examples(stage: Stage, client: V3Client) -> None:

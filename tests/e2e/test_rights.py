@@ -140,7 +140,7 @@ def live(ocelli: Ocelli, client: httpx.Client) -> None:
 
 def be_in_the_way(ocelli: Ocelli, name: str) -> None:
     """A Job of another owner has the name of the first training Job, until the operator has reported it."""
-    revision = current_revision(parse_classifier(ocelli.get("classifier", name)).spec)
+    revision = current_revision(parse_classifier(ocelli.get("classifier", name)))
     job = job_name(name, revision, 1)
     ocelli.kubectl("create", "job", job, f"--image={store_image()}", "--", "true")
     scale_operator(ocelli, 1)

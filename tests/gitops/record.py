@@ -209,6 +209,24 @@ def record_gates(recorder: Recorder) -> None:
     recorder.record("approved", "gated", has("Ready", "Served"))
 
 
+def record_checks(recorder: Recorder) -> None:
+    """Checks without a training."""
+    scene = recorder.scene
+    scene.apply(scene.build("unhurried", suspend=True))
+    recorder.record("checking-data", "unhurried", has("Trained", "CheckingData"))
+    recorder.record("suspended", "unhurried", has("Ready", "Suspended"))
+    scene.apply(scene.build("careless", second="few", suspend=True))
+    recorder.record("suspended-with-bad-data", "careless", has("Stalled", "InvalidData"))
+
+
+def record_fine_tuning(recorder: Recorder) -> None:
+    """A network that is trained, and is no better than the linear heads."""
+    scene, recipe = recorder.scene, {"strategy": "FineTune", "epochs": 1, "learningRate": 1e-6, "batchSize": 8}
+    scene.apply(scene.build("tuned", model=recipe))
+    recorder.record("fine-tuning", "tuned", lambda item: "fineTuning" in item.get("status", {}).get("progress", {}))
+    recorder.record("not-improved", "tuned", has("Ready", "Served"))
+
+
 def record_loss(recorder: Recorder) -> None:
     """A served artifact is removed from the store and restored."""
     scene = recorder.scene
@@ -231,6 +249,7 @@ def record_ends(recorder: Recorder) -> None:
         "training-over-quota", "no-room", lambda item: "exceeded quota" in find_condition(item, "Trained").get("message", "")
     )
     scene.kubectl("delete", "quota", "none")
+    record_queued(recorder)
     recorder.stop_operator()
     scene.patch('{"spec": {"serving": {"replicas": 3}}}', "pretrained")
     recorder.record("edited-unseen", "pretrained", unseen)
@@ -241,6 +260,12 @@ def record_ends(recorder: Recorder) -> None:
     recorder.start_operator(OCELLI_ROLLOUT_DEADLINE_SECONDS="6")
     scene.apply(scene.build("too-late", serving={"nodeSelector": {"no": "such-node"}}))
     recorder.record("rollout-failed", "too-late", has("Stalled", "RolloutFailed"))
+
+
+def record_queued(recorder: Recorder) -> None:
+    """A training Job for a queue, in a cluster where Kueue has not admitted it."""
+    recorder.scene.apply(recorder.scene.build("queued", training={"queueName": "trainings"}))
+    recorder.record("training-queued", "queued", lambda item: "of Kueue" in find_condition(item, "Trained").get("message", ""))
 
 
 def build_pretrained(name: str, weights: str) -> Manifest:
@@ -291,7 +316,15 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_gates, record_loss, record_ends):
+        for part in (
+            record_first_life,
+            record_changes,
+            record_gates,
+            record_checks,
+            record_fine_tuning,
+            record_loss,
+            record_ends,
+        ):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

@@ -43,7 +43,8 @@ class Expected:
 READY = Expected(argo=Argo.HEALTHY, kstatus=Kstatus.CURRENT)
 WAITS = Expected(argo=Argo.PROGRESSING, kstatus=Kstatus.IN_PROGRESS)
 FAILED = Expected(argo=Argo.DEGRADED, kstatus=Kstatus.FAILED)
-APPROVAL = Expected(argo=Argo.SUSPENDED, kstatus=Kstatus.IN_PROGRESS)
+PERSON = Expected(argo=Argo.SUSPENDED, kstatus=Kstatus.IN_PROGRESS)
+"""Nothing has failed, and nothing happens until a person acts."""
 GOES = Expected(argo=Argo.PROGRESSING, kstatus=Kstatus.TERMINATING)
 
 STATES = {
@@ -56,6 +57,7 @@ STATES = {
     "training": WAITS,
     "training-unschedulable": WAITS,
     "training-over-quota": WAITS,
+    "training-queued": WAITS,
     "rolling-out": WAITS,
     "rollout-unschedulable": WAITS,
     "ready": READY,
@@ -82,8 +84,15 @@ STATES = {
     "below-minimum": FAILED,
     "regressed": FAILED,
     "not-comparable": FAILED,
-    "awaiting-approval": APPROVAL,
+    "awaiting-approval": PERSON,
     "approved": READY,
+    # Checks without a training.
+    "checking-data": WAITS,
+    "suspended": PERSON,
+    "suspended-with-bad-data": FAILED,
+    # Fine-tuning.
+    "fine-tuning": WAITS,
+    "not-improved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -25,7 +25,7 @@ from ocelli_api.export import ArtifactSummary, ExportFormat, ExportPart, PartPla
 from ocelli_api.lifecycle import lifecycle
 from ocelli_api.outcome import Outcome, ProgressReport, parse_termination_message
 from ocelli_api.prediction import ClassScore, Prediction
-from ocelli_api.revision import current_revision, definition, spec_revision, training_hash
+from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_model.artifact import Artifact
 from ocelli_model.backbone import BackboneMetadata, NetworkKind, Precision, Weights
 from ocelli_model.heads import Heads
@@ -195,6 +195,17 @@ STATUSES: dict[str, Document] = {
     "empty": {},
     "unseen": {"observedGeneration": -1},
     "full": FULL_STATUS,
+    "measured progress": {
+        "observedGeneration": 1,
+        "progress": {
+            "percent": 40,
+            "stage": "Extracting",
+            "images": 64,
+            "imagesTotal": 500,
+            "device": "OpenVINO CPU float32",
+            "accuracy": "0.934",
+        },
+    },
     "progress without an estimate": {"observedGeneration": 1, "progress": {"percent": 0, "stage": "Reading"}},
     "later release": {
         **LATER,
@@ -256,8 +267,16 @@ FULL_PROGRESS: Document = {
     "dataValid": True,
     "estimatedCompletion": "2026-01-02T03:05:00Z",
 }
+MEASURED_PROGRESS: Document = {
+    **FULL_PROGRESS,
+    "images": 64,
+    "imagesTotal": 500,
+    "device": "OpenVINO CPU float32",
+    "accuracy": 0.934,
+}
 PROGRESS: dict[str, Document] = {
     "full": FULL_PROGRESS,
+    "measured": MEASURED_PROGRESS,
     "later release": {**FULL_PROGRESS, **LATER},
     **{f"without {name}": {key: value for key, value in FULL_PROGRESS.items() if key != name} for name in FULL_PROGRESS},
     **{
@@ -313,7 +332,7 @@ def describe_spec(document: Document) -> Document:
     assert definition(parse_spec(definition(spec))) == definition(spec)
     return {
         "revision": spec_revision(spec),
-        "current": current_revision(spec),
+        "current": spec.pinned_revision or spec_revision(spec),
         "training": training_hash(spec.training),
         "definition": definition(spec),
     }
@@ -499,8 +518,8 @@ def record_artifacts() -> Document:
         ),
         ExportFormat.ONNX: (),
     }
+    named: Document = {"classifier_id": "dogs_19"}
     common: Document = {
-        "classifier_id": "dogs_19",
         "revision": "0123456789",
         "class_names": ("beagle", "husky"),
         "backbone_name": "EfficientNetLite0",
@@ -508,12 +527,24 @@ def record_artifacts() -> Document:
         "metrics": {"accuracy": 0.934, "classes": []},
         "library_versions": {"ocelli": "0.1.0", "numpy": "2.4.0"},
     }
+    trained: Document = {
+        "heads": heads,
+        "precision": Precision.FLOAT32,
+        "preprocessing": squash,
+        "exports": exports,
+    }
+    imported: Document = {
+        "heads": outputs,
+        "precision": Precision.FLOAT32,
+        "preprocessing": crop,
+        "backbone_place": PartPlace.ARTIFACT,
+    }
     artifacts = {
-        "heads": Artifact(**common, heads=heads, precision=Precision.FLOAT32, preprocessing=squash, exports=exports),
-        "outputs": Artifact(
-            **common, heads=outputs, precision=Precision.FLOAT32, preprocessing=crop, backbone_place=PartPlace.ARTIFACT
-        ),
-        "format 1": Artifact(**common, heads=heads, precision=None, preprocessing=squash),
+        "heads": Artifact(**common, **trained),
+        "outputs": Artifact(**common, **imported),
+        "format 2 heads": Artifact(**common, **named, **trained),
+        "format 2 outputs": Artifact(**common, **named, **imported),
+        "format 1": Artifact(**common, **named, heads=heads, precision=None, preprocessing=squash),
     }
     backbones = {
         "full": BackboneMetadata(

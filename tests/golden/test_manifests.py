@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ocelli_api.classifier import Accelerator, Classifier, Manifest, parse_classifier
+from ocelli_api.pods import TrainingStep
 from ocelli_api.settings import load_settings
 from ocelli_operator.manifests.autoscaler import build_autoscaler
 from ocelli_operator.manifests.disruption_budget import build_disruption_budget
@@ -88,10 +89,39 @@ def build_placed_job() -> Manifest:
     return build_training_job(make_owner(training=training), FULL_SETTINGS, Attempt(revision=REVISION, number=7))
 
 
+def build_queued_job() -> Manifest:
+    attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
+    return build_training_job(make_owner(training={"queueName": "gpus"}), GPU, attempt)
+
+
 def build_gpu_job() -> Manifest:
     """`Auto` that chose a GPU."""
     attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
     return build_training_job(make_owner(training={"tolerations": PLACED["tolerations"]}), GPU, attempt)
+
+
+def build_check_job() -> Manifest:
+    """The check before a training on GPUs, without any."""
+    limits = {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "2"}
+    attempt = Attempt(revision=REVISION, number=1, step=TrainingStep.CHECK)
+    return build_training_job(make_owner(training={"resources": {"limits": limits}}), GPU, attempt)
+
+
+def build_job_with_secrets() -> Manifest:
+    """Sources with Secrets, one of them twice, and everything that an installation sets for sources."""
+    settings = load_settings(
+        ChildSettings,
+        {
+            "OCELLI_STORE_URL": "file:///store",
+            "OCELLI_SOURCES_PROXY": "http://proxy.example.com:3128",
+            "OCELLI_SOURCES_IDENTITY_BUCKETS": "s3://training,gs://pictures",
+            "OCELLI_SOURCES_CACHE": "true",
+        },
+    )
+    names = ("s3-read", "web", "s3-read")
+    examples = [{"url": f"s3://training/{number}.zip", "secretRef": {"name": name}} for number, name in enumerate(names)]
+    classes = [{"name": "beagle", "examples": examples}, {"name": "husky", "examples": []}]
+    return build_training_job(make_owner(classes=classes), settings, FIRST)
 
 
 def build_gpu_deployment() -> Manifest:
@@ -116,7 +146,10 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
         make_owner(serving=PLACED), SETTINGS, InferenceServers(revision=REVISION, replicas=3)
     ),
     "training_job_gpu": build_gpu_job,
+    "training_job_secrets": build_job_with_secrets,
+    "training_job_queued": build_queued_job,
     "inference_deployment_gpu": build_gpu_deployment,
+    "training_job_check": build_check_job,
     "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, FIRST),
     "training_job_bucket": lambda: build_training_job(make_owner(), BUCKET, FIRST),
     "inference_deployment_embedded_store": lambda: build_inference_deployment(make_owner(), EMBEDDED, ONE),

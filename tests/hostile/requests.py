@@ -536,7 +536,7 @@ def strange_id(draw: random.Random) -> Hostile:
             b"a b".replace(b" ", b"%20"),
         ]
     )
-    tail = draw.choice([b"", b"/core_ml_model", b"/onnx_model", b"/"])
+    tail = draw.choice([b"", b"/core_ml_model", b"/onnx_model", b"/bom", b"/"])
     method = "GET" if b"model" in tail else draw.choice(["GET", "DELETE"])
     return Hostile(
         kind="strange id",

@@ -111,6 +111,23 @@ def test_rest_repairs_a_classifier_whose_first_training_failed(client: httpx.Cli
     client.delete(f"/v3/classifiers/{identity}")
 
 
+def test_a_suspended_classifier_says_everything_that_is_wrong_with_its_images(client: httpx.Client, ocelli: Ocelli) -> None:
+    # The image of every file is in the later class.
+    zips = {"left": GOOD, "right": GOOD, "up": OTHER, "down": OTHER}
+    files = {f"{name}_positive_examples": data for name, data in zips.items()}
+    form = {"name": "sides", "suspend": "true"}
+    identity = client.post("/v3/classifiers", data=form, files=files).json()["classifier_id"]
+    details = wait_for_status(client, identity, "failed")
+    wanted = [
+        f'class "{name}" has 0 usable examples of 12 files: all its images are also in class "{other}"'
+        for name, other in (("left", "right"), ("up", "down"))
+    ]
+    assert (details["suspended"], [text for text in wanted if text not in details["explanation"]]) == (True, [])
+    jobs = ocelli.items("jobs", f"ocelli.dev/classifier-id={identity}")
+    assert [job["metadata"]["name"].endswith("-1-check") for job in jobs] == [True]
+    client.delete(f"/v3/classifiers/{identity}")
+
+
 def test_a_zip_with_a_corrupt_image_and_names_that_lead_out_is_used_without_harm(client: httpx.Client, ocelli: Ocelli) -> None:
     entries = {**images(12, name="../../../escaped-{}.png"), "broken.png": png(99, SIZE)[:200]}
     files = {"bad_positive_examples": build_zip(entries), "good_positive_examples": OTHER}

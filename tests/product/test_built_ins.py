@@ -142,9 +142,9 @@ def test_food_answers_with_other_weights(ocelli: Ocelli) -> None:
 def test_the_pages_command_gives_food_other_weights(ocelli: Ocelli, tmp_path: Path) -> None:
     _, other_weights, _ = bash_blocks("docs/pretrained.md", "The built-in classifiers")
     Shell(ocelli, tmp_path).run(other_weights.replace("mkdir", "mkdir -p"))
-    pretrained = get(ocelli, "food")["spec"]["pretrained"]
-    # The API server adds defaults.
-    assert pretrained.items() >= {"weights": {"url": "file:///food/"}, "otherwise": "non-food"}.items()
+    defaults = {"activation": "Softmax", "images": {}}
+    spec = get(ocelli, "food")["spec"]["pretrained"]
+    assert spec == {"weights": {"url": "file:///food/"}, "otherwise": "non-food", **defaults}
 
 
 def test_a_restart_keeps_what_the_user_changed_until_it_is_deleted(ocelli: Ocelli, state_dir: Path, tmp_path: Path) -> None:

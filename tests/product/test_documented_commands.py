@@ -45,6 +45,9 @@ def test_the_commands_of_tutorial_and_exports_work_from_create_to_delete(shell: 
     shell.wait_until_ready()
     for (download,) in (bash_blocks("docs/exports.md", "Core ML"), bash_blocks("docs/exports.md", "ONNX")):
         shell.run(download)
+    (bill_of_materials,) = bash_blocks("docs/provenance.md", "What a model was made from")
+    shell.run(bill_of_materials)
+    assert json.loads((shell.folder / "birds.cdx.json").read_text())["bomFormat"] == "CycloneDX"
     shell.run(marker + rest)
     assert all((shell.folder / name).stat().st_size > 0 for name in ("digits.mlmodel", "birds.mlmodel", "birds.onnx"))
 

@@ -40,8 +40,10 @@ end
 if is_true("Ready") then
   return { status = "Healthy", message = message }
 end
-if conditions.Ready ~= nil and conditions.Ready.reason == "AwaitingApproval" then
-  -- Like a paused rollout: nothing has failed, and nothing happens until a person approves the revision.
+local reason = conditions.Ready ~= nil and conditions.Ready.reason
+if reason == "AwaitingApproval" or reason == "Suspended" then
+  -- Like a paused rollout: nothing has failed, and nothing happens until a person approves the revision, or sets spec.suspend
+  -- to false.
   return { status = "Suspended", message = message }
 end
 return { status = "Progressing", message = message }

@@ -50,6 +50,8 @@ class InferenceServers:
     replicas: int
     accelerator: Accelerator = Accelerator.CPU
     """Not `Auto`."""
+    artifact_digest: str = ""
+    """Digest that the revision's artifact must have; empty: it is not known."""
 
 
 def build_inference_deployment(owner: ChildOwner, settings: ChildSettings, servers: InferenceServers) -> Manifest:
@@ -106,7 +108,10 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, servers: Infere
     image = settings.inference_gpu_image if servers.accelerator is Accelerator.GPU else settings.inference_image
     resources = serving.resources or settings.inference_resources
     # Without whether `Auto` or the user chose it: a change of only that would replace the servers.
-    own: dict[str, str] = {Environment.ACCELERATOR: str(servers.accelerator)}
+    own: dict[str, str] = {
+        Environment.ACCELERATOR: str(servers.accelerator),
+        Environment.ARTIFACT_DIGEST: servers.artifact_digest,
+    }
     return {
         **build_program(INFERENCE_CONTAINER, "ocelli_inference", image, settings),
         "env": [

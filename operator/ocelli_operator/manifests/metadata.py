@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ocelli_api.canonical_json import canonical_bytes, sha256_hex
 from ocelli_api.classifier import API_VERSION, CLASSIFIER_ID_LABEL, GROUP, KIND, Classifier, Manifest
-from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component
+from ocelli_api.pods import CLASSIFIER_LABEL, COMPONENT_LABEL, INFERENCE_PORT, REVISION_LABEL, Component, TrainingStep
 
 FIELD_MANAGER = "ocelli-operator"
 MANAGED_BY = "ocelli-operator"
@@ -27,6 +27,8 @@ SERVING_HASH_ANNOTATION = f"{GROUP}/serving-hash"
 have changed what is desired."""
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Kueue's label on a Job: the LocalQueue that it waits in."""
 JOB_NAME_LIMIT = 63
 """The Pods of a Job carry its name as the value of a label."""
 
@@ -47,13 +49,13 @@ class ChildOwner:
         return self.classifier.name
 
 
-def job_name(classifier_name: str, revision: str, attempt: int) -> str:
-    """Jobs are immutable: each revision and attempt needs a name of its own.
+def job_name(classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN) -> str:
+    """Jobs are immutable: each revision, attempt and step needs a name of its own.
 
     Attempts are counted as long as a Classifier lives. If number and name together get too long, a digest replaces the end of
     the name.
     """
-    suffix = f"-{revision}-{attempt}"
+    suffix = f"-{revision}-{attempt}" + ("-check" if step is TrainingStep.CHECK else "")
     if len(classifier_name) + len(suffix) > JOB_NAME_LIMIT:
         digest = sha256_hex(classifier_name.encode())[:10]
         classifier_name = f"{classifier_name[: JOB_NAME_LIMIT - len(suffix) - len(digest) - 1]}-{digest}"

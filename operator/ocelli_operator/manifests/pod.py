@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ocelli_api.classifier import Accelerator, Manifest
-from ocelli_api.pods import STORE_TOKEN_FILE, Environment
+from ocelli_api.pods import SIGNING_SECRET_KEY, STORE_TOKEN_FILE, Environment
 from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.placement import Placement
 from ocelli_operator.settings import ChildSettings, GpuSettings, Resources
@@ -89,6 +89,7 @@ def build_environment(owner: ChildOwner, settings: ChildSettings, revision: str,
         Environment.CLASSIFIER_ID: owner.classifier_id,
         Environment.REVISION: revision,
         **own,
+        Environment.SIGNING_PUBLIC_KEYS: ",".join(map(str, settings.signing_public_keys)),
         Environment.TERMINATION_MESSAGE_PATH: TERMINATION_MESSAGE_PATH,
         Environment.LOG_LEVEL: settings.log_level,
         # Libraries write caches and temporary files to these, and the root file system is read-only.
@@ -110,9 +111,26 @@ def build_resources(resources: Resources, gpu: GpuSettings, accelerator: Acceler
     return built
 
 
+def without_gpus(resources: Resources, gpu: GpuSettings) -> Resources:
+    """The same requests and limits without GPUs."""
+    return {
+        kind: {name: amount for name, amount in quantities.items() if not gpu.is_gpu(name)}
+        for kind, quantities in resources.items()
+    }
+
+
 def build_cpu_limit() -> Manifest:
     """The variable with the number of cores that a program may use."""
     return {"name": str(Environment.CPU_LIMIT), "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu", "divisor": "1"}}}
+
+
+def build_signing_key(settings: ChildSettings) -> list[Manifest]:
+    """The variable with the key that a trainer signs artifacts with, if there is one."""
+    if not settings.signing_secret:
+        return []
+    # Not a volume: for a Secret that is missing, Kubernetes then names it in the Pod's status.
+    reference = {"name": settings.signing_secret, "key": SIGNING_SECRET_KEY}
+    return [{"name": str(Environment.SIGNING_KEY), "valueFrom": {"secretKeyRef": reference}}]
 
 
 def _is_embedded_store(settings: ChildSettings) -> bool:

@@ -16,6 +16,7 @@ from ocelli_storage.layout import backbone_key
 from ocelli_storage.object_store import ObjectStore
 
 _BODY_FILES = {ExportFormat.CORE_ML: CORE_ML_BODY_FILE, ExportFormat.ONNX: ONNX_BODY_FILE}
+_HEAD_BUILDERS = {ExportFormat.CORE_ML: build_core_ml_head, ExportFormat.ONNX: build_onnx_head}
 _HEAD_FILES = {ExportFormat.CORE_ML: "head.mlmodel", ExportFormat.ONNX: "head.onnx"}
 
 
@@ -34,7 +35,6 @@ async def build_exports(
     heads: Heads,
     class_names: Sequence[str],
     *,
-    description: str,
     own_files: Mapping[str, bytes] | None = None,
 ) -> ClassifierExports:
     """The exports of heads on a backbone, in every format for which the backbone has a part.
@@ -50,10 +50,7 @@ async def build_exports(
     for export, body_file in _BODY_FILES.items():
         if body_file not in backbone.files:
             continue
-        if export is ExportFormat.CORE_ML:
-            own = build_core_ml_head(head, class_names, description=description)
-        else:
-            own = build_onnx_head(head, class_names)
+        own = _HEAD_BUILDERS[export](head, class_names)
         body = ExportPart(
             place=PartPlace.BACKBONE,
             file=body_file,

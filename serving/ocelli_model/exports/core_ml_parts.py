@@ -65,10 +65,8 @@ def add_image_input(model: Any, preprocessing: Preprocessing) -> None:
     entry[CROP_KEY] = "centerCrop" if preprocessing.resize is ResizeMode.SHORT_SIDE_CROP else "scaleFill"
 
 
-def build_core_ml_head(head: Heads, class_names: Sequence[str], *, description: str) -> bytes:
-    """The classifier's part, from features to the scores of its classes. Programs show `description` as the model's
-    description.
-    """
+def build_core_ml_head(head: Heads, class_names: Sequence[str]) -> bytes:
+    """The classifier's part, from features to the scores of its classes."""
     model = core_ml_messages().Model()
     network = model.neuralNetworkClassifier
     layers = CoreMlLayers(network, _PREFIX)
@@ -92,7 +90,6 @@ def build_core_ml_head(head: Heads, class_names: Sequence[str], *, description: 
     probabilities.type.dictionaryType.stringKeyType.SetInParent()
     model.description.predictedFeatureName = CLASS_LABEL
     model.description.predictedProbabilitiesName = SCORES
-    model.description.metadata.shortDescription = description
     return serialized(model)
 
 

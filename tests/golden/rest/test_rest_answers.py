@@ -451,6 +451,10 @@ REQUESTS: dict[str, Request] = {
 }
 
 
+DESCRIPTION = re.compile(rb"\x12.\xa2\x06.\n.(?=[^\n]*made with Ocelli$)", re.DOTALL)
+"""What a Core ML file has in front of its description: field numbers and lengths."""
+
+
 def normalize(scene: Scene, text: str) -> str:
     text = re.sub(r"\b([A-Za-z0-9]{1,40})_(\d{2,10})\b", r"\1_N", text)
     text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME", text)
@@ -471,7 +475,7 @@ def describe(scene: Scene, name: str, answer: Answer) -> dict[str, Any]:
     shown = {name: normalize(scene, headers[name]) for name in HEADERS if name in headers}
     if int(shown.get("retry-after", "0")) > 100:
         shown["retry-after"] = "N"
-    text = normalize(scene, content.decode())
+    text = normalize(scene, DESCRIPTION.sub(b" described as ", content).decode())
     try:
         body: Any = json.loads(text)
     except ValueError:

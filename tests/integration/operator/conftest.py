@@ -12,6 +12,7 @@ import pytest
 
 from ocelli_local import SyncClusterAccess
 from ocelli_local.pytest_plugin import fresh_namespace
+from tests.go_programs import GoProgram, build_before_tests
 from tests.installed_backbone import install_backbone
 from tests.integration.operator.operator_process import OperatorProcess
 from tests.integration.operator.scene import Scene
@@ -22,6 +23,11 @@ from tests.shipped_rights import NAMESPACE_FILE, load_own_roles, load_rights
 CHECKOUT = Path(__file__).resolve().parents[3]
 SYSTEM_NAMESPACE = "ocelli-system"
 OPERATOR = "ocelli-operator"
+KUEUE = GoProgram(name="kueue", module_folder=CHECKOUT / "tests" / "kueue")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    build_before_tests(session, {"kueue_installed": KUEUE})
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,12 @@ class Scene:
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         done = self.cluster.kubectl("-n", self.namespace, *arguments, check=check)
         return done.stdout
+
+    def run(self, commands: str, **variables: str) -> None:
+        """Run the commands of a page, with `NAMESPACE` and these variables."""
+        paths = {"PATH": f"{self.cluster.kubectl_path.parent}:{os.environ['PATH']}", "KUBECONFIG": str(self.cluster.kubeconfig)}
+        environment = {**os.environ, **paths, "NAMESPACE": self.namespace, **variables}
+        subprocess.run(["bash", "-euc", commands], env=environment, check=True, timeout=60)
 
     def get(self, name: str = "colours") -> Manifest:
         found = self.cluster.get(API_VERSION, "Classifier", name, namespace=self.namespace)

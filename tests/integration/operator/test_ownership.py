@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from ocelli_api.classifier import Manifest, parse_spec
-from ocelli_api.revision import current_revision
+from ocelli_api.revision import spec_revision
 from ocelli_cluster.client import ClusterClient, ConflictError
 from ocelli_cluster.field_ownership import claim_created
 from ocelli_cluster.resources import AUTOSCALERS, DEPLOYMENTS, DISRUPTION_BUDGETS, NETWORK_POLICIES, SERVICES, Resource
@@ -34,7 +34,7 @@ def put_served(scene: Scene, **serving: Any) -> str:
     manifest = scene.build(serving=serving)
     manifest["metadata"]["labels"] = {"ocelli.dev/classifier-id": CLASSIFIER_ID}
     created = scene.apply(manifest)
-    revision = current_revision(parse_spec(created["spec"]))
+    revision = spec_revision(parse_spec(created["spec"]))
     location = ClassifierLocation(namespace=scene.namespace, classifier_id=CLASSIFIER_ID)
     path = scene.store_folder / location.artifact_key(revision, ARTIFACT_METADATA)
     path.parent.mkdir(parents=True)

@@ -9,12 +9,12 @@ import pytest
 from ocelli_api.classifier import Classifier, ClassifierSpec, ClassifierStatus, ExampleClass, HistoryEntry, Serving, Source
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, PromotedReason, StalledReason
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle
-from ocelli_api.revision import current_revision
+from ocelli_api.revision import spec_revision
 
 SPEC = ClassifierSpec(
     classes=tuple(ExampleClass(name=name, examples=(Source(upload=name[0] * 64),)) for name in ("beagle", "collie"))
 )
-CURRENT = current_revision(SPEC)
+CURRENT = spec_revision(SPEC)
 EARLIER = "0123456789"
 STALLED = Condition(type=ConditionType.STALLED, status=ConditionStatus.TRUE, reason=StalledReason.TRAINING_FAILED)
 

@@ -127,6 +127,15 @@ def test_an_estimate_that_is_not_a_time_is_left_out_of_progress() -> None:
     assert parse_fields(ProgressReport, document).estimated_completion is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("images", -1), ("images", True), ("imagesTotal", 2**31), ("device", "x" * 65), ("device", 3), ("accuracy", 1.1)],
+)
+def test_progress_that_status_cannot_show_is_left_out(name: str, value: object) -> None:
+    usable = {"stage": "Reading", "percent": 5, "dataValid": True}
+    assert parse_fields(ProgressReport, {**usable, name: value}) == parse_fields(ProgressReport, usable)
+
+
 @pytest.mark.parametrize("message", ["a\ud83d.jpg", "\udcff" * 3000])
 def test_half_of_a_surrogate_pair_in_a_message_is_replaced(message: str) -> None:
     read = parse_fields(Outcome, {**make_outcome().to_json(), "message": message})

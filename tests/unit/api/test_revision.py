@@ -9,18 +9,24 @@ import pytest
 from ocelli_api.classifier import (
     Accelerator,
     Approval,
+    Classifier,
     ClassifierSpec,
+    ClassifierStatus,
+    Correction,
     Evaluation,
     ExampleClass,
     ModelRecipe,
+    ObservedSources,
     PackagedWeightsName,
     Promotion,
+    SecretReference,
     Serving,
     Source,
     Strategy,
     Training,
     parse_spec,
 )
+from ocelli_api.polled_sources import find_polled_urls, hash_addresses, needs_poll, parse_interval
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 
 
@@ -31,6 +37,27 @@ def make_spec(*sources: Source, **changes: object) -> ClassifierSpec:
         ExampleClass(name="husky", examples=(Source(url="https://data.example.com/husky.zip", sha256="b" * 64),)),
     )
     return replace(ClassifierSpec(classes=classes), **changes)  # type: ignore[arg-type]
+
+
+def make_classifier(seen: ObservedSources | None = None, **changes: object) -> Classifier:
+    return Classifier(
+        namespace="team-a",
+        name="dogs",
+        uid="1",
+        generation=1,
+        resource_version="1",
+        created_at="",
+        deleted=False,
+        labels={},
+        annotations={},
+        spec=make_spec(**changes),
+        status=ClassifierStatus(observed_sources=seen),
+    )
+
+
+def make_seen(digest: str | None, *, addresses: str | None = None) -> ObservedSources:
+    urls = find_polled_urls(SPEC)
+    return ObservedSources(addresses=hash_addresses(urls) if addresses is None else addresses, digest=digest)
 
 
 SPEC = make_spec()
@@ -52,6 +79,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
         replace(SPEC, model=ModelRecipe(seed=1)),
         replace(SPEC, evaluation=Evaluation(holdout_fraction=0.3)),
         replace(SPEC, evaluation=Evaluation(classes=SPEC.classes)),
+        replace(SPEC, corrections=(Correction(image="d" * 64, class_name=""),)),
         replace(SPEC, retrain_nonce=1),
         make_spec(Source(url="https://data.example.com/other.zip")),
         make_spec(Source(url="https://data.example.com/beagle.zip", round=2)),
@@ -64,6 +92,7 @@ def test_a_revision_is_ten_hex_digits() -> None:
         "seed",
         "holdout",
         "test set",
+        "correction",
         "nonce of unpinned sources",
         "address",
         "round",
@@ -166,7 +195,7 @@ def test_a_definition_with_packaged_weights_parses_back_into_what_it_came_from()
 
 
 def test_a_pin_is_the_current_revision() -> None:
-    assert current_revision(replace(SPEC, pinned_revision="0123456789")) == "0123456789"
+    assert current_revision(make_classifier(pinned_revision="0123456789")) == "0123456789"
 
 
 def test_a_definition_parses_back_into_what_it_came_from() -> None:
@@ -209,7 +238,7 @@ def test_the_revision_of_a_spec_is_computed_once(monkeypatch: pytest.MonkeyPatch
         return "0123456789abcdef"
 
     monkeypatch.setattr("ocelli_api.revision._digest", count)
-    assert [spec_revision(spec), current_revision(spec), spec_revision(spec)] == ["0123456789"] * 3
+    assert [spec_revision(spec), spec_revision(spec)] == ["0123456789"] * 2
     assert len(computed) == 1
 
 
@@ -245,3 +274,62 @@ def test_a_test_set_that_is_not_pinned_is_read_again_with_a_higher_nonce() -> No
 def test_uploads_of_a_test_set_are_uploads_of_the_definition() -> None:
     tested = Evaluation(classes=(ExampleClass(name="husky", examples=(Source(upload="e" * 64),)),))
     assert "e" * 64 in find_upload_digests(definition(replace(PINNED, evaluation=tested)))
+
+
+def test_the_order_of_corrections_has_no_meaning() -> None:
+    both = (Correction(image="d" * 64, class_name="husky"), Correction(image="e" * 64, class_name=""))
+    assert spec_revision(replace(SPEC, corrections=both)) == spec_revision(replace(SPEC, corrections=both[::-1]))
+
+
+def test_the_stored_definition_has_the_corrections() -> None:
+    spec = replace(SPEC, corrections=(Correction(image="d" * 64, class_name=""),))
+    assert definition(spec)["corrections"] == [{"image": "d" * 64, "class": ""}]
+    assert parse_spec(definition(spec)).corrections == spec.corrections
+
+
+def test_what_a_poll_saw_is_part_of_the_revision() -> None:
+    revisions = [current_revision(make_classifier(make_seen(digest), poll_interval="1h")) for digest in (None, "a", "b", "a")]
+    assert revisions[0] == spec_revision(SPEC)
+    assert revisions[1] == revisions[3]
+    assert len(set(revisions)) == 3
+
+
+def test_what_a_poll_saw_counts_only_while_polling_is_on() -> None:
+    assert current_revision(make_classifier(make_seen("a"))) == spec_revision(SPEC)
+
+
+def test_what_a_poll_of_other_addresses_saw_does_not_count() -> None:
+    classifier = make_classifier(make_seen("a", addresses="0123456789"), poll_interval="1h")
+    assert needs_poll(classifier)
+    assert current_revision(classifier) == spec_revision(SPEC)
+
+
+def test_the_interval_by_itself_is_not_part_of_the_revision() -> None:
+    assert spec_revision(replace(SPEC, poll_interval="15m")) == spec_revision(SPEC)
+
+
+def test_only_addresses_are_polled_whose_bytes_may_change() -> None:
+    spec = make_spec(
+        Source(url="https://data.example.com/a.zip"),
+        Source(url="https://data.example.com/a.zip", round=2),
+        Source(url="https://data.example.com/pinned.zip", sha256="a" * 64),
+        Source(url="https://data.example.com/private.zip", sha256="a" * 64, secret_ref=SecretReference(name="own")),
+        Source(url="https://data.example.com/erased.zip", erased=True),
+        Source(url="s3://training/a.zip", sha256="a" * 64),
+        Source(upload="b" * 64),
+    )
+    assert find_polled_urls(spec) == ("https://data.example.com/a.zip",)
+
+
+def test_a_classifier_whose_sources_are_all_pinned_needs_no_poll() -> None:
+    assert not needs_poll(replace(make_classifier(), spec=replace(PINNED, poll_interval="1h")))
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5m", 300), ("90m", 5400), ("6h", 21600)])
+def test_an_interval_is_in_minutes_or_hours(text: str, seconds: int) -> None:
+    assert parse_interval(text) == seconds
+
+
+def test_a_secret_is_not_part_of_the_revision() -> None:
+    url = "https://data.example.com/beagle.zip"
+    assert spec_revision(make_spec(Source(url=url, secret_ref=SecretReference(name="own")))) == spec_revision(make_spec())

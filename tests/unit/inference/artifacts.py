@@ -13,6 +13,7 @@ from ocelli_inference.settings import InferenceSettings
 from ocelli_model.artifact import Artifact, save_artifact
 from ocelli_model.backbone import load_backbone_metadata
 from ocelli_model.heads import Heads
+from ocelli_model.signature import Signer
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
@@ -25,11 +26,11 @@ CLASS_NAMES = ("beagle", "husky")
 LOCATION = ClassifierLocation(namespace=NAMESPACE, classifier_id=CLASSIFIER_ID)
 
 
-def install_artifact(folder: Path) -> str:
+def install_artifact(folder: Path, signer: Signer | None = None) -> str:
     """Publish backbone and artifact below the folder; the URL of the store."""
     url = folder.as_uri()
     backbone = install_backbone(folder)
-    asyncio.run(_install(open_store(url), backbone.digest))
+    asyncio.run(_install(open_store(url), backbone.digest, signer))
     return url
 
 
@@ -57,7 +58,7 @@ def make_jpeg(seed: int, *, height: int = 213, width: int = 320) -> bytes:
     return encoded
 
 
-async def _install(store: ObjectStore, backbone_digest: str) -> None:
+async def _install(store: ObjectStore, backbone_digest: str, signer: Signer | None) -> None:
     metadata = await load_backbone_metadata(store, backbone_digest)
     random = np.random.default_rng(0)
     ones = np.ones(len(CLASS_NAMES), dtype=np.float32)
@@ -68,7 +69,6 @@ async def _install(store: ObjectStore, backbone_digest: str) -> None:
         offset=0 * ones,
     )
     artifact = Artifact(
-        classifier_id=CLASSIFIER_ID,
         revision=REVISION,
         class_names=CLASS_NAMES,
         heads=heads,
@@ -78,4 +78,4 @@ async def _install(store: ObjectStore, backbone_digest: str) -> None:
         preprocessing=metadata.preprocessing,
         metrics={},
     )
-    await save_artifact(store, LOCATION, artifact)
+    await save_artifact(store, LOCATION, artifact, signer)

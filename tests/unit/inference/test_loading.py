@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ocelli_api.classifier import Accelerator
 from ocelli_inference.loading import LoadError, open_predictor
@@ -15,10 +18,13 @@ from ocelli_inference.metrics import Metrics
 from ocelli_inference.predictor import Predictor
 from ocelli_model.artifact import HEADS_FILE
 from ocelli_model.backbone import ONNX_FILE
+from ocelli_model.signature import Signer
 from ocelli_storage.layout import ARTIFACT_METADATA, BACKBONES
 from tests.unit.inference.artifacts import CLASS_NAMES, LOCATION, REVISION, install_artifact, make_jpeg, make_settings
 
 pytestmark = pytest.mark.anyio
+
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +102,28 @@ async def test_an_artifact_of_another_revision_is_not_served(tmp_path: Path, met
     path = tmp_path / LOCATION.artifact_key(REVISION, ARTIFACT_METADATA)
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "revision": "ffffffffff"}))
     assert "ffffffffff" in await fail_to_load(url, metrics)
+
+
+async def test_another_valid_artifact_than_the_one_in_status_is_not_served(store_url: str, metrics: Metrics) -> None:
+    settings = replace(make_settings(store_url), artifact_digest="ab" * 32)
+    with pytest.raises(LoadError, match=f"instead of {'ab' * 32}; train the revision again"):
+        async with open_predictor(settings, metrics):
+            pass
+
+
+async def test_an_unsigned_artifact_is_not_served_where_a_key_is_trusted(store_url: str, metrics: Metrics) -> None:
+    settings = replace(make_settings(store_url), signing_public_keys=(SIGNER.public_key,))
+    with pytest.raises(LoadError, match="it is not signed"):
+        async with open_predictor(settings, metrics):
+            pass
+
+
+async def test_an_artifact_with_its_digest_and_signature_is_served(tmp_path: Path, metrics: Metrics) -> None:
+    url = await asyncio.to_thread(install_artifact, tmp_path, SIGNER)
+    digest = hashlib.sha256((tmp_path / LOCATION.artifact_key(REVISION, ARTIFACT_METADATA)).read_bytes()).hexdigest()
+    settings = replace(make_settings(url), artifact_digest=digest, signing_public_keys=(SIGNER.public_key,))
+    async with open_predictor(settings, metrics) as predictor:
+        assert (await predictor.predict(make_jpeg(1))).scores
 
 
 async def test_a_missing_backbone_is_named_with_the_remedy(tmp_path: Path, metrics: Metrics) -> None:

@@ -27,7 +27,6 @@ REVISION = "0123456789"
 def make_artifact(**changes: Any) -> Artifact:
     random = np.random.default_rng(0)
     artifact = Artifact(
-        classifier_id=LOCATION.classifier_id,
         revision=REVISION,
         class_names=("beagle", "日本犬"),
         heads=Heads(
@@ -140,7 +139,7 @@ def test_the_digest_is_that_of_its_metadata_file(store: ObjectStore, tmp_path: P
     digest = save(store, make_artifact())
 
     assert digest == make_artifact().digest == load(store, expected_digest=digest).digest
-    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 2
+    assert json.loads(file_of(tmp_path, ARTIFACT_METADATA).read_bytes())["formatVersion"] == 3
 
 
 def test_an_artifact_records_the_precision_of_its_features(store: ObjectStore, tmp_path: Path) -> None:
@@ -157,7 +156,7 @@ def test_an_artifact_of_format_version_1_leaves_the_precision_to_its_backbone_an
     path = file_of(tmp_path, ARTIFACT_METADATA)
     document = json.loads(path.read_bytes())
     del document["backbone"]["precision"]
-    path.write_bytes(canonical_bytes({**document, "formatVersion": 1}))
+    path.write_bytes(canonical_bytes({**document, "formatVersion": 1, "classifierID": LOCATION.classifier_id}))
 
     loaded = load(store)
 
@@ -241,13 +240,33 @@ def test_metadata_with_a_list_of_exports_are_an_error(store: ObjectStore, tmp_pa
 
 def test_a_later_format_is_an_error_that_says_so(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
-    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 3}')
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(b'{"formatVersion": 4}')
 
-    with pytest.raises(ArtifactError, match="format version 3; this program reads versions 1 and 2"):
+    with pytest.raises(ArtifactError, match="format version 4; this program reads versions 1 to 3"):
         load(store)
 
 
-def test_the_artifact_of_another_classifier_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
+def test_an_artifact_of_format_version_2_keeps_its_digest(store: ObjectStore) -> None:
+    digest = save(store, make_artifact(classifier_id=LOCATION.classifier_id))
+
+    assert digest == load(store, expected_digest=digest).digest != make_artifact().digest
+
+
+def test_an_artifact_names_nothing_of_its_cluster() -> None:
+    metadata = make_artifact().to_files()[0]
+
+    assert not [word for word in (LOCATION.classifier_id, LOCATION.namespace) if word.encode() in metadata]
+
+
+def test_the_artifact_of_another_revision_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
+    save(store, make_artifact())
+    file_of(tmp_path, ARTIFACT_METADATA).write_bytes(make_artifact(revision="9876543210").to_files()[0])
+
+    with pytest.raises(ArtifactError, match="belongs to revision 9876543210 of dogs_1"):
+        load(store)
+
+
+def test_an_artifact_of_format_version_2_of_another_classifier_is_an_error(store: ObjectStore, tmp_path: Path) -> None:
     save(store, make_artifact())
     metadata = file_of(tmp_path, ARTIFACT_METADATA)
     metadata.write_bytes(make_artifact(classifier_id="cats_2").to_files()[0])

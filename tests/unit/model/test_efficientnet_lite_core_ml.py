@@ -43,7 +43,7 @@ def body(preprocessing: Preprocessing) -> bytes:
 
 def whole(preprocessing: Preprocessing) -> bytes:
     heads = fold_calibration(make_heads(len(CLASS_NAMES), FEATURE_COUNT))
-    return body(preprocessing) + build_core_ml_head(heads, CLASS_NAMES, description="a test")
+    return body(preprocessing) + build_core_ml_head(heads, CLASS_NAMES)
 
 
 def parsed(data: bytes) -> Any:

@@ -16,12 +16,12 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from ocelli_api.export import ExportFormat, PartPlace
+from ocelli_api.export import ExportFormat, PartPlace, build_core_ml_description
 from ocelli_model.backbone import CORE_ML_BODY_FILE, ONNX_BODY_FILE, BackboneMetadata, save_backbone
 from ocelli_model.exports.classifier_exports import ClassifierExports, build_exports
 from ocelli_model.exports.core_ml_parts import build_core_ml_body, build_core_ml_head
 from ocelli_model.exports.heads import fold_calibration
-from ocelli_model.exports.message_types import core_ml_messages, onnx_messages
+from ocelli_model.exports.message_types import core_ml_messages, onnx_messages, serialized
 from ocelli_model.exports.onnx_parts import build_onnx_head
 from ocelli_model.heads import Heads, normalised
 from ocelli_model.preprocessing import Preprocessing
@@ -97,7 +97,7 @@ def onnx_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float
 
 def core_ml_scores(heads: Heads, features: NDArray[np.float32]) -> NDArray[np.float32]:
     names = [f"class {index}" for index in range(heads.class_count)]
-    part = build_core_ml_head(fold_calibration(heads), names, description="a test")
+    part = build_core_ml_head(fold_calibration(heads), names)
     return run_core_ml_head(core_ml_messages().Model.FromString(part), features)
 
 
@@ -112,7 +112,7 @@ def export(folder: Path, class_names: list[str], without: str = "") -> tuple[Bac
         store = open_store(folder.as_uri())
         await save_backbone(store, metadata, files)
         heads = make_heads(len(class_names), metadata.feature_count)
-        return await build_exports(store, metadata, heads, class_names, description="a test")
+        return await build_exports(store, metadata, heads, class_names)
 
     return metadata, asyncio.run(build())
 
@@ -165,7 +165,9 @@ def test_heads_without_power_and_rejection_have_the_files_of_earlier_releases() 
             offset=np.array([0, 1], dtype=np.float32),
         )
     )
-    files = build_onnx_head(folded, ["a", "b"]), build_core_ml_head(folded, ["a", "b"], description="a test")
+    # Earlier releases stored the description in the part that now follows it.
+    described = build_core_ml_head(folded, ["a", "b"]) + build_core_ml_description("a test")
+    files = build_onnx_head(folded, ["a", "b"]), serialized(core_ml_messages().Model.FromString(described))
     assert [hashlib.sha256(data).hexdigest() for data in files] == [
         "c0193ea45690c5fff6763ae8cb9be31938c22be75e1e2163d3aa413c072c6346",
         "c452ed2e65b5446dce646d9ad3fe12db0a50b740a5c33eaaf91797da57254364",
@@ -194,6 +196,12 @@ def test_parts_name_their_digests_and_sizes(tmp_path: Path) -> None:
         assert (body.place, head.place) == (PartPlace.BACKBONE, PartPlace.ARTIFACT)
         for part, data in ((body, files[body.file]), (head, exports.files[head.file])):
             assert (part.sha256, part.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+@pytest.mark.parametrize("text", ["", "hunde_1, Äpfel 🦉", "x" * 20_000])
+def test_a_description_replaces_an_earlier_one(text: str) -> None:
+    parts = build_core_ml_description("earlier") + build_core_ml_description(text)
+    assert core_ml_messages().Model.FromString(parts).description.metadata.shortDescription == text
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ from ocelli_operator.observed import (
 )
 from ocelli_operator.plan import Plan, plan_classifier
 from ocelli_operator.settings import ChildSettings
+from ocelli_operator.source_polls import PollError, SourcePolls
 from ocelli_operator.starts import StartLimits, Starts, Workloads
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -57,10 +58,11 @@ def make_settings(**environment: str) -> ChildSettings:
 
 
 def make_spec(**fields: Any) -> Manifest:
+    """Two classes, unless fields say otherwise; None leaves a field out."""
     classes = [
         {"name": name, "examples": [{"url": f"https://data.test/{name}.zip", "sha256": PINNED}]} for name in ("cat", "dog")
     ]
-    return {"classes": classes, **fields}
+    return {name: value for name, value in {"classes": classes, **fields}.items() if value is not None}
 
 
 def make_classifier(status: ClassifierStatus | None = None, *, labels: dict[str, str] | None = None, **spec: Any) -> Classifier:
@@ -98,7 +100,7 @@ def make_identity(
 
 
 def make_job(classifier: Classifier, attempt: int = 1, *, revision: str | None = None, **fields: Any) -> ObservedJob:
-    revision = revision or current_revision(classifier.spec)
+    revision = revision or current_revision(classifier)
     values: dict[str, Any] = {
         "identity": make_identity(job_name("dogs", revision, attempt), revision),
         "attempt": attempt,
@@ -137,12 +139,12 @@ def make_pod(component: Component, revision: str, **fields: Any) -> ObservedPod:
 
 
 def make_outcome(classifier: Classifier, reason: OutcomeReason, message: str, attempt: int = 1) -> Outcome:
-    return Outcome(reason=reason, message=message, revision=current_revision(classifier.spec), attempt=attempt)
+    return Outcome(reason=reason, message=message, revision=current_revision(classifier), attempt=attempt)
 
 
 def make_artifact(classifier: Classifier) -> HistoryEntry:
     return HistoryEntry(
-        revision=current_revision(classifier.spec),
+        revision=current_revision(classifier),
         accuracy="0.934",
         accuracy_interval=AccuracyInterval(lower="0.871", upper="0.967"),
         judged_images=100,
@@ -150,6 +152,29 @@ def make_artifact(classifier: Classifier) -> HistoryEntry:
         backbone="EfficientNetLite0",
         trained_at="2026-05-04T11:50:00.000Z",
     )
+
+
+class StandInReader:
+    """Servers of sources: the validator of each address, or the error."""
+
+    def __init__(self, **validators: str | PollError) -> None:
+        self.validators: dict[str, str | PollError] = dict(validators)
+        self.asked: list[str] = []
+
+    async def find_validator(self, url: str) -> str:
+        self.asked.append(url)
+        validator = self.validators.get(url, "unchanged")
+        if isinstance(validator, PollError):
+            raise validator
+        return validator
+
+    async def close(self) -> None:
+        return None
+
+
+def make_polls() -> SourcePolls:
+    """Polls that are never carried out."""
+    return SourcePolls(reader=StandInReader(), wake=lambda _: None)
 
 
 def message_of(plan: Plan, condition_type: ConditionType) -> str:
@@ -203,7 +228,7 @@ class World:
 
     @property
     def revision(self) -> str:
-        return current_revision(self.observed.classifier.spec)
+        return current_revision(self.observed.classifier)
 
     def see(self, **fields: Any) -> None:
         """From now on these values are observed."""
@@ -218,7 +243,7 @@ class World:
         """A user changes the spec."""
         classifier = self.observed.classifier
         changed = replace(classifier, spec=parse_spec(make_spec(**spec)), generation=classifier.generation + 1)
-        self.see(classifier=changed, artifact=None, progress=None, outcome=None)
+        self.see(classifier=changed, artifact=None, progress=None, outcome=None, check=None)
 
     def plan(self) -> Plan:
         return plan_classifier(self.observed, self.settings)

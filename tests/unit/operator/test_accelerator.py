@@ -10,13 +10,14 @@ import pytest
 from ocelli_api.classifier import Accelerator, parse_spec
 from ocelli_api.conditions import ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
+from ocelli_api.outcome import OutcomeReason
 from ocelli_api.pods import ACCELERATOR_LABEL, Component
 from ocelli_operator.actions import StartTraining
 from ocelli_operator.manifests.placement import GpuOffer, placement_hash, resolve_accelerator
 from ocelli_operator.manifests.pod import build_resources
 from ocelli_operator.observed import ChildKind, GpuNode, project_gpu_node
 from ocelli_operator.plan import Plan
-from tests.unit.operator.factories import World, find_applied, make_job, make_pod, make_settings, make_spec
+from tests.unit.operator.factories import World, find_applied, make_job, make_outcome, make_pod, make_settings, make_spec
 
 GPU_IMAGES = {"OCELLI_TRAINER_GPU_IMAGE": "trainer:cuda", "OCELLI_INFERENCE_GPU_IMAGE": "inference:cuda"}
 RESERVED = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
@@ -133,6 +134,11 @@ def make_world(*nodes: GpuNode, offered: bool = True, **spec: Any) -> World:
     return world
 
 
+def pass_check(world: World) -> None:
+    """The check before the training has ended, and the data suffices."""
+    world.see(check=make_outcome(world.observed.classifier, OutcomeReason.SUCCEEDED, "24 images"))
+
+
 def serve(world: World) -> World:
     world.step()
     world.learn()
@@ -169,7 +175,10 @@ def accelerators(world: World) -> list[str | None]:
 
 class TestTraining:
     def test_auto_uses_a_gpu_if_a_node_has_one(self) -> None:
-        assert started_on(make_world(NODE).plan()) == "trainer:cuda, 1 GPU"
+        world = make_world(NODE)
+        assert started_on(world.step()) == "ocelli-trainer:latest, no GPU"
+        pass_check(world)
+        assert started_on(world.plan()) == "trainer:cuda, 1 GPU"
         assert started_on(make_world().plan()) == "ocelli-trainer:latest, no GPU"
 
     def test_auto_uses_no_gpu_for_a_pretrained_classifier(self) -> None:
@@ -197,7 +206,9 @@ class TestTraining:
         assert world.step().status == before
         world.settings = make_settings(**GPU_IMAGES)
         plan = world.step()
-        assert started_on(plan) == "trainer:cuda, 1 GPU"
+        assert started_on(plan) == "ocelli-trainer:latest, no GPU"
+        pass_check(world)
+        assert started_on(world.plan()) == "trainer:cuda, 1 GPU"
         assert (plan.status.condition(ConditionType.STALLED), plan.status.attempt) == (None, 1)
 
     def test_a_pod_that_waits_for_a_gpu_quotes_the_scheduler_with_a_remedy(self) -> None:

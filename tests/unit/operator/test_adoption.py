@@ -12,7 +12,7 @@ from ocelli_cluster.resources import ObjectKey
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.reconcile import Reconciler, ReconcilerParts
 from ocelli_operator.starts import StartLimits, Starts, Workloads
-from tests.unit.operator.factories import NOW, make_classifier, make_settings
+from tests.unit.operator.factories import NOW, make_classifier, make_polls, make_settings
 
 
 class IndexedView:
@@ -70,6 +70,7 @@ def adopt(*classifiers: Classifier) -> str:
         "events": StatusWrites(),
         "metrics": OperatorMetrics(),
         "starts": Starts(StartLimits(trainings=1, rollouts=1, upgrade_counted_for=timedelta(minutes=10)), lambda: NOW),
+        "source_polls": make_polls(),
         "settings": make_settings(),
         "clock": lambda: NOW,
     }

@@ -27,6 +27,7 @@ from tests.unit.operator.factories import (
     NOW,
     World,
     make_job,
+    make_polls,
     make_settings,
     make_starts,
     settled_world,
@@ -103,6 +104,7 @@ class Scene:
             metrics=OperatorMetrics(),
             settings=make_settings(),
             starts=make_starts(),
+            source_polls=make_polls(),
             clock=lambda: NOW,
         )
         self.reconciler = Reconciler(parts)

@@ -448,10 +448,27 @@ class TestProgress:
         world.see(progress=ProgressReport(stage=Stage.READING, percent=20, data_valid=False), now=NOW + timedelta(seconds=10))
         assert self.percent(world) == 20
 
-    def test_a_new_stage_is_written_at_once(self) -> None:
+    def test_a_new_stage_is_not_written_earlier(self) -> None:
         world = self.world()
-        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True))
-        assert self.percent(world) == 20
+        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True), now=NOW + timedelta(seconds=9))
+        assert self.percent(world) == 10
+
+    def test_images_device_and_accuracy_are_shown(self) -> None:
+        world = self.world()
+        report = ProgressReport(
+            stage=Stage.EXTRACTING,
+            percent=40,
+            data_valid=True,
+            images=64,
+            images_total=500,
+            device="OpenVINO CPU float32",
+            accuracy=0.93456,
+        )
+        world.see(progress=report, now=NOW + timedelta(seconds=10))
+        progress = world.plan().status.progress
+        assert progress is not None
+        assert (progress.images, progress.images_total, progress.device) == (64, 500, "OpenVINO CPU float32")
+        assert progress.accuracy == "0.935"
 
     @pytest.mark.parametrize(("percent", "shown"), [(0, None), (40, 40)])
     def test_a_download_of_weights_without_progress_shows_no_percentage(self, percent: int, shown: int | None) -> None:
@@ -485,7 +502,7 @@ class TestFailure:
         return world.plan()
 
     def revision(self) -> str:
-        return current_revision(make_classifier().spec)
+        return current_revision(make_classifier())
 
     def dead_trainer(self, **fields: object) -> ObservedPod:
         return make_pod(Component.TRAINING, self.revision(), phase="Failed", **fields)
@@ -721,7 +738,7 @@ class TestPin:
         assert plan.status.served_revision == served
 
     def test_a_pin_to_the_revision_of_the_spec_itself_trains(self) -> None:
-        revision = current_revision(make_classifier().spec)
+        revision = current_revision(make_classifier())
         world = World(pinnedRevision=revision)
         assert starts_of(world.plan()) == [(revision, 1)]
 

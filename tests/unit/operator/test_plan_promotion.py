@@ -282,7 +282,7 @@ class TestRollBack:
     def test_a_served_revision_that_is_trained_again_has_served(self) -> None:
         world = settled_world(promotion=LOW, approvedRevision=World(promotion=LOW).revision)
         (before,) = world.status.history
-        world.see(artifact=replace(before, artifact_digest="e" * 64, promoted_at=None))
+        world.see(now=LATER, artifact=replace(before, artifact_digest="e" * 64, promoted_at=None))
         world.settle()
         (after,) = world.status.history
         assert (after.artifact_digest, after.promoted_at) == ("e" * 64, before.promoted_at)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ocelli_api.conditions import Condition, ConditionStatus, ConditionType, ReadyReason, TrainedReason
 from ocelli_operator.actions import StartTraining
-from ocelli_operator.observed import ChildKind, StartKind
+from ocelli_operator.observed import ChildKind, StartKind, TrainingLimit
 from ocelli_operator.plan import Plan
 from tests.unit.operator.factories import World, find_applied, make_settings, settled_world
 
@@ -40,6 +42,37 @@ def test_a_waiting_training_creates_no_job_and_reports_it() -> None:
     trained = condition(plan, ConditionType.TRAINED)
     assert trained.reason == TrainedReason.QUEUED
     assert "waits for its turn: this installation starts at most 100 trainings at the same time" in trained.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        (
+            TrainingLimit.STARTING,
+            "this installation starts at most 100 trainings at the same time (OCELLI_TRAININGS_STARTING_LIMIT)",
+        ),
+        (TrainingLimit.INSTALLATION, "this installation runs at most 4 trainings at the same time (OCELLI_TRAININGS_LIMIT)"),
+        (
+            TrainingLimit.NAMESPACE,
+            "namespace team-a runs at most 2 trainings at the same time (OCELLI_NAMESPACE_TRAININGS_LIMIT)",
+        ),
+    ],
+)
+def test_a_waiting_training_names_its_limit_and_the_setting(limit: TrainingLimit, words: str) -> None:
+    world = World()
+    world.settings = make_settings(OCELLI_TRAININGS_LIMIT="4", OCELLI_NAMESPACE_TRAININGS_LIMIT="2")
+    world.see(allowed_starts=NONE, training_limit=limit)
+    trained = condition(world.step(), ConditionType.TRAINED)
+    assert trained.reason == TrainedReason.QUEUED
+    assert trained.message.endswith(f" waits for its turn: {words}")
+
+
+def test_a_training_for_kueue_waits_for_no_limit() -> None:
+    world = World(training={"queueName": "gpus"})
+    world.see(allowed_starts=NONE)
+    plan = world.plan()
+    assert len(find_started(plan)) == 1
+    assert (plan.begins, plan.waits) == (NONE, NONE)
 
 
 def test_a_training_that_still_waits_writes_nothing() -> None:

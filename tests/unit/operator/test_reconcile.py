@@ -6,11 +6,17 @@ import asyncio
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
 
-from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest
+from ocelli_api import outcome
+from ocelli_api.classifier import Classifier, ClassifierStatus, Manifest, parse_status
+from ocelli_api.outcome import ProgressReport
+from ocelli_api.pods import Component
+from ocelli_api.revision import current_revision
 from ocelli_cluster.client import AdmissionError, ApiError, ConflictError, InvalidError, NotFoundError, QuotaError
 from ocelli_cluster.resources import CLASSIFIERS, DEPLOYMENTS, EVENTS, ObjectKey, Resource
 from ocelli_operator.actions import StartTraining
@@ -29,6 +35,8 @@ from tests.unit.operator.factories import (
     make_artifact,
     make_classifier,
     make_job,
+    make_pod,
+    make_polls,
     make_settings,
     make_starts,
 )
@@ -49,6 +57,8 @@ class StandInClient:
         self.rewrite: Callable[[Manifest], None] = lambda manifest: None
         """What a webhook does."""
         self.version = 100
+        self.statuses: list[Manifest] = []
+        """Those that were written."""
 
     def answer(self, manifest: Manifest) -> Manifest:
         self.version += 1
@@ -84,6 +94,8 @@ class StandInClient:
 
     async def apply(self, resource: Resource, namespace: str, name: str, body: Manifest, **options: Any) -> Manifest:
         self.requests.append(("apply", options.get("subresource") or resource.plural))
+        if options.get("subresource") == "status":
+            self.statuses.append(body["status"])
         return self.answer(body)
 
 
@@ -93,6 +105,7 @@ class StandInView:
     def __init__(self, classifier: Classifier) -> None:
         self.known: Classifier | None = classifier
         self.jobs_seen: tuple[Any, ...] = ()
+        self.pods_seen: tuple[Any, ...] = ()
         self.taken: list[tuple[Resource, Manifest]] = []
 
     def classifier(self, key: ObjectKey) -> Classifier | None:
@@ -107,7 +120,10 @@ class StandInView:
     def none(self, key: ObjectKey) -> tuple[()]:
         return ()
 
-    pods = deployments = none
+    def pods(self, key: ObjectKey) -> tuple[Any, ...]:
+        return self.pods_seen
+
+    deployments = none
 
     def children(self, kind: ChildKind, key: ObjectKey) -> tuple[()]:
         return ()
@@ -128,6 +144,7 @@ class StandInStore:
 
     def __init__(self) -> None:
         self.artifact: Any = None
+        self.progress: ProgressReport | None = None
 
     async def load_artifact(self, *_: Any) -> Any:
         return self.artifact
@@ -138,8 +155,11 @@ class StandInStore:
     async def load_outcome(self, *_: Any) -> None:
         return None
 
-    async def load_progress(self, *_: Any) -> None:
+    async def load_check(self, *_: Any) -> None:
         return None
+
+    async def load_progress(self, *_: Any) -> ProgressReport | None:
+        return self.progress
 
     def find_fault(self, *_: Any) -> str:
         return ""
@@ -152,6 +172,7 @@ class Stage:
     def __init__(self, classifier: Classifier | None = None) -> None:
         self.client, self.store, self.metrics = StandInClient(), StandInStore(), OperatorMetrics()
         self.view = StandInView(make_classifier() if classifier is None else classifier)
+        self.now = NOW
         client = cast(Any, self.client)
         self.reconciler = Reconciler(
             ReconcilerParts(
@@ -162,7 +183,8 @@ class Stage:
                 metrics=self.metrics,
                 settings=make_settings(),
                 starts=make_starts(),
-                clock=lambda: NOW,
+                source_polls=make_polls(),
+                clock=lambda: self.now,
             )
         )
 
@@ -288,3 +310,25 @@ def test_events_of_a_new_job_are_not_read() -> None:
     # The stand-in has no list: reading Events would fail.
     stage.view.jobs_seen = (make_job(stage.view.known, created_at=NOW.isoformat()),)
     assert stage.act() == 5.0
+
+
+def test_progress_is_written_at_most_once_in_ten_seconds_whatever_the_stage() -> None:
+    stage = Stage()
+    stage.act()
+    known = stage.view.known
+    assert known is not None
+    stage.view.jobs_seen = (make_job(known),)
+    stage.view.pods_seen = (make_pod(Component.TRAINING, current_revision(known.spec)),)
+    written_at: list[int] = []
+    for second in range(0, 120, 2):
+        stage.now = NOW + timedelta(seconds=second)
+        stages = list(outcome.Stage)
+        stage.store.progress = ProgressReport(stage=stages[second * len(stages) // 120], percent=second // 2, data_valid=True)
+        before = known.status.progress
+        stage.act()
+        known = replace(known, status=parse_status(stage.client.statuses[-1]))
+        stage.view.known = known
+        if known.status.progress != before:
+            written_at.append(second)
+    assert len(written_at) == 12
+    assert {later - earlier for earlier, later in pairwise(written_at)} == {10}

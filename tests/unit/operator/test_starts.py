@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from ocelli_api.pods import Component
 from ocelli_cluster.resources import ObjectKey
-from ocelli_operator.observed import ChildKind, StartKind
-from ocelli_operator.starts import COUNTED_FOR, StartLimits, Starts, Workloads
+from ocelli_operator.observed import ChildKind, StartKind, TrainingLimit
+from ocelli_operator.starts import COUNTED_FOR, PENDING_COUNTED_FOR, StartLimits, Starts, Workloads
 from tests.unit.operator.factories import NOW, as_deployment, find_applied, make_classifier, make_job, make_pod, settled_world
 
 NOTHING = Workloads(served_revision=None, jobs=(), pods=(), deployments=())
@@ -231,3 +231,151 @@ def test_a_complete_deployment_is_not_in_progress() -> None:
     complete = tuple(replace(item, complete=True) for item in workloads.deployments)
     starts.observe(a, replace(workloads, deployments=complete))
     assert starts.count_in_progress(StartKind.UPGRADE) == 0
+
+
+def make_limited(running: int = 0, running_in_namespace: int = 0, clock: Clock | None = None) -> Starts:
+    """Limits on running trainings alone."""
+    limits = StartLimits(
+        trainings=100,
+        rollouts=20,
+        upgrade_counted_for=UPGRADE_COUNTED_FOR,
+        running=running,
+        running_in_namespace=running_in_namespace,
+    )
+    return Starts(limits, clock or Clock())
+
+
+def run(starts: Starts, key: ObjectKey) -> bool:
+    """The same as `train`, and a trainer that may start runs at once."""
+    begins = train(starts, key)
+    if begins:
+        starts.observe(key, make_training("Running"))
+    return begins
+
+
+def test_trainings_run_up_to_the_limit_of_the_installation() -> None:
+    starts = make_limited(2)
+    a, b, c = keys("one/a", "two/b", "three/c")
+    assert [run(starts, key) for key in (a, b, c)] == [True, True, False]
+    assert starts.count_running() == 2
+    starts.observe(a, NOTHING)
+    assert starts.find_next() == [c]
+
+
+def test_trainings_run_up_to_the_limit_of_each_namespace() -> None:
+    starts = make_limited(running_in_namespace=1)
+    a, b, c = keys("one/a", "one/b", "two/c")
+    assert [run(starts, key) for key in (a, b, c)] == [True, False, True]
+    assert starts.find_next() == []
+    starts.observe(a, NOTHING)
+    assert starts.find_next() == [b]
+
+
+def test_a_namespace_at_its_limit_does_not_keep_others_waiting() -> None:
+    starts = make_limited(3, running_in_namespace=1)
+    for key in keys("many/1", "many/2", "many/3", "many/4"):
+        run(starts, key)
+    (other,) = keys("few/1")
+    assert run(starts, other)
+
+
+def test_without_limits_any_number_of_trainings_runs() -> None:
+    starts = make_limited()
+    assert all(run(starts, key) for key in keys(*(f"ns/{number}" for number in range(50))))
+
+
+def test_a_free_place_goes_to_the_namespace_with_the_fewest_running_trainings() -> None:
+    starts = make_limited(4)
+    running = keys("many/1", "many/2", "many/3", "many/4")
+    for key in running:
+        run(starts, key)
+    for key in keys("many/5", "many/6", "few/1", "few/2", "few/3"):
+        run(starts, key)
+    order = []
+    for ended in running:
+        starts.observe(ended, NOTHING)
+        (key,) = starts.find_next()
+        assert run(starts, key)
+        order.append(str(key))
+    # Two each: then both namespaces have the same share.
+    assert order == ["few/1", "few/2", "many/5", "many/6"]
+
+
+def test_two_hundred_waiting_trainings_all_run_in_their_order() -> None:
+    starts = make_limited(1)
+    (first,) = keys("ns/first")
+    run(starts, first)
+    names = [f"ns/{number:03}" for number in range(200)]
+    for key in keys(*names):
+        run(starts, key)
+    assert starts.count_waiting(StartKind.TRAINING) == 200
+    starts.observe(first, NOTHING)
+    assert finish_all(starts, 200) == names
+
+
+def test_a_new_leader_finds_the_order_of_its_predecessor() -> None:
+    starts = make_limited(1)
+    (first,) = keys("ns/first")
+    starts.observe(first, make_training("Running"))
+    for name, minutes in (("ns/late", 1), ("ns/early", 9), ("ns/between", 5)):
+        (key,) = keys(name)
+        starts.note(key, begins=(), waits={StartKind.TRAINING}, since=NOW - timedelta(minutes=minutes))
+    starts.observe(first, NOTHING)
+    assert finish_all(starts, 3) == ["ns/early", "ns/between", "ns/late"]
+
+
+def test_a_training_that_no_node_takes_gives_its_place_back_after_ten_minutes() -> None:
+    clock = Clock()
+    starts = make_limited(1, clock=clock)
+    a, b = keys("ns/a", "ns/b")
+    starts.observe(a, make_training("Pending"))
+    assert not train(starts, b)
+    clock.now = NOW + PENDING_COUNTED_FOR + timedelta(seconds=1)
+    assert starts.find_next() == [b]
+
+
+def test_a_training_that_runs_for_hours_keeps_its_place() -> None:
+    clock = Clock()
+    starts = make_limited(1, clock=clock)
+    a, b = keys("ns/a", "ns/b")
+    assert run(starts, a)
+    clock.now = NOW + timedelta(hours=9)
+    assert not train(starts, b)
+
+
+def test_a_suspended_training_holds_no_place() -> None:
+    starts = make_limited(1)
+    a, b = keys("ns/a", "ns/b")
+    training = make_training()
+    starts.observe(a, replace(training, jobs=tuple(replace(job, suspended=True) for job in training.jobs)))
+    assert (starts.count_running(), starts.count_in_progress(StartKind.TRAINING)) == (0, 0)
+    assert train(starts, b)
+
+
+def test_a_suspended_training_counts_until_its_trainer_has_ended() -> None:
+    starts = make_limited(1)
+    (a,) = keys("ns/a")
+    training = make_training("Running")
+    starts.observe(a, replace(training, jobs=tuple(replace(job, suspended=True) for job in training.jobs)))
+    assert starts.count_running() == 1
+
+
+def test_a_training_that_is_replaced_keeps_its_place() -> None:
+    starts = make_limited(1)
+    a, b = keys("ns/a", "ns/b")
+    run(starts, a)
+    run(starts, b)
+    assert StartKind.TRAINING in starts.find_allowed(a)
+
+
+def test_the_limit_that_a_training_waits_for_is_named() -> None:
+    starts = make_limited(2, running_in_namespace=1)
+    one, two = keys("one/a", "two/b")
+    run(starts, one)
+    assert starts.find_training_limit("one") is TrainingLimit.NAMESPACE
+    run(starts, two)
+    assert starts.find_training_limit("three") is TrainingLimit.INSTALLATION
+
+
+def test_without_limits_on_running_trainings_a_training_waits_for_a_start() -> None:
+    assert make(1).find_training_limit("one") is TrainingLimit.STARTING

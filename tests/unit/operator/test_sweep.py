@@ -46,6 +46,17 @@ def test_curves_are_kept_and_deleted_with_their_revision() -> None:
     assert orphans(kept, lost) == [lost]
 
 
+def test_a_failed_attempt_keeps_its_documents_and_not_what_its_check_read() -> None:
+    failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
+    kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
+    lost = ["ns/trainings/dogs_1/r2/3/pictures/images.pixels", "ns/trainings/dogs_1/r2/2/check/report.html"]
+    assert orphans(*kept, *lost, references=failed) == lost
+
+
+def test_an_attempt_in_progress_keeps_what_its_check_read() -> None:
+    assert orphans("ns/trainings/dogs_1/r2/3/pictures/images.pixels") == []
+
+
 def test_young_objects_are_kept() -> None:
     key = "ns/uploads/dogs_1/u9.zip"
     assert orphans(key, ages={key: NOW}) == []
@@ -201,6 +212,20 @@ def test_a_rewritten_definition_is_read_again(tmp_path: Path) -> None:
         return {item.key for item in await store.list_objects(LOCATION.uploads_prefix)}
 
     assert asyncio.run(scenario()) == {LOCATION.upload_key("a" * 64)}
+
+
+def test_copies_of_sources_are_kept_while_a_definition_pins_them(tmp_path: Path) -> None:
+    async def scenario() -> set[str]:
+        store = CountingStore(tmp_path)
+        pinned = [{"url": "https://data.test/a.zip", "sha256": "a" * 64}]
+        definition = json.dumps({"classes": [{"name": "cat", "examples": pinned}]}).encode()
+        await store.put(LOCATION.definition_key(REVISION), definition)
+        for digest in ("a" * 64, "b" * 64):
+            await store.put(LOCATION.source_key(digest), b"zip")
+        await sweep_again(build_sweep(store))
+        return {item.key for item in await store.list_objects(LOCATION.sources_prefix)}
+
+    assert asyncio.run(scenario()) == {LOCATION.source_key("a" * 64)}
 
 
 def test_a_missing_definition_is_not_requested(tmp_path: Path) -> None:

@@ -14,8 +14,17 @@ from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, 
 from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
-from ocelli_storage.layout import ARTIFACT_METADATA, OUTCOME, PROGRESS, ClassifierLocation
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    CHECK_OUTCOME,
+    CHECK_PAGE,
+    OUTCOME,
+    PROGRESS,
+    REPORT_PAGE,
+    ClassifierLocation,
+)
 from ocelli_storage.store_url import open_store
+from ocelli_storage.thumbnails import build_thumbnail
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_19")
 REVISION = "0123456789"
@@ -229,15 +238,52 @@ def test_invalid_progress_of_fine_tuning_is_none_and_the_rest_is_read(tmp_path: 
     assert asyncio.run(scenario()) == ProgressReport(stage=Stage.FITTING, percent=7, data_valid=True)
 
 
-def test_judged_scores_are_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
+def test_image_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:
     async def scenario(*uploads: str) -> tuple[int, list[str]]:
         store = open_store(tmp_path.as_uri())
-        for key in (KEY, LOCATION.judged_key(REVISION, None), LOCATION.judged_key(REVISION, "a" * 32), *uploads):
+        for key in (
+            KEY,
+            LOCATION.image_data_key(REVISION, None, "x"),
+            LOCATION.image_data_key(REVISION, "a" * 32, "x"),
+            *uploads,
+        ):
             await store.put(key, b"x")
         dropped = await TrainingStore(store).drop_uploads(LOCATION)
         return dropped, sorted(item.key for item in await store.list_objects("tenants"))
 
     assert asyncio.run(scenario(LOCATION.upload_key("b" * 64))) == (1, [KEY])
-    # Examples at addresses are not deleted, and neither are their scores.
+    # Examples at addresses are not deleted, and neither is what was computed of them.
     dropped, left = asyncio.run(scenario())
     assert (dropped, len(left)) == (0, 3)
+
+
+def test_checked_images_and_thumbnails_are_dropped_with_the_uploads(tmp_path: Path) -> None:
+    report, check = LOCATION.artifact_key(REVISION, REPORT_PAGE), LOCATION.training_key(REVISION, 1, CHECK_PAGE)
+    thumbnails = "\n".join(build_thumbnail(b"image", customer) for customer in (None, "a" * 32))
+
+    async def scenario() -> list[bytes]:
+        store = open_store(tmp_path.as_uri())
+        for customer in (None, "a" * 32):
+            await store.put(LOCATION.checked_key(REVISION, 1, customer, "pixels.bin"), b"x")
+        for key in (report, check):
+            await store.put(key, f"<p>before</p>\n{thumbnails}\n<p>after</p>\n".encode())
+        await store.put(LOCATION.upload_key("b" * 64), b"x")
+        await TrainingStore(store).drop_uploads(LOCATION)
+        assert sorted(item.key for item in await store.list_objects("tenants")) == sorted([report, check])
+        return [await store.get(key, limit_bytes=1 << 20) for key in (report, check)]
+
+    for page in asyncio.run(scenario()):
+        assert b"<img" not in page
+        assert page.startswith(b"<p>before</p>")
+        assert page.endswith(b"<p>after</p>\n")
+
+
+def test_the_outcome_of_a_check_is_not_that_of_the_training(tmp_path: Path) -> None:
+    async def scenario() -> tuple[str, object]:
+        store = open_store(tmp_path.as_uri())
+        await store.put(LOCATION.training_key(REVISION, 1, CHECK_OUTCOME), json.dumps(OUTCOME_HEAD).encode())
+        documents = TrainingStore(store)
+        check = await documents.load_check(LOCATION, REVISION, 1)
+        return "" if check is None else check.message, await documents.load_outcome(LOCATION, REVISION, 1)
+
+    assert asyncio.run(scenario()) == ("Learned", None)

@@ -43,6 +43,7 @@ LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
         LOCATION.training_key("0123456789", 1, OUTCOME),
         LOCATION.artifact_key("0123456789", "heads.safetensors"),
         LOCATION.definition_key("0123456789"),
+        LOCATION.source_key("ab" * 32),
         f"{LOCATION.network_prefix('0123456789')}/backbone.json",
     ],
 )
@@ -58,6 +59,7 @@ def test_tenant_writes_the_keys_of_trainers(key: str) -> None:
         "tenants/team-a/x",
         "tenants/team-a/x/dogs_1/0123456789/1/artifact.json",
         "tenants/team-a/artifacts",
+        "tenants/team-a/sources/dogs_1",
         "tenants/team-a/artifacts/dogs_1",
         "tenants/team-a/artifacts/dogs_1/0123456789",
         "tenants/team-a/trainings/dogs_1/0123456789/1",

@@ -22,14 +22,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Source
+from ocelli_api.classifier import SecretReference, Source
 from ocelli_api.documents import parse_fields
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.outcome import ExitCode, Outcome, ProgressReport
-from ocelli_api.pods import Environment
+from ocelli_api.pods import Environment, TrainingStep
 from ocelli_api.settings import load_settings
 from ocelli_storage.archives import ArchiveImage, SkippedEntry
-from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION, OUTCOME, PROGRESS, REPORT, REPORT_PAGE, ClassifierLocation
+from ocelli_storage.layout import (
+    ARTIFACT_METADATA,
+    CHECK_PAGE,
+    CHECK_REPORT,
+    DEFINITION,
+    OUTCOME,
+    PROGRESS,
+    REPORT,
+    REPORT_PAGE,
+    ClassifierLocation,
+)
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
@@ -153,10 +163,11 @@ def _refuse_to_end(number: int) -> None:
 class Trainer:
     """A trainer with a store and folders of its own, run in this process or as the program that a Job starts."""
 
-    location = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
     revision = "0123456789"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, namespace: str = "team-a", classifier_id: str = "dogs_1") -> None:
+        """`folder` exists and is empty."""
+        self.location = ClassifierLocation(namespace=namespace, classifier_id=classifier_id)
         self.folder = folder
         self.file_sources = folder / "examples"
         self.scratch = folder / "scratch"
@@ -167,7 +178,7 @@ class Trainer:
         self.backbone = install_backbone(folder / "store")
         self.environment: dict[str, str] = {
             Environment.STORE_URL: self.store.url,
-            Environment.CLASSIFIER: "team-a/dogs",
+            Environment.CLASSIFIER: f"{namespace}/dogs",
             Environment.NAMESPACE: self.location.namespace,
             Environment.CLASSIFIER_ID: self.location.classifier_id,
             Environment.REVISION: self.revision,
@@ -193,12 +204,20 @@ class Trainer:
         self.put(self.location.upload_key(digest), data)
         return {"upload": digest, **fields}
 
+    def check(self, attempt: int = 1) -> tuple[Outcome, ExitCode]:
+        """Run the check of an attempt in this process."""
+        self.environment[Environment.STEP] = TrainingStep.CHECK
+        try:
+            return self.run(attempt)
+        finally:
+            del self.environment[Environment.STEP]
+
     def run(self, attempt: int = 1) -> tuple[Outcome, ExitCode]:
         """Run an attempt in this process."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
         settings = load_settings(TrainerSettings, {**self.environment, Environment.CPU_LIMIT: "2"})
-        scratch = self.scratch / f"attempt-{attempt}"
+        scratch = self.scratch / f"attempt-{attempt}-{settings.step}"
         scratch.mkdir()
         return asyncio.run(run_attempt(settings, self.store, scratch, StopRequest(_refuse_to_end)))
 
@@ -208,7 +227,7 @@ class Trainer:
         """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
-        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+        kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         return subprocess.Popen(
             [sys.executable, *arguments],
             env={**kept, **self.environment, **environment},
@@ -224,7 +243,7 @@ class Trainer:
         asyncio.run(self.store.put(key, data))
 
     def get(self, key: str) -> bytes:
-        return asyncio.run(self.store.get(key, limit_bytes=1 << 20))
+        return asyncio.run(self.store.get(key, limit_bytes=1 << 25))
 
     def exists(self, key: str) -> bool:
         return asyncio.run(self.store.exists(key))
@@ -255,6 +274,22 @@ class Trainer:
         return document
 
     @property
+    def check_report(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.get(self._training_key(CHECK_REPORT)))
+        return document
+
+    @property
+    def check_page(self) -> str:
+        return self.get(self._training_key(CHECK_PAGE)).decode()
+
+    def keys(self, part: str) -> list[str]:
+        """The keys of stored objects that contain a text."""
+        return sorted(item.key for item in asyncio.run(self.store.list_objects("tenants")) if part in item.key)
+
+    def _training_key(self, file: str) -> str:
+        return self.location.training_key(self.revision, self._attempt, file)
+
+    @property
     def report_page(self) -> str:
         return self.get(self.location.artifact_key(self.revision, REPORT_PAGE)).decode()
 
@@ -278,6 +313,12 @@ def trainer(tmp_path: Path) -> Trainer:
     return Trainer(tmp_path)
 
 
+@pytest.fixture
+def make_trainer() -> type[Trainer]:
+    """For tests with several installations."""
+    return Trainer
+
+
 class Reading:
     """A `SourceReader` with its own folders, used synchronously."""
 
@@ -292,6 +333,11 @@ class Reading:
         self.limits = SourceLimits(retry_delays_seconds=(0, 0), connect_seconds=2, silence_seconds=1)
         self.file_sources_enabled = True
         self.networks = NetworkRules.parse(allowed="127.0.0.0/8,::1/128", denied="")
+        self.proxy_url = ""
+        self.keeps_copies = False
+        self.certificates = ""
+        self.secrets_folder = folder / "secrets"
+        self.secrets_folder.mkdir()
 
     def read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         return asyncio.run(self._read(source))
@@ -305,12 +351,23 @@ class Reading:
         store = open_store(self.store_folder.as_uri())
         asyncio.run(store.put(self.location.upload_key(sha256), data))
 
+    def mount_secret(self, name: str, **values: str) -> SecretReference:
+        """Mount a Secret with these keys as a kubelet does; returns the reference to it."""
+        (self.secrets_folder / name).mkdir()
+        for key, value in values.items():
+            (self.secrets_folder / name / key).write_text(value)
+        return SecretReference(name=name)
+
     async def _read(self, source: Source) -> list[ArchiveImage | SkippedEntry]:
         access = SourceAccess(
             store=open_store(self.store_folder.as_uri()),
             location=self.location,
             file_sources_folder=self.jail if self.file_sources_enabled else None,
             networks=self.networks,
+            proxy_url=self.proxy_url,
+            keeps_copies=self.keeps_copies,
+            certificates=self.certificates,
+            secrets_folder=self.secrets_folder,
         )
         async with SourceReader(access, self.scratch, self.limits) as reader, reader.fetch(source) as fetched:
             with fetched.refusals(), fetched.open() as images:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ocelli_model.backbone import load_backbone
 from ocelli_model.engine import load_engine
 from ocelli_model.preprocessing import decode_image
 from ocelli_storage.object_store import StoreQuotaError, StoreUnavailableError
+from ocelli_storage.thumbnails import remove_thumbnails
 from ocelli_training.report import render_page
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
@@ -173,7 +175,7 @@ def test_the_report_names_near_duplicates(trainer: Any, make_zip: Any, make_imag
     trainer.add_class("red", red)
     trainer.run()
     (pair,) = trainer.report["data"]["nearDuplicates"]
-    assert sorted(name.partition(" › ")[2] for name in pair.values()) == ["3.png", "saved-again.png"]
+    assert sorted(pair[name].partition(" › ")[2] for name in ("image", "oldest")) == ["3.png", "saved-again.png"]
 
 
 def test_near_duplicates_in_two_classes_are_reported_as_a_conflict(trainer: Any, make_zip: Any) -> None:
@@ -202,6 +204,42 @@ def test_the_report_suspects_an_image_in_the_wrong_class(
     assert (suspect["class"], suspect["suggestedClass"]) == ("blue", "red")
     assert suspect["probability"] < 0.5 < suspect["suggestedProbability"]
     assert "Suspected label errors (1)" in trainer.report_page
+
+
+def test_the_report_shows_a_misclassified_test_image(
+    trainer: Any, make_zip: Any, make_image: Any, blue: bytes, red: bytes
+) -> None:
+    trainer.add_class("blue", blue)
+    trainer.add_class("red", red)
+    wrong = make_image(200, red=BLUE)
+    tested = {**{f"{seed}.png": make_image(seed, red=RED) for seed in range(100, 110)}, "wrong.png": wrong}
+    trainer.definition["evaluation"] = {"classes": [{"name": "red", "examples": [trainer.upload(make_zip(tested))]}]}
+    trainer.run()
+    (image,) = trainer.report["evaluation"]["misclassified"]
+    assert (image["image"].endswith("wrong.png"), image["sha256"]) == (True, sha256(wrong).hexdigest())
+    table = trainer.report_page.partition("Misclassified images")[2].partition("</table>")[0]
+    assert table.count('<img class="thumbnail"') == 1
+
+
+def test_a_suspect_is_corrected_by_the_digest_in_the_report(
+    trainer: Any, make_example_zip: Any, make_image: Any, red: bytes
+) -> None:
+    trainer.add_class("blue", make_example_zip(others={"wrong.png": make_image(200, red=180)}))
+    trainer.add_class("red", red)
+    trainer.run()
+    (suspect,) = trainer.report["data"]["suspectedLabelErrors"]
+    trainer.definition["corrections"] = [
+        {"image": suspect["sha256"], "class": suspect["suggestedClass"]},
+        {"image": "f" * 64, "class": ""},
+    ]
+    trainer.delete_artifact()
+    outcome, _ = trainer.run(attempt=2)
+    data = trainer.report["data"]
+    assert [item["distinct"] for item in data["sets"]] == [12, 13]
+    assert data["suspectedLabelErrorsCount"] == 0
+    assert (data["corrections"]["relabelled"], data["corrections"]["unknown"]) == (1, ["f" * 64])
+    assert "no source has 1 of the images that spec.corrections names" in outcome.message
+    assert "gave 1 images another class" in trainer.report_page
 
 
 def test_the_report_describes_the_sizes_of_the_images_and_names_small_ones(
@@ -249,11 +287,12 @@ def test_the_page_shows_names_as_text_and_loads_nothing(trainer: Any, make_examp
     trainer.add_class("<script>alert(1)</script>", make_example_zip(12, others={"<img src=x>.txt": b"notes"}))
     trainer.add_class("red", red)
     trainer.run()
-    page = trainer.report_page
+    page = remove_thumbnails(trainer.report_page.encode()).decode()
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<img" not in page
     assert "<script" not in page
     assert not re.search(r"<[^>]+(src|href)=|url\(|@import", page)
+    assert "default-src 'none'; img-src data:" in page
 
 
 def test_the_page_shows_the_accuracy_and_every_class(learned: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocelli_model.heads import Heads
-from ocelli_training.evaluate import Evaluation, evaluate
+from ocelli_training.evaluate import Evaluation, JudgedImage, evaluate
 from ocelli_training.fit import Fit, Recipe, View
 
 
@@ -17,6 +17,10 @@ def make_fit(scores: NDArray[np.float32], unrejected: NDArray[np.float32] | None
         scores=scores,
         unrejected_scores=scores if unrejected is None else unrejected,
     )
+
+
+def named(row: int) -> JudgedImage:
+    return JudgedImage(name=f"{row}.jpg", sha256=f"digest of {row}")
 
 
 def judge(
@@ -34,7 +38,7 @@ def judge(
             membership[row, index] = True
     fit = make_fit(np.array(scores, dtype=np.float32), None if unrejected is None else np.array(unrejected, dtype=np.float32))
     rows = np.arange(len(truth)) if groups is None else np.array(groups)
-    return evaluate(fit, membership, rows, names, [f"{row}.jpg" for row in range(len(truth))])
+    return evaluate(fit, membership, rows, names, [named(row) for row in range(len(truth))])
 
 
 def judge_right_and_wrong(*counts: tuple[int, int], copies: int = 1) -> Evaluation:
@@ -48,7 +52,7 @@ def judge_right_and_wrong(*counts: tuple[int, int], copies: int = 1) -> Evaluati
     truth, predicted = np.repeat(truth, copies), np.repeat(predicted, copies)
     fit = make_fit(np.eye(classes, dtype=np.float32)[predicted])
     membership = np.eye(classes, dtype=np.bool_)[truth]
-    return evaluate(fit, membership, groups, [str(index) for index in range(classes)], ["a.jpg"] * len(truth))
+    return evaluate(fit, membership, groups, [str(index) for index in range(classes)], [named(0)] * len(truth))
 
 
 def width(evaluation: Evaluation) -> float:
@@ -208,14 +212,14 @@ def test_misclassified_images_are_named_most_certain_first() -> None:
 def test_an_image_of_two_classes_may_be_predicted_as_either() -> None:
     fit = make_fit(np.array([[0.9, 0.2], [0.2, 0.9]], dtype=np.float32))
 
-    assert evaluate(fit, np.ones((2, 2), dtype=np.bool_), np.arange(2), ("cat", "dog"), ("a", "b")).accuracy == 1
+    assert evaluate(fit, np.ones((2, 2), dtype=np.bool_), np.arange(2), ("cat", "dog"), (named(0), named(1))).accuracy == 1
 
 
 def test_the_report_is_json_and_the_summary_names_no_images() -> None:
     evaluation = judge([[0.9, 0.1], [0.9, 0.1]], [0, 1])
 
     assert json.loads(json.dumps(evaluation.to_json()))["misclassified"] == [
-        {"image": "1.jpg", "actual": "dog", "predicted": "cat", "score": 0.9}
+        {"image": "1.jpg", "sha256": "digest of 1", "actual": "dog", "predicted": "cat", "score": 0.9}
     ]
     assert "1.jpg" not in json.dumps(evaluation.summary())
     assert evaluation.summary()["accuracy"] == 0.5

@@ -41,8 +41,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PARITY_BOUND = 0.0005
 """Between the scores of the engines of CPUs and GPUs, as for installed backbones."""
 BLUE, RED = 0, 190
-LINEAR, TUNED, LATER = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc"
-"""Revisions: each is compared with the one before."""
+LINEAR, TUNED, REFUSED, LATER = "aaaaaaaaaa", "bbbbbbbbbb", "cccccccccc", "dddddddddd"
+"""Revisions in the order in which they are trained. The last two are compared with the tuned one."""
 
 
 def add_classes(trainer: Trainer, make_example_zip: MakeExampleZip, make_image: MakeImage, **recipe: Any) -> None:
@@ -66,8 +66,8 @@ def train(trainer: Trainer, revision: str, *, baseline: str = "") -> Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """Three revisions of one Classifier: linear heads, a network that was tuned for one epoch although it does not have to
-    improve on the heads, and linear heads again."""
+    """Revisions of one Classifier: linear heads, a network that was tuned for one epoch although it does not have to improve on
+    the heads, and linear heads of more images twice."""
 
     trainer: Trainer
     """At the tuned revision."""
@@ -102,6 +102,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory, make_example_zip: MakeExampl
     del trainer.definition["model"], trainer.definition["evaluation"]
     more = trainer.upload(make_example_zip(10, first_seed=2000, red=BLUE))
     trainer.definition["classes"][0]["examples"].append(more)
+    # After it, features of the new images are known, and the tuned network still needs their pixels.
+    train(trainer, REFUSED, baseline=TUNED)
     later = train(trainer, LATER, baseline=TUNED)
     trainer.environment[Environment.REVISION] = trainer.revision = TUNED
     return Tuned(trainer=trainer, losses=found[0], compared=compared, compared_later=later)

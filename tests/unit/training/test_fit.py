@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ocelli_model.heads import normalised
-from ocelli_training.evaluate import evaluate
+from ocelli_training.evaluate import JudgedImage, evaluate
 from ocelli_training.fit import FEATURE_POWER, PENALTIES, Examples, Fit, View, fit_heads
 from ocelli_training.folds import FOLDS
 from tests.unit.training.made_examples import Features, first_classes, make_examples, make_features, make_folds, make_membership
@@ -24,7 +24,7 @@ def same(first: Fit, second: Fit) -> bool:
 def balanced_accuracy(fit: Fit, examples: Examples) -> float:
     count, classes = examples.membership.shape
     names = [str(index) for index in range(classes)]
-    return evaluate(fit, examples.membership, np.arange(count), names, [str(row) for row in range(count)]).accuracy
+    return evaluate(fit, examples.membership, np.arange(count), names, [JudgedImage(name="", sha256="")] * count).accuracy
 
 
 def modal_examples(count: int, kinds: int, *, spread: float, dimensions: int = 64, seed: int = 0) -> Examples:
@@ -135,8 +135,8 @@ def test_10_and_500_images_give_a_balanced_accuracy_that_does_not_favour_the_lar
     examples = make_examples([10, 500], distance=0, dimensions=40)
     fit = fit_heads(examples)
 
-    names = [str(row) for row in range(510)]
-    evaluation = evaluate(fit, examples.membership, np.arange(510), ["few", "many"], names)
+    images = [JudgedImage(name="", sha256="")] * 510
+    evaluation = evaluate(fit, examples.membership, np.arange(510), ["few", "many"], images)
 
     assert 0.3 < evaluation.accuracy < 0.7
     assert evaluation.accuracy_interval[0] <= 0.5 <= evaluation.accuracy_interval[1]
@@ -380,3 +380,12 @@ def test_the_recipe_for_many_images_is_chosen_on_some_of_every_class(monkeypatch
     fit = fit_heads(make_examples([300, 4, 300], negatives=4))
 
     assert (fit.heads.scores(make_features([20, 20, 20], seed=7)).argmax(axis=1) == np.repeat([0, 1, 2], 20)).mean() > 0.95
+
+
+def test_scores_are_those_of_heads_that_are_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice of the recipe leaves scores of all images, unless it was made on some of them."""
+    examples = make_examples([40, 40], views=(View.ENLARGED, View.MIRRORED), distance=2.0)
+    kept = fit_heads(examples)
+    monkeypatch.setattr("ocelli_training.fit.SEARCH_LIMIT_IMAGES", 78)
+    again = fit_heads(examples)
+    assert (kept.recipe, same(kept, again)) == (again.recipe, True)

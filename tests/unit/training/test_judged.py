@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ocelli_storage.layout import ClassifierLocation, is_judged
+from ocelli_storage.layout import ClassifierLocation, is_image_data
 from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
-from ocelli_training.judged import Judged, JudgedError, load_judged, save_judged, split_by_customer
+from ocelli_training.judged import JUDGED, Judged, JudgedError, load_judged, save_judged, split_by_customer
 
 LOCATION = ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 REVISION = "0123456789"
@@ -47,6 +47,10 @@ def load(store: ObjectStore) -> Judged:
     return asyncio.run(load_judged(store, LOCATION, REVISION))
 
 
+def judged_key(customer: str | None) -> str:
+    return LOCATION.image_data_key(REVISION, customer, JUDGED)
+
+
 def refusal(store: ObjectStore) -> str:
     with pytest.raises(JudgedError) as caught:
         load(store)
@@ -69,13 +73,13 @@ def test_scores_are_loaded_as_they_were_saved(store: ObjectStore) -> None:
 
 def test_each_customer_has_a_file(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
-    assert keys(store) == [LOCATION.judged_key(REVISION, customer) for customer in (ANNA, BERT, None)]
+    assert keys(store) == [judged_key(customer) for customer in (ANNA, BERT, None)]
     assert sorted(load(store).digests) == list(make_judged().digests)
 
 
 def test_without_a_customers_file_the_other_images_are_left(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
-    (file,) = [key for key in keys(store) if is_judged(key, ANNA)]
+    (file,) = [key for key in keys(store) if is_image_data(key, ANNA)]
     asyncio.run(store.delete(file))
     assert load(store).digests == (make_judged().digests[2], make_judged().digests[0])
     assert load(store).is_complete is False
@@ -84,7 +88,7 @@ def test_without_a_customers_file_the_other_images_are_left(store: ObjectStore) 
 def test_files_of_an_earlier_attempt_are_replaced(store: ObjectStore) -> None:
     save(store, make_judged(), [None, ANNA, BERT, ANNA])
     save(store, make_judged(2), [None, None])
-    assert keys(store) == [LOCATION.judged_key(REVISION, None)]
+    assert keys(store) == [judged_key(None)]
 
 
 def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
@@ -95,7 +99,7 @@ def test_a_revision_without_scores_is_explained(store: ObjectStore) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"], ids=["empty", "noise", "no tensors"])
 def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None:
-    asyncio.run(store.put(LOCATION.judged_key(REVISION, None), content))
+    asyncio.run(store.put(judged_key(None), content))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
 
 
@@ -106,7 +110,7 @@ def test_a_damaged_file_is_explained(store: ObjectStore, content: bytes) -> None
 )
 def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, value: str) -> None:
     save(store, make_judged(), [None] * 4)
-    key = LOCATION.judged_key(REVISION, None)
+    key = judged_key(None)
     content = asyncio.run(store.get(key, limit_bytes=1 << 20))
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     odd = {**header["__metadata__"], fact: value}
@@ -116,22 +120,7 @@ def test_a_file_with_odd_metadata_is_explained(store: ObjectStore, fact: str, va
 
 def test_files_of_two_trainings_are_not_mixed(store: ObjectStore) -> None:
     save(store, make_judged(5), [ANNA] * 5)
-    content = asyncio.run(store.get(LOCATION.judged_key(REVISION, ANNA), limit_bytes=1 << 20))
+    content = asyncio.run(store.get(judged_key(ANNA), limit_bytes=1 << 20))
     save(store, make_judged(), [None] * 4)
-    asyncio.run(store.put(LOCATION.judged_key(REVISION, ANNA), content))
+    asyncio.run(store.put(judged_key(ANNA), content))
     assert refusal(store) == f"the stored scores of revision {REVISION} are damaged"
-
-
-@pytest.mark.parametrize(
-    ("key", "customer", "expected"),
-    [
-        (LOCATION.judged_key(REVISION, None), None, True),
-        (LOCATION.judged_key(REVISION, ANNA), None, True),
-        (LOCATION.judged_key(REVISION, ANNA), ANNA, True),
-        (LOCATION.judged_key(REVISION, BERT), ANNA, False),
-        (LOCATION.judged_key(REVISION, None), ANNA, False),
-        (LOCATION.definition_key(REVISION), None, False),
-    ],
-)
-def test_which_keys_hold_judged_scores(key: str, customer: str | None, expected: bool) -> None:
-    assert is_judged(key, customer) is expected

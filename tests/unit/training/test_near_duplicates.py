@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
-from ocelli_training.evaluate import evaluate
+from ocelli_training.evaluate import JudgedImage, evaluate
 from ocelli_training.fit import Examples, fit_heads, normalised_rows
 from ocelli_training.folds import assign_folds
 from ocelli_training.near_duplicates import GRID, fingerprints, group_near_duplicates
@@ -144,7 +144,8 @@ def test_a_burst_does_not_raise_the_accuracy() -> None:
             groups = group_near_duplicates(prints[:count], normalised_rows(features[:count]), classes, range(count))
         membership, folds = np.eye(2, dtype=np.bool_)[classes], assign_folds(digests[:count], groups, classes, 0)
         fit = fit_heads(Examples(features=features[:count], membership=membership, folds=folds))
-        return evaluate(fit, membership, groups, ["a", "b"], digests[:count]).accuracy
+        images = [JudgedImage(name="", sha256=digest) for digest in digests[:count]]
+        return evaluate(fit, membership, groups, ["a", "b"], images).accuracy
 
     without, burst, single_images = [], [], []
     for seed in range(10):

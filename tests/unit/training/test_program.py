@@ -53,6 +53,7 @@ def test_the_log_shows_every_stage(two_classes: Any) -> None:
         "heads.fitted",
         "heads.evaluated",
         "artifact.stored",
+        "features.cached",
         "training.ended",
     ]
 
@@ -105,6 +106,23 @@ def test_the_same_definition_gives_the_same_artifact_in_any_order(trainer: Any, 
     second = trainer.outcome
     assert (first.attempt, second.attempt) == (1, 2)
     assert first.artifact_digest == second.artifact_digest is not None
+
+
+def test_two_installations_make_the_same_artifact_of_the_same_definition(
+    tmp_path: Path, make_trainer: Any, make_example_zip: Any
+) -> None:
+    zips = {name: make_example_zip(24, first_seed=seed, red=seed) for name, seed in (("blue", 0), ("violet", 90), ("red", 180))}
+    digests = []
+    # A Classifier without the label has a random id.
+    for cores, installation in enumerate(({"namespace": "team-a", "classifier_id": "dogs_1"}, {"namespace": "b"}), 1):
+        folder = tmp_path / str(cores)
+        folder.mkdir()
+        trainer = make_trainer(folder, **{"classifier_id": "dogs_1941945966", **installation})
+        for name, data in zips.items():
+            trainer.add_class(name, trainer.upload(data))
+        finish(trainer.start(**{Environment.CPU_LIMIT: str(cores)}))
+        digests.append(trainer.outcome.artifact_digest)
+    assert digests[0] == digests[1] is not None
 
 
 def test_another_seed_gives_another_artifact(two_classes: Any) -> None:

@@ -96,6 +96,32 @@ def test_the_completion_is_estimated_from_what_is_done(store: ObjectStore) -> No
     assert asyncio.run(claim()) == "2026-01-31T12:00:50Z"
 
 
+def test_images_are_counted_within_their_stage(store: ObjectStore) -> None:
+    async def claim() -> tuple[ProgressReport, ProgressReport]:
+        async with make_progress(store) as progress:
+            await progress.begin(Stage.EXTRACTING)
+            progress.report_images(64, 128)
+            extracting = progress.build_report()
+            await progress.begin(Stage.FITTING)
+            return extracting, progress.build_report()
+
+    extracting, fitting = asyncio.run(claim())
+    assert (extracting.images, extracting.images_total, extracting.percent) == (64, 128, 50)
+    assert (fitting.images, fitting.images_total) == (None, None)
+
+
+def test_device_and_accuracy_are_kept_until_the_end(store: ObjectStore) -> None:
+    async def claim() -> ProgressReport:
+        async with make_progress(store) as progress:
+            progress.report_device("OpenVINO CPU float32")
+            progress.report_accuracy(0.9)
+            await progress.begin(Stage.STORING)
+            return await stored(store)
+
+    report = asyncio.run(claim())
+    assert (report.device, report.accuracy) == ("OpenVINO CPU float32", 0.9)
+
+
 def test_nothing_is_estimated_from_the_first_seconds(store: ObjectStore) -> None:
     async def claim() -> str | None:
         async with make_progress(store) as progress:

@@ -16,7 +16,7 @@ from ocelli_api.pods import Environment
 from ocelli_model.artifact import load_artifact, save_artifact
 from ocelli_model.heads import Heads
 from ocelli_storage.layout import DEFINITION
-from ocelli_training.judged import load_judged, save_judged
+from ocelli_training.judged import JUDGED, load_judged, save_judged
 from tests.unit.training.conftest import Trainer
 from tests.unit.training.made_pictures import save, textured
 
@@ -55,7 +55,7 @@ def train(
 
 @pytest.fixture(scope="module")
 def tested(tmp_path_factory: pytest.TempPathFactory, make_example_zip: Any) -> tuple[Trainer, Outcome]:
-    """ten test images a class, of which four of blue are also examples."""
+    """Ten test images a class, of which four of blue are also examples."""
     trainer = Trainer(tmp_path_factory.mktemp("tested"))
     test = {"blue": make_example_zip(10, first_seed=8, red=BLUE), "red": make_example_zip(10, first_seed=100, red=RED)}
     outcome = train(trainer, BASELINE, test=test, blue=make_example_zip(12, red=BLUE), red=make_example_zip(12, red=RED))
@@ -240,7 +240,7 @@ def test_scores_of_a_customers_images_are_in_a_file_of_their_own(tmp_path: Any, 
     _, exit_code = trainer.run()
     assert exit_code is ExitCode.SUCCEEDED
     for key in (customer, None):
-        assert trainer.exists(trainer.location.judged_key(trainer.revision, key))
+        assert trainer.exists(trainer.location.image_data_key(trainer.revision, key, JUDGED))
 
 
 @pytest.mark.parametrize("interrupted", ["definition", "scores"])
@@ -250,7 +250,8 @@ def test_an_erasure_while_results_are_stored_is_complete(
     trainer, customer = Trainer(tmp_path), customer_key("anna")
     trainer.add_class("blue", trainer.upload(make_example_zip(12, red=BLUE), customer=customer))
     trainer.add_class("red", trainer.upload(make_example_zip(12, red=RED)))
-    scores, stored = trainer.location.judged_key(trainer.revision, customer), trainer.location.definition_key(trainer.revision)
+    scores = trainer.location.image_data_key(trainer.revision, customer, JUDGED)
+    stored = trainer.location.definition_key(trainer.revision)
     put = trainer.store.put
 
     async def erase() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from numpy.typing import NDArray
 from ocelli_api.classifier import Source
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.prediction import ImageFault
+from ocelli_model.image_decoder import ImageDecoder, PendingImage
 from ocelli_model.preprocessing import Preprocessing, decode_image
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.store_url import open_store
-from ocelli_training.dataset import ExampleSet, SourceReading
+from ocelli_training.dataset import SUBJECTS_SHOWN, ExampleSet, SourceReading
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.reading import ImageReader, SourcesError
 from ocelli_training.source_reader import SourceAccess, SourceReader
@@ -34,7 +36,8 @@ class Sources:
         self.folder.mkdir()
         self.scratch = folder
         self.sets: list[ExampleSet] = []
-        self.decoded = 0
+        self.opened = 0
+        self.known: dict[str, tuple[int, int]] = {}
         self.limits = SourceLimits(retry_delays_seconds=())
         self.progress: list[float] = []
         self.pixels: dict[str, NDArray[np.uint8]] = {}
@@ -53,9 +56,9 @@ class Sources:
     def read(self, threads: int = 2) -> Sequence[Sequence[SourceReading]]:
         return asyncio.run(self._read(threads))
 
-    def _decode(self, data: bytes) -> NDArray[np.uint8]:
-        self.decoded += 1
-        return decode_image(data, PREPROCESSING)
+    def _open(self, data: bytes) -> PendingImage:
+        self.opened += 1
+        return ImageDecoder(PREPROCESSING).open(data)
 
     async def _read(self, threads: int) -> Sequence[Sequence[SourceReading]]:
         access = SourceAccess(
@@ -66,11 +69,20 @@ class Sources:
         )
         sources = SourceReader(access, self.scratch, self.limits)
         with PixelFile(self.scratch / "pixels", height=16, width=16) as pixels:
-            reader = ImageReader(sources=sources, decode=self._decode, pixels=pixels, decoding_threads=threads)
+            reader = ImageReader(
+                sources=sources,
+                open_image=self._open,
+                pixels=pixels,
+                decoding_threads=threads,
+                known_sides=self.known.get,
+            )
             async with sources:
-                readings = await reader.read("team-a/dogs", self.sets, self.progress.append)
+                readings, faults = await reader.read_usable(self.sets, self.progress.append, faults_limit=SUBJECTS_SHOWN)
+                if faults:
+                    raise SourcesError.about("team-a/dogs", faults)
             digests = {file.digest for item in readings for reading in item for file in reading.files if file.digest}
-            self.pixels = {digest: pixels.read([reader.pixel_number(digest)])[0] for digest in digests}
+            decoded = digests - self.known.keys()
+            self.pixels = {digest: pixels.read([reader.pixel_numbers()[digest]])[0] for digest in decoded}
             reader.close()
         return readings
 
@@ -92,7 +104,21 @@ def test_images_of_the_same_bytes_are_decoded_once(sources: Sources, make_exampl
     sources.add("a", make_example_zip(12), make_example_zip(12))
     sources.add("b", make_example_zip(12))
     sources.read()
-    assert sources.decoded == 12
+    assert sources.opened == 12
+
+
+def test_the_sides_of_an_image_are_read(sources: Sources, make_zip: Any, make_image: Any) -> None:
+    sources.add("a", make_zip({"7.png": make_image(7, size=(31, 17))}))
+    assert sources.read()[0][0].files[0].sides == (17, 31)
+
+
+def test_a_known_image_is_not_opened(sources: Sources, make_zip: Any, make_image: Any) -> None:
+    image = make_image(7)
+    digest = hashlib.sha256(image).hexdigest()
+    sources.known[digest] = (17, 31)
+    sources.add("a", make_zip({"7.png": image, "8.png": make_image(8)}))
+    file = sources.read()[0][0].files[0]
+    assert (file.digest, file.sides, sources.opened) == (digest, (17, 31), 1)
 
 
 def test_files_are_in_the_order_of_the_zip(sources: Sources, make_zip: Any, make_image: Any) -> None:
@@ -152,11 +178,11 @@ def test_progress_rises_to_one(sources: Sources, make_example_zip: Any) -> None:
 def test_an_unexpected_error_of_the_decoder_is_raised(
     sources: Sources, make_example_zip: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: bytes) -> NDArray[np.uint8]:
+    def fail(_: bytes) -> PendingImage:
         raise MemoryError
 
     sources.add("a", make_example_zip(3))
-    monkeypatch.setattr(sources, "_decode", fail)
+    monkeypatch.setattr(sources, "_open", fail)
     with pytest.raises(MemoryError):
         sources.read()
 

@@ -147,7 +147,7 @@ def test_an_impossible_address_is_refused(reading: Reading, url: str) -> None:
 def test_every_scheme_that_the_crd_allows_is_in_the_table(reading: Reading) -> None:
     crd = (Path(__file__).parents[3] / "crds" / "classifier.yaml").read_text()
     assert set(re.findall(r"startsWith\('(\w+)://", crd)) == SCHEMES.keys() - {"upload"}
-    assert "use one that begins with https://" in str(reading.refusal(make_source("s3://bucket/a.zip")))
+    assert "use one that begins with https://" in str(reading.refusal(make_source("ftp://host/a.zip")))
 
 
 def test_an_address_is_sent_unchanged(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
@@ -387,3 +387,37 @@ def test_a_redirect_into_a_private_network_is_not_followed(reading: Reading, web
 def test_a_denied_network_is_refused_even_if_it_is_allowed(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
     reading.networks = NetworkRules.parse(allowed="0.0.0.0/0", denied="127.0.0.0/8")
     assert NOT_ALLOWED in str(reading.refusal(make_source(web_server.answer("/a.zip", body=zip_bytes))))
+
+
+def test_a_pinned_source_is_fetched_once_if_copies_are_kept(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.keeps_copies = True
+    source = make_source(web_server.answer("/a.zip", body=zip_bytes), sha256=sha256(zip_bytes))
+    assert [len(reading.read(source)) for _ in range(2)] == [3, 3]
+    assert len(web_server.requests) == 1
+
+
+@pytest.mark.parametrize(("keeps_copies", "pinned"), [(False, True), (True, False)])
+def test_other_sources_are_fetched_each_time(
+    reading: Reading, web_server: Any, zip_bytes: bytes, keeps_copies: bool, pinned: bool
+) -> None:
+    reading.keeps_copies = keeps_copies
+    source = make_source(web_server.answer("/a.zip", body=zip_bytes), sha256=sha256(zip_bytes) if pinned else None)
+    for _ in range(2):
+        reading.read(source)
+    assert len(web_server.requests) == 2
+
+
+def test_a_damaged_copy_is_replaced(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.keeps_copies = True
+    source = make_source(web_server.answer("/a.zip", body=zip_bytes), sha256=sha256(zip_bytes))
+    kept = reading.store_folder / reading.location.source_key(sha256(zip_bytes))
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"damaged")
+    assert [len(reading.read(source)) for _ in range(2)] == [3, 3]
+    assert len(web_server.requests) == 1
+
+
+def test_bytes_with_a_wrong_digest_are_not_kept(reading: Reading, web_server: Any, zip_bytes: bytes) -> None:
+    reading.keeps_copies = True
+    reading.refusal(make_source(web_server.answer("/a.zip", body=zip_bytes), sha256="0" * 64))
+    assert not [path for path in reading.store_folder.rglob("*") if path.is_file()]

@@ -1,0 +1,38 @@
+"""What polls of the sources mean for a Classifier. Pure."""
+
+from __future__ import annotations
+
+from ocelli_api.classifier import ClassifierStatus, ObservedSources
+from ocelli_api.times import format_time
+from ocelli_operator.observed import Observed
+from ocelli_operator.status import Occurrence
+
+
+def plan_observed_sources(observed: Observed) -> ObservedSources | None:
+    """What status should say about the polls. It changes only when a poll saw something else."""
+    seen, poll = observed.classifier.status.observed_sources, observed.source_poll
+    if observed.classifier.spec.poll_interval is None:
+        return None
+    if poll is None:
+        return seen
+    known = seen if seen is not None and seen.addresses == poll.addresses else None
+    digest, changed_at = (None, None) if known is None else (known.digest, known.changed_at)
+    if poll.digest is not None and poll.digest != digest:
+        digest, changed_at = poll.digest, format_time(observed.now, timespec="seconds")
+    return ObservedSources(addresses=poll.addresses, digest=digest, changed_at=changed_at, fault=poll.fault)
+
+
+def find_source_occurrences(before: ClassifierStatus, after: ClassifierStatus) -> tuple[Occurrence, ...]:
+    """The Events of a status write about polls."""
+    old, new = before.observed_sources, after.observed_sources
+    found: list[Occurrence] = []
+    if new is None:
+        return ()
+    known = old if old is not None and old.addresses == new.addresses else None
+    if known is not None and None not in (known.digest, new.digest) and known.digest != new.digest:
+        note = "the bytes behind spec's sources have changed, according to their ETags: they are trained again"
+        found.append(Occurrence(type="Normal", reason="SourcesChanged", action="Poll", note=note))
+    if new.fault is not None and (known is None or known.fault != new.fault):
+        note = f"the poll of the sources did not see all of them: {new.fault}"
+        found.append(Occurrence(type="Warning", reason="SourcesNotPolled", action="Poll", note=note))
+    return tuple(found)
