@@ -16,6 +16,7 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +39,7 @@ from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, norm
 from ocelli_training.learned import OwnNetwork, Tuned, TuningOutcome
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.shared_tuning import SharedTask, send_images, send_run
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import INTERVAL_SECONDS, Checkpoint, CheckpointStore
 from ocelli_training.tuning_curves import CurveStore
@@ -45,6 +47,7 @@ from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, StoppingScores, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
 from ocelli_training.within_class import WithinClass
+from ocelli_training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,8 @@ class TuningTask:
     threads: int
     scratch: Path
     """A folder."""
+    group: WorkerGroup | None = None
+    """The connection to the other workers, if there are any. This one is the first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +90,7 @@ async def fine_tune(
 ) -> TuningOutcome:
     """Tune in a thread, with checkpoints next to the other documents of the attempt, and curves next to the artifact.
 
-    Errors as `FineTuning.tune`.
+    Errors as `FineTuning.tune`. Afterwards no other worker is needed, whatever the end.
     """
     location, loop = settings.location, asyncio.get_running_loop()
     checkpoints = CheckpointStore(
@@ -98,7 +103,11 @@ async def fine_tune(
     )
     curves = CurveStore(store=store, prefix=location.curves_prefix(settings.revision), scratch=task.scratch, loop=loop)
     files = TuningFiles(checkpoints=checkpoints, curves=curves)
-    return await asyncio.to_thread(lambda: FineTuning(task, files, stop, progress).tune())
+    try:
+        return await asyncio.to_thread(lambda: FineTuning(task, files, stop, progress).tune())
+    finally:
+        if task.group is not None:
+            task.group.release()
 
 
 class FineTuning:
@@ -122,7 +131,12 @@ class FineTuning:
             DivergedError, GpuMemoryError: see there.
             BackboneError: the backbone cannot be tuned in PyTorch.
             StoreUnavailableError: the store does not say whether there is a checkpoint.
+            WorkerLostError: see there.
         """
+        task = self._task
+        if task.group is not None:
+            digest = task.backbone.digest
+            send_images(task.group, SharedTask(backbone_digest=digest, recipe=task.recipe, images=task.images))
         checkpoint = self._checkpoints.load()
         if checkpoint is None:
             self._curves.clear()
@@ -162,7 +176,7 @@ class FineTuning:
                 whole.losses[plan.stopping], whole.right[plan.stopping] = part.losses, part.right
         finished.best_epochs.append(run.state.best_epoch)
         finished.halved = finished.halved or run.state.halved
-        self._checkpoints.save(Checkpoint(document=finished.document(), tensors=finished.tensors()))
+        self._store(Checkpoint(document=finished.document(), tensors=finished.tensors()))
 
     def _finish(self, epochs: int, checkpoint: Checkpoint | None) -> Tuned:
         """The network that is served, from all images."""
@@ -210,10 +224,13 @@ class FineTuning:
             device=self._torch_device,
             epochs=epochs,
             reading_threads=task.threads,
+            sharing=task.group,
         )
         if checkpoint is not None and "run" in checkpoint.document:
             run.restore(RunState(**checkpoint.document["run"]), checkpoint.tensors)
         run.state.halved = run.state.halved or self._finished.halved
+        if task.group is not None:
+            send_run(task.group, run, plan, epochs)
 
         def after_step(step: Step) -> None:
             self._progress.report((plan.number + min(step.done_epochs / epochs, 1.0)) / len(self._runs))
@@ -229,12 +246,16 @@ class FineTuning:
             if run.state.step == 0:
                 # An epoch has ended. Before the checkpoint: no state is ahead of its curves.
                 self._curves.save(plan.number + 1, run.curve())
-            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved.
-            requested = self._stop.requested
-            if requested or self._checkpoints.is_due:
+            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved. Another
+            # worker that was asked to stop ends after this step as well.
+            group = task.group
+            stopping = self._stop.requested if group is None else group.is_stopping
+            if stopping or self._checkpoints.is_due:
                 self._save(run)
-            if requested:
+            if stopping:
                 self._stop.end()
+            if group is not None:
+                group.check_stopped()
 
         with self._stop.resumable():
             run.train(after_step)
@@ -249,7 +270,11 @@ class FineTuning:
 
     def _save(self, run: TuningRun) -> None:
         document = {**self._finished.document(), "run": asdict(run.state)}
-        self._checkpoints.save(Checkpoint(document=document, tensors={**run.tensors(), **self._finished.tensors()}))
+        self._store(Checkpoint(document=document, tensors={**run.tensors(), **self._finished.tensors()}))
+
+    def _store(self, checkpoint: Checkpoint) -> None:
+        with nullcontext() if self._task.group is None else self._task.group.watch.protect():
+            self._checkpoints.save(checkpoint)
 
     def _serve(self, network: TunedNetwork) -> _Served:
         """The network as an inference server on a CPU runs it."""
@@ -263,6 +288,7 @@ class FineTuning:
             "learningRate": recipe.learning_rate,
             "batchSize": recipe.batch_images,
             "mirrored": recipe.mirror,
+            **({} if self._task.group is None else {"workers": self._task.group.workers}),
             "bestEpochs": list(finished.best_epochs),
             "usedEpochs": epochs if improved else 0,
             "improved": improved,
