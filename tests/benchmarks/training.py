@@ -34,6 +34,7 @@ from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.store_url import open_store
 from ocelli_training.extraction import wanted_views
 from ocelli_training.fit import View
+from tests.benchmarks.comparison import HEADING, Comparison
 from tests.benchmarks.eager_training import LEARNED, read_zips
 from tests.benchmarks.trainer_process import LOCATION, MeasuredTraining, TrainerProcess
 
@@ -51,6 +52,7 @@ LIMIT_BATCH_IMAGES = 250
 _BATCH_IMAGES = 64
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """One figure of ours next to another one. As text: a line of a table."""
@@ -75,6 +77,10 @@ class Comparison:
 
 def made_image(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
     """An image file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
+=======
+def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
+    """A picture file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
+>>>>>>> wip14-merged
     random = np.random.default_rng(seed)
     width, height = size
     angle = np.pi * (label + random.normal(scale=0.2)) / CLASSES
@@ -249,8 +255,13 @@ def measure_memory(folder: Path, cores: int) -> Comparison:
 
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
+<<<<<<< HEAD
     print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 images")
     print(f"{'what':68} {'ours':>9} {'other':>9}      ratio     goal")
+=======
+    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 pictures")
+    print(HEADING)
+>>>>>>> wip14-merged
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-training-") as name:
         for comparison in measure_speed(Path(name), cores):
