@@ -196,6 +196,7 @@ class FineTuning:
         if checkpoint is not None and "run" in checkpoint.document:
             run.restore(RunState(**checkpoint.document["run"]), checkpoint.tensors)
         run.state.halved = run.state.halved or self._finished.halved
+        self._progress.report_device(run.engine_name)
 
         def after_step(step: Step) -> None:
             self._progress.report((plan.number + min(step.done_epochs / epochs, 1.0)) / len(self._runs))
