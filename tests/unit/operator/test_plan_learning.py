@@ -481,7 +481,8 @@ class TestProgress:
     def test_it_says_how_far_fine_tuning_is(self) -> None:
         world = self.world()
         tuning = TuningProgress(network=2, networks=6, epoch=3, epochs=10, loss=0.25)
-        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True, fine_tuning=tuning))
+        report = ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True, fine_tuning=tuning)
+        world.see(progress=report, now=NOW + timedelta(seconds=10))
         progress = world.plan().status.progress
         assert progress is not None
         assert progress.fine_tuning == FineTuningProgress(network=2, networks=6, epoch=3, epochs=10, loss="0.2500")
