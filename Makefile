@@ -220,6 +220,11 @@ benchmark-accuracy: $(VENV)/.dev $(VENV)/.benchmark
 benchmark-labels: $(VENV)/.dev
 	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.label_errors
 
+## benchmark-fine-tuning: FineTune against LinearProbe on the photographs in DATA; SETS="plugs" SEEDS=1 EPOCHS=3 is quick, RUNS=FILE resumes
+.PHONY: benchmark-fine-tuning
+benchmark-fine-tuning: $(VENV)/.dev
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.fine_tuning
+
 ## gpu-check: features and scores of a GPU against those of a CPU, in a minute; fails without a GPU
 .PHONY: gpu-check
 gpu-check: $(VENV)/.dev

@@ -89,6 +89,15 @@ class ExampleClass:
     examples: tuple[Source, ...]
 
 
+class Strategy(StrEnum):
+    """What a training changes."""
+
+    LINEAR_PROBE = "LinearProbe"
+    """One head per class; the backbone stays as it is."""
+    FINE_TUNE = "FineTune"
+    """The heads and the whole network. The artifact then contains its own network."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Correction:
     """Which class one image belongs to, whatever its sources say."""
@@ -101,11 +110,14 @@ class Correction:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecipe:
-    """How the classes are learned."""
+    """How the classes are learned. The last three fields are for `FineTune`; None: the trainer's default."""
 
     backbone: str = "Auto"
-    strategy: str = "LinearProbe"
+    strategy: Strategy = Strategy.LINEAR_PROBE
     seed: int = 0
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -355,6 +367,18 @@ class Progress:
     device: str | None = None
     accuracy: str | None = None
     """Of the revision in training, once it is evaluated: a decimal such as "0.932"."""
+    fine_tuning: FineTuningProgress | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FineTuningProgress:
+    """As `TuningProgress`, with the loss as a decimal such as "0.1234"."""
+
+    network: int
+    networks: int
+    epoch: int
+    epochs: int
+    loss: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -408,6 +432,8 @@ class HistoryEntry:
     backbone: str | None = None
     comparison: RevisionComparison | None = None
     """None: no other revision served when it was trained, or an earlier release trained it."""
+    not_improved: bool | None = None
+    """True: fine-tuning did not improve on the linear heads, which this revision consists of. None: anything else."""
     promoted_at: str | None = None
     """When it first served; None if it never did. For one that a release without promotion trained, when it was trained."""
 

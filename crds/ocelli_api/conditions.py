@@ -59,6 +59,9 @@ class TrainedReason(StrEnum):
 
     ARTIFACT_STORED = "ArtifactStored"
     """The artifact of the current revision is stored."""
+    NOT_IMPROVED = "NotImproved"
+    """The artifact of the current revision is stored. It consists of linear heads: fine-tuning did not improve on them. The
+    report contains the losses of both. Add examples, or set `spec.model.strategy` to `LinearProbe`, which is faster."""
     TRAINING = "Training"
     """The training Job is running."""
     QUEUED = "Queued"
@@ -79,6 +82,10 @@ class TrainedReason(StrEnum):
     """Training failed because a source could not be downloaded, see `DataValid`."""
     TRAINING_FAILED = "TrainingFailed"
     """Training failed for another reason, which the message describes."""
+    TRAINING_DIVERGED = "TrainingDiverged"
+    """Fine-tuning ended in numbers that are not finite."""
+    GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+    """Half a batch of fine-tuning does not fit into the memory of the GPU."""
     GPU_NOT_OFFERED = "GPUNotOffered"
     """`spec.training` requires a GPU, but the installation offers none. The message names the operator's setting."""
     REVISION_NOT_FOUND = "RevisionNotFound"
@@ -148,6 +155,10 @@ class ReadyReason(StrEnum):
     TRAINING_FAILED = "TrainingFailed"
     """The training failed, but not because of its data: it ran out of memory, time, disk or quota, its Pod was evicted, the
     backbone is not installed, or there is an error in Ocelli. The message names the cause."""
+    TRAINING_DIVERGED = "TrainingDiverged"
+    """Fine-tuning ended in numbers that are not finite."""
+    GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+    """Half a batch of fine-tuning does not fit into the memory of the GPU."""
     ROLLOUT_FAILED = "RolloutFailed"
     """The inference servers of a new revision were not ready before the deadline."""
     REVISION_NOT_FOUND = "RevisionNotFound"
@@ -190,6 +201,10 @@ class StalledReason(StrEnum):
     TRAINING_FAILED = "TrainingFailed"
     """Do what the message says: change `spec.training` (memory, deadline), or remove the cause and increase
     `spec.retrainNonce` to try again."""
+    TRAINING_DIVERGED = "TrainingDiverged"
+    """Lower `spec.model.learningRate`."""
+    GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+    """Lower `spec.model.batchSize`, or have the trainer run on a GPU with more memory (`spec.training.nodeSelector`)."""
     ROLLOUT_FAILED = "RolloutFailed"
     """Change `spec.serving`, pin an earlier revision, or increase `spec.retrainNonce`."""
     GPU_NOT_OFFERED = "GPUNotOffered"

@@ -31,7 +31,7 @@ class PartPlace(StrEnum):
     """Where a part of an export is stored."""
 
     BACKBONE = "Backbone"
-    """With the files of the backbone."""
+    """With the files of the backbone, or of the artifact's own network if it has one."""
     ARTIFACT = "Artifact"
     """With the files of the artifact."""
 

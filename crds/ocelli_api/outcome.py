@@ -28,6 +28,9 @@ DEVICE_LIMIT = 64
 """Characters of `progress.device` in the status of a Classifier."""
 IMAGES_LIMIT = 2**31 - 1
 """Highest number of images in the status of a Classifier."""
+_COUNT_LIMIT = 1000
+"""Highest number of networks and of epochs in the status of a Classifier."""
+_LOSS_LIMIT = 1e6
 
 
 class ExitCode(IntEnum):
@@ -53,6 +56,12 @@ class OutcomeReason(StrEnum):
     """A source could not be downloaded."""
     BACKBONE_UNAVAILABLE = "BackboneUnavailable"
     """The backbone is not installed or could not be loaded."""
+    NOT_IMPROVED = "NotImproved"
+    """It succeeded, but fine-tuning did not improve on the linear heads, which are the result."""
+    TRAINING_DIVERGED = "TrainingDiverged"
+    """Fine-tuning ended in numbers that are not finite."""
+    GPU_OUT_OF_MEMORY = "GPUOutOfMemory"
+    """Half a batch does not fit into the memory of the GPU."""
     FAILED = "Failed"
     """Anything else."""
 
@@ -134,7 +143,7 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        return self.reason is OutcomeReason.SUCCEEDED
+        return self.reason in (OutcomeReason.SUCCEEDED, OutcomeReason.NOT_IMPROVED)
 
     def to_json(self) -> dict[str, Any]:
         """The document to store. Fields that are None are left out."""
@@ -176,6 +185,35 @@ class Stage(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningProgress:
+    """How far fine-tuning is, which trains several networks one after another."""
+
+    network: int
+    """The network in training, 1 to `networks`. The last one is the one that is stored."""
+    networks: int
+    epoch: int
+    """The epoch in training, 1 to `epochs`."""
+    epochs: int
+    """The largest number of epochs of this network."""
+    loss: float
+    """Of the last step, on images that the network learns from."""
+
+
+def parse_tuning_progress(document: object) -> TuningProgress | None:
+    """The progress of fine-tuning; None if it is not usable, because Pods of the tenant can write any content."""
+    if not isinstance(document, Mapping):
+        return None
+    counts = [document.get(name, 0) for name in ("network", "networks", "epoch", "epochs")]
+    if not all(isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= _COUNT_LIMIT for count in counts):
+        return None
+    loss = usable_number(document.get("loss"))
+    if loss is None or not 0 <= loss <= _LOSS_LIMIT:
+        return None
+    network, networks, epoch, epochs = counts
+    return TuningProgress(network=network, networks=networks, epoch=epoch, epochs=epochs, loss=float(loss))
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProgressReport:
     """The small document that a trainer rewrites in the store every two seconds."""
 
@@ -192,6 +230,8 @@ class ProgressReport:
     """What computes, such as `OpenVINO CPU float32`; None: it is not known yet."""
     accuracy: float | None = field(default=None, metadata=read_by(usable_share))
     """Balanced accuracy, 0 to 1; None: the revision is not evaluated yet."""
+    fine_tuning: TuningProgress | None = field(default=None, metadata=read_by(parse_tuning_progress))
+    """None: it has not begun, or there is none."""
 
     def to_json(self) -> dict[str, Any]:
         return {**build_document(self), "estimatedCompletion": self.estimated_completion}

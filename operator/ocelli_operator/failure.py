@@ -13,7 +13,16 @@ from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReaso
 from ocelli_api.outcome import Outcome, OutcomeReason
 from ocelli_operator.status import NOT_CHECKED, Verdict, false
 
-TRAINING_FAILURES = frozenset({StalledReason.INVALID_DATA, StalledReason.SOURCE_UNREADABLE, StalledReason.TRAINING_FAILED})
+TRAINING_FAILURES = frozenset(
+    {
+        StalledReason.INVALID_DATA,
+        StalledReason.SOURCE_UNREADABLE,
+        StalledReason.TRAINING_FAILED,
+        StalledReason.TRAINING_DIVERGED,
+        StalledReason.GPU_OUT_OF_MEMORY,
+    }
+)
+_OF_FINE_TUNING = frozenset({OutcomeReason.TRAINING_DIVERGED, OutcomeReason.GPU_OUT_OF_MEMORY})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,8 @@ def failed_learning(reason: StalledReason, message: str) -> Failure:
 
 def failed_outcome(spec: ClassifierSpec, outcome: Outcome) -> Failure:
     """A training whose trainer reported the failure."""
+    if outcome.reason in _OF_FINE_TUNING:
+        return failed_learning(StalledReason(outcome.reason), outcome.message)
     if outcome.reason not in (OutcomeReason.INVALID_DATA, OutcomeReason.SOURCE_UNREADABLE):
         return failed_learning(StalledReason.TRAINING_FAILED, outcome.message)
     message = outcome.message

@@ -74,6 +74,9 @@ def trained(spec: ClassifierSpec, revision: str, artifact: HistoryEntry | None) 
         message = f"revision {revision} was prepared from its weights, without a training"
         return true(TrainedReason.ARTIFACT_STORED, message)
     measured = "" if artifact is None else _describe_accuracy(artifact)
+    if artifact is not None and artifact.not_improved:
+        message = f"revision {revision} consists of linear heads{measured}: fine-tuning did not improve on them"
+        return true(TrainedReason.NOT_IMPROVED, message)
     return true(TrainedReason.ARTIFACT_STORED, f"revision {revision} was learned{measured}")
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
 from ocelli_api.documents import parse_fields
-from ocelli_api.outcome import BACKBONE_LIMIT, IMAGES_LIMIT, Comparison, Outcome, ProgressReport
+from ocelli_api.outcome import BACKBONE_LIMIT, IMAGES_LIMIT, Comparison, Outcome, OutcomeReason, ProgressReport
 from ocelli_api.texts import usable_text
 from ocelli_api.times import format_time
 from ocelli_operator.store_contact import StoreContact
@@ -110,6 +110,7 @@ class TrainingStore:
             artifact_digest=hashlib.sha256(content).hexdigest(),
             backbone=backbone,
             comparison=None if outcome is None else _describe_comparison(outcome.comparison),
+            not_improved=True if outcome is not None and outcome.reason is OutcomeReason.NOT_IMPROVED else None,
         )
 
     def find_fault(self, location: ClassifierLocation, revision: str, attempt: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ocelli_api.classifier import ClassifierStatus, HistoryEntry, Progress
+from ocelli_api.classifier import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
 from ocelli_api.conditions import (
     AvailableReason,
     Condition,
@@ -19,6 +19,7 @@ from ocelli_api.conditions import (
     TrainedReason,
     merge_conditions,
 )
+from ocelli_api.outcome import TuningProgress
 from ocelli_api.revision import own_revision, training_hash
 from ocelli_api.times import format_time
 from ocelli_operator.failure import LastFailure, record_last_failure
@@ -183,12 +184,23 @@ def _plan_progress(snapshot: Snapshot, learning: Learning) -> Progress | None:
         images_total=report.images_total,
         device=report.device,
         accuracy=None if report.accuracy is None else f"{report.accuracy:.3f}",
+        fine_tuning=None if report.fine_tuning is None else _describe_tuning(report.fine_tuning),
     )
     if before is None:
         return progress
     written = observed.memory.progress_written_at
     due = written is None or observed.now - written >= PROGRESS_WRITE_INTERVAL
     return progress if due else before
+
+
+def _describe_tuning(tuning: TuningProgress) -> FineTuningProgress:
+    return FineTuningProgress(
+        network=tuning.network,
+        networks=tuning.networks,
+        epoch=tuning.epoch,
+        epochs=tuning.epochs,
+        loss=f"{tuning.loss:.4f}",
+    )
 
 
 def _record_artifact(snapshot: Snapshot, status: ClassifierStatus, artifact: HistoryEntry) -> ClassifierStatus:

@@ -105,7 +105,15 @@ def build_retrain_patch(classifier: Classifier, spec: ClassifierSpec, terms: Exa
             "classes": learned["classes"],
             "negativeExamples": learned.get("negativeExamples"),
             "corrections": learned.get("corrections"),
-            "model": {"backbone": spec.model.backbone, "strategy": spec.model.strategy, "seed": spec.model.seed},
+            "model": {
+                "backbone": spec.model.backbone,
+                "strategy": str(spec.model.strategy),
+                "seed": spec.model.seed,
+                # A merge patch removes what is None.
+                "epochs": spec.model.epochs,
+                "learningRate": spec.model.learning_rate,
+                "batchSize": spec.model.batch_size,
+            },
             "evaluation": {
                 "holdoutFraction": spec.evaluation.holdout_fraction,
                 "classes": learned.get("evaluation", {}).get("classes"),

@@ -59,9 +59,9 @@ class ArtifactError(Exception):
     """The store has no artifact that this program can use."""
 
 
-def library_versions() -> Mapping[str, str]:
-    """The versions of the libraries that determine what is learned."""
-    return {name: importlib.metadata.version(name) for name in _LIBRARIES}
+def library_versions(*further: str) -> Mapping[str, str]:
+    """The versions of the libraries that determine what is learned: those of every training, and `further` ones."""
+    return {name: importlib.metadata.version(name) for name in (*_LIBRARIES, *further)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -85,6 +85,10 @@ class Preprocessing:
             raise ValueError(f"preprocessing: short_side_pixels is for modes that crop, all except {ResizeMode.SQUASH}")
         if self.short_side_pixels is not None and self.short_side_pixels < max(self.height, self.width):
             raise ValueError("preprocessing: short_side_pixels is less than the crop; raise it or choose a smaller crop")
+
+    def gives_the_pixels_of(self, other: Preprocessing) -> bool:
+        """Whether both give the same pixels of every image. Mean and standard deviation are the network's part."""
+        return replace(self, mean=other.mean, standard_deviation=other.standard_deviation) == other
 
     @property
     def _decoder_headroom(self) -> int:

@@ -22,6 +22,7 @@ from ocelli_storage.object_store import StoreConfigurationError
 from ocelli_storage.store_url import open_store
 from ocelli_training.cloud_identity import forget_cloud_variables
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.stop_request import StopRequest
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
@@ -45,14 +46,14 @@ def main() -> int:
         logger.error("settings.refused", extra={"error": str(error)})
         outcome, exit_code = _refuse(os.environ, error), ExitCode.MISCONFIGURED
     else:
-        _end_at_signals(scratch)
+        stop = _stop_at_signals(scratch)
         # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
         # CPU limit. Feature extraction, the longest stage, has its own threads. NumPy reads this once, at its import.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
         from ocelli_training.attempt import run_attempt
 
         try:
-            outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch))
+            outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch, stop))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     _write_termination_message(outcome)
@@ -70,17 +71,23 @@ def _make_scratch_folder(settings: TrainerSettings) -> Path:
         ) from error
 
 
-def _end_at_signals(scratch: Path) -> None:
-    """Stop at once when Kubernetes asks for it. An interrupted attempt has no outcome: the Job decides what follows."""
+def _stop_at_signals(scratch: Path) -> StopRequest:
+    """Stop when Kubernetes asks for it. An interrupted attempt has no outcome: the Job decides what follows."""
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         logger.warning("training.stopped", extra={"signal": signal.Signals(number).name})
         shutil.rmtree(scratch, ignore_errors=True)
         # An ordinary exit would wait for threads that are decoding an image.
         os._exit(_SIGNALLED + number)
 
+    stop = StopRequest(end)
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        stop.receive(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
+        signal.signal(number, receive)
+    return stop
 
 
 def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:

@@ -18,12 +18,15 @@ from ocelli_training.data_check import DataCheck
 from ocelli_training.failure import describe_failure
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.stop_request import StopRequest
 from ocelli_training.training import Training
 
 logger = logging.getLogger(__name__)
 
 
-async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Path) -> tuple[Outcome, ExitCode]:
+async def run_attempt(
+    settings: TrainerSettings, store: ObjectStore, scratch: Path, stop: StopRequest
+) -> tuple[Outcome, ExitCode]:
     """Check the data of the revision, or train it; `scratch` is an empty folder.
 
     When this returns, the outcome is stored, with two exceptions: if the store does not answer, the exit code lets the Job try
@@ -39,8 +42,10 @@ async def run_attempt(settings: TrainerSettings, store: ObjectStore, scratch: Pa
         # A Job may start a second Pod for an attempt: the first Pod's outcome must not count for the second.
         await store.delete(outcome_key)
         async with Progress(store, progress_key, now=_now) as progress:
-            program = DataCheck if is_check else Training
-            outcome = await program(settings, store, scratch, progress).run()
+            if is_check:
+                outcome = await DataCheck(settings, store, scratch, progress).run()
+            else:
+                outcome = await Training(settings, store, scratch, progress, stop).run()
     except Exception as error:
         failure = describe_failure(settings.classifier, error)
         if not failure.expected:

@@ -7,7 +7,6 @@ one with the highest score among them: a class that only one revision has would 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,38 +83,47 @@ def measure_drop(judged: Judged, baseline: Judged) -> MeasuredDrop:
     )
 
 
-def add_unseen(baseline: Judged, judged: Judged, score: Callable[[NDArray[np.intp]], NDArray[np.float32]]) -> Judged:
-    """The judged scores of the baseline, with those of images of the new revision that it never saw.
+def find_unseen(baseline: Judged, judged: Judged) -> NDArray[np.intp]:
+    """Rows intp[M] of the new revision's images that the baseline never saw, and that it can be judged on.
 
-    `score` takes rows of the new revision's images, intp[M], and returns what the baseline answers, float32[M, C]. Images
-    in classes that the baseline does not have are left out, and so are near duplicates of what it learned from. Nothing
-    is added if some of what it learned from was erased: what it saw is unknown then.
+    Images in classes that the baseline does not have are left out, and so are near duplicates of what it learned from. There
+    are none if some of what it learned from was erased: what it saw is unknown then.
     """
     if not baseline.is_complete:
-        return baseline
+        return np.empty(0, dtype=np.intp)
     known = set(baseline.digests)
     is_known = np.array([digest in known for digest in judged.digests], dtype=np.bool_)
     learned = {digest for digest, tested in zip(baseline.digests, baseline.tested, strict=True) if not tested}
     is_learned = np.array([digest in learned for digest in judged.digests], dtype=np.bool_)
-    places = {name: place for place, name in enumerate(baseline.class_names)}
-    # The last entry is that of negative examples.
-    nothing = NEGATIVE if baseline.has_negatives else _ABSENT
-    class_of = np.array([places.get(name, _ABSENT) for name in judged.class_names] + [nothing], dtype=np.int32)
-    actual = class_of[judged.actual]
-    rows = np.flatnonzero(~is_known & (actual != _ABSENT) & ~np.isin(judged.groups, judged.groups[is_learned]))
-    if not len(rows):
-        return baseline
+    has_class = _actual_for(baseline, judged) != _ABSENT
+    return np.flatnonzero(~is_known & has_class & ~np.isin(judged.groups, judged.groups[is_learned]))
+
+
+def add_unseen(baseline: Judged, judged: Judged, rows: NDArray[np.intp], scores: NDArray[np.float32]) -> Judged:
+    """The judged scores of the baseline, with those of images of the new revision that it never saw.
+
+    `rows` intp[M] are those of `find_unseen`, and `scores` float32[M, C] is what the baseline answers.
+    """
     return Judged(
         class_names=baseline.class_names,
         has_negatives=baseline.has_negatives,
         digests=(*baseline.digests, *(judged.digests[row] for row in rows.tolist())),
-        scores=np.concatenate([baseline.scores, score(rows)]),
-        actual=np.concatenate([baseline.actual, actual[rows]]),
+        scores=np.concatenate([baseline.scores, scores]),
+        actual=np.concatenate([baseline.actual, _actual_for(baseline, judged)[rows]]),
         # Groups of two trainings have no common numbers. Only those of the new revision are used.
         groups=np.concatenate([baseline.groups, np.full(len(rows), -1, dtype=np.int32)]),
         tested=np.concatenate([baseline.tested, np.ones(len(rows), dtype=np.bool_)]),
         learned_count=baseline.learned_count,
     )
+
+
+def _actual_for(baseline: Judged, judged: Judged) -> NDArray[np.int32]:
+    """int32[N]: the classes of the new revision's images as the baseline numbers them, or `_ABSENT`."""
+    places = {name: place for place, name in enumerate(baseline.class_names)}
+    # The last entry is that of negative examples.
+    nothing = NEGATIVE if baseline.has_negatives else _ABSENT
+    class_of = np.array([places.get(name, _ABSENT) for name in judged.class_names] + [nothing], dtype=np.int32)
+    return class_of[judged.actual]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -148,7 +148,7 @@ class DataCheck:
             engine=engine,
             pixels=pixels,
             threads=threads,
-            pixel_number=data.numbers.__getitem__,
+            numbers=data.numbers,
             on_images=self._progress.report_images,
         )
         (computed,) = extraction.run([Wanted(images=images)], NOTHING_KNOWN)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ocelli_api.classifier import Strategy
 from ocelli_model.engine import Engine
 from ocelli_model.preprocessing import Preprocessing, enlarged, mirrored
 from ocelli_training.dataset import Example
@@ -37,9 +38,13 @@ _BATCH_INPUTS_PER_THREAD = 16
 logger = logging.getLogger(__name__)
 
 
-def wanted_views(images: int, fewest: int) -> tuple[View, ...]:
-    """The views next to the whole that a dataset is learned with; `fewest` are the images of its smallest class."""
-    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES and fewest <= VIEWS_LIMIT_CLASS_IMAGES else ()
+def wanted_views(images: int, fewest: int, strategy: Strategy = Strategy.LINEAR_PROBE) -> tuple[View, ...]:
+    """The views next to the whole that a dataset is learned with; `fewest` are the images of its smallest class.
+
+    Fine-tuning needs them with larger classes, too: only they show whether mirrored images help.
+    """
+    helps = fewest <= VIEWS_LIMIT_CLASS_IMAGES or strategy is Strategy.FINE_TUNE
+    return tuple(_VIEWS) if images <= VIEWS_LIMIT_IMAGES and helps else ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,8 +82,8 @@ class Extraction:
     pixels: PixelFile
     threads: int
     """That prepare batches, in addition to those of the engine."""
-    pixel_number: Callable[[str], int]
-    """The number in the pixel file of an image, by its digest."""
+    numbers: Mapping[str, int]
+    """By digest, the number in the pixel file of each image that is not known."""
     on_images: Callable[[int, int], None]
     """Called with the number of images that are done, and of all."""
 
@@ -154,7 +159,7 @@ class Extraction:
                     future.cancel()
 
     def _prepare(self, target: ImageFeatures, rows: NDArray[np.intp]) -> _Batch:
-        images = self.pixels.read([self.pixel_number(target.digests[row]) for row in rows.tolist()])
+        images = self.pixels.read([self.numbers[target.digests[row]] for row in rows.tolist()])
         prints = fingerprints(images)
         images = _scaled(images, self.engine.metadata.preprocessing)
         inputs = np.stack([images, *(_VIEWS[view](images) for view in target.other_views)])

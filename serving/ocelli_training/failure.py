@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ocelli_api.outcome import ExitCode, OutcomeReason
@@ -14,6 +15,12 @@ from ocelli_training.data_check import DataCheckError
 from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
+from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, TuningError
+
+_TUNING_REASONS: Mapping[type[TuningError], OutcomeReason] = {
+    DivergedError: OutcomeReason.TRAINING_DIVERGED,
+    GpuMemoryError: OutcomeReason.GPU_OUT_OF_MEMORY,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,10 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
         case SigningKeyError():
             message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
             return Failure(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
+        case TuningError():
+            # The same steps would end in the same way.
+            reason = _TUNING_REASONS.get(type(error), OutcomeReason.FAILED)
+            return Failure(reason=reason, exit_code=ExitCode.MISCONFIGURED, message=f"Classifier {classifier}: {error}")
         case StoreQuotaError():
             remedy = "then raise spec.retrainNonce to train again, or send the examples by REST again"
             message = f"Classifier {classifier}: {error}; {remedy}"

@@ -127,28 +127,66 @@ def fit_heads(examples: Examples, on_progress: Callable[[float], None] = lambda 
     for done, _ in enumerate(_for_each_fold(score, material, recipe.views, threads), start=1):
         on_progress(0.4 + 0.5 * done / FOLDS)
     learned = _learn(material, np.arange(len(margins)), recipe, threads)
-    slope, offset = calibrate(margins, material.membership)
-    of_classes = material.membership.any(axis=1)
-    least_border = learned.within_class.least_border
-    border = _border(distances[of_classes], least_border)
-    unrejected, scores = np.empty(margins.shape, dtype=np.float32), np.empty(margins.shape, dtype=np.float32)
-    for fold in range(FOLDS):
-        inside = material.folds == fold
-        others = ~inside if (of_classes & ~inside).any() else np.ones_like(inside)
-        unrejected[inside] = calibrated(margins[inside], *calibrate(margins[others], material.membership[others]))
-        factors = rejection_factors(distances[inside] / _border(distances[of_classes & others], least_border))
-        scores[inside] = unrejected[inside] * factors[:, np.newaxis]
+    scored = score_unseen(margins, distances, material.membership, material.folds, learned.within_class.least_border)
     weights, bias = learned.heads(material)
     heads = Heads(
         weights=weights,
         bias=bias,
-        slope=slope,
-        offset=offset,
+        slope=scored.slope,
+        offset=scored.offset,
         power=FEATURE_POWER,
-        rejection=learned.within_class.rejection(material.basis, material.origin, border),
+        rejection=learned.within_class.rejection(material.basis, material.origin, scored.border),
     )
     on_progress(1.0)
-    return Fit(heads=heads, recipe=recipe, scores=scores, unrejected_scores=unrejected)
+    return Fit(heads=heads, recipe=recipe, scores=scored.scores, unrejected_scores=scored.unrejected_scores)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UnseenScores:
+    """What follows from images that were scored by heads that were trained without them."""
+
+    slope: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    border: float
+    """Calibration and border, from all images: for the served heads."""
+    scores: NDArray[np.float32]
+    """float32[N, C]: with calibration and border from the images of the other folds."""
+    unrejected_scores: NDArray[np.float32]
+    """float32[N, C]: the same before rejection."""
+
+
+def score_unseen(
+    margins: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    membership: NDArray[np.bool_],
+    folds: NDArray[np.intp],
+    least_border: float,
+) -> UnseenScores:
+    """Calibrate margins float64[N, C], and set the border by distances float64[N], both of unseen images."""
+    slope, offset = calibrate(margins, membership)
+    of_classes = membership.any(axis=1)
+    unrejected, scores = np.empty(margins.shape, dtype=np.float32), np.empty(margins.shape, dtype=np.float32)
+    for fold in range(FOLDS):
+        inside = folds == fold
+        others = ~inside if (of_classes & ~inside).any() else np.ones_like(inside)
+        unrejected[inside] = calibrated(margins[inside], *calibrate(margins[others], membership[others]))
+        factors = rejection_factors(distances[inside] / _border(distances[of_classes & others], least_border))
+        scores[inside] = unrejected[inside] * factors[:, np.newaxis]
+    border = _border(distances[of_classes], least_border)
+    return UnseenScores(slope=slope, offset=offset, border=border, scores=scores, unrejected_scores=unrejected)
+
+
+class PartialHeads:
+    """Linear heads of parts of the examples, for the start of fine-tuning."""
+
+    def __init__(self, examples: Examples, recipe: Recipe, *, threads: int) -> None:
+        self._material = _Material.prepare(examples)
+        self._recipe = recipe
+        self._threads = threads
+
+    def learn(self, rows: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Weights float32[C, D] and bias float32[C] for normalised features, from some of the images."""
+        return _learn(self._material, rows, self._recipe, self._threads).heads(self._material)
 
 
 def _for_each_fold(
@@ -331,7 +369,7 @@ class _Unseen:
 
 
 def _choose_recipe(material: _Material, on_progress: Callable[[float], None], threads: int) -> tuple[Recipe, _Unseen]:
-    """Penalty and views by cross-validated loss, see `_is_no_worse` for what counts as equal; and what the cross-validation of
+    """Penalty and views by cross-validated loss, see `is_no_worse` for what counts as equal; and what the cross-validation of
     this choice has found, if it was that of all images.
     """
     rows = _search_rows(material)
@@ -342,14 +380,14 @@ def _choose_recipe(material: _Material, on_progress: Callable[[float], None], th
     if View.MIRRORED in material.views:
         with_mirrored = (*views, View.MIRRORED)
         mirrored_losses, mirrored_penalty, mirrored_unseen = _cross_validate(part, with_mirrored, threads)
-        if _is_no_worse(mirrored_losses, losses):
+        if is_no_worse(mirrored_losses, losses):
             views, penalty, unseen = with_mirrored, mirrored_penalty, mirrored_unseen
     if len(rows) < len(material.folds):
         unseen = _Unseen.allocate(material.membership)
     return Recipe(views=views, penalty=penalty), unseen
 
 
-def _is_no_worse(losses: NDArray[np.float64], than: NDArray[np.float64]) -> bool:
+def is_no_worse(losses: NDArray[np.float64], than: NDArray[np.float64]) -> bool:
     """Whether the sum of the losses float64[N] exceeds that of the other choice by at most one standard error.
 
     This is the rule of one standard error (Breiman, 1984): if the difference between two choices is within the error, the one
@@ -389,13 +427,13 @@ def _cross_validate(material: _Material, views: Sequence[View], threads: int) ->
 
     for _ in _for_each_fold(score, material, views, threads):
         pass
-    losses = {penalty: _losses(found.margins, material.membership) for penalty, found in unseen.items()}
+    losses = {penalty: scaled_losses(found.margins, material.membership) for penalty, found in unseen.items()}
     least = min(losses.values(), key=lambda losses: float(losses.sum()))
-    penalty = next(penalty for penalty in PENALTIES if _is_no_worse(losses[penalty], least))
+    penalty = next(penalty for penalty in PENALTIES if is_no_worse(losses[penalty], least))
     return losses[penalty], penalty, unseen[penalty]
 
 
-def _losses(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
+def scaled_losses(margins: NDArray[np.float64], membership: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Logistic losses float64[N], with equal weight for positives and negatives of a class, at the best slope for all margins.
 
     Calibration sets the slope later, so a penalty must not be chosen for the scale of its margins.

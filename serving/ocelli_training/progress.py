@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from types import TracebackType
 
-from ocelli_api.outcome import ProgressReport, Stage
+from ocelli_api.outcome import ProgressReport, Stage, TuningProgress
 from ocelli_api.times import format_time
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 
@@ -24,6 +24,14 @@ _FIRST_PERCENT = {
     Stage.FITTING: 65,
     Stage.EVALUATING: 90,
     Stage.STORING: 95,
+}
+_FIRST_PERCENT_FINE_TUNING = {
+    Stage.READING: 0,
+    Stage.CHECKING: 4,
+    Stage.EXTRACTING: 4,
+    Stage.FITTING: 8,
+    Stage.EVALUATING: 97,
+    Stage.STORING: 98,
 }
 _LAST_PERCENT = 99
 """A running training is never at 100 %."""
@@ -44,12 +52,14 @@ class Progress(AbstractAsyncContextManager["Progress"]):
         self._now = now
         self._interval_seconds = interval_seconds
         self._started_at = now()
+        self._first_percent = _FIRST_PERCENT
         self._stage = Stage.READING
         self._part = 0.0
         self._data_valid = False
         self._images: tuple[int, int] | None = None
         self._device: str | None = None
         self._accuracy: float | None = None
+        self._tuning: TuningProgress | None = None
         self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -65,14 +75,22 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    def expect_fine_tuning(self) -> None:
+        """Most of the time is the stage `Fitting`."""
+        self._first_percent = _FIRST_PERCENT_FINE_TUNING
+
     async def begin(self, stage: Stage, *, data_valid: bool = True) -> None:
         """Enter a stage and write the file."""
-        self._stage, self._part, self._data_valid, self._images = stage, 0.0, data_valid, None
+        self._stage, self._part, self._data_valid, self._images, self._tuning = stage, 0.0, data_valid, None, None
         await self._write()
 
     def report(self, part: float) -> None:
         """Set the part of the stage that is done, 0 to 1. From any thread; smaller values than before are ignored."""
         self._part = max(self._part, min(part, 1.0))
+
+    def report_tuning(self, tuning: TuningProgress) -> None:
+        """Set how far fine-tuning is. From any thread."""
+        self._tuning = tuning
 
     def report_images(self, done: int, total: int) -> None:
         """Set how many images of the stage are done. From any thread."""
@@ -89,10 +107,10 @@ class Progress(AbstractAsyncContextManager["Progress"]):
 
     def build_report(self) -> ProgressReport:
         """The contents of the file."""
-        stages = list(_FIRST_PERCENT)
-        first = _FIRST_PERCENT[self._stage]
+        stages = list(self._first_percent)
+        first = self._first_percent[self._stage]
         following = stages[stages.index(self._stage) + 1 :]
-        last = _FIRST_PERCENT[following[0]] if following else _LAST_PERCENT
+        last = self._first_percent[following[0]] if following else _LAST_PERCENT
         percent = int(first + (last - first) * self._part)
         return ProgressReport(
             stage=self._stage,
@@ -103,6 +121,7 @@ class Progress(AbstractAsyncContextManager["Progress"]):
             images_total=None if self._images is None else self._images[1],
             device=self._device,
             accuracy=self._accuracy,
+            fine_tuning=self._tuning,
         )
 
     def _estimate(self, percent: int) -> str | None:

@@ -30,6 +30,7 @@ _BACKBONE = "backbone"
 _PROGRAM = "ocelli"
 _PREFIX = "ocelli:"
 """Of the names of Ocelli's own properties."""
+_TUNING = ("epochs", "learningRate", "batchSize", "usedEpochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,8 +149,12 @@ class Provenance:
         }
 
 
-def describe_recipe(definition: ClassifierSpec, recipe: Recipe, backbone: str) -> dict[str, str]:
-    """How a revision was learned. `backbone` says why the backbone was chosen."""
+def describe_recipe(
+    definition: ClassifierSpec, recipe: Recipe, backbone: str, tuning: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """How a revision was learned. `backbone` says why the backbone was chosen; `tuning` is what the report says about
+    fine-tuning.
+    """
     return {
         "strategy": str(definition.model.strategy),
         "seed": str(definition.model.seed),
@@ -157,6 +162,7 @@ def describe_recipe(definition: ClassifierSpec, recipe: Recipe, backbone: str) -
         "views": " ".join(recipe.views),
         "penalty": repr(float(recipe.penalty)),
         "corrections": str(len(definition.corrections) or ""),
+        **{f"fineTuning:{name}": str((tuning or {}).get(name, "")) for name in _TUNING},
     }
 
 

@@ -57,6 +57,10 @@ class Report:
     """Images of the Classifier's own test set that are also examples, or near duplicates of examples."""
     comparison: Comparison | None = None
     """With the revision that served; None if there was none."""
+    tuning: Mapping[str, Any] | None = None
+    """Recipe and figures of fine-tuning; None: there was none."""
+    before_tuning: Evaluation | None = None
+    """Of the linear heads that the tuned network began with; None: no network was tuned."""
 
     def to_json(self) -> dict[str, Any]:
         """The contents of `report.json`."""
@@ -64,10 +68,20 @@ class Report:
             "formatVersion": FORMAT_VERSION,
             **self.artifact,
             "data": self.data.to_json(),
-            "recipe": {"views": [str(view) for view in self.recipe.views], "penalty": self.recipe.penalty},
+            "recipe": {
+                "views": [str(view) for view in self.recipe.views],
+                "penalty": self.recipe.penalty,
+                **({} if self.tuning is None else {"fineTuning": {**self.tuning, **self._linear()}}),
+            },
             "evaluation": {**self.evaluation.to_json(), **self._excluded()},
             **({} if self.comparison is None else {"comparison": build_document(self.comparison)}),
         }
+
+    def _linear(self) -> dict[str, Any]:
+        if self.before_tuning is None:
+            return {}
+        summary = self.before_tuning.summary()
+        return {"linearAccuracy": summary["accuracy"], "linearAccuracyInterval": summary["accuracyInterval"]}
 
     def _excluded(self) -> dict[str, Any]:
         if self.evaluation.protocol is not Protocol.TEST_SET:

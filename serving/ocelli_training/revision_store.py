@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ocelli_api.classifier import parse_spec
 from ocelli_api.pods import Environment
 from ocelli_model.artifact import Artifact, ArtifactError, load_artifact, save_artifact
-from ocelli_model.backbone import save_backbone
+from ocelli_model.backbone import BackboneMetadata, save_backbone
 from ocelli_model.signature import Signer, SigningKeyError
 from ocelli_storage.documents import parse_document, read_document
 from ocelli_storage.layout import ARTIFACT_METADATA, BILL_OF_MATERIALS, DEFINITION, REPORT, REPORT_PAGE, is_image_data
@@ -25,6 +25,7 @@ from ocelli_storage.thumbnails import erase_thumbnails
 from ocelli_training.feature_cache import FeatureCache
 from ocelli_training.image_data import find_erased_customers
 from ocelli_training.judged import Judged, save_judged
+from ocelli_training.learned import OwnNetwork
 from ocelli_training.provenance import Provenance
 from ocelli_training.report import Report, render_page
 from ocelli_training.settings import TrainerSettings
@@ -53,6 +54,8 @@ class Results:
     artifact: Artifact
     provenance: Provenance
     features: FeatureCache
+    network: OwnNetwork | None = None
+    """The artifact's own network; None: it uses an installed backbone."""
 
 
 class RevisionStore:
@@ -103,6 +106,8 @@ class RevisionStore:
         await self._put(REPORT, _json(report))
         await self._put(REPORT_PAGE, render_page(report, results.build_thumbnails(erased)).encode())
         await self._put(BILL_OF_MATERIALS, _json(results.provenance.to_json()))
+        if results.network is not None:
+            await self._save_network(results.network.metadata, results.network.files)
         await self._save_artifact(results.artifact, {name: report["data"][f"{name}Count"] for name in _COUNTED})
         await results.features.save(self._revision, erased)
         await self.delete_erased()
@@ -121,8 +126,7 @@ class RevisionStore:
         await self._save_definition()
         await self._put(REPORT, _json(made.report))
         await self._put(BILL_OF_MATERIALS, _json(made.provenance.to_json()))
-        prefix = self._location.network_prefix(self._revision)
-        await save_backbone(self._store, made.network.metadata, made.network.files, prefix=prefix)
+        await self._save_network(made.network.metadata, made.network.files)
         await self._save_artifact(made.artifact)
 
     async def _save_definition(self) -> dict[str, Any]:
@@ -132,6 +136,10 @@ class RevisionStore:
             await self._put(DEFINITION, _json(definition))
             saved = definition
         return definition
+
+    async def _save_network(self, metadata: BackboneMetadata, files: Mapping[str, bytes]) -> None:
+        prefix = self._location.network_prefix(self._revision)
+        await save_backbone(self._store, metadata, files, prefix=prefix)
 
     async def _save_artifact(self, artifact: Artifact, counts: Mapping[str, int] | None = None) -> None:
         digest = await save_artifact(self._store, self._location, artifact, self._signer)

@@ -26,7 +26,6 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from ocelli_api.outcome import OutcomeReason
 from ocelli_http.guarded_client import ConnectionRules
 from ocelli_http.guarded_proxy import GuardedProxy, ProxyLimits
 from ocelli_storage.archives import MEGABYTE
@@ -51,7 +50,7 @@ _OTHER_PLACE = (
     "because the bucket is in another region or at another endpoint; set AWS_REGION, or AWS_ENDPOINT_URL, in the Secret of the "
     "source"
 )
-_TOO_LARGE = "the server's answer is too large for a bucket; correct the address, or the endpoint in the Secret of the source"
+_NO_BUCKET = "the server does not answer as a bucket does; correct the address, or the endpoint in the Secret of the source"
 _REDIRECTS = frozenset({301, 302, 307, 308})
 
 
@@ -210,7 +209,7 @@ class _Client:
             if refusal is not None and refusal.other_host:
                 raise SourceError(f"the server redirects, {_OTHER_PLACE}") from error
             if refusal is not None and refusal.too_large:
-                raise SourceError(_TOO_LARGE, reason=OutcomeReason.INVALID_DATA) from error
+                raise SourceError(_NO_BUCKET) from error
             if refusal is not None:
                 raise describe_refusal(refusal) from error
             raise self._describe(error, listed=listed) from error
@@ -250,6 +249,9 @@ def _describe_connection(text: str) -> SourceError:
         return SourceError(
             "the server's certificate is not trusted; install a trusted certificate there, or use another address"
         )
+    if "header missing from response" in lower:
+        # Such as the length of an object.
+        return SourceError(_NO_BUCKET)
     if "timed out" in lower or "kind: timeout" in lower:
         return _timed_out()
     if "redirect" in lower:

@@ -11,8 +11,8 @@ import hashlib
 import logging
 import shutil
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from ocelli_storage.zip_directory import is_hidden
 from ocelli_training.address_list import LIST_BYTES_LIMIT, is_address_list, parse_address_list
 from ocelli_training.cloud_identity import CloudIdentity
 from ocelli_training.fetched_files import FileFetches, ListedFile, copy_bytes, with_retries
+from ocelli_training.file_sources import read_file, readable_file_errors, resolve_inside
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_secrets import SourceSecret, build_authorization, load_source_secret
 from ocelli_training.sources import FetchedSource, SourceError, SourceLimits, shown_address, shown_source
@@ -324,16 +325,8 @@ def _read_address(reader: SourceReader, request: _Request, url: str, etag: str |
     if _is_bucket(url):
         return reader.buckets.read(url, request.limits, secret, etag)
     if url.lower().startswith("file:"):
-        return _read_file(reader.access.file_sources_folder, url)
+        return read_file(reader.access.file_sources_folder, url)
     return reader.downloads.read(url, request.limits, None if secret is None else build_authorization(secret))
-
-
-async def _read_file(folder: Path | None, url: str) -> AsyncGenerator[bytes]:
-    with _readable_file_errors(folder, is_folder=False):
-        path = await asyncio.to_thread(_find_plain_file, folder, url)
-        with path.open("rb") as file:
-            while chunk := await asyncio.to_thread(file.read, MEGABYTE):
-                yield chunk
 
 
 async def _read_object(reader: SourceReader, key: str) -> AsyncGenerator[bytes]:
@@ -387,8 +380,8 @@ def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
     """Find a `file://` source in the folder of file sources, and verify its digest."""
     source, is_folder = request.source, request.url.endswith("/")
     digest = None
-    with _readable_file_errors(folder, is_folder=is_folder):
-        path, jail = _resolve_inside(folder, request.url)
+    with readable_file_errors(folder, is_folder=is_folder):
+        path, jail = resolve_inside(folder, request.url)
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             if not is_folder:
@@ -405,41 +398,3 @@ def _find_file(folder: Path | None, request: _Request) -> FetchedSource:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             request.check_digest(digest)
     return request.fetched(path, digest, jail)
-
-
-def _find_plain_file(folder: Path | None, url: str) -> Path:
-    """The path of a file that a list of addresses names. Raises SourceError, OSError."""
-    path, _ = _resolve_inside(folder, url)
-    # Opening a pipe would wait forever for a writer.
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise SourceError("it is not a file; correct the address")
-    return path
-
-
-@contextmanager
-def _readable_file_errors(folder: Path | None, *, is_folder: bool) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = "folder" if is_folder else "file"
-        raise SourceError(
-            f"there is no such {what}; paths are relative to {folder}, as the trainer sees it: correct the address, or put the "
-            f"{what} there"
-        ) from error
-    except (OSError, ValueError, RuntimeError) as error:
-        cause = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
-        raise SourceError(f"it cannot be read{cause}; check the path, and allow the trainer to read it") from error
-
-
-def _resolve_inside(folder: Path | None, url: str) -> tuple[Path, Path]:
-    """The real paths of a `file://` address and of the folder that it is resolved in. Raises SourceError, OSError."""
-    if folder is None:
-        raise SourceError("file sources are not enabled; set a folder for them in the installation, or use https")
-    parts = urlsplit(url)
-    segments = [segment for segment in unquote(parts.path).split("/") if segment]
-    jail = folder.resolve(strict=True)
-    if parts.netloc in ("", "localhost") and ".." not in segments:
-        path = jail.joinpath(*segments).resolve(strict=True)
-        if path.is_relative_to(jail):
-            return path, jail
-    raise SourceError("it leads out of the folder of file sources; give a path inside it")

@@ -4,39 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ocelli_api.classifier import ClassifierSpec, Pretrained, parse_spec
-from ocelli_api.outcome import Comparison, Outcome, OutcomeReason, Stage
+from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
+from ocelli_api.export import PartPlace
+from ocelli_api.outcome import Outcome, OutcomeReason, Stage
 from ocelli_api.times import format_time
-from ocelli_model.artifact import Artifact
+from ocelli_model.artifact import Artifact, library_versions
 from ocelli_model.backbone import BackboneMetadata, load_backbone_metadata
 from ocelli_model.exports.classifier_exports import build_exports
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.backbone_choice import BackboneChoice, BackboneNotInstalledError, choose_backbone
 from ocelli_training.checked_images import delete_checked
-from ocelli_training.data_report import DataReport, judged_images
-from ocelli_training.evaluate import Evaluation, evaluate
-from ocelli_training.fit import Fit, fit_heads
-from ocelli_training.judged import Judged, judge, split_by_customer
+from ocelli_training.data_report import DataReport
+from ocelli_training.features import PRECISION
+from ocelli_training.judged import split_by_customer
+from ocelli_training.judgement import judge_learned
+from ocelli_training.learned import NOT_TUNED, TUNED
+from ocelli_training.learner import Learner
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.progress import Progress
 from ocelli_training.provenance import Provenance, describe_recipe
 from ocelli_training.report import Report, describe_artifact
 from ocelli_training.revision_store import Results, RevisionStore
-from ocelli_training.served_baseline import NewFeatures, compare_stored, compare_with_served
+from ocelli_training.served_baseline import compare_stored, needs_pixels
 from ocelli_training.settings import TrainerSettings
-from ocelli_training.suspicion import find_suspicious
+from ocelli_training.stop_request import StopRequest
 from ocelli_training.thumbnails import build_thumbnails
 from ocelli_training.trainer_environment import observe_trainer_environment
-from ocelli_training.training_data import PRECISION, DataReader, TrainingData
+from ocelli_training.training_data import DataReader
 
 logger = logging.getLogger(__name__)
 
@@ -44,12 +44,15 @@ logger = logging.getLogger(__name__)
 class Training:
     """One attempt at one revision."""
 
-    def __init__(self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self, settings: TrainerSettings, store: ObjectStore, scratch: Path, progress: Progress, stop: StopRequest
+    ) -> None:
         """`scratch` is an empty folder."""
         self._settings = settings
         self._store = store
         self._scratch = scratch
         self._progress = progress
+        self._stop = stop
         self._revision = RevisionStore(settings, store)
         self._data = DataReader(settings, store, scratch, progress, self._revision.load_definition)
 
@@ -57,8 +60,8 @@ class Training:
         """Train the revision, unless an earlier attempt stored its artifact.
 
         Raises:
-            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, ObjectStoreError,
-            OSError: see there; `ocelli_training.failure` describes each of them.
+            DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, TuningError,
+            ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each of them.
         """
         settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
@@ -70,73 +73,95 @@ class Training:
             return await self._reuse(definition, earlier)
         if definition.pretrained is not None:
             return await self._import_pretrained(definition.pretrained)
+        learner = Learner(settings=settings, store=self._store, scratch=self._scratch, progress=self._progress, stop=self._stop)
+        learner.prepare(definition)
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
         height, width = metadata.preprocessing.height, metadata.preprocessing.width
         with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-            return await self._train(document, choice, metadata, pixels)
+            return await self._train(document, choice, metadata, learner, pixels)
 
     async def _train(
-        self, document: dict[str, Any], choice: BackboneChoice, metadata: BackboneMetadata, pixels: PixelFile
+        self,
+        document: dict[str, Any],
+        choice: BackboneChoice,
+        metadata: BackboneMetadata,
+        learner: Learner,
+        pixels: PixelFile,
     ) -> Outcome:
-        settings, definition = self._settings, parse_spec(document)
-        data = await self._data.read(document, metadata, pixels, seed=definition.model.seed)
-        fit, evaluation, judged = await self._learn(data)
-        comparison = await self._compare(judged, metadata, data)
-        exports = await build_exports(self._store, metadata, fit.heads, data.dataset.class_names)
+        settings, definition, preprocessing = self._settings, parse_spec(document), metadata.preprocessing
+        tunes = definition.model.strategy is Strategy.FINE_TUNE
+        whole = tunes or await needs_pixels(self._store, settings.location, settings.baseline_revision, metadata)
+        data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
+        learned = await learner.learn(definition, metadata, choice.description, data)
+        await self._progress.begin(Stage.EVALUATING)
+        judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
+        self._progress.report_accuracy(judgement.evaluation.accuracy)
+        exports = await build_exports(
+            self._store,
+            learned.metadata,
+            learned.fit.heads,
+            data.dataset.class_names,
+            own_files=None if learned.network is None else learned.network.files,
+        )
         artifact = Artifact(
             revision=settings.revision,
             class_names=data.dataset.class_names,
-            heads=fit.heads,
+            heads=learned.fit.heads,
             backbone_name=metadata.name,
-            backbone_digest=metadata.digest,
+            backbone_digest=learned.metadata.digest,
+            backbone_place=PartPlace.BACKBONE if learned.network is None else PartPlace.ARTIFACT,
             precision=PRECISION,
-            preprocessing=metadata.preprocessing,
-            metrics=evaluation.summary(),
+            preprocessing=preprocessing,
+            metrics=judgement.evaluation.summary(),
             exports=exports.parts,
             export_files=exports.files,
+            library_versions=library_versions() if learned.network is None else library_versions("torch", "torchvision"),
         )
         report = Report(
-            artifact=describe_artifact(settings, artifact, choice.description),
+            artifact=describe_artifact(settings, artifact, learned.description),
             data=DataReport(
                 dataset=data.dataset,
                 groups=data.groups,
-                suspicion=find_suspicious(fit, data.examples, data.dataset),
+                suspicion=judgement.suspicion,
                 corrections=data.corrections,
-                input_side_pixels=min(metadata.preprocessing.height, metadata.preprocessing.width),
+                input_side_pixels=min(preprocessing.height, preprocessing.width),
             ),
-            recipe=fit.recipe,
-            evaluation=evaluation,
+            recipe=learned.fit.recipe,
+            evaluation=judgement.evaluation,
             excluded_from_test=() if data.test is None else data.test.test_set.excluded,
-            comparison=comparison,
+            comparison=judgement.comparison,
+            tuning=learned.tuning,
+            before_tuning=judgement.before_tuning,
         )
         await self._progress.begin(Stage.STORING)
-        parts = split_by_customer(judged, [example.customer for example in data.judged_examples])
         provenance = Provenance(
             classifier=settings.classifier,
             classifier_id=settings.classifier_id,
             artifact=artifact,
             backbone=metadata,
             inputs=data.inputs,
-            recipe=describe_recipe(definition, fit.recipe, choice.description),
+            recipe=describe_recipe(definition, learned.fit.recipe, choice.description, learned.tuning),
             environment=await asyncio.to_thread(observe_trainer_environment),
             engine=data.engine_name,
             made_at=format_time(datetime.now(UTC), timespec="seconds"),
         )
-        shown = list(report.data.shown_images(image.sha256 for image in evaluation.misclassified))
+        shown = list(report.data.shown_images(image.sha256 for image in judgement.evaluation.misclassified))
         results = Results(
-            judged=parts,
+            judged=split_by_customer(judgement.judged, [example.customer for example in data.judged_examples]),
             report=report,
             build_thumbnails=partial(build_thumbnails, shown, data.judged_examples, data.find_pixels),
             artifact=artifact,
             provenance=provenance,
             features=self._data.cache,
+            network=learned.network,
         )
         await self._revision.save(results)
+        await learner.clean_up(definition)
         await delete_checked(settings, self._store)
-        message = f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}"
-        return replace(self._succeeded(message, artifact, choice.description), comparison=comparison)
+        outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
+        return replace(outcome, comparison=judgement.comparison)
 
     async def _import_pretrained(self, pretrained: Pretrained) -> Outcome:
         """Check the files that the definition names, and store them as an artifact with its own network. Nothing is trained."""
@@ -149,10 +174,12 @@ class Training:
         message = f"Imported pretrained weights with {len(made.artifact.class_names)} classes"
         return self._succeeded(message, made.artifact, made.network.description)
 
-    def _succeeded(self, message: str, artifact: Artifact, backbone: str) -> Outcome:
+    def _succeeded(
+        self, message: str, artifact: Artifact, backbone: str, reason: OutcomeReason = OutcomeReason.SUCCEEDED
+    ) -> Outcome:
         interval = artifact.metrics.get("accuracyInterval")
         return Outcome(
-            reason=OutcomeReason.SUCCEEDED,
+            reason=reason,
             message=message,
             revision=self._settings.revision,
             attempt=self._settings.attempt,
@@ -178,50 +205,11 @@ class Training:
         except BackboneNotInstalledError:
             # It was installed when the artifact was made. Serving does not depend on the trainer's list.
             pass
-        outcome = self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description)
+        reason = OutcomeReason.SUCCEEDED
+        if definition.model.strategy is Strategy.FINE_TUNE and definition.pretrained is None:
+            improved = artifact.backbone_place is PartPlace.ARTIFACT
+            description += TUNED if improved else NOT_TUNED
+            reason = OutcomeReason.SUCCEEDED if improved else OutcomeReason.NOT_IMPROVED
+        outcome = self._succeeded("Reused the artifact that an earlier attempt stored", artifact, description, reason)
         baseline = self._settings.baseline_revision
         return replace(outcome, comparison=await compare_stored(self._store, self._settings.location, artifact, baseline))
-
-    async def _learn(self, data: TrainingData) -> tuple[Fit, Evaluation, Judged]:
-        started = time.monotonic()
-        await self._progress.begin(Stage.FITTING)
-        fit = await asyncio.to_thread(fit_heads, data.examples, self._progress.report, threads=self._settings.cpu_count)
-        logger.info(
-            "heads.fitted",
-            extra={"views": fit.recipe.views, "penalty": fit.recipe.penalty, "seconds": time.monotonic() - started},
-        )
-        await self._progress.begin(Stage.EVALUATING)
-        judged = await asyncio.to_thread(judge, fit, data.dataset, data.groups, data.test)
-        if data.test is None:
-            images = judged_images(data.dataset.examples)
-            evaluation = await asyncio.to_thread(
-                evaluate, fit, data.examples.membership, data.groups, data.dataset.class_names, images
-            )
-        else:
-            evaluation = await asyncio.to_thread(data.test.evaluate, fit, data.dataset.class_names, judged.has_negatives)
-        self._progress.report_accuracy(evaluation.accuracy)
-        logger.info(
-            "heads.evaluated",
-            extra={
-                "images": evaluation.images,
-                "accuracy": evaluation.accuracy,
-                "misclassified": len(evaluation.misclassified),
-                "calibration_error": evaluation.calibration_error,
-            },
-        )
-        return fit, evaluation, judged
-
-    async def _compare(self, judged: Judged, metadata: BackboneMetadata, data: TrainingData) -> Comparison | None:
-        """The new revision compared with the one that serves; None if none does."""
-        if not self._settings.baseline_revision:
-            return None
-        features = data.examples.features
-        if data.test is not None:
-            features = np.concatenate([features, data.test.features])
-        return await compare_with_served(
-            self._store,
-            self._settings.location,
-            self._settings.baseline_revision,
-            judged,
-            NewFeatures(features=features, backbone_digest=metadata.digest, precision=PRECISION),
-        )

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ocelli_api.classifier import Accelerator, parse_spec
 from ocelli_api.outcome import Stage
-from ocelli_model.backbone import BackboneMetadata, Precision, load_backbone
+from ocelli_model.backbone import BackboneMetadata, load_backbone
 from ocelli_model.engine import Engine, available_device, device_for, load_engine, needed_files
 from ocelli_storage.object_store import ObjectStore
 from ocelli_training.corrections import CorrectionCounts
@@ -36,6 +36,7 @@ from ocelli_training.feature_cache import (
     KnownImages,
     describe_computation,
 )
+from ocelli_training.features import PRECISION
 from ocelli_training.fit import Examples
 from ocelli_training.own_test_set import TestImages, TestSet, build_test_set, check_test_set
 from ocelli_training.pixel_file import PixelFile
@@ -43,9 +44,6 @@ from ocelli_training.progress import Progress
 from ocelli_training.provenance import Input, find_inputs
 from ocelli_training.reading import SourcesError
 from ocelli_training.settings import TrainerSettings
-
-PRECISION = Precision.FLOAT32
-"""Of all features, even where the backbone allows others: heads trained on one node are served on other nodes."""
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -67,6 +65,10 @@ class TrainingData:
     """What was read, for the provenance."""
     engine_name: str
     """What computed the features, such as `OpenVINO CPU float32`."""
+    pixels: PixelFile
+    numbers: Mapping[str, int]
+    """By digest, the number of each image in the pixel file; without those whose features were known, unless they were asked
+    for."""
     test: TestImages | None = None
     """The Classifier's own test set."""
 
@@ -94,7 +96,7 @@ class _Reading:
         tested = () if self.test_set is None else self.test_set.examples
         counts = Counter(example.set_index for example in self.dataset.examples)
         fewest = min(counts[index] for index in range(len(self.dataset.class_names)))
-        views = wanted_views(len(self.dataset.examples), fewest)
+        views = wanted_views(len(self.dataset.examples), fewest, parse_spec(self.document).model.strategy)
         return Wanted(images=self.dataset.examples, views=views), Wanted(images=tested)
 
 
@@ -129,8 +131,12 @@ class DataReader:
         self.cache = FeatureCache(store, settings.location, scratch)
         """With the features of this training, ready to be stored."""
 
-    async def read(self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, seed: int) -> TrainingData:
-        """Read and check all sources of a definition, into the pixel file, and compute what the cache does not have.
+    async def read(
+        self, document: dict[str, Any], metadata: BackboneMetadata, pixels: PixelFile, *, every_pixel: bool, seed: int
+    ) -> TrainingData:
+        """Read and check all sources of a definition, and compute what the cache does not have.
+
+        `pixels` is an empty file. It gets the images whose features are not known, or all of them for `every_pixel`.
 
         Raises:
             SourcesError, DatasetError, BackboneError, ObjectStoreError, OSError: see there.
@@ -142,7 +148,7 @@ class DataReader:
             computation = describe_computation(metadata, device, PRECISION)
             known = await self.cache.load(computation, metadata.feature_count)
             reader = DefinitionReader(self._settings, self._store, self._scratch, pixels, metadata.preprocessing)
-            reading, known = await self._read_needed(document, reader, known)
+            reading, usable = await self._read_needed(document, reader, KnownImages() if every_pixel else known)
             await self._progress.begin(Stage.EXTRACTING)
             engine = await loading
             self._progress.report_device(engine.name)
@@ -150,9 +156,11 @@ class DataReader:
                 engine=engine,
                 pixels=pixels,
                 threads=self._settings.cpu_count,
-                pixel_number=reading.data.numbers.__getitem__,
+                numbers=reading.data.numbers,
                 on_images=self._progress.report_images,
             )
+            # Features are the same bits whether they are known or computed.
+            known = known if every_pixel else usable
             learned, tested = await asyncio.to_thread(extraction.run, reading.wanted, known)
             computed = _Computed(computation=computation, engine_name=engine.name, learned=learned, tested=tested)
             return await asyncio.to_thread(self._prepare, reading, computed, seed)
@@ -243,6 +251,8 @@ class DataReader:
             find_pixels=reading.data.find_pixels,
             inputs=reading.inputs,
             engine_name=computed.engine_name,
+            pixels=reading.data.pixels,
+            numbers=reading.data.numbers,
             test=test,
         )
 

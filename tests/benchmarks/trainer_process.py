@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocelli_api.classifier import ClassifierSpec, ExampleClass, Source
+from ocelli_api.classifier import ClassifierSpec, ExampleClass, ModelRecipe, Source
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision
 from ocelli_model.backbones.families import DEFAULT_BACKBONE
@@ -57,6 +57,8 @@ class TrainerProcess:
     cores: int
     negatives: Path | None = None
     """In the same folder."""
+    model: ModelRecipe | None = None
+    """None: the default."""
 
     @classmethod
     def prepare(cls, folder: Path, zips: Mapping[str, Path], *, cores: int) -> TrainerProcess:
@@ -86,6 +88,7 @@ class TrainerProcess:
         spec = ClassifierSpec(
             classes=tuple(ExampleClass(name=name, examples=sources(path)) for name, path in self.zips.items()),
             negative_examples=sources(self.negatives),
+            model=self.model or ModelRecipe(),
         )
         revision = spec_revision(spec)
         target = self.folder / "store" / LOCATION.training_key(revision, 1, DEFINITION)

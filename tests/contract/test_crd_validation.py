@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ocelli_api.canonical_json import sha256_hex
 from ocelli_api.names import FORBIDDEN_CLASS_CHARACTERS
 from ocelli_cluster.client import ClusterClient
 from ocelli_cluster.resources import CLASSIFIERS, EVENTS, Resource
@@ -121,7 +122,7 @@ ACCEPTED = {
     ),
     "2,000 corrections of 500 classes": make_classifier(
         classes=[make_class("é" * 60 + str(number)) for number in range(500)],
-        corrections=[{"image": f"{number:060x}beef", "class": "é" * 60 + "499"} for number in range(2000)],
+        corrections=[{"image": sha256_hex(str(number).encode()), "class": "é" * 60 + "499"} for number in range(2000)],
     ),
     "a queue": make_classifier(training={"queueName": "gpus.team-a"}),
     "quantities": make_classifier(training={"resources": {"limits": {"cpu": 2, "memory": "4Gi", "nvidia.com/gpu": 1}}}),
@@ -228,7 +229,14 @@ REFUSED = {
         make_classifier(serving={"autoscaling": {"minReplicas": 4, "maxReplicas": 3}}),
         "lower it or raise maxReplicas",
     ),
-    "an unknown strategy": (make_classifier(model={"strategy": "FineTune"}), "Unsupported value"),
+    "an unknown strategy": (make_classifier(model={"strategy": "Distil"}), "Unsupported value"),
+    "a recipe of another strategy": (make_classifier(model={"epochs": 3}), "set strategy to FineTune"),
+    "no epochs": (make_classifier(model={"strategy": "FineTune", "epochs": 0}), "greater than or equal to 1"),
+    "a learning rate of 0": (
+        make_classifier(model={"strategy": "FineTune", "learningRate": 0}),
+        "set it to 0.000001 or more",
+    ),
+    "too large a batch": (make_classifier(model={"strategy": "FineTune", "batchSize": 1024}), "less than or equal to 512"),
     "an unknown accelerator": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
     "an accelerator in lower case": (make_classifier(serving={"accelerator": "gpu"}), "Unsupported value"),
     "a RuntimeClass without a name": (make_classifier(serving={"runtimeClassName": ""}), "at least 1 chars long"),
@@ -308,6 +316,10 @@ REFUSED = {
     ),
     "a correction to an unknown class": (
         make_classifier(corrections=[{"image": DIGEST, "class": "cow"}]),
+        "corrections names a class that is not in classes",
+    ),
+    "a correction with a low digest to an unknown class": (
+        make_classifier(corrections=[{"image": "7" * 64, "class": "cow"}]),
         "corrections names a class that is not in classes",
     ),
     "two corrections of one image": (

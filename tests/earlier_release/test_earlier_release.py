@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from ocelli_storage.object_store import ObjectStore
 from ocelli_storage.store_url import open_store
 from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.stop_request import StopRequest
 from tests.installed_backbone import install_backbone
 from tests.unit.operator.factories import World
 
@@ -213,7 +215,8 @@ def train(recording: Recording, revision: str, document: Manifest) -> tuple[Outc
         Environment.SCRATCH_FOLDER: str(scratch),
         Environment.CPU_LIMIT: "1",
     }
-    return asyncio.run(run_attempt(load_settings(TrainerSettings, environment), recording.store, scratch))
+    settings = load_settings(TrainerSettings, environment)
+    return asyncio.run(run_attempt(settings, recording.store, scratch, StopRequest(os._exit)))
 
 
 def download(recording: Recording, export: ExportFormat) -> bytes:

@@ -219,6 +219,14 @@ def record_checks(recorder: Recorder) -> None:
     recorder.record("suspended-with-bad-data", "careless", has("Stalled", "InvalidData"))
 
 
+def record_fine_tuning(recorder: Recorder) -> None:
+    """A network that is trained, and is no better than the linear heads."""
+    scene, recipe = recorder.scene, {"strategy": "FineTune", "epochs": 1, "learningRate": 1e-6, "batchSize": 8}
+    scene.apply(scene.build("tuned", model=recipe))
+    recorder.record("fine-tuning", "tuned", lambda item: "fineTuning" in item.get("status", {}).get("progress", {}))
+    recorder.record("not-improved", "tuned", has("Ready", "Served"))
+
+
 def record_loss(recorder: Recorder) -> None:
     """A served artifact is removed from the store and restored."""
     scene = recorder.scene
@@ -308,7 +316,15 @@ def record_all(folder: Path) -> None:
             return OperatorProcess(kubeconfig=kubeconfig, namespace=NAMESPACE, log=log, environment=environment)
 
         recorder = Recorder(scene, build_operator)
-        for part in (record_first_life, record_changes, record_gates, record_checks, record_loss, record_ends):
+        for part in (
+            record_first_life,
+            record_changes,
+            record_gates,
+            record_checks,
+            record_fine_tuning,
+            record_loss,
+            record_ends,
+        ):
             part(recorder)
         missing = sorted(STATES.keys() - recorder.recorded)
         if missing:

@@ -90,6 +90,9 @@ STATES = {
     "checking-data": WAITS,
     "suspended": PERSON,
     "suspended-with-bad-data": FAILED,
+    # Fine-tuning.
+    "fine-tuning": WAITS,
+    "not-improved": READY,
     # Pretrained.
     "pretrained-without-weights": FAILED,
     "pretrained-ready": READY,

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ocelli_api.canonical_json import sha256_hex
 from ocelli_model.backbone import (
     CORE_ML_BODY_FILE,
@@ -24,8 +27,10 @@ from ocelli_model.backbone import (
     Precision,
 )
 from ocelli_model.backbones import efficientnet_lite
+from ocelli_model.backbones.efficientnet_lite_table import FEATURE_COUNT
 from ocelli_model.backbones.packaged_weights import PACKAGED_WEIGHTS, read_packaged_weights
 from ocelli_model.exports.onnx_parts import build_onnx_body
+from ocelli_model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,25 +67,35 @@ class EfficientNetLiteFamily:
 
         return efficientnet_lite_torch.load_network(backbone)
 
+    def build_files(self, metadata: BackboneMetadata, network: nn.Module) -> Mapping[str, bytes]:
+        """See `families.Family`."""
+        from ocelli_model.backbones import efficientnet_lite_torch
+
+        return _build_files(metadata.name, efficientnet_lite_torch.network_weights(network), metadata.preprocessing)
+
 
 def _build(name: str, data: bytes) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
     preprocessing = efficientnet_lite.preprocessing_for(name)
     weights = efficientnet_lite.parse_weights(name, data)
-    onnx, feature_count = efficientnet_lite.build_onnx(name, weights, preprocessing, NetworkKind.BODY)
-    files = {
-        ONNX_FILE: onnx,
-        WEIGHTS_FILE: efficientnet_lite.to_safetensors(weights),
-        ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
-        CORE_ML_BODY_FILE: efficientnet_lite.build_core_ml_body(name, weights, preprocessing),
-    }
+    files = _build_files(name, weights, preprocessing)
     metadata = BackboneMetadata(
         name=name,
         version=efficientnet_lite.VERSION,
         preprocessing=preprocessing,
-        feature_count=feature_count,
+        feature_count=FEATURE_COUNT,
         precision=Precision.FLOAT32,
         weights=PACKAGED_WEIGHTS[name].describe(),
         licence=PACKAGED_WEIGHTS[name].licence,
         files={file_name: sha256_hex(data) for file_name, data in files.items()},
     )
     return metadata, files
+
+
+def _build_files(name: str, weights: Mapping[str, NDArray[np.float32]], preprocessing: Preprocessing) -> Mapping[str, bytes]:
+    onnx, _ = efficientnet_lite.build_onnx(name, weights, preprocessing, NetworkKind.BODY)
+    return {
+        ONNX_FILE: onnx,
+        WEIGHTS_FILE: efficientnet_lite.to_safetensors(weights),
+        ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
+        CORE_ML_BODY_FILE: efficientnet_lite.build_core_ml_body(name, weights, preprocessing),
+    }

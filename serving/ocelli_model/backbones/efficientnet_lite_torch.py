@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
@@ -91,7 +95,7 @@ def load_network(backbone: Backbone) -> EfficientNetLite:
     metadata = backbone.metadata
     what = f"backbone {backbone.name} ({backbone.digest}): {WEIGHTS_FILE}"
     network = EfficientNetLite(metadata.name, metadata.preprocessing, metadata.kind)
-    wanted = [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]
+    wanted = _weight_names(network)
     try:
         state = safetensors.torch.load_file(backbone.folder / WEIGHTS_FILE)
         network.load_state_dict({key: state[key] for key in wanted}, strict=False)
@@ -102,3 +106,13 @@ def load_network(backbone: Backbone) -> EfficientNetLite:
     except RuntimeError as error:
         raise BackboneError(f"{what} has weights with wrong shapes; {_PUBLISH_AGAIN}") from error
     return network.eval()
+
+
+def network_weights(network: nn.Module) -> Mapping[str, NDArray[np.float32]]:
+    """The weights of a network on the CPU, as `efficientnet_lite.build_onnx` takes them."""
+    state = network.state_dict()
+    return {key: np.ascontiguousarray(state[key].numpy()) for key in _weight_names(network)}
+
+
+def _weight_names(network: nn.Module) -> list[str]:
+    return [key for key in network.state_dict() if not key.endswith(".num_batches_tracked")]

@@ -7,10 +7,23 @@ CPU.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from ocelli_model.backbone import Backbone, BackboneError, BackboneSource, BackboneUnavailableError, NetworkKind
+from ocelli_api.canonical_json import sha256_hex
+from ocelli_model.backbone import (
+    WEIGHTS_FILE,
+    Backbone,
+    BackboneError,
+    BackboneMetadata,
+    BackboneSource,
+    BackboneUnavailableError,
+    NetworkKind,
+    Precision,
+    Weights,
+)
 from ocelli_model.backbones.efficientnet_lite_family import EfficientNetLiteFamily
 from ocelli_model.backbones.torchvision_family import TorchvisionFamily
 
@@ -57,6 +70,13 @@ class Family(Protocol):
         """The PyTorch network of an installed backbone of this version, in evaluation mode, see `load_network` below."""
         ...
 
+    def build_files(self, metadata: BackboneMetadata, network: nn.Module) -> Mapping[str, bytes]:
+        """The files of a body whose weights were changed: `network` comes from `load_network`, and is on the CPU.
+
+        `metadata` are those of the backbone that it was.
+        """
+        ...
+
 
 FAMILIES: tuple[Family, ...] = (EfficientNetLiteFamily(), TorchvisionFamily())
 
@@ -99,3 +119,14 @@ def load_network(backbone: Backbone) -> nn.Module:
             "publish the backbone again and retrain, or run it on a CPU"
         )
     return family.load_network(backbone)
+
+
+def build_tuned(backbone: BackboneMetadata, network: nn.Module) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
+    """The metadata and the files of a body that was tuned: `network` comes from `load_network`, and is on the CPU.
+
+    It is stored like a backbone, with the artifact that it belongs to.
+    """
+    files = choose_family(backbone.name).build_files(backbone, network)
+    weights = Weights(origin=f"{backbone.name} ({backbone.digest}), fine-tuned", sha256=sha256_hex(files[WEIGHTS_FILE]))
+    digests = {name: sha256_hex(data) for name, data in files.items()}
+    return replace(backbone, weights=weights, precision=Precision.FLOAT32, files=digests), files

@@ -61,7 +61,9 @@ class TorchvisionBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         pixels = images.permute(0, 3, 1, 2).float() / 255.0
-        features: Tensor = self.body((pixels - self.get_buffer("mean")) / self.get_buffer("deviation"))
+        answer: Any = self.body((pixels - self.get_buffer("mean")) / self.get_buffer("deviation"))
+        # While they are trained, GoogLeNet and Inception also return the outputs of their auxiliary layers.
+        features: Tensor = answer[0] if isinstance(answer, tuple) else answer
         return features.flatten(1).float()
 
 

@@ -24,6 +24,7 @@ from ocelli_model.backbone import (
     BackboneUnavailableError,
     Precision,
 )
+from ocelli_model.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,25 +64,18 @@ class TorchvisionFamily:
 
         return load_installed(backbone)
 
+    def build_files(self, metadata: BackboneMetadata, network: nn.Module) -> Mapping[str, bytes]:
+        """See `families.Family`."""
+        return _build_files(network, metadata.preprocessing)[0]
+
 
 def _build(name: str, file: WeightsFile) -> tuple[BackboneMetadata, Mapping[str, bytes]]:
     _require_torch(name)
     from ocelli_model.backbones import torchvision_backbones
-    from ocelli_model.backbones.onnx_export import export_onnx
-    from ocelli_model.exports.core_ml_parts import build_core_ml_body
-    from ocelli_model.exports.onnx_parts import build_onnx_body
 
     preprocessing, licence = torchvision_backbones.preprocessing_for(name, file.path.name)
     network = torchvision_backbones.build_network(name, file.path, preprocessing)
-    onnx, feature_count = export_onnx(network, preprocessing)
-    files = {
-        ONNX_FILE: onnx,
-        WEIGHTS_FILE: torchvision_backbones.network_weights(network),
-        ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
-    }
-    core_ml = build_core_ml_body(network, preprocessing)
-    if core_ml is not None:
-        files[CORE_ML_BODY_FILE] = core_ml
+    files, feature_count = _build_files(network, preprocessing)
     metadata = BackboneMetadata(
         name=name,
         version=VERSION,
@@ -93,6 +87,25 @@ def _build(name: str, file: WeightsFile) -> tuple[BackboneMetadata, Mapping[str,
         files={file_name: sha256_hex(data) for file_name, data in files.items()},
     )
     return metadata, files
+
+
+def _build_files(network: nn.Module, preprocessing: Preprocessing) -> tuple[Mapping[str, bytes], int]:
+    """The files of a body, and the number of its features."""
+    from ocelli_model.backbones import torchvision_backbones
+    from ocelli_model.backbones.onnx_export import export_onnx
+    from ocelli_model.exports.core_ml_parts import build_core_ml_body
+    from ocelli_model.exports.onnx_parts import build_onnx_body
+
+    onnx, feature_count = export_onnx(network, preprocessing)
+    files = {
+        ONNX_FILE: onnx,
+        WEIGHTS_FILE: torchvision_backbones.network_weights(network),
+        ONNX_BODY_FILE: build_onnx_body(onnx, preprocessing),
+    }
+    core_ml = build_core_ml_body(network, preprocessing)
+    if core_ml is not None:
+        files[CORE_ML_BODY_FILE] = core_ml
+    return files, feature_count
 
 
 def _published_names(name: str) -> Sequence[str]:

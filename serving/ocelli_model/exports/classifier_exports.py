@@ -30,9 +30,16 @@ class ClassifierExports:
 
 
 async def build_exports(
-    store: ObjectStore, backbone: BackboneMetadata, heads: Heads, class_names: Sequence[str]
+    store: ObjectStore,
+    backbone: BackboneMetadata,
+    heads: Heads,
+    class_names: Sequence[str],
+    *,
+    own_files: Mapping[str, bytes] | None = None,
 ) -> ClassifierExports:
-    """The exports of heads on an installed backbone, in every format for which the backbone has a part.
+    """The exports of heads on a backbone, in every format for which the backbone has a part.
+
+    `own_files` are the files of the artifact's own network; None: the backbone is installed.
 
     Raises:
         ObjectStoreError: the backbone's parts cannot be found.
@@ -48,7 +55,9 @@ async def build_exports(
             place=PartPlace.BACKBONE,
             file=body_file,
             sha256=backbone.files[body_file],
-            size_bytes=await store.size_of(backbone_key(backbone.digest, body_file)),
+            size_bytes=await store.size_of(backbone_key(backbone.digest, body_file))
+            if own_files is None
+            else len(own_files[body_file]),
         )
         own_part = ExportPart(place=PartPlace.ARTIFACT, file=_HEAD_FILES[export], sha256=sha256_hex(own), size_bytes=len(own))
         parts[export] = (body, own_part)

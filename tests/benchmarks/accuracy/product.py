@@ -68,9 +68,9 @@ class Product:
         for label in range(len(pictures.class_names)):
             # Names of files can contain characters that names of classes cannot.
             zips[f"class {label}"] = folder / f"{label}.zip"
-            _write_zip(zips[f"class {label}"], pictures, [row for row in split.learned if pictures.labels[row] == label])
+            write_zip(zips[f"class {label}"], pictures, [row for row in split.learned if pictures.labels[row] == label])
         if negatives:
-            _write_zip(folder / "negatives.zip", pictures, split.learned_negatives)
+            write_zip(folder / "negatives.zip", pictures, split.learned_negatives)
         trainer = replace(self.trainer, zips=zips, negatives=folder / "negatives.zip" if negatives else None)
         started = time.monotonic()
         revision = trainer.run(self.number)
@@ -130,7 +130,7 @@ def without_rejection(heads: Heads) -> Heads:
     return replace(heads, rejection=None)
 
 
-def _write_zip(path: Path, pictures: PictureSet, rows: Sequence[int] | Rows) -> None:
+def write_zip(path: Path, pictures: PictureSet, rows: Sequence[int] | Rows) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for row in rows:
             archive.writestr(f"{row:05}.image", pictures.pictures[row])

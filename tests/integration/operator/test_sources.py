@@ -126,9 +126,6 @@ def test_corrections_change_single_images_and_outlast_a_retrain(scene: Scene) ->
     ]
     scene.patch(json.dumps({"spec": {"corrections": corrections}}))
     revisions.append(scene.wait_until_ready()["servedRevision"])
-    assert (
-        f"no source has 1 of the images that spec.corrections names ({unknown[:12]}…)" in scene.condition("Trained")["message"]
-    )
     scene.patch('{"spec": {"retrainNonce": 1}}')
     revisions.append(scene.wait_until_ready()["servedRevision"])
     assert len(set(revisions)) == 3

@@ -22,6 +22,7 @@ from ocelli_api.classifier import (
     SecretReference,
     Serving,
     Source,
+    Strategy,
     Training,
     parse_spec,
 )
@@ -108,12 +109,23 @@ def test_a_change_of_the_training_makes_another_revision(changed: ClassifierSpec
         replace(PINNED, training=Training(backoff_limit=0)),
         replace(PINNED, serving=Serving(replicas=3)),
         replace(PINNED, retrain_nonce=7),
-        replace(PINNED, model=ModelRecipe(backbone="Auto", strategy="LinearProbe", seed=0)),
+        replace(PINNED, model=ModelRecipe(backbone="Auto", strategy=Strategy.LINEAR_PROBE, seed=0)),
     ],
     ids=["display name", "training", "serving", "nonce of pinned sources", "defaults spelt out"],
 )
 def test_everything_else_keeps_the_revision(changed: ClassifierSpec) -> None:
     assert spec_revision(changed) == spec_revision(PINNED)
+
+
+def test_every_field_of_a_recipe_for_fine_tuning_changes_the_revision() -> None:
+    recipes = [
+        ModelRecipe(),
+        ModelRecipe(strategy=Strategy.FINE_TUNE),
+        ModelRecipe(strategy=Strategy.FINE_TUNE, epochs=10),
+        ModelRecipe(strategy=Strategy.FINE_TUNE, learning_rate=0.0003),
+        ModelRecipe(strategy=Strategy.FINE_TUNE, batch_size=16),
+    ]
+    assert len({spec_revision(replace(PINNED, model=recipe)) for recipe in recipes}) == len(recipes)
 
 
 def test_a_pinned_source_counts_by_its_digest_at_any_url() -> None:

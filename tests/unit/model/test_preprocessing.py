@@ -465,3 +465,15 @@ def test_bicubic_and_bilinear_differ() -> None:
 
 def test_pillow_has_the_same_limit() -> None:
     assert Image.MAX_IMAGE_PIXELS == PIXELS_LIMIT
+
+
+def test_mean_and_deviation_do_not_change_the_pixels() -> None:
+    plain, scaled = Preprocessing(height=8, width=8), Preprocessing(height=8, width=8, mean=(0.5,) * 3)
+    image = make_file(make_pixels(), "PNG")
+    assert np.array_equal(decode_image(image, plain), decode_image(image, scaled))
+    assert plain.gives_the_pixels_of(scaled)
+
+
+@pytest.mark.parametrize("change", [{"height": 9}, {"interpolation": Interpolation.BICUBIC}], ids=str)
+def test_other_sizes_and_interpolations_give_other_pixels(change: dict[str, Any]) -> None:
+    assert not Preprocessing(**{"height": 8, "width": 8, **change}).gives_the_pixels_of(Preprocessing(height=8, width=8))

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, FineTuningProgress
 from ocelli_api.conditions import ConditionStatus, ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
-from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage
+from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage, TuningProgress
 from ocelli_api.pods import Component
 from ocelli_api.revision import current_revision
 from ocelli_operator.actions import DeleteChild, DropExamples, RestoreLabel, StartTraining
@@ -478,6 +478,14 @@ class TestProgress:
         progress = world.plan().status.progress
         assert (None if progress is None else progress.percent) == shown
 
+    def test_it_says_how_far_fine_tuning_is(self) -> None:
+        world = self.world()
+        tuning = TuningProgress(network=2, networks=6, epoch=3, epochs=10, loss=0.25)
+        world.see(progress=ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True, fine_tuning=tuning))
+        progress = world.plan().status.progress
+        assert progress is not None
+        assert progress.fine_tuning == FineTuningProgress(network=2, networks=6, epoch=3, epochs=10, loss="0.2500")
+
     def test_it_is_removed_when_the_training_ends(self) -> None:
         world = self.world()
         world.learn()
@@ -507,6 +515,15 @@ class TestFailure:
         assert condition_of(plan, ConditionType.STALLED) == ("True", "InvalidData")
         assert condition_of(plan, ConditionType.READY) == ("False", "InvalidData")
         assert condition_of(plan, ConditionType.RECONCILING) is None
+
+    @pytest.mark.parametrize("reason", [OutcomeReason.TRAINING_DIVERGED, OutcomeReason.GPU_OUT_OF_MEMORY])
+    def test_failed_fine_tuning_has_a_reason_of_its_own_and_is_not_retried(self, reason: OutcomeReason) -> None:
+        outcome = make_outcome(make_classifier(), reason, "lower spec.model")
+        plan = self.failed(self.dead_trainer(exit_code=65, termination_message=outcome.to_termination_message()))
+        for condition_type in (ConditionType.TRAINED, ConditionType.READY):
+            assert condition_of(plan, condition_type) == ("False", reason)
+        assert condition_of(plan, ConditionType.STALLED) == ("True", reason)
+        assert message_of(plan, ConditionType.STALLED) == "lower spec.model"
 
     def test_the_message_for_invalid_data_behind_a_url_names_the_nonce(self) -> None:
         outcome = make_outcome(make_classifier(), OutcomeReason.INVALID_DATA, 'class "cat" has 3 examples; add at least 7')

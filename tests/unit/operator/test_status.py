@@ -48,6 +48,20 @@ def test_the_accuracy_is_reported_with_its_interval() -> None:
     )
 
 
+def test_linear_heads_that_fine_tuning_did_not_improve_have_a_reason_of_their_own() -> None:
+    world = World()
+    world.step()
+    world.see(artifact=replace(make_artifact(world.observed.classifier), not_improved=True))
+    world.settle()
+    trained, ready = (world.status.condition(name) for name in (ConditionType.TRAINED, ConditionType.READY))
+    assert trained is not None
+    assert (str(trained.status), trained.reason) == ("True", "NotImproved")
+    assert training_message(world).startswith("consists of linear heads with an accuracy of 0.934")
+    assert ready is not None
+    assert ready.reason == "Served"
+    assert build_document(world.status)["history"][0]["notImproved"] is True
+
+
 def test_a_status_of_an_earlier_release_stays_as_it_is() -> None:
     world = world_of_earlier_release()
     assert training_message(world) == "was learned with an accuracy of 0.934 on held-out examples"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.classifier import AccuracyDrop, AccuracyInterval, HistoryEntry, RevisionComparison
+from ocelli_api.outcome import ProgressReport, Stage
 from ocelli_operator.training_store import TrainingStore
 from ocelli_storage.documents import LIMITS_BYTES
 from ocelli_storage.layout import (
@@ -203,6 +204,38 @@ def test_the_reason_why_revisions_cannot_be_compared_is_read(tmp_path: Path) -> 
 @pytest.mark.parametrize("stored", [None, "x", {"baseline": 7}, {"baseline": "aaaaaaaaaa", "drop": "0.1"}], ids=str)
 def test_an_invalid_comparison_is_none_and_the_rest_is_read(tmp_path: Path, stored: object) -> None:
     assert comparison_of(tmp_path, stored) is None
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("Succeeded", None), ("NotImproved", True)])
+def test_the_history_says_that_fine_tuning_did_not_improve(tmp_path: Path, reason: str, expected: bool | None) -> None:
+    async def scenario() -> HistoryEntry | None:
+        store = open_store(tmp_path.as_uri())
+        await store.put(KEY, json.dumps({"metrics": {}}).encode())
+        await store.put(OUTCOME_KEY, json.dumps({**OUTCOME_HEAD, **FIGURES, "reason": reason}).encode())
+        return await TrainingStore(store).load_artifact(LOCATION, REVISION, 1)
+
+    artifact = asyncio.run(scenario())
+    assert artifact is not None
+    assert artifact.not_improved is expected
+
+
+TUNING = {"network": 2, "networks": 6, "epoch": 3, "epochs": 10, "loss": 0.25}
+
+
+@pytest.mark.parametrize(
+    "stored",
+    ["x", {}, {**TUNING, "epoch": 0}, {**TUNING, "epochs": 10**9}, {**TUNING, "network": True}, {**TUNING, "loss": "low"}],
+    ids=str,
+)
+def test_invalid_progress_of_fine_tuning_is_none_and_the_rest_is_read(tmp_path: Path, stored: object) -> None:
+    progress = {"stage": "Fitting", "percent": 7, "dataValid": True, "fineTuning": stored}
+
+    async def scenario() -> ProgressReport | None:
+        store = open_store(tmp_path.as_uri())
+        await store.put(LOCATION.training_key(REVISION, 1, PROGRESS), json.dumps(progress).encode())
+        return await TrainingStore(store).load_progress(LOCATION, REVISION, 1)
+
+    assert asyncio.run(scenario()) == ProgressReport(stage=Stage.FITTING, percent=7, data_valid=True)
 
 
 def test_image_data_is_dropped_with_the_uploads_and_the_artifact_is_kept(tmp_path: Path) -> None:

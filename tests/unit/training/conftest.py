@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -45,6 +45,7 @@ from ocelli_training.attempt import run_attempt
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.source_reader import SourceAccess, SourceReader
 from ocelli_training.sources import SourceError, SourceLimits
+from ocelli_training.stop_request import StopRequest
 from tests.installed_backbone import install_backbone
 
 MakeImage = Callable[..., bytes]
@@ -155,6 +156,10 @@ def make_example_zip(make_image: MakeImage, make_zip: MakeZip) -> MakeExampleZip
     return make
 
 
+def _refuse_to_end(number: int) -> None:
+    raise AssertionError(f"signal {number} must not reach the process of the tests")
+
+
 class Trainer:
     """A trainer with a store and folders of its own, run in this process or as the program that a Job starts."""
 
@@ -214,15 +219,17 @@ class Trainer:
         settings = load_settings(TrainerSettings, {**self.environment, Environment.CPU_LIMIT: "2"})
         scratch = self.scratch / f"attempt-{attempt}-{settings.step}"
         scratch.mkdir()
-        return asyncio.run(run_attempt(settings, self.store, scratch))
+        return asyncio.run(run_attempt(settings, self.store, scratch, StopRequest(_refuse_to_end)))
 
-    def start(self, attempt: int = 1, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, attempt: int = 1, *, arguments: Sequence[str] = ("-m", "ocelli_training"), **environment: str
+    ) -> subprocess.Popen[str]:
         """Start the program, with the environment that an operator sets."""
         self.environment[Environment.ATTEMPT] = str(attempt)
         self.put_definition()
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
         return subprocess.Popen(
-            [sys.executable, "-m", "ocelli_training"],
+            [sys.executable, *arguments],
             env={**kept, **self.environment, **environment},
             stderr=subprocess.PIPE,
             text=True,

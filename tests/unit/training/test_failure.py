@@ -15,6 +15,7 @@ from ocelli_training.failure import describe_failure
 from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
 from ocelli_training.sources import SourceError
+from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, PyTorchMissingError
 
 
 def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
@@ -39,6 +40,9 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
         (DefinitionError("gone"), OutcomeReason.FAILED, ExitCode.FAILED),
         (OSError(errno.ENOSPC, "full"), OutcomeReason.FAILED, ExitCode.FAILED),
         (MemoryError(), OutcomeReason.FAILED, ExitCode.FAILED),
+        (PyTorchMissingError(), OutcomeReason.FAILED, ExitCode.MISCONFIGURED),
+        (DivergedError(epoch=1, learning_rate=1), OutcomeReason.TRAINING_DIVERGED, ExitCode.MISCONFIGURED),
+        (GpuMemoryError(batch_images=8), OutcomeReason.GPU_OUT_OF_MEMORY, ExitCode.MISCONFIGURED),
         (ZeroDivisionError(), OutcomeReason.FAILED, ExitCode.FAILED),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from ocelli_api.names import customer_key
 from ocelli_storage.layout import ARTIFACT_METADATA, DEFINITION
 from ocelli_storage.object_store import StoreQuotaError
-from ocelli_training import feature_cache, training_data
+from ocelli_training import feature_cache, training, training_data
 from ocelli_training.feature_cache import (
     FEATURES,
     TEST_FEATURES,
@@ -26,7 +26,9 @@ from ocelli_training.feature_cache import (
     write_features,
 )
 from ocelli_training.fit import View
+from ocelli_training.judgement import judge_learned
 from ocelli_training.near_duplicates import FINGERPRINT_NUMBERS
+from ocelli_training.training_data import TrainingData
 from tests.unit.training.conftest import Trainer
 
 pytestmark = pytest.mark.slow
@@ -233,12 +235,29 @@ def test_removed_images_leave_the_cache_with_the_next_training(retrain: Retrain)
 
 
 def test_other_views_are_computed_where_the_cache_has_none(retrain: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_data, "wanted_views", lambda images, fewest: ())
+    monkeypatch.setattr(training_data, "wanted_views", lambda images, fewest, strategy: ())
     retrain.run()
     monkeypatch.undo()
     retrain.run("2123456789", attempt=3)
     # The test images need no other views.
     assert retrain.computed == [34, 10]
+
+
+def test_pixels_of_known_images_are_read_where_they_are_needed(retrain: Retrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels: list[int] = []
+
+    async def needs_pixels(*_: object) -> bool:
+        return True
+
+    async def judge(learned: Any, data: TrainingData, *others: Any) -> Any:
+        pixels.append(len(data.pixels.read(list(data.numbers.values()))))
+        return await judge_learned(learned, data, *others)
+
+    monkeypatch.setattr(training, "needs_pixels", needs_pixels)
+    monkeypatch.setattr(training, "judge_learned", judge)
+    retrain.run()
+    assert pixels == [44]
+    assert retrain.computed == [10, 34]
 
 
 def test_a_test_image_that_becomes_an_example_is_computed_again(retrain: Retrain) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocelli_api.documents import parse_fields
-from ocelli_api.outcome import ProgressReport, Stage
+from ocelli_api.outcome import ProgressReport, Stage, TuningProgress
 from ocelli_storage.object_store import ObjectStore, StoreUnavailableError
 from ocelli_storage.store_url import open_store
 from ocelli_training.progress import Progress
@@ -142,3 +142,23 @@ def test_an_unreachable_store_does_not_end_the_training(store: ObjectStore, monk
             return progress.build_report().stage
 
     assert asyncio.run(claim()) is Stage.FITTING
+
+
+def test_it_says_how_far_fine_tuning_is_until_the_next_stage(store: ObjectStore) -> None:
+    tuning = TuningProgress(network=2, networks=6, epoch=3, epochs=10, loss=0.25)
+
+    async def claim() -> None:
+        async with make_progress(store, interval_seconds=0.01) as progress:
+            await progress.begin(Stage.FITTING)
+            progress.report_tuning(tuning)
+            assert progress.build_report().fine_tuning == tuning
+            await progress.begin(Stage.EVALUATING)
+            assert (await stored(store)).fine_tuning is None
+
+    asyncio.run(claim())
+
+
+def test_the_progress_of_fine_tuning_survives_the_store(store: ObjectStore) -> None:
+    tuning = TuningProgress(network=2, networks=6, epoch=3, epochs=10, loss=0.25)
+    report = ProgressReport(stage=Stage.FITTING, percent=20, data_valid=True, fine_tuning=tuning)
+    assert parse_fields(ProgressReport, json.loads(json.dumps(report.to_json()))) == report
