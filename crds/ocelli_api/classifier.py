@@ -294,6 +294,8 @@ class Training:
     priority_class_name: str | None = None
     queue_name: str | None = None
     """LocalQueue of Kueue that the training Job waits in; None: it starts without Kueue."""
+    workers: int = 1
+    """How many Pods train together; more than one only for the strategy `FineTune`."""
     backoff_limit: int = 2
     active_deadline_seconds: int = 3600
 

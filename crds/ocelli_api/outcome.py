@@ -44,6 +44,8 @@ class ExitCode(IntEnum):
     MISCONFIGURED = 65
     """The installation lacks something that the training needs, such as a backbone or space in the store. A retry cannot
     succeed."""
+    WORKER_LOST = 66
+    """Another worker of the training ended: this one starts again with it. It does not count as a retry."""
 
 
 class OutcomeReason(StrEnum):

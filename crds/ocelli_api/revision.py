@@ -115,11 +115,14 @@ def current_revision(classifier: Classifier) -> str:
 def training_hash(training: Training) -> str:
     """Ten hex digits over `spec.training`. A failed revision is retried when they change.
 
-    `accelerator` and `runtimeClassName` came later: they are left out at their defaults, so that an upgrade retries nothing.
+    `accelerator`, `runtimeClassName` and `workers` came later: they are left out at their defaults, so that an upgrade retries
+    nothing.
     """
     document = {"priorityClassName": None, **build_document(training)}
     if training.accelerator is Accelerator.AUTO:
         del document["accelerator"]
+    if training.workers == 1:
+        del document["workers"]
     return _digest(document)[:REVISION_LENGTH]
 
 

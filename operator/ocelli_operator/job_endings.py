@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ocelli_api.outcome import Outcome
 from ocelli_api.pods import TrainingStep
+from ocelli_operator.job_workers import count_failures, find_decisive, name_log, name_pod, name_trainer
 from ocelli_operator.manifests.training_job import FINAL_EXIT_CODES, KILLED_EXIT_CODE
 from ocelli_operator.observed import DEADLINE_EXCEEDED, EVICTED, ObservedJob, ObservedPod
 from ocelli_operator.snapshot import Snapshot
 
 
-def find_last(pods: Iterable[ObservedPod]) -> ObservedPod | None:
-    return max(pods, key=lambda pod: pod.created_at, default=None)
-
-
 def find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...]) -> Outcome | None:
-    """The outcome of this step of the attempt: what its last Pod left, otherwise what is stored.
+    """The outcome of this step of the attempt: what its last Pod left, of several workers the decisive one; otherwise what is
+    stored.
 
     For a check the stored one comes first: it names everything that is wrong, and a termination message has only 2 KiB.
     """
-    last, observed = find_last(trainers), snapshot.observed
+    last, observed = find_decisive(trainers), snapshot.observed
     left = None if last is None else last.outcome
     outcome = (observed.check or left) if job.step is TrainingStep.CHECK else (left or observed.outcome)
     is_its = outcome is not None and (outcome.attempt, outcome.revision) == (job.attempt, snapshot.current)
@@ -29,7 +25,7 @@ def find_outcome(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedP
 
 def describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[ObservedPod, ...], outcome: Outcome | None) -> str:
     """Why a Job left no artifact that did not report a failure: fact and remedy."""
-    name, last, store_fault = job.identity.name, find_last(trainers), snapshot.observed.store_fault
+    last, store_fault = find_decisive(trainers), snapshot.observed.store_fault
     if job.succeeded and store_fault:
         return f"it succeeded, but what it stored is unusable: {store_fault}; raise spec.retrainNonce to train again"
     if job.succeeded and job.step is TrainingStep.CHECK:
@@ -41,13 +37,14 @@ def describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obser
         )
     if last is not None and last.end_reason == EVICTED:
         return (
-            f"its Pod was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
+            f"{name_pod(last, job)} was evicted: {last.end_message.rstrip('. ') or 'its node was short of resources'}; "
             "reduce what it uses, or have the installation's limits raised, then raise spec.retrainNonce to train again"
         )
     killed = next((pod for pod in trainers if pod.exit_reason == "OOMKilled"), None)
     if killed is not None:
         limit = f" at its limit of {killed.memory_limit}" if killed.memory_limit else " at its limit"
-        return f"the trainer ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
+        who = name_trainer(killed, trainers)
+        return f"{who} ran out of memory{limit} (OOMKilled); raise spec.training.resources.limits.memory"
     # Jobs of earlier releases have a deadline of their own.
     if DEADLINE_EXCEEDED in (job.failure_reason, *(pod.end_reason for pod in trainers)):
         return (
@@ -56,14 +53,14 @@ def describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obser
         )
     if last is not None and last.exit_code == KILLED_EXIT_CODE:
         return (
-            f"the trainer was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out of memory; "
-            "raise spec.training.resources, then spec.retrainNonce"
+            f"{name_trainer(last, trainers)} was killed (exit code {KILLED_EXIT_CODE}), most likely because its node ran out "
+            "of memory; raise spec.training.resources, then spec.retrainNonce"
         )
     if last is not None and last.exit_code is not None:
         said = f": {last.termination_message.strip()}" if last.termination_message.strip() else ""
         return (
-            f"the trainer ended with exit code {last.exit_code}{said}; "
-            f"read `kubectl logs job/{name}`, then raise spec.retrainNonce to try again"
+            f"{name_trainer(last, trainers)} ended with exit code {last.exit_code}{said}; "
+            f"read `kubectl logs {name_log(last, job)}`, then raise spec.retrainNonce to try again"
         )
     reported = job.failure_message or job.failure_reason or "it failed without an error message"
     return f"{reported}; raise spec.retrainNonce to try again"
@@ -71,14 +68,14 @@ def describe_failure(snapshot: Snapshot, job: ObservedJob, trainers: tuple[Obser
 
 def describe_failed_pods(snapshot: Snapshot, trainers: tuple[ObservedPod, ...]) -> str:
     """How the last Pod failed that the Job replaces; empty if none failed."""
-    failed = [pod for pod in trainers if pod.phase == "Failed"]
-    last = find_last(failed)
+    last = find_decisive([pod for pod in trainers if pod.phase == "Failed"])
     if last is None:
         return ""
+    failures = max(count_failures(trainers), 1)
     said = last.outcome.message if last.outcome is not None else last.termination_message.strip()
     if not said and last.exit_code is not None:
         said = f"exit code {last.exit_code}"
     tries = snapshot.classifier.spec.training.backoff_limit + 1
-    fact = f"try {len(failed)} of {max(tries, len(failed))} failed" + (f" ({said})" if said else "")
-    again = len(failed) < tries and last.exit_code not in FINAL_EXIT_CODES
+    fact = f"try {failures} of {max(tries, failures)} failed" + (f" ({said})" if said else "")
+    again = failures < tries and last.exit_code not in FINAL_EXIT_CODES
     return f"{fact}; Kubernetes tries again shortly" if again else fact

@@ -19,13 +19,14 @@ _BEFORE = datetime.min.replace(tzinfo=UTC)
 async def find_pod_refusal(client: ClusterClient, job: ObservedJob, pods: Iterable[ObservedPod], now: datetime) -> str:
     """Kubernetes' message on why it recently created no Pod for the Job; empty if it created one, or is about to.
 
-    Reads Events only for Jobs that have had no Pod for some seconds.
+    Reads Events only for Jobs that have had too few Pods for some seconds.
 
     Raises:
         ClusterError: Events cannot be read.
     """
     trainers = [pod for pod in pods if pod.identity.owner_uid == job.identity.uid]
-    if job.finished or job.identity.deleting or any(not pod.ended for pod in trainers):
+    present = {pod.worker for pod in trainers if not pod.ended or pod.phase == "Succeeded"}
+    if job.finished or job.identity.deleting or len(present) >= job.workers:
         return ""
     if job.age_seconds(now) < POD_PATIENCE_SECONDS:
         return ""

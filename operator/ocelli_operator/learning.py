@@ -22,8 +22,9 @@ from ocelli_operator.failure import (
     revision_not_found,
 )
 from ocelli_operator.job_endings import describe_failed_pods, describe_failure, find_outcome
+from ocelli_operator.job_workers import count_failures, count_running, ends_attempt, name_pod
 from ocelli_operator.kueue import describe_admission
-from ocelli_operator.manifests.metadata import job_name
+from ocelli_operator.manifests.metadata import job_names
 from ocelli_operator.manifests.placement import GpuOffer, resolve_accelerator
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
 from ocelli_operator.observed import (
@@ -46,6 +47,7 @@ from ocelli_operator.status import (
     training_turn_message,
     true,
 )
+from ocelli_operator.workers_policy import plan_workers_policy
 
 PROGRESS_POLL_SECONDS = 2.0
 REFUSED_POLL_SECONDS = 30.0
@@ -121,8 +123,8 @@ def plan_learning(snapshot: Snapshot) -> Learning:
         data_valid=_judge_running_data(snapshot),
         trained=false(TrainedReason.QUEUED, ""),
     )
-    jobs = {step: job_name(snapshot.owner.name, snapshot.current, attempt, step) for step in TrainingStep}
-    found = {step: next((job for job in observed.jobs if job.identity.name == name), None) for step, name in jobs.items()}
+    jobs = {step: job_names(snapshot.owner.name, snapshot.current, attempt, step) for step in TrainingStep}
+    found = {step: next((job for job in observed.jobs if job.identity.name in names), None) for step, names in jobs.items()}
     train, check = found[TrainingStep.TRAIN], found[TrainingStep.CHECK]
     if spec.suspend and train is not None and not train.finished and not train.identity.deleting:
         message = f"training Job {train.identity.name} is stopped, because spec.suspend is true"
@@ -145,7 +147,8 @@ def _plan_job(snapshot: Snapshot, learning: Learning, job: ObservedJob) -> Learn
         follows = "the check of its data follows" if spec.suspend else "it is recreated after that"
         return learning.because(f"{_describe_job(job.step, name)} is being deleted; {follows}")
     trainers = tuple(pod for pod in observed.trainers if pod.identity.owner_uid == job.identity.uid)
-    if not (job.finished or any(pod.held_open or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)):
+    gave_up = any((pod.held_open and ends_attempt(pod)) or pod.end_reason == DEADLINE_EXCEEDED for pod in trainers)
+    if not (job.finished or gave_up):
         return _plan_running(snapshot, learning, job, trainers)
     reported = find_outcome(snapshot, job, trainers)
     if job.step is TrainingStep.CHECK and reported is not None and reported.succeeded:
@@ -261,6 +264,11 @@ def _plan_start(snapshot: Snapshot, learning: Learning, *, is_checked: bool) -> 
         return _failed(failed_learning(StalledReason.GPU_NOT_OFFERED, message), snapshot.status.attempt, learning.actions)
     # Without a GPU, one Job does both: a second one would only take longer to start.
     checks = not is_checked and (spec.suspend or (accelerator is Accelerator.GPU and spec.pretrained is None))
+    if not checks:
+        policy = plan_workers_policy(snapshot)
+        learning = replace(learning, actions=(*learning.actions, *policy.actions))
+        if policy.message:
+            return learning.because(policy.message)
     served = snapshot.status.served_revision
     chosen = Attempt(
         revision=snapshot.current,
@@ -317,19 +325,26 @@ def _plan_running(snapshot: Snapshot, learning: Learning, job: ObservedJob, trai
     unschedulable = next((pod for pod in alive if pod.unschedulable), None)
     if unschedulable is not None:
         message = (
-            f"{name}: no node can take its Pod: {unschedulable.unschedulable.rstrip('.')}; "
+            f"{name}: no node can take {name_pod(unschedulable, job)}: {unschedulable.unschedulable.rstrip('.')}; "
             "lower spec.training.resources, change its nodeSelector or tolerations, or add a node"
         )
+        if job.workers > 1:
+            message += ", or lower spec.training.workers"
         if unschedulable.gpu:
             message += ", or set spec.training.accelerator to CPU"
         return learning.because(message, TrainedReason.UNSCHEDULABLE)
+    refusal = snapshot.observed.pod_refusal
     if running:
-        retries = sum(pod.phase == "Failed" for pod in trainers)
+        retries = count_failures(trainers)
         again = f", after {retries} that ended unexpectedly" if retries else ""
+        run = count_running(trainers)
+        if run < job.workers:
+            # They start together, so those that run wait.
+            again += f", with {run} of {job.workers} workers" + (f"; another one {refusal_message(refusal)}" if refusal else "")
         learning = learning.because(f"{name} runs{again}", _running_reason(job.step))
         return replace(learning, requeue_after_seconds=PROGRESS_POLL_SECONDS)
-    if not alive and snapshot.observed.pod_refusal:
-        message = f"{name} {refusal_message(snapshot.observed.pod_refusal)}"
+    if not alive and refusal:
+        message = f"{name} {refusal_message(refusal)}"
         return replace(learning.because(message), requeue_after_seconds=REFUSED_POLL_SECONDS)
     waiting = next((pod.waiting for pod in alive if pod.waiting), "")
     facts = [describe_failed_pods(snapshot, trainers)]

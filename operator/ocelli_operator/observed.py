@@ -37,6 +37,7 @@ from ocelli_operator.manifests.metadata import (
     SERVING_HASH_ANNOTATION,
     TEMPLATE_HASH_ANNOTATION,
     TRAINING_HASH_ANNOTATION,
+    WORKER_ANNOTATION,
     manifest_hash,
 )
 from ocelli_operator.memory import Memory
@@ -112,6 +113,7 @@ class ObservedJob:
     failure_message: str
     created_at: str = ""
     step: TrainingStep = TrainingStep.TRAIN
+    workers: int = 1
     suspended: bool = False
     """Kueue, or somebody, has suspended it: Kubernetes creates no Pod for it, and ends those that it has."""
     queue: str = ""
@@ -150,6 +152,8 @@ class ObservedPod:
     end_message: str = ""
     step: TrainingStep = TrainingStep.TRAIN
     """Of a trainer."""
+    worker: int = 0
+    """Its number among the workers of a training, from 0."""
 
     @property
     def terminal(self) -> bool:
@@ -333,6 +337,7 @@ def project_job(manifest: Manifest) -> ObservedJob:
         failure_message="" if failed is None else failed.get("message", ""),
         created_at=metadata.get("creationTimestamp") or "",
         step=_find_step(metadata.get("labels") or {}),
+        workers=(manifest.get("spec") or {}).get("completions") or 1,
         suspended=(manifest.get("spec") or {}).get("suspend") is True,
         queue=(metadata.get("labels") or {}).get(QUEUE_LABEL, ""),
     )
@@ -380,6 +385,7 @@ def project_pod(manifest: Manifest) -> ObservedPod:
         end_reason=status.get("reason", ""),
         end_message=status.get("message", ""),
         step=_find_step(labels),
+        worker=_number((manifest["metadata"].get("annotations") or {}).get(WORKER_ANNOTATION)),
     )
 
 

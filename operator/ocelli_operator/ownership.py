@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from ocelli_api.classifier import KIND
 from ocelli_api.pods import Component, deployment_name
-from ocelli_operator.manifests.metadata import job_name
+from ocelli_operator.manifests.metadata import job_names
 from ocelli_operator.observed import ChildIdentity, ChildKind, Observed, ObservedPod
 
 
@@ -66,8 +66,8 @@ def _is_own_pod(pod: ObservedPod, classifier_name: str, foreign: dict[tuple[Chil
     identity = pod.identity
     if pod.component == Component.TRAINING:
         # After its Job is gone only the name is left to go by: such a Pod may still write to the store.
-        name = job_name(classifier_name, identity.revision, pod.attempt, pod.step)
-        is_job = identity.owner_kind == str(ChildKind.JOB) and identity.owner_name == name
+        names = job_names(classifier_name, identity.revision, pod.attempt, pod.step)
+        is_job = identity.owner_kind == str(ChildKind.JOB) and identity.owner_name in names
         return is_job and all(item.uid != identity.owner_uid for item in foreign.values())
     # ReplicaSets are not watched: they are named after their Deployment.
     name = deployment_name(classifier_name, identity.revision)

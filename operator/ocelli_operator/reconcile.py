@@ -27,10 +27,11 @@ from ocelli_operator.cluster_view import RESOURCE_OF_KIND, ClusterView
 from ocelli_operator.events import EventRecorder
 from ocelli_operator.failure import find_last_failure
 from ocelli_operator.job_events import find_pod_refusal
+from ocelli_operator.job_workers import ends_attempt
 from ocelli_operator.kueue import KueueAdmission
 from ocelli_operator.kueue_workloads import observe_admission
 from ocelli_operator.learning import next_attempt
-from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_name
+from ocelli_operator.manifests.metadata import APPLIED_AS_ANNOTATION, FIELD_MANAGER, job_names
 from ocelli_operator.memory import WAIT_FIRST_SECONDS, Memory, Refusal
 from ocelli_operator.metrics import OperatorMetrics
 from ocelli_operator.observed import (
@@ -227,7 +228,7 @@ class Reconciler:
         try:
             if job is not None and not job.finished:
                 trainers = [pod for pod in observed.pods if pod.identity.owner_uid == job.identity.uid]
-                if not any(pod.phase == "Succeeded" or pod.held_open for pod in trainers):
+                if not any(ends_attempt(pod) for pod in trainers):
                     # A trainer that has not started has stored nothing, and a running one only its progress.
                     running = any(pod.phase == "Running" for pod in trainers)
                     progress = await store.load_progress(location, current, attempt) if running else None
@@ -513,8 +514,8 @@ def _find_job(observed: Observed) -> ObservedJob | None:
     """The Job of the attempt that the current revision is in: the one that trains, if both exist."""
     classifier, current = observed.classifier, current_revision(observed.classifier)
     attempt = next_attempt(classifier.status, current)
-    names = [job_name(classifier.name, current, attempt, step) for step in (TrainingStep.TRAIN, TrainingStep.CHECK)]
-    found = (job for name in names for job in observed.jobs if job.identity.name == name)
+    choices = [job_names(classifier.name, current, attempt, step) for step in (TrainingStep.TRAIN, TrainingStep.CHECK)]
+    found = (job for names in choices for job in observed.jobs if job.identity.name in names)
     return next(found, None)
 
 

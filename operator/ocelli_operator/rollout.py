@@ -9,6 +9,7 @@ from ocelli_api.classifier import Accelerator, Manifest
 from ocelli_api.conditions import StalledReason
 from ocelli_api.pods import deployment_name
 from ocelli_operator.actions import Action, ApplyChild, delete_child
+from ocelli_operator.children import annotate, is_as_desired, with_hash
 from ocelli_operator.failure import Failure, find_last_failure
 from ocelli_operator.gates import Judgement
 from ocelli_operator.learning import Learning
@@ -86,7 +87,8 @@ def plan_rollout(snapshot: Snapshot, learning: Learning, judgement: Judgement) -
     if is_ready and switch.failure is None:
         wanted.add(snapshot.current)
     policy = _plan_network_policy(snapshot) if wanted else _Step()
-    policy_missing = bool(policy.blocked_by) and not snapshot.observed.network_policies
+    name = network_policy_name(snapshot.owner.name)
+    policy_missing = bool(policy.blocked_by) and all(item.identity.name != name for item in snapshot.observed.network_policies)
     # The order of the steps is the order of the actions.
     steps: list[_Step] = [_Step(actions=switch.actions)]
     begins: set[StartKind] = set()
@@ -148,7 +150,7 @@ def _plan_network_policy(snapshot: Snapshot) -> _Step:
     if snapshot.settings.network_peers is None:
         why = "the installation makes no NetworkPolicies"
         return _Step(actions=() if found is None else delete_child(kind, found.identity, why))
-    step = _apply(snapshot, kind, _with_hash(build_network_policy(snapshot.owner, snapshot.settings.network_peers)), found)
+    step = _apply(snapshot, kind, with_hash(build_network_policy(snapshot.owner, snapshot.settings.network_peers)), found)
     if not step.invalid:
         return step
     remedy = "correct OCELLI_INFERENCE_PEERS or OCELLI_METRICS_PEERS of the operator"
@@ -335,8 +337,8 @@ def _build_deployment(snapshot: Snapshot, revision: str) -> Manifest:
         hashed = {**manifest, "spec": {key: value for key, value in manifest["spec"].items() if key != "replicas"}}
     # Added after hashing, so that Deployments of an earlier release are not rewritten only for this annotation.
     template_hash = manifest_hash(manifest["spec"]["template"])
-    return _annotate(
-        _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed)), TEMPLATE_HASH_ANNOTATION, template_hash
+    return annotate(
+        annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(hashed)), TEMPLATE_HASH_ANNOTATION, template_hash
     )
 
 
@@ -347,15 +349,6 @@ def _find_artifact_digest(snapshot: Snapshot, revision: str) -> str:
         # Also before it is in the history, so that the Deployment is not updated for that.
         return artifact.artifact_digest
     return next((item.artifact_digest or "" for item in snapshot.status.history if item.revision == revision), "")
-
-
-def _with_hash(manifest: Manifest) -> Manifest:
-    return _annotate(manifest, MANIFEST_HASH_ANNOTATION, manifest_hash(manifest))
-
-
-def _annotate(manifest: Manifest, name: str, value: str) -> Manifest:
-    annotations = {**manifest["metadata"].get("annotations", {}), name: value}
-    return {**manifest, "metadata": {**manifest["metadata"], "annotations": annotations}}
 
 
 def _plan_address(snapshot: Snapshot, served: str | None) -> list[_Step]:
@@ -383,7 +376,7 @@ def _plan_address(snapshot: Snapshot, served: str | None) -> list[_Step]:
     for kind, name, manifest, candidates in children:
         found = next((child for child in candidates if child.identity.name == name), None)
         if manifest is not None:
-            steps.append(_apply(snapshot, kind, _with_hash(manifest), found))
+            steps.append(_apply(snapshot, kind, with_hash(manifest), found))
         elif found is not None:
             steps.append(_Step(actions=delete_child(kind, found.identity, "spec.serving does not ask for one")))
     return steps
@@ -396,7 +389,7 @@ def _apply(snapshot: Snapshot, kind: ChildKind, manifest: Manifest, found: Obser
     conflict = snapshot.name_conflicts.get((kind, name))
     if conflict is not None:
         return _Step(blocked_by=conflict)
-    if found is not None and (found.identity.deleting or _is_as_desired(snapshot, manifest, found)):
+    if found is not None and (found.identity.deleting or is_as_desired(snapshot, manifest, found)):
         return _Step()
     action = ApplyChild(kind=kind, manifest=manifest, uid=None if found is None else found.identity.uid)
     refusal = memory.refusals.get(action.manifest_hash)
@@ -405,12 +398,3 @@ def _apply(snapshot: Snapshot, kind: ChildKind, manifest: Manifest, found: Obser
     if refusal.invalid:
         return _Step(invalid=refusal.message)
     return _Step(actions=(action,), blocked_by=f"{kind} {name} {refusal.message}")
-
-
-def _is_as_desired(snapshot: Snapshot, manifest: Manifest, child: ObservedChild) -> bool:
-    """Whether the child was applied from this manifest and is unchanged since, except by a webhook during that apply."""
-    if child.manifest_hash != hash_annotation(manifest):
-        return False
-    autoscaled = snapshot.classifier.spec.serving.autoscaling is not None
-    rewritten = (child.applied_as, snapshot.observed.memory.applied.get(child.identity.uid))
-    return child.matches(manifest) or child.applied_hash(manifest, autoscaled=autoscaled) in rewritten

@@ -23,6 +23,8 @@ from ocelli_storage.store_url import open_store
 from ocelli_training.cloud_identity import forget_cloud_variables
 from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
+from ocelli_training.termination_message import write_termination_message
+from ocelli_training.workers import FIRST_WORKER
 
 _SIGNALLED = 128
 _STORE_PATIENCE_SECONDS = 600.0
@@ -34,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Run one attempt and return the exit code."""
+    """Run one attempt, or help with it as another worker, and return the exit code."""
+    outcome: Outcome | None
     configure_logging("INFO", talkative=_TALKATIVE)
     try:
         settings = load_settings(TrainerSettings, os.environ)
@@ -50,13 +53,19 @@ def main() -> int:
         # NumPy's products round differently with another number of threads, and the artifact must not depend on the node or the
         # CPU limit. Feature extraction, the longest stage, has its own threads. NumPy reads this once, at its import.
         os.environ["OPENBLAS_NUM_THREADS"] = "1"
-        from ocelli_training.attempt import run_attempt
+        # Its warnings about a lost worker are pages of addresses in the library; ours name the worker.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        from ocelli_training.attempt import run_attempt, run_other_worker
 
         try:
-            outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch, stop))
+            if settings.worker == FIRST_WORKER:
+                outcome, exit_code = asyncio.run(run_attempt(settings, store, scratch, stop))
+            else:
+                outcome, exit_code = asyncio.run(run_other_worker(settings, store, scratch, stop))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    _write_termination_message(outcome)
+    if outcome is not None:
+        write_termination_message(load_settings(TerminationMessageSettings, os.environ).termination_message_path, outcome)
     return exit_code
 
 
@@ -74,7 +83,12 @@ def _make_scratch_folder(settings: TrainerSettings) -> Path:
 def _stop_at_signals(scratch: Path) -> StopRequest:
     """Stop when Kubernetes asks for it. An interrupted attempt has no outcome: the Job decides what follows."""
 
+    process = os.getpid()
+
     def end(number: int) -> None:
+        if os.getpid() != process:
+            # A library has forked this process, and ends the child: the scratch folder is still in use.
+            os._exit(_SIGNALLED + number)
         logger.warning("training.stopped", extra={"signal": signal.Signals(number).name})
         shutil.rmtree(scratch, ignore_errors=True)
         # An ordinary exit would wait for threads that are decoding an image.
@@ -98,14 +112,6 @@ def _refuse(environment: Mapping[str, str], error: Exception) -> Outcome:
         revision=environment.get(Environment.REVISION, ""),
         attempt=int(attempt) if attempt.isascii() and attempt.isdigit() else 0,
     )
-
-
-def _write_termination_message(outcome: Outcome) -> None:
-    path = load_settings(TerminationMessageSettings, os.environ).termination_message_path
-    try:
-        path.write_text(outcome.to_termination_message(), encoding="utf-8")
-    except OSError as error:
-        logger.warning("termination_message.not_written", extra={"path": path, "error": str(error)})
 
 
 if __name__ == "__main__":

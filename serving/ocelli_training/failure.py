@@ -16,6 +16,7 @@ from ocelli_training.dataset import DatasetError
 from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
 from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, TuningError
+from ocelli_training.workers import WorkerLostError, WorkersMissingError, WorkersNotConnectedError
 
 _TUNING_REASONS: Mapping[type[TuningError], OutcomeReason] = {
     DivergedError: OutcomeReason.TRAINING_DIVERGED,
@@ -48,6 +49,10 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
         case BackboneError() | BackboneNotInstalledError():
             message = f"Classifier {classifier}: {error}"
             return Failure(reason=OutcomeReason.BACKBONE_UNAVAILABLE, exit_code=ExitCode.MISCONFIGURED, message=message)
+        case WorkerLostError():
+            return _failed(f"Classifier {classifier}: {error}", exit_code=ExitCode.WORKER_LOST)
+        case WorkersMissingError() | WorkersNotConnectedError():
+            return _failed(f"Classifier {classifier}: {error}")
         case SigningKeyError():
             message = f"Classifier {classifier}: {error}; then raise spec.retrainNonce to train again"
             return Failure(reason=OutcomeReason.FAILED, exit_code=ExitCode.MISCONFIGURED, message=message)
@@ -72,5 +77,5 @@ def describe_failure(classifier: str, error: Exception) -> Failure:
     )
 
 
-def _failed(message: str, *, expected: bool = True) -> Failure:
-    return Failure(reason=OutcomeReason.FAILED, exit_code=ExitCode.FAILED, message=message, expected=expected)
+def _failed(message: str, *, expected: bool = True, exit_code: ExitCode = ExitCode.FAILED) -> Failure:
+    return Failure(reason=OutcomeReason.FAILED, exit_code=exit_code, message=message, expected=expected)

@@ -16,6 +16,7 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,12 +39,14 @@ from ocelli_training.fit import FEATURE_POWER, Examples, Fit, PartialHeads, norm
 from ocelli_training.learned import OwnNetwork, Tuned, TuningOutcome
 from ocelli_training.progress import Progress
 from ocelli_training.settings import TrainerSettings
+from ocelli_training.shared_tuning import SharedTask, send_images, send_run
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.tuning_checkpoint import INTERVAL_SECONDS, Checkpoint, CheckpointStore
 from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, StoppingScores, TuningRecipe, choose_epochs, is_improvement, plan_runs
 from ocelli_training.tuning_run import RunState, Step, TuningImages, TuningRun
 from ocelli_training.within_class import WithinClass
+from ocelli_training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class TuningTask:
     threads: int
     scratch: Path
     """A folder."""
+    group: WorkerGroup | None = None
+    """The connection to the other workers, if there are any. This one is the first."""
 
 
 async def fine_tune(
@@ -74,7 +79,10 @@ async def fine_tune(
     stop: StopRequest,
     progress: Progress,
 ) -> TuningOutcome:
-    """Tune in a thread, with checkpoints next to the other documents of the attempt. Errors as `FineTuning.tune`."""
+    """Tune in a thread, with checkpoints next to the other documents of the attempt. Errors as `FineTuning.tune`.
+
+    Afterwards no other worker is needed, whatever the end.
+    """
     checkpoints = CheckpointStore(
         store=store,
         key=partial(settings.location.training_key, settings.revision, settings.attempt),
@@ -83,7 +91,11 @@ async def fine_tune(
         loop=asyncio.get_running_loop(),
         interval_seconds=INTERVAL_SECONDS,
     )
-    return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, progress).tune())
+    try:
+        return await asyncio.to_thread(lambda: FineTuning(task, checkpoints, stop, progress).tune())
+    finally:
+        if task.group is not None:
+            task.group.release()
 
 
 class FineTuning:
@@ -106,7 +118,12 @@ class FineTuning:
             DivergedError, GpuMemoryError: see there.
             BackboneError: the backbone cannot be tuned in PyTorch.
             StoreUnavailableError: the store does not say whether there is a checkpoint.
+            WorkerLostError: see there.
         """
+        task = self._task
+        if task.group is not None:
+            digest = task.backbone.digest
+            send_images(task.group, SharedTask(backbone_digest=digest, recipe=task.recipe, images=task.images))
         checkpoint = self._checkpoints.load()
         if checkpoint is not None:
             self._finished.restore(checkpoint)
@@ -144,7 +161,7 @@ class FineTuning:
                 whole.losses[plan.stopping], whole.right[plan.stopping] = part.losses, part.right
         finished.best_epochs.append(run.state.best_epoch)
         finished.halved = finished.halved or run.state.halved
-        self._checkpoints.save(Checkpoint(document=finished.document(), tensors=finished.tensors()))
+        self._store(Checkpoint(document=finished.document(), tensors=finished.tensors()))
 
     def _finish(self, epochs: int, checkpoint: Checkpoint | None) -> Tuned:
         """The network that is served, from all images."""
@@ -192,10 +209,13 @@ class FineTuning:
             device=self._torch_device,
             epochs=epochs,
             reading_threads=task.threads,
+            sharing=task.group,
         )
         if checkpoint is not None and "run" in checkpoint.document:
             run.restore(RunState(**checkpoint.document["run"]), checkpoint.tensors)
         run.state.halved = run.state.halved or self._finished.halved
+        if task.group is not None:
+            send_run(task.group, run, plan, epochs)
 
         def after_step(step: Step) -> None:
             self._progress.report((plan.number + min(step.done_epochs / epochs, 1.0)) / len(self._runs))
@@ -208,12 +228,16 @@ class FineTuning:
                     loss=round(step.loss, 6),
                 )
             )
-            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved.
-            requested = self._stop.requested
-            if requested or self._checkpoints.is_due:
+            # Read once: a request that arrives meanwhile waits for the next step, and does not end what is not saved. Another
+            # worker that was asked to stop ends after this step as well.
+            group = task.group
+            stopping = self._stop.requested if group is None else group.is_stopping
+            if stopping or self._checkpoints.is_due:
                 self._save(run)
-            if requested:
+            if stopping:
                 self._stop.end()
+            if group is not None:
+                group.check_stopped()
 
         with self._stop.resumable():
             run.train(after_step)
@@ -228,7 +252,11 @@ class FineTuning:
 
     def _save(self, run: TuningRun) -> None:
         document = {**self._finished.document(), "run": asdict(run.state)}
-        self._checkpoints.save(Checkpoint(document=document, tensors={**run.tensors(), **self._finished.tensors()}))
+        self._store(Checkpoint(document=document, tensors={**run.tensors(), **self._finished.tensors()}))
+
+    def _store(self, checkpoint: Checkpoint) -> None:
+        with nullcontext() if self._task.group is None else self._task.group.watch.protect():
+            self._checkpoints.save(checkpoint)
 
     def _serve(self, network: TunedNetwork) -> _Served:
         """The network as an inference server on a CPU runs it."""
@@ -242,6 +270,7 @@ class FineTuning:
             "learningRate": recipe.learning_rate,
             "batchSize": recipe.batch_images,
             "mirrored": recipe.mirror,
+            **({} if self._task.group is None else {"workers": self._task.group.workers}),
             "bestEpochs": list(finished.best_epochs),
             "usedEpochs": epochs if improved else 0,
             "improved": improved,

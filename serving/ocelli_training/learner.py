@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocelli_api.classifier import Accelerator, ClassifierSpec, Strategy
 from ocelli_api.outcome import Stage
@@ -22,6 +23,9 @@ from ocelli_training.settings import TrainerSettings
 from ocelli_training.stop_request import StopRequest
 from ocelli_training.training_data import TrainingData
 from ocelli_training.tuning_recipe import PyTorchMissingError, TuningRecipe
+
+if TYPE_CHECKING:
+    from ocelli_training.worker_group import WorkerGroup
 
 logger = logging.getLogger(__name__)
 
@@ -49,27 +53,49 @@ class Learner:
             raise PyTorchMissingError
         self.progress.expect_fine_tuning()
 
+    async def gather_workers(self, definition: ClassifierSpec, metadata: BackboneMetadata) -> WorkerGroup | None:
+        """The other workers, before any source is read, once all have started; None: this one trains alone.
+
+        Raises:
+            WorkersMissingError, WorkerLostError, BackboneError, ObjectStoreError: see there.
+        """
+        if self.settings.workers == 1 or definition.model.strategy is not Strategy.FINE_TUNE:
+            return None
+        # Imported on demand, see `_fine_tune`.
+        from ocelli_training.worker_group import gather_workers
+        from ocelli_training.worker_membership import describe_membership
+
+        membership = describe_membership(self.settings, self.store, self.scratch, self.stop)
+        return await gather_workers(membership, await self._choose_device(metadata))
+
     async def learn(
-        self, definition: ClassifierSpec, metadata: BackboneMetadata, description: str, data: TrainingData
+        self,
+        definition: ClassifierSpec,
+        metadata: BackboneMetadata,
+        description: str,
+        data: TrainingData,
+        group: WorkerGroup | None = None,
     ) -> Learned:
         """Heads for the features of an installed backbone, or for a network of their own that began as this backbone.
 
         Raises:
-            TuningError, BackboneError, ObjectStoreError: see there.
+            TuningError, WorkerLostError, BackboneError, ObjectStoreError: see there.
         """
         await self.progress.begin(Stage.FITTING)
         tunes = definition.model.strategy is Strategy.FINE_TUNE
         linear = await self._fit(metadata, description, data, reports=not tunes)
-        return await self._fine_tune(definition, linear, data) if tunes else linear
+        return await self._fine_tune(definition, linear, data, group) if tunes else linear
 
-    async def clean_up(self, definition: ClassifierSpec) -> None:
-        """Delete what another process would have continued from: the results are stored."""
+    async def clean_up(self, definition: ClassifierSpec, group: WorkerGroup | None = None) -> None:
+        """Delete what another process would have continued from, and let other workers end: the results are stored."""
         if definition.model.strategy is Strategy.FINE_TUNE:
             # Imported on demand, see `_fine_tune`.
             from ocelli_training.tuning_checkpoint import delete_checkpoint
 
             settings = self.settings
             await delete_checkpoint(self.store, partial(settings.location.training_key, settings.revision, settings.attempt))
+        if group is not None:
+            await group.finish()
 
     async def _fit(self, metadata: BackboneMetadata, description: str, data: TrainingData, *, reports: bool) -> Learned:
         """Linear heads. Without `reports`, their progress is not worth a report: fine-tuning takes nearly all of the stage."""
@@ -89,7 +115,12 @@ class Learner:
             message=f"Trained on {len(data.dataset.examples)} images{data.corrections.describe_unknown()}",
         )
 
-    async def _fine_tune(self, definition: ClassifierSpec, linear: Learned, data: TrainingData) -> Learned:
+    async def _choose_device(self, metadata: BackboneMetadata) -> Accelerator:
+        return device_for(metadata, await asyncio.to_thread(available_device, self.settings.accelerator))
+
+    async def _fine_tune(
+        self, definition: ClassifierSpec, linear: Learned, data: TrainingData, group: WorkerGroup | None
+    ) -> Learned:
         # Imported on demand: PyTorch takes seconds, and most trainers do not have it.
         from ocelli_training.fine_tuning import TuningTask, fine_tune
         from ocelli_training.tuning_run import TuningImages
@@ -112,9 +143,10 @@ class Learner:
             ),
             test_numbers=[data.numbers[image.digest] for image in tested],
             recipe=recipe,
-            device=device_for(metadata, await asyncio.to_thread(available_device, self.settings.accelerator)),
+            device=await self._choose_device(metadata),
             threads=self.settings.cpu_count,
             scratch=self.scratch,
+            group=group,
         )
         outcome = await fine_tune(task, self.settings, self.store, self.stop, self.progress)
         return conclude_tuning(linear, recipe, outcome)

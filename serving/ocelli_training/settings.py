@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ocelli_api.settings import (
     TEMPORARY_FOLDER,
     SettingType,
     group,
+    number,
     one_of,
     optional,
     setting,
@@ -33,6 +35,10 @@ class InstalledBackbone:
 
     name: str
     digest: str
+
+
+def _parse_address(text: str) -> str:
+    return str(ipaddress.ip_address(text))
 
 
 def _parse_backbones(text: str) -> tuple[InstalledBackbone, ...]:
@@ -60,6 +66,12 @@ class TrainerSettings(PodSettings):
     """Number of the attempt. The outcome repeats it."""
     step: TrainingStep = setting(Environment.STEP, _STEP, str(TrainingStep.TRAIN))
     """`Check`: only read and check the data, for a training that uses what was read. `Train`: train."""
+    workers: int = setting(Environment.WORKERS, COUNT, "1")
+    """How many Pods train together."""
+    worker: int = setting(Environment.WORKER, number(int, 0), "0")
+    """Which of them this is, from 0. Kubernetes sets it in the Pods of an Indexed Job."""
+    worker_address: str = setting(Environment.BIND_ADDRESS, SettingType("an IP address", _parse_address), "127.0.0.1")
+    """IP address of the Pod, where the first of several workers waits for the others."""
     baseline_revision: str = setting(Environment.BASELINE_REVISION, SettingType("a revision", str), "")
     """The revision that serves, which the new one is compared with. Empty: there is none."""
     backbones: tuple[InstalledBackbone, ...] = setting(Environment.BACKBONES, _BACKBONES, "")
@@ -85,6 +97,11 @@ class TrainerSettings(PodSettings):
     """Folder of the Secrets of sources. Empty: no source has one."""
     scratch_folder: Path = setting(Environment.SCRATCH_FOLDER, TEMPORARY_FOLDER, "")
     """Folder for temporary files. Empty: the system's temporary folder."""
+
+    @property
+    def subject(self) -> str:
+        """Whom messages are about: the Classifier, and which of its workers if this is not the first one."""
+        return self.classifier if self.worker == 0 else f"{self.classifier}, worker {self.worker}"
 
     @property
     def location(self) -> ClassifierLocation:

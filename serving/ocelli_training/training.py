@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocelli_api.classifier import ClassifierSpec, Pretrained, Strategy, parse_spec
 from ocelli_api.export import PartPlace
@@ -38,6 +38,9 @@ from ocelli_training.thumbnails import build_thumbnails
 from ocelli_training.trainer_environment import observe_trainer_environment
 from ocelli_training.training_data import DataReader
 
+if TYPE_CHECKING:
+    from ocelli_training.worker_group import WorkerGroup
+
 logger = logging.getLogger(__name__)
 
 
@@ -61,7 +64,8 @@ class Training:
 
         Raises:
             DefinitionError, BackboneNotInstalledError, BackboneError, SourcesError, DatasetError, TuningError,
-            ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each of them.
+            WorkersMissingError, WorkerLostError, ObjectStoreError, OSError: see there; `ocelli_training.failure` describes each
+            of them.
         """
         settings = self._settings
         fields = {"classifier": settings.classifier, "revision": settings.revision, "attempt": settings.attempt}
@@ -78,9 +82,10 @@ class Training:
         choice = choose_backbone(definition.model.backbone, settings.backbones)
         metadata = await load_backbone_metadata(self._store, choice.installed.digest)
         logger.info("backbone.chosen", extra={"backbone": choice.description, "digest": choice.installed.digest})
+        group = await learner.gather_workers(definition, metadata)
         height, width = metadata.preprocessing.height, metadata.preprocessing.width
         with PixelFile(self._scratch / "pixels", height=height, width=width) as pixels:
-            return await self._train(document, choice, metadata, learner, pixels)
+            return await self._train(document, choice, metadata, learner, pixels, group)
 
     async def _train(
         self,
@@ -89,12 +94,13 @@ class Training:
         metadata: BackboneMetadata,
         learner: Learner,
         pixels: PixelFile,
+        group: WorkerGroup | None,
     ) -> Outcome:
         settings, definition, preprocessing = self._settings, parse_spec(document), metadata.preprocessing
         tunes = definition.model.strategy is Strategy.FINE_TUNE
         whole = tunes or await needs_pixels(self._store, settings.location, settings.baseline_revision, metadata)
         data = await self._data.read(document, metadata, pixels, every_pixel=whole, seed=definition.model.seed)
-        learned = await learner.learn(definition, metadata, choice.description, data)
+        learned = await learner.learn(definition, metadata, choice.description, data, group)
         await self._progress.begin(Stage.EVALUATING)
         judgement = await judge_learned(learned, data, settings, self._store, self._scratch)
         self._progress.report_accuracy(judgement.evaluation.accuracy)
@@ -158,7 +164,7 @@ class Training:
             network=learned.network,
         )
         await self._revision.save(results)
-        await learner.clean_up(definition)
+        await learner.clean_up(definition, group)
         await delete_checked(settings, self._store)
         outcome = self._succeeded(learned.message, artifact, learned.description, learned.reason)
         return replace(outcome, comparison=judgement.comparison)

@@ -122,9 +122,9 @@ class TuningRecipe:
                 return Augmentation(top=top, left=left, height=crop_height, width=crop_width, mirror=mirror)
         return Augmentation(top=0, left=0, height=height, width=width, mirror=mirror)
 
-    def step_seed(self, run: int, update: int) -> int:
-        """The seed of what is random inside the network in a step, such as dropout."""
-        return self._number("step", run, update)
+    def step_seed(self, run: int, update: int, worker: int = 0) -> int:
+        """The seed of what is random inside the network in a step, such as dropout. Workers have different images."""
+        return self._number("step", run, update, *([worker] if worker else []))
 
     def _number(self, *parts: object) -> int:
         text = ":".join(str(part) for part in (self.seed, *parts))

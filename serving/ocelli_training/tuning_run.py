@@ -1,6 +1,9 @@
 """One run of fine-tuning: a network is trained on some images, epoch by epoch, in PyTorch.
 
 Its whole state is tensors and a small document, so that another process continues where this one was stopped.
+
+Several workers train it together: each computes its part of every batch, and all take the same step, because they add up their
+gradients. Their networks are equal at any time.
 """
 
 from __future__ import annotations
@@ -9,12 +12,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as transforms
 
@@ -30,6 +33,8 @@ from ocelli_training.tuning_network import (
 from ocelli_training.tuning_recipe import PATIENCE_EPOCHS, DivergedError, GpuMemoryError, RunPlan, StoppingScores, TuningRecipe
 
 _EVALUATED_IMAGES = 64
+
+T = TypeVar("T", bound=np.generic)
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +80,41 @@ class Step:
     loss: float
 
 
+class Sharing(Protocol):
+    """How the work is divided between workers."""
+
+    @property
+    def worker(self) -> int:
+        """The number of this worker, from 0."""
+
+    def share(self, rows: NDArray[T]) -> NDArray[T]:
+        """The part of the rows that this worker computes."""
+
+    def sum(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum of the workers' arrays."""
+
+    def sum_gradients(self, network: nn.Module, loss: float | None) -> float | None:
+        """Add up the gradients of all workers, in place, and their losses; None: for one of them the memory is too small."""
+
+
+class Alone:
+    """One worker does all of the work."""
+
+    worker = 0
+
+    def share(self, rows: NDArray[T]) -> NDArray[T]:
+        """All of them."""
+        return rows
+
+    def sum(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same."""
+        return numbers
+
+    def sum_gradients(self, network: nn.Module, loss: float | None) -> float | None:
+        """The same."""
+        return loss
+
+
 class TuningRun:
     """A network in training."""
 
@@ -88,12 +128,15 @@ class TuningRun:
         device: torch.device,
         epochs: int,
         reading_threads: int,
+        sharing: Sharing | None = None,
     ) -> None:
-        """`epochs`: after how many it ends at the latest; the learning rate follows the recipe's."""
+        """`epochs`: after how many it ends at the latest; the learning rate follows the recipe's. `sharing`: None, without
+        other workers."""
         self.network = network.to(device)
         self.state = RunState()
         self._recipe, self._plan, self._images, self._device, self._epochs = recipe, plan, images, device, epochs
         self._reading_threads = reading_threads
+        self._sharing: Sharing = sharing or Alone()
         self._optimiser = build_optimiser(self.network)
         self._average = MovingAverage(self.network)
         self._best = {name: value.clone() for name, value in self._average.values.items()}
@@ -125,8 +168,9 @@ class TuningRun:
             batches = [
                 rows[start : start + self._recipe.batch_images] for start in range(0, len(rows), self._recipe.batch_images)
             ]
-            for batch, images in self._augmented(batches[state.step :]):
-                loss = self._update(images, self._targets(batch), self._recipe.rate(state.updates, steps * self._recipe.epochs))
+            for batch, images in zip(batches[state.step :], self._augmented(batches[state.step :]), strict=True):
+                rate = self._recipe.rate(state.updates, steps * self._recipe.epochs)
+                loss = self._update(images, self._targets(self._sharing.share(batch)), rate, batch_images=len(batch))
                 state.step += 1
                 if state.step == len(batches):
                     state.epoch, state.step = state.epoch + 1, 0
@@ -182,19 +226,19 @@ class TuningRun:
         """float32[N, C]: all zeros for a negative example."""
         return torch.from_numpy(self._images.membership[rows].astype(np.float32)).to(self._device)
 
-    def _augmented(self, batches: Sequence[NDArray[np.intp]]) -> Iterator[tuple[NDArray[np.intp], Tensor]]:
-        """Each batch with its images uint8[N, height, width, 3]. The next batch is made meanwhile."""
+    def _augmented(self, batches: Sequence[NDArray[np.intp]]) -> Iterator[Tensor]:
+        """This worker's images of each batch, uint8[N, height, width, 3]. Those of the next batch are made meanwhile."""
         with ThreadPoolExecutor(self._reading_threads, thread_name_prefix="augment") as pool:
             epoch = self.state.epoch
 
             def start(batch: NDArray[np.intp]) -> list[Any]:
-                return [pool.submit(self._augment, int(row), epoch) for row in batch]
+                return [pool.submit(self._augment, int(row), epoch) for row in self._sharing.share(batch)]
 
             coming = start(batches[0])
-            for position, batch in enumerate(batches):
-                futures = coming
-                coming = start(batches[position + 1]) if position + 1 < len(batches) else []
-                yield batch, torch.stack([future.result() for future in futures])
+            for following in [*batches[1:], np.empty(0, dtype=np.intp)]:
+                futures, coming = coming, start(following)
+                # A batch with fewer images than workers leaves nothing for some of them.
+                yield torch.stack([future.result() for future in futures]) if futures else torch.empty(0, dtype=torch.uint8)
 
     def _augment(self, row: int, epoch: int) -> Tensor:
         """One image as it is learned from in an epoch, uint8[height, width, 3]."""
@@ -206,14 +250,15 @@ class TuningRun:
             cut = transforms.horizontal_flip(cut)
         return cut.permute(1, 2, 0)
 
-    def _update(self, images: Tensor, targets: Tensor, rate: float) -> float:
-        """One step; returns its loss."""
-        loss = self._find_gradients(images, targets)
-        if loss is None:
+    def _update(self, images: Tensor, targets: Tensor, rate: float, *, batch_images: int) -> float:
+        """One step on a batch of which these images are this worker's part; returns the loss of the batch."""
+        loss = self._find_gradients(images, targets, batch_images)
+        if loss is None and not self.state.halved and batch_images > 1:
             self.state.halved = True
-            logger.warning("tuning.batch_halved", extra={"batch": len(images)})
-            loss = self._find_gradients(images, targets)
-            assert loss is not None
+            logger.warning("tuning.batch_halved", extra={"batch": batch_images})
+            loss = self._find_gradients(images, targets, batch_images)
+        if loss is None:
+            raise GpuMemoryError(batch_images=self._recipe.batch_images)
         if not np.isfinite(loss):
             raise DivergedError(epoch=self.state.epoch + 1, learning_rate=self._recipe.learning_rate)
         set_rate(self._optimiser, rate)
@@ -223,28 +268,35 @@ class TuningRun:
         self.state.updates += 1
         return loss
 
-    def _find_gradients(self, images: Tensor, targets: Tensor) -> float | None:
-        """The loss, with its gradients in the parameters; None: the memory of the GPU is too small."""
+    def _find_gradients(self, images: Tensor, targets: Tensor, batch_images: int) -> float | None:
+        """The loss of the batch, with its gradients in the parameters; None: the memory of a GPU is too small."""
+        loss: float | None
         try:
-            return self._add_gradients(images, targets)
-        except torch.OutOfMemoryError as error:
-            if self.state.halved or len(images) < 2:
-                raise GpuMemoryError(batch_images=self._recipe.batch_images) from error
-        # Not in the handler: its error keeps what the step has allocated.
-        self._optimiser.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        return None
+            loss = self._add_gradients(images, targets, batch_images)
+        except torch.OutOfMemoryError:
+            loss = None
+        if loss is None:
+            # Not in the handler: its error keeps what the step has allocated.
+            self._optimiser.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+        total = self._sharing.sum_gradients(self.network, loss)
+        if total is None:
+            self._optimiser.zero_grad(set_to_none=True)
+        return total
 
-    def _add_gradients(self, images: Tensor, targets: Tensor) -> float:
-        """Batch norms keep their statistics, so two halves have the same gradient as the whole, apart from rounding."""
+    def _add_gradients(self, images: Tensor, targets: Tensor, batch_images: int) -> float:
+        """Batch norms keep their statistics, so parts of a batch have the same gradient as the whole, apart from rounding."""
         # Also seeds dropout.
-        torch.manual_seed(self._recipe.step_seed(self._plan.number, self.state.updates))
+        torch.manual_seed(self._recipe.step_seed(self._plan.number, self.state.updates, self._sharing.worker))
+        if not len(images):
+            return 0.0
         loss = 0.0
         size = -(-len(images) // 2) if self.state.halved else len(images)
         for part, part_targets in zip(torch.split(images, size), torch.split(targets, size), strict=True):
             with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._mixed):
                 logits = self.network(part.to(self._device))
-            part_loss = functional.binary_cross_entropy_with_logits(logits, part_targets, reduction="sum") / targets.numel()
+            summed = functional.binary_cross_entropy_with_logits(logits, part_targets, reduction="sum")
+            part_loss = summed / (batch_images * targets.shape[1])
             part_loss.backward()  # type: ignore[no-untyped-call]
             loss += float(part_loss.detach())
         return loss
@@ -272,10 +324,13 @@ class TuningRun:
     def _margins(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """float64[len(rows), C] of whole images."""
         self.network.eval()
-        found = []
+        margins = np.zeros((len(rows), self._images.membership.shape[1]))
+        places = self._sharing.share(np.arange(len(rows)))
         with torch.inference_mode():
-            for start in range(0, len(rows), _EVALUATED_IMAGES):
-                images = torch.from_numpy(self._images.read(rows[start : start + _EVALUATED_IMAGES]))
-                found.append(self.network(images.to(self._device)).double().cpu().numpy())
+            for start in range(0, len(places), _EVALUATED_IMAGES):
+                here = places[start : start + _EVALUATED_IMAGES]
+                images = torch.from_numpy(self._images.read(rows[here]))
+                margins[here] = self.network(images.to(self._device)).double().cpu().numpy()
         self.network.train()
-        return np.concatenate(found)
+        # The other workers' rows are zeros here, so that the sum has all rows, and the same for all workers.
+        return self._sharing.sum(margins)

@@ -97,6 +97,7 @@ ACCEPTED = {
         training={"accelerator": "GPU", "runtimeClassName": "nvidia"},
         serving={"accelerator": "Auto", "runtimeClassName": "nvidia"},
     ),
+    "several workers": make_classifier(model={"strategy": "FineTune"}, training={"workers": 16}),
     "gates": make_classifier(promotion={"minAccuracy": "0.7", "maxAccuracyDrop": "0", "approval": "Manual"}),
     "an approval": make_classifier(approvedRevision="abcdef0123"),
     "pretrained weights with an approval": with_spec(make_pretrained(packaged="OpenNSFW"), promotion={"approval": "Manual"}),
@@ -236,6 +237,15 @@ REFUSED = {
         make_classifier(model={"strategy": "FineTune", "learningRate": 0}),
         "set it to 0.000001 or more",
     ),
+    "workers of a strategy that has none": (
+        make_classifier(training={"workers": 2}),
+        "training.workers greater than 1 is for model.strategy FineTune",
+    ),
+    "workers of pretrained weights": (
+        with_spec(make_pretrained(packaged="OpenNSFW"), training={"workers": 2}, model={"strategy": "FineTune"}),
+        "training.workers greater than 1 is for model.strategy FineTune",
+    ),
+    "no workers": (make_classifier(training={"workers": 0}), "greater than or equal to 1"),
     "too large a batch": (make_classifier(model={"strategy": "FineTune", "batchSize": 1024}), "less than or equal to 512"),
     "an unknown accelerator": (make_classifier(training={"accelerator": "TPU"}), "Unsupported value"),
     "an accelerator in lower case": (make_classifier(serving={"accelerator": "gpu"}), "Unsupported value"),

@@ -20,6 +20,7 @@ from ocelli_operator.manifests.metadata import ChildOwner
 from ocelli_operator.manifests.network_policy import build_network_policy
 from ocelli_operator.manifests.service import build_service
 from ocelli_operator.manifests.training_job import Attempt, build_training_job
+from ocelli_operator.manifests.workers import build_workers_policy
 from ocelli_operator.settings import ChildSettings
 
 FOLDER = Path(__file__).parent
@@ -100,6 +101,13 @@ def build_gpu_job() -> Manifest:
     return build_training_job(make_owner(training={"tolerations": PLACED["tolerations"]}), GPU, attempt)
 
 
+def build_workers_job() -> Manifest:
+    """Two workers that train on GPUs together."""
+    attempt = Attempt(revision=REVISION, number=1, accelerator=Accelerator.GPU)
+    owner = make_owner(model={"strategy": "FineTune"}, training={"workers": 2})
+    return build_training_job(owner, GPU, attempt)
+
+
 def build_check_job() -> Manifest:
     """The check before a training on GPUs, without any."""
     limits = {"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "2"}
@@ -151,11 +159,13 @@ BUILDERS: dict[str, Callable[[], Manifest]] = {
     "inference_deployment_gpu": build_gpu_deployment,
     "training_job_check": build_check_job,
     "training_job_embedded_store": lambda: build_training_job(make_owner(), EMBEDDED, FIRST),
+    "training_job_workers": build_workers_job,
     "training_job_bucket": lambda: build_training_job(make_owner(), BUCKET, FIRST),
     "inference_deployment_embedded_store": lambda: build_inference_deployment(make_owner(), EMBEDDED, ONE),
     "inference_deployment_bucket": lambda: build_inference_deployment(make_owner(), BUCKET, ONE),
     "service": lambda: build_service(make_owner(), REVISION),
     "autoscaler": build_plain_autoscaler,
+    "network_policy_workers": lambda: build_workers_policy(make_owner()),
     "network_policy": lambda: build_network_policy(make_owner(), PEERS),
     "disruption_budget": lambda: build_disruption_budget(make_owner(), REVISION),
 }

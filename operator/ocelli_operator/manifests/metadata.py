@@ -29,8 +29,12 @@ ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On training Jobs and their Pods: the attempt."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """Kueue's label on a Job: the LocalQueue that it waits in."""
+WORKER_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+"""On the Pods of an Indexed Job, set by Kubernetes: the number of the worker."""
 JOB_NAME_LIMIT = 63
 """The Pods of a Job carry its name as the value of a label."""
+INDEXED_JOB_NAME_LIMIT = JOB_NAME_LIMIT - len("-15")
+"""The names of an Indexed Job's Pods in the network are its name and their number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +53,25 @@ class ChildOwner:
         return self.classifier.name
 
 
-def job_name(classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN) -> str:
+def job_name(
+    classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN, *, workers: int = 1
+) -> str:
     """Jobs are immutable: each revision, attempt and step needs a name of its own.
 
     Attempts are counted as long as a Classifier lives. If number and name together get too long, a digest replaces the end of
     the name.
     """
     suffix = f"-{revision}-{attempt}" + ("-check" if step is TrainingStep.CHECK else "")
-    if len(classifier_name) + len(suffix) > JOB_NAME_LIMIT:
+    limit = JOB_NAME_LIMIT if workers == 1 else INDEXED_JOB_NAME_LIMIT
+    if len(classifier_name) + len(suffix) > limit:
         digest = sha256_hex(classifier_name.encode())[:10]
-        classifier_name = f"{classifier_name[: JOB_NAME_LIMIT - len(suffix) - len(digest) - 1]}-{digest}"
+        classifier_name = f"{classifier_name[: limit - len(suffix) - len(digest) - 1]}-{digest}"
     return classifier_name + suffix
+
+
+def job_names(classifier_name: str, revision: str, attempt: int, step: TrainingStep = TrainingStep.TRAIN) -> frozenset[str]:
+    """The names that the Job of an attempt can have: whether it has several workers may have changed since."""
+    return frozenset(job_name(classifier_name, revision, attempt, step, workers=workers) for workers in (1, 2))
 
 
 def service_name(classifier_name: str) -> str:
@@ -70,6 +82,11 @@ def service_name(classifier_name: str) -> str:
 def network_policy_name(classifier_name: str) -> str:
     """With a prefix, because users have policies of their own with names such as `default`."""
     return f"clf-{classifier_name}"
+
+
+def workers_policy_name(classifier_name: str) -> str:
+    """The NetworkPolicy of workers that train together. With a dot, because a Classifier can be called `dogs-workers`."""
+    return f"clf-{classifier_name}.workers"
 
 
 def endpoint(classifier: Classifier) -> str:

@@ -39,6 +39,7 @@ from ocelli_operator.manifests.pod import (
     build_signing_key,
     without_gpus,
 )
+from ocelli_operator.manifests.workers import build_completions, build_worker_environment, build_worker_rules
 from ocelli_operator.settings import ChildSettings
 
 KILLED_EXIT_CODE = 137
@@ -68,10 +69,13 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     Kubernetes does not retry after invalid data, a missing backbone or a kill (exit codes 64, 65, 137). Retries after a
     disruption do not count. The first matching rule applies, so that a Pod killed by a node drain counts as disrupted.
 
+    Several workers are the Pods of an Indexed Job. Those that end because another one was lost do not count as retries either.
+
     A training Job for a queue of Kueue is created suspended: Kueue's webhook would do the same, and where there is no webhook,
     Kueue would suspend it after its Pod has started. Retries after Kueue has suspended a running Job do not count either.
 
-    A check needs no place in a queue: it uses no GPU, and what it finds should be known before the training waits.
+    A check has one worker. It needs no place in a queue: it uses no GPU, and what it finds should be known before the training
+    waits.
     """
     training = owner.classifier.spec.training
     labels = {
@@ -81,7 +85,9 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
     }
     if attempt.step is TrainingStep.CHECK:
         labels[STEP_LABEL] = str(attempt.step)
-    metadata = build_metadata(owner, job_name(owner.name, attempt.revision, attempt.number, attempt.step), labels)
+    workers = _count_workers(owner, attempt)
+    name = job_name(owner.name, attempt.revision, attempt.number, attempt.step, workers=workers)
+    metadata = build_metadata(owner, name, labels)
     metadata["annotations"] = {TRAINING_HASH_ANNOTATION: training_hash(training)}
     container = _build_container(owner, settings, attempt)
     placement = build_placement(training, settings.gpu, attempt.accelerator)
@@ -106,15 +112,22 @@ def build_training_job(owner: ChildOwner, settings: ChildSettings, attempt: Atte
         "kind": "Job",
         "metadata": metadata,
         "spec": {
+            **build_completions(workers),
             **queued,
             "backoffLimit": training.backoff_limit,
             "ttlSecondsAfterFinished": settings.job_ttl_seconds,
             # Two trainers of one attempt would write to the same keys of the store.
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {"rules": [*ignored, _build_exit_code_rule("FailJob", FINAL_EXIT_CODES)]},
+            "podFailurePolicy": {
+                "rules": [*ignored, *build_worker_rules(workers), _build_exit_code_rule("FailJob", FINAL_EXIT_CODES)]
+            },
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod_spec},
         },
     }
+
+
+def _count_workers(owner: ChildOwner, attempt: Attempt) -> int:
+    return 1 if attempt.step is TrainingStep.CHECK else owner.classifier.spec.training.workers
 
 
 def _build_exit_code_rule(action: str, exit_codes: Iterable[int]) -> Manifest:
@@ -152,6 +165,7 @@ def _build_container(owner: ChildOwner, settings: ChildSettings, attempt: Attemp
             *build_environment(owner, settings, attempt.revision, own),
             *signing_key,
             build_cpu_limit(),
+            *build_worker_environment(_count_workers(owner, attempt)),
         ],
         "resources": build_resources(resources, settings.gpu, attempt.accelerator),
     }

@@ -16,6 +16,7 @@ from ocelli_training.reading import SourcesError
 from ocelli_training.revision_store import DefinitionError
 from ocelli_training.sources import SourceError
 from ocelli_training.tuning_recipe import DivergedError, GpuMemoryError, PyTorchMissingError
+from ocelli_training.workers import WorkerLostError, WorkersMissingError, WorkersNotConnectedError
 
 
 def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
@@ -43,6 +44,9 @@ def sources_error(reason: OutcomeReason, *, transient: bool) -> SourcesError:
         (PyTorchMissingError(), OutcomeReason.FAILED, ExitCode.MISCONFIGURED),
         (DivergedError(epoch=1, learning_rate=1), OutcomeReason.TRAINING_DIVERGED, ExitCode.MISCONFIGURED),
         (GpuMemoryError(batch_images=8), OutcomeReason.GPU_OUT_OF_MEMORY, ExitCode.MISCONFIGURED),
+        (WorkerLostError(worker=1, workers=2, fact="has ended"), OutcomeReason.FAILED, ExitCode.WORKER_LOST),
+        (WorkersMissingError(missing=[1], workers=2, waited_seconds=600), OutcomeReason.FAILED, ExitCode.FAILED),
+        (WorkersNotConnectedError(workers=2, waited_seconds=120), OutcomeReason.FAILED, ExitCode.FAILED),
         (ZeroDivisionError(), OutcomeReason.FAILED, ExitCode.FAILED),
     ],
 )

@@ -31,6 +31,20 @@ def test_optional_variables_have_defaults() -> None:
     assert (settings.backbones, settings.file_sources_folder, settings.networks) == ((), None, NetworkRules())
 
 
+def test_without_an_indexed_job_there_is_one_worker() -> None:
+    assert (parse().workers, parse().worker, parse().subject) == (1, 0, "team-a/dogs")
+
+
+def test_messages_of_another_worker_name_it() -> None:
+    settings = parse(WORKERS="4", WORKER="3", BIND_ADDRESS="10.0.0.7")
+    assert (settings.subject, settings.worker_address) == ("team-a/dogs, worker 3", "10.0.0.7")
+
+
+def test_the_address_of_a_worker_is_an_ip_address() -> None:
+    with pytest.raises(SettingsError, match=r"POD_IP.*an IP address"):
+        parse(BIND_ADDRESS="worker-0.dogs")
+
+
 def test_the_store_is_used_where_the_classifier_belongs() -> None:
     assert parse().location == ClassifierLocation(namespace="team-a", classifier_id="dogs_1")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ocelli_training.pixel_file import PixelFile
 from ocelli_training.tuning_network import TunedNetwork
 from ocelli_training.tuning_recipe import RunPlan, TuningRecipe
-from ocelli_training.tuning_run import Step, TuningImages, TuningRun
+from ocelli_training.tuning_run import Sharing, Step, TuningImages, TuningRun
 
 SIDE = 16
 IMAGES = 24
@@ -35,6 +35,14 @@ class SmallBody(nn.Module):
         values = self.norm(self.convolution(images.permute(0, 3, 1, 2).float() / 255))
         features: Tensor = self.dropout(values.relu().mean((2, 3)))
         return features
+
+
+def make_steady_body() -> SmallBody:
+    """Always the same, without dropout, which every worker draws for its own images."""
+    torch.manual_seed(7)
+    body = SmallBody()
+    body.dropout.p = 0.0
+    return body
 
 
 def make_recipe(**changes: Any) -> TuningRecipe:
@@ -65,7 +73,9 @@ def make_images(folder: Path) -> Iterator[TuningImages]:
         yield TuningImages(pixels=pixels, numbers=numbers, digests=digests, membership=membership)
 
 
-def make_run(images: TuningImages, *, network: TunedNetwork | None = None, **changes: Any) -> TuningRun:
+def make_run(
+    images: TuningImages, *, network: TunedNetwork | None = None, sharing: Sharing | None = None, **changes: Any
+) -> TuningRun:
     """A run whose last 6 images choose its epoch."""
     torch.set_num_threads(1)
     recipe, rows = make_recipe(**changes), np.arange(IMAGES)
@@ -77,6 +87,7 @@ def make_run(images: TuningImages, *, network: TunedNetwork | None = None, **cha
         device=torch.device("cpu"),
         epochs=recipe.epochs,
         reading_threads=2,
+        sharing=sharing,
     )
 
 
