@@ -266,15 +266,44 @@ def test_a_fault_is_reported_once() -> None:
     assert find_source_occurrences(world.status, world.status) == ()
 
 
-def test_a_change_waits_until_the_job_in_progress_has_ended() -> None:
-    seen = ObservedSources(addresses=ADDRESSES, digest="a" * 10, changed_at="2026-05-04T11:00:00Z")
-    world = make_world(seen)
-    before = world.revision
-    job = make_job(world.observed.classifier)
-    world.see(jobs=(job,), source_poll=SourcePoll(addresses=ADDRESSES, digest="b" * 10))
+def world_in_training() -> World:
+    """Its sources have changed since its training started."""
+    world = make_world(ObservedSources(addresses=ADDRESSES, digest="a" * 10, changed_at="2026-05-04T11:00:00Z"))
     world.step()
-    assert (world.revision, world.status.observed_sources) == (before, seen)
-    world.see(jobs=(replace(job, finished=True),))
+    world.see(jobs=(make_job(world.observed.classifier),), source_poll=SourcePoll(addresses=ADDRESSES, digest="b" * 10))
+    return world
+
+
+def test_a_change_waits_until_the_revision_in_training_serves() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.step()
+    world.learn()
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, succeeded=True),))
+    served: list[str | None] = []
+    for _ in range(5):
+        world.step()
+        served.append(world.status.served_revision)
+        if world.revision != before:
+            break
+    assert before in served
+    assert world.revision != before
+
+
+def test_a_change_takes_effect_after_a_failed_training() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.see(jobs=(make_job(world.observed.classifier, finished=True, failure_message="no memory"),))
+    world.step()
+    assert (world.revision, world.status.failed_revision) == (before, before)
+    world.step()
+    assert world.revision != before
+
+
+def test_a_change_takes_effect_at_once_before_anything_was_read() -> None:
+    world = world_in_training()
+    before = world.revision
+    world.see(jobs=())
     world.step()
     assert world.revision != before
 
