@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from ocelli_api.classifier import (
     REST_WRITES_ALLOWED,
@@ -51,7 +52,7 @@ from ocelli_gateway.refusals import (
     UnavailableError,
 )
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress, TuningProgress
 from ocelli_storage.layout import ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -352,6 +353,7 @@ def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
     progress = status.progress
     if progress is None:
         return None
+    tuning = progress.fine_tuning
     return TrainingProgress(
         stage=progress.stage,
         percent=progress.percent,
@@ -359,6 +361,7 @@ def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
         images_total=progress.images_total,
         device=progress.device,
         accuracy=None if progress.accuracy is None else float(progress.accuracy),
+        fine_tuning=None if tuning is None else TuningProgress(**{**asdict(tuning), "loss": float(tuning.loss)}),
         estimated_completion=progress.estimated_completion,
     )
 
