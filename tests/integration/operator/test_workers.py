@@ -111,7 +111,6 @@ def test_a_worker_that_dies_ends_all_and_they_resume(scene: Scene, operator: Ope
     # Not SIGKILL: that counts as out of memory, which is not tried again.
     os.kill(find_process(victim["status"]["podIP"]), signal.SIGSEGV)
     wait_until_trained(scene, "two")
-    (job,) = jobs_of(scene, "two")
     after = pods_of(scene, "two")
     ended = {pod["metadata"]["name"]: pod for found in after.values() for pod in found}
     codes = [
@@ -127,4 +126,9 @@ def test_a_worker_that_dies_ends_all_and_they_resume(scene: Scene, operator: Ope
     assert (resumed["networks"], resumed["steps"]) != (0, 0)
     message = ended[before[0][0]["metadata"]["name"]]["status"]["containerStatuses"][0]["state"]["terminated"]["message"]
     assert "worker 1 (of 0 to 1) has closed its connections, and does not respond" in message
-    assert any(condition["type"] == "Complete" for condition in job["status"]["conditions"])
+
+    def completed() -> bool:
+        (job,) = jobs_of(scene, "two")
+        return any(condition["type"] == "Complete" for condition in job["status"].get("conditions", ()))
+
+    scene.cluster.wait_for("the Job is complete", completed)
