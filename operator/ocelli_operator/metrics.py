@@ -155,6 +155,13 @@ def _describe_trainings(classifiers: Iterable[Classifier]) -> Iterator[Metric]:
     completion = GaugeMetricFamily(
         "ocelli_training_completion_timestamp_seconds", "When a running training is expected to end.", labels=labels
     )
+    tuned = [*labels, "network"]
+    epoch = GaugeMetricFamily(
+        "ocelli_training_epoch", "The epoch that fine-tuning is in, from 1, by number of the network in training.", labels=tuned
+    )
+    loss = GaugeMetricFamily(
+        "ocelli_training_loss", "Loss of the last step of fine-tuning, by number of the network in training.", labels=tuned
+    )
     for classifier in classifiers:
         progress, names = classifier.status.progress, [classifier.namespace, classifier.name]
         if progress is None:
@@ -164,7 +171,11 @@ def _describe_trainings(classifiers: Iterable[Classifier]) -> Iterator[Metric]:
             accuracy.add_metric(names, float(progress.accuracy))
         if progress.estimated_completion is not None:
             completion.add_metric(names, datetime.fromisoformat(progress.estimated_completion).timestamp())
-    yield from (percent, accuracy, completion)
+        if progress.fine_tuning is not None:
+            network = str(progress.fine_tuning.network)
+            epoch.add_metric([*names, network], progress.fine_tuning.epoch)
+            loss.add_metric([*names, network], float(progress.fine_tuning.loss))
+    yield from (percent, accuracy, completion, epoch, loss)
 
 
 def _find_held(classifier: Classifier) -> Condition | None:

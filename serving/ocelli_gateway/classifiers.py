@@ -11,7 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ocelli_api.classifier import (
     REST_WRITES_ALLOWED,
@@ -53,7 +53,7 @@ from ocelli_gateway.refusals import (
     UnavailableError,
 )
 from ocelli_gateway.tenant_usage import TenantUsage
-from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress
+from ocelli_gateway.wire import ClassifierDetails, ClassifierSummary, MeasuredAccuracy, TrainingProgress, TuningProgress
 from ocelli_storage.layout import BILL_OF_MATERIALS, CHECK_PAGE, REPORT_PAGE, ClassifierLocation
 from ocelli_storage.object_store import ObjectStore, ObjectStoreError
 
@@ -431,6 +431,7 @@ def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
     progress = status.progress
     if progress is None:
         return None
+    tuning = progress.fine_tuning
     return TrainingProgress(
         stage=progress.stage,
         percent=progress.percent,
@@ -438,6 +439,7 @@ def _training_progress(status: ClassifierStatus) -> TrainingProgress | None:
         images_total=progress.images_total,
         device=progress.device,
         accuracy=None if progress.accuracy is None else float(progress.accuracy),
+        fine_tuning=None if tuning is None else TuningProgress(**{**asdict(tuning), "loss": float(tuning.loss)}),
         estimated_completion=progress.estimated_completion,
     )
 

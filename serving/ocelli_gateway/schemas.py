@@ -93,10 +93,21 @@ SCHEMAS: Mapping[str, Schema] = {
             "images_total": {"type": "integer", "minimum": 0, "description": "All images of the stage."},
             "device": {**_NOT_EMPTY, "description": "What computes, such as `OpenVINO CPU float32`."},
             "accuracy": {**_SHARE, "description": "Of the revision in training, as soon as it is evaluated."},
+            "fine_tuning": reference("TuningProgress"),
             "estimated_completion": _TIME,
         },
-        optional=("images", "images_total", "device", "accuracy", "estimated_completion"),
+        optional=("images", "images_total", "device", "accuracy", "fine_tuning", "estimated_completion"),
         description="The running training, at most ten seconds old. Absent if none is running.",
+    ),
+    "TuningProgress": _closed(
+        {
+            "network": {"type": "integer", "minimum": 1, "description": "The network in training. The last one is served."},
+            "networks": {"type": "integer", "minimum": 1, "description": "How many are trained, one after another."},
+            "epoch": {"type": "integer", "minimum": 1, "description": "The epoch in training."},
+            "epochs": {"type": "integer", "minimum": 1, "description": "Highest number of epochs of this network."},
+            "loss": {"type": "number", "minimum": 0, "description": "Of the last step."},
+        },
+        description="How far fine-tuning is. Absent before and after it, and with other strategies.",
     ),
     "ClassifierSummary": _closed({**_SUMMARY, "status": _STATUS}),
     "Classifiers": _closed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -52,6 +52,17 @@ class MeasuredAccuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningProgress:
+    """How far fine-tuning is, which trains several networks one after another."""
+
+    network: int
+    networks: int
+    epoch: int
+    epochs: int
+    loss: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingProgress:
     """How far a training is."""
 
@@ -61,6 +72,7 @@ class TrainingProgress:
     images_total: int | None = None
     device: str | None = None
     accuracy: float | None = None
+    fine_tuning: TuningProgress | None = None
     estimated_completion: str | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +85,7 @@ class TrainingProgress:
             "images_total": self.images_total,
             "device": self.device,
             "accuracy": self.accuracy,
+            "fine_tuning": None if self.fine_tuning is None else asdict(self.fine_tuning),
             "estimated_completion": estimated,
         }
         return {name: value for name, value in body.items() if value is not None}

@@ -108,6 +108,7 @@ class FineTuning:
         self._finished = _Finished.start(task.examples.membership)
         self._torch_device = torch.device("cuda" if task.device is Accelerator.GPU else "cpu")
         torch.set_num_threads(task.threads)
+        progress.report_device(f"PyTorch {task.device}")
         # The same numbers from the same seeds, as far as the libraries can do that.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 

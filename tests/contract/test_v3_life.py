@@ -127,6 +127,17 @@ def test_running_training_shows_what_is_known_of_its_progress(stage: Stage, clie
     }
 
 
+@pytest.mark.contract_row("A1/progress")
+def test_fine_tuning_shows_network_epoch_and_loss(stage: Stage, client: V3Client) -> None:
+    classifier_id = client.created()
+    manifest = stage.classifier(classifier_id)
+    tuning = {"network": 2, "networks": 6, "epoch": 3, "epochs": 10}
+    progress = {"percent": 40, "stage": "Fitting", "fineTuning": {**tuning, "loss": "0.1234"}}
+    status = manifest.get("status") or {"classifierID": classifier_id}
+    stage.put_classifier({**manifest, "status": {**status, "progress": progress}})
+    assert client.get(classifier_id).json()["progress"]["fine_tuning"] == {**tuning, "loss": 0.1234}
+
+
 @pytest.mark.contract_row("0.1/GET /v3/classifiers/{classifier_id}")
 def test_details_are_those_of_create(client: V3Client) -> None:
     created = client.create("equal").json()

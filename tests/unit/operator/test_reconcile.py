@@ -318,7 +318,7 @@ def test_progress_is_written_at_most_once_in_ten_seconds_whatever_the_stage() ->
     known = stage.view.known
     assert known is not None
     stage.view.jobs_seen = (make_job(known),)
-    stage.view.pods_seen = (make_pod(Component.TRAINING, current_revision(known.spec)),)
+    stage.view.pods_seen = (make_pod(Component.TRAINING, current_revision(known)),)
     written_at: list[int] = []
     for second in range(0, 120, 2):
         stage.now = NOW + timedelta(seconds=second)

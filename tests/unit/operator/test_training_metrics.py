@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ocelli_api.classifier import Progress
+from ocelli_api.classifier import FineTuningProgress, Progress
 from ocelli_operator.metrics import OperatorMetrics
 from tests.unit.operator.factories import World, settled_world
 
@@ -49,6 +49,13 @@ def test_what_is_not_known_yet_has_no_series() -> None:
     assert samples(world_with(Progress(percent=5, stage="Reading"))) == {
         "ocelli_training_progress_percent": ({**NAMES, "stage": "Reading", "device": ""}, 5)
     }
+
+
+def test_fine_tuning_has_its_epoch_and_loss() -> None:
+    tuning = FineTuningProgress(network=2, networks=6, epoch=3, epochs=10, loss="0.1234")
+    found = samples(world_with(Progress(percent=5, stage="Fitting", fine_tuning=tuning)))
+    assert found["ocelli_training_epoch"] == ({**NAMES, "network": "2"}, 3)
+    assert found["ocelli_training_loss"] == ({**NAMES, "network": "2"}, 0.1234)
 
 
 def test_without_a_training_there_are_no_series() -> None:
