@@ -479,7 +479,7 @@ class ClassifierStatus:
     """Hash of the Deployment whose rollout failed. A change (of `spec.serving` or the image) retries it."""
     history: tuple[HistoryEntry, ...] = ()
     observed_sources: ObservedSources | None = None
-    """None without `spec.pollInterval`, or before the first poll."""
+    """None before the first poll of these addresses. It stays when `spec.pollInterval` is removed."""
     endpoint: str | None = None
     accuracy: str | None = None
     """Accuracy of the served revision, a decimal from 0 to 1 such as "0.934". With an interval it is balanced over the classes;

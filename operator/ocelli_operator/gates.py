@@ -39,7 +39,7 @@ class _Unmet:
     reason: PromotedReason
     fact: str
     remedy: str
-    """Besides the approval."""
+    """What to do about it, apart from an approval."""
 
 
 def judge_promotion(snapshot: Snapshot, learning: Learning) -> Judgement:

@@ -463,7 +463,7 @@ class Reconciler:
             extra={"classifier": str(classifier), "kind": str(action.kind), "child": identity.name, "why": action.why},
         )
         if action.kind is ChildKind.JOB:
-            note = f"training Job {identity.name} was deleted: {action.why}"
+            note = f"Job {identity.name} was deleted: {action.why}"
             await self._record(classifier, Occurrence(type="Normal", reason="TrainingSuperseded", action="Train", note=note))
 
     async def _write_status(self, classifier: Classifier, plan: Plan) -> None:

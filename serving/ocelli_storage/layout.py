@@ -10,7 +10,8 @@
                                                                   `definition.json` (what was learned; erasure changes it),
                                                                   `report.json`, `report.html`, `bom.cdx.json` (what it was made
                                                                   from) and `signature.json` are next to it; its own network,
-                                                                  if it has one, is below `network/`; what was
+                                                                  if it has one, is below `network/`; the curves of its
+                                                                  fine-tuning are below `tensorboard/`; what was
                                                                   computed of single images is below `image-data/`, that of
                                                                   each customer's images in `image-data/customer-<key>/`, so
                                                                   that whoever erases images deletes files: the judged
@@ -46,6 +47,7 @@ REPORT_PAGE = "report.html"
 BILL_OF_MATERIALS = "bom.cdx.json"
 SIGNATURE = "signature.json"
 NETWORK = "network"
+CURVES = "tensorboard"
 CHECK = "check"
 CHECK_OUTCOME = f"{CHECK}/{OUTCOME}"
 CHECK_REPORT = f"{CHECK}/{REPORT}"
@@ -119,6 +121,10 @@ class ClassifierLocation:
     def network_prefix(self, revision: str) -> str:
         """Prefix of a revision's own network."""
         return self.artifact_key(revision, NETWORK)
+
+    def curves_prefix(self, revision: str) -> str:
+        """Prefix of the curves of a revision's fine-tuning."""
+        return self.artifact_key(revision, CURVES)
 
     def image_data_prefix(self, revision: str) -> str:
         """Prefix of everything that a training computed of single images, and that is erased with them."""

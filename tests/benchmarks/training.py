@@ -34,6 +34,7 @@ from ocelli_storage.archives import EXAMPLE_KINDS
 from ocelli_storage.store_url import open_store
 from ocelli_training.extraction import wanted_views
 from ocelli_training.fit import View
+from tests.benchmarks.comparison import HEADING, Comparison
 from tests.benchmarks.eager_training import LEARNED, read_zips
 from tests.benchmarks.trainer_process import LOCATION, MeasuredTraining, TrainerProcess
 
@@ -49,28 +50,6 @@ LARGE_SIZE = (4000, 3000)
 LIMIT_BATCH_PICTURES = 250
 """Cores wait for the last picture of each."""
 _BATCH_PICTURES = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One figure of ours next to another one. As text: a line of a table."""
-
-    what: str
-    ours: float
-    other: float
-    unit: str
-    ratio: float
-    goal: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
-
-    def __str__(self) -> str:
-        bound, verdict = (">=" if self.at_least else "<="), "met" if self.met else "missed"
-        figures = f"{self.ours:9.3f} {self.other:9.3f} {self.unit:2}"
-        return f"{self.what:68} {figures} {self.ratio:7.3f} {bound} {self.goal:5.2f} {verdict}"
 
 
 def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
@@ -252,7 +231,7 @@ def measure_memory(folder: Path, cores: int) -> Comparison:
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 pictures")
-    print(f"{'what':68} {'ours':>9} {'other':>9}      ratio     goal")
+    print(HEADING)
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-training-") as name:
         for comparison in measure_speed(Path(name), cores):

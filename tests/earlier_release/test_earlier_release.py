@@ -23,8 +23,8 @@ from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason
 from ocelli_api.pods import Environment
 from ocelli_api.revision import definition, spec_revision, training_hash
 from ocelli_api.settings import load_settings
-from ocelli_gateway.classifiers import StoredExport
 from ocelli_gateway.export_files import open_export
+from ocelli_gateway.stored_files import StoredExport
 from ocelli_inference.loading import open_predictor
 from ocelli_inference.metrics import Metrics
 from ocelli_inference.settings import InferenceSettings

@@ -6,6 +6,7 @@ instead of every thirty, so that twenty kills need no hours.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from ocelli_api.outcome import OutcomeReason
 from ocelli_training.tuning_checkpoint import POINTER
 from tests.unit.training import made_pictures as pictures
 from tests.unit.training.conftest import Trainer
+from tests.unit.training.event_files import read_curves
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -66,10 +68,16 @@ def make_trainer(folder: Path) -> Trainer:
 
 
 def result_of(trainer: Trainer) -> dict[str, Any]:
-    """Losses, epochs and evaluation, without times."""
+    """Losses, epochs, evaluation and curves, without times."""
     assert trainer.outcome.reason in ENDED, trainer.outcome
     report = trainer.report
-    return {"recipe": report["recipe"], "evaluation": report["evaluation"], "artifact": trainer.outcome.artifact_digest}
+    stored = asyncio.run(trainer.store.list_objects(trainer.location.curves_prefix(trainer.revision)))
+    return {
+        "recipe": report["recipe"],
+        "evaluation": report["evaluation"],
+        "artifact": trainer.outcome.artifact_digest,
+        "curves": {item.key: read_curves(trainer.get(item.key)) for item in stored},
+    }
 
 
 class Running:

@@ -294,8 +294,9 @@ def test_what_a_poll_saw_is_part_of_the_revision() -> None:
     assert len(set(revisions)) == 3
 
 
-def test_what_a_poll_saw_counts_only_while_polling_is_on() -> None:
-    assert current_revision(make_classifier(make_seen("a"))) == spec_revision(SPEC)
+def test_what_the_last_poll_saw_counts_after_polling_has_stopped() -> None:
+    polled = make_classifier(make_seen("a"), poll_interval="1h")
+    assert current_revision(make_classifier(make_seen("a"))) == current_revision(polled)
 
 
 def test_what_a_poll_of_other_addresses_saw_does_not_count() -> None:

@@ -427,6 +427,7 @@ class TestProgress:
     def world(self) -> World:
         world = world_in_training()
         world.step()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
         world.see(
             progress=ProgressReport(stage=Stage.READING, percent=10, data_valid=False), memory=Memory(progress_written_at=NOW)
         )
@@ -474,6 +475,7 @@ class TestProgress:
     def test_a_download_of_weights_without_progress_shows_no_percentage(self, percent: int, shown: int | None) -> None:
         world = world_in_training(classes=[], pretrained=PRETRAINED)
         world.step()
+        world.see(pods=(make_pod(Component.TRAINING, world.revision),))
         world.see(progress=ProgressReport(stage=Stage.READING, percent=percent, data_valid=False))
         progress = world.plan().status.progress
         assert (None if progress is None else progress.percent) == shown

@@ -41,15 +41,20 @@ def test_objects_that_no_classifier_refers_to_are_orphans() -> None:
     assert orphans(*lost) == lost
 
 
+def test_curves_are_kept_and_deleted_with_their_revision() -> None:
+    kept, lost = (f"ns/artifacts/dogs_1/{revision}/tensorboard/network-1/events.out.tfevents" for revision in ("r1", "r9"))
+    assert orphans(kept, lost) == [lost]
+
+
 def test_a_failed_attempt_keeps_its_documents_and_not_what_its_check_read() -> None:
     failed = References(revisions=frozenset(), trainings=frozenset(), uploads=None, failed=frozenset({("r2", 3)}))
     kept = ["ns/trainings/dogs_1/r2/3/check/report.html", "ns/trainings/dogs_1/r2/3/outcome.json"]
-    lost = ["ns/trainings/dogs_1/r2/3/pictures/images.pixels", "ns/trainings/dogs_1/r2/2/check/report.html"]
+    lost = ["ns/trainings/dogs_1/r2/3/image-data/pixels.bin", "ns/trainings/dogs_1/r2/2/check/report.html"]
     assert orphans(*kept, *lost, references=failed) == lost
 
 
 def test_an_attempt_in_progress_keeps_what_its_check_read() -> None:
-    assert orphans("ns/trainings/dogs_1/r2/3/pictures/images.pixels") == []
+    assert orphans("ns/trainings/dogs_1/r2/3/image-data/pixels.bin") == []
 
 
 def test_young_objects_are_kept() -> None:
