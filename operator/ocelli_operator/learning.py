@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus, HistoryEntry
+from ocelli_api.classifier import Accelerator
+from ocelli_api.classifier_status import ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionStatus, ConditionType, DataValidReason, StalledReason, TrainedReason
 from ocelli_api.outcome import Outcome
 from ocelli_api.pods import TrainingStep

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, DataRetention
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, DataRetention
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import ConditionType, ReadyReason, ReconcilingReason, TrainedReason
 from ocelli_api.names import is_classifier_id
 from ocelli_api.pods import TrainingStep

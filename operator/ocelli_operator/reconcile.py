@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, ClassifierStatus, HistoryEntry, Manifest
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL, Classifier, Manifest
+from ocelli_api.classifier_status import ClassifierStatus, HistoryEntry
 from ocelli_api.conditions import ConditionType, ReadyReason
 from ocelli_api.documents import build_document
 from ocelli_api.names import NUMBER_LIMIT, build_classifier_id

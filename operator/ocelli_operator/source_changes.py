@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ocelli_api.classifier import ClassifierStatus, ObservedSources
+from ocelli_api.classifier_status import ClassifierStatus, ObservedSources
 from ocelli_api.conditions import ConditionType
 from ocelli_api.polled_sources import find_seen_digest
 from ocelli_api.revision import current_revision

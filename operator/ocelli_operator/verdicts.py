@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ocelli_api.classifier import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
+from ocelli_api.classifier_status import ClassifierStatus, FineTuningProgress, HistoryEntry, Progress
 from ocelli_api.conditions import (
     AvailableReason,
     Condition,

@@ -13,14 +13,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
-from ocelli_api.classifier import (
-    REST_WRITES_ALLOWED,
-    REST_WRITES_ANNOTATION,
-    Classifier,
-    ClassifierSpec,
-    ClassifierStatus,
-    DataRetention,
-)
+from ocelli_api.classifier import REST_WRITES_ALLOWED, REST_WRITES_ANNOTATION, Classifier, ClassifierSpec, DataRetention
+from ocelli_api.classifier_status import ClassifierStatus
 from ocelli_api.conditions import ConditionType, TrainedReason
 from ocelli_api.export import ExportFormat
 from ocelli_api.lifecycle import Lifecycle, find_awaited_approval, lifecycle

@@ -16,7 +16,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from ocelli_api.classifier import Accelerator, ClassifierStatus, Manifest, parse_classifier, parse_spec, parse_status
+from ocelli_api.classifier import Accelerator, Manifest, parse_classifier, parse_spec
+from ocelli_api.classifier_status import ClassifierStatus, parse_status
 from ocelli_api.export import ArtifactSummary, ExportFormat
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import ExitCode, Outcome, OutcomeReason

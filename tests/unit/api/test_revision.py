@@ -11,12 +11,10 @@ from ocelli_api.classifier import (
     Approval,
     Classifier,
     ClassifierSpec,
-    ClassifierStatus,
     Correction,
     Evaluation,
     ExampleClass,
     ModelRecipe,
-    ObservedSources,
     PackagedWeightsName,
     Promotion,
     SecretReference,
@@ -26,6 +24,7 @@ from ocelli_api.classifier import (
     Training,
     parse_spec,
 )
+from ocelli_api.classifier_status import ClassifierStatus, ObservedSources
 from ocelli_api.polled_sources import find_polled_urls, hash_addresses, needs_poll, parse_interval
 from ocelli_api.revision import current_revision, definition, find_upload_digests, spec_revision, training_hash
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from ocelli_api.classifier import CLASSIFIER_ID_LABEL, ClassifierStatus, FineTuningProgress
+from ocelli_api.classifier import CLASSIFIER_ID_LABEL
+from ocelli_api.classifier_status import ClassifierStatus, FineTuningProgress
 from ocelli_api.conditions import ConditionStatus, ConditionType
 from ocelli_api.lifecycle import Lifecycle, lifecycle
 from ocelli_api.outcome import OutcomeReason, ProgressReport, Stage, TuningProgress

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ocelli_api.classifier import Classifier, ObservedSources
+from ocelli_api.classifier import Classifier
+from ocelli_api.classifier_status import ObservedSources
 from ocelli_api.conditions import ConditionType
 from ocelli_api.network_addresses import NetworkRules
 from ocelli_api.polled_sources import find_polled_urls, hash_addresses
