@@ -121,7 +121,6 @@ class FineTuning:
         self._finished = _Finished.start(task.examples.membership)
         self._torch_device = torch.device("cuda" if task.device is Accelerator.GPU else "cpu")
         torch.set_num_threads(task.threads)
-        progress.report_device(f"PyTorch {task.device}")
         # The same numbers from the same seeds, as far as the libraries can do that.
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
 
@@ -230,6 +229,7 @@ class FineTuning:
         if checkpoint is not None and "run" in checkpoint.document:
             run.restore(RunState(**checkpoint.document["run"]), checkpoint.tensors)
         run.state.halved = run.state.halved or self._finished.halved
+        self._progress.report_device(run.engine_name)
         if task.group is not None:
             send_run(task.group, run, plan, epochs)
 

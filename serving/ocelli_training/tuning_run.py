@@ -156,6 +156,12 @@ class TuningRun:
         self._mixed = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     @property
+    def engine_name(self) -> str:
+        """For the progress, such as `PyTorch GPU bfloat16`."""
+        device = "GPU" if self._device.type == "cuda" else "CPU"
+        return f"PyTorch {device} {'bfloat16' if self._mixed else 'float32'}"
+
+    @property
     def stopping_scores(self) -> tuple[StoppingScores, StoppingScores]:
         """Of the images that choose the epoch: by the linear heads, and in the best epoch."""
         assert self._first_scores is not None

@@ -143,6 +143,10 @@ def test_the_tuned_network_is_the_artifacts_own(tuned_trainer: Trainer) -> None:
     assert tuned_trainer.outcome.backbone_digest == artifact.backbone_digest == network_of(tuned_trainer).digest
 
 
+def test_the_progress_says_what_tunes(tuned_trainer: Trainer) -> None:
+    assert tuned_trainer.progress.device == "PyTorch CPU float32"
+
+
 def test_an_inference_server_answers_with_the_tuned_network(tuned_trainer: Trainer, make_image: MakeImage) -> None:
     settings = InferenceSettings(
         store_url=tuned_trainer.store.url,
