@@ -52,35 +52,8 @@ LIMIT_BATCH_IMAGES = 250
 _BATCH_IMAGES = 64
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One figure of ours next to another one. As text: a line of a table."""
-
-    what: str
-    ours: float
-    other: float
-    unit: str
-    ratio: float
-    goal: float
-    at_least: bool
-
-    @property
-    def met(self) -> bool:
-        return self.ratio >= self.goal if self.at_least else self.ratio <= self.goal
-
-    def __str__(self) -> str:
-        bound, verdict = (">=" if self.at_least else "<="), "met" if self.met else "missed"
-        figures = f"{self.ours:9.3f} {self.other:9.3f} {self.unit:2}"
-        return f"{self.what:68} {figures} {self.ratio:7.3f} {bound} {self.goal:5.2f} {verdict}"
-
-
 def made_image(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
     """An image file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
-=======
-def made_picture(seed: int, label: int, size: tuple[int, int] = SIZE, kind: str = "JPEG") -> bytes:
-    """A picture file: stripes in the direction of a class on a ground of clouds, in colours of chance."""
->>>>>>> wip14-merged
     random = np.random.default_rng(seed)
     width, height = size
     angle = np.pi * (label + random.normal(scale=0.2)) / CLASSES
@@ -255,13 +228,8 @@ def measure_memory(folder: Path, cores: int) -> Comparison:
 
 def main() -> int:
     cores = len(os.sched_getaffinity(0))
-<<<<<<< HEAD
     print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 images")
-    print(f"{'what':68} {'ours':>9} {'other':>9}      ratio     goal")
-=======
-    print(f"{cores} cores; load of the machine before: {os.getloadavg()[0]:.1f}; the goals are for 2,000 pictures")
     print(HEADING)
->>>>>>> wip14-merged
     comparisons: list[Comparison] = []
     with tempfile.TemporaryDirectory(prefix="ocelli-benchmark-training-") as name:
         for comparison in measure_speed(Path(name), cores):
